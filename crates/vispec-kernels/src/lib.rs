@@ -1,0 +1,47 @@
+//! CPU kernels for decoding: batch-invariant linear layers and attention.
+//!
+//! Burn's CPU backends widen a 16-bit matrix anew at each call, and their results depend on how
+//! many rows share the call. These kernels read weights as the checkpoint stores them
+//! (`[outputs, inputs]`, straight from a memory map) and are *batch-invariant by construction*:
+//! a row's result is the same bit for bit whatever the number of rows, wherever the row stands
+//! and however many threads run. So the logits of a node verified inside a token tree are those
+//! of decoding it alone, in every dtype, and speculative decoding equals plain decoding.
+//!
+//! How: each output element has one fixed order of accumulation, decided by the instruction set
+//! and the weight's dtype only. Blocking over rows, outputs, inputs and threads chooses *when*
+//! a partial sum is extended, never *how*. Attention orders keys by their place in the visible
+//! path, not by their place in the cache, and skips masked siblings.
+//!
+//! ```
+//! use vispec_kernels::{LinearShape, Weight, linear};
+//!
+//! let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+//! let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let weight = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+//! let mut out = [0.0; 4];
+//! linear(&x, Weight::F32(&weight), Some(&[0.5, 0.0]), &mut out, shape);
+//! assert_eq!(out, [1.5, 5.0, 4.5, 11.0]);
+//! ```
+//!
+//! The free functions use the best instruction set found at run time; [`Kernels`] names one.
+//! Threads come from the current rayon pool. A model that runs a whole step inside
+//! [`rayon::ThreadPool::install`] saves the wake-up of the pool at each call.
+#![allow(
+    unsafe_code,
+    reason = "SIMD intrinsics: the one crate of the workspace that needs them"
+)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod attention;
+mod isa;
+mod kernels;
+mod linear;
+mod mapped_file;
+mod pointwise;
+mod weight;
+
+pub use attention::{AttentionShape, KeyValues, VisibleRows};
+pub use isa::Isa;
+pub use kernels::{Kernels, attention, linear, rms_norm, rotary, silu_mul};
+pub use mapped_file::MappedFile;
+pub use weight::{LinearShape, Weight};

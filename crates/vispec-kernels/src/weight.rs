@@ -1,0 +1,56 @@
+//! Weights as the checkpoint stores them, and the shape of a linear layer.
+
+use half::{bf16, f16};
+
+/// Row-major `[outputs, inputs]` weight, borrowed as the checkpoint stores it.
+///
+/// A memory map at any offset that suits the element type will do: no wider alignment is needed.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Weight<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// bfloat16.
+    Bf16(&'a [bf16]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+}
+
+impl Weight<'_> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes read to use the whole weight once.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => size_of_val(*values),
+            Self::Bf16(values) => size_of_val(*values),
+            Self::F16(values) => size_of_val(*values),
+        }
+    }
+}
+
+/// Axes of `x[rows, inputs]`, `weight[outputs, inputs]` and `out[rows, outputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearShape {
+    /// Rows of `x`: tokens or tree nodes.
+    pub rows: usize,
+    /// Length of a row of `x` and of a row of the weight.
+    pub inputs: usize,
+    /// Rows of the weight.
+    pub outputs: usize,
+}
