@@ -1,0 +1,142 @@
+//! Acceptance: which draft tokens stay, and which token comes after them.
+
+mod rejection;
+
+pub use rejection::{Chance, RecursiveRejection};
+
+use crate::{LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree};
+
+/// What to keep of a verified tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Verdict {
+    /// Accepted nodes, the root first.
+    pub path: Vec<NodeId>,
+    /// The target's own token after the path; root of the next tree.
+    pub bonus: TokenId,
+}
+
+/// Decides what to keep of a verified tree.
+///
+/// A rule is lossless if the tokens it emits have the law of plain decoding with the same sampler.
+pub trait AcceptanceRule {
+    /// The first token of the answer, from the one row of logits that the prefill gives.
+    ///
+    /// `position` is the absolute position of the token being chosen: the prompt's length.
+    ///
+    /// # Errors
+    /// Errors of the logits.
+    fn first(
+        &mut self,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<TokenId, LogitsError>;
+
+    /// The verdict on `tree`, whose node `i` has row `i` of `logits`.
+    ///
+    /// `position` is the absolute position of the root.
+    ///
+    /// # Errors
+    /// Errors of the logits.
+    fn accept(
+        &mut self,
+        tree: &TokenTree,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<Verdict, LogitsError>;
+}
+
+impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
+    fn first(
+        &mut self,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<TokenId, LogitsError> {
+        (**self).first(logits, position)
+    }
+
+    fn accept(
+        &mut self,
+        tree: &TokenTree,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<Verdict, LogitsError> {
+        (**self).accept(tree, logits, position)
+    }
+}
+
+impl<A: AcceptanceRule + ?Sized> AcceptanceRule for Box<A> {
+    fn first(
+        &mut self,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<TokenId, LogitsError> {
+        (**self).first(logits, position)
+    }
+
+    fn accept(
+        &mut self,
+        tree: &TokenTree,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<Verdict, LogitsError> {
+        (**self).accept(tree, logits, position)
+    }
+}
+
+/// The default rule, greedy and sampled alike: pick the target's token at the root, and as long as
+/// the pick is a child, move there and pick again.
+///
+/// The number that drives a pick is a function of the seed and of the position of the token
+/// picked, so the output equals that of plain decoding with the same seed, token by token.
+#[derive(Clone, Debug)]
+pub struct MatchPicks {
+    sampler: Sampler,
+    uniforms: PositionUniforms,
+}
+
+impl MatchPicks {
+    /// The rule for `sampler`, driven by `uniforms`.
+    #[must_use]
+    pub fn new(sampler: Sampler, uniforms: PositionUniforms) -> Self {
+        Self { sampler, uniforms }
+    }
+
+    /// The rule that always takes the most probable token.
+    #[must_use]
+    pub fn greedy() -> Self {
+        Self::new(Sampler::Greedy, PositionUniforms::new(0))
+    }
+}
+
+impl AcceptanceRule for MatchPicks {
+    fn first(
+        &mut self,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<TokenId, LogitsError> {
+        logits.pick(0, &self.sampler, self.uniforms.at(position))
+    }
+
+    fn accept(
+        &mut self,
+        tree: &TokenTree,
+        logits: &mut dyn TargetLogits,
+        position: usize,
+    ) -> Result<Verdict, LogitsError> {
+        let mut path = vec![NodeId::ROOT];
+        let mut node = NodeId::ROOT;
+        loop {
+            // The path holds the root, so its length is how far behind the root the pick sits.
+            let uniform = self.uniforms.at(position + path.len());
+            let pick = logits.pick(node.index(), &self.sampler, uniform)?;
+            match tree.child_with(node, pick) {
+                Some(child) => {
+                    path.push(child);
+                    node = child;
+                }
+                None => return Ok(Verdict { path, bonus: pick }),
+            }
+        }
+    }
+}

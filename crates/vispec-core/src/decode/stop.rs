@@ -1,0 +1,113 @@
+//! When a generation ends, to the token.
+
+use crate::TokenId;
+
+/// Limits of a generation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GenerationConfig {
+    /// Most tokens to emit, a stop token included.
+    pub max_new_tokens: usize,
+    /// Tokens that end the answer; the one that does is emitted.
+    pub stop_tokens: Vec<TokenId>,
+}
+
+impl Default for GenerationConfig {
+    /// 512 tokens (upstream's default) and no stop token.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 512,
+            stop_tokens: Vec::new(),
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// A stop token was emitted.
+    Stop,
+    /// `max_new_tokens` were emitted.
+    Length,
+    /// Prompt and answer fill the target's context.
+    Context,
+    /// The observer asked to stop.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// `stop`, `length`, `context` or `cancelled`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl std::fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Cuts emitted tokens exactly.
+#[derive(Clone, Debug)]
+pub(super) struct StopRules {
+    stop_tokens: Vec<TokenId>,
+    max_new_tokens: usize,
+    /// New tokens that the context has room for.
+    room: usize,
+}
+
+impl StopRules {
+    pub(super) fn new(config: GenerationConfig, room: usize) -> Self {
+        let GenerationConfig {
+            max_new_tokens,
+            stop_tokens,
+        } = config;
+        Self {
+            stop_tokens,
+            max_new_tokens,
+            room,
+        }
+    }
+
+    /// Tokens that may still be emitted after `n_emitted`.
+    pub(super) fn remaining(&self, n_emitted: usize) -> usize {
+        self.max_new_tokens.min(self.room).saturating_sub(n_emitted)
+    }
+
+    /// How many of `tokens` to emit after `n_emitted`, and whether the generation ends with them.
+    pub(super) fn cut(
+        &self,
+        n_emitted: usize,
+        tokens: &[TokenId],
+    ) -> (usize, Option<FinishReason>) {
+        let allowed = tokens.len().min(self.remaining(n_emitted));
+        let stop = tokens[..allowed]
+            .iter()
+            .position(|token| self.stop_tokens.contains(token));
+        if let Some(index) = stop {
+            return (index + 1, Some(FinishReason::Stop));
+        }
+        (allowed, self.exhausted(n_emitted + allowed))
+    }
+
+    /// The limit that `n_emitted` tokens reach.
+    pub(super) fn exhausted(&self, n_emitted: usize) -> Option<FinishReason> {
+        if n_emitted >= self.max_new_tokens {
+            Some(FinishReason::Length)
+        } else if n_emitted >= self.room {
+            Some(FinishReason::Context)
+        } else {
+            None
+        }
+    }
+}

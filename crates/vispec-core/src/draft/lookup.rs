@@ -1,0 +1,147 @@
+//! Prompt lookup: n-gram drafts from the prompt and the answer so far, without a model.
+
+use crate::{
+    BoxError, ConfigError, Drafter, NodeId, Prompt, TargetModel, TokenId, TokenTree, TreeError,
+};
+
+/// Settings of [`PromptLookupDrafter`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct PromptLookupConfig {
+    /// Longest n-gram looked for; longer matches are tried first.
+    pub max_ngram: usize,
+    /// Shortest n-gram looked for.
+    pub min_ngram: usize,
+    /// Draft tokens per tree, the root not counted.
+    pub max_tokens: usize,
+    /// Earlier matches followed at once; their continuations share the tree and its tokens.
+    pub max_branches: usize,
+}
+
+impl Default for PromptLookupConfig {
+    fn default() -> Self {
+        Self {
+            max_ngram: 3,
+            min_ngram: 1,
+            max_tokens: 10,
+            max_branches: 2,
+        }
+    }
+}
+
+/// Drafts what followed earlier occurrences of the last few tokens.
+#[derive(Clone, Debug)]
+pub struct PromptLookupDrafter {
+    config: PromptLookupConfig,
+    /// Prompt and answer, the root of the next tree included.
+    context: Vec<TokenId>,
+}
+
+impl PromptLookupDrafter {
+    /// A drafter with these settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless `1 <= min_ngram <= max_ngram` and there is at least one branch.
+    pub fn new(config: PromptLookupConfig) -> Result<Self, ConfigError> {
+        if config.min_ngram == 0 || config.min_ngram > config.max_ngram {
+            return Err(ConfigError::NgramRange {
+                min: config.min_ngram,
+                max: config.max_ngram,
+            });
+        }
+        if config.max_branches == 0 {
+            return Err(ConfigError::NoBranch);
+        }
+        Ok(Self {
+            config,
+            context: Vec::new(),
+        })
+    }
+
+    /// Where the continuations of the last tokens start, longest n-gram and latest place first.
+    fn matches(&self) -> Vec<usize> {
+        let mut starts = Vec::with_capacity(self.config.max_branches);
+        let len = self.context.len();
+        for ngram in (self.config.min_ngram..=self.config.max_ngram).rev() {
+            if ngram >= len {
+                continue;
+            }
+            let suffix = &self.context[len - ngram..];
+            for start in (ngram..len).rev() {
+                if starts.len() == self.config.max_branches {
+                    return starts;
+                }
+                if self.context[start - ngram..start] == *suffix && !starts.contains(&start) {
+                    starts.push(start);
+                }
+            }
+        }
+        starts
+    }
+
+    fn draft(&self, root: TokenId) -> Result<TokenTree, TreeError> {
+        let mut tree = TokenTree::new(root);
+        let mut branches: Vec<(usize, NodeId)> = self
+            .matches()
+            .into_iter()
+            .map(|start| (start, NodeId::ROOT))
+            .collect();
+        // Level by level, so that no branch takes the tokens of another.
+        while !branches.is_empty() {
+            let mut n_left = 0;
+            for branch_idx in 0..branches.len() {
+                let (place, node) = branches[branch_idx];
+                let Some(&token) = self.context.get(place) else {
+                    continue;
+                };
+                let child = match tree.child_with(node, token) {
+                    Some(child) => child,
+                    None if tree.n_nodes() > self.config.max_tokens => return Ok(tree),
+                    None => tree.push(node, token)?,
+                };
+                branches[n_left] = (place + 1, child);
+                n_left += 1;
+            }
+            branches.truncate(n_left);
+        }
+        Ok(tree)
+    }
+}
+
+impl Default for PromptLookupDrafter {
+    fn default() -> Self {
+        Self {
+            config: PromptLookupConfig::default(),
+            context: Vec::new(),
+        }
+    }
+}
+
+impl<T: TargetModel> Drafter<T> for PromptLookupDrafter {
+    fn name(&self) -> &str {
+        "prompt-lookup"
+    }
+
+    fn begin(
+        &mut self,
+        prompt: &T::Prompt,
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError> {
+        self.context.clear();
+        self.context.extend_from_slice(prompt.token_ids());
+        self.context.push(next);
+        Ok(self.draft(next)?)
+    }
+
+    fn advance(
+        &mut self,
+        accepted: &[TokenId],
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError> {
+        self.context.extend_from_slice(accepted);
+        self.context.push(next);
+        Ok(self.draft(next)?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Drafters: whatever proposes the next tree of tokens.
+
+mod dynamic_tree;
+mod lookup;
+mod model;
+mod top_k;
+
+pub use dynamic_tree::{DraftError, DynamicTreeDrafter};
+pub use lookup::{PromptLookupConfig, PromptLookupDrafter};
+pub use model::{Beam, DraftModel, Expansion};
+pub use top_k::TopK;
+
+use crate::{BoxError, TargetModel, TokenId, TokenTree};
+
+/// Proposes the tree of the next cycle.
+///
+/// A drafter can change how fast tokens come, never which: it sees neither the target's logits nor
+/// the random numbers.
+pub trait Drafter<T: TargetModel> {
+    /// Name for reports, such as `vispec`.
+    fn name(&self) -> &str;
+
+    /// Starts a generation and drafts the first tree, whose root is `next`.
+    ///
+    /// `features` are those of every prompt position; whatever an earlier generation left in the
+    /// drafter is dropped.
+    ///
+    /// # Errors
+    /// Any error of the drafter.
+    fn begin(
+        &mut self,
+        prompt: &T::Prompt,
+        features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError>;
+
+    /// Takes in what the last cycle kept and drafts a tree with root `next`.
+    ///
+    /// `accepted` are the draft tokens accepted, without the old root and without the bonus token,
+    /// which is `next`. `features` are those of the old root and the accepted tokens:
+    /// `[1, accepted.len() + 1, hidden]`.
+    ///
+    /// # Errors
+    /// Any error of the drafter.
+    fn advance(
+        &mut self,
+        accepted: &[TokenId],
+        features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError>;
+}
+
+macro_rules! forward_drafter {
+    ($($pointer:ty),*) => {$(
+        impl<T: TargetModel, D: Drafter<T> + ?Sized> Drafter<T> for $pointer {
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+
+            fn begin(
+                &mut self,
+                prompt: &T::Prompt,
+                features: T::Features,
+                next: TokenId,
+            ) -> Result<TokenTree, BoxError> {
+                (**self).begin(prompt, features, next)
+            }
+
+            fn advance(
+                &mut self,
+                accepted: &[TokenId],
+                features: T::Features,
+                next: TokenId,
+            ) -> Result<TokenTree, BoxError> {
+                (**self).advance(accepted, features, next)
+            }
+        }
+    )*};
+}
+
+forward_drafter!(&mut D, Box<D>);
+
+/// Drafts nothing: each cycle verifies the root alone, which is plain decoding.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct NoDraft;
+
+impl<T: TargetModel> Drafter<T> for NoDraft {
+    fn name(&self) -> &str {
+        "none"
+    }
+
+    fn begin(
+        &mut self,
+        _prompt: &T::Prompt,
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError> {
+        Ok(TokenTree::new(next))
+    }
+
+    fn advance(
+        &mut self,
+        _accepted: &[TokenId],
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<TokenTree, BoxError> {
+        Ok(TokenTree::new(next))
+    }
+}

@@ -1,0 +1,90 @@
+//! What a neural drafter must supply; [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) does the
+//! rest.
+
+use crate::{BoxError, TargetModel, TokenId, TopK};
+
+/// Result of one forward pass of a draft model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Expansion<H> {
+    /// Best next tokens of each row.
+    pub top: TopK,
+    /// Hidden rows, opaque to this crate; handed back as the parents of the next expansion.
+    pub hidden: H,
+}
+
+/// One level of a growing tree: the rows of the next forward pass.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Beam {
+    /// Expansions since `begin` or `commit`: 0 for the rows below the root. All rows sit at
+    /// position (committed length + `level`), counted in tokens of the draft's own stream.
+    pub level: usize,
+    /// Token of each row.
+    pub tokens: Vec<TokenId>,
+    /// Row of the previous expansion's hidden rows that each row comes from. `begin` and `commit`
+    /// leave one hidden row (that of the last position), so at level 0 all are 0.
+    pub parent_rows: Vec<usize>,
+    /// Rows of the tree cache that each row attends to, besides the whole committed cache: counted
+    /// from the first row expanded since `begin` or `commit`, from below the root down, ending
+    /// with the row itself.
+    pub paths: Vec<Vec<usize>>,
+}
+
+/// A network that scores continuations level by level.
+///
+/// It keeps a committed cache and, while a tree grows, rows of the tree behind it.
+pub trait DraftModel<T: TargetModel> {
+    /// Hidden rows between two expansions.
+    type Hidden;
+
+    /// Name for reports, such as `vispec`.
+    fn name(&self) -> &str;
+
+    /// Number of levels if the network fixes it (one per Medusa head), regardless of the shape.
+    fn fixed_levels(&self) -> Option<usize> {
+        None
+    }
+
+    /// Drops everything, reads the prompt and the first token, and returns the best continuations
+    /// of the last position (one row).
+    ///
+    /// Position `s` of the draft pairs the target's features of token `s` with token `s + 1`; the
+    /// last token is `next`.
+    ///
+    /// # Errors
+    /// Any error of the model.
+    fn begin(
+        &mut self,
+        prompt: &T::Prompt,
+        features: T::Features,
+        next: TokenId,
+        top_k: usize,
+    ) -> Result<Expansion<Self::Hidden>, BoxError>;
+
+    /// Drops the rows left by `expand`, appends `accepted.len() + 1` pairs of features (old root
+    /// and accepted tokens) and tokens (accepted tokens and `next`), and returns the best
+    /// continuations of the last position (one row).
+    ///
+    /// # Errors
+    /// Any error of the model.
+    fn commit(
+        &mut self,
+        accepted: &[TokenId],
+        features: T::Features,
+        next: TokenId,
+        top_k: usize,
+    ) -> Result<Expansion<Self::Hidden>, BoxError>;
+
+    /// One level: appends the rows of `beam` to the tree cache and returns the best continuations
+    /// of each.
+    ///
+    /// `parents` are the hidden rows of the expansion before.
+    ///
+    /// # Errors
+    /// Any error of the model.
+    fn expand(
+        &mut self,
+        beam: &Beam,
+        parents: &Self::Hidden,
+        top_k: usize,
+    ) -> Result<Expansion<Self::Hidden>, BoxError>;
+}

@@ -1,0 +1,117 @@
+//! The best tokens of each row of draft logits, with their log-probabilities.
+
+use std::cell::RefCell;
+
+use crate::sample::{BLOCK, BlockMaxima, Weights};
+use crate::{LogitsError, TokenId};
+
+/// The `k` best tokens of each row, `[rows, k]`, by descending log-probability; of equals the
+/// lowest id comes first.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct TopK {
+    /// Tokens per row.
+    pub k: usize,
+    /// Tokens, row-major.
+    pub tokens: Vec<TokenId>,
+    /// Natural logarithms of the tokens' probabilities, row-major.
+    pub log_probs: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+#[derive(Default)]
+struct Scratch {
+    maxima: BlockMaxima,
+    best: Vec<(f32, TokenId)>,
+}
+
+impl TopK {
+    /// Log-softmax and top-k of `logits`, `[rows, vocab]`, at temperature 1.
+    ///
+    /// With a vocabulary smaller than `k`, all tokens are returned and `k` shrinks.
+    ///
+    /// # Errors
+    /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
+    ///
+    /// # Panics
+    /// If `vocab` is 0 or the number of logits is not a multiple of it.
+    pub fn from_logits(logits: &[f32], vocab: usize, k: usize) -> Result<Self, LogitsError> {
+        assert!(
+            vocab > 0 && logits.len().is_multiple_of(vocab),
+            "{} logits are not rows of {vocab}",
+            logits.len()
+        );
+        let k = k.min(vocab);
+        let n_rows = logits.len() / vocab;
+        let mut top = Self {
+            k,
+            tokens: Vec::with_capacity(n_rows * k),
+            log_probs: Vec::with_capacity(n_rows * k),
+        };
+        SCRATCH.with_borrow_mut(|scratch| {
+            for (row_idx, row) in logits.chunks_exact(vocab).enumerate() {
+                top.append_row(row, scratch)
+                    .ok_or(LogitsError::NonFinite { row: row_idx })?;
+            }
+            Ok(top)
+        })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.tokens.len().checked_div(self.k).unwrap_or(0)
+    }
+
+    /// Tokens and log-probabilities of one row.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = (TokenId, f32)> + '_ {
+        let range = row * self.k..(row + 1) * self.k;
+        self.tokens[range.clone()]
+            .iter()
+            .copied()
+            .zip(self.log_probs[range].iter().copied())
+    }
+
+    fn append_row(&mut self, row: &[f32], scratch: &mut Scratch) -> Option<()> {
+        let Scratch { maxima, best } = scratch;
+        let max = maxima.read(row)?;
+        let log_sum = Weights { max, scale: 1.0 }.sum(row).ln();
+        select(row, self.k, maxima, best);
+        for &(value, token) in &*best {
+            self.tokens.push(token);
+            let log_prob = (f64::from(value) - f64::from(max) - log_sum) as f32;
+            // A child must not score above its parent, whatever the rounding.
+            self.log_probs.push(log_prob.min(0.0));
+        }
+        Some(())
+    }
+}
+
+/// The `k` largest values of `row` with their ids, descending, into `best`.
+fn select(row: &[f32], k: usize, maxima: &mut BlockMaxima, best: &mut Vec<(f32, TokenId)>) {
+    best.clear();
+    let lower_bound = maxima.kth_largest(k);
+    for (block_idx, block) in row.chunks(BLOCK).enumerate() {
+        let block_max = maxima.of_block(block_idx);
+        if block_max < lower_bound || !enters(block_max, k, best) {
+            continue;
+        }
+        for (offset, &value) in block.iter().enumerate() {
+            if value < lower_bound || !enters(value, k, best) {
+                continue;
+            }
+            best.truncate(k - 1);
+            let at = best.partition_point(|&(other, _)| other >= value);
+            let id = TokenId::try_from(block_idx * BLOCK + offset).expect("ids fit 32 bits");
+            best.insert(at, (value, id));
+        }
+    }
+}
+
+/// Whether `value` is among the `k` best so far. Ids are met in ascending order, so a value equal
+/// to the last of them is not.
+fn enters(value: f32, k: usize, best: &[(f32, TokenId)]) -> bool {
+    best.len() < k || best.last().is_some_and(|&(last, _)| value > last)
+}

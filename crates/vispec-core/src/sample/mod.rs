@@ -1,0 +1,242 @@
+//! Sampling from a row of logits on the host; the reference for device implementations.
+
+mod keep;
+mod row;
+mod uniform;
+
+pub(crate) use row::{BLOCK, BlockMaxima, Weights, row_max};
+pub use uniform::{PositionUniforms, UniformStream};
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use crate::{ConfigError, LogitsError, TokenId};
+use keep::{Kept, keep};
+
+/// At and below this temperature sampling is greedy, as upstream has it.
+const GREEDY_TEMPERATURE: f32 = 1e-5;
+
+/// How a token is chosen from a row of logits.
+///
+/// History-dependent processors (repetition penalty, grammars) are not covered.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Sampler {
+    /// The most probable token; of equals the one with the lowest id.
+    Greedy,
+    /// A draw from the softmax after temperature, then top-p, then top-k.
+    Stochastic {
+        /// Logits are divided by this.
+        temperature: f32,
+        /// Only tokens whose logit is at least the k-th largest (equals of the k-th stay).
+        top_k: Option<NonZeroUsize>,
+        /// Only the most probable tokens that together reach this probability (at least one
+        /// token; of equals the lowest ids).
+        top_p: Option<f32>,
+    },
+}
+
+thread_local! {
+    /// Working memory of [`Sampler`]: a row of 152k logits is too large to allocate per call.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+#[derive(Default)]
+struct Scratch {
+    maxima: BlockMaxima,
+    sums: Vec<f64>,
+    kept: Vec<Kept>,
+}
+
+impl Sampler {
+    /// A sampler from a user's settings; a temperature of at most 1e-5 is greedy.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a negative or non-finite temperature and for a top-p outside `(0, 1]`.
+    pub fn new(
+        temperature: f32,
+        top_p: Option<f32>,
+        top_k: Option<NonZeroUsize>,
+    ) -> Result<Self, ConfigError> {
+        if !temperature.is_finite() || temperature < 0.0 {
+            return Err(ConfigError::Temperature(temperature));
+        }
+        if let Some(top_p) = top_p
+            && !(top_p > 0.0 && top_p <= 1.0)
+        {
+            return Err(ConfigError::TopP(top_p));
+        }
+        if temperature <= GREEDY_TEMPERATURE {
+            return Ok(Self::Greedy);
+        }
+        // A top-p of 1 keeps everything.
+        let top_p = top_p.filter(|&top_p| top_p < 1.0);
+        Ok(Self::Stochastic {
+            temperature,
+            top_k,
+            top_p,
+        })
+    }
+
+    /// Whether the choice does not depend on the uniform number.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        match *self {
+            Self::Greedy => true,
+            Self::Stochastic { temperature, .. } => temperature <= GREEDY_TEMPERATURE,
+        }
+    }
+
+    /// Chooses a token from `logits`, `[vocab]`.
+    ///
+    /// Stochastic samplers invert the cumulative distribution in token-id order: the token is the
+    /// first at which the accumulated probability exceeds `uniform`.
+    /// A token of probability 0 is never chosen.
+    /// Allocates nothing once a thread's working memory has grown.
+    ///
+    /// # Errors
+    /// [`LogitsError::NonFinite`] (row 0) if the logits hold NaN or +inf, or only -inf.
+    pub fn pick(&self, logits: &[f32], uniform: f64) -> Result<TokenId, LogitsError> {
+        let index = match *self {
+            Self::Stochastic {
+                temperature,
+                top_k,
+                top_p,
+            } if !self.is_greedy() => SCRATCH.with_borrow_mut(|scratch| {
+                let weights = prepare(logits, temperature, scratch)?;
+                if top_k.is_none() && top_p.is_none() {
+                    choose_in_blocks(logits, weights, uniform, &mut scratch.sums)
+                } else {
+                    let Scratch { maxima, kept, .. } = scratch;
+                    keep(logits, weights, (top_p, top_k), maxima, kept);
+                    choose_kept(kept, uniform)
+                }
+            }),
+            Self::Greedy | Self::Stochastic { .. } => row::argmax(logits),
+        };
+        let index = index.ok_or(LogitsError::NonFinite { row: 0 })?;
+        Ok(TokenId::try_from(index).expect("token ids fit 32 bits"))
+    }
+
+    /// Probabilities that [`pick`](Self::pick) draws with, `[vocab]`.
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn probabilities(&self, logits: &[f32]) -> Result<Vec<f64>, LogitsError> {
+        let mut probabilities = Vec::new();
+        self.probabilities_into(logits, &mut probabilities)?;
+        Ok(probabilities)
+    }
+
+    /// [`probabilities`](Self::probabilities) into a buffer that is used again.
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn probabilities_into(
+        &self,
+        logits: &[f32],
+        probabilities: &mut Vec<f64>,
+    ) -> Result<(), LogitsError> {
+        const BROKEN: LogitsError = LogitsError::NonFinite { row: 0 };
+        probabilities.clear();
+        match *self {
+            Self::Stochastic {
+                temperature,
+                top_k,
+                top_p,
+            } if !self.is_greedy() => SCRATCH.with_borrow_mut(|scratch| {
+                let weights = prepare(logits, temperature, scratch).ok_or(BROKEN)?;
+                if top_k.is_none() && top_p.is_none() {
+                    probabilities.extend(logits.iter().map(|&value| f64::from(weights.of(value))));
+                } else {
+                    let Scratch { maxima, kept, .. } = scratch;
+                    keep(logits, weights, (top_p, top_k), maxima, kept);
+                    probabilities.resize(logits.len(), 0.0);
+                    for token in kept {
+                        probabilities[token.id as usize] = f64::from(token.weight);
+                    }
+                }
+                let total: f64 = probabilities.iter().sum();
+                for probability in probabilities {
+                    *probability /= total;
+                }
+                Ok(())
+            }),
+            Self::Greedy | Self::Stochastic { .. } => {
+                let best = row::argmax(logits).ok_or(BROKEN)?;
+                probabilities.resize(logits.len(), 0.0);
+                probabilities[best] = 1.0;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// First pass over a row: checks it, notes the maximum of each block.
+fn prepare(logits: &[f32], temperature: f32, scratch: &mut Scratch) -> Option<Weights> {
+    let max = scratch.maxima.read(logits)?;
+    Some(Weights {
+        max,
+        scale: 1.0 / temperature,
+    })
+}
+
+/// Inverse cumulative distribution over a whole row: finds the block first, then the token.
+fn choose_in_blocks(
+    logits: &[f32],
+    weights: Weights,
+    uniform: f64,
+    sums: &mut Vec<f64>,
+) -> Option<usize> {
+    sums.clear();
+    sums.extend(logits.chunks(BLOCK).map(|block| weights.sum_block(block)));
+    let target = uniform * sums.iter().sum::<f64>();
+    let mut before = 0.0;
+    let mut chosen = None;
+    for (block_idx, &sum) in sums.iter().enumerate() {
+        if sum > 0.0 {
+            // The last block that holds anything absorbs what rounding leaves over.
+            chosen = Some((block_idx, before));
+        }
+        before += sum;
+        if before > target {
+            break;
+        }
+    }
+    let (block_idx, before) = chosen?;
+    let start = block_idx * BLOCK;
+    let block = &logits[start..logits.len().min(start + BLOCK)];
+    let in_block = block.iter().map(|&value| f64::from(weights.of(value)));
+    choose_from(in_block, target - before).map(|offset| start + offset)
+}
+
+fn choose_kept(kept: &[Kept], uniform: f64) -> Option<usize> {
+    let weights = kept.iter().map(|token| f64::from(token.weight));
+    let target = uniform * weights.clone().sum::<f64>();
+    choose_from(weights, target).map(|index| kept[index].id as usize)
+}
+
+/// Index drawn with `weights` (which need not sum to 1), never one of weight 0.
+pub(crate) fn choose_weighted(weights: &[f64], uniform: f64) -> Option<usize> {
+    let target = uniform * weights.iter().sum::<f64>();
+    choose_from(weights.iter().copied(), target)
+}
+
+/// First index at which the accumulated weight exceeds `target`; if rounding leaves none, the last
+/// of a weight above 0.
+fn choose_from(weights: impl Iterator<Item = f64>, target: f64) -> Option<usize> {
+    let mut accumulated = 0.0;
+    let mut last = None;
+    for (index, weight) in weights.enumerate() {
+        if weight > 0.0 {
+            accumulated += weight;
+            last = Some(index);
+            if accumulated > target {
+                break;
+            }
+        }
+    }
+    last
+}

@@ -1,0 +1,144 @@
+//! Counts and times of a generation.
+
+use std::ops::{Add, AddAssign};
+use std::time::Duration;
+
+/// Counts and times of one generation, or of several added up.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GenerationStats {
+    pub(crate) prompt_tokens: usize,
+    pub(crate) new_tokens: usize,
+    pub(crate) accepted_per_cycle: Vec<u32>,
+    pub(crate) prefill_time: Duration,
+    pub(crate) draft_time: Duration,
+    pub(crate) verify_time: Duration,
+    pub(crate) decode_time: Duration,
+}
+
+impl GenerationStats {
+    /// Tokens of the prompt, repeated image placeholders included.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
+    }
+
+    /// Tokens emitted, the first one (which the prefill gives) and a stop token included.
+    #[must_use]
+    pub fn new_tokens(&self) -> usize {
+        self.new_tokens
+    }
+
+    /// Number of cycles, one verify pass each.
+    #[must_use]
+    pub fn n_cycles(&self) -> usize {
+        self.accepted_per_cycle.len()
+    }
+
+    /// Emitted draft tokens by cycle; root and bonus token are not counted.
+    #[must_use]
+    pub fn accepted_per_cycle(&self) -> &[u32] {
+        &self.accepted_per_cycle
+    }
+
+    /// Number of cycles by accepted length: entry `i` counts the cycles that accepted `i` tokens.
+    #[must_use]
+    pub fn accepted_histogram(&self) -> Vec<u64> {
+        let longest = self.accepted_per_cycle.iter().max();
+        let mut histogram = vec![0; longest.map_or(0, |&longest| longest as usize + 1)];
+        for &accepted in &self.accepted_per_cycle {
+            histogram[accepted as usize] += 1;
+        }
+        histogram
+    }
+
+    /// Mean accepted draft tokens per cycle, bonus token not counted (the paper's tables); 0
+    /// without a cycle.
+    #[must_use]
+    pub fn tau(&self) -> f64 {
+        if self.accepted_per_cycle.is_empty() {
+            return 0.0;
+        }
+        let accepted: u64 = self.accepted_per_cycle.iter().map(|&n| u64::from(n)).sum();
+        accepted as f64 / self.n_cycles() as f64
+    }
+
+    /// Mean tokens per cycle with the bonus token: `tau() + 1` (what EAGLE, SGLang and vLLM
+    /// report), or 0 without a cycle.
+    ///
+    /// A last cycle that ends inside its accepted tokens emits no bonus token, so
+    /// `n_cycles() * tokens_per_cycle() + 1` can be one more than [`new_tokens`](Self::new_tokens).
+    #[must_use]
+    pub fn tokens_per_cycle(&self) -> f64 {
+        if self.accepted_per_cycle.is_empty() {
+            0.0
+        } else {
+            self.tau() + 1.0
+        }
+    }
+
+    /// Time to the first token: prefill and first pick.
+    #[must_use]
+    pub fn prefill_time(&self) -> Duration {
+        self.prefill_time
+    }
+
+    /// Time in the drafter, its prefill included.
+    #[must_use]
+    pub fn draft_time(&self) -> Duration {
+        self.draft_time
+    }
+
+    /// Time in verify passes and the picks from their logits.
+    #[must_use]
+    pub fn verify_time(&self) -> Duration {
+        self.verify_time
+    }
+
+    /// Time in all cycles: draft, verify and other.
+    #[must_use]
+    pub fn decode_time(&self) -> Duration {
+        self.decode_time
+    }
+
+    /// Decode time outside draft and verify: caches, features, observers.
+    #[must_use]
+    pub fn other_time(&self) -> Duration {
+        self.decode_time
+            .saturating_sub(self.draft_time + self.verify_time)
+    }
+
+    /// New tokens over decode time; 0 if nothing was decoded.
+    ///
+    /// The first token counts although the prefill gives it: the rule is the same for plain and
+    /// speculative decoding, so ratios are fair.
+    #[must_use]
+    pub fn decode_tokens_per_second(&self) -> f64 {
+        if self.decode_time.is_zero() {
+            return 0.0;
+        }
+        self.new_tokens as f64 / self.decode_time.as_secs_f64()
+    }
+}
+
+impl AddAssign<&Self> for GenerationStats {
+    fn add_assign(&mut self, other: &Self) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.new_tokens += other.new_tokens;
+        self.accepted_per_cycle
+            .extend_from_slice(&other.accepted_per_cycle);
+        self.prefill_time += other.prefill_time;
+        self.draft_time += other.draft_time;
+        self.verify_time += other.verify_time;
+        self.decode_time += other.decode_time;
+    }
+}
+
+impl Add for GenerationStats {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += &other;
+        self
+    }
+}

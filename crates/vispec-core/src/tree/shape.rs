@@ -1,0 +1,114 @@
+//! Tree shape: how many levels are grown, how wide, and how many nodes are kept.
+
+/// Why a [`TreeShape`] is impossible.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A tree has at least its root.
+    #[error("total tokens must be at least 1, the root")]
+    NoRoot,
+    /// No candidate could be kept per level.
+    #[error("top-k must be at least 1")]
+    ZeroTopK,
+    /// No level at all.
+    #[error("a tree shape needs at least one level")]
+    NoLevel,
+    /// More nodes are asked for than the growth considers.
+    #[error(
+        "{draft_tokens} draft tokens were asked for, but depth and top-k give only {candidates} \
+         candidates"
+    )]
+    TooFewCandidates {
+        /// Nodes below the root that were asked for.
+        draft_tokens: usize,
+        /// Size of the pool they are chosen from.
+        candidates: usize,
+    },
+}
+
+/// How [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) grows a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TreeShape {
+    levels: usize,
+    beam_width: usize,
+    max_nodes: usize,
+}
+
+impl TreeShape {
+    /// A shape of `levels` levels below the root, of which each node of a beam of `beam_width`
+    /// gets `beam_width` children, reduced to the best `max_nodes` nodes, the root included.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if a number is zero or there are fewer candidates than `max_nodes - 1`.
+    pub fn new(levels: usize, beam_width: usize, max_nodes: usize) -> Result<Self, ShapeError> {
+        if max_nodes == 0 {
+            return Err(ShapeError::NoRoot);
+        }
+        if beam_width == 0 {
+            return Err(ShapeError::ZeroTopK);
+        }
+        if levels == 0 {
+            return Err(ShapeError::NoLevel);
+        }
+        let per_level = beam_width.saturating_mul(beam_width);
+        let candidates = (levels - 1)
+            .saturating_mul(per_level)
+            .saturating_add(beam_width);
+        let draft_tokens = max_nodes - 1;
+        if draft_tokens > candidates {
+            return Err(ShapeError::TooFewCandidates {
+                draft_tokens,
+                candidates,
+            });
+        }
+        Ok(Self {
+            levels,
+            beam_width,
+            max_nodes,
+        })
+    }
+
+    /// The shape that upstream calls `depth`, `top_k`, `total_token`: `depth` expansions after the
+    /// first level (so `depth + 1` levels), and `total_token` nodes including the root.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if a number is zero (a `depth` of 0 is legal) or
+    /// `total_token - 1 > top_k + depth * top_k^2`.
+    pub fn from_upstream(
+        depth: usize,
+        top_k: usize,
+        total_token: usize,
+    ) -> Result<Self, ShapeError> {
+        Self::new(depth.saturating_add(1), top_k, total_token)
+    }
+
+    /// Levels below the root: upstream's `depth + 1`.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        self.levels
+    }
+
+    /// Nodes expanded per level, and children considered per node: upstream's `top_k`.
+    #[must_use]
+    pub fn beam_width(&self) -> usize {
+        self.beam_width
+    }
+
+    /// Nodes kept, the root included: upstream's `total_token`.
+    #[must_use]
+    pub fn max_nodes(&self) -> usize {
+        self.max_nodes
+    }
+}
+
+impl Default for TreeShape {
+    /// Upstream's defaults: depth 3 (4 levels), top-k 8, 30 nodes.
+    fn default() -> Self {
+        Self {
+            levels: 4,
+            beam_width: 8,
+            max_nodes: 30,
+        }
+    }
+}
