@@ -30,7 +30,7 @@ impl Default for PromptLookupConfig {
 }
 
 /// Drafts what followed earlier occurrences of the last few tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct PromptLookupDrafter {
     config: PromptLookupConfig,
     /// Prompt and answer, the root of the next tree included.
@@ -105,15 +105,6 @@ impl PromptLookupDrafter {
             branches.truncate(n_left);
         }
         Ok(tree)
-    }
-}
-
-impl Default for PromptLookupDrafter {
-    fn default() -> Self {
-        Self {
-            config: PromptLookupConfig::default(),
-            context: Vec::new(),
-        }
     }
 }
 

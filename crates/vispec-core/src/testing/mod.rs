@@ -1,1 +1,12 @@
-//! Toy targets and drafters for tests (feature `test-util`).
+//! Toy targets and drafters for tests and examples (feature `test-util`).
+//!
+//! [`TableModel`] is a target whose next-token law is a function of the tokens before; the drafters
+//! here propose anything, so that what they cannot change can be shown.
+
+mod drafters;
+mod table_draft;
+mod table_model;
+
+pub use drafters::{CheckingDrafter, ContinuationDrafter, FixedTreeDrafter, RandomDrafter};
+pub use table_draft::TableDraft;
+pub use table_model::{TableCache, TableFeatures, TableModel};
