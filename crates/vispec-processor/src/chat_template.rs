@@ -1,0 +1,339 @@
+//! Rendering of a conversation with the chat template of a checkpoint.
+
+use std::io;
+
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind};
+
+use crate::error::{ProcessorError, Result};
+use crate::generation_tags::accept_generation_tags;
+use crate::messages::{Content, Message, Messages, Part};
+use crate::python_json::to_python_json;
+use crate::special_tokens::SpecialTokens;
+use crate::strftime::{Instant, strftime};
+
+/// Instructions that a template may execute; published templates need a few dozen per message.
+const FUEL: u64 = 5_000_000;
+/// Bytes that a template may write on top of a multiple of what the messages hold.
+const BASE_OUTPUT_BYTES: usize = 1 << 20;
+/// How many times the template may repeat the text of the messages.
+const OUTPUT_FACTOR: usize = 8;
+
+/// Text that no template writes by itself, to find out what a template makes of a message.
+const PROBE: &str = "vispec probe";
+
+/// Whether the rendered text ends where the model is to continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GenerationPrompt {
+    /// The text ends with the opening of the assistant's turn.
+    #[default]
+    Add,
+    /// The text ends after the last message.
+    Omit,
+}
+
+/// Which form of content a template understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ContentForm {
+    /// Strings and lists of parts.
+    Both,
+    /// Only lists of parts, as the templates of LLaVA: strings are passed as a list of one part.
+    Parts,
+    /// Only strings, as templates of text models: parts of text are joined.
+    Strings,
+}
+
+/// A compiled chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    name: String,
+    special_tokens: SpecialTokens,
+    form: ContentForm,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `name` is for error messages; `special_tokens` are what the template
+    /// finds as `bos_token`, `eos_token` and so on.
+    ///
+    /// The environment is that of transformers: blocks are trimmed, `tojson` does not escape HTML,
+    /// `raise_exception` and `strftime_now` (in UTC) exist, methods of Python's strings, lists and
+    /// dictionaries work, and `{% generation %}` marks nothing. Execution time and output are
+    /// bounded.
+    ///
+    /// # Errors
+    /// [`ProcessorError::TemplateSyntax`].
+    pub fn new(name: &str, source: &str, special_tokens: SpecialTokens) -> Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(FUEL));
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", |format: &str| {
+            strftime(format, Instant::now())
+        });
+        environment.add_filter("tojson", tojson);
+        environment
+            .add_template_owned(name.to_owned(), accept_generation_tags(source))
+            .map_err(|error| ProcessorError::TemplateSyntax {
+                template: name.to_owned(),
+                line: error.line().unwrap_or(0),
+                reason: reason_of(&error),
+            })?;
+        let mut template = Self {
+            environment,
+            name: name.to_owned(),
+            special_tokens,
+            form: ContentForm::Both,
+        };
+        template.form = template.probe_form();
+        Ok(template)
+    }
+
+    /// Name of the template: the file that it came from.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Renders a conversation. Images appear as the placeholder that the template writes for them,
+    /// once each.
+    ///
+    /// # Errors
+    /// [`ProcessorError::TemplateRender`] if the template raises an exception, uses what does not
+    /// exist, or exceeds a limit.
+    pub fn render(&self, messages: &Messages, generation: GenerationPrompt) -> Result<String> {
+        self.render_as(messages.as_slice(), generation, self.form)
+            .map_err(|error| ProcessorError::TemplateRender {
+                template: self.name.clone(),
+                line: error.line().unwrap_or(0),
+                reason: reason_of(&error),
+            })
+    }
+
+    fn render_as(
+        &self,
+        messages: &[Message],
+        generation: GenerationPrompt,
+        form: ContentForm,
+    ) -> std::result::Result<String, Error> {
+        let n_text_bytes: usize = messages
+            .iter()
+            .flat_map(|message| message.content.texts())
+            .map(str::len)
+            .sum();
+        let messages = messages.iter().map(|message| message_value(message, form));
+        let mut context = vec![
+            ("messages", messages.collect::<Value>()),
+            (
+                "add_generation_prompt",
+                Value::from(generation == GenerationPrompt::Add),
+            ),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+        ];
+        let tokens = self.special_tokens.named();
+        context.extend(tokens.map(|(name, token)| (name, Value::from(token))));
+        let mut output = BoundedOutput {
+            bytes: Vec::new(),
+            limit: n_text_bytes
+                .saturating_mul(OUTPUT_FACTOR)
+                .saturating_add(BASE_OUTPUT_BYTES),
+        };
+        let template = self.environment.get_template(&self.name)?;
+        template.render_captured_to(context.into_iter().collect::<Value>(), &mut output)?;
+        String::from_utf8(output.bytes)
+            .map_err(|error| Error::new(ErrorKind::WriteFailure, error.to_string()))
+    }
+
+    /// Tries out which form of content ends up in the output.
+    fn probe_form(&self) -> ContentForm {
+        let understands = |content: Content, form| {
+            let messages = [Message {
+                role: "user".to_owned(),
+                content,
+            }];
+            self.render_as(&messages, GenerationPrompt::Add, form)
+                .is_ok_and(|text| text.contains(PROBE) && !text.contains("{\"type\""))
+        };
+        let parts = Content::Parts(vec![Part::Text(PROBE.to_owned())]);
+        let strings = understands(Content::Text(PROBE.to_owned()), ContentForm::Both);
+        let parts = understands(parts, ContentForm::Both);
+        match (strings, parts) {
+            (false, true) => ContentForm::Parts,
+            (true, false) => ContentForm::Strings,
+            (true, true) | (false, false) => ContentForm::Both,
+        }
+    }
+}
+
+fn message_value(message: &Message, form: ContentForm) -> Value {
+    let content = match (&message.content, form) {
+        (Content::Text(text), ContentForm::Parts) => [text_value(text)].into_iter().collect(),
+        (Content::Text(text), ContentForm::Both | ContentForm::Strings) => Value::from(&**text),
+        (Content::Parts(_), ContentForm::Strings) if message.content.n_images() == 0 => {
+            Value::from(message.content.texts().collect::<String>())
+        }
+        (Content::Parts(parts), _) => parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => text_value(text),
+                Part::Image => [("type", Value::from("image"))].into_iter().collect(),
+            })
+            .collect(),
+    };
+    [("role", Value::from(&*message.role)), ("content", content)]
+        .into_iter()
+        .collect()
+}
+
+fn text_value(text: &str) -> Value {
+    [("type", Value::from("text")), ("text", Value::from(text))]
+        .into_iter()
+        .collect()
+}
+
+fn raise_exception(message: &str) -> std::result::Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+}
+
+fn tojson(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    // Accepted as in transformers; text is never escaped to ASCII and keys keep their order.
+    let _: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    to_python_json(value, indent)
+        .map(Value::from_safe_string)
+        .map_err(|error| {
+            Error::new(ErrorKind::BadSerialization, "cannot be written as JSON").with_source(error)
+        })
+}
+
+/// What went wrong, without the position, which is reported apart.
+fn reason_of(error: &Error) -> String {
+    let mut reason = match error.detail() {
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    };
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        reason.push_str(": ");
+        reason.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    reason
+}
+
+/// Collects output and fails when there is too much of it.
+struct BoundedOutput {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl io::Write for BoundedOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
+            let reason = format!("the output exceeds {} bytes", self.limit);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::new("test", source, SpecialTokens::default()).unwrap()
+    }
+
+    fn render(source: &str) -> Result<String> {
+        template(source).render(&Messages::from_prompt(None, "Hi", 0), GenerationPrompt::Add)
+    }
+
+    #[test]
+    fn errors_name_template_and_line() {
+        let error = ChatTemplate::new("t.jinja", "a\nb\n{% if %}", SpecialTokens::default());
+        let error = error.unwrap_err();
+        assert!(
+            matches!(&error, ProcessorError::TemplateSyntax { template, line: 3, .. } if template == "t.jinja"),
+            "{error}"
+        );
+        let error = render("\n{{ raise_exception('only users') }}").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "chat template test, line 2, could not be rendered: only users"
+        );
+    }
+
+    #[test]
+    fn runaway_templates_are_stopped() {
+        let loops = "{% macro f(n) %}{% for i in range(99999) %}{{ f(n) }}{% endfor %}{% endmacro %}{{ f(0) }}";
+        let counts = "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}{% endfor %}{% endfor %}";
+        let writes = "{% set s = 'x' * 60000 %}{% for i in range(99999) %}{{ s }}{% endfor %}";
+        for source in [loops, counts, writes] {
+            let error = render(source).unwrap_err();
+            assert!(
+                matches!(error, ProcessorError::TemplateRender { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn python_methods_and_globals_work() {
+        assert_eq!(render("{{ messages[0].role.upper() }}").unwrap(), "USER");
+        assert_eq!(
+            render("{{ {'a': [1, '<é>']} | tojson }}").unwrap(),
+            "{\"a\": [1, \"<é>\"]}"
+        );
+        assert_eq!(render("{{ strftime_now('%Y') | length }}").unwrap(), "4");
+        assert_eq!(
+            render(
+                "{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+            )
+            .unwrap(),
+            "1"
+        );
+        assert_eq!(
+            render("{% if tools is none %}a{% endif %}{{ pad_token }}").unwrap(),
+            "a"
+        );
+        assert_eq!(render("{% set n = namespace(i=1) %}{% for i in range(3) %}{% set n.i = n.i + i %}{% endfor %}{{ n.i }}").unwrap(), "4");
+    }
+
+    #[test]
+    fn blocks_are_trimmed() {
+        assert_eq!(
+            render("  {% if true %}\na\n  {% endif %}\nb\n").unwrap(),
+            "a\nb"
+        );
+    }
+
+    #[test]
+    fn content_is_given_in_the_form_that_the_template_takes() {
+        let text = Messages::new(vec![Message {
+            role: "user".to_owned(),
+            content: Content::Text("Hi".to_owned()),
+        }]);
+        let text = text.unwrap();
+        let parts = Messages::from_prompt(None, "Hi", 0);
+        let only_parts = "{% for c in messages[0].content | selectattr('type', 'equalto', 'text') %}{{ c.text }}{% endfor %}";
+        let only_strings = "{{ messages[0].content }}";
+        for source in [only_parts, only_strings] {
+            for messages in [&text, &parts] {
+                let rendered = template(source).render(messages, GenerationPrompt::Omit);
+                assert_eq!(rendered.unwrap(), "Hi", "{source}");
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A JSON config file whose fields are read one by one, with errors that name file and field.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{ProcessorError, Result};
+
+/// Largest area or length that a config may ask for.
+const MAX_SIZE: usize = 1 << 30;
+/// Largest side of an image or patch that a config may ask for, so that areas cannot overflow.
+const MAX_SIDE: usize = 1 << 13;
+
+/// The parsed content of one config file. Fields that nobody asks for are ignored.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    path: PathBuf,
+    root: Value,
+}
+
+impl ConfigFile {
+    /// Reads `config.json` of the checkpoint in `dir`.
+    pub(crate) fn open_model_config(dir: &Path) -> Result<Self> {
+        Self::open(
+            dir,
+            "config.json",
+            "a checkpoint is a directory with this file",
+        )
+    }
+
+    /// Reads `dir/name`; `advice` is for the case that it does not exist.
+    pub(crate) fn open(dir: &Path, name: &str, advice: &'static str) -> Result<Self> {
+        match Self::open_if_present(dir, name)? {
+            Some(file) => Ok(file),
+            None => Err(ProcessorError::MissingFile {
+                path: dir.join(name),
+                advice,
+            }),
+        }
+    }
+
+    /// Reads `dir/name` if it exists.
+    pub(crate) fn open_if_present(dir: &Path, name: &str) -> Result<Option<Self>> {
+        let path = dir.join(name);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ProcessorError::Io { path, source }),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(root) => Ok(Some(Self { path, root })),
+            Err(source) => Err(ProcessorError::ConfigSyntax { path, source }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The value of a field, with dots between levels. JSON `null` counts as absent, as it does
+    /// for transformers.
+    pub(crate) fn value(&self, field: &str) -> Option<&Value> {
+        let mut value = &self.root;
+        for key in field.split('.') {
+            value = value.get(key)?;
+        }
+        (!value.is_null()).then_some(value)
+    }
+
+    /// A field that may be absent.
+    pub(crate) fn optional<T: DeserializeOwned>(
+        &self,
+        field: &str,
+        expected: &str,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.value(field) else {
+            return Ok(None);
+        };
+        match T::deserialize(value) {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(_) => Err(self.invalid(field, expected)),
+        }
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required<T: DeserializeOwned>(&self, field: &str, expected: &str) -> Result<T> {
+        self.optional(field, expected)?
+            .ok_or_else(|| self.missing(field))
+    }
+
+    /// A positive number that must be there.
+    pub(crate) fn required_size(&self, field: &str) -> Result<usize> {
+        self.optional_size(field)?
+            .ok_or_else(|| self.missing(field))
+    }
+
+    /// A positive number that may be absent.
+    pub(crate) fn optional_size(&self, field: &str) -> Result<Option<usize>> {
+        self.optional_up_to(field, MAX_SIZE)
+    }
+
+    /// The side of an image or patch, which must be there.
+    pub(crate) fn required_side(&self, field: &str) -> Result<usize> {
+        self.optional_side(field)?
+            .ok_or_else(|| self.missing(field))
+    }
+
+    /// The side of an image or patch, which may be absent.
+    pub(crate) fn optional_side(&self, field: &str) -> Result<Option<usize>> {
+        self.optional_up_to(field, MAX_SIDE)
+    }
+
+    fn optional_up_to(&self, field: &str, max: usize) -> Result<Option<usize>> {
+        let expected = || format!("a number from 1 to {max}");
+        match self.optional::<usize>(field, &expected())? {
+            Some(number) if !(1..=max).contains(&number) => Err(self.invalid(field, &expected())),
+            number => Ok(number),
+        }
+    }
+
+    /// Fails unless a switch is absent or on: the steps that these switch are always done.
+    pub(crate) fn require_true(&self, field: &str) -> Result<()> {
+        match self.optional::<bool>(field, "true")? {
+            None | Some(true) => Ok(()),
+            Some(false) => Err(self.invalid(field, "true")),
+        }
+    }
+
+    /// Fails unless a field is absent or one of `accepted`.
+    pub(crate) fn require_one_of(&self, field: &str, accepted: &[&str]) -> Result<()> {
+        let expected = || format!("one of {}", accepted.join(", "));
+        match self.optional::<String>(field, &expected())? {
+            Some(found) if !accepted.contains(&found.as_str()) => {
+                Err(self.invalid(field, &expected()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(crate) fn missing(&self, field: &str) -> ProcessorError {
+        ProcessorError::MissingField {
+            path: self.path.clone(),
+            field: field.to_owned(),
+        }
+    }
+
+    pub(crate) fn invalid(&self, field: &str, expected: &str) -> ProcessorError {
+        const LONGEST: usize = 200;
+        let mut found = self
+            .value(field)
+            .map_or_else(|| "absent".to_owned(), Value::to_string);
+        if found.chars().count() > LONGEST {
+            found = found.chars().take(LONGEST).chain("...".chars()).collect();
+        }
+        ProcessorError::ConfigValue {
+            path: self.path.clone(),
+            field: field.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        }
+    }
+}

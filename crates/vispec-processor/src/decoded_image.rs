@@ -1,0 +1,330 @@
+//! Decoding of image files into 8-bit RGB, with limits.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use crate::error::{ProcessorError, Result};
+use crate::image_size::ImageSize;
+use crate::jpeg_end::jpeg_has_end;
+
+/// Formats that the `image` crate is built with.
+const SUPPORTED_FORMATS: &str = "png, jpeg, webp, gif, bmp";
+
+/// Bytes per pixel that a decoder may need at most: four channels of 16 bits, twice.
+const DECODER_BYTES_PER_PIXEL: u64 = 16;
+
+/// How large an image may be, checked against its header before pixels are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Largest number of pixels; 64 Mi by default.
+    pub max_pixels: u64,
+    /// Longest side in pixels; 65 500 by default.
+    pub max_side: u32,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            max_pixels: 64 << 20,
+            max_side: 65_500,
+        }
+    }
+}
+
+/// An image as 8-bit RGB.
+///
+/// Conversion follows Pillow's `convert("RGB")`: an alpha channel is dropped and not blended,
+/// palettes are looked up, grey is repeated, and of 16-bit channels the high byte is kept (for
+/// 16-bit grey without alpha Pillow may saturate instead). Of animations only the first frame is
+/// used. The EXIF orientation is not applied, as in the published image processors. Lossy formats
+/// may differ from Pillow by a few levels, because JPEG and WebP decoders differ.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DecodedImage {
+    size: ImageSize,
+    rgb: Vec<u8>,
+}
+
+impl DecodedImage {
+    /// Reads and decodes an image file. The format is guessed from the content, not the name.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`] if the file cannot be read, and whatever [`Self::from_bytes`]
+    /// reports, with the path as the name of the image.
+    pub fn open(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| ProcessorError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        decode(&path.display().to_string(), &bytes, limits)
+    }
+
+    /// Decodes an image file held in memory.
+    ///
+    /// # Errors
+    /// [`ProcessorError::NotAnImage`], [`ProcessorError::DamagedImage`] (also if truncated),
+    /// [`ProcessorError::EmptyImage`], [`ProcessorError::ImageTooLarge`] or
+    /// [`ProcessorError::ImageMemory`].
+    pub fn from_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<Self> {
+        decode("image in memory", bytes, limits)
+    }
+
+    /// Wraps pixels that are already decoded: `[height, width, 3]`, row-major.
+    ///
+    /// # Errors
+    /// [`ProcessorError::EmptyImage`] if a side is zero, [`ProcessorError::DamagedImage`] if the
+    /// number of bytes is not that of the size.
+    pub fn from_rgb8(size: ImageSize, rgb: Vec<u8>) -> Result<Self> {
+        let image = || "pixels in memory".to_owned();
+        if size.height == 0 || size.width == 0 {
+            let [width, height] =
+                [size.width, size.height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
+            return Err(ProcessorError::EmptyImage {
+                image: image(),
+                width,
+                height,
+            });
+        }
+        let expected = size
+            .height
+            .checked_mul(size.width)
+            .and_then(|area| area.checked_mul(3));
+        if expected != Some(rgb.len()) {
+            let reason = format!("{} bytes for an RGB image {size}", rgb.len());
+            return Err(ProcessorError::DamagedImage {
+                image: image(),
+                reason,
+            });
+        }
+        Ok(Self { size, rgb })
+    }
+
+    /// Height and width in pixels, both at least 1.
+    #[must_use]
+    pub fn size(&self) -> ImageSize {
+        self.size
+    }
+
+    /// Pixels, `[height, width, 3]`.
+    #[must_use]
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+}
+
+impl std::fmt::Debug for DecodedImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecodedImage")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+fn decode(image: &str, bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage> {
+    let max_bytes = limits.max_pixels.saturating_mul(DECODER_BYTES_PER_PIXEL);
+    let damaged = |error: ImageError| image_error(image, &error, max_bytes);
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| damaged(ImageError::IoError(error)))?;
+    let Some(format) = reader.format().filter(ImageFormat::reading_enabled) else {
+        return Err(not_an_image(image));
+    };
+    let mut decoder_limits = Limits::default();
+    decoder_limits.max_alloc = Some(max_bytes);
+    reader.limits(decoder_limits);
+    let decoder = reader.into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    check_dimensions(image, width, height, limits)?;
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        let reason = "the end-of-image marker is missing".to_owned();
+        return Err(ProcessorError::DamagedImage {
+            image: image.to_owned(),
+            reason,
+        });
+    }
+    let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    let size = ImageSize::new(decoded.height() as usize, decoded.width() as usize);
+    Ok(DecodedImage {
+        size,
+        rgb: to_rgb8(decoded),
+    })
+}
+
+fn check_dimensions(image: &str, width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(ProcessorError::EmptyImage {
+            image: image.to_owned(),
+            width,
+            height,
+        });
+    }
+    let too_large = |quantity, found, limit| {
+        Err(ProcessorError::ImageTooLarge {
+            image: image.to_owned(),
+            quantity,
+            found,
+            limit,
+        })
+    };
+    let longest = width.max(height);
+    if longest > limits.max_side {
+        return too_large("longest side", longest.into(), limits.max_side.into());
+    }
+    let n_pixels = u64::from(width) * u64::from(height);
+    if n_pixels > limits.max_pixels {
+        return too_large("number of pixels", n_pixels, limits.max_pixels);
+    }
+    Ok(())
+}
+
+fn to_rgb8(decoded: DynamicImage) -> Vec<u8> {
+    let high_byte = |sample: u16| sample.to_be_bytes()[0];
+    match decoded {
+        DynamicImage::ImageLuma16(grey) => grey
+            .pixels()
+            .flat_map(|pixel| [high_byte(pixel.0[0]); 3])
+            .collect(),
+        DynamicImage::ImageLumaA16(grey) => grey
+            .pixels()
+            .flat_map(|pixel| [high_byte(pixel.0[0]); 3])
+            .collect(),
+        DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().copied().map(high_byte).collect(),
+        DynamicImage::ImageRgba16(rgba) => rgba
+            .pixels()
+            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]].map(high_byte))
+            .collect(),
+        eight_bit => eight_bit.into_rgb8().into_raw(),
+    }
+}
+
+fn not_an_image(image: &str) -> ProcessorError {
+    ProcessorError::NotAnImage {
+        image: image.to_owned(),
+        supported: SUPPORTED_FORMATS,
+    }
+}
+
+fn image_error(image: &str, error: &ImageError, max_bytes: u64) -> ProcessorError {
+    let image = image.to_owned();
+    match error {
+        ImageError::Limits(_) => ProcessorError::ImageMemory {
+            image,
+            limit: max_bytes,
+        },
+        other => ProcessorError::DamagedImage {
+            image,
+            reason: other.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageBuffer, Luma, Rgba};
+
+    fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn decode_ok(bytes: &[u8]) -> DecodedImage {
+        DecodedImage::from_bytes(bytes, &ImageLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn alpha_is_dropped() {
+        let image = ImageBuffer::from_pixel(2, 1, Rgba([10u8, 20, 30, 0]));
+        let bytes = encode(&DynamicImage::ImageRgba8(image), ImageFormat::Png);
+        let decoded = decode_ok(&bytes);
+        assert_eq!(decoded.rgb(), [10, 20, 30, 10, 20, 30]);
+        assert_eq!(decoded.size(), ImageSize::new(1, 2));
+    }
+
+    #[test]
+    fn sixteen_bits_keep_the_high_byte() {
+        let image = ImageBuffer::from_pixel(1, 1, Luma([0x12ffu16]));
+        let bytes = encode(&DynamicImage::ImageLuma16(image), ImageFormat::Png);
+        assert_eq!(decode_ok(&bytes).rgb(), [0x12; 3]);
+    }
+
+    #[test]
+    fn truncated_files_are_errors() {
+        let image = ImageBuffer::from_fn(64, 64, |x, y| {
+            image::Rgb([
+                (x * 37 % 256) as u8,
+                (y * 91 % 256) as u8,
+                (x * y % 256) as u8,
+            ])
+        });
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::Jpeg,
+            ImageFormat::Bmp,
+            ImageFormat::WebP,
+            ImageFormat::Gif,
+        ] {
+            let bytes = encode(&DynamicImage::ImageRgb8(image.clone()), format);
+            decode_ok(&bytes);
+            for keep in [bytes.len() / 4, bytes.len() / 2, bytes.len() * 3 / 4] {
+                let error = DecodedImage::from_bytes(&bytes[..keep], &ImageLimits::default());
+                assert!(
+                    matches!(error, Err(ProcessorError::DamagedImage { .. })),
+                    "{format:?} {keep}: {error:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn other_files_are_not_images() {
+        for bytes in [
+            &b""[..],
+            b"hello",
+            b"{\"a\": 1}",
+            b"%PDF-1.7",
+            b"II*\0\x08\0\0\0",
+        ] {
+            let error = DecodedImage::from_bytes(bytes, &ImageLimits::default());
+            assert!(
+                matches!(error, Err(ProcessorError::NotAnImage { .. })),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_name_what_is_too_large() {
+        let image = DynamicImage::new_rgb8(30, 20);
+        let bytes = encode(&image, ImageFormat::Png);
+        let limits = ImageLimits {
+            max_pixels: 599,
+            max_side: 30,
+        };
+        let error = DecodedImage::from_bytes(&bytes, &limits).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::ImageTooLarge {
+                quantity: "number of pixels",
+                found: 600,
+                limit: 599,
+                ..
+            }
+        ));
+        let limits = ImageLimits {
+            max_pixels: 600,
+            max_side: 29,
+        };
+        let error = DecodedImage::from_bytes(&bytes, &limits).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::ImageTooLarge {
+                quantity: "longest side",
+                ..
+            }
+        ));
+    }
+}

@@ -1,0 +1,270 @@
+//! The error type of this crate.
+
+use std::path::PathBuf;
+
+/// Everything that can go wrong between a checkpoint directory, images and messages, and a
+/// prompt that a model can read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessorError {
+    /// A file could not be opened or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system reported.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// The bytes are in none of the image formats that can be read.
+    #[error("{image}: not an image, or not in one of the formats {supported}")]
+    NotAnImage {
+        /// Path of the image, or what stands for it.
+        image: String,
+        /// Formats that can be read.
+        supported: &'static str,
+    },
+    /// The file starts like an image but is truncated or otherwise cannot be decoded.
+    #[error("{image}: damaged or truncated image: {reason}")]
+    DamagedImage {
+        /// Path of the image, or what stands for it.
+        image: String,
+        /// What the decoder reported.
+        reason: String,
+    },
+    /// An image has no pixels.
+    #[error("{image}: the image is empty, {width} x {height} pixels")]
+    EmptyImage {
+        /// Path of the image, or what stands for it.
+        image: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// An image is larger than [`ImageLimits`](crate::ImageLimits) allow; found out before its
+    /// pixels are decoded.
+    #[error("{image}: the {quantity} of the image is {found}, the limit is {limit}")]
+    ImageTooLarge {
+        /// Path of the image, or what stands for it.
+        image: String,
+        /// What is too large: a side, or the number of pixels.
+        quantity: &'static str,
+        /// Its value.
+        found: u64,
+        /// The largest value allowed.
+        limit: u64,
+    },
+    /// Decoding an image would take more memory than [`ImageLimits`](crate::ImageLimits) imply,
+    /// because of its size or of what else its header asks for.
+    #[error("{image}: decoding takes more than the limit of {limit} bytes")]
+    ImageMemory {
+        /// Path of the image, or what stands for it.
+        image: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// An image is too long for its width, or the reverse, for the image processor.
+    #[error(
+        "the image is {width} x {height} pixels, an aspect ratio of {found:.1}, the limit is {limit}"
+    )]
+    AspectRatio {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// Long side divided by short side.
+        found: f64,
+        /// The largest ratio allowed.
+        limit: f64,
+    },
+
+    /// A file that every checkpoint has is missing.
+    #[error("{path}: no such file; {advice}")]
+    MissingFile {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A config file is not JSON.
+    #[error("{path}: not valid JSON: {source}")]
+    ConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A config file lacks a field.
+    #[error("{path}: field {field} is missing")]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots between levels.
+        field: String,
+    },
+    /// A config field has a value that cannot be used.
+    #[error("{path}: field {field} is {found}, expected {expected}")]
+    ConfigValue {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots between levels.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+    /// The architecture is none of those that this crate knows.
+    #[error("{path}: architecture {found} is not supported, expected one of {supported}")]
+    UnsupportedArchitecture {
+        /// The config file.
+        path: PathBuf,
+        /// What it asks for.
+        found: String,
+        /// What there is.
+        supported: &'static str,
+    },
+
+    /// A checkpoint has no chat template in any of the published places.
+    #[error(
+        "{dir}: no chat template, expected chat_template.jinja, chat_template.json or the field \
+         chat_template in tokenizer_config.json"
+    )]
+    NoChatTemplate {
+        /// Directory of the checkpoint.
+        dir: PathBuf,
+    },
+    /// A chat template could not be compiled.
+    #[error("chat template {template}, line {line}: {reason}")]
+    TemplateSyntax {
+        /// Name of the template: the file that it came from.
+        template: String,
+        /// Line in the template, from 1; 0 if not known.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A chat template failed on these messages, ran too long or wrote too much.
+    #[error("chat template {template}, line {line}, could not be rendered: {reason}")]
+    TemplateRender {
+        /// Name of the template: the file that it came from.
+        template: String,
+        /// Line in the template, from 1; 0 if not known.
+        line: usize,
+        /// What happened; the message if the template raised an exception itself.
+        reason: String,
+    },
+
+    /// `tokenizer.json` cannot be read.
+    #[error("{path}: not a tokenizer: {reason}")]
+    TokenizerSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The tokenizer failed to encode or decode.
+    #[error("the tokenizer could not {action}: {reason}")]
+    Tokenize {
+        /// `encode` or `decode`.
+        action: &'static str,
+        /// What it reported.
+        reason: String,
+    },
+    /// The tokenizer has no token with an id that the config names.
+    #[error("{path}: no token with the id {id}, which config.json names as {role}")]
+    TokenIdNotInVocabulary {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// Config field that names it.
+        role: &'static str,
+    },
+    /// The tokenizer lacks a token that a config names.
+    #[error("{path}: no token {token:?}, which tokenizer_config.json names as {role}")]
+    TokenNotInVocabulary {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// What it is named as.
+        role: &'static str,
+    },
+
+    /// Messages are not UTF-8.
+    #[error("the messages are not UTF-8: invalid byte at offset {offset}")]
+    MessagesNotUtf8 {
+        /// Offset of the first byte that is not part of a character.
+        offset: usize,
+    },
+    /// Messages are not JSON.
+    #[error("the messages are not valid JSON: {source}")]
+    MessagesSyntax {
+        /// What is wrong, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Something in the messages is of the wrong type, missing or empty.
+    #[error("{location}: found {found}, expected {expected}")]
+    MessagesShape {
+        /// Where, as in `messages[0].content[1].text`.
+        location: String,
+        /// What is there.
+        found: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
+    /// A content part is neither text nor an image.
+    #[error("{location}: content part of type {found:?}, expected one of {supported}")]
+    UnknownPart {
+        /// Where, as in `messages[0].content[1].type`.
+        location: String,
+        /// The type.
+        found: String,
+        /// Types that can be used.
+        supported: &'static str,
+    },
+    /// There are no messages.
+    #[error("there are no messages")]
+    NoMessages,
+
+    /// The messages hold neither text nor images.
+    #[error("the prompt is empty: no message has text or an image")]
+    EmptyPrompt,
+    /// The number of images is not the number of image parts in the messages.
+    #[error("{found} images were given, the messages have places for {expected}")]
+    ImageCount {
+        /// Images given.
+        found: usize,
+        /// Image parts in the messages.
+        expected: usize,
+    },
+    /// The rendered prompt has more or fewer image or video placeholders than there are images.
+    /// The usual cause is a placeholder typed by hand in the text of a message.
+    #[error(
+        "the rendered prompt has {found} placeholders {placeholder}, expected {expected}; do not write placeholders into the text"
+    )]
+    PlaceholderCount {
+        /// The placeholder.
+        placeholder: String,
+        /// How often it occurs.
+        found: usize,
+        /// How often it should.
+        expected: usize,
+    },
+    /// The prompt does not fit the model's context.
+    #[error("the prompt has {found} tokens, the limit is {limit}")]
+    PromptTooLong {
+        /// Tokens in the prompt, image places included.
+        found: usize,
+        /// Largest number allowed.
+        limit: usize,
+    },
+}
+
+/// Short form used throughout the crate.
+pub(crate) type Result<T, E = ProcessorError> = std::result::Result<T, E>;

@@ -1,0 +1,167 @@
+//! The image processor of a checkpoint, whatever its family.
+
+use std::path::Path;
+
+use crate::anyres_image::AnyresImageProcessor;
+use crate::clip_image::ClipImageProcessor;
+use crate::config_file::ConfigFile;
+use crate::decoded_image::DecodedImage;
+use crate::error::Result;
+use crate::image_size::ImageSize;
+use crate::model_family::ModelFamily;
+use crate::pixel_values::ProcessedImage;
+use crate::qwen_image::QwenImageProcessor;
+
+/// Name of the file that describes an image processor.
+const CONFIG_NAME: &str = "preprocessor_config.json";
+
+/// Turns images into the input of a vision tower.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ImageProcessor {
+    /// Qwen2.5-VL.
+    Qwen(QwenImageProcessor),
+    /// LLaVA-1.5.
+    Clip {
+        /// Makes the crop.
+        processor: ClipImageProcessor,
+        /// Tokens of an image, always the same number.
+        n_tokens: usize,
+    },
+    /// LLaVA-NeXT.
+    Anyres(AnyresImageProcessor),
+}
+
+impl ImageProcessor {
+    /// Reads `preprocessor_config.json` of the checkpoint in `dir`, and checks that it fits the
+    /// model's `config.json`.
+    pub(crate) fn from_dir(
+        dir: &Path,
+        family: ModelFamily,
+        model_config: &ConfigFile,
+    ) -> Result<Self> {
+        let advice = "it describes how images are resized and normalised";
+        let config = ConfigFile::open(dir, CONFIG_NAME, advice)?;
+        match family {
+            ModelFamily::Qwen2_5Vl => {
+                let processor = QwenImageProcessor::from_config(&config)?;
+                let fields = [
+                    ("vision_config.patch_size", processor.patch_size()),
+                    ("vision_config.spatial_merge_size", processor.merge_size()),
+                ];
+                for (field, expected) in fields {
+                    require_equal(model_config, field, expected, &config)?;
+                }
+                Ok(Self::Qwen(processor))
+            }
+            ModelFamily::Llava => {
+                let tower = ClipTower::from_config(dir, model_config)?;
+                let processor = ClipImageProcessor::from_config(&config)?;
+                require_equal(model_config, IMAGE_SIZE, processor.side(), &config)?;
+                Ok(Self::Clip {
+                    processor,
+                    n_tokens: tower.n_tokens(),
+                })
+            }
+            ModelFamily::LlavaNext => {
+                let tower = ClipTower::from_config(dir, model_config)?;
+                if tower.with_class_token {
+                    return Err(model_config.invalid(STRATEGY, "default"));
+                }
+                let processor =
+                    AnyresImageProcessor::from_config(&config, model_config, tower.patch_size)?;
+                require_equal(model_config, IMAGE_SIZE, processor.tile_side(), &config)?;
+                Ok(Self::Anyres(processor))
+            }
+        }
+    }
+
+    /// Number of tokens that an image of this size takes in the prompt.
+    ///
+    /// # Errors
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    pub fn n_tokens(&self, original: ImageSize) -> Result<usize> {
+        match self {
+            Self::Qwen(processor) => processor.n_tokens(original),
+            Self::Clip { n_tokens, .. } => Ok(*n_tokens),
+            Self::Anyres(processor) => Ok(processor.n_tokens(original)),
+        }
+    }
+
+    /// Processes one image.
+    ///
+    /// # Errors
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
+        match self {
+            Self::Qwen(processor) => processor.process(image),
+            Self::Clip { processor, .. } => Ok(processor.process(image)),
+            Self::Anyres(processor) => Ok(processor.process(image)),
+        }
+    }
+}
+
+const IMAGE_SIZE: &str = "vision_config.image_size";
+const PATCH_SIZE: &str = "vision_config.patch_size";
+const STRATEGY: &str = "vision_feature_select_strategy";
+
+/// What `config.json` says about the vision tower of a LLaVA model.
+struct ClipTower {
+    image_size: usize,
+    patch_size: usize,
+    /// Whether the class token is among the features (strategy `full`).
+    with_class_token: bool,
+}
+
+impl ClipTower {
+    /// As in transformers the strategy defaults to `default`. What `processor_config.json` says, if
+    /// there is one, must agree: its strategy, its patch size, and that the tower adds one token.
+    fn from_config(dir: &Path, config: &ConfigFile) -> Result<Self> {
+        config.require_one_of("vision_config.model_type", &["clip_vision_model"])?;
+        config.require_one_of(STRATEGY, &["default", "full"])?;
+        let strategy = config.optional::<String>(STRATEGY, "default or full")?;
+        let strategy = strategy.as_deref().unwrap_or("default");
+        let image_size = config.required_side(IMAGE_SIZE)?;
+        let patch_size = config.required_side(PATCH_SIZE)?;
+        if patch_size > image_size {
+            let expected = format!("at most {image_size}, the value of {IMAGE_SIZE}");
+            return Err(config.invalid(PATCH_SIZE, &expected));
+        }
+        if let Some(processor) = ConfigFile::open_if_present(dir, "processor_config.json")? {
+            processor.require_one_of(STRATEGY, &[strategy])?;
+            for (field, expected) in [
+                ("patch_size", patch_size),
+                ("num_additional_image_tokens", 1),
+            ] {
+                if processor.value(field).is_some() {
+                    require_equal(&processor, field, expected, config)?;
+                }
+            }
+        }
+        Ok(Self {
+            image_size,
+            patch_size,
+            with_class_token: strategy == "full",
+        })
+    }
+
+    fn n_tokens(&self) -> usize {
+        let side = self.image_size / self.patch_size;
+        side * side + usize::from(self.with_class_token)
+    }
+}
+
+fn require_equal(
+    config: &ConfigFile,
+    field: &str,
+    expected: usize,
+    other: &ConfigFile,
+) -> Result<()> {
+    if config.required_size(field)? == expected {
+        return Ok(());
+    }
+    Err(config.invalid(
+        field,
+        &format!("{expected}, as {} says", other.path().display()),
+    ))
+}

@@ -1,0 +1,78 @@
+//! Inputs of vision-language models: everything that happens before the first tensor.
+//!
+//! A [`Processor`] is read from the directory of a checkpoint and turns a conversation with images
+//! into a [`PreparedPrompt`]:
+//!
+//! ```text
+//! image files --decode--> DecodedImage --resize, normalise, cut--> ProcessedImage --> vision tower
+//!                              |
+//!                              +--> number of tokens --+
+//!                                                      v
+//! Messages --chat template--> text --tokenizer--> token ids --> PreparedPrompt (ids, runs, positions)
+//! ```
+//!
+//! Pixels, ids and positions are those of the published processors of transformers 4.51 (the slow
+//! ones, which resize with Pillow); goldens made with these are part of the tests.
+//!
+//! ```no_run
+//! use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
+//!
+//! # fn main() -> Result<(), vispec_processor::ProcessorError> {
+//! let processor = Processor::from_dir("checkpoints/Qwen2.5-VL-7B-Instruct")?;
+//! let image = DecodedImage::open("cat.jpg", &ImageLimits::default())?;
+//! let messages = Messages::from_prompt(None, "What is this?", 1);
+//! let prompt = processor.prepare(&messages, &[image])?;
+//! assert_eq!(prompt.positions.len(), prompt.token_ids.len());
+//! # Ok(())
+//! # }
+//! ```
+
+mod anyres_geometry;
+mod anyres_image;
+mod chat_template;
+mod clip_image;
+mod config_file;
+mod decoded_image;
+mod detokenizer;
+mod error;
+mod generation_tags;
+mod image_processor;
+mod image_size;
+mod jpeg_end;
+mod messages;
+mod messages_json;
+mod model_family;
+mod normalization;
+mod pixel_values;
+mod positions;
+mod processor;
+mod prompt_layout;
+mod python_json;
+mod qwen_image;
+mod resize;
+mod special_tokens;
+mod strftime;
+mod template_source;
+mod tokenizer;
+
+pub use anyres_geometry::{
+    UnpaddedRegion, anyres_grid_shape, anyres_token_count, select_best_resolution, size_within,
+    unpadded_region,
+};
+pub use anyres_image::AnyresImageProcessor;
+pub use chat_template::{ChatTemplate, GenerationPrompt};
+pub use clip_image::ClipImageProcessor;
+pub use decoded_image::{DecodedImage, ImageLimits};
+pub use detokenizer::Detokenizer;
+pub use error::ProcessorError;
+pub use image_processor::ImageProcessor;
+pub use image_size::ImageSize;
+pub use messages::{Content, Message, Messages, Part};
+pub use model_family::ModelFamily;
+pub use pixel_values::{PixelValues, ProcessedImage};
+pub use positions::Positions;
+pub use processor::{PreparedPrompt, Processor};
+pub use prompt_layout::PromptLayout;
+pub use qwen_image::{QwenImageProcessor, smart_resize};
+pub use special_tokens::{SpecialTokens, eos_token_ids};
+pub use tokenizer::{SequenceTokens, SpecialText, Tokenizer};

@@ -1,0 +1,122 @@
+//! A conversation: who said what, with places for images.
+
+use crate::error::{ProcessorError, Result};
+
+/// One piece of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// The place of the next image; the images themselves are kept apart.
+    Image,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Text alone, written as one string.
+    Text(String),
+    /// Pieces of text and images in order.
+    Parts(Vec<Part>),
+}
+
+impl Content {
+    /// The pieces of text, in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let (text, parts) = match self {
+            Self::Text(text) => (Some(text.as_str()), &[][..]),
+            Self::Parts(parts) => (None, &parts[..]),
+        };
+        text.into_iter()
+            .chain(parts.iter().filter_map(|part| match part {
+                Part::Text(text) => Some(text.as_str()),
+                Part::Image => None,
+            }))
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn n_images(&self) -> usize {
+        match self {
+            Self::Text(_) => 0,
+            Self::Parts(parts) => parts.iter().filter(|part| **part == Part::Image).count(),
+        }
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, or what the chat template knows besides.
+    pub role: String,
+    /// What is said.
+    pub content: Content,
+}
+
+/// A conversation of at least one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Messages(Vec<Message>);
+
+impl Messages {
+    /// A conversation.
+    ///
+    /// # Errors
+    /// [`ProcessorError::NoMessages`] if there are none; [`ProcessorError::MessagesShape`] if a
+    /// role is the empty string.
+    pub fn new(messages: Vec<Message>) -> Result<Self> {
+        if messages.is_empty() {
+            return Err(ProcessorError::NoMessages);
+        }
+        if let Some(index) = messages.iter().position(|message| message.role.is_empty()) {
+            return Err(ProcessorError::MessagesShape {
+                location: format!("messages[{index}].role"),
+                found: "an empty string".to_owned(),
+                expected: "a name such as user",
+            });
+        }
+        Ok(Self(messages))
+    }
+
+    /// One user turn of `n_images` images followed by `prompt`, after an optional system message.
+    #[must_use]
+    pub fn from_prompt(system: Option<&str>, prompt: &str, n_images: usize) -> Self {
+        let message = |role: &str, parts| Message {
+            role: role.to_owned(),
+            content: Content::Parts(parts),
+        };
+        let system = system.map(|text| message("system", vec![Part::Text(text.to_owned())]));
+        let mut parts = vec![Part::Image; n_images];
+        parts.push(Part::Text(prompt.to_owned()));
+        Self(system.into_iter().chain([message("user", parts)]).collect())
+    }
+
+    /// Adds a message, for instance the answer and the next question.
+    pub fn push(&mut self, message: Message) {
+        self.0.push(message);
+    }
+
+    /// The messages in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Message] {
+        &self.0
+    }
+
+    /// Number of images in all messages.
+    #[must_use]
+    pub fn n_images(&self) -> usize {
+        self.0
+            .iter()
+            .map(|message| message.content.n_images())
+            .sum()
+    }
+
+    /// Whether no message has an image or text other than white space.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.n_images() == 0
+            && self
+                .0
+                .iter()
+                .flat_map(|message| message.content.texts())
+                .all(|text| text.trim().is_empty())
+    }
+}

@@ -1,0 +1,53 @@
+//! What an image processor gives to a vision tower.
+
+use crate::image_size::ImageSize;
+
+/// A dense row-major array of normalised pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelValues {
+    /// Elements, last axis fastest.
+    pub data: Vec<f32>,
+    /// Length of each axis; their product is the length of `data`.
+    pub shape: Vec<usize>,
+}
+
+/// One image, ready for the vision tower of its model family.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProcessedImage {
+    /// Qwen2.5-VL: the image cut into patches.
+    Qwen {
+        /// `[patches, channels * temporal_patch_size * patch_size * patch_size]`.
+        ///
+        /// A row is one patch in the order channel, frame, row, column; both frames are the same.
+        /// Rows are ordered so that the `merge_size * merge_size` patches that become one token
+        /// follow each other.
+        pixels: PixelValues,
+        /// Frames (always 1), rows and columns of the grid of patches, before merging.
+        grid_thw: [usize; 3],
+    },
+    /// LLaVA-1.5: one square crop.
+    Clip {
+        /// `[3, image_size, image_size]`.
+        pixels: PixelValues,
+    },
+    /// LLaVA-NeXT: the whole image scaled down, followed by tiles of the enlarged image.
+    Anyres {
+        /// `[tiles, 3, image_size, image_size]`; tile 0 is the whole image, the others are in
+        /// reading order.
+        pixels: PixelValues,
+        /// Size of the image before anything was done to it; packing the features needs it.
+        original_size: ImageSize,
+    },
+}
+
+impl ProcessedImage {
+    /// The pixels, whatever the family.
+    #[must_use]
+    pub fn pixels(&self) -> &PixelValues {
+        match self {
+            Self::Qwen { pixels, .. } | Self::Clip { pixels } | Self::Anyres { pixels, .. } => {
+                pixels
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Image processor of Qwen2.5-VL: resize to multiples of a token, cut into patches.
+
+use crate::config_file::ConfigFile;
+use crate::decoded_image::DecodedImage;
+use crate::error::{ProcessorError, Result};
+use crate::image_size::ImageSize;
+use crate::normalization::{Normalization, require_bicubic};
+use crate::pixel_values::{PixelValues, ProcessedImage};
+use crate::resize::{RgbImage, resize};
+
+/// Longest side divided by shortest side that the published processor accepts.
+const MAX_ASPECT_RATIO: f64 = 200.0;
+
+/// The `image_processor_type`s that this processor stands for.
+const PROCESSOR_TYPES: &[&str] = &[
+    "Qwen2VLImageProcessor",
+    "Qwen2VLImageProcessorFast",
+    "Qwen2_5_VLImageProcessor",
+];
+
+/// The size that an image is resized to: both sides multiples of `factor`, the area between
+/// `min_pixels` and `max_pixels`, the aspect ratio kept as well as possible.
+///
+/// Images smaller than `factor` are enlarged, which transformers 4.51 refuses and later versions
+/// do.
+///
+/// # Errors
+/// [`ProcessorError::AspectRatio`] beyond 200.
+pub fn smart_resize(
+    original: ImageSize,
+    factor: usize,
+    min_pixels: usize,
+    max_pixels: usize,
+) -> Result<ImageSize> {
+    let ImageSize { height, width } = original;
+    let ratio = height.max(width) as f64 / height.min(width) as f64;
+    if ratio > MAX_ASPECT_RATIO {
+        return Err(ProcessorError::AspectRatio {
+            height,
+            width,
+            found: ratio,
+            limit: MAX_ASPECT_RATIO,
+        });
+    }
+    let multiple = factor as f64;
+    // At least one token high and wide, whatever the limits say.
+    let side = |n_units: f64| (n_units as usize).max(1) * factor;
+    let area = original.area() as f64;
+    let rounded = |length: usize| side((length as f64 / multiple).round_ties_even());
+    let unclamped = |length: usize| (length as f64 / multiple).round_ties_even() * multiple;
+    let rounded_area = unclamped(height) * unclamped(width);
+    Ok(if rounded_area > max_pixels as f64 {
+        let shrink = (area / max_pixels as f64).sqrt();
+        let shrunk = |length: usize| side((length as f64 / shrink / multiple).floor());
+        ImageSize::new(shrunk(height), shrunk(width))
+    } else if rounded_area < min_pixels as f64 {
+        let stretch = (min_pixels as f64 / area).sqrt();
+        let stretched = |length: usize| side((length as f64 * stretch / multiple).ceil());
+        ImageSize::new(stretched(height), stretched(width))
+    } else {
+        ImageSize::new(rounded(height), rounded(width))
+    })
+}
+
+/// Turns images into rows of patches.
+#[derive(Debug, Clone)]
+pub struct QwenImageProcessor {
+    normalization: Normalization,
+    patch_size: usize,
+    temporal_patch_size: usize,
+    merge_size: usize,
+    min_pixels: usize,
+    max_pixels: usize,
+}
+
+impl QwenImageProcessor {
+    /// Reads `preprocessor_config.json`. As in transformers `patch_size`, `temporal_patch_size` and
+    /// `merge_size` default to 14, 2 and 2. Limits of the area are `min_pixels` and `max_pixels`,
+    /// else `size.shortest_edge` and `size.longest_edge`, else 56 * 56 and 28 * 28 * 1280.
+    pub(crate) fn from_config(config: &ConfigFile) -> Result<Self> {
+        config.require_one_of("image_processor_type", PROCESSOR_TYPES)?;
+        require_bicubic(config)?;
+        let limit = |field: &str, edge: &str, default| -> Result<usize> {
+            match config.optional_size(field)? {
+                Some(limit) => Ok(limit),
+                None => Ok(config.optional_size(edge)?.unwrap_or(default)),
+            }
+        };
+        let min_pixels = limit("min_pixels", "size.shortest_edge", 56 * 56)?;
+        let max_pixels = limit("max_pixels", "size.longest_edge", 28 * 28 * 1280)?;
+        if min_pixels > max_pixels {
+            let field = if config.value("max_pixels").is_some() {
+                "max_pixels"
+            } else {
+                "size.longest_edge"
+            };
+            return Err(config.invalid(field, &format!("at least {min_pixels}, the lower limit")));
+        }
+        let size_or = |field: &str, default| -> Result<usize> {
+            Ok(config.optional_side(field)?.unwrap_or(default))
+        };
+        Ok(Self {
+            normalization: Normalization::from_config(config)?,
+            patch_size: size_or("patch_size", 14)?,
+            temporal_patch_size: size_or("temporal_patch_size", 2)?,
+            merge_size: size_or("merge_size", 2)?,
+            min_pixels,
+            max_pixels,
+        })
+    }
+
+    /// Side of a patch in pixels.
+    #[must_use]
+    pub fn patch_size(&self) -> usize {
+        self.patch_size
+    }
+
+    /// Patches along one side of a token.
+    #[must_use]
+    pub fn merge_size(&self) -> usize {
+        self.merge_size
+    }
+
+    /// Frames, rows and columns of the grid of patches of an image, before merging.
+    ///
+    /// # Errors
+    /// [`ProcessorError::AspectRatio`].
+    pub fn grid_thw(&self, original: ImageSize) -> Result<[usize; 3]> {
+        let size = self.target_size(original)?;
+        Ok([
+            1,
+            size.height / self.patch_size,
+            size.width / self.patch_size,
+        ])
+    }
+
+    /// Number of tokens that an image takes in the prompt.
+    ///
+    /// # Errors
+    /// [`ProcessorError::AspectRatio`].
+    pub fn n_tokens(&self, original: ImageSize) -> Result<usize> {
+        let [frames, rows, columns] = self.grid_thw(original)?;
+        Ok(frames * rows * columns / (self.merge_size * self.merge_size))
+    }
+
+    /// Resizes, normalises and cuts an image into patches.
+    ///
+    /// # Errors
+    /// [`ProcessorError::AspectRatio`].
+    pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
+        let size = self.target_size(image.size())?;
+        let resized = resize(image.into(), size);
+        let grid_thw = self.grid_thw(image.size())?;
+        Ok(ProcessedImage::Qwen {
+            pixels: self.patchify(&resized),
+            grid_thw,
+        })
+    }
+
+    fn target_size(&self, original: ImageSize) -> Result<ImageSize> {
+        let factor = self.patch_size * self.merge_size;
+        smart_resize(original, factor, self.min_pixels, self.max_pixels)
+    }
+
+    /// `[patches, 3 * frames * patch_size * patch_size]`, patches of one token together.
+    fn patchify(&self, image: &RgbImage) -> PixelValues {
+        let (patch, merge) = (self.patch_size, self.merge_size);
+        let grid = ImageSize::new(image.size.height / patch, image.size.width / patch);
+        let row_len = 3 * self.temporal_patch_size * patch * patch;
+        let mut data = Vec::with_capacity(grid.area() * row_len);
+        for token_row in 0..grid.height / merge {
+            for token_column in 0..grid.width / merge {
+                for row in token_row * merge..(token_row + 1) * merge {
+                    for column in token_column * merge..(token_column + 1) * merge {
+                        self.append_patch(image, row * patch, column * patch, &mut data);
+                    }
+                }
+            }
+        }
+        PixelValues {
+            data,
+            shape: vec![grid.area(), row_len],
+        }
+    }
+
+    fn append_patch(&self, image: &RgbImage, top: usize, left: usize, data: &mut Vec<f32>) {
+        for channel in 0..3 {
+            let table = self.normalization.table(channel);
+            let start = data.len();
+            for row in top..top + self.patch_size {
+                let first = (row * image.size.width + left) * 3 + channel;
+                let samples = image.data[first..].iter().step_by(3).take(self.patch_size);
+                data.extend(samples.map(|&sample| table[usize::from(sample)]));
+            }
+            let end = data.len();
+            for _ in 1..self.temporal_patch_size {
+                data.extend_from_within(start..end);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resized(height: usize, width: usize) -> (usize, usize) {
+        let size =
+            smart_resize(ImageSize::new(height, width), 28, 56 * 56, 28 * 28 * 1280).unwrap();
+        (size.height, size.width)
+    }
+
+    #[test]
+    fn halves_round_to_even() {
+        assert_eq!(resized(70, 98), (56, 112)); // 2.5 and 3.5 tokens
+        assert_eq!(resized(84, 84), (84, 84));
+    }
+
+    #[test]
+    fn small_images_are_enlarged() {
+        assert_eq!(resized(1, 1), (56, 56));
+        assert_eq!(resized(1, 200), (28, 812));
+    }
+
+    #[test]
+    fn extreme_ratios_are_errors() {
+        let error = smart_resize(ImageSize::new(1, 201), 28, 1, 1000).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::AspectRatio {
+                width: 201,
+                height: 1,
+                ..
+            }
+        ));
+    }
+}
