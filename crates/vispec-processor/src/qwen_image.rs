@@ -167,12 +167,15 @@ impl QwenImageProcessor {
         let (patch, merge) = (self.patch_size, self.merge_size);
         let grid = ImageSize::new(image.size.height / patch, image.size.width / patch);
         let row_len = 3 * self.temporal_patch_size * patch * patch;
-        let mut data = Vec::with_capacity(grid.area() * row_len);
+        let mut data = vec![0.0; grid.area() * row_len];
+        let mut rows_out = data.chunks_exact_mut(row_len);
         for token_row in 0..grid.height / merge {
             for token_column in 0..grid.width / merge {
                 for row in token_row * merge..(token_row + 1) * merge {
                     for column in token_column * merge..(token_column + 1) * merge {
-                        self.append_patch(image, row * patch, column * patch, &mut data);
+                        if let Some(out) = rows_out.next() {
+                            self.write_patch(image, row * patch, column * patch, out);
+                        }
                     }
                 }
             }
@@ -183,18 +186,23 @@ impl QwenImageProcessor {
         }
     }
 
-    fn append_patch(&self, image: &RgbImage, top: usize, left: usize, data: &mut Vec<f32>) {
-        for channel in 0..3 {
+    /// Writes one patch as channel, frame, row, column.
+    fn write_patch(&self, image: &RgbImage, top: usize, left: usize, out: &mut [f32]) {
+        let patch = self.patch_size;
+        let frame_len = patch * patch;
+        let channels = out.chunks_exact_mut(self.temporal_patch_size * frame_len);
+        for (channel, frames) in channels.enumerate() {
             let table = self.normalization.table(channel);
-            let start = data.len();
-            for row in top..top + self.patch_size {
-                let first = (row * image.size.width + left) * 3 + channel;
-                let samples = image.data[first..].iter().step_by(3).take(self.patch_size);
-                data.extend(samples.map(|&sample| table[usize::from(sample)]));
+            let (first, others) = frames.split_at_mut(frame_len);
+            for (row, out) in (top..).zip(first.chunks_exact_mut(patch)) {
+                let start = (row * image.size.width + left) * 3;
+                let pixels = image.data[start..start + 3 * patch].chunks_exact(3);
+                for (value, pixel) in out.iter_mut().zip(pixels) {
+                    *value = table[usize::from(pixel[channel])];
+                }
             }
-            let end = data.len();
-            for _ in 1..self.temporal_patch_size {
-                data.extend_from_within(start..end);
+            for other in others.chunks_exact_mut(frame_len) {
+                other.copy_from_slice(first);
             }
         }
     }
