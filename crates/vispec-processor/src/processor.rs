@@ -218,7 +218,8 @@ impl Processor {
         if let Some(video) = &self.video {
             check_count(video, 0)?;
         }
-        // A template that writes the first token itself would double it, as in transformers.
+        // If the template writes the first token itself, the tokenizer must not add another, which
+        // is also the rule of transformers.
         let starts_with_bos = self
             .bos_token
             .as_ref()
