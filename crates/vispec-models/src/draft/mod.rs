@@ -1,0 +1,160 @@
+//! Drafts that read the target's hidden states: ViSpec, EAGLE-2 and Medusa.
+
+mod config;
+mod medusa;
+mod network;
+mod neural;
+mod vision_adaptor;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use vispec_core::{Drafter, DynamicTreeDrafter, TreeShape};
+
+pub use config::DraftConfig;
+pub use medusa::{Medusa, MedusaHeads, MedusaSession};
+pub use network::{DraftNetwork, DraftPrompt, VisionFusion};
+pub use neural::{NeuralDraft, NeuralDraftSession};
+pub use vision_adaptor::{CompressedImage, VisionAdaptor};
+
+use crate::error::ModelError;
+use crate::nn::Embedding;
+use crate::target::VlmTarget;
+use crate::weights::{Checkpoint, Weights};
+
+/// Kinds of drafts with a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftKind {
+    /// Vision-aware, images compressed.
+    Vispec,
+    /// The same network without vision parts.
+    Eagle2,
+    /// Independent heads.
+    Medusa,
+}
+
+impl DraftKind {
+    /// The name that users type.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vispec => "vispec",
+            Self::Eagle2 => "eagle2",
+            Self::Medusa => "medusa",
+        }
+    }
+
+    /// The tensors in a checkpoint tell its kind.
+    fn of(checkpoint: &Checkpoint) -> Self {
+        if checkpoint.contains("medusa_head.0.0.linear.weight") {
+            Self::Medusa
+        } else if checkpoint.contains("imadpt.q") {
+            Self::Vispec
+        } else {
+            Self::Eagle2
+        }
+    }
+}
+
+impl fmt::Display for DraftKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The weights of a draft, loaded for one target.
+#[derive(Debug, Clone)]
+pub enum Draft {
+    /// ViSpec or EAGLE-2.
+    Neural(DraftKind, NeuralDraft),
+    /// Medusa.
+    Medusa(Medusa),
+}
+
+impl Draft {
+    /// Loads the draft in `dir` for `target`, on the target's device and in its precision.
+    ///
+    /// # Errors
+    /// Any error of reading config and weights; [`ModelError::DraftMismatch`] if hidden size or
+    /// vocabulary are not the target's.
+    pub fn load(dir: &Path, target: &VlmTarget) -> Result<Self, ModelError> {
+        let config = DraftConfig::read(dir)?;
+        let check = |quantity, found, expected| {
+            if found == expected {
+                Ok(())
+            } else {
+                Err(ModelError::DraftMismatch {
+                    draft: dir.to_owned(),
+                    quantity,
+                    found,
+                    expected,
+                })
+            }
+        };
+        check("hidden size", config.hidden(), target.hidden())?;
+        check(
+            "vocabulary size",
+            config.vocab_size(),
+            target.text().embedding().vocab_size(),
+        )?;
+
+        let checkpoint = Checkpoint::open(dir, &[])?;
+        let kind = DraftKind::of(&checkpoint);
+        let weights = Weights::new(&checkpoint, target.device(), target.precision());
+        let draft = match kind {
+            DraftKind::Medusa => {
+                // Carried by the published files, not used by the heads.
+                weights.skip("embed_tokens");
+                let heads = MedusaHeads::load(&weights, config.hidden());
+                Self::Medusa(Medusa {
+                    heads,
+                    head: target.text().head().clone(),
+                })
+            }
+            DraftKind::Vispec | DraftKind::Eagle2 => {
+                let n_queries = checkpoint.shape("imadpt.q").and_then(|shape| shape.first());
+                let network = DraftNetwork::load(&weights, &config, n_queries.copied());
+                // Frozen in training, so a file without it means the target's own.
+                let embedding = if weights.contains("embed_tokens.weight") {
+                    let at = weights.at("embed_tokens");
+                    Embedding::load(&at, config.vocab_size(), config.hidden())
+                } else {
+                    target.text().embedding().clone()
+                };
+                let name = kind.as_str();
+                let head = target.text().head().clone();
+                let network = Arc::new(network);
+                Self::Neural(
+                    kind,
+                    NeuralDraft {
+                        name,
+                        network,
+                        embedding,
+                        head,
+                    },
+                )
+            }
+        };
+        weights.finish()?;
+        Ok(draft)
+    }
+
+    /// Kind of the checkpoint.
+    #[must_use]
+    pub fn kind(&self) -> DraftKind {
+        match self {
+            Self::Neural(kind, _) => *kind,
+            Self::Medusa(_) => DraftKind::Medusa,
+        }
+    }
+
+    /// Starts a conversation whose trees have the given shape.
+    #[must_use]
+    pub fn drafter(&self, shape: TreeShape) -> Box<dyn Drafter<VlmTarget>> {
+        match self {
+            Self::Neural(_, draft) => Box::new(DynamicTreeDrafter::new(draft.session(), shape)),
+            Self::Medusa(medusa) => Box::new(DynamicTreeDrafter::new(medusa.session(), shape)),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One conversation's draft: the network, its cache and the image in force.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor, TensorData, s};
+use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, TokenId};
+
+use super::network::DraftNetwork;
+use crate::logits::top_k;
+use crate::nn::{AttentionPlan, Embedding, Linear, ModelCache};
+use crate::prompt::EncodedPrompt;
+use crate::target::VlmTarget;
+
+/// The weights that a ViSpec or EAGLE-2 draft works with. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct NeuralDraft {
+    pub(super) name: &'static str,
+    pub(super) network: Arc<DraftNetwork>,
+    pub(super) embedding: Embedding,
+    /// The target's output head.
+    pub(super) head: Linear,
+}
+
+impl NeuralDraft {
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &DraftNetwork {
+        &self.network
+    }
+
+    /// Starts a conversation.
+    #[must_use]
+    pub fn session(&self) -> NeuralDraftSession {
+        NeuralDraftSession {
+            draft: self.clone(),
+            state: None,
+            last_output: None,
+        }
+    }
+}
+
+/// A draft within one conversation.
+#[derive(Debug)]
+pub struct NeuralDraftSession {
+    draft: NeuralDraft,
+    state: Option<State>,
+    last_output: Option<Tensor<2>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Rows of committed tokens, then rows of the tree under growth.
+    cache: ModelCache,
+    committed_rows: usize,
+    /// Position of the next committed token, in the uncompressed sequence.
+    next_position: usize,
+    image: Option<Tensor<2>>,
+}
+
+/// `begin` was not called before `commit` or `expand`.
+#[derive(Debug, thiserror::Error)]
+#[error("the draft has not read a prompt yet")]
+struct NotBegun;
+
+impl NeuralDraftSession {
+    /// Output rows `[rows, hidden]` of the last pass over a prompt or over accepted tokens.
+    #[must_use]
+    pub fn last_output(&self) -> Option<&Tensor<2>> {
+        self.last_output.as_ref()
+    }
+
+    /// Committed rows of the cache and the position of the next token. With images the former is
+    /// smaller, since compressed images take fewer rows than positions.
+    #[must_use]
+    pub fn committed(&self) -> Option<(usize, usize)> {
+        self.state
+            .as_ref()
+            .map(|state| (state.committed_rows, state.next_position))
+    }
+
+    /// Scores the last row of `output`.
+    fn expansion(&mut self, output: Tensor<2>, k: usize) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let [n_rows, _] = output.dims();
+        let last = output.clone().slice(s![n_rows - 1..n_rows, ..]);
+        self.last_output = Some(output);
+        let top = top_k(self.draft.head.forward(last.clone()), k)?;
+        Ok(Expansion { top, hidden: last })
+    }
+}
+
+impl DraftModel<VlmTarget> for NeuralDraftSession {
+    type Hidden = Tensor<2>;
+
+    fn name(&self) -> &str {
+        self.draft.name
+    }
+
+    fn begin(
+        &mut self,
+        prompt: &EncodedPrompt,
+        features: Tensor<2>,
+        next: TokenId,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let network = self.draft.network.clone();
+        let config = network.config();
+        let like = (&features.device(), features.dtype());
+        let mut cache = ModelCache::new(config.layers, config.kv_heads, config.head_dim, like);
+        let [n_tokens, _] = features.dims();
+        let next = self.draft.embedding.forward(&[next], features.dtype())?;
+        let embeds = Tensor::cat(
+            vec![prompt.embeds().clone().slice(s![1..n_tokens, ..]), next],
+            0,
+        );
+        let images: Vec<Range<usize>> = prompt
+            .image_runs()
+            .iter()
+            .map(|run| run.start.saturating_sub(1)..run.end - 1)
+            .collect();
+        let read = network.read_prompt(&embeds, &features, &images);
+        let plan = AttentionPlan::Causal { prefix: 0 };
+        let output = network.forward(read.rows, &read.positions, &plan, &mut cache);
+        self.state = Some(State {
+            committed_rows: cache.n_rows(),
+            cache,
+            next_position: n_tokens,
+            image: read.image,
+        });
+        self.expansion(output, k)
+    }
+
+    fn commit(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let state = self.state.as_mut().ok_or(NotBegun)?;
+        state.cache.truncate(state.committed_rows);
+        let tokens: Vec<TokenId> = accepted.iter().copied().chain([next]).collect();
+        let embeds = self.draft.embedding.forward(&tokens, features.dtype())?;
+        let rows = self
+            .draft
+            .network
+            .fuse(embeds, features, state.image.as_ref());
+        let positions: Vec<i64> = (state.next_position..state.next_position + tokens.len())
+            .map(|p| i64::try_from(p).unwrap_or(i64::MAX))
+            .collect();
+        let plan = AttentionPlan::Causal {
+            prefix: state.committed_rows,
+        };
+        let output = self
+            .draft
+            .network
+            .forward(rows, &positions, &plan, &mut state.cache);
+        state.committed_rows += tokens.len();
+        state.next_position += tokens.len();
+        self.expansion(output, k)
+    }
+
+    fn expand(
+        &mut self,
+        beam: &Beam,
+        parents: &Tensor<2>,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let state = self.state.as_mut().ok_or(NotBegun)?;
+        let rows: Vec<i64> = beam
+            .parent_rows
+            .iter()
+            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))
+            .collect();
+        let rows = Tensor::<1, Int>::from_data(
+            TensorData::new(rows, [beam.tokens.len()]),
+            &parents.device(),
+        );
+        let hidden = parents.clone().select(0, rows);
+        let embeds = self.draft.embedding.forward(&beam.tokens, hidden.dtype())?;
+        let inputs = self
+            .draft
+            .network
+            .fuse(embeds, hidden, state.image.as_ref());
+        let position = i64::try_from(state.next_position + beam.level).unwrap_or(i64::MAX);
+        let positions = vec![position; beam.tokens.len()];
+        let plan = AttentionPlan::tree(state.committed_rows, beam.paths.iter().map(Vec::as_slice));
+        let output = self
+            .draft
+            .network
+            .forward(inputs, &positions, &plan, &mut state.cache);
+        let top = top_k(self.draft.head.forward(output.clone()), k)?;
+        Ok(Expansion {
+            top,
+            hidden: output,
+        })
+    }
+}

@@ -1,0 +1,221 @@
+//! A target, its inputs and, if there is one, its draft: what a program needs to answer prompts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TargetModel, TreeShape};
+use vispec_processor::{DecodedImage, Messages, Processor};
+
+use crate::draft::{Draft, DraftKind};
+use crate::error::ModelError;
+use crate::precision::DtypeChoice;
+use crate::prompt::EncodedPrompt;
+use crate::target::VlmTarget;
+
+/// Ways to draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// A vision-aware draft.
+    Vispec,
+    /// The draft network without vision.
+    Eagle2,
+    /// Independent heads.
+    Medusa,
+    /// Tokens that followed the same words earlier in the prompt or the answer; needs no model.
+    PromptLookup,
+    /// Plain decoding.
+    None,
+}
+
+impl Method {
+    /// The name that users type.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vispec => "vispec",
+            Self::Eagle2 => "eagle2",
+            Self::Medusa => "medusa",
+            Self::PromptLookup => "prompt-lookup",
+            Self::None => "none",
+        }
+    }
+}
+
+impl From<DraftKind> for Method {
+    fn from(kind: DraftKind) -> Self {
+        match kind {
+            DraftKind::Vispec => Self::Vispec,
+            DraftKind::Eagle2 => Self::Eagle2,
+            DraftKind::Medusa => Self::Medusa,
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [
+            Self::Vispec,
+            Self::Eagle2,
+            Self::Medusa,
+            Self::PromptLookup,
+            Self::None,
+        ]
+        .into_iter()
+        .find(|method| method.as_str() == name)
+        .ok_or_else(|| {
+            format!(
+                "unknown method {name:?}, expected vispec, eagle2, medusa, prompt-lookup or none"
+            )
+        })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What to load, and where to.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Directory of the target's checkpoint.
+    pub target: PathBuf,
+    /// Directory of the draft's checkpoint.
+    pub draft: Option<PathBuf>,
+    /// Where to compute.
+    pub device: Device,
+    /// Element type of the weights.
+    pub dtype: DtypeChoice,
+}
+
+/// A loaded target with its processor and, if there is one, its draft.
+#[derive(Debug)]
+pub struct Engine {
+    target: VlmTarget,
+    processor: Processor,
+    draft: Option<Draft>,
+}
+
+/// How long the steps before the prefill took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EncodeTimes {
+    /// Image processing, chat template and tokenizer.
+    pub preprocess: Duration,
+    /// Vision tower and embedding.
+    pub vision: Duration,
+}
+
+impl Engine {
+    /// Loads target, processor and draft.
+    ///
+    /// # Errors
+    /// Any error of [`VlmTarget::load`], [`Processor::from_dir`] and [`Draft::load`].
+    pub fn load(options: &EngineOptions) -> Result<Self, ModelError> {
+        // The cheap parts first: a checkpoint without a tokenizer fails before its weights load.
+        let processor = Processor::from_dir(&options.target)?;
+        let target = VlmTarget::load(&options.target, &options.device, options.dtype)?;
+        let draft = match &options.draft {
+            Some(dir) => Some(Draft::load(dir, &target)?),
+            None => None,
+        };
+        Ok(Self {
+            target,
+            processor,
+            draft,
+        })
+    }
+
+    /// The target.
+    #[must_use]
+    pub fn target(&self) -> &VlmTarget {
+        &self.target
+    }
+
+    /// Tokenizer, chat template and image processor.
+    #[must_use]
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// The method that fits what was loaded: the draft's kind, or plain decoding.
+    #[must_use]
+    pub fn default_method(&self) -> Method {
+        self.draft
+            .as_ref()
+            .map_or(Method::None, |draft| draft.kind().into())
+    }
+
+    /// A drafter for one conversation.
+    ///
+    /// # Errors
+    /// [`ModelError::DraftKind`] if the method is not that of the loaded draft,
+    /// [`ModelError::DraftMissing`] if it needs one and none was loaded.
+    pub fn drafter(
+        &self,
+        method: Method,
+        shape: TreeShape,
+    ) -> Result<Box<dyn Drafter<VlmTarget>>, ModelError> {
+        match (method, &self.draft) {
+            (Method::None, _) => Ok(Box::new(NoDraft)),
+            (Method::PromptLookup, _) => Ok(Box::new(PromptLookupDrafter::default())),
+            (_, None) => Err(ModelError::DraftMissing {
+                method: method.as_str(),
+            }),
+            (_, Some(draft)) if Method::from(draft.kind()) == method => Ok(draft.drafter(shape)),
+            (_, Some(draft)) => Err(ModelError::DraftKind {
+                found: draft.kind().as_str(),
+                expected: method.as_str(),
+            }),
+        }
+    }
+
+    /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision
+    /// tower.
+    ///
+    /// # Errors
+    /// A chat whose image places are not as many as `images`, an empty prompt, one that is longer
+    /// than the context, or an image that the model cannot take.
+    pub fn encode(
+        &self,
+        messages: &Messages,
+        images: &[DecodedImage],
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        let started = Instant::now();
+        let prepared = self.processor.prepare(messages, images)?;
+        let preprocess = started.elapsed();
+        let started = Instant::now();
+        let encoded = self.target.encode(&prepared)?;
+        self.target
+            .device()
+            .sync()
+            .map_err(|error| ModelError::DeviceRead {
+                what: "image features",
+                reason: error.to_string(),
+            })?;
+        Ok((
+            encoded,
+            EncodeTimes {
+                preprocess,
+                vision: started.elapsed(),
+            },
+        ))
+    }
+
+    /// Largest number of tokens, prompt and answer together.
+    #[must_use]
+    pub fn context_len(&self) -> usize {
+        self.target.context_len()
+    }
+
+    /// Directory of the target's checkpoint.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.target.dir()
+    }
+}

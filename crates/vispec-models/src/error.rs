@@ -1,0 +1,262 @@
+//! The error type of this crate.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+
+/// Everything that can go wrong between a checkpoint directory and a generated token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be opened or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system reported.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory holds no weights under any of the published names.
+    #[error(
+        "{dir}: no weights found, expected model.safetensors, model.safetensors.index.json or \
+         pytorch_model.bin"
+    )]
+    NoWeights {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A weight file is damaged: truncated, garbage, or with a header that contradicts its size.
+    #[error("{path}: damaged weight file: {reason}")]
+    DamagedWeights {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A weight file uses an element type that cannot be loaded.
+    #[error("{path}: tensor {tensor} has element type {found}, expected F32, F16 or BF16")]
+    WeightDtype {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// Element type in the file.
+        found: String,
+    },
+    /// The tensors of a checkpoint are not those that its config asks for.
+    #[error("{}: weights do not fit the config: {report}", dir.display())]
+    Weights {
+        /// Directory of the checkpoint.
+        dir: PathBuf,
+        /// Names of the tensors at fault.
+        report: WeightsReport,
+    },
+    /// A config file is missing.
+    #[error("{path}: no such file; {advice}")]
+    MissingConfig {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A config file cannot be read as JSON, or lacks a field, or has one of the wrong type.
+    #[error("{path}: {source}")]
+    ConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// Field, line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A config field has a value that no model can have.
+    #[error("{path}: field {field} is {found}, expected {expected}")]
+    ConfigValue {
+        /// The file.
+        path: PathBuf,
+        /// The field, with dots between levels.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+    /// The architecture is none of those that this crate implements.
+    #[error("{path}: architecture {found} is not supported, expected one of {supported}")]
+    UnsupportedArchitecture {
+        /// The config file.
+        path: PathBuf,
+        /// What it asks for.
+        found: String,
+        /// What there is.
+        supported: &'static str,
+    },
+    /// A draft was trained for another target.
+    #[error(
+        "the draft in {draft} does not fit the target: its {quantity} is {found}, the target's {expected}"
+    )]
+    DraftMismatch {
+        /// Directory of the draft.
+        draft: PathBuf,
+        /// What differs.
+        quantity: &'static str,
+        /// The draft's value.
+        found: usize,
+        /// The target's value.
+        expected: usize,
+    },
+    /// The draft's checkpoint is of another kind than the caller asked for.
+    #[error("the draft is a {found} checkpoint, but the method {expected} was asked for")]
+    DraftKind {
+        /// Kind of the checkpoint.
+        found: &'static str,
+        /// Kind that was asked for.
+        expected: &'static str,
+    },
+    /// A method needs a draft, and none was loaded.
+    #[error("the method {method} needs a draft checkpoint")]
+    DraftMissing {
+        /// The method.
+        method: &'static str,
+    },
+    /// The name of a device cannot be understood.
+    #[error("unknown device {found:?}, expected one of {expected}")]
+    UnknownDevice {
+        /// The name.
+        found: String,
+        /// Names that exist.
+        expected: &'static str,
+    },
+    /// The device needs a Cargo feature that this program was built without.
+    #[error("device {device} needs a build with the feature {feature}: add `--features {feature}`")]
+    DeviceFeature {
+        /// The device.
+        device: String,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// The program can use this kind of device, but there is none, or its driver is missing.
+    #[error("device {device} is not available: {reason}")]
+    DeviceUnavailable {
+        /// The device.
+        device: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The device cannot compute in this element type.
+    #[error("device {device} does not support {dtype:?}, choose another --dtype")]
+    UnsupportedDtype {
+        /// The device.
+        device: String,
+        /// The element type.
+        dtype: DType,
+    },
+    /// The model computed NaN or infinity.
+    #[error("non-finite values in {step}")]
+    NonFinite {
+        /// Where they were found.
+        step: &'static str,
+    },
+    /// The number of vectors from the vision tower is not the number of places for them.
+    #[error("the vision tower gave {found} vectors, the prompt has {expected} image places")]
+    ImageFeatures {
+        /// Vectors from the vision tower.
+        found: usize,
+        /// Image places in the prompt.
+        expected: usize,
+    },
+    /// A token id lies outside the embedding table.
+    #[error("token id {found} lies outside the vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// The token.
+        found: u32,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// Images, chat template, tokenizer or prompt.
+    #[error(transparent)]
+    Processor(#[from] vispec_processor::ProcessorError),
+    /// A hub id could not be resolved to files.
+    #[error("{id}: {reason}")]
+    Hub {
+        /// The id.
+        id: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A read from the device failed.
+    #[error("reading {what} from the device: {reason}")]
+    DeviceRead {
+        /// What was read.
+        what: &'static str,
+        /// What the backend reported.
+        reason: String,
+    },
+}
+
+/// Tensors that keep a checkpoint from being loaded, by name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct WeightsReport {
+    /// Tensors that the model needs and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Tensors in the checkpoint that the model has no place for.
+    pub unexpected: Vec<String>,
+    /// Tensors whose shape is not the one that the config implies.
+    pub misshapen: Vec<Misshapen>,
+}
+
+/// A tensor of the wrong shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Shape in the checkpoint.
+    pub found: Vec<usize>,
+    /// Shape that the config implies.
+    pub expected: Vec<usize>,
+}
+
+impl WeightsReport {
+    /// Whether every tensor was found, used, and of the right shape.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+/// At most this many names of each kind are printed; the rest are counted.
+const PRINTED_NAMES: usize = 8;
+
+impl std::fmt::Display for WeightsReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        let mut list = |kind: &str, names: Vec<String>| {
+            if names.is_empty() {
+                return;
+            }
+            let shown = names
+                .iter()
+                .take(PRINTED_NAMES)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", ");
+            let more = names.len().saturating_sub(PRINTED_NAMES);
+            let rest = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            parts.push(format!("{} {kind} ({shown}{rest})", names.len()));
+        };
+        list("missing", self.missing.clone());
+        list("unexpected", self.unexpected.clone());
+        list(
+            "misshapen",
+            self.misshapen
+                .iter()
+                .map(|m| format!("{} is {:?}, expected {:?}", m.name, m.found, m.expected))
+                .collect(),
+        );
+        write!(f, "{}", parts.join("; "))
+    }
+}

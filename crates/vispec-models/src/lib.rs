@@ -1,0 +1,27 @@
+//! Vision-language target models and draft models for speculative decoding, on Burn.
+
+pub mod device;
+pub mod draft;
+mod engine;
+mod error;
+pub mod llava;
+mod logits;
+pub mod nn;
+mod precision;
+mod prompt;
+pub mod qwen2_5_vl;
+mod source;
+mod target;
+mod text_model;
+pub mod weights;
+
+pub use device::{DEVICE_NAMES, DeviceSpec};
+pub use draft::{Draft, DraftKind};
+pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
+pub use error::{Misshapen, ModelError, WeightsReport};
+pub use logits::DeviceLogits;
+pub use precision::{DtypeChoice, Precision};
+pub use prompt::EncodedPrompt;
+pub use source::{DownloadProgress, resolve_checkpoint};
+pub use target::{VlmCache, VlmTarget};
+pub use text_model::{HeadWeights, TextModel};

@@ -1,0 +1,251 @@
+//! `config.json` of LLaVA-1.5 and LLaVA-NeXT.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use vispec_processor::ImageSize;
+
+use super::clip_config::{ClipConfig, ClipFields};
+use super::text_config::{TextConfig, TextFields};
+use crate::error::ModelError;
+use crate::nn::{Bias, DecoderConfig};
+use crate::qwen2_5_vl::config_file::ConfigFile;
+
+const LLAVA: &str = "LlavaForConditionalGeneration";
+const LLAVA_NEXT: &str = "LlavaNextForConditionalGeneration";
+
+/// Resolutions that transformers 4.51 assumes when the config lists none.
+const DEFAULT_PINPOINTS: [[usize; 2]; 5] =
+    [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]];
+
+/// How an image becomes a sequence of vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LlavaFamily {
+    /// LLaVA-1.5: one square crop.
+    Llava,
+    /// LLaVA-NeXT: the whole image and tiles of it.
+    LlavaNext {
+        /// Resolutions that the tiles can make up together.
+        resolutions: Vec<ImageSize>,
+    },
+}
+
+/// Which vectors of a tile are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeatureSelection {
+    /// Those of the patches; `default` in the file.
+    Patches,
+    /// That of the class token and those of the patches; `full` in the file.
+    ClassAndPatches,
+}
+
+/// A LLaVA-1.5 or LLaVA-NeXT model: text model, vision tower, and what joins them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlavaConfig {
+    /// How an image becomes a sequence of vectors.
+    pub family: LlavaFamily,
+    /// The vision tower.
+    pub vision: ClipConfig,
+    /// Layers of the vision tower that are run; the output of the last of them is used.
+    pub feature_layers: usize,
+    /// Which vectors of a tile are used.
+    pub selection: FeatureSelection,
+    /// Whether the projector has biases.
+    pub projector_bias: Bias,
+    text: TextConfig,
+    image_token_id: u32,
+    tie_word_embeddings: bool,
+    path: PathBuf,
+}
+
+/// A list would mean that several layers are concatenated.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FeatureLayer {
+    One(i64),
+    Several(Vec<i64>),
+}
+
+#[derive(Deserialize)]
+struct RootFields {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    image_grid_pinpoints: Option<Vec<[usize; 2]>>,
+    /// Renamed to `image_token_id` in newer files.
+    image_token_index: Option<u32>,
+    image_token_id: Option<u32>,
+    multimodal_projector_bias: Option<bool>,
+    projector_hidden_act: Option<String>,
+    text_config: Option<TextFields>,
+    tie_word_embeddings: Option<bool>,
+    vision_config: Option<ClipFields>,
+    vision_feature_layer: Option<FeatureLayer>,
+    vision_feature_select_strategy: Option<String>,
+}
+
+impl LlavaConfig {
+    /// Reads `config.json` in `dir`. Fields that are absent have the defaults of transformers 4.51,
+    /// on which published files rely.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingConfig`] or [`ModelError::Io`] if there is no such file,
+    /// [`ModelError::ConfigSyntax`] if a field has the wrong type, [`ModelError::ConfigValue`] if a
+    /// value is impossible or asks for something that is not implemented,
+    /// [`ModelError::UnsupportedArchitecture`] if it is of another model, or its text model is.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let file = ConfigFile::open(dir)?;
+        let root: RootFields = file.parse()?;
+        let architecture = file.architecture(
+            root.architectures.as_deref(),
+            root.model_type.as_deref(),
+            &[(LLAVA, "llava"), (LLAVA_NEXT, "llava_next")],
+            "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration",
+        )?;
+        let is_next = architecture == LLAVA_NEXT;
+        if let Some(activation) = &root.projector_hidden_act {
+            file.one_of("projector_hidden_act", activation, &["gelu"])?;
+        }
+        let text = root.text_config.unwrap_or_default().check(&file)?;
+        let vision = ClipConfig::check(root.vision_config, &file)?;
+        let image_token_id = root
+            .image_token_index
+            .or(root.image_token_id)
+            .unwrap_or(32_000);
+        file.check_token("image_token_index", image_token_id, text.vocab_size)?;
+        let strategy = root.vision_feature_select_strategy.as_deref();
+        let tied = text
+            .tie_word_embeddings
+            .or(root.tie_word_embeddings)
+            .unwrap_or(false);
+        let biased = root.multimodal_projector_bias.unwrap_or(true);
+        Ok(Self {
+            family: if is_next {
+                let pinpoints = root
+                    .image_grid_pinpoints
+                    .as_deref()
+                    .unwrap_or(&DEFAULT_PINPOINTS);
+                LlavaFamily::LlavaNext {
+                    resolutions: resolutions(pinpoints, &vision, &file)?,
+                }
+            } else {
+                LlavaFamily::Llava
+            },
+            vision,
+            feature_layers: feature_layers(root.vision_feature_layer, vision.layers, &file)?,
+            selection: selection(strategy, is_next, &file)?,
+            projector_bias: if biased { Bias::Yes } else { Bias::No },
+            text,
+            image_token_id,
+            tie_word_embeddings: tied,
+            path: file.path().to_owned(),
+        })
+    }
+
+    /// Shapes of the text model.
+    #[must_use]
+    pub fn decoder(&self) -> DecoderConfig {
+        self.text.decoder
+    }
+
+    /// Rows of the embedding table, at least the size of the tokenizer.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.text.vocab_size
+    }
+
+    /// Positions that the model was made for.
+    #[must_use]
+    pub fn context_len(&self) -> usize {
+        self.text.context_len
+    }
+
+    /// The token that stands for one vector of an image.
+    #[must_use]
+    pub fn image_token_id(&self) -> u32 {
+        self.image_token_id
+    }
+
+    /// Whether the output head is the embedding table.
+    #[must_use]
+    pub fn tie_word_embeddings(&self) -> bool {
+        self.tie_word_embeddings
+    }
+
+    /// The file that the config was read from.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn selection(
+    strategy: Option<&str>,
+    is_next: bool,
+    file: &ConfigFile,
+) -> Result<FeatureSelection, ModelError> {
+    let field = "vision_feature_select_strategy";
+    match strategy.unwrap_or("default") {
+        "default" => Ok(FeatureSelection::Patches),
+        "full" if is_next => Err(file.invalid(
+            field,
+            "\"full\"",
+            "\"default\"; vectors of class tokens have no place in the grid of tiles",
+        )),
+        "full" => Ok(FeatureSelection::ClassAndPatches),
+        other => Err(file.invalid(field, format!("{other:?}"), "\"default\" or \"full\"")),
+    }
+}
+
+/// Layers to run for the hidden state that `layer` counts: 0 is the input of the first layer, -1
+/// the output of the last.
+fn feature_layers(
+    layer: Option<FeatureLayer>,
+    n_layers: usize,
+    file: &ConfigFile,
+) -> Result<usize, ModelError> {
+    let layer = match layer {
+        None => -2,
+        Some(FeatureLayer::One(layer)) => layer,
+        Some(FeatureLayer::Several(list)) => {
+            let expected = "one number; several layers are not supported";
+            return Err(file.invalid("vision_feature_layer", format!("{list:?}"), expected));
+        }
+    };
+    let states = i64::try_from(n_layers)
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
+    let index = if layer < 0 {
+        layer.saturating_add(states)
+    } else {
+        layer
+    };
+    usize::try_from(index)
+        .ok()
+        .filter(|&index| index <= n_layers)
+        .ok_or_else(|| {
+            let expected = format!("a number from {} to {n_layers}", -states);
+            file.invalid("vision_feature_layer", layer, expected)
+        })
+}
+
+/// The resolutions, each of which must be a whole number of tiles.
+fn resolutions(
+    pinpoints: &[[usize; 2]],
+    vision: &ClipConfig,
+    file: &ConfigFile,
+) -> Result<Vec<ImageSize>, ModelError> {
+    /// Tiles along one side that are believed.
+    const MAX_TILES: usize = 64;
+    let tile = vision.image_size;
+    let fits = |side: &usize| side.is_multiple_of(tile) && (tile..=tile * MAX_TILES).contains(side);
+    if pinpoints.is_empty() || !pinpoints.iter().flatten().all(fits) {
+        return Err(file.invalid(
+            "image_grid_pinpoints",
+            format!("{pinpoints:?}"),
+            format!("a list of sizes, each side a multiple of image_size, {tile}"),
+        ));
+    }
+    Ok(pinpoints
+        .iter()
+        .map(|&[height, width]| ImageSize::new(height, width))
+        .collect())
+}

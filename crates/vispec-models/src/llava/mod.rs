@@ -1,0 +1,40 @@
+//! LLaVA-1.5 and LLaVA-NeXT: config, names of weights, vision tower, projector and the packing of
+//! tiles. The text model is shared with other families.
+
+mod clip;
+mod clip_config;
+mod config;
+mod packing;
+mod projector;
+mod text_config;
+mod vision;
+
+pub use clip_config::{ClipActivation, ClipConfig};
+pub use config::{FeatureSelection, LlavaConfig, LlavaFamily};
+pub use vision::LlavaVision;
+
+use crate::weights::RenameRule;
+
+/// From the names that transformers writes since 4.52 to those of the published checkpoints.
+pub(crate) const RENAME_RULES: &[RenameRule] = &[
+    RenameRule {
+        from: "model.language_model.",
+        to: "language_model.model.",
+    },
+    RenameRule {
+        from: "lm_head.",
+        to: "language_model.lm_head.",
+    },
+    RenameRule {
+        from: "model.vision_tower.",
+        to: "vision_tower.",
+    },
+    RenameRule {
+        from: "model.multi_modal_projector.",
+        to: "multi_modal_projector.",
+    },
+    RenameRule {
+        from: "model.image_newline",
+        to: "image_newline",
+    },
+];

@@ -1,0 +1,160 @@
+//! Logits that are still on the device, read back at most once per cycle.
+
+use burn::tensor::{DType, Tensor, activation};
+use vispec_core::{BoxError, LogitsError, Sampler, TargetLogits, TokenId, TopK};
+
+use crate::device::is_cpu;
+use crate::error::ModelError;
+
+/// Logits `[rows, vocab]` of one forward pass of the target.
+///
+/// On the CPU rows are looked at where they lie. On other devices a greedy pick reads the best
+/// token of all rows at once, and sampling reads all rows at once.
+#[derive(Debug)]
+pub struct DeviceLogits {
+    logits: Tensor<2>,
+    rows: Option<Vec<f32>>,
+    best: Option<Vec<Best>>,
+}
+
+/// The best token of a row, and whether all of its logits are finite.
+#[derive(Debug, Clone, Copy)]
+struct Best {
+    token: TokenId,
+    finite: bool,
+}
+
+impl DeviceLogits {
+    /// Wraps logits `[rows, vocab]`.
+    #[must_use]
+    pub fn new(logits: Tensor<2>) -> Self {
+        Self {
+            logits,
+            rows: None,
+            best: None,
+        }
+    }
+
+    fn host_rows(&mut self) -> Result<&[f32], LogitsError> {
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => read_floats(self.logits.clone(), "logits").map_err(device_error)?,
+        };
+        Ok(self.rows.insert(rows))
+    }
+
+    fn best(&mut self) -> Result<&[Best], LogitsError> {
+        let best = match self.best.take() {
+            Some(best) => best,
+            None => read_best(self.logits.clone()).map_err(device_error)?,
+        };
+        Ok(self.best.insert(best))
+    }
+}
+
+fn device_error(error: ModelError) -> LogitsError {
+    LogitsError::Device(BoxError::from(error))
+}
+
+impl TargetLogits for DeviceLogits {
+    fn n_rows(&self) -> usize {
+        self.logits.dims()[0]
+    }
+
+    fn pick(
+        &mut self,
+        row: usize,
+        sampler: &Sampler,
+        uniform: f64,
+    ) -> Result<TokenId, LogitsError> {
+        if matches!(sampler, Sampler::Greedy) && !is_cpu(&self.logits.device()) {
+            let best = self.best()?[row];
+            return if best.finite {
+                Ok(best.token)
+            } else {
+                Err(LogitsError::NonFinite { row })
+            };
+        }
+        sampler
+            .pick(self.read_row(row)?, uniform)
+            .map_err(|error| error.at_row(row))
+    }
+
+    fn read_row(&mut self, row: usize) -> Result<&[f32], LogitsError> {
+        let [_, vocab_size] = self.logits.dims();
+        Ok(&self.host_rows()?[row * vocab_size..(row + 1) * vocab_size])
+    }
+}
+
+/// All elements of a tensor as f32, in row-major order.
+pub(crate) fn read_floats<const D: usize>(
+    tensor: Tensor<D>,
+    what: &'static str,
+) -> Result<Vec<f32>, ModelError> {
+    let failed = |reason: String| ModelError::DeviceRead { what, reason };
+    let data = Tensor::<D>::cast(tensor, DType::F32)
+        .try_into_data()
+        .map_err(|error| failed(error.to_string()))?;
+    data.try_into_vec::<f32>()
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
+    let wide = Tensor::<2>::cast(logits, DType::F32);
+    // Token ids are below 2^24, so f32 holds them exactly and one read serves both columns.
+    let token = Tensor::<2>::cast(wide.clone().argmax(1).float(), DType::F32);
+    let zero_if_finite = (wide * 0.0).sum_dim(1);
+    let columns = read_floats(Tensor::cat(vec![token, zero_if_finite], 1), "best tokens")?;
+    Ok(columns
+        .chunks_exact(2)
+        .map(|row| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an index that was cast to float"
+            )]
+            let token = row[0] as TokenId;
+            Best {
+                token,
+                finite: row[1].is_finite(),
+            }
+        })
+        .collect())
+}
+
+/// The `k` most likely tokens of each row, with one read-back.
+///
+/// # Shapes
+/// `logits` `[rows, vocab]`, result `[rows, k]`.
+pub(crate) fn top_k(logits: Tensor<2>, k: usize) -> Result<TopK, BoxError> {
+    let [_, vocab_size] = logits.dims();
+    if is_cpu(&logits.device()) {
+        let rows = read_floats(logits, "draft logits")?;
+        return Ok(TopK::from_logits(&rows, vocab_size, k)?);
+    }
+    let log_probs = activation::log_softmax(Tensor::<2>::cast(logits, DType::F32), 1);
+    let (values, indices) = log_probs.topk_with_indices(k, 1);
+    let indices = Tensor::<2>::cast(indices.float(), DType::F32);
+    let both = read_floats(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
+    let mut top = TopK {
+        k,
+        tokens: Vec::new(),
+        log_probs: Vec::new(),
+    };
+    for row in both.chunks_exact(2 * k) {
+        if !row[..k].iter().all(|p| p.is_finite()) {
+            return Err(BoxError::from(ModelError::NonFinite {
+                step: "the draft's logits",
+            }));
+        }
+        top.log_probs.extend_from_slice(&row[..k]);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "indices that were cast to float"
+        )]
+        top.tokens
+            .extend(row[k..].iter().map(|&index| index as TokenId));
+    }
+    Ok(top)
+}

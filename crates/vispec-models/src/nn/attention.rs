@@ -1,0 +1,251 @@
+//! Grouped-query self-attention over a cache, for prompts, for single tokens and for token trees.
+
+use burn::module::Module;
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
+use std::sync::OnceLock;
+
+use super::cpu;
+use super::kv_cache::LayerCache;
+use super::linear::{Bias, Linear};
+use super::rope::RotaryTable;
+use crate::weights::Weights;
+
+/// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
+const QUERY_BLOCK: usize = 512;
+
+/// Rows from which attention on the CPU goes through blocked matrix products: one long pass over a
+/// prompt has enough rows to reuse each key many times.
+const BLOCKED_ROWS: usize = 128;
+
+/// Which cache rows each row of a forward pass attends to.
+#[derive(Debug)]
+pub enum AttentionPlan {
+    /// Row `r` sees the first `prefix` cache rows and the new rows up to itself.
+    Causal {
+        /// Rows in the cache before this pass.
+        prefix: usize,
+    },
+    /// Row `r` sees the first `prefix` cache rows and those listed for it.
+    Tree {
+        /// Cache rows that every row sees.
+        prefix: usize,
+        /// `[rows + 1]`: row `r` sees `rows[offsets[r]..offsets[r + 1]]`.
+        offsets: Vec<usize>,
+        /// Cache rows, each list from the root to the row itself.
+        rows: Vec<usize>,
+        /// The additive form `[rows, total]` for devices without the kernel, made at first use.
+        additive: OnceLock<Tensor<2>>,
+    },
+}
+
+impl AttentionPlan {
+    /// Row `r` sees the first `prefix` cache rows, and of the rows behind them those in `paths[r]`.
+    ///
+    /// # Arguments
+    /// * `paths` - offsets behind the prefix, in root-to-self order.
+    pub fn tree<'p>(prefix: usize, paths: impl Iterator<Item = &'p [usize]>) -> Self {
+        let (mut offsets, mut rows) = (vec![0], Vec::new());
+        for path in paths {
+            rows.extend(path.iter().map(|row| prefix + row));
+            offsets.push(rows.len());
+        }
+        Self::Tree {
+            prefix,
+            offsets,
+            rows,
+            additive: OnceLock::new(),
+        }
+    }
+
+    /// Cache rows that every row sees.
+    #[must_use]
+    pub fn prefix(&self) -> usize {
+        match self {
+            Self::Causal { prefix } | Self::Tree { prefix, .. } => *prefix,
+        }
+    }
+
+    /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
+    /// elsewhere.
+    fn additive(
+        &self,
+        range: std::ops::Range<usize>,
+        total: usize,
+        (device, dtype): (&Device, DType),
+    ) -> Tensor<2> {
+        let n_rows = range.len();
+        match self {
+            Self::Causal { prefix } => {
+                let offset = i64::try_from(prefix + range.start).unwrap_or(i64::MAX);
+                let hidden = Tensor::<2, Bool>::tril_mask([n_rows, total], offset, device);
+                Tensor::<2>::zeros([n_rows, total], (device, dtype))
+                    .mask_fill(hidden, f32::NEG_INFINITY)
+            }
+            Self::Tree {
+                prefix,
+                offsets,
+                rows,
+                additive,
+            } => additive
+                .get_or_init(|| {
+                    let n = offsets.len() - 1;
+                    let mut mask = vec![f32::NEG_INFINITY; n * total];
+                    for (row, line) in mask.chunks_exact_mut(total).enumerate() {
+                        line[..*prefix].fill(0.0);
+                        for &seen in &rows[offsets[row]..offsets[row + 1]] {
+                            line[seen] = 0.0;
+                        }
+                    }
+                    let data = TensorData::new(mask, [n, total]);
+                    Tensor::<2>::cast(Tensor::<2>::from_data(data, (device, DType::F32)), dtype)
+                })
+                .clone()
+                .slice(s![range, ..]),
+        }
+    }
+}
+
+/// `1 / sqrt(head_dim)`
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "small integer"
+)]
+pub(super) fn scale(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
+/// Self-attention with rotary positions and a cache.
+#[derive(Module, Debug)]
+pub struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    #[module(skip)]
+    head_dim: usize,
+    #[module(skip)]
+    kv_heads: usize,
+}
+
+impl Attention {
+    /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` from `weights`.
+    #[must_use]
+    pub fn load(
+        weights: &Weights<'_>,
+        hidden: usize,
+        (heads, kv_heads): (usize, usize),
+        head_dim: usize,
+        qkv_bias: Bias,
+    ) -> Self {
+        let linear =
+            |name: &str, outputs| Linear::load(&weights.at(name), hidden, outputs, qkv_bias);
+        Self {
+            q_proj: linear("q_proj", heads * head_dim),
+            k_proj: linear("k_proj", kv_heads * head_dim),
+            v_proj: linear("v_proj", kv_heads * head_dim),
+            o_proj: Linear::load(&weights.at("o_proj"), heads * head_dim, hidden, Bias::No),
+            head_dim,
+            kv_heads,
+        }
+    }
+
+    /// Appends the rows of `x` to `cache` behind its first `len` rows and attends as `plan` says.
+    ///
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    #[must_use]
+    pub fn forward(
+        &self,
+        x: &Tensor<2>,
+        rotary: &RotaryTable,
+        plan: &AttentionPlan,
+        cache: &mut LayerCache,
+        len: usize,
+    ) -> Tensor<2> {
+        let query = rotary.rotate(self.q_proj.forward(x.clone()));
+        let keys = rotary.rotate(self.k_proj.forward(x.clone()));
+        let values = self.v_proj.forward(x.clone());
+        cache.append(len, keys, values);
+        let [rows, _] = query.dims();
+        let Some((keys, values)) = cache.tensors() else {
+            return query;
+        };
+        let attended = if rows < BLOCKED_ROWS {
+            cpu::attention(&query, keys, values, self.head_dim, plan)
+        } else {
+            None
+        };
+        let attended = attended.unwrap_or_else(|| {
+            let total = len + rows;
+            let view = |t: &Tensor<4>| t.clone().slice(s![.., .., 0..total, ..]);
+            self.attend_blocks(query, view(keys), view(values), plan)
+        });
+        self.o_proj.forward(attended)
+    }
+
+    /// The same through Burn's operations, [`QUERY_BLOCK`] rows at a time.
+    fn attend_blocks(
+        &self,
+        query: Tensor<2>,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Tensor<2> {
+        let [rows, width] = query.dims();
+        let heads = width / self.head_dim;
+        let [_, _, total, _] = keys.dims();
+        let like = (&query.device(), query.dtype());
+        let query = query
+            .reshape([1, rows, heads, self.head_dim])
+            .swap_dims(1, 2);
+        let groups = heads / self.kv_heads;
+        let (keys, values) = (repeat_heads(keys, groups), repeat_heads(values, groups));
+        let blocks = (0..rows).step_by(QUERY_BLOCK).map(|start| {
+            let range = start..rows.min(start + QUERY_BLOCK);
+            let block = query.clone().slice(s![.., .., range.clone(), ..]);
+            let mask = plan.additive(range, total, like).unsqueeze::<4>();
+            let scores = block.matmul(keys.clone().transpose()) * scale(self.head_dim) + mask;
+            softmax_wide(scores).matmul(values.clone())
+        });
+        let attended = Tensor::cat(blocks.collect(), 2); // [1, heads, rows, head_dim]
+        attended.swap_dims(1, 2).reshape([rows, width])
+    }
+}
+
+/// `[1, kv_heads, seq, head_dim]` to `[1, kv_heads * groups, seq, head_dim]`, each head repeated.
+fn repeat_heads(x: Tensor<4>, groups: usize) -> Tensor<4> {
+    if groups == 1 {
+        return x;
+    }
+    let [batch, kv_heads, seq, head_dim] = x.dims();
+    x.reshape([batch, kv_heads, 1, seq, head_dim])
+        .expand([batch, kv_heads, groups, seq, head_dim])
+        .reshape([batch, kv_heads * groups, seq, head_dim])
+}
+
+/// Softmax over the last axis, computed in f32.
+fn softmax_wide<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
+    let dtype = scores.dtype();
+    let wide = activation::softmax(Tensor::<D>::cast(scores, DType::F32), D - 1);
+    Tensor::<D>::cast(wide, dtype)
+}
+
+/// Attention in which every query sees every key: vision towers and the vision adaptor.
+///
+/// # Shapes
+/// `query` `[batch, heads, queries, head_dim]`, `keys` and `values` `[batch, heads, keys,
+/// head_dim]`, result as `query`.
+#[must_use]
+pub fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+    let [_, _, rows, head_dim] = query.dims();
+    let keys = keys.transpose();
+    let blocks = (0..rows).step_by(QUERY_BLOCK).map(|start| {
+        let block = query
+            .clone()
+            .slice(s![.., .., start..rows.min(start + QUERY_BLOCK), ..]);
+        let scores = block.matmul(keys.clone()) * scale(head_dim);
+        softmax_wide(scores).matmul(values.clone())
+    });
+    Tensor::cat(blocks.collect(), 2)
+}

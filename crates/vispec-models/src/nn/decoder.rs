@@ -1,0 +1,143 @@
+//! The decoder stack shared by the Llama and Qwen text models and by the drafts.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::attention::{Attention, AttentionPlan};
+use super::kv_cache::{LayerCache, ModelCache};
+use super::linear::Bias;
+use super::mlp::GatedMlp;
+use super::norm::RmsNorm;
+use super::rope::RotaryTable;
+use crate::weights::Weights;
+
+/// Shapes of a decoder stack.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DecoderConfig {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the feed-forward block.
+    pub intermediate: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Size of a head.
+    pub head_dim: usize,
+    /// Whether the query, key and value projections have biases.
+    pub qkv_bias: Bias,
+    /// Added to the mean square in norms.
+    pub rms_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+}
+
+/// Whether a layer normalises its input before attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputNorm {
+    /// As every Llama layer does.
+    Yes,
+    /// As the first layer of a draft does not.
+    No,
+}
+
+/// One pre-norm layer: attention, then the gated feed-forward block, each with a residual.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    input_layernorm: Option<RmsNorm>,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: GatedMlp,
+}
+
+impl DecoderLayer {
+    /// Takes the layer's tensors from `weights`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, input_norm: InputNorm) -> Self {
+        let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden, config.rms_eps);
+        Self {
+            input_layernorm: match input_norm {
+                InputNorm::Yes => Some(norm("input_layernorm")),
+                InputNorm::No => None,
+            },
+            self_attn: Attention::load(
+                &weights.at("self_attn"),
+                config.hidden,
+                (config.heads, config.kv_heads),
+                config.head_dim,
+                config.qkv_bias,
+            ),
+            post_attention_layernorm: norm("post_attention_layernorm"),
+            mlp: GatedMlp::load(
+                &weights.at("mlp"),
+                config.hidden,
+                config.intermediate,
+                Bias::No,
+            ),
+        }
+    }
+
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    #[must_use]
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        rotary: &RotaryTable,
+        plan: &AttentionPlan,
+        cache: &mut LayerCache,
+        len: usize,
+    ) -> Tensor<2> {
+        let normed = match &self.input_layernorm {
+            Some(norm) => norm.forward(x.clone()),
+            None => x.clone(),
+        };
+        let x = x + self.self_attn.forward(&normed, rotary, plan, cache, len);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        x + self.mlp.forward(normed)
+    }
+}
+
+/// A stack of layers without embedding and final norm.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    layers: Vec<DecoderLayer>,
+}
+
+impl Decoder {
+    /// Takes `layers.0`, `layers.1` … from `weights`; `first_norm` says whether layer 0 normalises
+    /// its input.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first_norm: InputNorm) -> Self {
+        let layers = (0..config.layers)
+            .map(|idx| {
+                let input_norm = if idx == 0 { first_norm } else { InputNorm::Yes };
+                DecoderLayer::load(&weights.at(format!("layers.{idx}")), config, input_norm)
+            })
+            .collect();
+        Self { layers }
+    }
+
+    /// Runs all layers and appends the rows to `cache`.
+    ///
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    #[must_use]
+    pub fn forward(
+        &self,
+        mut x: Tensor<2>,
+        rotary: &RotaryTable,
+        plan: &AttentionPlan,
+        cache: &mut ModelCache,
+    ) -> Tensor<2> {
+        let [rows, _] = x.dims();
+        let len = cache.n_rows();
+        for (idx, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, rotary, plan, cache.layer(idx), len);
+        }
+        cache.advance(rows);
+        x
+    }
+}

@@ -1,0 +1,56 @@
+//! Token embeddings.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::linear::Linear;
+use crate::error::ModelError;
+use crate::weights::Weights;
+
+/// A table of one vector per token, `[vocab, hidden]`, in the storage type.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Takes `weight` from `weights`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, vocab_size: usize, hidden: usize) -> Self {
+        Self {
+            weight: Param::from_tensor(weights.matrix("weight", [vocab_size, hidden])),
+        }
+    }
+
+    /// Rows of the table.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
+    /// The same table as an output head, for models that tie the two.
+    #[must_use]
+    pub fn as_head(&self) -> Linear {
+        Linear::from_tensors(self.weight.val(), None)
+    }
+
+    /// Looks up `tokens`; gives `[tokens, hidden]` as `dtype`.
+    ///
+    /// # Errors
+    /// [`ModelError::TokenOutOfRange`] if a token has no row.
+    pub fn forward(
+        &self,
+        tokens: &[u32],
+        dtype: burn::tensor::DType,
+    ) -> Result<Tensor<2>, ModelError> {
+        let table = self.weight.val();
+        let [vocab_size, _] = table.dims();
+        if let Some(&found) = tokens.iter().find(|&&t| t as usize >= vocab_size) {
+            return Err(ModelError::TokenOutOfRange { found, vocab_size });
+        }
+        let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();
+        let ids =
+            Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), &table.device());
+        Ok(Tensor::<2>::cast(table.select(0, ids), dtype))
+    }
+}

@@ -1,0 +1,161 @@
+//! Key and value caches that grow in steps and are written in place.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
+use vispec_core::{KvCache, NodeId};
+
+/// Rows by which a cache grows at least.
+const GROWTH: usize = 256;
+
+/// Keys and values of one layer, each `[1, kv_heads, capacity, head_dim]`.
+#[derive(Debug, Clone)]
+pub struct LayerCache {
+    /// Taken out while it is written, so that the write finds a unique owner and copies nothing.
+    tensors: Option<(Tensor<4>, Tensor<4>)>,
+    kv_heads: usize,
+    head_dim: usize,
+    capacity: usize,
+    device: Device,
+    dtype: DType,
+}
+
+impl LayerCache {
+    fn new(kv_heads: usize, head_dim: usize, device: &Device, dtype: DType) -> Self {
+        Self {
+            tensors: None,
+            kv_heads,
+            head_dim,
+            capacity: 0,
+            device: device.clone(),
+            dtype,
+        }
+    }
+
+    /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
+    pub(crate) fn append(&mut self, len: usize, keys: Tensor<2>, values: Tensor<2>) {
+        let [rows, _] = keys.dims();
+        self.reserve(len, len + rows);
+        let (heads, dim) = (self.kv_heads, self.head_dim);
+        let split = |x: Tensor<2>| x.reshape([1, rows, heads, dim]).swap_dims(1, 2);
+        if let Some((k, v)) = self.tensors.take() {
+            let range = s![.., .., len..len + rows, ..];
+            self.tensors = Some((
+                k.slice_assign(range, split(keys)),
+                v.slice_assign(range, split(values)),
+            ));
+        }
+    }
+
+    /// Keys and values `[1, kv_heads, capacity, head_dim]`; rows behind the cache's length hold
+    /// anything.
+    pub(crate) fn tensors(&self) -> Option<&(Tensor<4>, Tensor<4>)> {
+        self.tensors.as_ref()
+    }
+
+    fn reserve(&mut self, len: usize, needed: usize) {
+        if needed <= self.capacity {
+            return;
+        }
+        // Geometric growth: each row is copied a bounded number of times however long the answer.
+        let capacity = needed
+            .max(self.capacity + self.capacity / 2)
+            .next_multiple_of(GROWTH);
+        let shape = [1, self.kv_heads, capacity, self.head_dim];
+        let grow = |old: Option<Tensor<4>>| {
+            let new = Tensor::<4>::zeros(shape, (&self.device, self.dtype));
+            match old {
+                Some(old) if len > 0 => {
+                    new.slice_assign(s![.., .., 0..len, ..], old.slice(s![.., .., 0..len, ..]))
+                }
+                _ => new,
+            }
+        };
+        let (keys, values) = self.tensors.take().unzip();
+        self.tensors = Some((grow(keys), grow(values)));
+        self.capacity = capacity;
+    }
+
+    fn move_rows(&mut self, from: &Tensor<1, Int>, to: usize) {
+        let [n_rows] = from.dims();
+        if let Some((keys, values)) = self.tensors.take() {
+            let place = |cache: Tensor<4>| {
+                let kept = cache.clone().select(2, from.clone());
+                cache.slice_assign(s![.., .., to..to + n_rows, ..], kept)
+            };
+            self.tensors = Some((place(keys), place(values)));
+        }
+    }
+}
+
+/// Caches of all layers of a decoder; all hold the same number of rows.
+#[derive(Debug, Clone)]
+pub struct ModelCache {
+    layers: Vec<LayerCache>,
+    len: usize,
+    device: Device,
+}
+
+impl ModelCache {
+    /// An empty cache. Memory is taken when rows are appended, not before.
+    #[must_use]
+    pub fn new(
+        n_layers: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        (device, dtype): (&Device, DType),
+    ) -> Self {
+        let layer = LayerCache::new(kv_heads, head_dim, device, dtype);
+        Self {
+            layers: vec![layer; n_layers],
+            len: 0,
+            device: device.clone(),
+        }
+    }
+
+    /// Rows that are valid in each layer.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.len
+    }
+
+    /// The cache of one layer.
+    pub(crate) fn layer(&mut self, idx: usize) -> &mut LayerCache {
+        &mut self.layers[idx]
+    }
+
+    /// Declares the `n_rows` that every layer has appended valid.
+    pub(crate) fn advance(&mut self, n_rows: usize) {
+        self.len += n_rows;
+    }
+}
+
+impl KvCache for ModelCache {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn keep_path(&mut self, base: usize, path: &[NodeId]) {
+        // A path that starts 0, 1, 2 … is already where it belongs, as far as it goes.
+        let in_place = path
+            .iter()
+            .enumerate()
+            .take_while(|(i, node)| node.index() == *i)
+            .count();
+        let moved = &path[in_place..];
+        if !moved.is_empty() {
+            let rows: Vec<i64> = moved
+                .iter()
+                .map(|node| i64::try_from(base + node.index()).unwrap_or(i64::MAX))
+                .collect();
+            let rows =
+                Tensor::<1, Int>::from_data(TensorData::new(rows, [moved.len()]), &self.device);
+            for layer in &mut self.layers {
+                layer.move_rows(&rows, base + in_place);
+            }
+        }
+        self.len = base + path.len();
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}

@@ -1,0 +1,23 @@
+//! Building blocks shared by all targets and drafts.
+//!
+//! Each has one forward path. On the CPU it goes through the batch-invariant kernels of
+//! `vispec-kernels`, elsewhere (and under automatic differentiation) through Burn's operations.
+
+pub mod attention;
+mod cpu;
+pub mod decoder;
+pub mod embedding;
+pub mod kv_cache;
+pub mod linear;
+pub mod mlp;
+pub mod norm;
+pub mod rope;
+
+pub use attention::{Attention, AttentionPlan, attend_all};
+pub use decoder::{Decoder, DecoderConfig, DecoderLayer, InputNorm};
+pub use embedding::Embedding;
+pub use kv_cache::{LayerCache, ModelCache};
+pub use linear::{Bias, Linear};
+pub use mlp::GatedMlp;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rope::RotaryTable;

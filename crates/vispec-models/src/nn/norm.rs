@@ -1,0 +1,73 @@
+//! Normalisation layers.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use super::cpu;
+use crate::weights::Weights;
+
+/// Root-mean-square normalisation as in Llama: computed in f32, scaled in the input's type.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Takes `weight` `[hidden]` from `weights`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
+        Self {
+            weight: Param::from_tensor(weights.vector("weight", [hidden])),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `x` and the result `[..., hidden]`.
+    #[must_use]
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let weight = self.weight.val();
+        cpu::rms_norm(&x, &weight, self.eps).unwrap_or_else(|| {
+            let dtype = x.dtype();
+            let wide = Tensor::<D>::cast(x, DType::F32);
+            let mean_square = wide.clone().powi_scalar(2).mean_dim(D - 1);
+            let normal = wide / (mean_square + self.eps).sqrt();
+            Tensor::<D>::cast(normal, dtype) * weight.unsqueeze()
+        })
+    }
+}
+
+/// Layer normalisation with scale and shift, as in CLIP.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Takes `weight` and `bias` `[hidden]` from `weights`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
+        Self {
+            weight: Param::from_tensor(weights.vector("weight", [hidden])),
+            bias: Param::from_tensor(weights.vector("bias", [hidden])),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `x` and the result `[..., hidden]`.
+    #[must_use]
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dtype = x.dtype();
+        let wide = Tensor::<D>::cast(x, DType::F32);
+        let centred = wide.clone() - wide.mean_dim(D - 1);
+        let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
+        let normal = Tensor::<D>::cast(centred / (variance + self.eps).sqrt(), dtype);
+        normal * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}

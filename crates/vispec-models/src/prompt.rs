@@ -1,0 +1,64 @@
+//! A prompt after the vision tower: what both the target and the draft start from.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use vispec_core::{Prompt, TokenId};
+use vispec_processor::Positions;
+
+/// Token ids and the embeddings that the target reads for them, image features merged in.
+#[derive(Debug, Clone)]
+pub struct EncodedPrompt {
+    token_ids: Vec<TokenId>,
+    embeds: Tensor<2>,
+    image_runs: Vec<Range<usize>>,
+    positions: Positions,
+    rope_delta: i64,
+}
+
+impl EncodedPrompt {
+    pub(crate) fn new(
+        token_ids: Vec<TokenId>,
+        embeds: Tensor<2>,
+        image_runs: Vec<Range<usize>>,
+        (positions, rope_delta): (Positions, i64),
+    ) -> Self {
+        Self {
+            token_ids,
+            embeds,
+            image_runs,
+            positions,
+            rope_delta,
+        }
+    }
+
+    /// Input embeddings `[prompt, hidden]`.
+    #[must_use]
+    pub fn embeds(&self) -> &Tensor<2> {
+        &self.embeds
+    }
+
+    /// Positions of each image's tokens, in order.
+    #[must_use]
+    pub fn image_runs(&self) -> &[Range<usize>] {
+        &self.image_runs
+    }
+
+    /// Rotary positions of the tokens.
+    #[must_use]
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// Position of the first generated token minus the number of tokens in the prompt.
+    #[must_use]
+    pub fn rope_delta(&self) -> i64 {
+        self.rope_delta
+    }
+}
+
+impl Prompt for EncodedPrompt {
+    fn token_ids(&self) -> &[TokenId] {
+        &self.token_ids
+    }
+}

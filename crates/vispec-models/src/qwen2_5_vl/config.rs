@@ -1,0 +1,171 @@
+//! `config.json` of Qwen2.5-VL.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::config_file::ConfigFile;
+use super::rope_fields::RopeFields;
+use super::vision_config::{QwenVisionConfig, VisionFields};
+use crate::error::ModelError;
+use crate::nn::{Bias, DecoderConfig};
+
+const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
+
+/// A Qwen2.5-VL model: text model, vision tower, and the tokens that join them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QwenConfig {
+    decoder: DecoderConfig,
+    /// Rows of the embedding table, at least the size of the tokenizer.
+    pub vocab_size: usize,
+    /// Whether the output head is the embedding table.
+    pub tie_word_embeddings: bool,
+    /// The vision tower.
+    pub vision: QwenVisionConfig,
+    image_token_id: u32,
+    context_len: usize,
+    rotary_sections: [usize; 3],
+}
+
+/// Fields outside the text model.
+#[derive(Deserialize)]
+struct RootFields {
+    tie_word_embeddings: Option<bool>,
+    image_token_id: Option<u32>,
+    vision_config: VisionFields,
+    /// Newer files gather the fields of the text model here.
+    text_config: Option<TextFields>,
+}
+
+/// Fields of the text model, at the top level in older files.
+#[derive(Deserialize)]
+struct TextFields {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: Option<usize>,
+    hidden_act: Option<String>,
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
+    tie_word_embeddings: Option<bool>,
+    image_token_id: Option<u32>,
+    #[serde(flatten)]
+    rope: RopeFields,
+}
+
+impl QwenConfig {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingConfig`] or [`ModelError::Io`] if there is no such file,
+    /// [`ModelError::ConfigSyntax`] if it lacks a field, [`ModelError::ConfigValue`] if a value is
+    /// impossible or asks for something that is not implemented,
+    /// [`ModelError::UnsupportedArchitecture`] if it is of another model.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let file = ConfigFile::open(dir)?;
+        // Another model's file lacks some fields: first of all say that it is another model.
+        let kind: Kind = file.parse()?;
+        file.architecture(
+            kind.architectures.as_deref(),
+            kind.model_type.as_deref(),
+            &[(ARCHITECTURE, "qwen2_5_vl")],
+            ARCHITECTURE,
+        )?;
+        let mut root: RootFields = file.parse()?;
+        let (prefix, text) = match root.text_config.take() {
+            Some(text) => ("text_config.", text),
+            None => ("", file.parse()?),
+        };
+        let image_token_id = root
+            .image_token_id
+            .or(text.image_token_id)
+            .ok_or_else(|| file.missing("image_token_id"))?;
+        let tied = root
+            .tie_word_embeddings
+            .or(text.tie_word_embeddings)
+            .unwrap_or(false);
+        let (vocab_size, context_len) = (text.vocab_size, text.max_position_embeddings);
+        file.check_limits(prefix, vocab_size, context_len)?;
+        file.check_token("image_token_id", image_token_id, vocab_size)?;
+        let (decoder, rotary_sections) = text.check(&file, prefix)?;
+        Ok(Self {
+            decoder,
+            vocab_size,
+            tie_word_embeddings: tied,
+            vision: root.vision_config.check(&file, decoder.hidden)?,
+            image_token_id,
+            context_len,
+            rotary_sections,
+        })
+    }
+
+    /// Shapes of the text model.
+    #[must_use]
+    pub fn decoder(&self) -> DecoderConfig {
+        self.decoder
+    }
+
+    /// The token that stands for one vector of an image.
+    #[must_use]
+    pub fn image_token_id(&self) -> u32 {
+        self.image_token_id
+    }
+
+    /// Positions that the model was made for.
+    #[must_use]
+    pub fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    /// How many rotary frequencies turn with time, height and width.
+    #[must_use]
+    pub fn rotary_sections(&self) -> [usize; 3] {
+        self.rotary_sections
+    }
+}
+
+/// What kind of model a file describes.
+#[derive(Deserialize)]
+struct Kind {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+}
+
+impl TextFields {
+    fn check(
+        &self,
+        file: &ConfigFile,
+        prefix: &str,
+    ) -> Result<(DecoderConfig, [usize; 3]), ModelError> {
+        let name = |field: &str| format!("{prefix}{field}");
+        if let Some(activation) = &self.hidden_act {
+            file.one_of(name("hidden_act"), activation, &["silu"])?;
+        }
+        file.off(name("use_sliding_window"), self.use_sliding_window)?;
+        for layer_type in self.layer_types.iter().flatten() {
+            file.one_of(name("layer_types"), layer_type, &["full_attention"])?;
+        }
+        self.rope
+            .require_unscaled(file, prefix, &["default", "mrope"])?;
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        let decoder = DecoderConfig {
+            hidden,
+            intermediate: self.intermediate_size,
+            layers: self.num_hidden_layers,
+            heads,
+            kv_heads: self.num_key_value_heads,
+            head_dim: file.head_dim(prefix, self.head_dim, hidden, heads)?,
+            qkv_bias: Bias::Yes,
+            rms_eps: self.rms_norm_eps,
+            rope_theta: self.rope.theta().unwrap_or(1_000_000.0),
+        };
+        file.check_decoder(prefix, &decoder)?;
+        let sections = self.rope.mrope_sections(file, prefix, decoder.head_dim)?;
+        Ok((decoder, sections))
+    }
+}

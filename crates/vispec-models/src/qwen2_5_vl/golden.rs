@@ -1,0 +1,95 @@
+//! Reads tensors of the reference implementation and measures how far ours are from them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Tensor};
+use safetensors::{Dtype, SafeTensors};
+use vispec_processor::{DecodedImage, ImageLimits, ProcessedImage, Processor};
+
+use crate::device::DeviceSpec;
+use crate::precision::{DtypeChoice, Precision};
+
+/// Largest difference allowed, as a part of the largest value.
+const TOLERANCE: f64 = 1e-4;
+
+pub(crate) fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+pub(crate) fn model_dir(model: &str) -> PathBuf {
+    fixtures().join("models").join(model)
+}
+
+pub(crate) fn device() -> Device {
+    DeviceSpec::Flex.open().unwrap()
+}
+
+pub(crate) fn f32_precision() -> Precision {
+    Precision::choose(DtypeChoice::F32, DType::F32, &device()).unwrap()
+}
+
+/// The image of the case `img-large` as the model's image processor gives it.
+pub(crate) fn large_image(model: &str) -> ProcessedImage {
+    let path = fixtures()
+        .join("cases")
+        .join(model)
+        .join("img-large/image_0.png");
+    let image = DecodedImage::open(path, &ImageLimits::default()).unwrap();
+    let processor = Processor::from_dir(model_dir(model)).unwrap();
+    processor.image_processor().process(&image).unwrap()
+}
+
+/// The tensors in one golden file, as f64, which holds all of their types exactly.
+pub(crate) struct Golden(HashMap<String, Vec<f64>>);
+
+impl Golden {
+    /// The inside of a vision tower.
+    pub(crate) fn vision(model: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision");
+        let bytes = std::fs::read(folder.join(format!("{model}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let values = |view: &safetensors::tensor::TensorView<'_>| match view.dtype() {
+            Dtype::F32 => view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+                .collect(),
+            Dtype::I64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64)
+                .collect(),
+            other => panic!("{other:?}"),
+        };
+        Self(
+            file.iter()
+                .map(|(name, view)| (name.to_owned(), values(&view)))
+                .collect(),
+        )
+    }
+
+    pub(crate) fn indices(&self, name: &str) -> Vec<usize> {
+        self.0[name].iter().map(|&v| v as usize).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_close<const D: usize>(&self, name: &str, found: &Tensor<D>) {
+        let found = found.to_data();
+        self.assert_values_close(name, found.as_slice::<f32>().unwrap());
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_values_close(&self, name: &str, found: &[f32]) {
+        let expected = &self.0[name];
+        assert_eq!(found.len(), expected.len(), "{name}: number of elements");
+        let largest = expected.iter().fold(0.0f64, |max, v| max.max(v.abs()));
+        let error = found
+            .iter()
+            .zip(expected)
+            .fold(0.0f64, |max, (a, b)| max.max((f64::from(*a) - b).abs()))
+            / largest;
+        println!("{name}: relative error {error:.1e}");
+        assert!(error <= TOLERANCE, "{name}: relative error {error:e}");
+    }
+}

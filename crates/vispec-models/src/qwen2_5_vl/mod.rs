@@ -1,0 +1,31 @@
+//! Qwen2.5-VL: config, names of weights, vision tower. The text model is shared with other
+//! families.
+
+mod config;
+pub(crate) mod config_file;
+pub(crate) mod rope_fields;
+mod vision;
+mod vision_block;
+mod vision_config;
+mod window;
+
+pub use config::QwenConfig;
+pub use vision::QwenVision;
+pub use vision_config::QwenVisionConfig;
+
+use crate::weights::RenameRule;
+
+/// From the names that transformers writes since 4.52 to those of the published checkpoints.
+pub(crate) const RENAME_RULES: &[RenameRule] = &[
+    RenameRule {
+        from: "model.visual.",
+        to: "visual.",
+    },
+    RenameRule {
+        from: "model.language_model.",
+        to: "model.",
+    },
+];
+
+#[cfg(test)]
+pub(crate) mod golden;

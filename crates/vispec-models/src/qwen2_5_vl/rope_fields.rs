@@ -1,0 +1,93 @@
+//! How `config.json` describes the rotary embedding: three spellings of the same thing.
+
+use serde::Deserialize;
+
+use super::config_file::ConfigFile;
+use crate::error::ModelError;
+
+/// The rotary fields of a text model.
+///
+/// `rope_theta` stands beside `rope_scaling` in older files, and inside `rope_parameters`, which
+/// replaces both, in newer ones.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct RopeFields {
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RopeParameters {
+    rope_type: Option<String>,
+    /// The older name of `rope_type`; published files have either or both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
+    mrope_section: Option<Vec<usize>>,
+    rope_theta: Option<f64>,
+}
+
+impl RopeFields {
+    fn parameters(&self) -> Option<(&'static str, &RopeParameters)> {
+        let new = self
+            .rope_parameters
+            .as_ref()
+            .map(|p| ("rope_parameters", p));
+        new.or_else(|| self.rope_scaling.as_ref().map(|p| ("rope_scaling", p)))
+    }
+
+    /// The base of the frequencies, if the file gives it.
+    pub(crate) fn theta(&self) -> Option<f64> {
+        self.parameters()
+            .and_then(|(_, p)| p.rope_theta)
+            .or(self.rope_theta)
+    }
+
+    /// Fails if the frequencies are to be scaled in some way.
+    pub(crate) fn require_unscaled(
+        &self,
+        file: &ConfigFile,
+        prefix: &str,
+        accepted: &[&str],
+    ) -> Result<(), ModelError> {
+        let Some((name, parameters)) = self.parameters() else {
+            return Ok(());
+        };
+        for (field, found) in [
+            ("rope_type", &parameters.rope_type),
+            ("type", &parameters.old_type),
+        ] {
+            if let Some(found) = found {
+                file.one_of(format!("{prefix}{name}.{field}"), found, accepted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many frequencies turn with time, height and width; together one per pair of elements of
+    /// a head.
+    pub(crate) fn mrope_sections(
+        &self,
+        file: &ConfigFile,
+        prefix: &str,
+        head_dim: usize,
+    ) -> Result<[usize; 3], ModelError> {
+        let (name, sections) = self
+            .parameters()
+            .and_then(|(name, p)| Some((name, p.mrope_section.as_deref()?)))
+            .ok_or_else(|| file.missing("mrope_section"))?;
+        let sum = sections
+            .iter()
+            .try_fold(0usize, |sum, n| sum.checked_add(*n));
+        match <[usize; 3]>::try_from(sections) {
+            Ok(sections) if sum == Some(head_dim / 2) => Ok(sections),
+            _ => Err(file.invalid(
+                format!("{prefix}{name}.mrope_section"),
+                format!("{sections:?}"),
+                format!(
+                    "three numbers that add up to {}, half of a head",
+                    head_dim / 2
+                ),
+            )),
+        }
+    }
+}

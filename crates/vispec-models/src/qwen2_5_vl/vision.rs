@@ -1,0 +1,218 @@
+//! The vision tower of Qwen2.5-VL: window attention, 2-D rotary positions, merging of patches.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+use vispec_processor::ProcessedImage;
+
+use super::config_file::invalid;
+use super::vision_block::VisionBlock;
+use super::vision_config::QwenVisionConfig;
+use super::window::{Run, TokenGrid, WindowOrder, rotary_angles};
+use crate::error::ModelError;
+use crate::nn::{Bias, Linear, RmsNorm, RotaryTable};
+use crate::weights::Weights;
+
+/// Added to the mean square in norms; the config has no field for it.
+pub(super) const NORM_EPS: f64 = 1e-6;
+
+/// Turns an image, cut into patches, into one vector for each square of patches.
+#[derive(Module, Debug)]
+pub struct QwenVision {
+    /// The convolution of the published model; its stride is its size, so it is a linear layer over
+    /// the elements of a patch.
+    patch_embed: Linear,
+    blocks: Vec<VisionBlock>,
+    merger: Merger,
+    #[module(skip)]
+    config: QwenVisionConfig,
+    #[module(skip)]
+    device: Device,
+    #[module(skip)]
+    dtype: DType,
+}
+
+impl QwenVision {
+    /// Takes `patch_embed`, `blocks.0`, `blocks.1` … and `merger` from `weights`.
+    #[must_use]
+    pub fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
+        let side = config.patch_size;
+        let kernel = weights.at("patch_embed.proj").matrix(
+            "weight",
+            [
+                config.hidden,
+                config.channels,
+                config.temporal_patch_size,
+                side,
+                side,
+            ],
+        );
+        let kernel = kernel.reshape([config.hidden, config.patch_elements()]);
+        let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
+        Self {
+            patch_embed: Linear::from_tensors(kernel, None),
+            blocks: (0..config.depth).map(block).collect(),
+            merger: Merger::load(&weights.at("merger"), config),
+            config: config.clone(),
+            device: weights.device().clone(),
+            dtype: weights.precision().compute,
+        }
+    }
+
+    /// The vectors of one image, `[image_tokens, hidden]` with the width of the text model.
+    ///
+    /// # Errors
+    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    pub fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+        let refuse = |field: &str, found: String, expected: String| {
+            let field = format!("vision_config.{field}");
+            Err(invalid(self.config.path(), field, found, expected))
+        };
+        let ProcessedImage::Qwen { pixels, grid_thw } = image else {
+            let expected = "that of the model that the image was processed for";
+            return Err(invalid(
+                self.config.path(),
+                "model_type",
+                "qwen2_5_vl",
+                expected,
+            ));
+        };
+        let [frames, rows, columns] = *grid_thw;
+        let patches = frames
+            .checked_mul(rows)
+            .and_then(|n| n.checked_mul(columns));
+        let merge = self.config.merge_size;
+        let divisible = rows.is_multiple_of(merge) && columns.is_multiple_of(merge);
+        if patches.is_none_or(|n| n == 0) || !divisible {
+            let expected = format!("a divisor of the image's grid of {rows} x {columns} patches");
+            return refuse("spatial_merge_size", merge.to_string(), expected);
+        }
+        let elements = self.config.patch_elements();
+        let shape = [patches.unwrap_or(0), elements];
+        if pixels.shape != shape || pixels.data.len() != shape[0] * elements {
+            let expected = format!("one that fits processed pixels of shape {:?}", pixels.shape);
+            return refuse("patch_size", self.config.patch_size.to_string(), expected);
+        }
+        let data = TensorData::new(pixels.data.clone(), shape);
+        let pixels = Tensor::<2>::from_data(data, (&self.device, DType::F32));
+        let grid = TokenGrid {
+            frames,
+            rows: rows / merge,
+            columns: columns / merge,
+        };
+        Ok(self.forward(Tensor::<2>::cast(pixels, self.dtype), grid))
+    }
+
+    /// # Shapes
+    /// `pixels` `[patches, elements]`, result `[image_tokens, hidden]`.
+    fn forward(&self, pixels: Tensor<2>, grid: TokenGrid) -> Tensor<2> {
+        let order = self.window_order(grid);
+        let rotary = self.rotary(grid, &order);
+        let embedded = self.patch_embed.forward(pixels);
+        let mut x = self.patches_into_window_order(embedded, &order);
+        for idx in 0..self.blocks.len() {
+            x = self.block(idx, x, &rotary, grid, &order);
+        }
+        self.into_processor_order(self.merger.forward(x), &order)
+    }
+
+    fn window_order(&self, grid: TokenGrid) -> WindowOrder {
+        WindowOrder::new(
+            grid,
+            self.config.window_tokens(),
+            self.config.patches_per_token(),
+        )
+    }
+
+    /// Runs one block, over windows or over whole frames.
+    fn block(
+        &self,
+        idx: usize,
+        x: Tensor<2>,
+        rotary: &RotaryTable,
+        grid: TokenGrid,
+        order: &WindowOrder,
+    ) -> Tensor<2> {
+        if self.config.full_attention_blocks.contains(&idx) {
+            let len = grid.rows * grid.columns * self.config.patches_per_token();
+            let frames = Run {
+                start: 0,
+                groups: grid.frames,
+                len,
+            };
+            self.blocks[idx].forward(x, rotary, &[frames])
+        } else {
+            self.blocks[idx].forward(x, rotary, &order.runs)
+        }
+    }
+
+    /// Rotary angles of the patches in window order.
+    fn rotary(&self, grid: TokenGrid, order: &WindowOrder) -> RotaryTable {
+        let head_dim = self.config.head_dim();
+        let angles = rotary_angles(grid, self.config.merge_size, head_dim);
+        let per_token = self.config.patches_per_token() * head_dim / 2;
+        let ordered = order
+            .from_processor
+            .iter()
+            .flat_map(|&token| &angles[token * per_token..(token + 1) * per_token])
+            .copied();
+        RotaryTable::from_angles(ordered, head_dim, (&self.device, self.dtype))
+    }
+
+    fn patches_into_window_order(&self, x: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
+        let [patches, hidden] = x.dims();
+        let unit = self.config.patches_per_token();
+        let tokens = x.reshape([patches / unit, unit * hidden]);
+        self.reordered(tokens, &order.from_processor)
+            .reshape([patches, hidden])
+    }
+
+    fn into_processor_order(&self, tokens: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
+        self.reordered(tokens, &order.to_processor())
+    }
+
+    /// Row `i` of the result is row `origins[i]` of `rows`.
+    fn reordered(&self, rows: Tensor<2>, origins: &[usize]) -> Tensor<2> {
+        let origins: Vec<i64> = origins
+            .iter()
+            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))
+            .collect();
+        let len = origins.len();
+        let origins = TensorData::new(origins, [len]);
+        rows.select(0, Tensor::<1, Int>::from_data(origins, &self.device))
+    }
+}
+
+/// Joins the patches of a token and brings them to the width of the text model.
+#[derive(Module, Debug)]
+struct Merger {
+    ln_q: RmsNorm,
+    widen: Linear,
+    project: Linear,
+}
+
+impl Merger {
+    fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
+        let width = config.hidden * config.patches_per_token();
+        Self {
+            ln_q: RmsNorm::load(&weights.at("ln_q"), config.hidden, NORM_EPS),
+            widen: Linear::load(&weights.at("mlp.0"), width, width, Bias::Yes),
+            project: Linear::load(&weights.at("mlp.2"), width, config.out_hidden, Bias::Yes),
+        }
+    }
+
+    /// # Shapes
+    /// `x` `[patches, hidden]`, result `[image_tokens, out_hidden]`.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [patches, hidden] = x.dims();
+        let width = self.widen.n_outputs();
+        let tokens = self
+            .ln_q
+            .forward(x)
+            .reshape([patches * hidden / width, width]);
+        self.project
+            .forward(activation::gelu(self.widen.forward(tokens)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! A vision-language model as the target of speculative decoding.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
+use vispec_core::{BoxError, KvCache, NodeId, Prompt, TargetModel, TargetOutput, TokenTree};
+use vispec_processor::{ModelFamily, Positions, PreparedPrompt, ProcessedImage};
+
+use crate::error::ModelError;
+use crate::llava::{LlavaConfig, LlavaVision};
+use crate::logits::DeviceLogits;
+use crate::nn::{AttentionPlan, DecoderConfig, ModelCache, RotaryTable};
+use crate::precision::{DtypeChoice, Precision};
+use crate::prompt::EncodedPrompt;
+use crate::qwen2_5_vl::{QwenConfig, QwenVision};
+use crate::text_model::{HeadWeights, TextModel};
+use crate::weights::{Checkpoint, Weights};
+
+/// The part of a target that turns an image into vectors for the language model.
+#[derive(Debug)]
+enum VisionTower {
+    Qwen(QwenVision),
+    Llava(LlavaVision),
+}
+
+impl VisionTower {
+    /// Gives `[image_tokens, hidden]`.
+    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+        match self {
+            Self::Qwen(tower) => tower.encode(image),
+            Self::Llava(tower) => tower.encode(image),
+        }
+    }
+}
+
+/// A Qwen2.5-VL, LLaVA-1.5 or LLaVA-1.6 model.
+#[derive(Debug)]
+pub struct VlmTarget {
+    dir: PathBuf,
+    text: TextModel,
+    vision: VisionTower,
+    config: DecoderConfig,
+    /// Frequencies that turn with time, height and width, in models that have the three.
+    rotary_sections: Option<[usize; 3]>,
+    context_len: usize,
+    device: Device,
+    precision: Precision,
+}
+
+/// Caches of a [`VlmTarget`] within one conversation.
+#[derive(Debug, Clone)]
+pub struct VlmCache {
+    kv: ModelCache,
+    /// Position of a token minus its row.
+    position_delta: i64,
+}
+
+impl KvCache for VlmCache {
+    fn len(&self) -> usize {
+        self.kv.len()
+    }
+
+    fn keep_path(&mut self, base: usize, path: &[NodeId]) {
+        self.kv.keep_path(base, path);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.kv.truncate(len);
+    }
+}
+
+impl VlmTarget {
+    /// Loads the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// Config or weights that are missing, damaged or do not fit each other; an architecture that
+    /// is not supported; an element type that the device cannot compute in.
+    pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
+        match ModelFamily::of_checkpoint(dir)? {
+            ModelFamily::Qwen2_5Vl => Self::load_qwen(dir, device, dtype),
+            ModelFamily::Llava | ModelFamily::LlavaNext => Self::load_llava(dir, device, dtype),
+        }
+    }
+
+    fn load_qwen(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
+        let config = QwenConfig::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, crate::qwen2_5_vl::RENAME_RULES)?;
+        let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
+        let weights = Weights::new(&checkpoint, device, precision);
+        let head = if config.tie_word_embeddings {
+            HeadWeights::Tied
+        } else {
+            HeadWeights::Own
+        };
+        let decoder = config.decoder();
+        let text = TextModel::load(
+            &weights.at("model"),
+            &weights.at("lm_head"),
+            &decoder,
+            config.vocab_size,
+            head,
+        );
+        let vision = QwenVision::load(&weights.at("visual"), &config.vision);
+        weights.finish()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            text,
+            vision: VisionTower::Qwen(vision),
+            config: decoder,
+            rotary_sections: Some(config.rotary_sections()),
+            context_len: config.context_len(),
+            device: device.clone(),
+            precision,
+        })
+    }
+
+    fn load_llava(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
+        let config = LlavaConfig::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, crate::llava::RENAME_RULES)?;
+        let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
+        let weights = Weights::new(&checkpoint, device, precision);
+        let language_model = weights.at("language_model");
+        let head = if config.tie_word_embeddings() {
+            HeadWeights::Tied
+        } else {
+            HeadWeights::Own
+        };
+        let decoder = config.decoder();
+        let text = TextModel::load(
+            &language_model.at("model"),
+            &language_model.at("lm_head"),
+            &decoder,
+            config.vocab_size(),
+            head,
+        );
+        let vision = LlavaVision::load(&weights, &config);
+        weights.finish()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            text,
+            vision: VisionTower::Llava(vision),
+            config: decoder,
+            rotary_sections: None,
+            context_len: config.context_len(),
+            device: device.clone(),
+            precision,
+        })
+    }
+
+    /// Directory of the checkpoint.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The language model.
+    #[must_use]
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+
+    /// Width of the hidden states.
+    #[must_use]
+    pub fn hidden(&self) -> usize {
+        self.config.hidden
+    }
+
+    /// Device of the weights.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Element types of weights and activations.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Runs the vision tower on one image; gives `[image_tokens, hidden]`.
+    ///
+    /// # Errors
+    /// [`ModelError::ImageFeatures`] if the image was processed for another model.
+    pub fn encode_image(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+        self.vision.encode(image)
+    }
+
+    /// Runs the vision tower on the prompt's images and merges their features with the embeddings
+    /// of the text.
+    ///
+    /// # Errors
+    /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
+    /// in the prompt, [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
+    pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
+        let dtype = self.precision.compute;
+        let mut parts = Vec::new();
+        let mut done = 0;
+        for (run, image) in prompt.image_runs.iter().zip(&prompt.images) {
+            if done < run.start {
+                parts.push(
+                    self.text
+                        .embedding()
+                        .forward(&prompt.token_ids[done..run.start], dtype)?,
+                );
+            }
+            let features = self.vision.encode(image)?;
+            let [found, _] = features.dims();
+            if found != run.len() {
+                return Err(ModelError::ImageFeatures {
+                    found,
+                    expected: run.len(),
+                });
+            }
+            parts.push(features);
+            done = run.end;
+        }
+        if done < prompt.token_ids.len() {
+            parts.push(
+                self.text
+                    .embedding()
+                    .forward(&prompt.token_ids[done..], dtype)?,
+            );
+        }
+        Ok(EncodedPrompt::new(
+            prompt.token_ids.clone(),
+            Tensor::cat(parts, 0),
+            prompt.image_runs.clone(),
+            (prompt.positions.clone(), prompt.rope_delta),
+        ))
+    }
+
+    fn rotary(&self, positions: &[i64]) -> RotaryTable {
+        let like = (&self.device, self.precision.compute);
+        RotaryTable::new(
+            positions,
+            self.config.head_dim,
+            self.config.rope_theta,
+            like,
+        )
+    }
+
+    fn prompt_rotary(&self, positions: &Positions) -> RotaryTable {
+        let axes = positions.axes();
+        match self.rotary_sections {
+            Some(sections) => RotaryTable::multimodal(
+                axes,
+                sections,
+                self.config.head_dim,
+                self.config.rope_theta,
+                (&self.device, self.precision.compute),
+            ),
+            None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
+        }
+    }
+}
+
+fn row_position(row: usize) -> i64 {
+    i64::try_from(row).unwrap_or(i64::MAX)
+}
+
+impl TargetModel for VlmTarget {
+    type Prompt = EncodedPrompt;
+    type Cache = VlmCache;
+    /// `[rows, hidden]`, after the final norm.
+    type Features = Tensor<2>;
+    type Logits = DeviceLogits;
+
+    fn vocab_size(&self) -> usize {
+        self.text.head().n_outputs()
+    }
+
+    fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    fn new_cache(&self) -> Result<VlmCache, BoxError> {
+        let like = (&self.device, self.precision.compute);
+        let config = &self.config;
+        let kv = ModelCache::new(config.layers, config.kv_heads, config.head_dim, like);
+        Ok(VlmCache {
+            kv,
+            position_delta: 0,
+        })
+    }
+
+    fn prefill(
+        &self,
+        prompt: &EncodedPrompt,
+        cache: &mut VlmCache,
+    ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
+        let n_tokens = prompt.token_ids().len();
+        let rotary = self.prompt_rotary(prompt.positions());
+        cache.position_delta = prompt.rope_delta();
+        let plan = AttentionPlan::Causal { prefix: 0 };
+        let features = self
+            .text
+            .forward(prompt.embeds().clone(), &rotary, &plan, &mut cache.kv);
+        let last = features.clone().slice(s![n_tokens - 1..n_tokens, ..]);
+        let logits = DeviceLogits::new(self.text.head().forward(last));
+        Ok(TargetOutput { logits, features })
+    }
+
+    fn verify(
+        &self,
+        tree: &TokenTree,
+        cache: &mut VlmCache,
+    ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
+        let embeds = self
+            .text
+            .embedding()
+            .forward(tree.tokens(), self.precision.compute)?;
+        let base = row_position(cache.len()) + cache.position_delta;
+        let positions: Vec<i64> = tree.depths().iter().map(|&d| base + i64::from(d)).collect();
+        let paths: Vec<Vec<usize>> = tree
+            .nodes()
+            .map(|node| tree.path(node).into_iter().map(NodeId::index).collect())
+            .collect();
+        let plan = AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice));
+        let features = self
+            .text
+            .forward(embeds, &self.rotary(&positions), &plan, &mut cache.kv);
+        let logits = DeviceLogits::new(self.text.head().forward(features.clone()));
+        Ok(TargetOutput { logits, features })
+    }
+
+    fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {
+        if path.iter().enumerate().all(|(i, node)| node.index() == i) {
+            return Ok(features.slice(s![0..path.len(), ..]));
+        }
+        let rows: Vec<i64> = path.iter().map(|node| row_position(node.index())).collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [path.len()]), &self.device);
+        Ok(features.select(0, rows))
+    }
+}

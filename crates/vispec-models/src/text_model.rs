@@ -1,0 +1,84 @@
+//! The language model inside a target: embedding, decoder stack, final norm and head.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::nn::{
+    AttentionPlan, Bias, Decoder, DecoderConfig, Embedding, InputNorm, Linear, ModelCache, RmsNorm,
+    RotaryTable,
+};
+use crate::weights::Weights;
+
+/// Where the output head's weight comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadWeights {
+    /// `lm_head.weight`
+    Own,
+    /// The embedding table.
+    Tied,
+}
+
+/// A Llama or Qwen language model.
+#[derive(Module, Debug)]
+pub struct TextModel {
+    embed_tokens: Embedding,
+    decoder: Decoder,
+    norm: RmsNorm,
+    lm_head: Linear,
+}
+
+impl TextModel {
+    /// Takes the stack from `model` and, unless it is tied, the head from `head`.
+    #[must_use]
+    pub fn load(
+        model: &Weights<'_>,
+        head: &Weights<'_>,
+        config: &DecoderConfig,
+        vocab_size: usize,
+        head_weights: HeadWeights,
+    ) -> Self {
+        let embed_tokens = Embedding::load(&model.at("embed_tokens"), vocab_size, config.hidden);
+        let lm_head = match head_weights {
+            HeadWeights::Own => Linear::load(head, config.hidden, vocab_size, Bias::No),
+            HeadWeights::Tied => {
+                // Some files carry the tied head once more.
+                head.skip("weight");
+                embed_tokens.as_head()
+            }
+        };
+        Self {
+            embed_tokens,
+            decoder: Decoder::load(model, config, InputNorm::Yes),
+            norm: RmsNorm::load(&model.at("norm"), config.hidden, config.rms_eps),
+            lm_head,
+        }
+    }
+
+    /// The token embedding.
+    #[must_use]
+    pub fn embedding(&self) -> &Embedding {
+        &self.embed_tokens
+    }
+
+    /// The output head, `[vocab, hidden]`.
+    #[must_use]
+    pub fn head(&self) -> &Linear {
+        &self.lm_head
+    }
+
+    /// Hidden states after the final norm; the rows are appended to `cache`.
+    ///
+    /// # Shapes
+    /// `embeds` and the result `[rows, hidden]`.
+    #[must_use]
+    pub fn forward(
+        &self,
+        embeds: Tensor<2>,
+        rotary: &RotaryTable,
+        plan: &AttentionPlan,
+        cache: &mut ModelCache,
+    ) -> Tensor<2> {
+        self.norm
+            .forward(self.decoder.forward(embeds, rotary, plan, cache))
+    }
+}

@@ -1,0 +1,275 @@
+//! Where each tensor of a checkpoint lies: single or sharded safetensors, or a PyTorch archive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use pytorch_reader::{DType as PickleDtype, PytorchReader};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::Deserialize;
+use vispec_kernels::MappedFile;
+
+use super::convert::convert;
+use super::rename::{RenameRule, canonical};
+use crate::error::ModelError;
+
+/// The tensors of one checkpoint directory, by canonical name. Opening it maps the files and reads
+/// their headers only.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shape: Vec<usize>,
+    dtype: DType,
+    path: PathBuf,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Bytes of a mapped safetensors file.
+    Mapped(bytes::Bytes),
+    /// A tensor of a PyTorch archive, read when asked for.
+    Pickle(Box<pytorch_reader::Tensor>),
+}
+
+/// `model.safetensors.index.json`: which file holds which tensor.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+const PICKLE: &str = "pytorch_model.bin";
+
+impl Checkpoint {
+    /// Opens the weights in `dir`, renaming tensors by `rules`.
+    ///
+    /// # Errors
+    /// [`ModelError::NoWeights`] if there are none, [`ModelError::DamagedWeights`] if a header is
+    /// garbage or does not fit its file, [`ModelError::Io`] if a shard is missing.
+    pub fn open(dir: &Path, rules: &[RenameRule]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self {
+            dir: dir.to_owned(),
+            tensors: BTreeMap::new(),
+        };
+        if dir.join(INDEX).is_file() {
+            checkpoint.open_shards(&dir.join(INDEX), rules)?;
+        } else if dir.join(SINGLE).is_file() {
+            checkpoint.open_safetensors(&dir.join(SINGLE), rules)?;
+        } else if dir.join(PICKLE).is_file() {
+            checkpoint.open_pickle(&dir.join(PICKLE), rules)?;
+        } else {
+            return Err(ModelError::NoWeights {
+                dir: dir.to_owned(),
+            });
+        }
+        Ok(checkpoint)
+    }
+
+    /// The directory that was opened.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Canonical names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Shape of a tensor, if it exists.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// Element type on disk of a tensor, if it exists.
+    #[must_use]
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.tensors.get(name).map(|entry| entry.dtype)
+    }
+
+    /// The element type that most bytes of the checkpoint have.
+    #[must_use]
+    pub fn main_dtype(&self) -> DType {
+        let bytes = |dtype: DType| -> usize {
+            self.tensors
+                .values()
+                .filter(|entry| entry.dtype == dtype)
+                .map(|entry| entry.shape.iter().product::<usize>() * dtype.size())
+                .sum()
+        };
+        [DType::F32, DType::F16, DType::BF16]
+            .into_iter()
+            .max_by_key(|d| bytes(*d))
+            .unwrap_or(DType::F32)
+    }
+
+    /// Bytes of all tensors as they are on disk.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.tensors
+            .values()
+            .map(|e| e.shape.iter().product::<usize>() * e.dtype.size())
+            .sum()
+    }
+
+    /// The elements of `name` as `dtype`: a view of the memory map if that is the type on disk and
+    /// the address fits its alignment, a converted copy otherwise.
+    pub(super) fn read(&self, name: &str, dtype: DType) -> Result<TensorData, ModelError> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(ModelError::DamagedWeights {
+                path: self.dir.clone(),
+                reason: format!("tensor {name} is not there"),
+            });
+        };
+        let shape = entry.shape.clone();
+        let owned = match &entry.source {
+            Source::Mapped(bytes) => {
+                let aligned = bytes.as_ptr().align_offset(entry.dtype.size()) == 0;
+                if entry.dtype == dtype && aligned {
+                    let shared = Bytes::from_shared(bytes.clone(), AllocationProperty::File);
+                    return Ok(TensorData::from_bytes(shared, shape, dtype));
+                }
+                convert(bytes, entry.dtype, dtype)
+            }
+            Source::Pickle(tensor) => {
+                let bytes = tensor.read().map_err(|source| ModelError::Io {
+                    path: entry.path.clone(),
+                    source,
+                })?;
+                convert(&bytes, entry.dtype, dtype)
+            }
+        };
+        let bytes = owned.ok_or_else(|| ModelError::WeightDtype {
+            path: entry.path.clone(),
+            tensor: name.to_owned(),
+            found: format!("{:?}", entry.dtype),
+        })?;
+        Ok(TensorData::from_bytes_vec(bytes, shape, dtype))
+    }
+
+    fn open_shards(&mut self, index: &Path, rules: &[RenameRule]) -> Result<(), ModelError> {
+        let text = fs::read_to_string(index).map_err(|source| ModelError::Io {
+            path: index.to_owned(),
+            source,
+        })?;
+        let parsed: ShardIndex =
+            serde_json::from_str(&text).map_err(|source| ModelError::ConfigSyntax {
+                path: index.to_owned(),
+                source,
+            })?;
+        let files: BTreeSet<&String> = parsed.weight_map.values().collect();
+        for file in files {
+            if Path::new(file).components().count() != 1 {
+                return Err(ModelError::ConfigValue {
+                    path: index.to_owned(),
+                    field: "weight_map".into(),
+                    found: file.clone(),
+                    expected: "file names without directories".into(),
+                });
+            }
+            self.open_safetensors(&self.dir.join(file), rules)?;
+        }
+        for (name, file) in &parsed.weight_map {
+            if !self.tensors.contains_key(&canonical(name, rules)) {
+                return Err(ModelError::DamagedWeights {
+                    path: self.dir.join(file),
+                    reason: format!("the index places tensor {name} here, but it is not there"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn open_safetensors(&mut self, path: &Path, rules: &[RenameRule]) -> Result<(), ModelError> {
+        let damaged = |reason: String| ModelError::DamagedWeights {
+            path: path.to_owned(),
+            reason,
+        };
+        let map = MappedFile::open(path).map_err(|source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let whole = bytes::Bytes::from_owner(map);
+        let parsed = SafeTensors::deserialize(&whole).map_err(|e| damaged(e.to_string()))?;
+        for (name, view) in parsed.iter() {
+            let dtype = match view.dtype() {
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                Dtype::BF16 => DType::BF16,
+                // Buffers such as position ids; only an error if a model asks for one.
+                Dtype::I64 => DType::I64,
+                other => {
+                    return Err(ModelError::WeightDtype {
+                        path: path.to_owned(),
+                        tensor: name.to_owned(),
+                        found: format!("{other:?}"),
+                    });
+                }
+            };
+            let entry = Entry {
+                shape: view.shape().to_vec(),
+                dtype,
+                path: path.to_owned(),
+                source: Source::Mapped(whole.slice_ref(view.data())),
+            };
+            self.insert(name, entry, rules)?;
+        }
+        Ok(())
+    }
+
+    fn open_pickle(&mut self, path: &Path, rules: &[RenameRule]) -> Result<(), ModelError> {
+        let reader = PytorchReader::new(path).map_err(|e| ModelError::DamagedWeights {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        })?;
+        for (name, tensor) in reader.into_tensors() {
+            let dtype = match tensor.dtype() {
+                PickleDtype::F32 => DType::F32,
+                PickleDtype::F16 => DType::F16,
+                PickleDtype::BF16 => DType::BF16,
+                PickleDtype::I64 => DType::I64,
+                other => {
+                    return Err(ModelError::WeightDtype {
+                        path: path.to_owned(),
+                        tensor: name,
+                        found: format!("{other:?}"),
+                    });
+                }
+            };
+            let entry = Entry {
+                shape: tensor.shape().to_vec(),
+                dtype,
+                path: path.to_owned(),
+                source: Source::Pickle(Box::new(tensor)),
+            };
+            self.insert(&name, entry, rules)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, name: &str, entry: Entry, rules: &[RenameRule]) -> Result<(), ModelError> {
+        let path = entry.path.clone();
+        if self.tensors.insert(canonical(name, rules), entry).is_some() {
+            return Err(ModelError::DamagedWeights {
+                path,
+                reason: format!("tensor {name} occurs twice"),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Strict loading of published checkpoints: every tensor is found, used and of the right shape, or
+//! named in an error.
+//!
+//! [`Checkpoint`] knows where each tensor lies on disk; [`Weights`] hands tensors to the modules
+//! under construction, by the names that the checkpoint itself uses, and keeps account.
+
+mod checkpoint;
+mod convert;
+mod rename;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::rc::Rc;
+
+use burn::tensor::{DType, Device, Tensor};
+
+pub use checkpoint::Checkpoint;
+pub use rename::RenameRule;
+
+use crate::error::{Misshapen, ModelError, WeightsReport};
+use crate::precision::Precision;
+
+/// What a tensor is used for, which decides its element type on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Large matrices: kept in the storage type, straight from the memory map where it is the
+    /// type on disk.
+    Storage,
+    /// Norm weights, biases, queries: held in the type that activations have.
+    Compute,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    used: BTreeSet<String>,
+    report: WeightsReport,
+    failure: Option<ModelError>,
+}
+
+/// A view into a checkpoint below one name prefix, for one device and precision.
+///
+/// The accessors do not fail: a tensor that is missing or misshapen is noted and replaced by a
+/// placeholder without memory of its own, so that [`Weights::finish`] can name all of them at
+/// once.
+#[derive(Debug, Clone)]
+pub struct Weights<'c> {
+    checkpoint: &'c Checkpoint,
+    prefix: String,
+    device: Device,
+    precision: Precision,
+    ledger: Rc<RefCell<Ledger>>,
+}
+
+impl<'c> Weights<'c> {
+    /// Starts at the root of `checkpoint`.
+    #[must_use]
+    pub fn new(checkpoint: &'c Checkpoint, device: &Device, precision: Precision) -> Self {
+        Self {
+            checkpoint,
+            prefix: String::new(),
+            device: device.clone(),
+            precision,
+            ledger: Rc::default(),
+        }
+    }
+
+    /// The same account one level further down: names are looked up below `part`.
+    #[must_use]
+    pub fn at(&self, part: impl Display) -> Self {
+        Self {
+            prefix: self.name(part),
+            ..self.clone()
+        }
+    }
+
+    /// The device that tensors are made on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Element types of weights and activations.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether the checkpoint has a tensor of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.checkpoint.contains(&self.name(name))
+    }
+
+    /// A large matrix or table, kept in the storage type.
+    #[must_use]
+    pub fn matrix<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
+        self.load(name, shape, Role::Storage)
+    }
+
+    /// A small tensor that takes part in element-wise arithmetic, in the compute type.
+    #[must_use]
+    pub fn vector<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
+        self.load(name, shape, Role::Compute)
+    }
+
+    /// Marks every tensor below `name` as known but not needed.
+    pub fn skip(&self, name: &str) {
+        let prefix = self.name(name);
+        let mut ledger = self.ledger.borrow_mut();
+        for known in self.checkpoint.names() {
+            if known == prefix
+                || known
+                    .strip_prefix(&prefix)
+                    .is_some_and(|r| r.starts_with('.'))
+            {
+                ledger.used.insert(known.to_owned());
+            }
+        }
+    }
+
+    /// Closes the account.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] with the names of all missing, unexpected and misshapen tensors, or
+    /// the first failure to read one.
+    pub fn finish(self) -> Result<(), ModelError> {
+        let mut ledger = self.ledger.borrow_mut();
+        if let Some(failure) = ledger.failure.take() {
+            return Err(failure);
+        }
+        let mut report = std::mem::take(&mut ledger.report);
+        report.unexpected = self
+            .checkpoint
+            .names()
+            .filter(|name| !ledger.used.contains(*name) && !rename::is_derived(name))
+            .map(str::to_owned)
+            .collect();
+        if report.is_clean() {
+            Ok(())
+        } else {
+            Err(ModelError::Weights {
+                dir: self.checkpoint.dir().to_owned(),
+                report,
+            })
+        }
+    }
+
+    fn name(&self, part: impl Display) -> String {
+        if self.prefix.is_empty() {
+            part.to_string()
+        } else {
+            format!("{}.{part}", self.prefix)
+        }
+    }
+
+    fn load<const D: usize>(&self, name: &str, shape: [usize; D], role: Role) -> Tensor<D> {
+        let name = self.name(name);
+        let dtype = match role {
+            Role::Storage => self.precision.storage,
+            Role::Compute => self.precision.compute,
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.used.insert(name.clone());
+        match self.checkpoint.shape(&name) {
+            None => ledger.report.missing.push(name),
+            Some(found) if found != shape => ledger.report.misshapen.push(Misshapen {
+                name,
+                found: found.to_vec(),
+                expected: shape.to_vec(),
+            }),
+            Some(_) => match self.checkpoint.read(&name, dtype) {
+                Ok(data) => return Tensor::from_data(data, (&self.device, dtype)),
+                Err(error) => {
+                    ledger.failure.get_or_insert(error);
+                }
+            },
+        }
+        self.placeholder(shape, dtype)
+    }
+
+    /// A view of a single zero: costs no memory whatever the shape says.
+    fn placeholder<const D: usize>(&self, shape: [usize; D], dtype: DType) -> Tensor<D> {
+        Tensor::<D>::zeros([1; D], (&self.device, dtype)).expand(shape)
+    }
+}

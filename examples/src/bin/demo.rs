@@ -1,0 +1,142 @@
+//! A tiny model that the repository carries answers a question about an image, plainly and
+//! speculatively. Needs no download.
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use vispec_core::GenerationConfig;
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::run::{Run, Settings, answer, warm_up};
+use vispec_examples::stream::TextStream;
+use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method};
+use vispec_processor::{DecodedImage, ImageLimits, Messages};
+
+/// Tiny models and images that the repository carries.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
+
+/// Watch a vision-language model answer, token by token and speculatively
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    /// Ask about this image instead of the one that comes with the demo
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Ask this; the tiny model was trained on pictures of coloured shapes only
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Describe the image briefly."
+    )]
+    prompt: String,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let fixtures = Path::new(FIXTURES);
+    let image = flags
+        .image
+        .clone()
+        .unwrap_or_else(|| fixtures.join("cases/qwen-tied/q4-img-large/image_0.png"));
+    let images = [DecodedImage::open(&image, &ImageLimits::default())?];
+    let engine = Engine::load(&EngineOptions {
+        target: fixtures.join("models/qwen-tied"),
+        draft: Some(fixtures.join("drafts/qwen-tied-q4")),
+        device: DeviceSpec::Flex.open()?,
+        dtype: DtypeChoice::F32,
+    })?;
+    let (prompt, _) = engine.encode(&Messages::from_prompt(None, &flags.prompt, 1), &images)?;
+    let settings = Settings {
+        config: GenerationConfig {
+            max_new_tokens: 256,
+            stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
+        },
+        sampler: vispec_core::Sampler::Greedy,
+        seed: 0,
+        shape: vispec_core::TreeShape::from_upstream(3, 8, 30).map_err(Failure::usage)?,
+    };
+    let method = engine.default_method();
+    warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
+
+    println!("image     {}", image.display());
+    println!("question  {}\n", flags.prompt);
+    let plain = stream(&engine, &prompt, Method::None, &settings)?;
+    let speculative = stream(&engine, &prompt, method, &settings)?;
+    print_table(&plain, &speculative);
+    if plain.generation.tokens == speculative.generation.tokens {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!("the two answers differ; please report this").into())
+    }
+}
+
+fn stream(
+    engine: &Engine,
+    prompt: &EncodedPrompt,
+    method: Method,
+    settings: &Settings,
+) -> Result<Run, Failure> {
+    println!("{}:", label(method));
+    let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
+    let run = answer(engine, prompt, method, settings, &mut stream);
+    stream.finish()?;
+    println!();
+    run
+}
+
+fn label(method: Method) -> String {
+    match method {
+        Method::None => "plain decoding".to_owned(),
+        method => format!("speculative decoding ({method})"),
+    }
+}
+
+fn print_table(plain: &Run, speculative: &Run) {
+    let (a, b) = (&plain.generation.stats, &speculative.generation.stats);
+    let identical = plain.generation.tokens == speculative.generation.tokens;
+    println!("{:<26}{:>12}{:>14}", "", "plain", "speculative");
+    println!(
+        "{:<26}{:>12}{:>14}",
+        "tokens",
+        a.new_tokens(),
+        b.new_tokens()
+    );
+    println!(
+        "{:<26}{:>12}{:>14}",
+        "passes of the target",
+        a.n_cycles() + 1,
+        b.n_cycles() + 1
+    );
+    println!(
+        "{:<26}{:>12}{:>14.2}",
+        "tau (accepted per cycle)",
+        "-",
+        b.tau()
+    );
+    println!(
+        "{:<26}{:>12.2}{:>14.2}",
+        "tokens per cycle",
+        a.tokens_per_cycle(),
+        b.tokens_per_cycle()
+    );
+    println!(
+        "{:<26}{:>12.0}{:>14.0}",
+        "tokens per second",
+        a.decode_tokens_per_second(),
+        b.decode_tokens_per_second()
+    );
+    println!("\ncycles by accepted draft tokens");
+    let histogram = b.accepted_histogram();
+    let most = histogram.iter().copied().max().unwrap_or(1).max(1);
+    for (accepted, &cycles) in histogram.iter().enumerate() {
+        let width = usize::try_from(cycles * 40 / most).unwrap_or(40);
+        println!("{accepted:>4}  {:<40}  {cycles}", "#".repeat(width));
+    }
+    println!("\nidentical: {}", if identical { "yes" } else { "no" });
+}

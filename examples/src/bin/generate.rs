@@ -1,0 +1,114 @@
+//! Answers one prompt about images: text on stdout, notes on stderr, or one JSON object.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program"
+)]
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
+use vispec_examples::record::{Record, Report};
+use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
+use vispec_examples::stream::TextStream;
+use vispec_models::Method;
+
+/// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    #[command(flatten)]
+    models: ModelFlags,
+    #[command(flatten)]
+    prompt: PromptFlags,
+    #[command(flatten)]
+    decode: DecodeFlags,
+    /// Decode plainly as well, and compare tokens and speed
+    #[arg(long)]
+    compare: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    // Flags out of range are found before anything is loaded.
+    flags.decode.check()?;
+    let (messages, images) = flags.prompt.read()?;
+
+    let spinner = ProgressBar::new_spinner().with_message("loading");
+    spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+    let started = Instant::now();
+    let engine = flags.models.load()?;
+    let load = started.elapsed();
+    spinner.set_message("reading the prompt");
+    let (prompt, encode) = engine.encode(&messages, &images)?;
+    spinner.finish_and_clear();
+
+    let times = OuterTimes { load, encode };
+    let settings = Settings::new(&flags.decode, &engine)?;
+    let method = flags
+        .models
+        .method
+        .unwrap_or_else(|| engine.default_method());
+
+    let baseline = if flags.compare {
+        warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
+        Some(answer(&engine, &prompt, Method::None, &settings, &mut ())?)
+    } else {
+        None
+    };
+    let speculative = if flags.json {
+        answer(&engine, &prompt, method, &settings, &mut ())?
+    } else {
+        let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
+        let speculative = answer(&engine, &prompt, method, &settings, &mut stream);
+        // A failure to write explains why a generation was cancelled.
+        stream.finish()?;
+        speculative?
+    };
+
+    let record = Record::new(&engine, &speculative, &times)?;
+    let baseline = baseline
+        .map(|run| Record::new(&engine, &run, &times))
+        .transpose()?;
+    let report = Report::new(record, baseline);
+    if flags.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        note(&report);
+    }
+    Ok(())
+}
+
+/// A summary for people, on stderr.
+fn note(report: &Report) {
+    let record = &report.record;
+    eprintln!(
+        "{} new tokens, {:.1} tokens/s; {}: tau {:.2}, {:.2} tokens per cycle ({})",
+        record.new_tokens,
+        record.tokens_per_second,
+        record.method,
+        record.tau,
+        record.tokens_per_cycle,
+        record.finish_reason,
+    );
+    if let (Some(baseline), Some(identical)) = (&report.baseline, report.identical) {
+        eprintln!(
+            "plain decoding: {:.1} tokens/s; speed-up {:.2}; identical: {}",
+            baseline.tokens_per_second,
+            report.speedup.unwrap_or(f64::NAN),
+            if identical { "yes" } else { "no" },
+        );
+    }
+}

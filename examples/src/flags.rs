@@ -1,0 +1,179 @@
+//! Command-line flags that several binaries understand.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use vispec_core::{GenerationConfig, Sampler, TreeShape};
+use vispec_models::{
+    DeviceSpec, DownloadProgress, DtypeChoice, Engine, EngineOptions, Method, resolve_checkpoint,
+};
+use vispec_processor::{DecodedImage, ImageLimits, Messages};
+
+use crate::failure::Failure;
+
+/// Which models to load, and where to.
+#[derive(Args, Debug)]
+pub struct ModelFlags {
+    /// Checkpoint of the target: a directory, or an id on the Hugging Face hub
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub target: String,
+    /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub draft: Option<String>,
+    /// vispec, eagle2, medusa, prompt-lookup or none; by default what the draft's checkpoint is
+    #[arg(long)]
+    pub method: Option<Method>,
+    /// flex (CPU), cuda[:N], rocm[:N], wgpu, vulkan, metal or tch
+    #[arg(long, default_value = "flex", value_parser = parse_device)]
+    pub device: DeviceSpec,
+    /// Element type of the weights: auto (as on disk), f32, bf16 or f16
+    #[arg(long, default_value = "auto")]
+    pub dtype: DtypeChoice,
+}
+
+fn parse_device(name: &str) -> Result<DeviceSpec, String> {
+    name.parse()
+        .map_err(|error: vispec_models::ModelError| error.to_string())
+}
+
+impl ModelFlags {
+    /// Loads what the flags name.
+    ///
+    /// # Errors
+    /// Usage if the method needs a draft and none is named; otherwise any error of loading.
+    pub fn load(&self) -> Result<Engine, Failure> {
+        let needs_draft = matches!(
+            self.method,
+            Some(Method::Vispec | Method::Eagle2 | Method::Medusa)
+        );
+        if let (Some(method), true, None) = (self.method, needs_draft, &self.draft) {
+            return Err(Failure::Usage(format!("--method {method} needs --draft")));
+        }
+        let device = self.device.open()?;
+        let progress = DownloadProgress::Bars;
+        Ok(Engine::load(&EngineOptions {
+            target: resolve_checkpoint(&self.target, progress)?,
+            draft: match &self.draft {
+                Some(draft) => Some(resolve_checkpoint(draft, progress)?),
+                None => None,
+            },
+            device,
+            dtype: self.dtype,
+        })?)
+    }
+}
+
+/// What to ask.
+#[derive(Args, Debug)]
+pub struct PromptFlags {
+    /// The question
+    #[arg(long, value_name = "TEXT", required_unless_present = "messages")]
+    pub prompt: Option<String>,
+    /// System message before the question
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub system: Option<String>,
+    /// A chat in Hugging Face form: JSON list of {"role", "content"}
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub messages: Option<PathBuf>,
+    /// An image; repeat the flag for several, in the order of their places in the chat
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
+}
+
+impl PromptFlags {
+    /// Reads the chat and the images.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not JSON, or is not an image.
+    pub fn read(&self) -> Result<(Messages, Vec<DecodedImage>), Failure> {
+        let messages = match (&self.messages, &self.prompt) {
+            (Some(path), _) => {
+                let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+                Messages::from_json(&bytes).with_context(|| path.display().to_string())?
+            }
+            (None, Some(prompt)) => {
+                Messages::from_prompt(self.system.as_deref(), prompt, self.images.len())
+            }
+            (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
+        };
+        let limits = ImageLimits::default();
+        let images = self
+            .images
+            .iter()
+            .map(|path| DecodedImage::open(path, &limits))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok((messages, images))
+    }
+}
+
+/// How to decode.
+#[derive(Args, Debug)]
+pub struct DecodeFlags {
+    /// Stop after this many new tokens
+    #[arg(long, default_value_t = 512)]
+    pub max_new_tokens: usize,
+    /// 0 chooses the most likely token, more samples
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Sample from the smallest set of tokens with at least this probability
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Sample from this many of the most likely tokens
+    #[arg(long, value_name = "K")]
+    pub sample_top_k: Option<NonZeroUsize>,
+    /// The same seed gives the same tokens, whatever the drafter
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Tree: drafting steps after the first, so that paths have at most depth + 1 drafted tokens
+    #[arg(long, default_value_t = 3)]
+    pub depth: usize,
+    /// Tree: candidates of each node, and nodes that are expanded in each step
+    #[arg(long, default_value_t = 8)]
+    pub top_k: usize,
+    /// Tree: nodes that the target verifies, the root included
+    #[arg(long, default_value_t = 30)]
+    pub total_token: usize,
+}
+
+impl DecodeFlags {
+    /// Looks at every value without loading anything.
+    ///
+    /// # Errors
+    /// Usage if one is out of range.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.max_new_tokens == 0 {
+            return Err(Failure::usage("--max-new-tokens is 0, expected at least 1"));
+        }
+        self.shape()?;
+        self.sampler()?;
+        Ok(())
+    }
+
+    /// The tree's shape.
+    ///
+    /// # Errors
+    /// Usage if no tree can have it.
+    pub fn shape(&self) -> Result<TreeShape, Failure> {
+        TreeShape::from_upstream(self.depth, self.top_k, self.total_token).map_err(Failure::usage)
+    }
+
+    /// How tokens are chosen.
+    ///
+    /// # Errors
+    /// Usage if temperature or top-p are out of range.
+    pub fn sampler(&self) -> Result<Sampler, Failure> {
+        Sampler::new(self.temperature, self.top_p, self.sample_top_k).map_err(Failure::usage)
+    }
+
+    /// When to stop.
+    #[must_use]
+    pub fn config(&self, engine: &Engine) -> GenerationConfig {
+        GenerationConfig {
+            max_new_tokens: self.max_new_tokens,
+            stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What `generate --json` prints.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vispec_models::Engine;
+use vispec_processor::SpecialText;
+
+use crate::failure::Failure;
+use crate::memory::peak_rss_bytes;
+use crate::run::{OuterTimes, Run};
+
+/// One generation.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// The answer, special tokens left out.
+    pub text: String,
+    /// The answer's tokens, up to and with the end-of-sequence token.
+    pub token_ids: Vec<u32>,
+    /// `stop`, `length` or `context`.
+    pub finish_reason: String,
+    /// Tokens of the prompt, image places included.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub new_tokens: usize,
+    /// How tokens were drafted.
+    pub method: &'static str,
+    /// Accepted draft tokens of each cycle, bonus excluded.
+    pub accepted_per_cycle: Vec<u32>,
+    /// Mean of `accepted_per_cycle`.
+    pub tau: f64,
+    /// `tau` + 1
+    pub tokens_per_cycle: f64,
+    /// Where the time went.
+    pub timings_ms: Timings,
+    /// New tokens over decode time.
+    pub tokens_per_second: f64,
+    /// Largest resident set of the process so far.
+    pub peak_rss_bytes: Option<u64>,
+}
+
+/// Milliseconds of each phase.
+#[derive(Debug, Serialize)]
+pub struct Timings {
+    /// Reading checkpoints.
+    pub load: f64,
+    /// Image processing, chat template and tokenizer.
+    pub preprocess: f64,
+    /// Vision tower.
+    pub vision: f64,
+    /// The target over the prompt.
+    pub prefill: f64,
+    /// Drafting.
+    pub draft: f64,
+    /// The target over draft trees.
+    pub verify: f64,
+    /// Everything after the prefill.
+    pub decode: f64,
+    /// All phases but `load`.
+    pub total: f64,
+}
+
+/// A generation and, if asked for, plain decoding of the same prompt.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The generation that was asked for.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Plain decoding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Record>,
+    /// Whether both gave the same tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identical: Option<bool>,
+    /// Tokens per second over the baseline's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speedup: Option<f64>,
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+impl Record {
+    /// Describes `run`.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot decode the answer.
+    pub fn new(engine: &Engine, run: &Run, times: &OuterTimes) -> Result<Self, Failure> {
+        let stats = &run.generation.stats;
+        let encode = times.encode.preprocess + times.encode.vision;
+        Ok(Self {
+            text: engine
+                .processor()
+                .tokenizer()
+                .decode(&run.generation.tokens, SpecialText::Skip)?,
+            token_ids: run.generation.tokens.clone(),
+            finish_reason: run.generation.finish_reason.as_str().to_owned(),
+            prompt_tokens: stats.prompt_tokens(),
+            new_tokens: stats.new_tokens(),
+            method: run.method.as_str(),
+            accepted_per_cycle: stats.accepted_per_cycle().to_vec(),
+            tau: stats.tau(),
+            tokens_per_cycle: stats.tokens_per_cycle(),
+            timings_ms: Timings {
+                load: ms(times.load),
+                preprocess: ms(times.encode.preprocess),
+                vision: ms(times.encode.vision),
+                prefill: ms(stats.prefill_time()),
+                draft: ms(stats.draft_time()),
+                verify: ms(stats.verify_time()),
+                decode: ms(stats.decode_time()),
+                total: ms(encode + run.elapsed),
+            },
+            tokens_per_second: stats.decode_tokens_per_second(),
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+}
+
+impl Report {
+    /// A record by itself, or beside its baseline.
+    #[must_use]
+    pub fn new(record: Record, baseline: Option<Record>) -> Self {
+        let identical = baseline
+            .as_ref()
+            .map(|plain| plain.token_ids == record.token_ids);
+        let speedup = baseline
+            .as_ref()
+            .filter(|plain| plain.tokens_per_second > 0.0)
+            .map(|plain| record.tokens_per_second / plain.tokens_per_second);
+        Self {
+            record,
+            baseline,
+            identical,
+            speedup,
+        }
+    }
+}

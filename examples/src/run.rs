@@ -1,0 +1,112 @@
+//! One generation with a loaded engine.
+
+use std::time::{Duration, Instant};
+
+use vispec_core::{
+    Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms, Sampler,
+    TreeShape, generate,
+};
+use vispec_models::{EncodeTimes, EncodedPrompt, Engine, Method};
+
+use crate::failure::Failure;
+use crate::flags::DecodeFlags;
+
+/// Settings of a generation, drafter aside.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// When to stop.
+    pub config: GenerationConfig,
+    /// How tokens are chosen.
+    pub sampler: Sampler,
+    /// Drives sampling.
+    pub seed: u64,
+    /// Shape of the draft trees.
+    pub shape: TreeShape,
+}
+
+impl Settings {
+    /// Takes the settings from flags.
+    ///
+    /// # Errors
+    /// Usage if a flag is out of range.
+    pub fn new(flags: &DecodeFlags, engine: &Engine) -> Result<Self, Failure> {
+        Ok(Self {
+            config: flags.config(engine),
+            sampler: flags.sampler()?,
+            seed: flags.seed,
+            shape: flags.shape()?,
+        })
+    }
+}
+
+/// Times of a generation outside the decoding loop.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OuterTimes {
+    /// Reading checkpoints.
+    pub load: Duration,
+    /// Image processing and vision tower.
+    pub encode: EncodeTimes,
+}
+
+/// A finished generation.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// How tokens were drafted.
+    pub method: Method,
+    /// Tokens and statistics.
+    pub generation: Generation,
+    /// Prefill and decoding together.
+    pub elapsed: Duration,
+}
+
+/// Answers `prompt`.
+///
+/// # Errors
+/// Any error of the models.
+pub fn answer(
+    engine: &Engine,
+    prompt: &EncodedPrompt,
+    method: Method,
+    settings: &Settings,
+    observer: &mut dyn GenerationObserver,
+) -> Result<Run, Failure> {
+    let drafter = engine.drafter(method, settings.shape)?;
+    let rule = MatchPicks::new(
+        settings.sampler.clone(),
+        PositionUniforms::new(settings.seed),
+    );
+    let started = Instant::now();
+    let generation = generate(
+        engine.target(),
+        drafter,
+        rule,
+        prompt,
+        settings.config.clone(),
+        observer,
+    )?;
+    Ok(Run {
+        method,
+        generation,
+        elapsed: started.elapsed(),
+    })
+}
+
+/// Runs a few tokens of each method, so that neither pays for cold caches in a comparison.
+///
+/// # Errors
+/// Any error of the models.
+pub fn warm_up(
+    engine: &Engine,
+    prompt: &EncodedPrompt,
+    methods: &[Method],
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let mut short = settings.clone();
+    short.config.max_new_tokens = short.config.max_new_tokens.min(WARM_UP_TOKENS);
+    for &method in methods {
+        answer(engine, prompt, method, &short, &mut ())?;
+    }
+    Ok(())
+}
+
+const WARM_UP_TOKENS: usize = 8;
