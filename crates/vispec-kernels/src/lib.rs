@@ -37,7 +37,9 @@ mod isa;
 mod kernels;
 mod linear;
 mod mapped_file;
+pub mod measure;
 mod pointwise;
+mod scratch;
 mod weight;
 
 pub use attention::{AttentionShape, KeyValues, VisibleRows};

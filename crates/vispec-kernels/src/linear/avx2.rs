@@ -1,0 +1,124 @@
+//! Linear layers with AVX2 and FMA: 16-bit weights are widened, `x` stays in 32 bits.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::block::{self, Job};
+use super::dot::{Dot, Tiles};
+
+/// f32 weights.
+pub(crate) struct F32;
+/// bf16 weights: `x` is split into even and odd elements, so that a shift and a mask widen.
+pub(crate) struct Bf16;
+/// f16 weights.
+pub(crate) struct F16;
+
+const LANES: usize = 8;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { block::run(job, outputs) };
+}
+
+#[inline(always)]
+unsafe fn total(sum: __m256) -> f32 {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+    }
+}
+
+/// Implements [`Dot`] from how weights are loaded and widened.
+macro_rules! dot {
+    ($name:ident, $weight:ty, $block:literal, $tiles:ident, $pack:path, fn load($pointer:ident, $phase:ident) { $($load:tt)* }) => {
+        impl Dot for $name {
+            type Weight = $weight;
+            type Input = f32;
+            type Sum = __m256;
+            type Lanes = __m256;
+
+            const STEP: usize = 2 * LANES;
+            const PHASES: usize = 2;
+            const BLOCK: usize = $block;
+            const TILES: Tiles = Tiles::$tiles;
+
+            unsafe fn pack(x: &[f32], packed: &mut [f32]) {
+                $pack(x, packed);
+            }
+
+            unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+                // SAFETY: the caller's promise.
+                unsafe { enter(job, outputs) };
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m256 {
+                // SAFETY: the caller promises AVX2.
+                unsafe { _mm256_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn weights($pointer: *const $weight, $phase: usize) -> __m256 {
+                // SAFETY: the caller promises AVX2 and `STEP` readable weights.
+                unsafe { $($load)* }
+            }
+
+            #[inline(always)]
+            unsafe fn inputs(input: *const f32, phase: usize) -> __m256 {
+                // SAFETY: the caller promises AVX and `STEP` readable inputs.
+                unsafe { _mm256_loadu_ps(input.add(phase * LANES)) }
+            }
+
+            #[inline(always)]
+            unsafe fn fuse(sum: __m256, weights: __m256, inputs: __m256) -> __m256 {
+                // SAFETY: the caller promises FMA.
+                unsafe { _mm256_fmadd_ps(weights, inputs, sum) }
+            }
+
+            #[inline(always)]
+            unsafe fn total(sum: __m256) -> f32 {
+                // SAFETY: the caller promises AVX2.
+                unsafe { total(sum) }
+            }
+        }
+    };
+}
+
+dot!(
+    F32,
+    f32,
+    512,
+    Narrow,
+    super::pack::in_order,
+    fn load(weight, phase) { _mm256_loadu_ps(weight.add(phase * LANES)) }
+);
+
+dot!(
+    Bf16,
+    bf16,
+    1024,
+    NarrowWidening,
+    super::pack::even_odd::<LANES>,
+    fn load(weight, phase) {
+        let pairs = _mm256_loadu_si256(weight.cast());
+        _mm256_castsi256_ps(if phase == 0 {
+            _mm256_slli_epi32::<16>(pairs)
+        } else {
+            _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))
+        })
+    }
+);
+
+dot!(
+    F16,
+    f16,
+    1024,
+    NarrowWidening,
+    super::pack::in_order,
+    fn load(weight, phase) { _mm256_cvtph_ps(_mm_loadu_si128(weight.add(phase * LANES).cast())) }
+);

@@ -1,0 +1,209 @@
+//! Linear layers with AVX-512: widened weights, or bf16 dot products where there are any.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::block::{self, Job};
+use super::dot::{Dot, Tiles};
+
+/// f32 weights.
+pub(crate) struct F32;
+/// bf16 weights: `x` is split into even and odd elements, so that a shift and a mask widen.
+pub(crate) struct Bf16;
+/// f16 weights.
+pub(crate) struct F16;
+/// bf16 weights and `x` rounded to bf16, multiplied in pairs.
+pub(crate) struct Bf16Pairs;
+
+const LANES: usize = 16;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { block::run(job, outputs) };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn enter_bf16<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { block::run(job, outputs) };
+}
+
+#[inline(always)]
+unsafe fn total(sum: __m512) -> f32 {
+    // SAFETY: the caller promises AVX-512 DQ.
+    unsafe {
+        let half = _mm256_add_ps(
+            _mm512_castps512_ps256(sum),
+            _mm512_extractf32x8_ps::<1>(sum),
+        );
+        let quarter = _mm_add_ps(
+            _mm256_castps256_ps128(half),
+            _mm256_extractf128_ps::<1>(half),
+        );
+        let pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+    }
+}
+
+/// Implements [`Dot`] from how weights are loaded and widened.
+macro_rules! dot {
+    ($name:ident, $weight:ty, $block:literal, $tiles:ident, $pack:path, fn load($pointer:ident, $phase:ident) { $($load:tt)* }) => {
+        impl Dot for $name {
+            type Weight = $weight;
+            type Input = f32;
+            type Sum = __m512;
+            type Lanes = __m512;
+
+            const STEP: usize = 2 * LANES;
+            const PHASES: usize = 2;
+            const BLOCK: usize = $block;
+            const TILES: Tiles = Tiles::$tiles;
+
+            unsafe fn pack(x: &[f32], packed: &mut [f32]) {
+                $pack(x, packed);
+            }
+
+            unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+                // SAFETY: the caller's promise.
+                unsafe { enter(job, outputs) };
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> __m512 {
+                // SAFETY: the caller promises AVX-512.
+                unsafe { _mm512_setzero_ps() }
+            }
+
+            #[inline(always)]
+            unsafe fn weights($pointer: *const $weight, $phase: usize) -> __m512 {
+                // SAFETY: the caller promises AVX-512 and `STEP` readable weights.
+                unsafe { $($load)* }
+            }
+
+            #[inline(always)]
+            unsafe fn inputs(input: *const f32, phase: usize) -> __m512 {
+                // SAFETY: the caller promises AVX-512 and `STEP` readable inputs.
+                unsafe { _mm512_loadu_ps(input.add(phase * LANES)) }
+            }
+
+            #[inline(always)]
+            unsafe fn fuse(sum: __m512, weights: __m512, inputs: __m512) -> __m512 {
+                // SAFETY: the caller promises AVX-512.
+                unsafe { _mm512_fmadd_ps(weights, inputs, sum) }
+            }
+
+            #[inline(always)]
+            unsafe fn total(sum: __m512) -> f32 {
+                // SAFETY: the caller promises AVX-512 DQ.
+                unsafe { total(sum) }
+            }
+        }
+    };
+}
+
+dot!(
+    F32,
+    f32,
+    512,
+    Wide,
+    super::pack::in_order,
+    fn load(weight, phase) { _mm512_loadu_ps(weight.add(phase * LANES)) }
+);
+
+dot!(
+    Bf16,
+    bf16,
+    512,
+    WideWidening,
+    super::pack::even_odd::<LANES>,
+    fn load(weight, phase) {
+        let pairs = _mm512_loadu_si512(weight.cast());
+        _mm512_castsi512_ps(if phase == 0 {
+            _mm512_slli_epi32::<16>(pairs)
+        } else {
+            _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+        })
+    }
+);
+
+dot!(
+    F16,
+    f16,
+    512,
+    Wide,
+    super::pack::in_order,
+    fn load(weight, phase) { _mm512_cvtph_ps(_mm256_loadu_si256(weight.add(phase * LANES).cast())) }
+);
+
+impl Dot for Bf16Pairs {
+    type Weight = bf16;
+    type Input = bf16;
+    type Sum = __m512;
+    type Lanes = __m512bh;
+
+    const STEP: usize = 2 * LANES;
+    const PHASES: usize = 1;
+    const BLOCK: usize = 1024;
+    const TILES: Tiles = Tiles::Wide;
+
+    unsafe fn pack(x: &[f32], packed: &mut [bf16]) {
+        // SAFETY: the caller's promise.
+        unsafe { round(x, packed) };
+    }
+
+    unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+        // SAFETY: the caller's promise.
+        unsafe { enter_bf16(job, outputs) };
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: the caller promises AVX-512.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(weight: *const bf16, _phase: usize) -> __m512bh {
+        // SAFETY: the caller promises AVX-512 and `STEP` readable weights; the two types are the
+        // same 64 bytes.
+        unsafe { std::mem::transmute(_mm512_loadu_si512(weight.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn inputs(input: *const bf16, _phase: usize) -> __m512bh {
+        // SAFETY: as for the weights.
+        unsafe { std::mem::transmute(_mm512_loadu_si512(input.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn fuse(sum: __m512, weights: __m512bh, inputs: __m512bh) -> __m512 {
+        // SAFETY: the caller promises AVX-512 BF16.
+        unsafe { _mm512_dpbf16_ps(sum, weights, inputs) }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: __m512) -> f32 {
+        // SAFETY: the caller promises AVX-512 DQ.
+        unsafe { total(sum) }
+    }
+}
+
+/// Rounds to the nearest bf16 (ties to even), 16 at a time; pads with zeros.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn round(x: &[f32], packed: &mut [bf16]) {
+    let whole = x.len() / LANES * LANES;
+    for (x, packed) in x.chunks_exact(LANES).zip(packed.chunks_exact_mut(LANES)) {
+        // SAFETY: 16 floats are readable, 16 bf16 writable; the two types are the same 32 bytes.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr()));
+            packed
+                .as_mut_ptr()
+                .cast::<__m256bh>()
+                .write_unaligned(rounded);
+        }
+    }
+    super::pack::rounded(&x[whole..], &mut packed[whole..]);
+}

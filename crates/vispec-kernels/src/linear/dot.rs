@@ -1,0 +1,113 @@
+//! What an instruction set and a weight's dtype contribute to a linear layer.
+
+use std::ops::Range;
+
+use super::block::Job;
+use crate::scratch::Plain;
+
+/// Sizes of the tiles of sums (weight rows x rows of `x`) that registers hold without spilling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each target uses some of them")]
+pub(crate) enum Tiles {
+    /// 16 registers, 12 of them sums.
+    Narrow,
+    /// 16 registers, some of which widening takes.
+    NarrowWidening,
+    /// 32 registers, 24 of them sums.
+    Wide,
+    /// 32 registers, some of which widening takes.
+    WideWidening,
+}
+
+impl Tiles {
+    /// Most rows of `x` in a tile.
+    pub(crate) fn max_rows(self) -> usize {
+        match self {
+            Self::Narrow => 4,
+            Self::NarrowWidening | Self::WideWidening => 5,
+            Self::Wide => 6,
+        }
+    }
+}
+
+/// Dot products of weight rows with packed rows of `x`, one step of [`Dot::STEP`] at a time.
+///
+/// Each output element owns one [`Dot::Sum`]: steps extend it in ascending order of inputs,
+/// and within a step phase by phase, whatever the tile around it. That fixed order is what
+/// makes the layer batch-invariant.
+pub(crate) trait Dot: Sized + 'static {
+    /// Element of the weight in memory.
+    type Weight: Copy + Send + Sync;
+    /// Element of a packed row of `x`.
+    type Input: Plain;
+    /// Register of partial sums of one output element.
+    type Sum: Copy;
+    /// Register of widened weights, or of inputs to match.
+    type Lanes: Copy;
+
+    /// Weights per step; a packed row is padded with zeros to a multiple of it.
+    const STEP: usize;
+    /// Registers per step.
+    const PHASES: usize;
+    /// Inputs per block when rows are so many that a block should stay in the nearest caches.
+    const BLOCK: usize;
+    /// Which tiles of sums the registers hold.
+    const TILES: Tiles;
+
+    /// Converts and permutes one row of `x` into `packed`, padding with zeros.
+    ///
+    /// `packed` holds `x.len()` elements rounded up to a multiple of [`Dot::STEP`].
+    ///
+    /// # Safety
+    /// The machine must support the instruction set.
+    unsafe fn pack(x: &[f32], packed: &mut [Self::Input]);
+
+    /// Works on `outputs` of a job.
+    ///
+    /// # Safety
+    /// The machine must support the instruction set; see also [`super::block::run`].
+    unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>);
+
+    /// A zero sum.
+    ///
+    /// # Safety
+    /// The machine must support the instruction set.
+    unsafe fn zero() -> Self::Sum;
+
+    /// Weights of one phase of the step that starts at `weight`.
+    ///
+    /// # Safety
+    /// [`Dot::STEP`] weights must be readable at `weight`.
+    unsafe fn weights(weight: *const Self::Weight, phase: usize) -> Self::Lanes;
+
+    /// Packed inputs of one phase of the step that starts at `input`.
+    ///
+    /// # Safety
+    /// [`Dot::STEP`] packed inputs must be readable at `input`.
+    unsafe fn inputs(input: *const Self::Input, phase: usize) -> Self::Lanes;
+
+    /// Adds the products of weights and inputs to a sum.
+    ///
+    /// # Safety
+    /// The machine must support the instruction set.
+    unsafe fn fuse(sum: Self::Sum, weights: Self::Lanes, inputs: Self::Lanes) -> Self::Sum;
+
+    /// The total over all lanes, in a fixed order.
+    ///
+    /// # Safety
+    /// The machine must support the instruction set.
+    unsafe fn total(sum: Self::Sum) -> f32;
+}
+
+/// Hints that the cache line at `address` is needed soon; any address is fine.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching is a hint, which never faults; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -1,0 +1,237 @@
+//! What the machine can do: read bandwidth and peak of the arithmetic units.
+//!
+//! Kernels are judged by their share of these figures, taken in the same run.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::isa::Isa;
+
+/// Passes from which the best is taken.
+const PASSES: usize = 12;
+/// Far more than the caches hold.
+const BUFFER_BYTES: usize = 256 << 20;
+
+/// Read bandwidth of `threads` threads in bytes per second: the best of a few passes over
+/// 256 MiB.
+#[must_use]
+pub fn read_bandwidth(threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let buffer: Vec<u64> = (0..BUFFER_BYTES as u64 / 8).collect();
+    let part = buffer.len().div_ceil(threads);
+    let isa = Isa::detected();
+    let best = best(|| {
+        std::thread::scope(|scope| {
+            for part in buffer.chunks(part) {
+                scope.spawn(move || black_box(fold(isa, part)));
+            }
+        });
+    });
+    BUFFER_BYTES as f64 / best.as_secs_f64()
+}
+
+/// The shortest of a few runs.
+fn best(mut run: impl FnMut()) -> Duration {
+    let timed = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..PASSES).map(timed).min().unwrap_or_default()
+}
+
+/// Exclusive or of all words, with wide registers.
+fn fold(isa: Isa, words: &[u64]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a detected instruction set is available.
+    unsafe {
+        match isa {
+            Isa::Avx2 => return fold_avx2(words),
+            Isa::Avx512 | Isa::Avx512Bf16 => return fold_avx512(words),
+            Isa::Portable | Isa::Neon => {}
+        }
+    }
+    let _ = isa;
+    fold_portable(words)
+}
+
+/// Reads four places at once, as a kernel reads several weight rows: one stream alone does not
+/// get all there is.
+#[inline(always)]
+fn fold_portable(words: &[u64]) -> u64 {
+    let (streams, rest) = words.as_chunks::<16>();
+    let (streams, odd) = streams.split_at(streams.len() / 4 * 4);
+    let mut lanes = [[0; 16]; 4];
+    if !streams.is_empty() {
+        let quarter = streams.len() / 4;
+        let (first, second) = streams.split_at(2 * quarter);
+        let (first, second) = (first.split_at(quarter), second.split_at(quarter));
+        for (((a, b), c), d) in first.0.iter().zip(first.1).zip(second.0).zip(second.1) {
+            for (lanes, words) in lanes.iter_mut().zip([a, b, c, d]) {
+                for (lane, word) in lanes.iter_mut().zip(words) {
+                    *lane ^= word;
+                }
+            }
+        }
+    }
+    let rest = odd.iter().flatten().chain(rest);
+    lanes
+        .iter()
+        .flatten()
+        .chain(rest)
+        .fold(0, |folded, word| folded ^ word)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn fold_avx2(words: &[u64]) -> u64 {
+    fold_portable(words)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn fold_avx512(words: &[u64]) -> u64 {
+    fold_portable(words)
+}
+
+/// Which units [`dot_peak`] keeps busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Fused multiply-add of 32-bit floats.
+    F32,
+    /// Dot products of bf16 pairs; where there are none, as [`Unit::F32`].
+    Bf16,
+}
+
+/// Peak of the arithmetic units on `threads` threads in operations per second, a multiplication
+/// and an addition counting as two.
+#[must_use]
+pub fn dot_peak(unit: Unit, threads: usize) -> f64 {
+    const ROUNDS: usize = 1_000_000;
+    let threads = threads.max(1);
+    let isa = Isa::detected();
+    let mut operations = 0;
+    let best = best(|| {
+        operations = std::thread::scope(|scope| {
+            let busy: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(move || spin(isa, unit, ROUNDS)))
+                .collect();
+            busy.into_iter()
+                .map(|thread| thread.join().unwrap_or(0))
+                .sum()
+        });
+    });
+    operations as f64 / best.as_secs_f64()
+}
+
+/// Runs `rounds` of independent products and returns how many operations that took.
+fn spin(isa: Isa, unit: Unit, rounds: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a detected instruction set is available.
+    unsafe {
+        match (isa, unit) {
+            (Isa::Avx2, _) => return spin_avx2(rounds),
+            (Isa::Avx512Bf16, Unit::Bf16) => return spin_bf16(rounds),
+            (Isa::Avx512 | Isa::Avx512Bf16, _) => return spin_avx512(rounds),
+            (Isa::Portable | Isa::Neon, _) => {}
+        }
+    }
+    let _ = (isa, unit);
+    spin_portable(rounds)
+}
+
+/// Chains that hide the latency of a product.
+const CHAINS: usize = 12;
+
+fn spin_portable(rounds: usize) -> usize {
+    let mut sums = [[1.0_f32; 4]; CHAINS];
+    let (factor, term) = (black_box([0.999_f32; 4]), black_box([0.001_f32; 4]));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            for ((lane, factor), term) in sum.iter_mut().zip(&factor).zip(&term) {
+                *lane = *lane * factor + term;
+            }
+        }
+    }
+    black_box(sums);
+    rounds * CHAINS * 4 * 2
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn spin_avx2(rounds: usize) -> usize {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
+    let mut sums = [_mm256_set1_ps(1.0); CHAINS];
+    let (factor, term) = (
+        _mm256_set1_ps(black_box(0.999)),
+        _mm256_set1_ps(black_box(0.001)),
+    );
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, factor, term);
+        }
+    }
+    black_box(sums);
+    rounds * CHAINS * 8 * 2
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn spin_avx512(rounds: usize) -> usize {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
+    let mut sums = [_mm512_set1_ps(1.0); CHAINS];
+    let (factor, term) = (
+        _mm512_set1_ps(black_box(0.999)),
+        _mm512_set1_ps(black_box(0.001)),
+    );
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, term);
+        }
+    }
+    black_box(sums);
+    rounds * CHAINS * 16 * 2
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn spin_bf16(rounds: usize) -> usize {
+    use std::arch::x86_64::{_mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_set1_ps};
+    let mut sums = [_mm512_set1_ps(1.0); CHAINS];
+    let wide = _mm512_set1_ps(black_box(0.001));
+    let pairs = _mm512_cvtne2ps_pbh(wide, wide);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+        }
+    }
+    black_box(sums);
+    rounds * CHAINS * 32 * 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folds_agree() {
+        let words: Vec<u64> = (0..1_000)
+            .map(|word: u64| word.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .collect();
+        for isa in Isa::available() {
+            assert_eq!(
+                fold(isa, &words),
+                words.iter().fold(0, |folded, word| folded ^ word)
+            );
+        }
+    }
+
+    #[test]
+    fn spins_count_operations() {
+        for isa in Isa::available() {
+            for unit in [Unit::F32, Unit::Bf16] {
+                assert!(spin(isa, unit, 10) >= 10 * CHAINS);
+            }
+        }
+    }
+}
