@@ -1,4 +1,5 @@
 //! Tree growth against the reference implementation's `topK_genrate` and a worked example.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fixture;
 
@@ -17,12 +18,18 @@ struct Scripted {
 
 impl Scripted {
     fn new(levels: Vec<TopK>) -> Self {
-        Self { levels, beams: Vec::new() }
+        Self {
+            levels,
+            beams: Vec::new(),
+        }
     }
 
     fn expansion(&self) -> Expansion<usize> {
         let level = self.beams.len();
-        Expansion { top: self.levels[level].clone(), hidden: level }
+        Expansion {
+            top: self.levels[level].clone(),
+            hidden: level,
+        }
     }
 }
 
@@ -62,7 +69,11 @@ impl DraftModel<TableModel> for Scripted {
         parents: &usize,
         _top_k: usize,
     ) -> Result<Expansion<usize>, BoxError> {
-        assert_eq!(*parents, self.beams.len(), "hidden rows of the expansion before");
+        assert_eq!(
+            *parents,
+            self.beams.len(),
+            "hidden rows of the expansion before"
+        );
         assert_eq!(beam.level, self.beams.len());
         self.beams.push(beam.clone());
         Ok(self.expansion())
@@ -71,9 +82,13 @@ impl DraftModel<TableModel> for Scripted {
 
 fn grow(levels: Vec<TopK>, shape: TreeShape, root: TokenId) -> (TokenTree, Vec<Beam>) {
     let mut drafter = DynamicTreeDrafter::new(Scripted::new(levels), shape);
-    let tree = drafter.begin(&vec![0], TableFeatures::default(), root).unwrap();
+    let tree = drafter
+        .begin(&vec![0], TableFeatures::default(), root)
+        .unwrap();
     // A second cycle with the same candidates: nothing of the first may be left over.
-    let again = drafter.advance(&[], TableFeatures::default(), root).unwrap();
+    let again = drafter
+        .advance(&[], TableFeatures::default(), root)
+        .unwrap();
     assert_eq!(tree, again);
     (tree, drafter.model().beams.clone())
 }
@@ -97,11 +112,28 @@ fn trees_equal_the_reference() {
         let (tree, beams) = grow(levels, shape, root);
 
         let tokens: Vec<i64> = tree.tokens().iter().map(|&token| token.into()).collect();
-        assert_eq!(tokens, fixture.integers(&format!("{name}.draft_tokens")), "{name} tokens");
+        assert_eq!(
+            tokens,
+            fixture.integers(&format!("{name}.draft_tokens")),
+            "{name} tokens"
+        );
         let depths: Vec<i64> = tree.depths().iter().map(|&depth| depth.into()).collect();
-        assert_eq!(depths, fixture.integers(&format!("{name}.tree_position_ids")), "{name}");
-        let mask: Vec<u8> = tree.mask().as_slice().iter().map(|&allowed| allowed.into()).collect();
-        assert_eq!(mask, fixture.bytes(&format!("{name}.tree_mask")), "{name} mask");
+        assert_eq!(
+            depths,
+            fixture.integers(&format!("{name}.tree_position_ids")),
+            "{name}"
+        );
+        let mask: Vec<u8> = tree
+            .mask()
+            .as_slice()
+            .iter()
+            .map(|&allowed| allowed.into())
+            .collect();
+        assert_eq!(
+            mask,
+            fixture.bytes(&format!("{name}.tree_mask")),
+            "{name} mask"
+        );
         let mut retrieve = tree.retrieve_indices();
         if case["sampling_sort"].as_bool().unwrap() {
             retrieve = retrieve.sorted();
@@ -114,14 +146,22 @@ fn trees_equal_the_reference() {
         assert_eq!(beams.len(), depth, "{name} expansions");
         for (beam, step) in beams.iter().zip(1..) {
             let fed: Vec<i64> = beam.tokens.iter().map(|&token| token.into()).collect();
-            assert_eq!(fed, fixture.integers(&format!("{name}.step{step}_input_ids")), "{name}");
+            assert_eq!(
+                fed,
+                fixture.integers(&format!("{name}.step{step}_input_ids")),
+                "{name}"
+            );
             let positions = fixture.integers(&format!("{name}.step{step}_position_ids"));
             let position = i64::try_from(prompt.len() - 1 + beam.level).unwrap();
-            assert!(positions.iter().all(|&other| other == position), "{name} positions");
+            assert!(
+                positions.iter().all(|&other| other == position),
+                "{name} positions"
+            );
             let width = step * top_k;
             let mut mask = vec![0; top_k * width];
             for (row, path) in beam.paths.iter().enumerate() {
-                path.iter().for_each(|&cache_row| mask[row * width + cache_row] = 1);
+                path.iter()
+                    .for_each(|&cache_row| mask[row * width + cache_row] = 1);
             }
             let expected = fixture.bytes(&format!("{name}.step{step}_draft_tree_mask"));
             assert_eq!(mask, expected, "{name} mask of step {step}");
@@ -131,7 +171,11 @@ fn trees_equal_the_reference() {
 
 fn top_k(k: usize, entries: &[(TokenId, f32)]) -> TopK {
     let (tokens, log_probs) = entries.iter().copied().unzip();
-    TopK { k, tokens, log_probs }
+    TopK {
+        k,
+        tokens,
+        log_probs,
+    }
 }
 
 /// The worked example of the specification, section B.5.
@@ -144,8 +188,11 @@ fn worked_example() {
     ];
     let (tree, beams) = grow(levels, TreeShape::from_upstream(2, 2, 7).unwrap(), 5);
     assert_eq!(tree.tokens(), [5, 11, 12, 21, 23, 31, 33]);
-    let parents: Vec<_> =
-        tree.nodes().skip(1).map(|node| tree.parent(node).unwrap().index()).collect();
+    let parents: Vec<_> = tree
+        .nodes()
+        .skip(1)
+        .map(|node| tree.parent(node).unwrap().index())
+        .collect();
     assert_eq!(parents, [0, 0, 1, 2, 3, 4]);
     assert_eq!(tree.depths(), [0, 1, 1, 2, 2, 3, 3]);
     assert_eq!(tree.retrieve_indices().as_slice(), [0, 1, 3, 5, 0, 2, 4, 6]);
@@ -164,7 +211,15 @@ fn worked_example() {
 fn equal_scores_keep_the_parent() {
     let certain = top_k(2, &[(1, 0.0), (2, 0.0)]);
     let certain_rows = |base| {
-        top_k(2, &[(base, -0.0), (base + 1, 0.0), (base + 2, 0.0), (base + 3, -0.0)])
+        top_k(
+            2,
+            &[
+                (base, -0.0),
+                (base + 1, 0.0),
+                (base + 2, 0.0),
+                (base + 3, -0.0),
+            ],
+        )
     };
     for total_token in 2..=11 {
         let levels = vec![certain.clone(), certain_rows(10), certain_rows(20)];
@@ -196,8 +251,15 @@ fn impossible_candidates_are_errors() {
     };
     let nan = top_k(2, &[(1, f32::NAN), (2, -1.0)]);
     assert!(draft(vec![nan, good.clone()]).is_err());
-    assert!(draft(vec![good.clone(), good.clone()]).is_err(), "one row for a beam of two");
-    let ragged = TopK { k: 2, tokens: vec![1, 2], log_probs: vec![-1.0] };
+    assert!(
+        draft(vec![good.clone(), good.clone()]).is_err(),
+        "one row for a beam of two"
+    );
+    let ragged = TopK {
+        k: 2,
+        tokens: vec![1, 2],
+        log_probs: vec![-1.0],
+    };
     assert!(draft(vec![ragged, good.clone()]).is_err());
     let twins = top_k(2, &[(1, -0.5), (1, -0.5)]);
     let rows = top_k(2, &[(3, -9.0), (4, -9.0), (3, -9.0), (4, -9.0)]);

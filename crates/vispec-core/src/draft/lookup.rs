@@ -62,6 +62,7 @@ impl PromptLookupDrafter {
     fn matches(&self) -> Vec<usize> {
         let mut starts = Vec::with_capacity(self.config.max_branches);
         let len = self.context.len();
+        let last = self.context.last();
         for ngram in (self.config.min_ngram..=self.config.max_ngram).rev() {
             if ngram >= len {
                 continue;
@@ -70,6 +71,10 @@ impl PromptLookupDrafter {
             for start in (ngram..len).rev() {
                 if starts.len() == self.config.max_branches {
                     return starts;
+                }
+                // Most places differ in the last token already.
+                if self.context.get(start - 1) != last {
+                    continue;
                 }
                 if self.context[start - ngram..start] == *suffix && !starts.contains(&start) {
                     starts.push(start);

@@ -77,7 +77,7 @@ impl TopK {
     fn append_row(&mut self, row: &[f32], scratch: &mut Scratch) -> Option<()> {
         let Scratch { maxima, best } = scratch;
         let max = maxima.read(row)?;
-        let log_sum = Weights { max, scale: 1.0 }.sum(row).ln();
+        let log_sum = Weights::new(max, 1.0).sum(row).ln();
         select(row, self.k, maxima, best);
         for &(value, token) in &*best {
             self.tokens.push(token);

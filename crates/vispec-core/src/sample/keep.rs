@@ -52,8 +52,8 @@ fn keep_top_p(
 ) {
     let wanted = f64::from(top_p) * weights.sum(logits);
     // Nearly always few tokens carry the mass; sorting all of them is the last resort.
-    for distance in [4.0, 8.0, 16.0, f32::INFINITY] {
-        let threshold = weights.max - distance / weights.scale;
+    for halvings in [6.0, 12.0, 24.0, f32::INFINITY] {
+        let threshold = weights.logit_below(halvings);
         collect(logits, weights, threshold, maxima, kept);
         let mass: f64 = kept.iter().map(|token| f64::from(token.weight)).sum();
         if mass >= wanted {

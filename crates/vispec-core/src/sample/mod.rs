@@ -177,10 +177,7 @@ impl Sampler {
 /// First pass over a row: checks it, notes the maximum of each block.
 fn prepare(logits: &[f32], temperature: f32, scratch: &mut Scratch) -> Option<Weights> {
     let max = scratch.maxima.read(logits)?;
-    Some(Weights {
-        max,
-        scale: 1.0 / temperature,
-    })
+    Some(Weights::new(max, temperature))
 }
 
 /// Inverse cumulative distribution over a whole row: finds the block first, then the token.

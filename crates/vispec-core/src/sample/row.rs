@@ -121,20 +121,32 @@ fn scan_block(block: &[f32]) -> (f32, u32) {
     (largest, nans.iter().sum())
 }
 
-/// Weights `exp((value - max) * scale)` of one block of logits.
+/// Weights `exp((value - max) / temperature)` of logits, in `[0, 1]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights {
     /// Largest logit of the row; its weight is exactly 1.
-    pub(crate) max: f32,
-    /// One over the temperature.
-    pub(crate) scale: f32,
+    max: f32,
+    /// Factor that turns a difference of logits into a power of 2.
+    scale: f32,
 }
 
 impl Weights {
-    /// Weight of one logit, in `[0, 1]`.
+    pub(crate) fn new(max: f32, temperature: f32) -> Self {
+        Self {
+            max,
+            scale: std::f32::consts::LOG2_E / temperature,
+        }
+    }
+
+    /// Weight of one logit.
     #[inline]
     pub(crate) fn of(self, value: f32) -> f32 {
-        exp_not_positive((value - self.max) * self.scale)
+        exp2_not_positive((value - self.max) * self.scale)
+    }
+
+    /// The logit of weight `2^-halvings`.
+    pub(crate) fn logit_below(self, halvings: f32) -> f32 {
+        self.max - halvings / self.scale
     }
 
     /// Sum over at most [`BLOCK`] values.
@@ -158,38 +170,28 @@ impl Weights {
     }
 }
 
-/// `exp(x)` for `x <= 0` with a relative error below 2e-7; exactly 1 at 0 and exactly 0 below -87.
+/// `2^x` for `x <= 0` with a relative error below 3e-7; exactly 1 at 0 and exactly 0 from -127 on.
 ///
-/// The polynomial is that of Cephes' `expf`. No fused multiply-add: it is a library call on
-/// targets without the instruction.
+/// No fused multiply-add: it is a library call on targets without the instruction.
 #[inline]
-fn exp_not_positive(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    // ln 2 in two parts, so that n * LN_2_HIGH is exact.
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
+fn exp2_not_positive(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    const LOWEST: f32 = -87.0;
+    const LOWEST: f32 = -127.0;
 
-    let clamped = if x < LOWEST { LOWEST } else { x };
-    let shifted = clamped * LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let mantissa = p * r * r + r + 1.0;
-    let exponent = shifted
-        .to_bits()
-        .wrapping_sub(ROUND.to_bits())
-        .wrapping_add(127)
-        << 23;
-    let value = mantissa * f32::from_bits(exponent);
-    if x < LOWEST { 0.0 } else { value }
+    let x = if x < LOWEST { LOWEST } else { x };
+    let shifted = x + ROUND;
+    let fraction = x - (shifted - ROUND);
+    // 2^fraction for a fraction in [-1/2, 1/2].
+    let mut power = 1.540_353e-4;
+    power = power * fraction + 1.333_355_8e-3;
+    power = power * fraction + 9.618_129e-3;
+    power = power * fraction + 5.550_411e-2;
+    power = power * fraction + 2.402_265e-1;
+    power = power * fraction + std::f32::consts::LN_2;
+    power = power * fraction + 1.0;
+    // Adds the integer to the exponent. At -127 nothing is left of the bits: the result is 0.
+    f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 #[cfg(test)]
@@ -197,20 +199,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_accurate() {
-        assert_eq!(exp_not_positive(0.0).to_bits(), 1.0_f32.to_bits());
-        assert_eq!(
-            exp_not_positive(f32::NEG_INFINITY).to_bits(),
-            0.0_f32.to_bits()
-        );
-        assert_eq!(exp_not_positive(-87.1).to_bits(), 0.0_f32.to_bits());
-        assert!(exp_not_positive(f32::NAN).is_nan());
-        for step in 0..87_000 {
-            let x = -(step as f32) * 1e-3;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp_not_positive(x)) - exact).abs() / exact;
-            assert!(error < 2e-7, "exp({x}) is off by {error}");
+    fn exp2_is_accurate() {
+        assert_eq!(exp2_not_positive(0.0).to_bits(), 1.0_f32.to_bits());
+        for zero in [-127.0, -127.5, -1e30, f32::NEG_INFINITY] {
+            assert_eq!(exp2_not_positive(zero).to_bits(), 0.0_f32.to_bits());
         }
+        for step in 0..127_000 {
+            let x = -(step as f32) * 1e-3;
+            let value = exp2_not_positive(x);
+            assert!((0.0..=1.0).contains(&value), "2^{x} is {value}");
+            let exact = f64::from(x).exp2();
+            let error = (f64::from(value) - exact).abs() / exact;
+            // Below -126 results are no normal numbers any more.
+            assert!(error < 3e-7 || x < -126.0, "2^{x} is off by {error}");
+        }
+    }
+
+    #[test]
+    fn weights_are_exponentials() {
+        let weights = Weights::new(5.0, 0.5);
+        for step in 0..2_000 {
+            let value = 5.0 - step as f32 * 0.005;
+            let exact = (2.0 * (f64::from(value) - 5.0)).exp();
+            let error = (f64::from(weights.of(value)) - exact).abs() / exact;
+            assert!(error < 2e-6, "weight of {value} is off by {error}");
+        }
+        assert!((weights.of(weights.logit_below(3.0)) - 0.125).abs() < 1e-6);
+        let row: Vec<f32> = (0..1_000).map(|at| 5.0 - at as f32 * 1e-3).collect();
+        let exact: f64 = row
+            .iter()
+            .map(|&x| (2.0 * (f64::from(x) - 5.0)).exp())
+            .sum();
+        assert!((weights.sum(&row) / exact - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -68,7 +68,11 @@ impl RandomDrafter {
     /// Random trees over a vocabulary of `vocab` tokens.
     #[must_use]
     pub fn new(vocab: usize, max_nodes: usize, seed: u64) -> Self {
-        Self { vocab, max_nodes, stream: UniformStream::new(seed) }
+        Self {
+            vocab,
+            max_nodes,
+            stream: UniformStream::new(seed),
+        }
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -81,7 +85,8 @@ impl RandomDrafter {
             let parent = NodeId::from_index(self.below(tree.n_nodes()));
             let token = TokenId::try_from(self.below(self.vocab)).expect("a small vocabulary");
             if tree.child_with(parent, token).is_none() {
-                tree.push(parent, token).expect("the parent is there and the token is new");
+                tree.push(parent, token)
+                    .expect("the parent is there and the token is new");
             }
         }
         tree
@@ -125,7 +130,11 @@ impl ContinuationDrafter {
     /// was emitted.
     #[must_use]
     pub fn new(answer: Vec<TokenId>, n_tokens: usize) -> Self {
-        Self { answer, n_tokens, n_known: 0 }
+        Self {
+            answer,
+            n_tokens,
+            n_known: 0,
+        }
     }
 
     fn tree(&self, root: TokenId) -> Result<TokenTree, BoxError> {
@@ -176,7 +185,11 @@ pub struct CheckingDrafter<D> {
 impl<D> CheckingDrafter<D> {
     /// Checks what `inner` is given.
     pub fn new(inner: D) -> Self {
-        Self { inner, context: Vec::new(), n_trees: 0 }
+        Self {
+            inner,
+            context: Vec::new(),
+            n_trees: 0,
+        }
     }
 
     /// Trees drafted so far.
@@ -218,7 +231,11 @@ impl<D: Drafter<TableModel>> Drafter<TableModel> for CheckingDrafter<D> {
         let root_position = self.context.len() - 1;
         self.context.extend_from_slice(accepted);
         let path = self.context.iter().copied().enumerate().skip(root_position);
-        assert_eq!(features.0, path.collect::<Vec<_>>(), "features of root and accepted tokens");
+        assert_eq!(
+            features.0,
+            path.collect::<Vec<_>>(),
+            "features of root and accepted tokens"
+        );
         self.context.push(next);
         self.n_trees += 1;
         self.inner.advance(accepted, features, next)

@@ -21,7 +21,13 @@ impl TableDraft {
     /// A draft that scores with `law`.
     #[must_use]
     pub fn new(law: TableModel) -> Self {
-        Self { law, committed: Vec::new(), rows: Vec::new(), n_expansions: 0, fixed_levels: None }
+        Self {
+            law,
+            committed: Vec::new(),
+            rows: Vec::new(),
+            n_expansions: 0,
+            fixed_levels: None,
+        }
     }
 
     /// The same draft with a fixed number of levels.
@@ -48,10 +54,15 @@ impl TableDraft {
         contexts: Vec<Vec<TokenId>>,
         top_k: usize,
     ) -> Result<Expansion<Vec<Vec<TokenId>>>, BoxError> {
-        let logits: Vec<f32> =
-            contexts.iter().flat_map(|context| self.law.logits(context)).collect();
+        let logits: Vec<f32> = contexts
+            .iter()
+            .flat_map(|context| self.law.logits(context))
+            .collect();
         let vocab = crate::TargetModel::vocab_size(&self.law);
-        Ok(Expansion { top: TopK::from_logits(&logits, vocab, top_k)?, hidden: contexts })
+        Ok(Expansion {
+            top: TopK::from_logits(&logits, vocab, top_k)?,
+            hidden: contexts,
+        })
     }
 }
 
@@ -74,7 +85,11 @@ impl DraftModel<TableModel> for TableDraft {
         next: TokenId,
         top_k: usize,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
-        assert_eq!(features.0.len(), prompt.len(), "one feature row per prompt token");
+        assert_eq!(
+            features.0.len(),
+            prompt.len(),
+            "one feature row per prompt token"
+        );
         self.committed.clone_from(prompt);
         self.committed.push(next);
         self.rows.clear();
@@ -88,7 +103,11 @@ impl DraftModel<TableModel> for TableDraft {
         next: TokenId,
         top_k: usize,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
-        assert_eq!(features.0.len(), accepted.len() + 1, "features of root and accepted tokens");
+        assert_eq!(
+            features.0.len(),
+            accepted.len() + 1,
+            "features of root and accepted tokens"
+        );
         self.committed.extend_from_slice(accepted);
         self.committed.push(next);
         self.rows.clear();
@@ -107,11 +126,19 @@ impl DraftModel<TableModel> for TableDraft {
         let mut contexts = Vec::new();
         for (row, path) in beam.paths.iter().enumerate() {
             assert_eq!(path.len(), beam.level + 1, "one row per level");
-            assert_eq!(path.last(), Some(&(first_row + row)), "a path ends with its own row");
+            assert_eq!(
+                path.last(),
+                Some(&(first_row + row)),
+                "a path ends with its own row"
+            );
             let mut context = self.committed.clone();
             context.extend(path.iter().map(|&cache_row| self.rows[cache_row]));
             let parent = &parents[beam.parent_rows[row]];
-            assert_eq!(context[..context.len() - 1], **parent, "the parent's hidden row");
+            assert_eq!(
+                context[..context.len() - 1],
+                **parent,
+                "the parent's hidden row"
+            );
             contexts.push(context);
         }
         self.score(contexts, top_k)

@@ -24,7 +24,11 @@ impl TableModel {
         vocab: usize,
         law: impl Fn(&[TokenId]) -> Vec<f32> + Send + Sync + 'static,
     ) -> Self {
-        Self { vocab, context_len: 4096, law: Box::new(law) }
+        Self {
+            vocab,
+            context_len: 4096,
+            law: Box::new(law),
+        }
     }
 
     /// A model with pseudo-random logits in `[0, 4)` that depend on the last `order` tokens.
@@ -36,7 +40,9 @@ impl TableModel {
                 UniformStream::new(key ^ (u64::from(token) + 1)).next_bits()
             });
             let mut stream = UniformStream::new(key);
-            (0..vocab).map(|_| 4.0 * stream.next_uniform() as f32).collect()
+            (0..vocab)
+                .map(|_| 4.0 * stream.next_uniform() as f32)
+                .collect()
         })
     }
 
@@ -137,14 +143,13 @@ impl TargetModel for TableModel {
     ) -> Result<OutputOf<Self>, BoxError> {
         cache.tokens.clone_from(prompt);
         let features = TableFeatures(prompt.iter().copied().enumerate().collect());
-        Ok(TargetOutput { logits: HostLogits::new(self.logits(prompt), self.vocab), features })
+        Ok(TargetOutput {
+            logits: HostLogits::new(self.logits(prompt), self.vocab),
+            features,
+        })
     }
 
-    fn verify(
-        &self,
-        tree: &TokenTree,
-        cache: &mut TableCache,
-    ) -> Result<OutputOf<Self>, BoxError> {
+    fn verify(&self, tree: &TokenTree, cache: &mut TableCache) -> Result<OutputOf<Self>, BoxError> {
         let base = cache.len();
         let mut logits = Vec::with_capacity(tree.n_nodes() * self.vocab);
         let mut features = Vec::with_capacity(tree.n_nodes());
@@ -157,7 +162,10 @@ impl TargetModel for TableModel {
         }
         cache.tokens.extend_from_slice(tree.tokens());
         let logits = HostLogits::new(logits, self.vocab);
-        Ok(TargetOutput { logits, features: TableFeatures(features) })
+        Ok(TargetOutput {
+            logits,
+            features: TableFeatures(features),
+        })
     }
 
     fn gather_features(
@@ -165,6 +173,8 @@ impl TargetModel for TableModel {
         features: TableFeatures,
         path: &[NodeId],
     ) -> Result<TableFeatures, BoxError> {
-        Ok(TableFeatures(path.iter().map(|node| features.0[node.index()]).collect()))
+        Ok(TableFeatures(
+            path.iter().map(|node| features.0[node.index()]).collect(),
+        ))
     }
 }
