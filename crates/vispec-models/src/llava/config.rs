@@ -249,3 +249,6 @@ fn resolutions(
         .map(|&[height, width]| ImageSize::new(height, width))
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,3 +38,21 @@ pub(crate) const RENAME_RULES: &[RenameRule] = &[
         to: "image_newline",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::RENAME_RULES;
+    use crate::qwen2_5_vl::golden::assert_newer_names_load;
+
+    #[test]
+    fn names_since_transformers_4_52() {
+        let newer = |name: &str| match name.strip_prefix("language_model.") {
+            Some(name) if name.starts_with("lm_head.") => name.to_owned(),
+            Some(name) => {
+                format!("model.language_model.{}", name.trim_start_matches("model."))
+            }
+            None => format!("model.{name}"),
+        };
+        assert_newer_names_load("llava-next", RENAME_RULES, newer);
+    }
+}

@@ -169,3 +169,6 @@ impl TextFields {
         Ok((decoder, sections))
     }
 }
+
+#[cfg(test)]
+mod tests;

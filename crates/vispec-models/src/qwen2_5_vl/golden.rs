@@ -9,6 +9,7 @@ use vispec_processor::{DecodedImage, ImageLimits, ProcessedImage, Processor};
 
 use crate::device::DeviceSpec;
 use crate::precision::{DtypeChoice, Precision};
+use crate::weights::{Checkpoint, RenameRule};
 
 /// Largest difference allowed, as a part of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -92,4 +93,38 @@ impl Golden {
         println!("{name}: relative error {error:.1e}");
         assert!(error <= TOLERANCE, "{name}: relative error {error:e}");
     }
+}
+
+/// The config of a model with some fields changed, in a directory of its own.
+pub(crate) fn changed_config(
+    model: &str,
+    change: impl FnOnce(&mut serde_json::Value),
+) -> tempfile::TempDir {
+    let text = std::fs::read(model_dir(model).join("config.json")).unwrap();
+    let mut config = serde_json::from_slice(&text).unwrap();
+    change(&mut config);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    dir
+}
+
+/// Renames the tensors of a model with `newer` and checks that `rules` undo it.
+pub(crate) fn assert_newer_names_load(
+    model: &str,
+    rules: &[RenameRule],
+    newer: impl Fn(&str) -> String,
+) {
+    let bytes = std::fs::read(model_dir(model).join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let renamed: Vec<_> = file
+        .iter()
+        .map(|(name, view)| (newer(name), view))
+        .collect();
+    assert!(renamed.iter().any(|(name, _)| file.tensor(name).is_err()));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    safetensors::serialize_to_file(renamed, None, &path).unwrap();
+    let original = Checkpoint::open(&model_dir(model), rules).unwrap();
+    let renamed = Checkpoint::open(dir.path(), rules).unwrap();
+    assert!(original.names().eq(renamed.names()));
 }

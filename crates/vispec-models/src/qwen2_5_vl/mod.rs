@@ -29,3 +29,19 @@ pub(crate) const RENAME_RULES: &[RenameRule] = &[
 
 #[cfg(test)]
 pub(crate) mod golden;
+
+#[cfg(test)]
+mod tests {
+    use super::RENAME_RULES;
+    use super::golden::assert_newer_names_load;
+
+    #[test]
+    fn names_since_transformers_4_52() {
+        let newer = |name: &str| match name.strip_prefix("model.") {
+            Some(name) => format!("model.language_model.{name}"),
+            None if name.starts_with("visual.") => format!("model.{name}"),
+            None => name.to_owned(),
+        };
+        assert_newer_names_load("qwen-untied", RENAME_RULES, newer);
+    }
+}

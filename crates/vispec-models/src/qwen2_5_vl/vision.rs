@@ -108,11 +108,11 @@ impl QwenVision {
         let order = self.window_order(grid);
         let rotary = self.rotary(grid, &order);
         let embedded = self.patch_embed.forward(pixels);
-        let mut x = self.patches_into_window_order(embedded, &order);
+        let mut x = self.patches_in_window_order(embedded, &order);
         for idx in 0..self.blocks.len() {
             x = self.block(idx, x, &rotary, grid, &order);
         }
-        self.into_processor_order(self.merger.forward(x), &order)
+        self.tokens_in_processor_order(self.merger.forward(x), &order)
     }
 
     fn window_order(&self, grid: TokenGrid) -> WindowOrder {
@@ -158,7 +158,7 @@ impl QwenVision {
         RotaryTable::from_angles(ordered, head_dim, (&self.device, self.dtype))
     }
 
-    fn patches_into_window_order(&self, x: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
+    fn patches_in_window_order(&self, x: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
         let [patches, hidden] = x.dims();
         let unit = self.config.patches_per_token();
         let tokens = x.reshape([patches / unit, unit * hidden]);
@@ -166,7 +166,7 @@ impl QwenVision {
             .reshape([patches, hidden])
     }
 
-    fn into_processor_order(&self, tokens: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
+    fn tokens_in_processor_order(&self, tokens: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
         self.reordered(tokens, &order.to_processor())
     }
 

@@ -77,7 +77,8 @@ impl VisionAttention {
             .iter()
             .map(|run| {
                 let heads = |rows: &Tensor<2>| split_heads(rows, run, head_dim);
-                let attended = attend_bounded(heads(&query), heads(&keys), heads(&values));
+                let attended =
+                    attend_bounded(heads(&query), heads(&keys), heads(&values), MAX_SCORES);
                 join_heads(attended, run, hidden)
             })
             .collect();
@@ -105,11 +106,16 @@ fn join_heads(heads: Tensor<4>, run: &Run, hidden: usize) -> Tensor<2> {
         .reshape([run.groups * len, hidden])
 }
 
-/// [`attend_all`] on so many heads at a time that the scores stay below [`MAX_SCORES`]: a large
-/// image has tens of thousands of patches.
-fn attend_bounded(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+/// [`attend_all`] on so many heads at a time that the scores are at most `max_scores`, or one head
+/// at a time: a large image has tens of thousands of patches.
+fn attend_bounded(
+    query: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    max_scores: usize,
+) -> Tensor<4> {
     let [_, heads, len, _] = query.dims();
-    let at_once = (MAX_SCORES / (len * len.min(QUERY_BLOCK)).max(1)).max(1);
+    let at_once = (max_scores / (len * len.min(QUERY_BLOCK)).max(1)).max(1);
     if at_once >= heads {
         return attend_all(query, keys, values);
     }
@@ -121,4 +127,27 @@ fn attend_bounded(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tenso
         attend_all(some(&query), some(&keys), some(&values))
     });
     Tensor::cat(attended.collect(), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::qwen2_5_vl::golden::device;
+
+    #[test]
+    fn a_bound_on_memory_does_not_change_the_result() {
+        let random =
+            || Tensor::<4>::random([1, 5, 7, 4], Distribution::Normal(0.0, 1.0), &device());
+        let (query, keys, values) = (random(), random(), random());
+        let bounded = |max_scores: usize| {
+            attend_bounded(query.clone(), keys.clone(), values.clone(), max_scores).into_data()
+        };
+        let expected = bounded(MAX_SCORES);
+        for max_scores in [0, 50, 100, 150] {
+            let tolerance = burn::tensor::Tolerance::<f32>::default();
+            bounded(max_scores).assert_approx_eq(&expected, tolerance);
+        }
+    }
 }

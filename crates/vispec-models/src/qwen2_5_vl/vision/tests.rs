@@ -47,7 +47,7 @@ fn check_stages(model: &str) {
         .forward(Tensor::from_data(data, &vision.device));
     golden.assert_close("patch_embed", &embedded);
     let rotary = vision.rotary(grid, &order);
-    let mut x = vision.patches_into_window_order(embedded, &order);
+    let mut x = vision.patches_in_window_order(embedded, &order);
     for idx in 0..vision.blocks.len() {
         x = vision.block(idx, x, &rotary, grid, &order);
         golden.assert_close(&format!("block{idx}"), &x);
