@@ -40,6 +40,7 @@ mod mapped_file;
 pub mod measure;
 mod pointwise;
 mod scratch;
+mod vector;
 mod weight;
 
 pub use attention::{AttentionShape, KeyValues, VisibleRows};

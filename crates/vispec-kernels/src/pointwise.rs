@@ -1,26 +1,102 @@
 //! The small operations between matrix products: normalisation, gating, rotary embedding.
 
+use rayon::prelude::*;
+
 use crate::isa::Isa;
+use crate::vector::{Routine, Vector, dispatch};
+
+/// Elements for which a hand-off to another thread pays.
+const PARALLEL: usize = 1 << 16;
+
+/// Starts of whole registers in `0..len`, and the length of the rest.
+#[inline(always)]
+fn whole<V: Vector>(len: usize) -> (impl Iterator<Item = usize>, usize) {
+    let rest = len % V::LANES;
+    ((0..len - rest).step_by(V::LANES), rest)
+}
 
 /// See [`crate::Kernels::rms_norm`].
-pub(crate) fn rms_norm(_isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let hidden = weight.len();
     assert_eq!(x.len(), out.len(), "rms_norm: `out` must be as long as `x`");
     assert!(
         hidden > 0 && x.len().is_multiple_of(hidden),
-        "rms_norm: `weight` must divide the rows"
+        "rms_norm: `weight` must divide `x`"
     );
-    for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
-        let mean = x.iter().map(|x| x * x).sum::<f32>() / hidden as f32;
-        let scale = 1.0 / (mean + eps).sqrt();
-        for ((x, w), out) in x.iter().zip(weight).zip(out) {
-            *out = x * scale * w;
+    let rows = (PARALLEL / hidden).max(1) * hidden;
+    let norm = |(x, out): (&[f32], &mut [f32])| {
+        for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
+            // SAFETY: `isa` is available, by the contract of `Kernels`.
+            unsafe {
+                dispatch(
+                    isa,
+                    RmsNorm {
+                        x,
+                        weight,
+                        eps,
+                        out,
+                    },
+                )
+            };
+        }
+    };
+    if x.len() <= rows {
+        norm((x, out));
+    } else {
+        x.par_chunks(rows)
+            .zip(out.par_chunks_mut(rows))
+            .for_each(norm);
+    }
+}
+
+/// One row.
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Routine for RmsNorm<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let len = self.x.len();
+        // SAFETY: the three slices are equally long, and the caller promises the machine.
+        unsafe {
+            let (x, weight) = (self.x.as_ptr(), self.weight.as_ptr());
+            let mut sums = [V::splat(0.0); 4];
+            let (starts, rest) = whole::<V>(len);
+            for (index, start) in starts.enumerate() {
+                let x = V::load(x.add(start));
+                sums[index % 4] = x.fused(x, sums[index % 4]);
+            }
+            if rest > 0 {
+                let x: V = V::load_part(x.add(len - rest), rest);
+                sums[0] = x.fused(x, sums[0]);
+            }
+            let [a, b, c, d] = sums;
+            let mean = a.add(b).add(c.add(d)).total() / len as f32;
+            let scale = V::splat(1.0 / (mean + self.eps).sqrt());
+            for start in whole::<V>(len).0 {
+                let normed = V::load(x.add(start)).mul(scale);
+                normed
+                    .mul(V::load(weight.add(start)))
+                    .store(self.out.as_mut_ptr().add(start));
+            }
+            if rest > 0 {
+                let start = len - rest;
+                let normed = V::load_part(x.add(start), rest).mul(scale);
+                let weight = V::load_part(weight.add(start), rest);
+                normed
+                    .mul(weight)
+                    .store_part(self.out.as_mut_ptr().add(start), rest);
+            }
         }
     }
 }
 
 /// See [`crate::Kernels::silu_mul`].
-pub(crate) fn silu_mul(_isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(crate) fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert_eq!(
         gate.len(),
         up.len(),
@@ -31,13 +107,64 @@ pub(crate) fn silu_mul(_isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
         out.len(),
         "silu_mul: `out` must be as long as `gate`"
     );
-    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-        *out = gate / (1.0 + (-gate).exp()) * up;
+    let silu_mul = |((gate, up), out): ((&[f32], &[f32]), &mut [f32])| {
+        // SAFETY: `isa` is available, by the contract of `Kernels`.
+        unsafe { dispatch(isa, SiluMul { gate, up, out }) };
+    };
+    if gate.len() <= PARALLEL {
+        silu_mul(((gate, up), out));
+    } else {
+        gate.par_chunks(PARALLEL / 4)
+            .zip(up.par_chunks(PARALLEL / 4))
+            .zip(out.par_chunks_mut(PARALLEL / 4))
+            .for_each(silu_mul);
+    }
+}
+
+/// Equally long slices.
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Routine for SiluMul<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let len = self.gate.len();
+        let (starts, rest) = whole::<V>(len);
+        // SAFETY: the three slices are equally long, and the caller promises the machine.
+        unsafe {
+            let (gate, up) = (self.gate.as_ptr(), self.up.as_ptr());
+            for start in starts {
+                let product = silu_product(V::load(gate.add(start)), V::load(up.add(start)));
+                product.store(self.out.as_mut_ptr().add(start));
+            }
+            if rest > 0 {
+                let start = len - rest;
+                let gate: V = V::load_part(gate.add(start), rest);
+                let product = silu_product(gate, V::load_part(up.add(start), rest));
+                product.store_part(self.out.as_mut_ptr().add(start), rest);
+            }
+        }
+    }
+}
+
+/// `gate / (1 + exp(-gate)) * up`.
+///
+/// # Safety
+/// The machine must support the instruction set.
+#[inline(always)]
+unsafe fn silu_product<V: Vector>(gate: V, up: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let one = V::splat(1.0);
+        gate.div(V::splat(0.0).sub(gate).exp().add(one)).mul(up)
     }
 }
 
 /// See [`crate::Kernels::rotary`].
-pub(crate) fn rotary(_isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize) {
+pub(crate) fn rotary(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize) {
     assert!(
         head_dim > 0 && head_dim.is_multiple_of(2),
         "rotary: `head_dim` must be even"
@@ -54,23 +181,76 @@ pub(crate) fn rotary(_isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_di
         "rotary: `cos` must be [rows, head_dim / 2]"
     );
     let rows = cos.len() / half;
-    if rows == 0 {
-        assert!(x.is_empty(), "rotary: `x` has rows without angles");
+    if x.is_empty() {
         return;
     }
-    assert_eq!(
-        x.len() % (rows * head_dim),
-        0,
-        "rotary: `x` must be [rows, heads, head_dim]"
-    );
+    let fits = rows > 0 && x.len().is_multiple_of(rows * head_dim);
+    assert!(fits, "rotary: `x` must be [rows, heads, head_dim]");
     let row_len = x.len() / rows;
-    for (row, x) in x.chunks_exact_mut(row_len.max(1)).enumerate() {
-        let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
-        for head in x.chunks_exact_mut(head_dim) {
+    let rotate = |((x, cos), sin): ((&mut [f32], &[f32]), &[f32])| {
+        // SAFETY: `isa` is available, by the contract of `Kernels`.
+        unsafe { dispatch(isa, Rotary { x, cos, sin }) };
+    };
+    if x.len() <= PARALLEL {
+        let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
+        for (x, (cos, sin)) in x.chunks_exact_mut(row_len).zip(angles) {
+            rotate(((x, cos), sin));
+        }
+    } else {
+        x.par_chunks_exact_mut(row_len)
+            .zip(cos.par_chunks_exact(half))
+            .zip(sin.par_chunks_exact(half))
+            .with_min_len((PARALLEL / 4 / row_len).max(1))
+            .for_each(rotate);
+    }
+}
+
+/// One row of heads with its angles.
+struct Rotary<'a> {
+    x: &'a mut [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+}
+
+impl Routine for Rotary<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let half = self.cos.len();
+        for head in self.x.chunks_exact_mut(2 * half) {
             let (low, high) = head.split_at_mut(half);
-            for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            let (starts, rest) = whole::<V>(half);
+            // SAFETY: the four slices hold `half` floats each, and the caller promises the
+            // machine.
+            unsafe {
+                let (cos, sin) = (self.cos.as_ptr(), self.sin.as_ptr());
+                for start in starts {
+                    let (a, b) = (low.as_mut_ptr().add(start), high.as_mut_ptr().add(start));
+                    let angle = (V::load(cos.add(start)), V::load(sin.add(start)));
+                    let turned = turn(V::load(a), V::load(b), angle);
+                    turned.0.store(a);
+                    turned.1.store(b);
+                }
+                if rest > 0 {
+                    let start = half - rest;
+                    let (a, b) = (low.as_mut_ptr().add(start), high.as_mut_ptr().add(start));
+                    let cos = V::load_part(cos.add(start), rest);
+                    let sin = V::load_part(sin.add(start), rest);
+                    let turned: (V, V) =
+                        turn(V::load_part(a, rest), V::load_part(b, rest), (cos, sin));
+                    turned.0.store_part(a, rest);
+                    turned.1.store_part(b, rest);
+                }
             }
         }
     }
+}
+
+/// `(a cos - b sin, b cos + a sin)`, each product rounded, as frameworks do.
+///
+/// # Safety
+/// The machine must support the instruction set.
+#[inline(always)]
+unsafe fn turn<V: Vector>(a: V, b: V, (cos, sin): (V, V)) -> (V, V) {
+    // SAFETY: the caller's promise.
+    unsafe { (a.mul(cos).sub(b.mul(sin)), b.mul(cos).add(a.mul(sin))) }
 }
