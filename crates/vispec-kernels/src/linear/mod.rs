@@ -4,6 +4,7 @@ mod block;
 mod dot;
 mod pack;
 mod portable;
+mod quantized;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -13,14 +14,17 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
 use self::dot::Dot;
 use self::portable::Portable;
+use self::quantized::Groups;
 use crate::isa::Isa;
-use crate::scratch::Scratch;
+use crate::scratch::{Plain, Scratch};
 use crate::weight::{LinearShape, Weight};
 
 /// Multiplications below which one thread is faster than a hand-off to several.
@@ -60,40 +64,88 @@ pub(crate) fn run(
     if let Some(bias) = bias {
         assert_eq!(bias.len(), outputs, "linear: `bias` must be [outputs]");
     }
-    let call = Call {
-        x,
-        bias,
-        out,
-        shape,
-    };
     // SAFETY: `isa` is available, by the contract of `Kernels`; the lengths were checked.
     unsafe {
-        match (isa, weight) {
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Weight::F32(weight)) => call.run::<avx2::F32>(weight),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Weight::Bf16(weight)) => call.run::<avx2::Bf16>(weight),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Weight::F16(weight)) => call.run::<avx2::F16>(weight),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx512Bf16, Weight::F32(weight)) => {
-                call.run::<avx512::F32>(weight);
+        dispatch(
+            isa,
+            weight,
+            Call {
+                x,
+                bias,
+                out,
+                shape,
+            },
+        )
+    };
+}
+
+/// Picks the kernel for an instruction set and a dtype.
+///
+/// # Safety
+/// The machine must support `isa`; `call` must be checked.
+unsafe fn dispatch(isa: Isa, weight: Weight<'_>, call: Call<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match weight {
+            Weight::F32(weight) => match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => call.run::<avx2::F32>(weight),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F32>(weight),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => call.run::<neon::F32>(weight),
+                _ => call.run::<Portable<f32>>(weight),
+            },
+            Weight::Bf16(weight) => match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => call.run::<avx2::Bf16>(weight),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => call.run::<avx512::Bf16>(weight),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Bf16 => call.run::<avx512::Bf16Pairs>(weight),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => call.run::<neon::Bf16>(weight),
+                _ => call.run::<Portable<bf16>>(weight),
+            },
+            Weight::F16(weight) => match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => call.run::<avx2::F16>(weight),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F16>(weight),
+                _ => call.run::<Portable<f16>>(weight),
+            },
+            Weight::Int8 {
+                values,
+                scales,
+                group,
+            } => {
+                // The same bytes, read as unsigned ones.
+                let values = std::slice::from_raw_parts(values.as_ptr().cast(), values.len());
+                quantized::eight(
+                    isa,
+                    call,
+                    Groups {
+                        values,
+                        scales,
+                        group,
+                    },
+                );
             }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Weight::Bf16(weight)) => call.run::<avx512::Bf16>(weight),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16, Weight::Bf16(weight)) => call.run::<avx512::Bf16Pairs>(weight),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx512Bf16, Weight::F16(weight)) => {
-                call.run::<avx512::F16>(weight);
+            Weight::Int4 {
+                values,
+                scales,
+                group,
+            } => {
+                quantized::four(
+                    isa,
+                    call,
+                    Groups {
+                        values,
+                        scales,
+                        group,
+                    },
+                );
             }
-            #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, Weight::F32(weight)) => call.run::<neon::F32>(weight),
-            #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, Weight::Bf16(weight)) => call.run::<neon::Bf16>(weight),
-            (_, Weight::F32(weight)) => call.run::<Portable<f32>>(weight),
-            (_, Weight::Bf16(weight)) => call.run::<Portable<bf16>>(weight),
-            (_, Weight::F16(weight)) => call.run::<Portable<f16>>(weight),
         }
     }
 }
@@ -129,8 +181,11 @@ impl Call<'_> {
         for first in (0..rows).step_by(panel) {
             let rows = panel.min(rows - first);
             let x = &self.x[first * inputs..][..rows * inputs];
-            // SAFETY: the caller's promise.
-            let x = unsafe { pack::<D>(x, inputs, stride, scratch.slice(rows * stride)) };
+            let packed = scratch.slice(rows * stride);
+            let x = in_rows(x, inputs, stride, packed, |x, packed| {
+                // SAFETY: the caller's promise; the packed row is as long as it must be.
+                unsafe { D::pack(x, packed) };
+            });
             let out = self.out[first * outputs..][..rows * outputs].as_mut_ptr();
             let job = Job {
                 x,
@@ -142,57 +197,50 @@ impl Call<'_> {
                 bias: self.bias,
                 out,
             };
-            // SAFETY: the caller's promise.
-            unsafe { split::<D>(&job) };
+            in_outputs(LinearShape { rows, ..self.shape }, |outputs| {
+                // SAFETY: the caller's promise; ranges of outputs are disjoint.
+                unsafe { D::run(&job, outputs) };
+            });
         }
     }
 }
 
 /// Packs rows of `x` into `packed[rows, stride]`.
-///
-/// # Safety
-/// The machine must support the instruction set.
-unsafe fn pack<'a, D: Dot>(
+fn in_rows<'a, T: Plain>(
     x: &[f32],
     inputs: usize,
     stride: usize,
-    packed: &'a mut [D::Input],
-) -> &'a [D::Input] {
+    packed: &'a mut [T],
+    pack: impl Fn(&[f32], &mut [T]) + Sync,
+) -> &'a [T] {
     if inputs == 0 {
         return packed;
     }
-    // SAFETY: the caller's promise; a packed row is as long as `Dot::pack` wants it.
-    let pack = |x: &[f32], packed: &mut [D::Input]| unsafe { D::pack(x, packed) };
     if x.len() < SERIAL_PACK {
-        x.chunks_exact(inputs)
-            .zip(packed.chunks_exact_mut(stride))
-            .for_each(|(x, packed)| pack(x, packed));
+        let rows = x.chunks_exact(inputs).zip(packed.chunks_exact_mut(stride));
+        rows.for_each(|(x, packed)| pack(x, packed));
     } else {
-        x.par_chunks_exact(inputs)
-            .zip(packed.par_chunks_exact_mut(stride))
-            .for_each(|(x, packed)| pack(x, packed));
+        let rows = x
+            .par_chunks_exact(inputs)
+            .zip(packed.par_chunks_exact_mut(stride));
+        rows.for_each(|(x, packed)| pack(x, packed));
     }
     packed
 }
 
-/// Gives each thread some of the outputs of a job.
-///
-/// # Safety
-/// The machine must support the instruction set, and the job's lengths fit its axes.
-unsafe fn split<D: Dot>(job: &Job<'_, D>) {
+/// Gives each thread some of the outputs.
+fn in_outputs(shape: LinearShape, work: impl Fn(Range<usize>) + Sync) {
+    let LinearShape {
+        rows,
+        inputs,
+        outputs,
+    } = shape;
     let tasks = rayon::current_num_threads() * TASKS_PER_THREAD;
-    if job.rows * job.inputs * job.outputs < SERIAL_PRODUCTS || tasks <= TASKS_PER_THREAD {
-        // SAFETY: the caller's promise; all outputs go to this thread.
-        unsafe { D::run(job, 0..job.outputs) };
+    if rows * inputs * outputs < SERIAL_PRODUCTS || tasks <= TASKS_PER_THREAD {
+        work(0..outputs);
         return;
     }
-    let len = job.outputs.div_ceil(tasks).next_multiple_of(OUTPUT_BLOCK);
-    (0..job.outputs.div_ceil(len))
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| {
-            let outputs = task * len..job.outputs.min((task + 1) * len);
-            // SAFETY: the caller's promise; tasks have disjoint outputs.
-            unsafe { D::run(job, outputs) };
-        });
+    let len = outputs.div_ceil(tasks).next_multiple_of(OUTPUT_BLOCK);
+    let parts = (0..outputs.div_ceil(len)).into_par_iter().with_max_len(1);
+    parts.for_each(|part| work(part * len..outputs.min((part + 1) * len)));
 }

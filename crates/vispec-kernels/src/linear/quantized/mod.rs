@@ -1,0 +1,305 @@
+//! Linear layers with quantised weights: integer dot products within a group, then scales.
+//!
+//! Rows of `x` are quantised to 8 bits group by group, so products are exact integers, and the
+//! sum over groups has a fixed order: batch-invariant like the float kernels.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::Call;
+use crate::isa::Isa;
+use crate::quantize::{GROUP_STEP, check_group};
+use crate::scratch::Scratch;
+use crate::weight::LinearShape;
+
+/// Bytes after the quantised inputs of a group: their scale and the correction.
+const TRAILER: usize = 8;
+/// How far ahead of its use a weight is asked for.
+const AHEAD_BYTES: usize = 1024;
+
+/// What an instruction set and a width contribute.
+///
+/// # Safety
+/// All functions: the machine must support the instruction set, and a step be readable where a
+/// pointer points.
+pub(super) trait Quantized: Sized + Send + Sync + 'static {
+    /// Bytes of [`GROUP_STEP`] weights.
+    const STEP_BYTES: usize;
+    /// What [`Quantized::weights`] adds to each weight.
+    const OFFSET: i32;
+    /// Register of weights.
+    type Weights: Copy;
+    /// Register of integer sums.
+    type Words: Copy;
+    /// Register of float sums.
+    type Sums: Copy;
+
+    /// Quantises one row of `x`; see [`pack`].
+    unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]);
+    /// Works on `outputs` of a job; see [`run`].
+    unsafe fn run(job: &Job<'_>, outputs: Range<usize>);
+    unsafe fn weights(from: *const u8) -> Self::Weights;
+    /// Integer sums that start with `correction` in total.
+    unsafe fn words(correction: i32) -> Self::Words;
+    unsafe fn dot(words: Self::Words, weights: Self::Weights, x: *const u8) -> Self::Words;
+    unsafe fn sums() -> Self::Sums;
+    unsafe fn scale(sums: Self::Sums, words: Self::Words, scale: f32) -> Self::Sums;
+    unsafe fn total(sums: Self::Sums) -> f32;
+}
+
+/// One call, its rows packed and its lengths checked.
+pub(super) struct Job<'a> {
+    /// Packed rows: for each group its bytes, their scale and the correction.
+    x: &'a [u8],
+    /// Bytes per packed row.
+    stride: usize,
+    values: &'a [u8],
+    scales: &'a [bf16],
+    group: usize,
+    shape: LinearShape,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+}
+
+// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` asks
+// that concurrent calls get disjoint ranges of outputs.
+unsafe impl Sync for Job<'_> {}
+
+/// Weights as bytes, with their scales.
+#[derive(Clone, Copy)]
+pub(super) struct Groups<'a> {
+    pub(super) values: &'a [u8],
+    pub(super) scales: &'a [bf16],
+    pub(super) group: usize,
+}
+
+/// Linear layer with signed bytes.
+///
+/// # Safety
+/// The machine must support `isa`; `call` must be checked.
+pub(super) unsafe fn eight(isa: Isa, call: Call<'_>, weight: Groups<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int8>(call, weight),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => linear::<vnni::Int8>(call, weight),
+            _ => linear::<portable::Int8>(call, weight),
+        }
+    }
+}
+
+/// Linear layer with nibbles.
+///
+/// # Safety
+/// The machine must support `isa`; `call` must be checked.
+pub(super) unsafe fn four(isa: Isa, call: Call<'_>, weight: Groups<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int4>(call, weight),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => linear::<vnni::Int4>(call, weight),
+            _ => linear::<portable::Int4>(call, weight),
+        }
+    }
+}
+
+/// Packs all rows, then works on all outputs in parallel.
+///
+/// # Safety
+/// The machine must support the instruction set; `call` must be checked.
+unsafe fn linear<Q: Quantized>(call: Call<'_>, weight: Groups<'_>) {
+    let Groups {
+        values,
+        scales,
+        group,
+    } = weight;
+    let LinearShape {
+        rows,
+        inputs,
+        outputs,
+    } = call.shape;
+    if rows == 0 || outputs == 0 {
+        return;
+    }
+    let fits = check_group(group, inputs).is_ok() && scales.len() == outputs * (inputs / group);
+    assert!(
+        fits,
+        "linear: `scales` must be [outputs, inputs / group], `group` a multiple of 32"
+    );
+    let stride = inputs / group * (group + TRAILER);
+    let mut scratch = Scratch::take();
+    let x = super::in_rows(
+        call.x,
+        inputs,
+        stride,
+        scratch.slice(rows * stride),
+        |x, packed| {
+            // SAFETY: the caller's promise; the packed row has room for all groups.
+            unsafe { Q::pack(x, group, packed) };
+        },
+    );
+    let (shape, bias, out) = (call.shape, call.bias, call.out.as_mut_ptr());
+    let job = Job {
+        x,
+        stride,
+        values,
+        scales,
+        group,
+        shape,
+        bias,
+        out,
+    };
+    super::in_outputs(shape, |outputs| {
+        // SAFETY: the caller's promise; ranges of outputs are disjoint.
+        unsafe { Q::run(&job, outputs) };
+    });
+}
+
+/// Quantises a row of `x` to bytes from -127 to 127, each group followed by its scale and by
+/// what corrects for [`Quantized::OFFSET`]. A group that is not finite gets a scale of NaN.
+#[inline(always)]
+fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
+    for (x, packed) in x
+        .chunks_exact(group)
+        .zip(packed.chunks_exact_mut(group + TRAILER))
+    {
+        let greatest = x
+            .iter()
+            .fold(0.0_f32, |a, x| if x.abs() > a { x.abs() } else { a });
+        let finite = x.iter().fold(true, |finite, x| finite & x.is_finite());
+        let inverse = if greatest > 0.0 && finite {
+            127.0 / greatest
+        } else {
+            0.0
+        };
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+        let (values, trailer) = packed.split_at_mut(group);
+        let mut sum = 0_i32;
+        for (value, x) in values.iter_mut().zip(x) {
+            let scaled = (x * inverse).round_ties_even();
+            let scaled = if finite { scaled as i32 } else { 0 };
+            sum += scaled;
+            *value = scaled as i8 as u8;
+        }
+        let scale = if finite { greatest / 127.0 } else { f32::NAN };
+        trailer[..4].copy_from_slice(&scale.to_ne_bytes());
+        trailer[4..].copy_from_slice(&(-Q::OFFSET * sum).to_ne_bytes());
+    }
+}
+
+/// Works on `outputs` of a job, in tiles of rows and outputs.
+///
+/// # Safety
+/// The machine must support the instruction set, the lengths fit, and no other thread work on
+/// these outputs.
+#[inline(always)]
+unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
+    let rows = job.shape.rows;
+    let mut output = outputs.start;
+    while output < outputs.end {
+        let height = if output + 2 <= outputs.end { 2 } else { 1 };
+        let pair = if rows == 1 && output + 4 <= outputs.end {
+            4
+        } else {
+            height
+        };
+        let mut row = 0;
+        // SAFETY: tiles lie within the rows and the outputs.
+        unsafe {
+            while row < rows {
+                row += match (pair, rows - row) {
+                    (4, _) => tile::<Q, 4, 1>(job, row, output),
+                    (2, 1) => tile::<Q, 2, 1>(job, row, output),
+                    (2, 3) => tile::<Q, 2, 3>(job, row, output),
+                    (2, 2) => tile::<Q, 2, 2>(job, row, output),
+                    (2, _) => tile::<Q, 2, 4>(job, row, output),
+                    _ => tile::<Q, 1, 1>(job, row, output),
+                };
+            }
+        }
+        output += pair;
+    }
+}
+
+/// Sums of `HEIGHT x ROWS` output elements over all groups. Returns `ROWS`.
+///
+/// # Safety
+/// As for [`run`]; the tile must be in range.
+#[inline(always)]
+unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
+    job: &Job<'_>,
+    row: usize,
+    output: usize,
+) -> usize {
+    let steps = job.group / GROUP_STEP;
+    let groups = job.shape.inputs / job.group;
+    let row_bytes = groups * steps * Q::STEP_BYTES;
+    // SAFETY: the caller's promise; a prefetch may point anywhere.
+    unsafe {
+        let weight = job.values.as_ptr().add(output * row_bytes);
+        let scales = job.scales.as_ptr().add(output * groups);
+        let x = job.x.as_ptr().add(row * job.stride);
+        let mut sums = [[Q::sums(); ROWS]; HEIGHT];
+        for group in 0..groups {
+            let x = x.add(group * (job.group + TRAILER));
+            let trailer = |row: usize| x.add(row * job.stride + job.group);
+            let mut words = [[Q::words(0); ROWS]; HEIGHT];
+            if Q::OFFSET != 0 {
+                for row in 0..ROWS {
+                    let correction = trailer(row).add(4).cast::<i32>().read_unaligned();
+                    for words in &mut words {
+                        words[row] = Q::words(correction);
+                    }
+                }
+            }
+            for step in 0..steps {
+                let at = (group * steps + step) * Q::STEP_BYTES;
+                for (height, words) in words.iter_mut().enumerate() {
+                    let weight = weight.add(height * row_bytes + at);
+                    if row == 0 {
+                        super::dot::prefetch(weight.wrapping_add(AHEAD_BYTES));
+                    }
+                    let weights = Q::weights(weight);
+                    for (row, words) in words.iter_mut().enumerate() {
+                        let x = x.add(row * job.stride + step * GROUP_STEP);
+                        *words = Q::dot(*words, weights, x);
+                    }
+                }
+            }
+            let mut x_scales = [0.0; ROWS];
+            for (row, scale) in x_scales.iter_mut().enumerate() {
+                *scale = trailer(row).cast::<f32>().read_unaligned();
+            }
+            for (height, sums) in sums.iter_mut().enumerate() {
+                let bits = (*scales.add(height * groups + group)).to_bits();
+                let scale = f32::from_bits(u32::from(bits) << 16);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = Q::scale(*sum, words[height][row], scale * x_scales[row]);
+                }
+            }
+        }
+        for (height, sums) in sums.into_iter().enumerate() {
+            for (tile_row, sum) in sums.into_iter().enumerate() {
+                let bias = job.bias.map(|bias| bias[output + height]);
+                let total = Q::total(sum);
+                let to = job
+                    .out
+                    .add((row + tile_row) * job.shape.outputs + output + height);
+                *to = bias.map_or(total, |bias| total + bias);
+            }
+        }
+    }
+    ROWS
+}
