@@ -1,4 +1,87 @@
 //! Exact speculative decoding with token trees, without a tensor library.
+//!
+//! A large model (the *target*) that emits one token per forward pass leaves most of its hardware
+//! idle.
+//! Speculative decoding lets something cheap (the *drafter*) guess a tree of continuations, has the
+//! target check the whole tree in one pass, and keeps the longest path on which the guesses are
+//! what the target says itself.
+//! The answer is exactly that of plain decoding; only the number of passes changes.
+//!
+//! # One cycle
+//!
+//! ```text
+//!                 root: last emitted token, not yet in the target's cache
+//!                  |
+//!   Drafter -----> TokenTree -----> TargetModel::verify -----> AcceptanceRule::accept
+//!      ^             the              one pass over all           walks down while the
+//!      |             guesses          nodes under a mask          target's pick is a child
+//!      |                                                                |
+//!      |    features of the path       KvCache::keep_path               v
+//!      +------------------------------ keeps its rows <------- Verdict { path, bonus }
+//!                                                                       |
+//!                       emitted: accepted tokens, then the bonus token <+
+//! ```
+//!
+//! The bonus token is the target's own next token after the accepted path and the root of the next
+//! tree, so a cycle emits at least one token even if every guess is wrong.
+//! A [`Session`] holds all state of a generation and runs one cycle per [`step`](Session::step);
+//! [`generate`] is the loop around it.
+//! Plain decoding is the same loop with [`NoDraft`].
+//!
+//! # What you supply
+//!
+//! * A target: [`TargetModel`], with its [`KvCache`], its [`Prompt`] and its [`TargetLogits`]
+//!   ([`HostLogits`] if they are in memory).
+//! * A drafter: [`Drafter`] if it proposes trees itself, as [`PromptLookupDrafter`] does, or
+//!   [`DraftModel`] if it is a network that scores continuations; then [`DynamicTreeDrafter`]
+//!   grows EAGLE-2 trees with it.
+//!
+//! # What stays exact
+//!
+//! [`MatchPicks`] picks the target's token at each node on the way, greedily or by sampling.
+//! When it samples, the random number of a pick is a function of the seed and of the absolute
+//! position of the token picked ([`PositionUniforms`]), and drafters never see it.
+//! So the tokens are a function of target, prompt, [`Sampler`] and seed: **a drafter can change how
+//! fast they come, never which**.
+//! (As far as the target computes the same logits for a tree as for single tokens; in half
+//! precision they can differ in the last bit, and near-ties can fall differently.)
+//! [`RecursiveRejection`] is the rule of the reference implementation, equal in law.
+//!
+//! # Example
+//!
+//! ```
+//! use vispec_core::testing::TableModel; // feature `test-util`
+//! use vispec_core::{GenerationConfig, MatchPicks, NoDraft, PromptLookupDrafter, generate};
+//!
+//! // A toy target that counts to nine and starts again.
+//! let target = TableModel::from_fn(10, |context| {
+//!     let next = context.last().map_or(0, |&last| (last as usize + 1) % 10);
+//!     (0..10).map(|token| if token == next { 5.0 } else { 0.0 }).collect()
+//! });
+//! let prompt = vec![7];
+//! let config = GenerationConfig { max_new_tokens: 40, stop_tokens: vec![] };
+//!
+//! let rule = MatchPicks::greedy();
+//! let plain = generate(&target, NoDraft, rule.clone(), &prompt, config.clone(), &mut ())?;
+//! let drafter = PromptLookupDrafter::default();
+//! let speculative = generate(&target, drafter, rule, &prompt, config, &mut ())?;
+//!
+//! assert_eq!(plain.tokens, speculative.tokens);
+//! assert!(plain.stats.tau() < 1e-12); // accepted draft tokens per cycle
+//! assert!(speculative.stats.tau() > 1.0);
+//! assert!(2 * speculative.stats.n_cycles() < plain.stats.n_cycles());
+//! # Ok::<(), vispec_core::DecodeError>(())
+//! ```
+//!
+//! # Limits
+//!
+//! The batch size is 1.
+//! Samplers do not depend on history (no repetition penalty, no grammar).
+//!
+//! # Features
+//!
+//! * `serde`: serialisation of statistics, settings and results.
+//! * `test-util`: the `testing` module, toy targets and drafters.
 
 mod accept;
 mod cache;
@@ -30,3 +113,7 @@ pub use stats::GenerationStats;
 pub use target::{OutputOf, Prompt, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};
 pub use tree::{NodeId, RetrieveIndices, ShapeError, TokenTree, TreeError, TreeMask, TreeShape};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

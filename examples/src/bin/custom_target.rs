@@ -1,0 +1,79 @@
+//! A target model of your own, without a tensor library: plain and speculative decoding agree.
+#![allow(clippy::print_stdout, reason = "a program prints its result")]
+
+use vispec_core::{BoxError, DecodeError, Drafter, Generation, GenerationConfig, HostLogits};
+use vispec_core::{KvCache, MatchPicks, NoDraft, NodeId, PromptLookupDrafter, TargetModel};
+use vispec_core::{TargetOutput, TokenId, TokenTree, generate};
+
+/// Continues the Fibonacci numbers modulo 7.
+struct Fibonacci;
+
+/// A real model caches keys and values; this one the tokens themselves.
+struct Tokens(Vec<TokenId>);
+
+impl KvCache for Tokens {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn keep_path(&mut self, base: usize, path: &[NodeId]) {
+        let row = |node: &NodeId| self.0[base + node.index()];
+        let kept: Vec<TokenId> = path.iter().map(row).collect();
+        self.0.splice(base.., kept);
+    }
+    fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+}
+
+type Output = TargetOutput<HostLogits, ()>; // logits and hidden states (none here)
+
+impl TargetModel for Fibonacci {
+    type Prompt = Vec<TokenId>;
+    type Cache = Tokens;
+    type Features = ();
+    type Logits = HostLogits;
+
+    fn vocab_size(&self) -> usize {
+        7
+    }
+    fn context_len(&self) -> usize {
+        64
+    }
+    fn new_cache(&self) -> Result<Tokens, BoxError> {
+        Ok(Tokens(Vec::new()))
+    }
+    fn prefill(&self, prompt: &Vec<TokenId>, cache: &mut Tokens) -> Result<Output, BoxError> {
+        let (&last, before) = prompt.split_last().ok_or("the prompt is empty")?;
+        cache.0.extend_from_slice(before);
+        self.verify(&TokenTree::new(last), cache)
+    }
+    fn verify(&self, tree: &TokenTree, cache: &mut Tokens) -> Result<Output, BoxError> {
+        let mut rows = Vec::new();
+        for node in tree.nodes() {
+            let path = tree.path(node).into_iter().map(|node| tree.token(node));
+            let context: Vec<TokenId> = cache.0.iter().copied().chain(path).collect();
+            let next = context.iter().rev().take(2).sum::<TokenId>() % 7;
+            rows.extend((0..7).map(|token| f32::from(token == next)));
+        }
+        cache.0.extend_from_slice(tree.tokens()); // one row per node
+        let (logits, features) = (HostLogits::new(rows, 7), ());
+        Ok(TargetOutput { logits, features })
+    }
+    fn gather_features(&self, _features: (), _path: &[NodeId]) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+fn run(drafter: impl Drafter<Fibonacci>) -> Result<Generation, DecodeError> {
+    let (rule, config) = (MatchPicks::greedy(), GenerationConfig::default());
+    generate(&Fibonacci, drafter, rule, &vec![0, 1], config, &mut ())
+}
+
+fn main() -> Result<(), DecodeError> {
+    let (plain, fast) = (run(NoDraft)?, run(PromptLookupDrafter::default())?);
+    println!("plain        {:?}", plain.tokens);
+    println!("speculative  {:?}", fast.tokens);
+    let identical = ["no", "yes"][usize::from(plain.tokens == fast.tokens)];
+    println!("tau {:.2}\nidentical: {identical}", fast.stats.tau());
+    Ok(())
+}
