@@ -15,8 +15,6 @@ use super::tile;
 pub(crate) const OUTPUT_BLOCK: usize = 24;
 /// Rows of `x` that share one pass over the weights.
 pub(crate) const ROW_BLOCK: usize = 64;
-/// How far ahead of its use a streamed weight is asked for.
-const AHEAD_BYTES: usize = 1024;
 
 /// One panel of rows of a linear layer, packed and checked.
 pub(crate) struct Job<'a, D: Dot> {
@@ -70,8 +68,8 @@ pub(crate) struct Block {
     pub(crate) last: bool,
     /// The steps at which to prefetch.
     pub(crate) fetch: Range<usize>,
-    /// From the weight at hand to the one to prefetch, in bytes.
-    pub(crate) ahead: usize,
+    /// From the weight at hand to the one to prefetch; by default to the next tile's.
+    pub(crate) ahead: Option<usize>,
 }
 
 /// Works on `outputs` of a job.
@@ -101,11 +99,7 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
                 } else {
                     len
                 };
-                let ahead = if tiles == 1 {
-                    AHEAD_BYTES
-                } else {
-                    next * size_of::<D::Weight>()
-                };
+                let ahead = (tiles > 1).then_some(next);
                 let steps = len / D::STEP;
                 for tile in 0..tiles {
                     let fetch = share(steps, tiles, tile);
@@ -154,17 +148,16 @@ unsafe fn row_tile<D: Dot>(
     // SAFETY: the caller's promise; each height divides `OUTPUT_BLOCK`.
     unsafe {
         match (D::TILES, rows.len()) {
-            (NarrowWidening, 1) => column::<D, 4, 1>(job, row, outputs, block, sums),
             (NarrowWidening, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
             (NarrowWidening, 3) => column::<D, 3, 3>(job, row, outputs, block, sums),
             (NarrowWidening, 4) => column::<D, 2, 4>(job, row, outputs, block, sums),
             (NarrowWidening, 5) => column::<D, 2, 5>(job, row, outputs, block, sums),
-            (_, 1) => column::<D, 8, 1>(job, row, outputs, block, sums),
+            (_, 1) => column::<D, 4, 1>(job, row, outputs, block, sums),
             (Narrow, 2) => column::<D, 6, 2>(job, row, outputs, block, sums),
             (Narrow, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
             (Narrow, 4) => column::<D, 3, 4>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 2) => column::<D, 8, 2>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 3) => column::<D, 8, 3>(job, row, outputs, block, sums),
+            (Wide | WideWidening, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
+            (Wide | WideWidening, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
             (Wide | WideWidening, 4) => column::<D, 6, 4>(job, row, outputs, block, sums),
             (Wide | WideWidening, 5) => column::<D, 4, 5>(job, row, outputs, block, sums),
             (Wide, 6) => column::<D, 4, 6>(job, row, outputs, block, sums),

@@ -33,13 +33,14 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
         } else {
             place.read()
         };
+        let ahead = block.ahead.unwrap_or(HEIGHT * job.inputs);
         for index in 0..block.steps {
             let at = index * D::STEP;
             let new_line = (at * size_of::<D::Weight>()).is_multiple_of(CACHE_LINE);
             if new_line && block.fetch.contains(&index) {
                 for height in 0..HEIGHT {
                     let weight = weight.add(height * job.inputs + at);
-                    prefetch(weight.wrapping_byte_add(block.ahead));
+                    prefetch(weight.wrapping_add(ahead));
                 }
             }
             step::<D, HEIGHT, ROWS>(&mut sums, weight.add(at), job.inputs, x.add(at), job.stride);

@@ -20,10 +20,9 @@ use crate::quantize::{GROUP_STEP, check_group};
 use crate::scratch::Scratch;
 use crate::weight::LinearShape;
 
+const CACHE_LINE: usize = 64;
 /// Bytes after the quantised inputs of a group: their scale and the correction.
 const TRAILER: usize = 8;
-/// How far ahead of its use a weight is asked for.
-const AHEAD_BYTES: usize = 1024;
 
 /// What an instruction set and a width contribute.
 ///
@@ -268,8 +267,8 @@ unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
                 let at = (group * steps + step) * Q::STEP_BYTES;
                 for (height, words) in words.iter_mut().enumerate() {
                     let weight = weight.add(height * row_bytes + at);
-                    if row == 0 {
-                        super::dot::prefetch(weight.wrapping_add(AHEAD_BYTES));
+                    if row == 0 && at % CACHE_LINE < Q::STEP_BYTES {
+                        super::dot::prefetch(weight.wrapping_add(HEIGHT * row_bytes));
                     }
                     let weights = Q::weights(weight);
                     for (row, words) in words.iter_mut().enumerate() {
