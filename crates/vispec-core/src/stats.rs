@@ -66,8 +66,10 @@ impl GenerationStats {
     /// Mean tokens per cycle with the bonus token: `tau() + 1` (what EAGLE, SGLang and vLLM
     /// report), or 0 without a cycle.
     ///
-    /// A last cycle that ends inside its accepted tokens emits no bonus token, so
-    /// `n_cycles() * tokens_per_cycle() + 1` can be one more than [`new_tokens`](Self::new_tokens).
+    /// An answer that ends by length has `n_cycles() * tokens_per_cycle()` tokens exactly: its last
+    /// cycle has no bonus token, which makes up for the first token. One that ends with a stop
+    /// token has one token more than that if the stop token was a bonus token, and as many if it
+    /// was drafted.
     #[must_use]
     pub fn tokens_per_cycle(&self) -> f64 {
         if self.accepted_per_cycle.is_empty() {

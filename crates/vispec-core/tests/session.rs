@@ -143,16 +143,20 @@ fn nothing_is_drafted_for_the_last_token() {
     );
     let step = session.step(&mut ()).unwrap().unwrap();
     assert_eq!((step.tokens, step.accepted), (answer(2)[1..].to_vec(), 0));
-    assert_eq!(step.finish_reason, None);
-    assert_eq!(session.drafter().n_trees(), 1);
+    session.step(&mut ()).unwrap();
+    assert_eq!(session.tokens(), answer(3));
+    assert_eq!(
+        (session.finish_reason(), session.drafter().n_trees()),
+        (None, 2)
+    );
+    // The last cycle puts the last token through the target and emits nothing.
     let step = session.step(&mut ()).unwrap().unwrap();
+    assert_eq!((step.tokens, step.accepted), (Vec::new(), 0));
     assert_eq!(step.finish_reason, Some(FinishReason::Length));
-    assert_eq!(session.drafter().n_trees(), 1);
+    assert_eq!(session.drafter().n_trees(), 2);
     assert_eq!(session.step(&mut ()).unwrap(), None);
     assert_eq!(session.tokens(), answer(3));
 
-    let session = start(1);
-    assert_eq!(session.finish_reason(), Some(FinishReason::Length));
     let session = start(0);
     assert_eq!(
         (session.tokens(), session.finish_reason()),
@@ -222,7 +226,8 @@ fn observers_see_everything_in_order() {
         "draft 4",
         "verify 4 of 4",
         "tokens 4",
-        "verify 1 of 1",
+        "draft 2",
+        "verify 2 of 2",
         "tokens 1",
         "finish length after 6",
     ];
@@ -267,11 +272,11 @@ fn an_observer_can_cancel() {
         NoDraft,
         rule,
         &prompt,
-        config(1, &[]),
+        config(10, &answer(1)),
         &mut recorder,
     )
     .unwrap();
-    assert_eq!(generation.finish_reason, FinishReason::Length);
+    assert_eq!(generation.finish_reason, FinishReason::Stop);
 }
 
 #[test]
@@ -282,17 +287,18 @@ fn statistics_add_up() {
         (one.prompt_tokens(), one.new_tokens(), one.n_cycles()),
         (3, 10, 3)
     );
-    assert_eq!(one.accepted_per_cycle(), [3, 3, 0]);
-    assert_eq!(one.accepted_histogram(), [1, 0, 0, 2]);
-    assert!((one.tau() - 2.0).abs() < 1e-12 && (one.tokens_per_cycle() - 3.0).abs() < 1e-12);
+    assert_eq!(one.accepted_per_cycle(), [3, 3, 1]);
+    assert_eq!(one.accepted_histogram(), [0, 1, 0, 2]);
+    assert!((one.tau() - 7.0 / 3.0).abs() < 1e-12);
+    assert!((one.tokens_per_cycle() - 10.0 / 3.0).abs() < 1e-12);
     assert!(one.decode_tokens_per_second() > 0.0);
     let two = run(&model(), NoDraft, config(4, &[])).stats;
     let sum = one.clone() + two.clone();
     assert_eq!(
         (sum.prompt_tokens(), sum.new_tokens(), sum.n_cycles()),
-        (6, 14, 6)
+        (6, 14, 7)
     );
-    assert_eq!(sum.accepted_histogram(), [4, 0, 0, 2]);
+    assert_eq!(sum.accepted_histogram(), [4, 1, 0, 2]);
     assert_eq!(sum.decode_time(), one.decode_time() + two.decode_time());
     assert_eq!(sum.other_time(), one.other_time() + two.other_time());
 

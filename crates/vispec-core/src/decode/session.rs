@@ -105,8 +105,8 @@ where
             },
             state: State::Running,
         };
-        if let Some(reason) = session.rules.exhausted(0) {
-            session.finish(reason, observer);
+        if session.rules.remaining(0) == 0 {
+            session.finish(session.rules.limit(), observer);
         } else {
             session.prefill(observer)?;
         }
@@ -180,7 +180,9 @@ where
         self.stats.prefill_time = start.elapsed();
         observer.on_prefill(prompt_tokens, self.stats.prefill_time);
         self.pending = Pending::Begin(features);
-        if let Some(reason) = self.emit(&[first], observer) {
+        let (_, ending) = self.rules.cut(0, &[first]);
+        let cancelled = self.emit(&[first], observer);
+        if let Some(reason) = ending.or(cancelled) {
             self.finish(reason, observer);
         }
         Ok(())
@@ -199,12 +201,14 @@ where
             .extend(verdict.path[1..].iter().map(|&node| tree.token(node)));
         let mut tokens = self.accepted.clone();
         tokens.push(verdict.bonus);
-        tokens.truncate(self.rules.cut(self.tokens.len(), &tokens).0);
+        let (n_emitted, ending) = self.rules.cut(self.tokens.len(), &tokens);
+        tokens.truncate(n_emitted);
         let accepted = tokens.len().min(self.accepted.len());
         self.stats
             .accepted_per_cycle
             .push(u32::try_from(accepted).unwrap_or(u32::MAX));
-        let finish_reason = self.emit(&tokens, observer);
+        let cancelled = self.emit(&tokens, observer);
+        let finish_reason = ending.or(cancelled);
         if finish_reason.is_none() {
             self.hand_over(features, &tree, &verdict)?;
         }
@@ -224,8 +228,8 @@ where
         let root = self.tokens[self.tokens.len() - 1];
         let remaining = self.rules.remaining(self.tokens.len());
         let pending = std::mem::replace(&mut self.pending, Pending::Nothing);
-        if remaining <= 1 {
-            // The bonus token is all that may still come: nothing to draft for.
+        if remaining == 0 {
+            // The last token only has to go through the target: nothing to draft for.
             return Ok(TokenTree::new(root));
         }
         let start = Instant::now();
@@ -236,7 +240,7 @@ where
         };
         let mut tree = tree.map_err(DecodeError::Draft)?;
         // Cut after growth, so that what is left equals what an unlimited run would have there.
-        tree.truncate_depth(remaining - 1);
+        tree.truncate_depth(remaining);
         check_tree(&tree, root, self.target.vocab_size())?;
         let time = start.elapsed();
         self.stats.draft_time += time;
@@ -288,17 +292,19 @@ where
         Ok(())
     }
 
-    /// Emits tokens that are cut already.
+    /// Emits tokens that are cut already; tells whether the observer wants no more.
     fn emit(
         &mut self,
         tokens: &[TokenId],
         observer: &mut dyn GenerationObserver,
     ) -> Option<FinishReason> {
-        let (_, reason) = self.rules.cut(self.tokens.len(), tokens);
+        if tokens.is_empty() {
+            return None;
+        }
         self.tokens.extend_from_slice(tokens);
         self.stats.new_tokens = self.tokens.len();
         let cancelled = observer.on_tokens(tokens).is_break();
-        reason.or(cancelled.then_some(FinishReason::Cancelled))
+        cancelled.then_some(FinishReason::Cancelled)
     }
 
     fn finish(&mut self, reason: FinishReason, observer: &mut dyn GenerationObserver) {

@@ -30,9 +30,9 @@ impl Default for GenerationConfig {
 pub enum FinishReason {
     /// A stop token was emitted.
     Stop,
-    /// `max_new_tokens` were emitted.
+    /// `max_new_tokens` were emitted, and the target chose one more.
     Length,
-    /// Prompt and answer fill the target's context.
+    /// Prompt and answer fill the target's context, and the target chose one more token.
     Context,
     /// The observer asked to stop.
     Cancelled,
@@ -85,29 +85,34 @@ impl StopRules {
     }
 
     /// How many of `tokens` to emit after `n_emitted`, and whether the generation ends with them.
+    ///
+    /// It ends with a stop token, or when a token had to be dropped because nothing more may be
+    /// emitted. So every emitted token but a stop token has gone through the target, the last one
+    /// too: that is how the reference counts its cycles, and `n` tokens of plain decoding take `n`
+    /// passes.
     pub(super) fn cut(
         &self,
         n_emitted: usize,
         tokens: &[TokenId],
     ) -> (usize, Option<FinishReason>) {
-        let allowed = tokens.len().min(self.remaining(n_emitted));
+        let remaining = self.remaining(n_emitted);
+        let allowed = tokens.len().min(remaining);
         let stop = tokens[..allowed]
             .iter()
             .position(|token| self.stop_tokens.contains(token));
-        if let Some(index) = stop {
-            return (index + 1, Some(FinishReason::Stop));
+        match stop {
+            Some(index) => (index + 1, Some(FinishReason::Stop)),
+            None if allowed < tokens.len() => (allowed, Some(self.limit())),
+            None => (allowed, None),
         }
-        (allowed, self.exhausted(n_emitted + allowed))
     }
 
-    /// The limit that `n_emitted` tokens reach.
-    pub(super) fn exhausted(&self, n_emitted: usize) -> Option<FinishReason> {
-        if n_emitted >= self.max_new_tokens {
-            Some(FinishReason::Length)
-        } else if n_emitted >= self.room {
-            Some(FinishReason::Context)
+    /// The limit that is reached first.
+    pub(super) fn limit(&self) -> FinishReason {
+        if self.max_new_tokens <= self.room {
+            FinishReason::Length
         } else {
-            None
+            FinishReason::Context
         }
     }
 }
