@@ -1,5 +1,6 @@
 //! Vision-language target models and draft models for speculative decoding, on Burn.
 
+mod config_file;
 pub mod device;
 pub mod draft;
 mod engine;
@@ -10,6 +11,7 @@ pub mod nn;
 mod precision;
 mod prompt;
 pub mod qwen2_5_vl;
+mod rope_fields;
 mod source;
 mod target;
 mod text_model;

@@ -1,6 +1,6 @@
 //! Logits that are still on the device, read back at most once per cycle.
 
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::{DType, Tensor, TensorData, activation};
 use vispec_core::{BoxError, LogitsError, Sampler, TargetLogits, TokenId, TopK};
 
 use crate::device::is_cpu;
@@ -12,8 +12,10 @@ use crate::error::ModelError;
 /// token of all rows at once, and sampling reads all rows at once.
 #[derive(Debug)]
 pub struct DeviceLogits {
-    logits: Tensor<2>,
-    rows: Option<Vec<f32>>,
+    shape: [usize; 2],
+    /// Until the rows are read; then the host's copy takes its place.
+    on_device: Option<Tensor<2>>,
+    on_host: Option<TensorData>,
     best: Option<Vec<Best>>,
 }
 
@@ -29,28 +31,48 @@ impl DeviceLogits {
     #[must_use]
     pub fn new(logits: Tensor<2>) -> Self {
         Self {
-            logits,
-            rows: None,
+            shape: logits.dims(),
+            on_device: Some(logits),
+            on_host: None,
             best: None,
         }
     }
 
-    fn host_rows(&mut self) -> Result<&[f32], LogitsError> {
-        let rows = match self.rows.take() {
-            Some(rows) => rows,
-            None => read_floats(self.logits.clone(), "logits").map_err(device_error)?,
-        };
-        Ok(self.rows.insert(rows))
+    /// Whether to choose the best tokens where the logits are, instead of reading them all.
+    fn picks_on_device(&self, sampler: &Sampler) -> bool {
+        let remote = self
+            .on_device
+            .as_ref()
+            .is_some_and(|logits| !is_cpu(&logits.device()));
+        remote && matches!(sampler, Sampler::Greedy)
     }
 
-    fn best(&mut self) -> Result<&[Best], LogitsError> {
-        let best = match self.best.take() {
-            Some(best) => best,
-            None => read_best(self.logits.clone()).map_err(device_error)?,
+    fn host_rows(&mut self) -> Result<&[f32], ModelError> {
+        // Taken, not cloned: a tensor with a unique owner is handed over without a copy.
+        if let Some(logits) = self.on_device.take() {
+            self.on_host = Some(read_data(logits, LOGITS)?);
+        }
+        match &self.on_host {
+            Some(data) => floats(data, LOGITS),
+            None => Err(ModelError::DeviceRead {
+                what: LOGITS,
+                reason: "an earlier read failed".to_owned(),
+            }),
+        }
+    }
+
+    fn best(&mut self) -> Result<&[Best], ModelError> {
+        let best = match (self.best.take(), &self.on_device) {
+            (Some(best), _) => best,
+            (None, Some(logits)) => read_best(logits.clone())?,
+            (None, None) => Vec::new(),
         };
         Ok(self.best.insert(best))
     }
 }
+
+/// What errors of reading call the tensor.
+const LOGITS: &str = "logits";
 
 fn device_error(error: ModelError) -> LogitsError {
     LogitsError::Device(BoxError::from(error))
@@ -58,7 +80,7 @@ fn device_error(error: ModelError) -> LogitsError {
 
 impl TargetLogits for DeviceLogits {
     fn n_rows(&self) -> usize {
-        self.logits.dims()[0]
+        self.shape[0]
     }
 
     fn pick(
@@ -67,8 +89,8 @@ impl TargetLogits for DeviceLogits {
         sampler: &Sampler,
         uniform: f64,
     ) -> Result<TokenId, LogitsError> {
-        if matches!(sampler, Sampler::Greedy) && !is_cpu(&self.logits.device()) {
-            let best = self.best()?[row];
+        if self.picks_on_device(sampler) {
+            let best = self.best().map_err(device_error)?[row];
             return if best.finite {
                 Ok(best.token)
             } else {
@@ -81,22 +103,30 @@ impl TargetLogits for DeviceLogits {
     }
 
     fn read_row(&mut self, row: usize) -> Result<&[f32], LogitsError> {
-        let [_, vocab_size] = self.logits.dims();
-        Ok(&self.host_rows()?[row * vocab_size..(row + 1) * vocab_size])
+        let [_, vocab_size] = self.shape;
+        Ok(&self.host_rows().map_err(device_error)?[row * vocab_size..(row + 1) * vocab_size])
     }
 }
 
-/// All elements of a tensor as f32, in row-major order.
-pub(crate) fn read_floats<const D: usize>(
+/// Copies a tensor to the host as f32; on the CPU a tensor with a unique owner is only handed over.
+fn read_data<const D: usize>(
     tensor: Tensor<D>,
     what: &'static str,
-) -> Result<Vec<f32>, ModelError> {
-    let failed = |reason: String| ModelError::DeviceRead { what, reason };
-    let data = Tensor::<D>::cast(tensor, DType::F32)
+) -> Result<TensorData, ModelError> {
+    Tensor::<D>::cast(tensor, DType::F32)
         .try_into_data()
-        .map_err(|error| failed(error.to_string()))?;
-    data.try_into_vec::<f32>()
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| ModelError::DeviceRead {
+            what,
+            reason: error.to_string(),
+        })
+}
+
+fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
+    data.as_slice::<f32>()
+        .map_err(|error| ModelError::DeviceRead {
+            what,
+            reason: error.to_string(),
+        })
 }
 
 fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
@@ -104,8 +134,8 @@ fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
     // Token ids are below 2^24, so f32 holds them exactly and one read serves both columns.
     let token = Tensor::<2>::cast(wide.clone().argmax(1).float(), DType::F32);
     let zero_if_finite = (wide * 0.0).sum_dim(1);
-    let columns = read_floats(Tensor::cat(vec![token, zero_if_finite], 1), "best tokens")?;
-    Ok(columns
+    let columns = read_data(Tensor::cat(vec![token, zero_if_finite], 1), "best tokens")?;
+    Ok(floats(&columns, "best tokens")?
         .chunks_exact(2)
         .map(|row| {
             #[expect(
@@ -129,13 +159,19 @@ fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
 pub(crate) fn top_k(logits: Tensor<2>, k: usize) -> Result<TopK, BoxError> {
     let [_, vocab_size] = logits.dims();
     if is_cpu(&logits.device()) {
-        let rows = read_floats(logits, "draft logits")?;
-        return Ok(TopK::from_logits(&rows, vocab_size, k)?);
+        let rows = read_data(logits, "draft logits")?;
+        return Ok(TopK::from_logits(
+            floats(&rows, "draft logits")?,
+            vocab_size,
+            k,
+        )?);
     }
+    let k = k.min(vocab_size);
     let log_probs = activation::log_softmax(Tensor::<2>::cast(logits, DType::F32), 1);
     let (values, indices) = log_probs.topk_with_indices(k, 1);
     let indices = Tensor::<2>::cast(indices.float(), DType::F32);
-    let both = read_floats(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
+    let both = read_data(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
+    let both = floats(&both, "draft tokens")?;
     let mut top = TopK {
         k,
         tokens: Vec::new(),

@@ -19,8 +19,8 @@ use crate::weights::{Checkpoint, Weights};
 /// The part of a target that turns an image into vectors for the language model.
 #[derive(Debug)]
 enum VisionTower {
-    Qwen(QwenVision),
-    Llava(LlavaVision),
+    Qwen(Box<QwenVision>),
+    Llava(Box<LlavaVision>),
 }
 
 impl VisionTower {
@@ -105,7 +105,7 @@ impl VlmTarget {
         Ok(Self {
             dir: dir.to_owned(),
             text,
-            vision: VisionTower::Qwen(vision),
+            vision: VisionTower::Qwen(Box::new(vision)),
             config: decoder,
             rotary_sections: Some(config.rotary_sections()),
             context_len: config.context_len(),
@@ -138,7 +138,7 @@ impl VlmTarget {
         Ok(Self {
             dir: dir.to_owned(),
             text,
-            vision: VisionTower::Llava(vision),
+            vision: VisionTower::Llava(Box::new(vision)),
             config: decoder,
             rotary_sections: None,
             context_len: config.context_len(),
@@ -180,7 +180,7 @@ impl VlmTarget {
     /// Runs the vision tower on one image; gives `[image_tokens, hidden]`.
     ///
     /// # Errors
-    /// [`ModelError::ImageFeatures`] if the image was processed for another model.
+    /// [`ModelError::ConfigValue`] if the image was processed for another model.
     pub fn encode_image(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
         self.vision.encode(image)
     }

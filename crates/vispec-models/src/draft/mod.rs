@@ -114,7 +114,9 @@ impl Draft {
             }
             DraftKind::Vispec | DraftKind::Eagle2 => {
                 let n_queries = checkpoint.shape("imadpt.q").and_then(|shape| shape.first());
-                let network = DraftNetwork::load(&weights, &config, n_queries.copied());
+                // At least one is expected, so that a file with none is misshapen.
+                let n_queries = n_queries.map(|&found| found.max(1));
+                let network = DraftNetwork::load(&weights, &config, n_queries);
                 // Frozen in training, so a file without it means the target's own.
                 let embedding = if weights.contains("embed_tokens.weight") {
                     let at = weights.at("embed_tokens");

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 use crate::error::ModelError;
-use crate::qwen2_5_vl::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 
 /// Largest side of a tile, in pixels, that is believed.
 const MAX_SIDE: usize = 1 << 13;

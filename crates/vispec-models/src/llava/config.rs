@@ -7,9 +7,9 @@ use vispec_processor::ImageSize;
 
 use super::clip_config::{ClipConfig, ClipFields};
 use super::text_config::{TextConfig, TextFields};
+use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig};
-use crate::qwen2_5_vl::config_file::ConfigFile;
 
 const LLAVA: &str = "LlavaForConditionalGeneration";
 const LLAVA_NEXT: &str = "LlavaNextForConditionalGeneration";

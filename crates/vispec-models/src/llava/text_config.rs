@@ -3,10 +3,10 @@
 
 use serde::Deserialize;
 
+use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig};
-use crate::qwen2_5_vl::config_file::ConfigFile;
-use crate::qwen2_5_vl::rope_fields::RopeFields;
+use crate::rope_fields::RopeFields;
 
 const PREFIX: &str = "text_config.";
 

@@ -10,8 +10,8 @@ use super::clip::ClipVision;
 use super::config::{FeatureSelection, LlavaConfig, LlavaFamily};
 use super::packing::pack_tiles;
 use super::projector::Projector;
+use crate::config_file::invalid;
 use crate::error::ModelError;
-use crate::qwen2_5_vl::config_file::invalid;
 use crate::weights::Weights;
 
 /// Tiles that are computed together, to bound the memory of images with many tiles; the published

@@ -13,8 +13,8 @@ use crate::weights::Weights;
 /// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
 const QUERY_BLOCK: usize = 512;
 
-/// Rows from which attention on the CPU goes through blocked matrix products: one long pass over a
-/// prompt has enough rows to reuse each key many times.
+/// Rows from which a pass over a prompt goes through blocked matrix products on the CPU, too: it has
+/// enough rows to reuse each key many times.
 const BLOCKED_ROWS: usize = 128;
 
 /// Which cache rows each row of a forward pass attends to.
@@ -25,17 +25,45 @@ pub enum AttentionPlan {
         /// Rows in the cache before this pass.
         prefix: usize,
     },
-    /// Row `r` sees the first `prefix` cache rows and those listed for it.
-    Tree {
-        /// Cache rows that every row sees.
-        prefix: usize,
-        /// `[rows + 1]`: row `r` sees `rows[offsets[r]..offsets[r + 1]]`.
-        offsets: Vec<usize>,
-        /// Cache rows, each list from the root to the row itself.
-        rows: Vec<usize>,
-        /// The additive form `[rows, total]` for devices without the kernel, made at first use.
-        additive: OnceLock<Tensor<2>>,
-    },
+    /// Row `r` sees what is listed for it.
+    Tree(TreePlan),
+}
+
+/// Cache rows that the nodes of a token tree attend to.
+#[derive(Debug)]
+pub struct TreePlan {
+    /// Cache rows that every row sees.
+    prefix: usize,
+    /// `[rows + 1]`: row `r` sees `rows[offsets[r]..offsets[r + 1]]` besides the prefix.
+    offsets: Vec<usize>,
+    /// Cache rows, each list from the root to the row itself.
+    rows: Vec<usize>,
+    /// The additive form `[rows, total]` for devices without the kernel, made at first use.
+    additive: OnceLock<Box<Tensor<2>>>,
+}
+
+impl TreePlan {
+    /// Offsets and cache rows of the lists.
+    pub(super) fn lists(&self) -> (&[usize], &[usize]) {
+        (&self.offsets, &self.rows)
+    }
+
+    /// 0 where attended to, -inf elsewhere, `[rows, total]`.
+    fn additive(&self, total: usize, (device, dtype): (&Device, DType)) -> &Tensor<2> {
+        self.additive.get_or_init(|| {
+            let n = self.offsets.len() - 1;
+            let mut mask = vec![f32::NEG_INFINITY; n * total];
+            for (row, line) in mask.chunks_exact_mut(total).enumerate() {
+                line[..self.prefix].fill(0.0);
+                for &seen in &self.rows[self.offsets[row]..self.offsets[row + 1]] {
+                    line[seen] = 0.0;
+                }
+            }
+            let data = TensorData::new(mask, [n, total]);
+            let wide = Tensor::<2>::from_data(data, (device, DType::F32));
+            Box::new(Tensor::<2>::cast(wide, dtype))
+        })
+    }
 }
 
 impl AttentionPlan {
@@ -49,20 +77,27 @@ impl AttentionPlan {
             rows.extend(path.iter().map(|row| prefix + row));
             offsets.push(rows.len());
         }
-        Self::Tree {
+        Self::Tree(TreePlan {
             prefix,
             offsets,
             rows,
             additive: OnceLock::new(),
-        }
+        })
     }
 
     /// Cache rows that every row sees.
     #[must_use]
     pub fn prefix(&self) -> usize {
         match self {
-            Self::Causal { prefix } | Self::Tree { prefix, .. } => *prefix,
+            Self::Causal { prefix } => *prefix,
+            Self::Tree(plan) => plan.prefix,
         }
+    }
+
+    /// Whether a pass of `rows` is better off with matrix products than with the kernel. Never for a
+    /// tree: its rows must come out as decoding them one by one gives them, bit for bit.
+    fn reuses_keys(&self, rows: usize) -> bool {
+        matches!(self, Self::Causal { .. }) && rows >= BLOCKED_ROWS
     }
 
     /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
@@ -71,36 +106,16 @@ impl AttentionPlan {
         &self,
         range: std::ops::Range<usize>,
         total: usize,
-        (device, dtype): (&Device, DType),
+        like: (&Device, DType),
     ) -> Tensor<2> {
-        let n_rows = range.len();
         match self {
             Self::Causal { prefix } => {
+                let n_rows = range.len();
                 let offset = i64::try_from(prefix + range.start).unwrap_or(i64::MAX);
-                let hidden = Tensor::<2, Bool>::tril_mask([n_rows, total], offset, device);
-                Tensor::<2>::zeros([n_rows, total], (device, dtype))
-                    .mask_fill(hidden, f32::NEG_INFINITY)
+                let hidden = Tensor::<2, Bool>::tril_mask([n_rows, total], offset, like.0);
+                Tensor::<2>::zeros([n_rows, total], like).mask_fill(hidden, f32::NEG_INFINITY)
             }
-            Self::Tree {
-                prefix,
-                offsets,
-                rows,
-                additive,
-            } => additive
-                .get_or_init(|| {
-                    let n = offsets.len() - 1;
-                    let mut mask = vec![f32::NEG_INFINITY; n * total];
-                    for (row, line) in mask.chunks_exact_mut(total).enumerate() {
-                        line[..*prefix].fill(0.0);
-                        for &seen in &rows[offsets[row]..offsets[row + 1]] {
-                            line[seen] = 0.0;
-                        }
-                    }
-                    let data = TensorData::new(mask, [n, total]);
-                    Tensor::<2>::cast(Tensor::<2>::from_data(data, (device, DType::F32)), dtype)
-                })
-                .clone()
-                .slice(s![range, ..]),
+            Self::Tree(plan) => plan.additive(total, like).clone().slice(s![range, ..]),
         }
     }
 }
@@ -166,19 +181,16 @@ impl Attention {
         let query = rotary.rotate(self.q_proj.forward(x.clone()));
         let keys = rotary.rotate(self.k_proj.forward(x.clone()));
         let values = self.v_proj.forward(x.clone());
-        cache.append(len, keys, values);
+        let (keys, values) = cache.append(len, keys, values);
         let [rows, _] = query.dims();
-        let Some((keys, values)) = cache.tensors() else {
-            return query;
-        };
-        let attended = if rows < BLOCKED_ROWS {
-            cpu::attention(&query, keys, values, self.head_dim, plan)
-        } else {
+        let attended = if plan.reuses_keys(rows) {
             None
+        } else {
+            cpu::attention(&query, &keys, &values, self.head_dim, plan)
         };
         let attended = attended.unwrap_or_else(|| {
             let total = len + rows;
-            let view = |t: &Tensor<4>| t.clone().slice(s![.., .., 0..total, ..]);
+            let view = |t: Tensor<4>| t.slice(s![.., .., 0..total, ..]);
             self.attend_blocks(query, view(keys), view(values), plan)
         });
         self.o_proj.forward(attended)

@@ -134,7 +134,10 @@ mod flex {
         };
         let visible = match plan {
             AttentionPlan::Causal { .. } => VisibleRows::Causal,
-            AttentionPlan::Tree { offsets, rows, .. } => VisibleRows::Lists { offsets, rows },
+            AttentionPlan::Tree(plan) => {
+                let (offsets, rows) = plan.lists();
+                VisibleRows::Lists { offsets, rows }
+            }
         };
         let mut out = FlexTensor::empty([rows, width].into(), DType::F32);
         let shape = AttentionShape {
@@ -144,7 +147,7 @@ mod flex {
             head_dim,
             cache_stride,
             prefix: plan.prefix(),
-            scale: super::super::attention::scale(head_dim),
+            scale: crate::nn::attention::scale(head_dim),
         };
         vispec_kernels::attention(
             floats(&query)?,

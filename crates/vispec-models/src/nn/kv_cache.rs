@@ -31,47 +31,54 @@ impl LayerCache {
     }
 
     /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
-    pub(crate) fn append(&mut self, len: usize, keys: Tensor<2>, values: Tensor<2>) {
+    ///
+    /// Gives keys and values `[1, kv_heads, capacity, head_dim]`; rows behind `len + rows` hold
+    /// anything.
+    pub(crate) fn append(
+        &mut self,
+        len: usize,
+        keys: Tensor<2>,
+        values: Tensor<2>,
+    ) -> (Tensor<4>, Tensor<4>) {
         let [rows, _] = keys.dims();
-        self.reserve(len, len + rows);
         let (heads, dim) = (self.kv_heads, self.head_dim);
         let split = |x: Tensor<2>| x.reshape([1, rows, heads, dim]).swap_dims(1, 2);
-        if let Some((k, v)) = self.tensors.take() {
-            let range = s![.., .., len..len + rows, ..];
-            self.tensors = Some((
-                k.slice_assign(range, split(keys)),
-                v.slice_assign(range, split(values)),
-            ));
-        }
+        let (k, v) = self.take_with_room(len, len + rows);
+        let range = s![.., .., len..len + rows, ..];
+        let written = (
+            k.slice_assign(range, split(keys)),
+            v.slice_assign(range, split(values)),
+        );
+        self.tensors = Some(written.clone());
+        written
     }
 
-    /// Keys and values `[1, kv_heads, capacity, head_dim]`; rows behind the cache's length hold
-    /// anything.
-    pub(crate) fn tensors(&self) -> Option<&(Tensor<4>, Tensor<4>)> {
-        self.tensors.as_ref()
-    }
-
-    fn reserve(&mut self, len: usize, needed: usize) {
-        if needed <= self.capacity {
-            return;
-        }
-        // Geometric growth: each row is copied a bounded number of times however long the answer.
-        let capacity = needed
-            .max(self.capacity + self.capacity / 2)
-            .next_multiple_of(GROWTH);
-        let shape = [1, self.kv_heads, capacity, self.head_dim];
-        let grow = |old: Option<Tensor<4>>| {
-            let new = Tensor::<4>::zeros(shape, (&self.device, self.dtype));
-            match old {
-                Some(old) if len > 0 => {
-                    new.slice_assign(s![.., .., 0..len, ..], old.slice(s![.., .., 0..len, ..]))
-                }
-                _ => new,
+    /// Takes the tensors out, grown to hold `needed` rows.
+    fn take_with_room(&mut self, len: usize, needed: usize) -> (Tensor<4>, Tensor<4>) {
+        match self.tensors.take() {
+            Some(tensors) if needed <= self.capacity => tensors,
+            old => {
+                // Geometric growth: each row is copied a bounded number of times, however long the
+                // answer.
+                let capacity = needed.max(self.capacity + self.capacity / 2);
+                self.capacity = capacity.next_multiple_of(GROWTH);
+                let (keys, values) = old.unzip();
+                (self.grown(keys, len), self.grown(values, len))
             }
-        };
-        let (keys, values) = self.tensors.take().unzip();
-        self.tensors = Some((grow(keys), grow(values)));
-        self.capacity = capacity;
+        }
+    }
+
+    /// A tensor of the present capacity that starts with the first `len` rows of `old`.
+    fn grown(&self, old: Option<Tensor<4>>, len: usize) -> Tensor<4> {
+        let shape = [1, self.kv_heads, self.capacity, self.head_dim];
+        let new = Tensor::<4>::zeros(shape, (&self.device, self.dtype));
+        match old {
+            Some(old) if len > 0 => {
+                let rows = s![.., .., 0..len, ..];
+                new.slice_assign(rows, old.slice(rows))
+            }
+            _ => new,
+        }
     }
 
     fn move_rows(&mut self, from: &Tensor<1, Int>, to: usize) {

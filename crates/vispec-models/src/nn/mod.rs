@@ -13,7 +13,7 @@ pub mod mlp;
 pub mod norm;
 pub mod rope;
 
-pub use attention::{Attention, AttentionPlan, attend_all};
+pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, InputNorm};
 pub use embedding::Embedding;
 pub use kv_cache::{LayerCache, ModelCache};

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::config_file::ConfigFile;
-use super::rope_fields::RopeFields;
 use super::vision_config::{QwenVisionConfig, VisionFields};
+use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig};
+use crate::rope_fields::RopeFields;
 
 const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
 

@@ -2,8 +2,6 @@
 //! families.
 
 mod config;
-pub(crate) mod config_file;
-pub(crate) mod rope_fields;
 mod vision;
 mod vision_block;
 mod vision_config;

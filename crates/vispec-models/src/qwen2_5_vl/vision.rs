@@ -4,10 +4,10 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use vispec_processor::ProcessedImage;
 
-use super::config_file::invalid;
 use super::vision_block::VisionBlock;
 use super::vision_config::QwenVisionConfig;
 use super::window::{Run, TokenGrid, WindowOrder, rotary_angles};
+use crate::config_file::invalid;
 use crate::error::ModelError;
 use crate::nn::{Bias, Linear, RmsNorm, RotaryTable};
 use crate::weights::Weights;

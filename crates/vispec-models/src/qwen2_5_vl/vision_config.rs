@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
+use crate::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 use crate::error::ModelError;
 
 /// Largest side of a patch or window, in pixels, that is believed.

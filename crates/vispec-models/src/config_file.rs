@@ -27,14 +27,19 @@ pub(crate) struct ConfigFile {
 impl ConfigFile {
     /// Reads `dir/config.json`.
     pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
+        Self::open_with_advice(
+            dir,
+            "give the directory of a checkpoint in Hugging Face layout",
+        )
+    }
+
+    /// Reads `dir/config.json`, and says what to do if there is none.
+    pub(crate) fn open_with_advice(dir: &Path, advice: &'static str) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Self { path, text }),
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(ModelError::MissingConfig {
-                    path,
-                    advice: "give the directory of a checkpoint in Hugging Face layout",
-                })
+                Err(ModelError::MissingConfig { path, advice })
             }
             Err(source) => Err(ModelError::Io { path, source }),
         }
@@ -160,12 +165,17 @@ impl ConfigFile {
         vocab_size: usize,
         context_len: usize,
     ) -> Result<(), ModelError> {
-        self.size(format!("{prefix}vocab_size"), vocab_size, MAX_VOCAB)?;
+        self.check_vocab(prefix, vocab_size)?;
         self.size(
             format!("{prefix}max_position_embeddings"),
             context_len,
             MAX_CONTEXT,
         )
+    }
+
+    /// Fails unless the vocabulary is possible; `prefix` is where its field is.
+    pub(crate) fn check_vocab(&self, prefix: &str, vocab_size: usize) -> Result<(), ModelError> {
+        self.size(format!("{prefix}vocab_size"), vocab_size, MAX_VOCAB)
     }
 
     /// Fails unless a token lies inside the vocabulary.

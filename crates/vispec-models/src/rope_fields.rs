@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::config_file::ConfigFile;
+use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 
 /// The rotary fields of a text model.
