@@ -44,8 +44,35 @@ pub fn exit_code(main: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
             {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The message and those of its causes, each said once: many messages quote their cause.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |message, cause| {
+        let cause = cause.to_string();
+        if message.is_empty() {
+            cause
+        } else if message.contains(&cause) {
+            message
+        } else {
+            format!("{message}: {cause}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::anyhow!("no such file")
+            .context("x.png: no such file")
+            .context("reading images");
+        assert_eq!(with_causes(&error), "reading images: x.png: no such file");
     }
 }

@@ -40,18 +40,25 @@ fn parse_device(name: &str) -> Result<DeviceSpec, String> {
 }
 
 impl ModelFlags {
+    /// Looks at the flags without loading anything.
+    ///
+    /// # Errors
+    /// Usage if the method needs a draft and none is named.
+    pub fn check(&self) -> Result<(), Failure> {
+        match (self.method, &self.draft) {
+            (Some(method @ (Method::Vispec | Method::Eagle2 | Method::Medusa)), None) => {
+                Err(Failure::Usage(format!("--method {method} needs --draft")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Loads what the flags name.
     ///
     /// # Errors
-    /// Usage if the method needs a draft and none is named; otherwise any error of loading.
+    /// As [`check`](Self::check); otherwise any error of loading.
     pub fn load(&self) -> Result<Engine, Failure> {
-        let needs_draft = matches!(
-            self.method,
-            Some(Method::Vispec | Method::Eagle2 | Method::Medusa)
-        );
-        if let (Some(method), true, None) = (self.method, needs_draft, &self.draft) {
-            return Err(Failure::Usage(format!("--method {method} needs --draft")));
-        }
+        self.check()?;
         let device = self.device.open()?;
         let progress = DownloadProgress::Bars;
         Ok(Engine::load(&EngineOptions {
@@ -73,7 +80,12 @@ pub struct PromptFlags {
     #[arg(long, value_name = "TEXT", required_unless_present = "messages")]
     pub prompt: Option<String>,
     /// System message before the question
-    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "prompt",
+        conflicts_with = "messages"
+    )]
     pub system: Option<String>,
     /// A chat in Hugging Face form: JSON list of {"role", "content"}
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
@@ -109,32 +121,38 @@ impl PromptFlags {
     }
 }
 
+// The time and memory of a cycle grow with the tree: these bound a slip of the finger, and lie far
+// above what can be fast.
+const MAX_DEPTH: usize = 128;
+const MAX_TOP_K: usize = 256;
+const MAX_TOTAL_TOKEN: usize = 4096;
+
 /// How to decode.
 #[derive(Args, Debug)]
 pub struct DecodeFlags {
     /// Stop after this many new tokens
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
     /// 0 chooses the most likely token, more samples
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Sample from the smallest set of tokens with at least this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Sample from this many of the most likely tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub sample_top_k: Option<NonZeroUsize>,
     /// The same seed gives the same tokens, whatever the drafter
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Tree: drafting steps after the first, so that paths have at most depth + 1 drafted tokens
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
     pub depth: usize,
     /// Tree: candidates of each node, and nodes that are expanded in each step
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Tree: nodes that the target verifies, the root included
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
     pub total_token: usize,
 }
 
@@ -157,6 +175,17 @@ impl DecodeFlags {
     /// # Errors
     /// Usage if no tree can have it.
     pub fn shape(&self) -> Result<TreeShape, Failure> {
+        for (flag, found, range) in [
+            ("--depth", self.depth, 0..=MAX_DEPTH),
+            ("--top-k", self.top_k, 1..=MAX_TOP_K),
+            ("--total-token", self.total_token, 1..=MAX_TOTAL_TOKEN),
+        ] {
+            if !range.contains(&found) {
+                let (least, most) = range.into_inner();
+                let message = format!("{flag} is {found}, expected {least} to {most}");
+                return Err(Failure::Usage(message));
+            }
+        }
         TreeShape::from_upstream(self.depth, self.top_k, self.total_token).map_err(Failure::usage)
     }
 

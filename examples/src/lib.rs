@@ -6,3 +6,8 @@ pub mod memory;
 pub mod record;
 pub mod run;
 pub mod stream;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

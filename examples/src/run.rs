@@ -71,10 +71,7 @@ pub fn answer(
     observer: &mut dyn GenerationObserver,
 ) -> Result<Run, Failure> {
     let drafter = engine.drafter(method, settings.shape)?;
-    let rule = MatchPicks::new(
-        settings.sampler.clone(),
-        PositionUniforms::new(settings.seed),
-    );
+    let rule = MatchPicks::new(settings.sampler, PositionUniforms::new(settings.seed));
     let started = Instant::now();
     let generation = generate(
         engine.target(),

@@ -7,9 +7,12 @@ use vispec_core::{GenerationObserver, TokenId};
 use vispec_processor::{Detokenizer, SpecialText, Tokenizer};
 
 /// Writes accepted text to `out` and flushes after each cycle.
+#[derive(Debug)]
 pub struct TextStream<'t, W> {
     detokenizer: Detokenizer<'t>,
     out: W,
+    /// Whether anything was written since the last end of a line.
+    in_line: bool,
     failure: Option<anyhow::Error>,
 }
 
@@ -20,6 +23,7 @@ impl<'t, W: Write> TextStream<'t, W> {
         Self {
             detokenizer,
             out,
+            in_line: false,
             failure: None,
         }
     }
@@ -27,6 +31,7 @@ impl<'t, W: Write> TextStream<'t, W> {
     fn write(&mut self, tokens: &[TokenId]) -> anyhow::Result<()> {
         let text = self.detokenizer.push(tokens)?;
         self.out.write_all(text.as_bytes())?;
+        self.in_line |= !text.is_empty();
         Ok(self.out.flush()?)
     }
 
@@ -40,6 +45,17 @@ impl<'t, W: Write> TextStream<'t, W> {
         }
         let rest = self.detokenizer.finish()?;
         writeln!(self.out, "{rest}")?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Ends the line if there is one, after a generation that failed.
+    ///
+    /// # Errors
+    /// If the line cannot be written.
+    pub fn abandon(mut self) -> anyhow::Result<()> {
+        if self.in_line {
+            writeln!(self.out)?;
+        }
         Ok(self.out.flush()?)
     }
 }

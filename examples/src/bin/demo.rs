@@ -1,8 +1,7 @@
 //! A tiny model that the repository carries answers a question about an image, plainly and
 //! speculatively. Needs no download.
-#![allow(clippy::print_stdout, reason = "a command-line program")]
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -64,15 +63,27 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let method = engine.default_method();
     warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
 
-    println!("image     {}", image.display());
-    println!("question  {}\n", flags.prompt);
+    writeln!(io::stdout(), "image     {}", from_here(&image).display())?;
+    writeln!(io::stdout(), "question  {}\n", flags.prompt)?;
     let plain = stream(&engine, &prompt, Method::None, &settings)?;
     let speculative = stream(&engine, &prompt, method, &settings)?;
-    print_table(&plain, &speculative);
+    print_table(&plain, &speculative)?;
     if plain.generation.tokens == speculative.generation.tokens {
         Ok(())
     } else {
         Err(anyhow::anyhow!("the two answers differ; please report this").into())
+    }
+}
+
+/// The path as seen from the current directory, where it lies below it.
+fn from_here(path: &Path) -> PathBuf {
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match std::env::current_dir() {
+        Ok(here) => absolute
+            .strip_prefix(here)
+            .map(Path::to_owned)
+            .unwrap_or(absolute),
+        Err(_) => absolute,
     }
 }
 
@@ -82,11 +93,11 @@ fn stream(
     method: Method,
     settings: &Settings,
 ) -> Result<Run, Failure> {
-    println!("{}:", label(method));
+    writeln!(io::stdout(), "{}:", label(method))?;
     let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
     let run = answer(engine, prompt, method, settings, &mut stream);
     stream.finish()?;
-    println!();
+    writeln!(io::stdout())?;
     run
 }
 
@@ -97,46 +108,65 @@ fn label(method: Method) -> String {
     }
 }
 
-fn print_table(plain: &Run, speculative: &Run) {
+fn print_table(plain: &Run, speculative: &Run) -> io::Result<()> {
     let (a, b) = (&plain.generation.stats, &speculative.generation.stats);
     let identical = plain.generation.tokens == speculative.generation.tokens;
-    println!("{:<26}{:>12}{:>14}", "", "plain", "speculative");
-    println!(
+    writeln!(
+        io::stdout(),
+        "{:<26}{:>12}{:>14}",
+        "",
+        "plain",
+        "speculative"
+    )?;
+    writeln!(
+        io::stdout(),
         "{:<26}{:>12}{:>14}",
         "tokens",
         a.new_tokens(),
         b.new_tokens()
-    );
-    println!(
+    )?;
+    writeln!(
+        io::stdout(),
         "{:<26}{:>12}{:>14}",
         "passes of the target",
         a.n_cycles() + 1,
         b.n_cycles() + 1
-    );
-    println!(
+    )?;
+    writeln!(
+        io::stdout(),
         "{:<26}{:>12}{:>14.2}",
         "tau (accepted per cycle)",
         "-",
         b.tau()
-    );
-    println!(
+    )?;
+    writeln!(
+        io::stdout(),
         "{:<26}{:>12.2}{:>14.2}",
         "tokens per cycle",
         a.tokens_per_cycle(),
         b.tokens_per_cycle()
-    );
-    println!(
+    )?;
+    writeln!(
+        io::stdout(),
         "{:<26}{:>12.0}{:>14.0}",
         "tokens per second",
         a.decode_tokens_per_second(),
         b.decode_tokens_per_second()
-    );
-    println!("\ncycles by accepted draft tokens");
+    )?;
+    writeln!(io::stdout(), "\ncycles by accepted draft tokens")?;
     let histogram = b.accepted_histogram();
     let most = histogram.iter().copied().max().unwrap_or(1).max(1);
     for (accepted, &cycles) in histogram.iter().enumerate() {
         let width = usize::try_from(cycles * 40 / most).unwrap_or(40);
-        println!("{accepted:>4}  {:<40}  {cycles}", "#".repeat(width));
+        writeln!(
+            io::stdout(),
+            "{accepted:>4}  {:<40}  {cycles}",
+            "#".repeat(width)
+        )?;
     }
-    println!("\nidentical: {}", if identical { "yes" } else { "no" });
+    writeln!(
+        io::stdout(),
+        "\nidentical: {}",
+        if identical { "yes" } else { "no" }
+    )
 }

@@ -1,11 +1,7 @@
 //! Answers one prompt about images: text on stdout, notes on stderr, or one JSON object.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line program"
-)]
+#![allow(clippy::print_stderr, reason = "a command-line program")]
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -21,6 +17,10 @@ use vispec_models::Method;
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
 #[derive(Parser, Debug)]
 #[command(version)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches on the command line are independent"
+)]
 struct Flags {
     #[command(flatten)]
     models: ModelFlags,
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<(), Failure> {
     // Flags out of range are found before anything is loaded.
     flags.decode.check()?;
+    flags.models.check()?;
     let (messages, images) = flags.prompt.read()?;
 
     let spinner = ProgressBar::new_spinner().with_message("loading");
@@ -73,8 +74,12 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     } else {
         let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
         let speculative = answer(&engine, &prompt, method, &settings, &mut stream);
-        // A failure to write explains why a generation was cancelled.
-        stream.finish()?;
+        if speculative.is_ok() {
+            // A failure to write explains why a generation was cancelled.
+            stream.finish()?;
+        } else {
+            stream.abandon()?;
+        }
         speculative?
     };
 
@@ -84,7 +89,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .transpose()?;
     let report = Report::new(record, baseline);
     if flags.json {
-        println!("{}", serde_json::to_string(&report)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
         note(&report);
     }

@@ -1,6 +1,6 @@
 //! Prints the draft tree of one cycle: tokens, probabilities, and what the target accepted.
-#![allow(clippy::print_stdout, reason = "a command-line program")]
 
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
+    flags.models.check()?;
     let (messages, images) = flags.prompt.read()?;
     let engine = flags.models.load()?;
     let (prompt, _) = engine.encode(&messages, &images)?;
@@ -58,18 +59,23 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         tree: &tree,
         verdict: &verdict,
     };
-    println!(
+    writeln!(
+        io::stdout(),
         "cycle {} of {method}: {} nodes",
         flags.cycle,
         tree.n_nodes()
-    );
-    println!("accepted nodes are marked *, probabilities are the draft's\n");
+    )?;
+    writeln!(
+        io::stdout(),
+        "accepted nodes are marked *, probabilities are the draft's\n"
+    )?;
     printer.print(NodeId::ROOT, 0)?;
     let accepted = verdict.path.len() - 1;
-    println!(
+    writeln!(
+        io::stdout(),
         "\naccepted {accepted}, then the target chose {}",
         printer.text(verdict.bonus)?
-    );
+    )?;
     Ok(())
 }
 
@@ -124,7 +130,11 @@ impl TreePrinter<'_> {
             Some(log_prob) => format!("  {:.3}", log_prob.exp()),
             None => String::new(),
         };
-        println!("{mark} {}{text}{probability}", "    ".repeat(depth));
+        writeln!(
+            io::stdout(),
+            "{mark} {}{text}{probability}",
+            "    ".repeat(depth)
+        )?;
         for child in self.tree.children(node) {
             self.print(child, depth + 1)?;
         }
