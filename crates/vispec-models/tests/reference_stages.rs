@@ -1,12 +1,18 @@
 //! The stages of the reference implementation one by one, so that a failure names the layer: pixels,
 //! vision features, prefill, draft outputs, trees, masks, retrieve indices, verification.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "a test may panic, and whole numbers are compared exactly"
+)]
+
 mod reference;
 
 use std::cell::RefCell;
 
-use burn::tensor::{DType, Tensor};
-use reference::{Array, Case, Tensors, assert_close};
+use burn::tensor::Tensor;
+use reference::{Array, Case, Tensors, assert_close, floats};
 use vispec_core::{
     Beam, BoxError, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig,
     GenerationObserver, MatchPicks, NodeId, OutputOf, PositionUniforms, Sampler, TargetLogits,
@@ -16,13 +22,6 @@ use vispec_models::draft::NeuralDraftSession;
 use vispec_models::{DeviceLogits, Draft, EncodedPrompt, VlmCache, VlmTarget};
 
 const TOLERANCE: f64 = 1e-4;
-
-fn floats(tensor: &Tensor<2>) -> Vec<f32> {
-    Tensor::<2>::cast(tensor.clone(), DType::F32)
-        .into_data()
-        .try_into_vec()
-        .unwrap()
-}
 
 /// The target, keeping the hidden states of each verify pass.
 struct Watched<'t> {
@@ -154,6 +153,7 @@ fn assert_tree(name: &str, round: usize, tree: &TokenTree, tensors: &Tensors) {
     assert_integers(&what("retrieve indices"), nodes, get("retrieve_indices"));
 }
 
+#[expect(clippy::too_many_lines, reason = "one stage after the other")]
 fn check(name: &str) {
     let case = Case::read(name);
     let engine = case.engine();

@@ -1,6 +1,8 @@
 //! Every case of the reference implementation, from messages and image to tokens: the same answer
 //! as its plain decoding, and the same number of accepted tokens in each cycle.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod reference;
 
 use std::collections::HashMap;

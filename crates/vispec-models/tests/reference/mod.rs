@@ -1,16 +1,165 @@
-//! Cases of the reference implementation, as `fixtures/README.md` describes them.
+//! Cases of the reference implementation, as `fixtures/README.md` describes them, and what several
+//! test programs do with its tiny models.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of this, and may panic"
+)]
+
+pub mod torch_archive;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{DType, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions};
+use vispec_core::{
+    BoxError, Generation, GenerationConfig, MatchPicks, PositionUniforms, Sampler, TreeShape,
+    generate,
+};
+use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method};
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+/// One target of each family with its ViSpec draft.
+pub const VISPEC: [(&str, &str); 3] = [
+    ("qwen-untied", "qwen-untied-q2"),
+    ("llava-next", "llava-next-q2"),
+    ("llava-15", "llava-15-q2"),
+];
+
+/// Every drafter: target, draft, method.
+pub const DRAFTERS: [(&str, Option<&str>, Method); 6] = [
+    ("qwen-untied", Some("qwen-untied-q2"), Method::Vispec),
+    ("llava-next", Some("llava-next-q2"), Method::Vispec),
+    ("llava-15", Some("llava-15-q2"), Method::Vispec),
+    ("qwen-untied", Some("qwen-untied-eagle2"), Method::Eagle2),
+    ("qwen-untied", Some("qwen-untied-medusa"), Method::Medusa),
+    ("qwen-untied", None, Method::PromptLookup),
+];
+
+/// A target and a draft of the fixtures.
+pub fn load(target: &str, draft: Option<&str>, dtype: DtypeChoice) -> Engine {
+    let draft = draft.map(|draft| fixtures().join("drafts").join(draft));
+    load_dirs(fixtures().join("models").join(target), draft, dtype)
+}
+
+/// A target and a draft in any directories.
+pub fn load_dirs(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice) -> Engine {
+    Engine::load(&EngineOptions {
+        target,
+        draft,
+        device: test_device().open().unwrap(),
+        dtype,
+    })
+    .unwrap()
+}
+
+/// The image of a case such as `qwen-untied/img-short`.
+pub fn image_of(case: &str) -> DecodedImage {
+    let path = fixtures().join("cases").join(case).join("image_0.png");
+    DecodedImage::open(path, &ImageLimits::default()).unwrap()
+}
+
+/// A question about the image of the model's short case.
+pub fn question(engine: &Engine, model: &str, question: &str) -> EncodedPrompt {
+    let messages = Messages::from_prompt(None, question, 1);
+    let image = image_of(&format!("{model}/img-short"));
+    engine.encode(&messages, &[image]).unwrap().0
+}
+
+/// A copy of a directory of the fixtures, to be changed.
+pub fn copy_of(dir: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(fixtures().join(dir)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+/// The elements of a tensor on any device, as f32.
+pub fn floats(tensor: &Tensor<2>) -> Vec<f32> {
+    Tensor::<2>::cast(tensor.clone(), DType::F32)
+        .into_data()
+        .try_into_vec()
+        .unwrap()
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+}
+
+/// Upstream's `depth`, `top_k`, `total_token`.
+pub fn shape(depth: usize, top_k: usize, total_token: usize) -> TreeShape {
+    TreeShape::from_upstream(depth, top_k, total_token).unwrap()
+}
+
+/// How an answer is decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoding {
+    pub sampler: Sampler,
+    pub seed: u64,
+    pub max_new_tokens: usize,
+}
+
+impl Decoding {
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Self {
+            sampler: Sampler::Greedy,
+            seed: 0,
+            max_new_tokens,
+        }
+    }
+
+    pub fn answer(
+        self,
+        engine: &Engine,
+        prompt: &EncodedPrompt,
+        method: Method,
+        shape: TreeShape,
+    ) -> Generation {
+        self.try_answer(engine, prompt, method, shape).unwrap()
+    }
+
+    pub fn try_answer(
+        self,
+        engine: &Engine,
+        prompt: &EncodedPrompt,
+        method: Method,
+        shape: TreeShape,
+    ) -> Result<Generation, BoxError> {
+        let drafter = engine.drafter(method, shape)?;
+        let config = GenerationConfig {
+            max_new_tokens: self.max_new_tokens,
+            stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
+        };
+        let rule = MatchPicks::new(self.sampler, PositionUniforms::new(self.seed));
+        Ok(generate(
+            engine.target(),
+            drafter,
+            rule,
+            prompt,
+            config,
+            &mut (),
+        )?)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,13 +218,11 @@ impl Case {
     }
 
     pub fn engine(&self) -> Engine {
-        Engine::load(&EngineOptions {
-            target: fixtures().join(&self.model),
-            draft: Some(fixtures().join(&self.draft)),
-            device: test_device().open().unwrap(),
-            dtype: DtypeChoice::F32,
-        })
-        .unwrap()
+        load_dirs(
+            fixtures().join(&self.model),
+            Some(fixtures().join(&self.draft)),
+            DtypeChoice::F32,
+        )
     }
 
     pub fn images(&self) -> Vec<DecodedImage> {
@@ -93,7 +240,7 @@ impl Case {
 
     /// The reference forgets the image of LLaVA-1.5 in the draft; this project does not.
     pub fn draft_sees_what_ours_sees(&self) -> bool {
-        !(self.model.ends_with("llava-15") && !self.images.is_empty())
+        !self.model.ends_with("llava-15") || self.images.is_empty()
     }
 
     pub fn tensors(&self) -> Tensors {

@@ -1,0 +1,426 @@
+//! What the binaries print when all is well.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::files::{Copy, bmp};
+use crate::program::{Program, fixtures, image, model};
+
+const ASK: &str = "Please tell me what you see here.";
+
+fn case(name: &str) -> Value {
+    let path = fixtures().join("cases").join(name).join("case.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn tokens_of(record: &Value) -> Vec<Value> {
+    record["token_ids"].as_array().unwrap().clone()
+}
+
+fn ask_about_image(target: &str) -> Program {
+    Program::generate(target)
+        .prompt(ASK)
+        .image(&image(&format!("{target}/img-short")))
+}
+
+#[test]
+fn demo_shows_that_both_answers_are_the_same() {
+    let outcome = Program::demo().run();
+    outcome.assert_success();
+    let out = &outcome.stdout;
+    let answer = "The picture shows a small yellow cross on a pink background.";
+    assert_eq!(out.matches(answer).count(), 2, "{out}");
+    assert!(out.contains("identical: yes"), "{out}");
+    let tau = out.lines().find(|line| line.starts_with("tau")).unwrap();
+    let tau: f64 = tau.split_whitespace().last().unwrap().parse().unwrap();
+    assert!(tau > 1.0, "{out}");
+    assert_eq!(outcome.stderr, "");
+}
+
+#[test]
+fn demo_takes_an_image_and_a_question() {
+    let outcome = Program::demo()
+        .image(&image("qwen-untied/img-short"))
+        .prompt(ASK)
+        .run();
+    outcome.assert_success();
+    assert!(outcome.stdout.contains("identical: yes") && outcome.stdout.contains(ASK));
+
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.png");
+    let outcome = Program::demo().image(&missing).run();
+    outcome.assert_refused("no image", 1, &["missing.png"]);
+}
+
+/// Fields and types of one generation, as users parse them.
+#[track_caller]
+fn assert_record(record: &Value) {
+    let fields = record.as_object().unwrap();
+    let number = |name: &str| fields[name].as_f64().unwrap();
+    let expected = [
+        "text",
+        "token_ids",
+        "finish_reason",
+        "prompt_tokens",
+        "new_tokens",
+        "method",
+        "accepted_per_cycle",
+        "tau",
+        "tokens_per_cycle",
+        "timings_ms",
+        "tokens_per_second",
+        "peak_rss_bytes",
+    ];
+    let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let others = ["baseline", "identical", "speedup"];
+    let own = names.iter().filter(|name| !others.contains(name));
+    let mut own: Vec<&str> = own.copied().collect();
+    let mut expected = expected.to_vec();
+    own.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(own, expected);
+
+    assert!(fields["text"].is_string() && fields["method"].is_string());
+    let tokens = fields["token_ids"].as_array().unwrap();
+    assert!(tokens.iter().all(Value::is_u64));
+    assert_eq!(fields["new_tokens"], tokens.len());
+    assert!(fields["prompt_tokens"].is_u64());
+    let accepted = fields["accepted_per_cycle"].as_array().unwrap();
+    let sum: u64 = accepted.iter().map(|n| n.as_u64().unwrap()).sum();
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let tau = sum as f64 / accepted.len() as f64;
+    assert!((number("tau") - tau).abs() < 1e-9);
+    assert!((number("tokens_per_cycle") - tau - 1.0).abs() < 1e-9);
+    assert!(number("tokens_per_second") > 0.0);
+    assert!(fields["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+
+    let times = fields["timings_ms"].as_object().unwrap();
+    let names: Vec<&str> = times.keys().map(String::as_str).collect();
+    for name in [
+        "load",
+        "preprocess",
+        "vision",
+        "prefill",
+        "draft",
+        "verify",
+        "decode",
+        "total",
+    ] {
+        assert!(times[name].as_f64().unwrap() >= 0.0, "{name} in {names:?}");
+    }
+    assert_eq!(names.len(), 8, "{names:?}");
+    let time = |name: &str| times[name].as_f64().unwrap();
+    assert!(time("draft") + time("verify") <= time("decode"));
+    assert!(time("prefill") + time("decode") <= time("total"));
+}
+
+#[test]
+fn json_has_the_fields_that_are_promised() {
+    let reference = case("qwen-untied/img-short");
+    let record = ask_about_image("qwen-untied")
+        .draft("qwen-untied-q2")
+        .json();
+    assert_record(&record);
+    assert!(record.get("baseline").is_none() && record.get("identical").is_none());
+    assert_eq!(record["method"], "vispec");
+    assert_eq!(record["finish_reason"], "stop");
+    assert_eq!(record["token_ids"], reference["ar_ids"]);
+    assert_eq!(record["prompt_tokens"], reference["prompt_len"]);
+    assert_eq!(
+        record["token_ids"].as_array().unwrap().last().unwrap(),
+        &reference["eos_token_id"]
+    );
+    let text = record["text"].as_str().unwrap();
+    assert!(
+        !text.contains("<|") && text.starts_with("The picture shows"),
+        "{text}"
+    );
+}
+
+#[test]
+fn compare_adds_a_baseline() {
+    let record = ask_about_image("llava-next")
+        .draft("llava-next-q2")
+        .arg("--compare")
+        .json();
+    assert_record(&record);
+    assert_record(&record["baseline"]);
+    assert_eq!(record["identical"], true);
+    assert!(record["speedup"].as_f64().unwrap() > 0.0);
+    assert_eq!(record["baseline"]["method"], "none");
+    assert_eq!(record["baseline"]["tau"], 0.0);
+    assert_eq!(record["baseline"]["token_ids"], record["token_ids"]);
+    assert_eq!(record["baseline"].as_object().unwrap().len(), 12);
+}
+
+/// One object, on one line, and nothing else.
+#[test]
+fn json_is_all_there_is_on_stdout() {
+    let outcome = ask_about_image("qwen-tied").arg("--json").run();
+    outcome.assert_success();
+    assert_eq!(outcome.stdout.lines().count(), 1);
+    assert!(
+        serde_json::from_str::<Value>(&outcome.stdout)
+            .unwrap()
+            .is_object()
+    );
+}
+
+#[test]
+fn text_goes_to_stdout_and_notes_to_stderr() {
+    for compare in [false, true] {
+        let program = ask_about_image("qwen-untied").draft("qwen-untied-q2");
+        let program = if compare {
+            program.arg("--compare")
+        } else {
+            program
+        };
+        let outcome = program.run();
+        outcome.assert_success();
+        let text = case("qwen-untied/img-short")["ar_text"].clone();
+        let text = text.as_str().unwrap().replace("<|im_end|>", "");
+        assert_eq!(outcome.stdout, format!("{}\n", text.trim_end_matches('\n')));
+        assert!(outcome.stderr.contains("tau"), "{}", outcome.stderr);
+        assert_eq!(outcome.stderr.contains("identical: yes"), compare);
+    }
+}
+
+#[test]
+fn the_method_is_that_of_the_draft() {
+    for (draft, method) in [
+        ("qwen-untied-q2", "vispec"),
+        ("qwen-untied-eagle2", "eagle2"),
+        ("qwen-untied-medusa", "medusa"),
+    ] {
+        let short = || {
+            ask_about_image("qwen-untied")
+                .draft(draft)
+                .args("--max-new-tokens 12")
+        };
+        let inferred = short().json();
+        assert_eq!(inferred["method"], method);
+        let named = short().args("--method").arg(method).json();
+        assert_eq!(named["accepted_per_cycle"], inferred["accepted_per_cycle"]);
+        // A draft that is loaded need not be used.
+        let plain = short().args("--method none").json();
+        assert_eq!(plain["method"], "none");
+        assert_eq!(plain["token_ids"], inferred["token_ids"]);
+    }
+    assert_eq!(ask_about_image("qwen-untied").json()["method"], "none");
+}
+
+#[test]
+fn prompt_lookup_needs_no_draft() {
+    let text = "one two three one two three one two three one two";
+    let program = || Program::generate("qwen-tied").prompt(text);
+    let plain = program().json();
+    let lookup = program().args("--method prompt-lookup").json();
+    assert_eq!(lookup["method"], "prompt-lookup");
+    assert_eq!(lookup["token_ids"], plain["token_ids"]);
+}
+
+#[test]
+fn messages_are_a_chat_of_several_turns() {
+    let reference = case("qwen-tied/multi-turn");
+    let dir = tempfile::tempdir().unwrap();
+    let chat = dir.path().join("chat.json");
+    // With the mark that some editors put in front.
+    fs::write(&chat, format!("\u{feff}{}", reference["messages"])).unwrap();
+    let record = Program::generate("qwen-tied")
+        .path("--messages", &chat)
+        .image(&image("qwen-tied/multi-turn"))
+        .args("--dtype f32 --max-new-tokens")
+        .arg(reference["settings"]["max_new_tokens"].to_string())
+        .json();
+    assert_eq!(record["token_ids"], reference["ar_ids"]);
+    assert_eq!(record["prompt_tokens"], reference["prompt_len"]);
+}
+
+#[test]
+fn a_system_message_and_plain_content_change_the_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let chat = dir.path().join("chat.json");
+    let messages = json!([
+        {"role": "system", "content": "You are brief."},
+        {"role": "user", "content": [{"type": "text", "text": ASK}]},
+    ]);
+    fs::write(&chat, messages.to_string()).unwrap();
+    let from_file = Program::generate("qwen-tied")
+        .path("--messages", &chat)
+        .json();
+    let from_flags = Program::generate("qwen-tied")
+        .prompt(ASK)
+        .arg("--system")
+        .arg("You are brief.")
+        .json();
+    assert_eq!(from_file["token_ids"], from_flags["token_ids"]);
+    assert_eq!(from_file["prompt_tokens"], from_flags["prompt_tokens"]);
+    let without = Program::generate("qwen-tied").prompt(ASK).json();
+    assert_ne!(without["prompt_tokens"], from_flags["prompt_tokens"]);
+}
+
+#[test]
+fn answers_end_where_they_must() {
+    let whole = ask_about_image("qwen-untied").json();
+    let whole = tokens_of(&whole);
+    for drafter in ["none", "prompt-lookup", "vispec"] {
+        for n_tokens in [1, 2, 5, whole.len() - 1] {
+            let record = ask_about_image("qwen-untied")
+                .draft("qwen-untied-q2")
+                .args(&format!("--max-new-tokens {n_tokens} --method {drafter}"))
+                .json();
+            let what = format!("{drafter}, {n_tokens}");
+            assert_eq!(tokens_of(&record), whole[..n_tokens], "{what}");
+            assert_eq!(record["finish_reason"], "length", "{what}");
+            assert_eq!(record["new_tokens"], n_tokens, "{what}");
+        }
+        // No limit that matters, and one that lies just behind the end.
+        for limit in [whole.len().to_string(), usize::MAX.to_string()] {
+            let record = ask_about_image("qwen-untied")
+                .draft("qwen-untied-q2")
+                .args(&format!("--max-new-tokens {limit} --method {drafter}"))
+                .json();
+            assert_eq!(tokens_of(&record), whole, "{drafter}, {limit}");
+            assert_eq!(record["finish_reason"], "stop", "{drafter}, {limit}");
+        }
+    }
+}
+
+#[test]
+fn a_full_context_ends_the_answer() {
+    let reference = case("qwen-untied/img-short");
+    let target = Copy::of(&model("qwen-untied"));
+    let prompt_tokens = reference["prompt_len"].as_u64().unwrap();
+    target.edit_json("config.json", |config| {
+        config["max_position_embeddings"] = json!(prompt_tokens + 10);
+    });
+    for method in ["none", "vispec"] {
+        let record = Program::generate_in(target.dir())
+            .draft("qwen-untied-q2")
+            .prompt(ASK)
+            .image(&image("qwen-untied/img-short"))
+            .args("--method")
+            .arg(method)
+            .json();
+        assert_eq!(record["finish_reason"], "context", "{method}");
+        let expected = reference["ar_ids"].as_array().unwrap();
+        assert_eq!(tokens_of(&record), expected[..10], "{method}");
+    }
+}
+
+#[test]
+fn a_seed_decides_a_sampled_answer() {
+    let sample = |seed: u32, rest: &str| {
+        ask_about_image("qwen-untied")
+            .draft("qwen-untied-q2")
+            .args(&format!(
+                "--temperature 3 --max-new-tokens 16 --seed {seed} {rest}"
+            ))
+            .json()["token_ids"]
+            .clone()
+    };
+    let first = sample(1, "");
+    assert_eq!(first, sample(1, "--method none"));
+    assert_eq!(first, sample(1, "--depth 1 --top-k 3 --total-token 9"));
+    assert_ne!(first, sample(2, ""));
+}
+
+#[test]
+fn extreme_trees_are_legal() {
+    let expected = case("qwen-untied/img-short")["ar_ids"].clone();
+    for shape in [
+        "--depth 0 --top-k 1 --total-token 1",
+        "--depth 0 --top-k 1 --total-token 2",
+        "--depth 0 --top-k 40 --total-token 41",
+        "--depth 12 --top-k 1 --total-token 14",
+        "--depth 3 --top-k 8 --total-token 201",
+    ] {
+        for draft in ["qwen-untied-q2", "qwen-untied-eagle2", "qwen-untied-medusa"] {
+            let record = ask_about_image("qwen-untied")
+                .draft(draft)
+                .args(shape)
+                .json();
+            assert_eq!(record["token_ids"], expected, "{draft}, {shape}");
+        }
+    }
+}
+
+#[test]
+fn a_target_of_ones_own_answers_losslessly() {
+    let outcome = Program::custom_target().run();
+    outcome.assert_success();
+    assert!(outcome.stdout.contains("identical: yes"), "{outcome:?}");
+}
+
+#[test]
+fn inspect_prints_a_tree() {
+    let inspect = || {
+        Program::inspect()
+            .path("--target", &model("qwen-tied"))
+            .draft("qwen-tied-q4")
+            .prompt(ASK)
+            .image(&image("qwen-tied/img-short"))
+    };
+    let outcome = inspect().run();
+    outcome.assert_success();
+    let out = &outcome.stdout;
+    assert!(out.starts_with("cycle 0 of vispec: 30 nodes"), "{out}");
+    let is_node =
+        |line: &&str| (line.starts_with("* ") || line.starts_with("  ")) && line.contains('"');
+    assert_eq!(out.lines().filter(is_node).count(), 30, "{out}");
+    let n_accepted = out.lines().filter(|line| line.starts_with("* ")).count() - 1;
+    assert!(
+        out.contains(&format!("accepted {n_accepted}, then")),
+        "{out}"
+    );
+
+    let later = inspect().args("--cycle 2").run();
+    later.assert_success();
+    assert!(later.stdout.starts_with("cycle 2"), "{}", later.stdout);
+    let beyond = inspect().args("--cycle 1000").run();
+    beyond.assert_refused("a cycle behind the end", 1, &["cycles"]);
+}
+
+/// A reader that goes away, such as `head`, is no failure.
+#[test]
+fn a_closed_pipe_ends_a_program_quietly() {
+    let ask = || ask_about_image("qwen-tied").draft("qwen-tied-q2");
+    let inspect = Program::inspect()
+        .path("--target", &model("qwen-tied"))
+        .draft("qwen-tied-q2")
+        .prompt(ASK)
+        .image(&image("qwen-tied/img-short"));
+    for program in [ask(), ask().arg("--json"), inspect, Program::demo()] {
+        let outcome = program.run_into_closed_pipe();
+        outcome.assert_success();
+        assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+    }
+}
+
+/// Images of one pixel, and of one pixel's height.
+#[test]
+fn extreme_images_are_answered_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (width, height) in [(1, 1), (10_000, 1), (1, 10_000), (3, 200)] {
+        let path = dir.path().join(format!("{width}x{height}.bmp"));
+        fs::write(&path, bmp(width, height)).unwrap();
+        for target in ["qwen-tied", "llava-15", "llava-next"] {
+            let outcome = Program::generate(target)
+                .prompt(ASK)
+                .image(&path)
+                .draft(&format!("{target}-q2"))
+                .args("--max-new-tokens 4 --compare --json")
+                .run();
+            let what = format!("{target}, {width} x {height}");
+            let size = format!("{width} x {height}");
+            if target == "qwen-tied" && width.max(height) >= 200 * width.min(height) {
+                outcome.assert_refused(&what, 1, &[&size, "aspect ratio"]);
+            } else {
+                outcome.assert_success();
+                let record: Value = serde_json::from_str(&outcome.stdout).unwrap();
+                assert_eq!(record["identical"], true, "{what}");
+            }
+        }
+    }
+}
