@@ -1,6 +1,5 @@
 //! Command-line flags that several binaries understand.
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -102,10 +101,7 @@ impl PromptFlags {
     /// A file that cannot be read, is not JSON, or is not an image.
     pub fn read(&self) -> Result<(Messages, Vec<DecodedImage>), Failure> {
         let messages = match (&self.messages, &self.prompt) {
-            (Some(path), _) => {
-                let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-                Messages::from_json(&bytes).with_context(|| path.display().to_string())?
-            }
+            (Some(path), _) => Messages::read(path).with_context(|| path.display().to_string())?,
             (None, Some(prompt)) => {
                 Messages::from_prompt(self.system.as_deref(), prompt, self.images.len())
             }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{ProcessorError, Result};
+use crate::read_limited::{MAX_TEXT, read_limited};
 
 /// Largest area or length that a config may ask for.
 const MAX_SIZE: usize = 1 << 30;
@@ -43,11 +44,10 @@ impl ConfigFile {
     /// Reads `dir/name` if it exists.
     pub(crate) fn open_if_present(dir: &Path, name: &str) -> Result<Option<Self>> {
         let path = dir.join(name);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ProcessorError::Io { path, source }),
-        };
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = read_limited(&path, MAX_TEXT)?;
         match serde_json::from_slice(&bytes) {
             Ok(root) => Ok(Some(Self { path, root })),
             Err(source) => Err(ProcessorError::ConfigSyntax { path, source }),

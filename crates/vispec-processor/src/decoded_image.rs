@@ -8,9 +8,13 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use crate::error::{ProcessorError, Result};
 use crate::image_size::ImageSize;
 use crate::jpeg_end::jpeg_has_end;
+use crate::read_limited::read_limited;
 
 /// Formats that the `image` crate is built with.
 const SUPPORTED_FORMATS: &str = "png, jpeg, webp, gif, bmp";
+
+/// Largest image file that is read, in bytes.
+const MAX_FILE: u64 = 512 << 20;
 
 /// Bytes per pixel that a decoder may need at most: four channels of 16 bits, twice.
 const DECODER_BYTES_PER_PIXEL: u64 = 16;
@@ -50,14 +54,12 @@ impl DecodedImage {
     /// Reads and decodes an image file. The format is guessed from the content, not the name.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`] if the file cannot be read, and whatever [`Self::from_bytes`]
+    /// [`ProcessorError::Io`] if the file cannot be read, [`ProcessorError::FileTooLarge`] if it is
+    /// larger than 512 MiB, and whatever [`Self::from_bytes`]
     /// reports, with the path as the name of the image.
     pub fn open(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ProcessorError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = read_limited(path, MAX_FILE)?;
         decode(&path.display().to_string(), &bytes, limits)
     }
 

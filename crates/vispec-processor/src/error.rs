@@ -7,6 +7,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
+    /// A file is larger than any of its kind can be.
+    #[error("{path}: larger than the {limit} bytes that are read at most")]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that are read at most.
+        limit: u64,
+    },
     /// A file could not be opened or read.
     #[error("{path}: {source}")]
     Io {

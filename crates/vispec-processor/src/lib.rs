@@ -49,6 +49,7 @@ mod processor;
 mod prompt_layout;
 mod python_json;
 mod qwen_image;
+mod read_limited;
 mod resize;
 mod special_tokens;
 mod strftime;

@@ -1,14 +1,26 @@
 //! Reading a conversation from the JSON that Hugging Face chats are written in.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::error::{ProcessorError, Result};
 use crate::messages::{Content, Message, Messages, Part};
+use crate::read_limited::{MAX_TEXT, read_limited};
 
 /// Types of content parts that can be used.
 const SUPPORTED_PARTS: &str = "text, image";
 
 impl Messages {
+    /// Reads a file as [`Self::from_json`] does.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] above 64 MiB, and those of
+    /// [`Self::from_json`].
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_json(&read_limited(path, MAX_TEXT)?)
+    }
+
     /// Reads a list of `{"role": ..., "content": ...}`. The content is a string or a list of
     /// `{"type": "text", "text": ...}` and `{"type": "image"}`; other fields are ignored.
     ///
