@@ -25,7 +25,7 @@ pub struct ModelFlags {
     /// vispec, eagle2, medusa, prompt-lookup or none; by default what the draft's checkpoint is
     #[arg(long)]
     pub method: Option<Method>,
-    /// flex (CPU), cuda[:N], rocm[:N], wgpu, vulkan, metal or tch
+    /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
     #[arg(long, default_value = "flex", value_parser = parse_device)]
     pub device: DeviceSpec,
     /// Element type of the weights: auto (as on disk), f32, bf16 or f16
