@@ -1,12 +1,12 @@
 //! A target, its inputs and, if there is one, its draft: what a program needs to answer prompts.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TargetModel, TreeShape};
+use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeShape};
 use vispec_processor::{DecodedImage, Messages, Processor};
 
 use crate::draft::{Draft, DraftKind};
@@ -205,17 +205,5 @@ impl Engine {
                 vision: started.elapsed(),
             },
         ))
-    }
-
-    /// Largest number of tokens, prompt and answer together.
-    #[must_use]
-    pub fn context_len(&self) -> usize {
-        self.target.context_len()
-    }
-
-    /// Directory of the target's checkpoint.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.target.dir()
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::cpu;
@@ -102,12 +103,7 @@ impl AttentionPlan {
 
     /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
     /// elsewhere.
-    fn additive(
-        &self,
-        range: std::ops::Range<usize>,
-        total: usize,
-        like: (&Device, DType),
-    ) -> Tensor<2> {
+    fn additive(&self, range: Range<usize>, total: usize, like: (&Device, DType)) -> Tensor<2> {
         match self {
             Self::Causal { prefix } => {
                 let n_rows = range.len();
@@ -213,14 +209,9 @@ impl Attention {
             .swap_dims(1, 2);
         let groups = heads / self.kv_heads;
         let (keys, values) = (repeat_heads(keys, groups), repeat_heads(values, groups));
-        let blocks = (0..rows).step_by(QUERY_BLOCK).map(|start| {
-            let range = start..rows.min(start + QUERY_BLOCK);
-            let block = query.clone().slice(s![.., .., range.clone(), ..]);
-            let mask = plan.additive(range, total, like).unsqueeze::<4>();
-            let scores = block.matmul(keys.clone().transpose()) * scale(self.head_dim) + mask;
-            softmax_wide(scores).matmul(values.clone())
+        let attended = attend_in_blocks(query, keys, values, |scores, range| {
+            scores + plan.additive(range, total, like).unsqueeze::<4>()
         });
-        let attended = Tensor::cat(blocks.collect(), 2); // [1, heads, rows, head_dim]
         attended.swap_dims(1, 2).reshape([rows, width])
     }
 }
@@ -250,14 +241,23 @@ fn softmax_wide<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
 /// head_dim]`, result as `query`.
 #[must_use]
 pub fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+    attend_in_blocks(query, keys, values, |scores, _rows| scores)
+}
+
+/// Attention of [`QUERY_BLOCK`] rows at a time; `mask` is given the scores of a range of rows.
+fn attend_in_blocks(
+    query: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    mask: impl Fn(Tensor<4>, Range<usize>) -> Tensor<4>,
+) -> Tensor<4> {
     let [_, _, rows, head_dim] = query.dims();
     let keys = keys.transpose();
     let blocks = (0..rows).step_by(QUERY_BLOCK).map(|start| {
-        let block = query
-            .clone()
-            .slice(s![.., .., start..rows.min(start + QUERY_BLOCK), ..]);
-        let scores = block.matmul(keys.clone()) * scale(head_dim);
+        let range = start..rows.min(start + QUERY_BLOCK);
+        let block = query.clone().slice(s![.., .., range.clone(), ..]);
+        let scores = mask(block.matmul(keys.clone()) * scale(head_dim), range);
         softmax_wide(scores).matmul(values.clone())
     });
-    Tensor::cat(blocks.collect(), 2)
+    Tensor::cat(blocks.collect(), 2) // [batch, heads, queries, head_dim]
 }

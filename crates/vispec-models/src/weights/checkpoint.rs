@@ -118,15 +118,6 @@ impl Checkpoint {
             .unwrap_or(DType::F32)
     }
 
-    /// Bytes of all tensors as they are on disk.
-    #[must_use]
-    pub fn n_bytes(&self) -> usize {
-        self.tensors
-            .values()
-            .map(|e| e.shape.iter().product::<usize>() * e.dtype.size())
-            .sum()
-    }
-
     /// The elements of `name` as `dtype`: a view of the memory map if that is the type on disk and
     /// the address fits its alignment, a converted copy otherwise.
     pub(super) fn read(&self, name: &str, dtype: DType) -> Result<TensorData, ModelError> {
