@@ -84,6 +84,7 @@
 //! * `test-util`: the `testing` module, toy targets and drafters.
 
 mod accept;
+mod budget;
 mod cache;
 mod decode;
 mod draft;
@@ -99,11 +100,14 @@ mod token;
 mod tree;
 
 pub use accept::{AcceptanceRule, Chance, MatchPicks, RecursiveRejection, Verdict};
+pub use budget::{
+    AutoTree, Cost, CostError, CostTable, DraftCosts, measure_draft_costs, measure_verify_costs,
+};
 pub use cache::KvCache;
 pub use decode::{FinishReason, Generation, GenerationConfig, Session, Step, generate};
 pub use draft::{
-    Beam, DraftError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, NoDraft,
-    PromptLookupConfig, PromptLookupDrafter, TopK,
+    Beam, DraftError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, Idle, NoDraft,
+    PromptLookupConfig, PromptLookupDrafter, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};

@@ -3,6 +3,8 @@
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
+use crate::Idle;
+
 /// Counts and times of one generation, or of several added up.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -10,6 +12,8 @@ pub struct GenerationStats {
     pub(crate) prompt_tokens: usize,
     pub(crate) new_tokens: usize,
     pub(crate) accepted_per_cycle: Vec<u32>,
+    pub(crate) nodes_per_cycle: Vec<u32>,
+    pub(crate) idle_cycles: [u64; Idle::ALL.len()],
     pub(crate) prefill_time: Duration,
     pub(crate) draft_time: Duration,
     pub(crate) verify_time: Duration,
@@ -39,6 +43,18 @@ impl GenerationStats {
     #[must_use]
     pub fn accepted_per_cycle(&self) -> &[u32] {
         &self.accepted_per_cycle
+    }
+
+    /// Nodes verified by cycle, the root included.
+    #[must_use]
+    pub fn nodes_per_cycle(&self) -> &[u32] {
+        &self.nodes_per_cycle
+    }
+
+    /// Number of cycles that verified the root alone for this reason.
+    #[must_use]
+    pub fn idle_cycles(&self, reason: Idle) -> u64 {
+        self.idle_cycles[reason as usize]
     }
 
     /// Number of cycles by accepted length: entry `i` counts the cycles that accepted `i` tokens.
@@ -129,6 +145,11 @@ impl AddAssign<&Self> for GenerationStats {
         self.new_tokens += other.new_tokens;
         self.accepted_per_cycle
             .extend_from_slice(&other.accepted_per_cycle);
+        self.nodes_per_cycle
+            .extend_from_slice(&other.nodes_per_cycle);
+        for (count, other) in self.idle_cycles.iter_mut().zip(other.idle_cycles) {
+            *count += other;
+        }
         self.prefill_time += other.prefill_time;
         self.draft_time += other.draft_time;
         self.verify_time += other.verify_time;

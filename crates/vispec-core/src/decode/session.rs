@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::stop::{FinishReason, GenerationConfig, StopRules};
 use crate::{
-    AcceptanceRule, DecodeError, Drafter, GenerationObserver, GenerationStats, KvCache, NodeId,
-    Prompt, TargetLogits, TargetModel, TargetOutput, TokenId, TokenTree, TreeError, Verdict,
+    AcceptanceRule, DecodeError, Drafter, GenerationObserver, GenerationStats, Idle, KvCache,
+    NodeId, Prompt, TargetLogits, TargetModel, TargetOutput, TokenId, TokenTree, TreeError,
+    Verdict,
 };
 
 /// What one cycle emitted.
@@ -230,6 +231,7 @@ where
         let pending = std::mem::replace(&mut self.pending, Pending::Nothing);
         if remaining == 0 {
             // The last token only has to go through the target: nothing to draft for.
+            self.note_tree(1, Idle::LastToken);
             return Ok(TokenTree::new(root));
         }
         let start = Instant::now();
@@ -244,8 +246,19 @@ where
         check_tree(&tree, root, self.target.vocab_size())?;
         let time = start.elapsed();
         self.stats.draft_time += time;
+        let idle = self.drafter.idle();
+        self.note_tree(tree.n_nodes(), idle);
         observer.on_draft(&tree, time);
         Ok(tree)
+    }
+
+    /// Counts the nodes of a tree, and if it holds only the root, why.
+    fn note_tree(&mut self, n_nodes: usize, idle: Idle) {
+        let nodes = u32::try_from(n_nodes).unwrap_or(u32::MAX);
+        self.stats.nodes_per_cycle.push(nodes);
+        if n_nodes == 1 {
+            self.stats.idle_cycles[idle as usize] += 1;
+        }
     }
 
     fn verify(

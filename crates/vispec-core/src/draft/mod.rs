@@ -5,10 +5,46 @@ mod lookup;
 mod model;
 mod top_k;
 
-pub use dynamic_tree::{DraftError, DynamicTreeDrafter};
+pub use dynamic_tree::{DraftError, DynamicTreeDrafter, TreeSize};
 pub use lookup::{PromptLookupConfig, PromptLookupDrafter};
 pub use model::{Beam, DraftModel, Expansion};
 pub use top_k::TopK;
+
+/// Why a cycle verified the root alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Idle {
+    /// Nothing may be emitted any more: the last token only goes through the target.
+    LastToken,
+    /// The drafter had nothing to propose.
+    NothingProposed,
+    /// No guess was likely enough for what verifying it costs.
+    NotWorthwhile,
+    /// Drafting has not paid lately, and is tried again later.
+    Paused,
+}
+
+impl Idle {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::LastToken,
+        Self::NothingProposed,
+        Self::NotWorthwhile,
+        Self::Paused,
+    ];
+
+    /// Name for reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LastToken => "last_token",
+            Self::NothingProposed => "nothing_proposed",
+            Self::NotWorthwhile => "not_worthwhile",
+            Self::Paused => "paused",
+        }
+    }
+}
 
 use crate::{BoxError, TargetModel, TokenId, TokenTree};
 
@@ -48,6 +84,11 @@ pub trait Drafter<T: TargetModel> {
         features: T::Features,
         next: TokenId,
     ) -> Result<TokenTree, BoxError>;
+
+    /// Why the last tree holds only its root; asked for such trees only.
+    fn idle(&self) -> Idle {
+        Idle::NothingProposed
+    }
 }
 
 macro_rules! forward_drafter {
@@ -73,6 +114,10 @@ macro_rules! forward_drafter {
                 next: TokenId,
             ) -> Result<TokenTree, BoxError> {
                 (**self).advance(accepted, features, next)
+            }
+
+            fn idle(&self) -> Idle {
+                (**self).idle()
             }
         }
     )*};

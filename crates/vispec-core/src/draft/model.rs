@@ -74,6 +74,20 @@ pub trait DraftModel<T: TargetModel> {
         top_k: usize,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
+    /// Takes note of what [`commit`](Self::commit) would take in, without scoring anything: nothing
+    /// is drafted in this cycle. The next `commit` catches up.
+    ///
+    /// # Errors
+    /// Any error of the model.
+    fn postpone(
+        &mut self,
+        accepted: &[TokenId],
+        features: T::Features,
+        next: TokenId,
+    ) -> Result<(), BoxError> {
+        self.commit(accepted, features, next, 1).map(drop)
+    }
+
     /// One level: appends the rows of `beam` to the tree cache and returns the best continuations
     /// of each.
     ///

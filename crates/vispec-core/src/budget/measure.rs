@@ -1,0 +1,129 @@
+//! Measuring what passes cost.
+//!
+//! The one place where this crate's decisions depend on a clock: once, before a run. The table can
+//! be kept and used again.
+
+use std::time::{Duration, Instant};
+
+use super::{Cost, DraftCosts};
+use crate::{Beam, BoxError, DraftModel, KvCache, NodeId, TargetModel, TargetOutput, TokenTree};
+
+/// Nodes of the verify passes that are measured.
+const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
+/// Rows of the draft's levels that are measured.
+const ROWS: [usize; 4] = [1, 2, 4, 8];
+/// A pass is repeated up to so often …
+const REPEATS: usize = 7;
+/// … but not for longer than this.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Trees are not worth it where a pass takes so many times as long as one over the root: an answer
+/// would have to be guessed that far ahead.
+const DEAREST: f64 = 8.0;
+
+/// The shortest time of a few runs: other work on the machine only ever adds.
+fn shortest(mut run: impl FnMut() -> Result<Duration, BoxError>) -> Result<f64, BoxError> {
+    let started = Instant::now();
+    let mut best = run()?; // The first run also warms caches.
+    for _ in 1..REPEATS {
+        if started.elapsed() > PATIENCE {
+            break;
+        }
+        best = best.min(run()?);
+    }
+    Ok(best.as_secs_f64().max(1e-9))
+}
+
+/// Measures verify passes of 1 to 64 nodes behind `prompt`. Ends early where larger trees cannot
+/// pay.
+///
+/// # Errors
+/// Any error of the target.
+pub fn measure_verify_costs<T: TargetModel>(
+    target: &T,
+    prompt: &T::Prompt,
+) -> Result<Vec<Cost>, BoxError> {
+    let mut cache = target.new_cache()?;
+    target.prefill(prompt, &mut cache)?;
+    let base = cache.len();
+    let mut costs: Vec<Cost> = Vec::new();
+    for nodes in NODES {
+        if base + nodes > target.context_len() || nodes > target.vocab_size() {
+            break;
+        }
+        let tree = bush(nodes)?;
+        let seconds = shortest(|| {
+            let start = Instant::now();
+            let TargetOutput { mut logits, .. } = target.verify(&tree, &mut cache)?;
+            // Waits for devices that compute in the background.
+            crate::TargetLogits::pick(&mut logits, 0, &crate::Sampler::Greedy, 0.0)?;
+            let time = start.elapsed();
+            cache.truncate(base);
+            Ok(time)
+        })?;
+        // A pass over more nodes never costs less; where it seems so, that is noise.
+        let seconds = costs.last().map_or(seconds, |c| c.seconds.max(seconds));
+        costs.push(Cost {
+            rows: nodes,
+            seconds,
+        });
+        if seconds > DEAREST * costs[0].seconds {
+            break;
+        }
+    }
+    Ok(costs)
+}
+
+/// A root with as many children as it takes.
+fn bush(nodes: usize) -> Result<TokenTree, BoxError> {
+    let mut tree = TokenTree::new(0);
+    for token in 1..nodes {
+        tree.push(NodeId::ROOT, u32::try_from(token)?)?;
+    }
+    Ok(tree)
+}
+
+/// Measures the passes of a draft behind `prompt`.
+///
+/// # Errors
+/// Any error of the target or the draft.
+pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
+    target: &T,
+    model: &mut M,
+    prompt: &T::Prompt,
+) -> Result<DraftCosts, BoxError> {
+    let mut cache = target.new_cache()?;
+    let TargetOutput { features, .. } = target.prefill(prompt, &mut cache)?;
+    let base = cache.len();
+    let most = ROWS[ROWS.len() - 1];
+    model.begin(prompt, features, 0, most)?;
+    let commit = shortest(|| {
+        let TargetOutput { features, .. } = target.verify(&TokenTree::new(0), &mut cache)?;
+        let start = Instant::now();
+        model.commit(&[], features, 0, most)?;
+        let time = start.elapsed();
+        cache.truncate(base);
+        Ok(time)
+    })?;
+
+    let mut expand: Vec<Cost> = Vec::new();
+    for rows in ROWS {
+        let beam = Beam {
+            level: 0,
+            tokens: vec![0; rows],
+            parent_rows: vec![0; rows],
+            paths: (0..rows).map(|row| vec![row]).collect(),
+        };
+        let seconds = shortest(|| {
+            let TargetOutput { features, .. } = target.verify(&TokenTree::new(0), &mut cache)?;
+            let first = model.commit(&[], features, 0, most)?;
+            let start = Instant::now();
+            model.expand(&beam, &first.hidden, most)?;
+            let time = start.elapsed();
+            cache.truncate(base);
+            Ok(time)
+        })?;
+        let seconds = expand.last().map_or(seconds, |c| c.seconds.max(seconds));
+        expand.push(Cost { rows, seconds });
+    }
+    Ok(DraftCosts { commit, expand })
+}

@@ -1,0 +1,192 @@
+//! Trees sized by measured cost: which guesses are worth their share of a verify pass.
+//!
+//! A tree of many nodes is worth verifying where a pass over them costs hardly more than one over
+//! the root, as on a GPU; on a CPU each node beyond the first few costs. So the size has to follow
+//! from measured times ([`CostTable`]) and from how likely guesses come true.
+//!
+//! A cycle that is expected to emit `1 + Σ q` tokens in `t` seconds is compared with the pace of
+//! the run so far: something is worth doing if it yields more tokens than the run would have
+//! emitted in the time that it takes. (This is the greedy rule of renewal-reward processes; its
+//! fixed point has the greatest pace.) Time is that of the table, never that of the clock, so what
+//! is drafted is a function of table, model and prompt alone.
+
+mod costs;
+mod measure;
+mod rates;
+
+use std::sync::Arc;
+
+pub use costs::{Cost, CostError, CostTable, DraftCosts};
+pub use measure::{measure_draft_costs, measure_verify_costs};
+pub(crate) use rates::Rates;
+
+/// What one cycle counts for after the next one.
+const FORGETTING: f64 = 0.97;
+/// Cycles of plain decoding that the pace starts from.
+const HEAD_START: f64 = 4.0;
+/// Cycles that a first pause lasts; each further one is twice as long.
+const FIRST_PAUSE: u32 = 4;
+/// Cycles that a pause lasts at most.
+const LONGEST_PAUSE: u32 = 64;
+/// Share of the newest cycle in the running profit.
+const PROFIT_SHARE: f64 = 0.2;
+
+/// Upper bounds of trees whose size is chosen in each cycle.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AutoTree {
+    /// Measured times.
+    pub costs: Arc<CostTable>,
+    /// Levels below the root at most.
+    pub max_levels: usize,
+    /// Nodes expanded per level at most, and children considered per node.
+    pub beam_width: usize,
+    /// Nodes verified at most, the root included.
+    pub max_nodes: usize,
+}
+
+impl AutoTree {
+    /// Wide enough bounds for any machine that profits from a choice: 8 levels, a beam of 8, 64
+    /// nodes.
+    #[must_use]
+    pub fn new(costs: Arc<CostTable>) -> Self {
+        Self {
+            costs,
+            max_levels: 8,
+            beam_width: 8,
+            max_nodes: 64,
+        }
+    }
+}
+
+/// The running accounts of one generation.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    costs: Arc<CostTable>,
+    tokens: f64,
+    seconds: f64,
+    /// Running profit of drafting, in tokens per cycle.
+    profit: f64,
+    pause: u32,
+    next_pause: u32,
+    /// Of the cycle under way.
+    drafted_for: f64,
+    expected: f64,
+    n_nodes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(costs: Arc<CostTable>) -> Self {
+        let seconds = HEAD_START * costs.verify(1);
+        Self {
+            costs,
+            tokens: HEAD_START,
+            seconds,
+            profit: 0.0,
+            pause: 0,
+            next_pause: FIRST_PAUSE,
+            drafted_for: 0.0,
+            expected: 0.0,
+            n_nodes: 1,
+        }
+    }
+
+    /// Tokens per second of the run so far, at least that of plain decoding.
+    fn pace(&self) -> f64 {
+        (self.tokens / self.seconds).max(1.0 / self.costs.verify(1))
+    }
+
+    /// Whether to draft in the next cycle; a pause gets shorter by asking.
+    pub(crate) fn may_draft(&mut self) -> bool {
+        if self.pause == 0 {
+            return true;
+        }
+        self.pause -= 1;
+        false
+    }
+
+    /// Accounts for the draft's first level.
+    pub(crate) fn pay_commit(&mut self) {
+        self.drafted_for += self.costs.commit();
+    }
+
+    /// Accounts for another level of `rows`.
+    pub(crate) fn pay_expand(&mut self, rows: usize) {
+        self.drafted_for += self.costs.expand(rows);
+    }
+
+    /// How many of the best candidates to verify.
+    ///
+    /// # Arguments
+    /// * `chances` - chance of each candidate to be accepted, best first.
+    pub(crate) fn worth_verifying(&self, chances: impl Iterator<Item = f64>) -> usize {
+        let (mut best, mut best_profit) = (0, 0.0);
+        let mut sum = 0.0;
+        for (index, chance) in chances.enumerate() {
+            sum += chance;
+            let profit = sum - self.price_of_nodes(0, index + 1);
+            if profit > best_profit {
+                (best, best_profit) = (index + 1, profit);
+            }
+        }
+        best
+    }
+
+    /// How many rows of a beam to expand, given the chance that the best child of each is accepted,
+    /// if `n_draft` candidates are worth verifying already.
+    pub(crate) fn worth_expanding(
+        &self,
+        n_draft: usize,
+        chances: impl Iterator<Item = f64>,
+    ) -> usize {
+        let (mut best, mut best_profit) = (0, 0.0);
+        let mut sum = 0.0;
+        for (index, chance) in chances.enumerate() {
+            sum += chance;
+            let rows = index + 1;
+            let price = self.costs.expand(rows) * self.pace();
+            let profit = sum - price - self.price_of_nodes(n_draft, rows);
+            if profit > best_profit {
+                (best, best_profit) = (rows, profit);
+            }
+        }
+        best
+    }
+
+    /// Tokens that the run emits in the time that `more` nodes take besides the root and `n_draft`.
+    fn price_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
+        let time = self.costs.verify(1 + n_draft + more) - self.costs.verify(1 + n_draft);
+        time * self.pace()
+    }
+
+    /// Notes the tree that goes to the target.
+    pub(crate) fn plan(&mut self, n_nodes: usize, expected: f64) {
+        self.n_nodes = n_nodes;
+        self.expected = expected;
+    }
+
+    /// Closes the accounts of a cycle that accepted `n_accepted` draft tokens, if one was under way.
+    pub(crate) fn settle(&mut self, n_accepted: usize) {
+        let time = self.costs.verify(self.n_nodes) + self.drafted_for;
+        if self.drafted_for > 0.0 {
+            let extra = (time - self.costs.verify(1)) * self.pace();
+            // What came true is noisy and what was expected may be wrong: half of each.
+            let yielded = (self.expected + n_accepted as f64) / 2.0;
+            self.profit += PROFIT_SHARE * (yielded - extra - self.profit);
+            if self.profit < 0.0 {
+                self.pause = self.next_pause;
+                self.next_pause = (2 * self.next_pause).min(LONGEST_PAUSE);
+                self.profit = 0.0;
+            } else if yielded > extra {
+                self.next_pause = (self.next_pause / 2).max(FIRST_PAUSE);
+            }
+        }
+        self.tokens = self.tokens * FORGETTING + 1.0 + n_accepted as f64;
+        self.seconds = self.seconds * FORGETTING + time;
+        self.drafted_for = 0.0;
+        self.expected = 0.0;
+        self.n_nodes = 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;
