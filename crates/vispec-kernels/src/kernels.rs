@@ -2,7 +2,7 @@
 
 use crate::attention::{AttentionShape, KeyValues, VisibleRows};
 use crate::isa::Isa;
-use crate::weight::{LinearShape, Weight};
+use crate::weight::{GroupedLinear, LinearShape, Weight};
 use crate::{attention as attend, linear as dense, pointwise};
 
 /// The kernels of one instruction set.
@@ -53,7 +53,33 @@ impl Kernels {
         out: &mut [f32],
         shape: LinearShape,
     ) {
-        dense::run(self.isa, x, weight, bias, out, shape);
+        let layer = GroupedLinear {
+            weight,
+            bias,
+            out,
+            outputs: shape.outputs,
+        };
+        dense::run(self.isa, x, shape.rows, shape.inputs, &mut [layer]);
+    }
+
+    /// Several linear layers of the same `x`, for example queries, keys and values: bit for bit
+    /// what [`Kernels::linear`] makes of each, but neighbours of one dtype (and of one group, if
+    /// quantised) share the packing of `x` and the hand-off to other threads.
+    ///
+    /// # Shapes
+    /// `x[rows, inputs]`; for each layer `weight[outputs, inputs]`, `bias[outputs]` and
+    /// `out[rows, outputs]`.
+    ///
+    /// # Panics
+    /// If a slice does not fit.
+    pub fn linear_group(
+        self,
+        x: &[f32],
+        rows: usize,
+        inputs: usize,
+        layers: &mut [GroupedLinear<'_>],
+    ) {
+        dense::run(self.isa, x, rows, inputs, layers);
     }
 
     /// Grouped-query attention of a few rows over a cache, each row with keys of its own.
@@ -127,6 +153,14 @@ pub fn linear(
     shape: LinearShape,
 ) {
     Kernels::detected().linear(x, weight, bias, out, shape);
+}
+
+/// [`Kernels::linear_group`] with the detected instruction set.
+///
+/// # Panics
+/// If a slice does not fit.
+pub fn linear_group(x: &[f32], rows: usize, inputs: usize, layers: &mut [GroupedLinear<'_>]) {
+    Kernels::detected().linear_group(x, rows, inputs, layers);
 }
 
 /// [`Kernels::attention`] with the detected instruction set.

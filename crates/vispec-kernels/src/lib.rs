@@ -46,7 +46,7 @@ mod weight;
 
 pub use attention::{AttentionShape, KeyValues, VisibleRows};
 pub use isa::Isa;
-pub use kernels::{Kernels, attention, linear, rms_norm, rotary, silu_mul};
+pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
 pub use quantize::{Bits, GROUP_STEP, QuantizeError, QuantizedWeight, check_group};
-pub use weight::{LinearShape, Weight};
+pub use weight::{GroupedLinear, LinearShape, Weight};

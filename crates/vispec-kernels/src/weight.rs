@@ -76,3 +76,16 @@ pub struct LinearShape {
     /// Rows of the weight.
     pub outputs: usize,
 }
+
+/// One of several layers applied to the same rows; see [`crate::Kernels::linear_group`].
+#[derive(Debug)]
+pub struct GroupedLinear<'a> {
+    /// `[outputs, inputs]`.
+    pub weight: Weight<'a>,
+    /// `[outputs]`.
+    pub bias: Option<&'a [f32]>,
+    /// `[rows, outputs]`.
+    pub out: &'a mut [f32],
+    /// Rows of the weight.
+    pub outputs: usize,
+}

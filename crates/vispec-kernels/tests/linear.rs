@@ -5,7 +5,7 @@ mod common;
 use common::{assert_close, bits, pool, values};
 use half::{bf16, f16};
 use proptest::prelude::*;
-use vispec_kernels::{Isa, Kernels, LinearShape, Weight};
+use vispec_kernels::{Bits, GroupedLinear, Isa, Kernels, LinearShape, QuantizedWeight, Weight};
 
 /// A weight that owns its elements.
 #[derive(Debug)]
@@ -264,4 +264,83 @@ fn a_weight_of_another_shape_is_refused() {
         None,
         shape,
     );
+}
+
+/// Layers of a group: the quantised ones need inputs in whole groups.
+fn layers(inputs: usize, outputs: &[usize], dtypes: &[u8], seed: u64) -> Vec<(usize, AnyWeight)> {
+    let layer = |(index, (&outputs, dtype)): (usize, (&usize, &u8))| {
+        let weight = values(outputs * inputs, seed ^ index as u64);
+        let quantized = |group, bits| {
+            QuantizedWeight::new(Weight::F32(&weight), inputs, group, bits).expect("whole groups")
+        };
+        let [wide, bf16, f16] = Owned::all(&weight);
+        let weight = match dtype {
+            0 => AnyWeight::Float(wide),
+            1 => AnyWeight::Float(f16),
+            3 if inputs > 0 && inputs.is_multiple_of(64) => {
+                AnyWeight::Quantized(quantized(64, Bits::Eight))
+            }
+            4 if inputs > 0 && inputs.is_multiple_of(32) => {
+                AnyWeight::Quantized(quantized(32, Bits::Eight))
+            }
+            5 if inputs > 0 && inputs.is_multiple_of(32) => {
+                AnyWeight::Quantized(quantized(32, Bits::Four))
+            }
+            _ => AnyWeight::Float(bf16),
+        };
+        (outputs, weight)
+    };
+    outputs.iter().zip(dtypes).enumerate().map(layer).collect()
+}
+
+enum AnyWeight {
+    Float(Owned),
+    Quantized(QuantizedWeight),
+}
+
+impl AnyWeight {
+    fn borrow(&self) -> Weight<'_> {
+        match self {
+            Self::Float(weight) => weight.borrow(),
+            Self::Quantized(weight) => weight.borrow(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_group_has_the_bits_of_its_layers(
+        rows in 0_usize..40,
+        inputs in prop_oneof![0_usize..300, (1_usize..20).prop_map(|steps| 32 * steps), Just(2_112)],
+        outputs in prop::collection::vec(0_usize..130, 0..6),
+        dtypes in prop_oneof![prop::collection::vec(0_u8..6, 6), (0_u8..6).prop_map(|one| vec![one; 6])],
+        threads in 1_usize..4,
+        seed: u64,
+    ) {
+        let x = values(rows * inputs, seed);
+        let bias = values(130, seed ^ 100);
+        let layers = layers(inputs, &outputs, &dtypes, seed);
+        for kernels in kernels() {
+            let mut outs: Vec<_> =
+                layers.iter().map(|(outputs, _)| vec![f32::NAN; rows * outputs]).collect();
+            let mut grouped = Vec::new();
+            for (index, ((outputs, weight), out)) in layers.iter().zip(&mut outs).enumerate() {
+                grouped.push(GroupedLinear {
+                    weight: weight.borrow(),
+                    bias: (index % 2 == 1).then_some(&bias[..*outputs]),
+                    out,
+                    outputs: *outputs,
+                });
+            }
+            pool(threads).install(|| kernels.linear_group(&x, rows, inputs, &mut grouped));
+            for (index, ((outputs, weight), out)) in layers.iter().zip(&outs).enumerate() {
+                let bias = (index % 2 == 1).then_some(&bias[..*outputs]);
+                let shape = LinearShape { rows, inputs, outputs: *outputs };
+                let alone = run(kernels, &x, weight.borrow(), bias, shape);
+                prop_assert!(bits(out) == bits(&alone), "{kernels:?}: layer {index}");
+            }
+        }
+    }
 }

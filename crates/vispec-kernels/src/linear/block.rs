@@ -16,13 +16,13 @@ pub(crate) const OUTPUT_BLOCK: usize = 24;
 /// Rows of `x` that share one pass over the weights.
 pub(crate) const ROW_BLOCK: usize = 64;
 
-/// One panel of rows of a linear layer, packed and checked.
+/// Rows of one linear layer, packed and checked.
 pub(crate) struct Job<'a, D: Dot> {
     /// Packed `x[rows, stride]`.
     pub(crate) x: &'a [D::Input],
     /// Packed inputs per row: `inputs` rounded up to whole steps.
     pub(crate) stride: usize,
-    /// Rows of the panel.
+    /// Rows of `x`.
     pub(crate) rows: usize,
     /// `weight[outputs, inputs]`.
     pub(crate) weight: &'a [D::Weight],

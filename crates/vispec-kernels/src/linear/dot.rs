@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
+
 use super::block::Job;
 use crate::scratch::Plain;
+use crate::weight::Weight;
 
 /// Sizes of the tiles of sums (weight rows x rows of `x`) that registers hold without spilling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,28 @@ impl Tiles {
     }
 }
 
+/// A dtype of weights in memory.
+pub(crate) trait Stored: Copy + Send + Sync + 'static {
+    /// The elements of a weight of this dtype.
+    fn of<'a>(weight: &Weight<'a>) -> Option<&'a [Self]>;
+}
+
+/// Implements [`Stored`] for the element type of a kind of weight.
+macro_rules! stored {
+    ($($element:ty, $kind:ident);+) => {
+        $(impl Stored for $element {
+            fn of<'a>(weight: &Weight<'a>) -> Option<&'a [Self]> {
+                match weight {
+                    Weight::$kind(values) => Some(values),
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+stored!(f32, F32; bf16, Bf16; f16, F16);
+
 /// Dot products of weight rows with packed rows of `x`, one step of [`Dot::STEP`] at a time.
 ///
 /// Each output element owns one [`Dot::Sum`]: steps extend it in ascending order of inputs,
@@ -37,7 +62,7 @@ impl Tiles {
 /// makes the layer batch-invariant.
 pub(crate) trait Dot: Sized + 'static {
     /// Element of the weight in memory.
-    type Weight: Copy + Send + Sync;
+    type Weight: Stored;
     /// Element of a packed row of `x`.
     type Input: Plain;
     /// Register of partial sums of one output element.

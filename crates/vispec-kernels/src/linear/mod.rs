@@ -14,18 +14,19 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+use std::mem::{Discriminant, discriminant};
 use std::ops::Range;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
-use self::dot::Dot;
+use self::dot::{Dot, Stored};
 use self::portable::Portable;
-use self::quantized::Groups;
 use crate::isa::Isa;
+use crate::quantize::check_group;
 use crate::scratch::{Plain, Scratch};
-use crate::weight::{LinearShape, Weight};
+use crate::weight::{GroupedLinear, Weight};
 
 /// Multiplications below which one thread is faster than a hand-off to several.
 const SERIAL_PRODUCTS: usize = 1 << 19;
@@ -36,172 +37,151 @@ const PANEL_BYTES: usize = 16 << 20;
 /// Tasks per thread: threads that share their core with others then get less work.
 const TASKS_PER_THREAD: usize = 4;
 
-/// See [`crate::Kernels::linear`].
+/// See [`crate::Kernels::linear_group`].
 pub(crate) fn run(
     isa: Isa,
     x: &[f32],
-    weight: Weight<'_>,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-    shape: LinearShape,
+    rows: usize,
+    inputs: usize,
+    layers: &mut [GroupedLinear<'_>],
 ) {
-    let LinearShape {
-        rows,
-        inputs,
-        outputs,
-    } = shape;
     assert_eq!(x.len(), rows * inputs, "linear: `x` must be [rows, inputs]");
+    for layer in &*layers {
+        check(layer, rows, inputs);
+    }
+    let panel = (PANEL_BYTES / (inputs * size_of::<f32>()).max(1)).next_multiple_of(ROW_BLOCK);
+    for layers in layers.chunk_by_mut(|a, b| packing(&a.weight) == packing(&b.weight)) {
+        for first in (0..rows).step_by(panel) {
+            let rows = first..rows.min(first + panel);
+            let call = Call {
+                x: &x[rows.start * inputs..rows.end * inputs],
+                rows,
+                inputs,
+                layers,
+            };
+            // SAFETY: `isa` is available, by the contract of `Kernels`; the lengths were checked.
+            unsafe { dispatch(isa, call) };
+        }
+    }
+}
+
+/// Panics unless the slices of a layer fit.
+fn check(layer: &GroupedLinear<'_>, rows: usize, inputs: usize) {
+    let outputs = layer.outputs;
     assert_eq!(
-        weight.len(),
+        layer.weight.len(),
         outputs * inputs,
         "linear: `weight` must be [outputs, inputs]"
     );
     assert_eq!(
-        out.len(),
+        layer.out.len(),
         rows * outputs,
         "linear: `out` must be [rows, outputs]"
     );
-    if let Some(bias) = bias {
+    if let Some(bias) = layer.bias {
         assert_eq!(bias.len(), outputs, "linear: `bias` must be [outputs]");
     }
-    // SAFETY: `isa` is available, by the contract of `Kernels`; the lengths were checked.
-    unsafe {
-        dispatch(
-            isa,
-            weight,
-            Call {
-                x,
-                bias,
-                out,
-                shape,
-            },
-        )
+    if let Weight::Int8 { scales, group, .. } | Weight::Int4 { scales, group, .. } = layer.weight {
+        let fits = check_group(group, inputs).is_ok() && scales.len() == outputs * (inputs / group);
+        assert!(
+            fits,
+            "linear: `scales` must be [outputs, inputs / group], `group` a multiple of 32"
+        );
+    }
+}
+
+/// What decides how rows are packed: the dtype, and the group if it is quantised.
+fn packing<'a>(weight: &Weight<'a>) -> (Discriminant<Weight<'a>>, usize) {
+    let group = match weight {
+        Weight::Int8 { group, .. } | Weight::Int4 { group, .. } => *group,
+        Weight::F32(_) | Weight::Bf16(_) | Weight::F16(_) => 0,
     };
+    (discriminant(weight), group)
 }
 
 /// Picks the kernel for an instruction set and a dtype.
 ///
 /// # Safety
 /// The machine must support `isa`; `call` must be checked.
-unsafe fn dispatch(isa: Isa, weight: Weight<'_>, call: Call<'_>) {
+unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
+    let Some(layer) = call.layers.first() else {
+        return;
+    };
     // SAFETY: the caller's promise.
     unsafe {
-        match weight {
-            Weight::F32(weight) => match isa {
+        match layer.weight {
+            Weight::F32(_) => match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => call.run::<avx2::F32>(weight),
+                Isa::Avx2 => call.run::<avx2::F32>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F32>(weight),
+                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F32>(),
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon => call.run::<neon::F32>(weight),
-                _ => call.run::<Portable<f32>>(weight),
+                Isa::Neon => call.run::<neon::F32>(),
+                _ => call.run::<Portable<f32>>(),
             },
-            Weight::Bf16(weight) => match isa {
+            Weight::Bf16(_) => match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => call.run::<avx2::Bf16>(weight),
+                Isa::Avx2 => call.run::<avx2::Bf16>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => call.run::<avx512::Bf16>(weight),
+                Isa::Avx512 => call.run::<avx512::Bf16>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Bf16 => call.run::<avx512::Bf16Pairs>(weight),
+                Isa::Avx512Bf16 => call.run::<avx512::Bf16Pairs>(),
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon => call.run::<neon::Bf16>(weight),
-                _ => call.run::<Portable<bf16>>(weight),
+                Isa::Neon => call.run::<neon::Bf16>(),
+                _ => call.run::<Portable<bf16>>(),
             },
-            Weight::F16(weight) => match isa {
+            Weight::F16(_) => match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => call.run::<avx2::F16>(weight),
+                Isa::Avx2 => call.run::<avx2::F16>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F16>(weight),
-                _ => call.run::<Portable<f16>>(weight),
+                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F16>(),
+                _ => call.run::<Portable<f16>>(),
             },
-            Weight::Int8 {
-                values,
-                scales,
-                group,
-            } => {
-                // The same bytes, read as unsigned ones.
-                let values = std::slice::from_raw_parts(values.as_ptr().cast(), values.len());
-                quantized::eight(
-                    isa,
-                    call,
-                    Groups {
-                        values,
-                        scales,
-                        group,
-                    },
-                );
-            }
-            Weight::Int4 {
-                values,
-                scales,
-                group,
-            } => {
-                quantized::four(
-                    isa,
-                    call,
-                    Groups {
-                        values,
-                        scales,
-                        group,
-                    },
-                );
-            }
+            Weight::Int8 { group, .. } => quantized::eight(isa, call, group),
+            Weight::Int4 { group, .. } => quantized::four(isa, call, group),
         }
     }
 }
 
-/// The arguments of a call whose lengths were checked.
-struct Call<'a> {
+/// Some rows, and layers that pack them alike; lengths were checked.
+struct Call<'a, 'b> {
     x: &'a [f32],
-    bias: Option<&'a [f32]>,
-    out: &'a mut [f32],
-    shape: LinearShape,
+    /// Which rows of the outputs these are.
+    rows: Range<usize>,
+    inputs: usize,
+    layers: &'a mut [GroupedLinear<'b>],
 }
 
-impl Call<'_> {
-    /// Panel by panel of rows: packs the panel, then works on all outputs in parallel.
+impl Call<'_, '_> {
+    /// Packs the rows, then works on all outputs in parallel.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and all lengths fit the shape.
-    unsafe fn run<D: Dot>(self, weight: &[D::Weight]) {
-        let LinearShape {
-            rows,
-            inputs,
-            outputs,
-        } = self.shape;
-        if rows == 0 || outputs == 0 {
-            return;
-        }
+    /// The machine must support the instruction set, and all lengths fit.
+    unsafe fn run<D: Dot>(self) {
+        let (rows, inputs) = (self.rows.len(), self.inputs);
         let stride = inputs.next_multiple_of(D::STEP);
-        let row_bytes = (stride * size_of::<D::Input>()).max(1);
-        let panel = (PANEL_BYTES / row_bytes)
-            .next_multiple_of(ROW_BLOCK)
-            .min(rows);
         let mut scratch = Scratch::take();
-        for first in (0..rows).step_by(panel) {
-            let rows = panel.min(rows - first);
-            let x = &self.x[first * inputs..][..rows * inputs];
-            let packed = scratch.slice(rows * stride);
-            let x = in_rows(x, inputs, stride, packed, |x, packed| {
-                // SAFETY: the caller's promise; the packed row is as long as it must be.
-                unsafe { D::pack(x, packed) };
-            });
-            let out = self.out[first * outputs..][..rows * outputs].as_mut_ptr();
-            let job = Job {
-                x,
-                stride,
-                rows,
-                weight,
-                inputs,
-                outputs,
-                bias: self.bias,
-                out,
-            };
-            in_outputs(LinearShape { rows, ..self.shape }, |outputs| {
-                // SAFETY: the caller's promise; ranges of outputs are disjoint.
-                unsafe { D::run(&job, outputs) };
-            });
-        }
+        let packed = scratch.slice(rows * stride);
+        let x = in_rows(self.x, inputs, stride, packed, |x, packed| {
+            // SAFETY: the caller's promise; the packed row is as long as it must be.
+            unsafe { D::pack(x, packed) };
+        });
+        let jobs = self.layers.iter_mut().map(|layer| Job {
+            x,
+            stride,
+            rows,
+            weight: D::Weight::of(&layer.weight).unwrap_or_default(),
+            inputs,
+            outputs: layer.outputs,
+            bias: layer.bias,
+            out: layer.out[self.rows.start * layer.outputs..].as_mut_ptr(),
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
+        in_outputs(rows * inputs, &outputs, |layer, outputs| {
+            // SAFETY: the caller's promise; ranges of outputs are disjoint.
+            unsafe { D::run(&jobs[layer], outputs) };
+        });
     }
 }
 
@@ -228,19 +208,28 @@ fn in_rows<'a, T: Plain>(
     packed
 }
 
-/// Gives each thread some of the outputs.
-fn in_outputs(shape: LinearShape, work: impl Fn(Range<usize>) + Sync) {
-    let LinearShape {
-        rows,
-        inputs,
-        outputs,
-    } = shape;
+/// Gives each thread some of the outputs of some of the layers.
+fn in_outputs(products: usize, outputs: &[usize], work: impl Fn(usize, Range<usize>) + Sync) {
+    let blocks: usize = outputs.iter().map(|len| len.div_ceil(OUTPUT_BLOCK)).sum();
+    let part = |part: Range<usize>| {
+        let mut first = 0;
+        for (layer, &len) in outputs.iter().enumerate() {
+            let end = first + len.div_ceil(OUTPUT_BLOCK);
+            let own = part.start.max(first)..part.end.min(end);
+            if !own.is_empty() {
+                let outputs = (own.start - first) * OUTPUT_BLOCK..(own.end - first) * OUTPUT_BLOCK;
+                work(layer, outputs.start..outputs.end.min(len));
+            }
+            first = end;
+        }
+    };
     let tasks = rayon::current_num_threads() * TASKS_PER_THREAD;
-    if rows * inputs * outputs < SERIAL_PRODUCTS || tasks <= TASKS_PER_THREAD {
-        work(0..outputs);
+    let serial = products * outputs.iter().sum::<usize>() < SERIAL_PRODUCTS;
+    if serial || tasks <= TASKS_PER_THREAD {
+        part(0..blocks);
         return;
     }
-    let len = outputs.div_ceil(tasks).next_multiple_of(OUTPUT_BLOCK);
-    let parts = (0..outputs.div_ceil(len)).into_par_iter().with_max_len(1);
-    parts.for_each(|part| work(part * len..outputs.min((part + 1) * len)));
+    let len = blocks.div_ceil(tasks);
+    let parts = (0..blocks.div_ceil(len)).into_par_iter().with_max_len(1);
+    parts.for_each(|index| part(index * len..blocks.min((index + 1) * len)));
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::block::{self, Job};
-use super::dot::{Dot, Tiles};
+use super::dot::{Dot, Stored, Tiles};
 
 /// A dtype that widens to `f32`.
-pub(crate) trait Widen: Copy + Send + Sync + 'static {
+pub(crate) trait Widen: Stored {
     /// The value in 32 bits.
     fn widen(self) -> f32;
 }

@@ -16,9 +16,9 @@ use half::bf16;
 
 use super::Call;
 use crate::isa::Isa;
-use crate::quantize::{GROUP_STEP, check_group};
+use crate::quantize::GROUP_STEP;
 use crate::scratch::Scratch;
-use crate::weight::LinearShape;
+use crate::weight::Weight;
 
 const CACHE_LINE: usize = 64;
 /// Bytes after the quantised inputs of a group: their scale and the correction.
@@ -54,16 +54,18 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
     unsafe fn total(sums: Self::Sums) -> f32;
 }
 
-/// One call, its rows packed and its lengths checked.
+/// One layer, its rows packed and its lengths checked.
 pub(super) struct Job<'a> {
     /// Packed rows: for each group its bytes, their scale and the correction.
     x: &'a [u8],
     /// Bytes per packed row.
     stride: usize,
+    rows: usize,
     values: &'a [u8],
     scales: &'a [bf16],
+    inputs: usize,
     group: usize,
-    shape: LinearShape,
+    outputs: usize,
     bias: Option<&'a [f32]>,
     out: *mut f32,
 }
@@ -72,98 +74,88 @@ pub(super) struct Job<'a> {
 // that concurrent calls get disjoint ranges of outputs.
 unsafe impl Sync for Job<'_> {}
 
-/// Weights as bytes, with their scales.
-#[derive(Clone, Copy)]
-pub(super) struct Groups<'a> {
-    pub(super) values: &'a [u8],
-    pub(super) scales: &'a [bf16],
-    pub(super) group: usize,
-}
-
-/// Linear layer with signed bytes.
+/// Linear layers with signed bytes, in groups of `group`.
 ///
 /// # Safety
 /// The machine must support `isa`; `call` must be checked.
-pub(super) unsafe fn eight(isa: Isa, call: Call<'_>, weight: Groups<'_>) {
+pub(super) unsafe fn eight(isa: Isa, call: Call<'_, '_>, group: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int8>(call, weight),
+            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int8>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => linear::<vnni::Int8>(call, weight),
-            _ => linear::<portable::Int8>(call, weight),
+            Isa::Avx512Bf16 => linear::<vnni::Int8>(call, group),
+            _ => linear::<portable::Int8>(call, group),
         }
     }
 }
 
-/// Linear layer with nibbles.
+/// Linear layers with nibbles, in groups of `group`.
 ///
 /// # Safety
 /// The machine must support `isa`; `call` must be checked.
-pub(super) unsafe fn four(isa: Isa, call: Call<'_>, weight: Groups<'_>) {
+pub(super) unsafe fn four(isa: Isa, call: Call<'_, '_>, group: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int4>(call, weight),
+            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int4>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => linear::<vnni::Int4>(call, weight),
-            _ => linear::<portable::Int4>(call, weight),
+            Isa::Avx512Bf16 => linear::<vnni::Int4>(call, group),
+            _ => linear::<portable::Int4>(call, group),
         }
     }
 }
 
-/// Packs all rows, then works on all outputs in parallel.
+/// Packs the rows, then works on all outputs in parallel.
 ///
 /// # Safety
 /// The machine must support the instruction set; `call` must be checked.
-unsafe fn linear<Q: Quantized>(call: Call<'_>, weight: Groups<'_>) {
-    let Groups {
-        values,
-        scales,
-        group,
-    } = weight;
-    let LinearShape {
-        rows,
-        inputs,
-        outputs,
-    } = call.shape;
-    if rows == 0 || outputs == 0 {
-        return;
-    }
-    let fits = check_group(group, inputs).is_ok() && scales.len() == outputs * (inputs / group);
-    assert!(
-        fits,
-        "linear: `scales` must be [outputs, inputs / group], `group` a multiple of 32"
-    );
+unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
+    let (rows, inputs) = (call.rows.len(), call.inputs);
     let stride = inputs / group * (group + TRAILER);
     let mut scratch = Scratch::take();
-    let x = super::in_rows(
-        call.x,
-        inputs,
-        stride,
-        scratch.slice(rows * stride),
-        |x, packed| {
-            // SAFETY: the caller's promise; the packed row has room for all groups.
-            unsafe { Q::pack(x, group, packed) };
-        },
-    );
-    let (shape, bias, out) = (call.shape, call.bias, call.out.as_mut_ptr());
-    let job = Job {
-        x,
-        stride,
-        values,
-        scales,
-        group,
-        shape,
-        bias,
-        out,
-    };
-    super::in_outputs(shape, |outputs| {
-        // SAFETY: the caller's promise; ranges of outputs are disjoint.
-        unsafe { Q::run(&job, outputs) };
+    let packed = scratch.slice(rows * stride);
+    let x = super::in_rows(call.x, inputs, stride, packed, |x, packed| {
+        // SAFETY: the caller's promise; the packed row has room for all groups.
+        unsafe { Q::pack(x, group, packed) };
     });
+    let jobs = call.layers.iter_mut().map(|layer| {
+        let (values, scales) = bytes(&layer.weight);
+        Job {
+            x,
+            stride,
+            rows,
+            values,
+            scales,
+            inputs,
+            group,
+            outputs: layer.outputs,
+            bias: layer.bias,
+            out: layer.out[call.rows.start * layer.outputs..].as_mut_ptr(),
+        }
+    });
+    let jobs: Vec<_> = jobs.collect();
+    let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
+    super::in_outputs(rows * inputs, &outputs, |layer, outputs| {
+        // SAFETY: the caller's promise; ranges of outputs are disjoint.
+        unsafe { Q::run(&jobs[layer], outputs) };
+    });
+}
+
+/// The bytes and the scales of a quantised weight.
+fn bytes<'a>(weight: &Weight<'a>) -> (&'a [u8], &'a [bf16]) {
+    match *weight {
+        Weight::Int8 { values, scales, .. } => {
+            // SAFETY: the same bytes, read as unsigned ones.
+            let values =
+                unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
+            (values, scales)
+        }
+        Weight::Int4 { values, scales, .. } => (values, scales),
+        Weight::F32(_) | Weight::Bf16(_) | Weight::F16(_) => (&[], &[]),
+    }
 }
 
 /// Quantises a row of `x` to bytes from -127 to 127, each group followed by its scale and by
@@ -205,7 +197,7 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
 /// these outputs.
 #[inline(always)]
 unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
-    let rows = job.shape.rows;
+    let rows = job.rows;
     let mut output = outputs.start;
     while output < outputs.end {
         let height = if output + 2 <= outputs.end { 2 } else { 1 };
@@ -243,7 +235,7 @@ unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
     output: usize,
 ) -> usize {
     let steps = job.group / GROUP_STEP;
-    let groups = job.shape.inputs / job.group;
+    let groups = job.inputs / job.group;
     let row_bytes = groups * steps * Q::STEP_BYTES;
     // SAFETY: the caller's promise; a prefetch may point anywhere.
     unsafe {
@@ -295,7 +287,7 @@ unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
                 let total = Q::total(sum);
                 let to = job
                     .out
-                    .add((row + tile_row) * job.shape.outputs + output + height);
+                    .add((row + tile_row) * job.outputs + output + height);
                 *to = bias.map_or(total, |bias| total + bias);
             }
         }
