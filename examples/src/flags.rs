@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use vispec_core::{GenerationConfig, Sampler, TreeShape};
+use vispec_core::{GenerationConfig, Sampler};
 use vispec_models::{
-    DeviceSpec, DownloadProgress, DtypeChoice, Engine, EngineOptions, Method, resolve_checkpoint,
+    DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, Method,
+    resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 use crate::failure::Failure;
+use crate::tree::TreeFlags;
 
 /// Which models to load, and where to.
 #[derive(Args, Debug)]
@@ -28,9 +30,21 @@ pub struct ModelFlags {
     /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
     #[arg(long, default_value = "flex", value_parser = parse_device)]
     pub device: DeviceSpec,
-    /// Element type of the weights: auto (as on disk), f32, bf16 or f16
+    /// Let the draft choose among some tokens only: a list (see `draft_vocab`), or the first N ids.
+    /// Lossless: the target still chooses among all
+    #[arg(long, value_name = "FILE|N", requires = "draft", value_parser = parse_draft_vocab)]
+    pub draft_vocab: Option<DraftVocab>,
+    /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8[:GROUP] and
+    /// int4[:GROUP], which quantise linear layers when they are loaded (CPU only)
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
+}
+
+fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
+    Ok(match text.parse() {
+        Ok(n) => DraftVocab::First(n),
+        Err(_) => DraftVocab::File(text.into()),
+    })
 }
 
 fn parse_device(name: &str) -> Result<DeviceSpec, String> {
@@ -66,6 +80,7 @@ impl ModelFlags {
                 Some(draft) => Some(resolve_checkpoint(draft, progress)?),
                 None => None,
             },
+            draft_vocab: self.draft_vocab.clone(),
             device,
             dtype: self.dtype,
         })?)
@@ -117,12 +132,6 @@ impl PromptFlags {
     }
 }
 
-// The time and memory of a cycle grow with the tree: these bound a slip of the finger, and lie far
-// above what can be fast.
-const MAX_DEPTH: usize = 128;
-const MAX_TOP_K: usize = 256;
-const MAX_TOTAL_TOKEN: usize = 4096;
-
 /// How to decode.
 #[derive(Args, Debug)]
 pub struct DecodeFlags {
@@ -141,15 +150,9 @@ pub struct DecodeFlags {
     /// The same seed gives the same tokens, whatever the drafter
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Tree: drafting steps after the first, so that paths have at most depth + 1 drafted tokens
-    #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
-    pub depth: usize,
-    /// Tree: candidates of each node, and nodes that are expanded in each step
-    #[arg(long, default_value_t = 8, allow_negative_numbers = true)]
-    pub top_k: usize,
-    /// Tree: nodes that the target verifies, the root included
-    #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
-    pub total_token: usize,
+    /// How large draft trees are
+    #[command(flatten)]
+    pub tree: TreeFlags,
 }
 
 impl DecodeFlags {
@@ -161,28 +164,9 @@ impl DecodeFlags {
         if self.max_new_tokens == 0 {
             return Err(Failure::usage("--max-new-tokens is 0, expected at least 1"));
         }
-        self.shape()?;
+        self.tree.check()?;
         self.sampler()?;
         Ok(())
-    }
-
-    /// The tree's shape.
-    ///
-    /// # Errors
-    /// Usage if no tree can have it.
-    pub fn shape(&self) -> Result<TreeShape, Failure> {
-        for (flag, found, range) in [
-            ("--depth", self.depth, 0..=MAX_DEPTH),
-            ("--top-k", self.top_k, 1..=MAX_TOP_K),
-            ("--total-token", self.total_token, 1..=MAX_TOTAL_TOKEN),
-        ] {
-            if !range.contains(&found) {
-                let (least, most) = range.into_inner();
-                let message = format!("{flag} is {found}, expected {least} to {most}");
-                return Err(Failure::Usage(message));
-            }
-        }
-        TreeShape::from_upstream(self.depth, self.top_k, self.total_token).map_err(Failure::usage)
     }
 
     /// How tokens are chosen.

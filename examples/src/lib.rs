@@ -6,6 +6,7 @@ pub mod memory;
 pub mod record;
 pub mod run;
 pub mod stream;
+pub mod tree;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

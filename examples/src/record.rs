@@ -1,8 +1,10 @@
 //! What `generate --json` prints.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use vispec_core::Idle;
 use vispec_models::Engine;
 use vispec_processor::SpecialText;
 
@@ -27,6 +29,10 @@ pub struct Record {
     pub method: &'static str,
     /// Accepted draft tokens of each cycle, bonus excluded.
     pub accepted_per_cycle: Vec<u32>,
+    /// Nodes that each cycle verified, the root included.
+    pub nodes_per_cycle: Vec<u32>,
+    /// Cycles that verified the root alone, by reason.
+    pub idle_cycles: BTreeMap<&'static str, u64>,
     /// Mean of `accepted_per_cycle`.
     pub tau: f64,
     /// `tau` + 1
@@ -100,6 +106,12 @@ impl Record {
             new_tokens: stats.new_tokens(),
             method: run.method.as_str(),
             accepted_per_cycle: stats.accepted_per_cycle().to_vec(),
+            nodes_per_cycle: stats.nodes_per_cycle().to_vec(),
+            idle_cycles: Idle::ALL
+                .into_iter()
+                .map(|reason| (reason.as_str(), stats.idle_cycles(reason)))
+                .filter(|&(_, count)| count > 0)
+                .collect(),
             tau: stats.tau(),
             tokens_per_cycle: stats.tokens_per_cycle(),
             timings_ms: Timings {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vispec_core::{
     Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms, Sampler,
-    TreeShape, generate,
+    TreeSize, generate,
 };
 use vispec_models::{EncodeTimes, EncodedPrompt, Engine, Method};
 
@@ -20,8 +20,8 @@ pub struct Settings {
     pub sampler: Sampler,
     /// Drives sampling.
     pub seed: u64,
-    /// Shape of the draft trees.
-    pub shape: TreeShape,
+    /// Size of the draft trees.
+    pub tree: TreeSize,
 }
 
 impl Settings {
@@ -29,12 +29,12 @@ impl Settings {
     ///
     /// # Errors
     /// Usage if a flag is out of range.
-    pub fn new(flags: &DecodeFlags, engine: &Engine) -> Result<Self, Failure> {
+    pub fn new(flags: &DecodeFlags, engine: &Engine, tree: TreeSize) -> Result<Self, Failure> {
         Ok(Self {
             config: flags.config(engine),
             sampler: flags.sampler()?,
             seed: flags.seed,
-            shape: flags.shape()?,
+            tree,
         })
     }
 }
@@ -70,7 +70,7 @@ pub fn answer(
     settings: &Settings,
     observer: &mut dyn GenerationObserver,
 ) -> Result<Run, Failure> {
-    let drafter = engine.drafter(method, settings.shape)?;
+    let drafter = engine.drafter(method, settings.tree.clone())?;
     let rule = MatchPicks::new(settings.sampler, PositionUniforms::new(settings.seed));
     let started = Instant::now();
     let generation = generate(

@@ -49,4 +49,10 @@ pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
 pub use quantize::{Bits, GROUP_STEP, QuantizeError, QuantizedWeight, check_group};
+/// Threads that kernels called from here share.
+#[must_use]
+pub fn n_threads() -> usize {
+    rayon::current_num_threads()
+}
+
 pub use weight::{GroupedLinear, LinearShape, Weight};

@@ -29,6 +29,33 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }
+
+    /// Tells the operating system that the pages within `part` will not be needed soon, so that a
+    /// weight that was converted does not stay in memory twice. They are read again when used.
+    pub fn release(&self, part: &[u8]) {
+        #[cfg(unix)]
+        {
+            let page = 4096;
+            let start = (part.as_ptr() as usize).wrapping_sub(self.map.as_ptr() as usize);
+            let end = start.wrapping_add(part.len());
+            if start > end || end > self.map.len() {
+                return;
+            }
+            // Whole pages only: a neighbour on a shared page may be in use.
+            let (start, end) = (start.next_multiple_of(page), end - end % page);
+            if start < end {
+                // SAFETY: the map is of a file and read-only, so a page that is dropped is read from
+                // the file again, with the same contents by the contract of `open`.
+                // Advice that the system does not take is no loss.
+                let _ = unsafe {
+                    let advice = memmap2::UncheckedAdvice::DontNeed;
+                    self.map.unchecked_advise_range(advice, start, end - start)
+                };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = part;
+    }
 }
 
 impl Deref for MappedFile {
@@ -42,5 +69,24 @@ impl Deref for MappedFile {
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         &self.map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_pages_are_read_again() {
+        let path = std::env::temp_dir().join(format!("vispec-release-{}", std::process::id()));
+        let content: Vec<u8> = (0..40_000_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        assert_eq!(&*map, &content[..]);
+        map.release(&map[5..39_999]);
+        map.release(&map[0..0]);
+        map.release(&content);
+        assert_eq!(&*map, &content[..]);
+        std::fs::remove_file(&path).unwrap();
     }
 }

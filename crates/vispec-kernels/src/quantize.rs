@@ -145,6 +145,27 @@ impl QuantizedWeight {
         })
     }
 
+    /// The weight cut to some of its rows, in this order.
+    ///
+    /// # Panics
+    /// If there is no such row, or `inputs` is not the length of a row.
+    #[must_use]
+    pub fn select_outputs(&self, outputs: &[u32], inputs: usize) -> Self {
+        fn rows<T: Copy>(all: &[T], len: usize, picked: &[u32]) -> Vec<T> {
+            let rows = picked.iter().map(|&row| row as usize * len);
+            rows.flat_map(|start| all[start..start + len].iter().copied())
+                .collect()
+        }
+        Self {
+            values: match &self.values {
+                Values::Eight(values) => Values::Eight(rows(values, inputs, outputs)),
+                Values::Four(values) => Values::Four(rows(values, inputs / 2, outputs)),
+            },
+            scales: rows(&self.scales, inputs / self.group, outputs),
+            group: self.group,
+        }
+    }
+
     /// The weight for [`crate::linear()`].
     #[must_use]
     pub fn borrow(&self) -> Weight<'_> {

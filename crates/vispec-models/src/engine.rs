@@ -1,15 +1,15 @@
 //! A target, its inputs and, if there is one, its draft: what a program needs to answer prompts.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeShape};
+use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeSize};
 use vispec_processor::{DecodedImage, Messages, Processor};
 
-use crate::draft::{Draft, DraftKind};
+use crate::draft::{Draft, DraftKind, DraftVocab};
 use crate::error::ModelError;
 use crate::precision::DtypeChoice;
 use crate::prompt::EncodedPrompt;
@@ -88,6 +88,8 @@ pub struct EngineOptions {
     pub target: PathBuf,
     /// Directory of the draft's checkpoint.
     pub draft: Option<PathBuf>,
+    /// Tokens that the draft chooses from, if not all.
+    pub draft_vocab: Option<DraftVocab>,
     /// Where to compute.
     pub device: Device,
     /// Element type of the weights.
@@ -100,6 +102,7 @@ pub struct Engine {
     target: VlmTarget,
     processor: Processor,
     draft: Option<Draft>,
+    draft_dir: Option<PathBuf>,
 }
 
 /// How long the steps before the prefill took.
@@ -124,10 +127,15 @@ impl Engine {
             Some(dir) => Some(Draft::load(dir, &target)?),
             None => None,
         };
+        let draft = match (draft, &options.draft_vocab) {
+            (Some(draft), Some(vocab)) => Some(draft.restricted(vocab, &target)?),
+            (draft, _) => draft,
+        };
         Ok(Self {
             target,
             processor,
             draft,
+            draft_dir: options.draft.clone(),
         })
     }
 
@@ -135,6 +143,18 @@ impl Engine {
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
         &self.target
+    }
+
+    /// The draft, if one was loaded.
+    #[must_use]
+    pub fn draft(&self) -> Option<&Draft> {
+        self.draft.as_ref()
+    }
+
+    /// Directory of the draft's checkpoint, if one was loaded.
+    #[must_use]
+    pub fn draft_dir(&self) -> Option<&Path> {
+        self.draft_dir.as_deref()
     }
 
     /// Tokenizer, chat template and image processor.
@@ -159,15 +179,20 @@ impl Engine {
     pub fn drafter(
         &self,
         method: Method,
-        shape: TreeShape,
+        size: impl Into<TreeSize>,
     ) -> Result<Box<dyn Drafter<VlmTarget>>, ModelError> {
         match (method, &self.draft) {
             (Method::None, _) => Ok(Box::new(NoDraft)),
-            (Method::PromptLookup, _) => Ok(Box::new(PromptLookupDrafter::default())),
+            (Method::PromptLookup, _) => Ok(match size.into() {
+                TreeSize::Fixed(_) => Box::new(PromptLookupDrafter::default()),
+                TreeSize::Auto(limits) => Box::new(PromptLookupDrafter::auto(limits)),
+            }),
             (_, None) => Err(ModelError::DraftMissing {
                 method: method.as_str(),
             }),
-            (_, Some(draft)) if Method::from(draft.kind()) == method => Ok(draft.drafter(shape)),
+            (_, Some(draft)) if Method::from(draft.kind()) == method => {
+                Ok(draft.drafter(size.into()))
+            }
             (_, Some(draft)) => Err(ModelError::DraftKind {
                 found: draft.kind().as_str(),
                 expected: method.as_str(),

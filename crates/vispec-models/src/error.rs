@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::DType;
-
 /// Everything that can go wrong between a checkpoint directory and a generated token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -119,6 +117,20 @@ pub enum ModelError {
         /// The method.
         method: &'static str,
     },
+    /// A list of tokens for the draft cannot be used.
+    #[error("{path}: {reason}")]
+    DraftVocab {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The costs of the models could not be measured.
+    #[error("measuring what passes cost: {reason}")]
+    Calibration {
+        /// What went wrong.
+        reason: String,
+    },
     /// The name of a device cannot be understood.
     #[error("unknown device {found:?}, expected one of {expected}")]
     UnknownDevice {
@@ -144,12 +156,23 @@ pub enum ModelError {
         reason: String,
     },
     /// The device cannot compute in this element type.
-    #[error("device {device} does not support {dtype:?}, choose another --dtype")]
+    #[error("device {device} does not support {dtype}, choose another --dtype")]
     UnsupportedDtype {
         /// The device.
         device: String,
         /// The element type.
-        dtype: DType,
+        dtype: String,
+    },
+    /// A weight cannot be quantised as asked for.
+    #[error("{path}: tensor {tensor} cannot be quantised: {source}")]
+    Quantize {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// What does not fit.
+        #[source]
+        source: vispec_kernels::QuantizeError,
     },
     /// The model computed NaN or infinity.
     #[error("non-finite values in {step}")]

@@ -1,5 +1,6 @@
 //! Vision-language target models and draft models for speculative decoding, on Burn.
 
+mod calibration;
 mod config_file;
 pub mod device;
 pub mod draft;
@@ -17,12 +18,13 @@ mod target;
 mod text_model;
 pub mod weights;
 
+pub use calibration::{CalibrationKey, CalibrationOrigin, CheckpointStamp, calibrate};
 pub use device::{DEVICE_NAMES, DeviceSpec};
-pub use draft::{Draft, DraftKind};
+pub use draft::{Draft, DraftKind, DraftVocab, DraftVocabFile};
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};
 pub use logits::DeviceLogits;
-pub use precision::{DtypeChoice, Precision};
+pub use precision::{DtypeChoice, Precision, Quantization};
 pub use prompt::EncodedPrompt;
 pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::{VlmCache, VlmTarget};

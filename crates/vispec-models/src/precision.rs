@@ -1,8 +1,10 @@
 //! Element types of weights and activations.
 
+use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::{DType, Device};
+use vispec_kernels::Bits;
 
 use crate::error::ModelError;
 
@@ -18,6 +20,67 @@ pub enum DtypeChoice {
     Bf16,
     /// 16-bit IEEE floating point.
     F16,
+    /// Linear layers of the language model and of the draft in 8 or 4 bits.
+    Quantized(Quantization),
+}
+
+/// Integer weights with a scale for each group of inputs (round to nearest, symmetric).
+///
+/// Only linear layers of the language model and of the draft are quantised, the output head
+/// included. Embedding tables, norms and the vision tower keep the type on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantization {
+    /// Width of a weight.
+    pub bits: Bits,
+    /// Weights that share a scale; by default 64, or 32 where 64 does not divide the inputs.
+    pub group: Option<usize>,
+}
+
+impl Quantization {
+    /// The group for a layer of `inputs`.
+    #[must_use]
+    pub fn group_for(self, inputs: usize) -> usize {
+        self.group
+            .unwrap_or(if inputs.is_multiple_of(64) { 64 } else { 32 })
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (kind, group) = match name.split_once(':') {
+            Some((kind, group)) => (kind, Some(group.parse().ok()?)),
+            None => (name, None),
+        };
+        let bits = match kind {
+            "int8" => Bits::Eight,
+            "int4" => Bits::Four,
+            _ => return None,
+        };
+        Some(Self { bits, group })
+    }
+}
+
+impl fmt::Display for Quantization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.bits {
+            Bits::Eight => "int8",
+            Bits::Four => "int4",
+        })?;
+        match self.group {
+            Some(group) => write!(f, ":{group}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for DtypeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::F32 => f.write_str("f32"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::F16 => f.write_str("f16"),
+            Self::Quantized(quantization) => quantization.fmt(f),
+        }
+    }
 }
 
 impl FromStr for DtypeChoice {
@@ -29,9 +92,14 @@ impl FromStr for DtypeChoice {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            other => Err(format!(
-                "unknown dtype {other:?}, expected auto, f32, bf16 or f16"
-            )),
+            other => Quantization::parse(other)
+                .map(Self::Quantized)
+                .ok_or_else(|| {
+                    format!(
+                        "unknown dtype {other:?}, expected auto, f32, bf16, f16, int8[:GROUP] or \
+                     int4[:GROUP]"
+                    )
+                }),
         }
     }
 }
@@ -39,7 +107,7 @@ impl FromStr for DtypeChoice {
 impl DtypeChoice {
     fn resolve(self, on_disk: DType) -> DType {
         match self {
-            Self::Auto => on_disk,
+            Self::Auto | Self::Quantized(_) => on_disk,
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
             Self::F16 => DType::F16,
@@ -54,13 +122,30 @@ pub struct Precision {
     pub storage: DType,
     /// Type of activations, norm weights, biases and caches.
     pub compute: DType,
+    /// Of linear layers, where their weights are not kept in the storage type.
+    pub quantization: Option<Quantization>,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.quantization {
+            Some(quantization) => quantization.fmt(f),
+            None => f.write_str(match self.storage {
+                DType::F32 => "f32",
+                DType::F16 => "f16",
+                DType::BF16 => "bf16",
+                _ => "other",
+            }),
+        }
+    }
 }
 
 impl Precision {
     /// Chooses the types for a checkpoint whose weights are `on_disk`.
     ///
     /// On the CPU activations are always f32 and weights keep the chosen type. Elsewhere both have
-    /// the chosen type, which the device must support: some drivers compute wrong numbers instead
+    /// the chosen type, which the device must support (none but the CPU has
+    /// quantised layers): some drivers compute wrong numbers instead
     /// of failing, so this is asked before anything is allocated.
     ///
     /// # Errors
@@ -71,21 +156,27 @@ impl Precision {
         device: &Device,
     ) -> Result<Self, ModelError> {
         let storage = choice.resolve(on_disk);
+        let quantization = match choice {
+            DtypeChoice::Quantized(quantization) => Some(quantization),
+            _ => None,
+        };
         if crate::device::is_cpu(device) {
             return Ok(Self {
                 storage,
                 compute: DType::F32,
+                quantization,
             });
         }
-        if !device.supports_dtype(storage) {
+        if quantization.is_some() || !device.supports_dtype(storage) {
             return Err(ModelError::UnsupportedDtype {
                 device: format!("{device:?}"),
-                dtype: storage,
+                dtype: choice.to_string(),
             });
         }
         Ok(Self {
             storage,
             compute: storage,
+            quantization: None,
         })
     }
 }

@@ -100,7 +100,7 @@ impl VlmTarget {
             config.vocab_size,
             head,
         );
-        let vision = QwenVision::load(&weights.at("visual"), &config.vision);
+        let vision = QwenVision::load(&weights.at("visual").unquantized(), &config.vision);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -133,7 +133,7 @@ impl VlmTarget {
             config.vocab_size(),
             head,
         );
-        let vision = LlavaVision::load(&weights, &config);
+        let vision = LlavaVision::load(&weights.unquantized(), &config);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -163,6 +163,12 @@ impl VlmTarget {
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.config.hidden
+    }
+
+    /// Whether rotary positions have the axes time, height and width.
+    #[must_use]
+    pub fn has_position_axes(&self) -> bool {
+        self.rotary_sections.is_some()
     }
 
     /// Device of the weights.

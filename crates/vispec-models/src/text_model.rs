@@ -43,7 +43,8 @@ impl TextModel {
             HeadWeights::Tied => {
                 // Some files carry the tied head once more.
                 head.skip("weight");
-                embed_tokens.as_head()
+                let embedding = model.at("embed_tokens");
+                Linear::load(&embedding, config.hidden, vocab_size, Bias::No)
             }
         };
         Self {

@@ -113,6 +113,7 @@ fn try_load(target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, ModelErro
     Engine::load(&EngineOptions {
         target,
         draft,
+        draft_vocab: None,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::Auto,
     })

@@ -53,6 +53,7 @@ fn try_to_answer(
     let engine = Engine::load(&EngineOptions {
         target: target.to_owned(),
         draft: Some(draft.to_owned()),
+        draft_vocab: None,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::F32,
     })?;

@@ -4,13 +4,16 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use vispec_core::GenerationConfig;
+use vispec_core::{AutoTree, GenerationConfig};
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::run::{Run, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
-use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method};
+use vispec_models::{
+    DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method, calibrate,
+};
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 /// Tiny models and images that the repository carries.
@@ -47,10 +50,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let engine = Engine::load(&EngineOptions {
         target: fixtures.join("models/qwen-tied"),
         draft: Some(fixtures.join("drafts/qwen-tied-q4")),
+        draft_vocab: None,
         device: DeviceSpec::Flex.open()?,
         dtype: DtypeChoice::F32,
     })?;
     let (prompt, _) = engine.encode(&Messages::from_prompt(None, &flags.prompt, 1), &images)?;
+    let method = engine.default_method();
+    let (costs, _) = calibrate(&engine, method, None)?;
     let settings = Settings {
         config: GenerationConfig {
             max_new_tokens: 256,
@@ -58,9 +64,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         },
         sampler: vispec_core::Sampler::Greedy,
         seed: 0,
-        shape: vispec_core::TreeShape::from_upstream(3, 8, 30).map_err(Failure::usage)?,
+        tree: AutoTree::new(Arc::new(costs)).into(),
     };
-    let method = engine.default_method();
     warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
 
     writeln!(io::stdout(), "image     {}", from_here(&image).display())?;

@@ -12,6 +12,7 @@ use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
+use vispec_examples::tree;
 use vispec_models::Method;
 
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
@@ -57,11 +58,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     spinner.finish_and_clear();
 
     let times = OuterTimes { load, encode };
-    let settings = Settings::new(&flags.decode, &engine)?;
     let method = flags
         .models
         .method
         .unwrap_or_else(|| engine.default_method());
+    let tree = flags.decode.tree.size(&engine, method)?;
+    if let Some(note) = tree.origin.as_ref().and_then(tree::note) {
+        eprintln!("{note}");
+    }
+    let settings = Settings::new(&flags.decode, &engine, tree.size)?;
 
     let baseline = if flags.compare {
         warm_up(&engine, &prompt, &[Method::None, method], &settings)?;

@@ -39,11 +39,12 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let (messages, images) = flags.prompt.read()?;
     let engine = flags.models.load()?;
     let (prompt, _) = engine.encode(&messages, &images)?;
-    let settings = Settings::new(&flags.decode, &engine)?;
     let method = flags
         .models
         .method
         .unwrap_or_else(|| engine.default_method());
+    let tree = flags.decode.tree.size(&engine, method)?;
+    let settings = Settings::new(&flags.decode, &engine, tree.size)?;
     let mut watch = OneCycle {
         wanted: flags.cycle,
         cycle: 0,

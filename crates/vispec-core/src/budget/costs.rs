@@ -141,6 +141,7 @@ fn interpolate(costs: &[Cost], rows: usize) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the numbers are exact in binary")]
 mod tests {
     use super::*;
 

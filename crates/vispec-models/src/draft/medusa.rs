@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, activation, s};
 use vispec_core::{Beam, BoxError, DraftModel, Expansion, TokenId, TopK};
 
-use crate::logits::top_k;
+use super::vocab::DraftHead;
 use crate::nn::{Bias, Linear};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
@@ -55,7 +55,7 @@ impl MedusaHeads {
 pub struct Medusa {
     pub(super) heads: MedusaHeads,
     /// The target's output head.
-    pub(super) head: Linear,
+    pub(super) head: DraftHead,
 }
 
 impl Medusa {
@@ -98,8 +98,8 @@ impl MedusaSession {
     fn guess(&mut self, features: &Tensor<2>, k: usize) -> Result<Expansion<()>, BoxError> {
         let [n_rows, _] = features.dims();
         let last = features.clone().slice(s![n_rows - 1..n_rows, ..]);
-        let logits = self.medusa.head.forward(self.medusa.heads.forward(&last));
-        self.guesses = Some(top_k(logits, k)?);
+        let guesses = self.medusa.heads.forward(&last);
+        self.guesses = Some(self.medusa.head.top_k(guesses, k)?);
         Ok(Expansion {
             top: self.level(0, 1),
             hidden: (),
@@ -136,6 +136,16 @@ impl DraftModel<VlmTarget> for MedusaSession {
         k: usize,
     ) -> Result<Expansion<()>, BoxError> {
         self.guess(&features, k)
+    }
+
+    /// The heads read the last features only.
+    fn postpone(
+        &mut self,
+        _accepted: &[TokenId],
+        _features: Tensor<2>,
+        _next: TokenId,
+    ) -> Result<(), BoxError> {
+        Ok(())
     }
 
     fn expand(&mut self, beam: &Beam, _parents: &(), _k: usize) -> Result<Expansion<()>, BoxError> {

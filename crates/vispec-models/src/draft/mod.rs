@@ -5,18 +5,20 @@ mod medusa;
 mod network;
 mod neural;
 mod vision_adaptor;
+mod vocab;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use vispec_core::{Drafter, DynamicTreeDrafter, TreeShape};
+use vispec_core::{Drafter, DynamicTreeDrafter, TreeSize};
 
 pub use config::DraftConfig;
 pub use medusa::{Medusa, MedusaHeads, MedusaSession};
 pub use network::{DraftNetwork, DraftPrompt, VisionFusion};
 pub use neural::{NeuralDraft, NeuralDraftSession};
 pub use vision_adaptor::{CompressedImage, VisionAdaptor};
+pub use vocab::{DraftHead, DraftVocab, DraftVocabFile};
 
 use crate::error::ModelError;
 use crate::nn::Embedding;
@@ -109,7 +111,7 @@ impl Draft {
                 let heads = MedusaHeads::load(&weights, config.hidden());
                 Self::Medusa(Medusa {
                     heads,
-                    head: target.text().head().clone(),
+                    head: DraftHead::new(target.text().head().clone()),
                 })
             }
             DraftKind::Vispec | DraftKind::Eagle2 => {
@@ -125,7 +127,7 @@ impl Draft {
                     target.text().embedding().clone()
                 };
                 let name = kind.as_str();
-                let head = target.text().head().clone();
+                let head = DraftHead::new(target.text().head().clone());
                 let network = Arc::new(network);
                 Self::Neural(
                     kind,
@@ -151,12 +153,42 @@ impl Draft {
         }
     }
 
-    /// Starts a conversation whose trees have the given shape.
-    #[must_use]
-    pub fn drafter(&self, shape: TreeShape) -> Box<dyn Drafter<VlmTarget>> {
+    /// The same draft with the part of the output head that `vocab` names.
+    ///
+    /// # Errors
+    /// Any error of [`DraftVocab::tokens`].
+    pub fn restricted(
+        mut self,
+        vocab: &DraftVocab,
+        target: &VlmTarget,
+    ) -> Result<Self, ModelError> {
+        let head = target.text().head();
+        *self.head_mut() = DraftHead::restricted(head, vocab.tokens(head.n_outputs())?);
+        Ok(self)
+    }
+
+    fn head_mut(&mut self) -> &mut DraftHead {
         match self {
-            Self::Neural(_, draft) => Box::new(DynamicTreeDrafter::new(draft.session(), shape)),
-            Self::Medusa(medusa) => Box::new(DynamicTreeDrafter::new(medusa.session(), shape)),
+            Self::Neural(_, draft) => &mut draft.head,
+            Self::Medusa(medusa) => &mut medusa.head,
+        }
+    }
+
+    /// Number of tokens that the draft chooses from, if they are not all.
+    #[must_use]
+    pub fn vocab_len(&self) -> Option<usize> {
+        match self {
+            Self::Neural(_, draft) => draft.head.vocab_len(),
+            Self::Medusa(medusa) => medusa.head.vocab_len(),
+        }
+    }
+
+    /// Starts a conversation whose trees have the given size.
+    #[must_use]
+    pub fn drafter(&self, size: TreeSize) -> Box<dyn Drafter<VlmTarget>> {
+        match self {
+            Self::Neural(_, draft) => Box::new(DynamicTreeDrafter::new(draft.session(), size)),
+            Self::Medusa(medusa) => Box::new(DynamicTreeDrafter::new(medusa.session(), size)),
         }
     }
 }

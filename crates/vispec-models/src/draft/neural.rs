@@ -7,8 +7,8 @@ use burn::tensor::{Int, Tensor, TensorData, s};
 use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, TokenId};
 
 use super::network::DraftNetwork;
-use crate::logits::top_k;
-use crate::nn::{AttentionPlan, Embedding, Linear, ModelCache};
+use super::vocab::DraftHead;
+use crate::nn::{AttentionPlan, Embedding, ModelCache};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
@@ -19,7 +19,7 @@ pub struct NeuralDraft {
     pub(super) network: Arc<DraftNetwork>,
     pub(super) embedding: Embedding,
     /// The target's output head.
-    pub(super) head: Linear,
+    pub(super) head: DraftHead,
 }
 
 impl NeuralDraft {
@@ -56,6 +56,8 @@ struct State {
     /// Position of the next committed token, in the uncompressed sequence.
     next_position: usize,
     image: Option<Tensor<2>>,
+    /// Tokens and features that the next commit has to take in first.
+    postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
 }
 
 /// `begin` was not called before `commit` or `expand`.
@@ -84,7 +86,7 @@ impl NeuralDraftSession {
         let [n_rows, _] = output.dims();
         let last = output.clone().slice(s![n_rows - 1..n_rows, ..]);
         self.last_output = Some(output);
-        let top = top_k(self.draft.head.forward(last.clone()), k)?;
+        let top = self.draft.head.top_k(last.clone(), k)?;
         Ok(Expansion { top, hidden: last })
     }
 }
@@ -126,6 +128,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
             cache,
             next_position: n_tokens,
             image: read.image,
+            postponed: Vec::new(),
         });
         self.expansion(output, k)
     }
@@ -139,7 +142,19 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let state = self.state.as_mut().ok_or(NotBegun)?;
         state.cache.truncate(state.committed_rows);
-        let tokens: Vec<TokenId> = accepted.iter().copied().chain([next]).collect();
+        let mut tokens = Vec::new();
+        let mut parts = Vec::new();
+        for (earlier, features) in state.postponed.drain(..) {
+            tokens.extend(earlier);
+            parts.push(features);
+        }
+        tokens.extend(accepted.iter().copied().chain([next]));
+        let features = if parts.is_empty() {
+            features
+        } else {
+            parts.push(features);
+            Tensor::cat(parts, 0)
+        };
         let embeds = self.draft.embedding.forward(&tokens, features.dtype())?;
         let rows = self
             .draft
@@ -158,6 +173,18 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         state.committed_rows += tokens.len();
         state.next_position += tokens.len();
         self.expansion(output, k)
+    }
+
+    fn postpone(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+    ) -> Result<(), BoxError> {
+        let state = self.state.as_mut().ok_or(NotBegun)?;
+        let tokens = accepted.iter().copied().chain([next]).collect();
+        state.postponed.push((tokens, features));
+        Ok(())
     }
 
     fn expand(
@@ -189,7 +216,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
             .draft
             .network
             .forward(inputs, &positions, &plan, &mut state.cache);
-        let top = top_k(self.draft.head.forward(output.clone()), k)?;
+        let top = self.draft.head.top_k(output.clone(), k)?;
         Ok(Expansion {
             top,
             hidden: output,

@@ -174,9 +174,9 @@ impl Attention {
         cache: &mut LayerCache,
         len: usize,
     ) -> Tensor<2> {
-        let query = rotary.rotate(self.q_proj.forward(x.clone()));
-        let keys = rotary.rotate(self.k_proj.forward(x.clone()));
-        let values = self.v_proj.forward(x.clone());
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [query, keys, values] = Linear::forward_group(projections, x.clone());
+        let (query, keys) = (rotary.rotate(query), rotary.rotate(keys));
         let (keys, values) = cache.append(len, keys, values);
         let [rows, _] = query.dims();
         let attended = if plan.reuses_keys(rows) {

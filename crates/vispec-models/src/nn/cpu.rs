@@ -9,9 +9,10 @@ mod flex {
     use burn::tensor::{DType, Tensor};
     use burn_flex::FlexTensor;
     use half::{bf16, f16};
-    use vispec_kernels::{AttentionShape, KeyValues, LinearShape, VisibleRows, Weight};
+    use vispec_kernels::{AttentionShape, GroupedLinear, KeyValues, VisibleRows, Weight};
 
     use crate::nn::attention::AttentionPlan;
+    use crate::nn::linear::{Linear, LinearWeight, QuantizedMatrix};
     use crate::nn::rope::RotaryTable;
 
     /// The tensor as the backend holds it, contiguous.
@@ -35,36 +36,91 @@ mod flex {
         tensor.as_slice::<f32>()
     }
 
-    pub(in crate::nn) fn linear(
+    /// A weight as the backend holds it.
+    enum HostWeight<'l> {
+        Dense(FlexTensor),
+        Quantized(&'l QuantizedMatrix),
+    }
+
+    impl<'l> HostWeight<'l> {
+        fn of(layer: &'l Linear) -> Option<Self> {
+            Some(match layer.weight() {
+                LinearWeight::Dense(weight) => Self::Dense(host(&weight.val())?),
+                LinearWeight::Quantized(weight) => Self::Quantized(weight),
+            })
+        }
+
+        fn borrow(&self) -> Option<Weight<'_>> {
+            match self {
+                Self::Quantized(weight) => Some(weight.weight().borrow()),
+                Self::Dense(weight) => match weight.dtype() {
+                    DType::F32 => weight.as_slice::<f32>().map(Weight::F32),
+                    DType::BF16 => weight.as_slice::<bf16>().map(Weight::Bf16),
+                    DType::F16 => weight.as_slice::<f16>().map(Weight::F16),
+                    _ => None,
+                },
+            }
+        }
+    }
+
+    /// Layers on the same `x` `[rows, inputs]`.
+    pub(in crate::nn) fn linear<const N: usize>(
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        bias: Option<&Tensor<1>>,
-    ) -> Option<Tensor<2>> {
+        layers: [&Linear; N],
+    ) -> Option<[Tensor<2>; N]> {
         let [rows, inputs] = x.dims();
-        let [outputs, _] = weight.dims();
-        let (x, weight) = (host_f32(x)?, host(weight)?);
-        let bias = match bias {
-            Some(bias) => Some(host_f32(bias)?),
-            None => None,
+        let x = host_f32(x)?;
+        let mut parts = Vec::with_capacity(N);
+        for layer in layers {
+            let bias = match layer.bias() {
+                Some(bias) => Some(host_f32(&bias)?),
+                None => None,
+            };
+            let out = FlexTensor::empty([rows, layer.n_outputs()].into(), DType::F32);
+            parts.push((HostWeight::of(layer)?, bias, out));
+        }
+        let mut calls = Vec::with_capacity(N);
+        for ((weight, bias, out), layer) in parts.iter_mut().zip(layers) {
+            calls.push(GroupedLinear {
+                weight: weight.borrow()?,
+                bias: match bias {
+                    Some(bias) => Some(floats(bias)?),
+                    None => None,
+                },
+                out: out.storage_mut::<f32>(),
+                outputs: layer.n_outputs(),
+            });
+        }
+        vispec_kernels::linear_group(floats(&x)?, rows, inputs, &mut calls);
+        let mut outs = parts
+            .into_iter()
+            .map(|(_, _, out)| Tensor::from_primitive::<Flex>(out));
+        Some([(); N].map(|()| outs.next().expect("one result for each layer")))
+    }
+
+    /// Copies `rows` `[rows, heads * head_dim]` behind the first `len` rows of each head of `cache`
+    /// `[1, heads, capacity, head_dim]`; gives the cache back if it is not of this backend.
+    pub(in crate::nn) fn append_rows(
+        cache: Tensor<4>,
+        rows: &Tensor<2>,
+        len: usize,
+    ) -> Result<Tensor<4>, Tensor<4>> {
+        let [_, heads, capacity, head_dim] = cache.dims();
+        let Some(new) = host_f32(rows).filter(|_| cache.dtype() == DType::F32) else {
+            return Err(cache);
         };
-        let bias = match &bias {
-            Some(bias) => Some(floats(bias)?),
-            None => None,
+        // Consumed, so that the write finds a unique owner and copies nothing.
+        let Ok(mut held) = cache.try_into_primitive::<Flex>() else {
+            unreachable!("the rows of a cache live where the cache does")
         };
-        let values = match weight.dtype() {
-            DType::F32 => Weight::F32(weight.as_slice::<f32>()?),
-            DType::BF16 => Weight::Bf16(weight.as_slice::<bf16>()?),
-            DType::F16 => Weight::F16(weight.as_slice::<f16>()?),
-            _ => return None,
-        };
-        let mut out = FlexTensor::empty([rows, outputs].into(), DType::F32);
-        let shape = LinearShape {
-            rows,
-            inputs,
-            outputs,
-        };
-        vispec_kernels::linear(floats(&x)?, values, bias, out.storage_mut::<f32>(), shape);
-        Some(Tensor::from_primitive::<Flex>(out))
+        let (out, rows) = (held.storage_mut::<f32>(), floats(&new).unwrap_or(&[]));
+        for (row_idx, row) in rows.chunks_exact(heads * head_dim).enumerate() {
+            for (head, values) in row.chunks_exact(head_dim).enumerate() {
+                let at = (head * capacity + len + row_idx) * head_dim;
+                out[at..at + head_dim].copy_from_slice(values);
+            }
+        }
+        Ok(Tensor::from_primitive::<Flex>(held))
     }
 
     pub(in crate::nn) fn rms_norm<const D: usize>(
@@ -161,21 +217,29 @@ mod flex {
 }
 
 #[cfg(feature = "flex")]
-pub(super) use flex::{attention, linear, rms_norm, rotary, silu_mul};
+pub(super) use flex::{append_rows, attention, linear, rms_norm, rotary, silu_mul};
 
 #[cfg(not(feature = "flex"))]
 mod absent {
     use burn::tensor::Tensor;
 
     use crate::nn::attention::AttentionPlan;
+    use crate::nn::linear::Linear;
     use crate::nn::rope::RotaryTable;
 
-    pub(in crate::nn) fn linear(
+    pub(in crate::nn) fn linear<const N: usize>(
         _x: &Tensor<2>,
-        _weight: &Tensor<2>,
-        _bias: Option<&Tensor<1>>,
-    ) -> Option<Tensor<2>> {
+        _layers: [&Linear; N],
+    ) -> Option<[Tensor<2>; N]> {
         None
+    }
+
+    pub(in crate::nn) fn append_rows(
+        cache: Tensor<4>,
+        _rows: &Tensor<2>,
+        _len: usize,
+    ) -> Result<Tensor<4>, Tensor<4>> {
+        Err(cache)
     }
 
     pub(in crate::nn) fn rms_norm<const D: usize>(
@@ -209,4 +273,4 @@ mod absent {
 }
 
 #[cfg(not(feature = "flex"))]
-pub(super) use absent::{attention, linear, rms_norm, rotary, silu_mul};
+pub(super) use absent::{append_rows, attention, linear, rms_norm, rotary, silu_mul};

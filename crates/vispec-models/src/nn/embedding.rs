@@ -3,7 +3,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::linear::Linear;
 use crate::error::ModelError;
 use crate::weights::Weights;
 
@@ -26,12 +25,6 @@ impl Embedding {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.weight.dims()[0]
-    }
-
-    /// The same table as an output head, for models that tie the two.
-    #[must_use]
-    pub fn as_head(&self) -> Linear {
-        Linear::from_tensors(self.weight.val(), None)
     }
 
     /// Looks up `tokens`; gives `[tokens, hidden]` as `dtype`.

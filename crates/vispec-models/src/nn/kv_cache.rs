@@ -3,6 +3,8 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 use vispec_core::{KvCache, NodeId};
 
+use super::cpu;
+
 /// Rows by which a cache grows at least.
 const GROWTH: usize = 256;
 
@@ -41,16 +43,20 @@ impl LayerCache {
         values: Tensor<2>,
     ) -> (Tensor<4>, Tensor<4>) {
         let [rows, _] = keys.dims();
-        let (heads, dim) = (self.kv_heads, self.head_dim);
-        let split = |x: Tensor<2>| x.reshape([1, rows, heads, dim]).swap_dims(1, 2);
         let (k, v) = self.take_with_room(len, len + rows);
-        let range = s![.., .., len..len + rows, ..];
-        let written = (
-            k.slice_assign(range, split(keys)),
-            v.slice_assign(range, split(values)),
-        );
+        let written = (self.write(k, keys, len), self.write(v, values, len));
         self.tensors = Some(written.clone());
         written
+    }
+
+    fn write(&self, cache: Tensor<4>, rows: Tensor<2>, len: usize) -> Tensor<4> {
+        cpu::append_rows(cache, &rows, len).unwrap_or_else(|cache| {
+            let [n_rows, _] = rows.dims();
+            let rows = rows
+                .reshape([1, n_rows, self.kv_heads, self.head_dim])
+                .swap_dims(1, 2);
+            cache.slice_assign(s![.., .., len..len + n_rows, ..], rows)
+        })
     }
 
     /// Takes the tensors out, grown to hold `needed` rows.

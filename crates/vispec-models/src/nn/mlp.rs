@@ -30,8 +30,7 @@ impl GatedMlp {
     /// `x` and the result `[..., hidden]`.
     #[must_use]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
+        let [gate, up] = Linear::forward_group([&self.gate_proj, &self.up_proj], x);
         let product = cpu::silu_mul(&gate, &up).unwrap_or_else(|| activation::silu(gate) * up);
         self.down_proj.forward(product)
     }

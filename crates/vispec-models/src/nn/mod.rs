@@ -17,7 +17,7 @@ pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, InputNorm};
 pub use embedding::Embedding;
 pub use kv_cache::{LayerCache, ModelCache};
-pub use linear::{Bias, Linear};
+pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::RotaryTable;

@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use half::{bf16, f16};
 use pytorch_reader::{DType as PickleDtype, PytorchReader};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
-use vispec_kernels::MappedFile;
+use vispec_kernels::{MappedFile, QuantizedWeight, Weight};
 
 use super::convert::convert;
 use super::rename::{RenameRule, canonical};
 use crate::error::ModelError;
+use crate::precision::Quantization;
 
 /// The tensors of one checkpoint directory, by canonical name. Opening it maps the files and reads
 /// their headers only.
@@ -33,9 +36,18 @@ struct Entry {
 #[derive(Debug)]
 enum Source {
     /// Bytes of a mapped safetensors file.
-    Mapped(bytes::Bytes),
+    Mapped(bytes::Bytes, Arc<MappedFile>),
     /// A tensor of a PyTorch archive, read when asked for.
     Pickle(Box<pytorch_reader::Tensor>),
+}
+
+/// A map that several owners of its bytes keep alive.
+struct SharedMap(Arc<MappedFile>);
+
+impl AsRef<[u8]> for SharedMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// `model.safetensors.index.json`: which file holds which tensor.
@@ -129,13 +141,15 @@ impl Checkpoint {
         };
         let shape = entry.shape.clone();
         let owned = match &entry.source {
-            Source::Mapped(bytes) => {
+            Source::Mapped(bytes, map) => {
                 let aligned = bytes.as_ptr().align_offset(entry.dtype.size()) == 0;
                 if entry.dtype == dtype && aligned {
                     let shared = Bytes::from_shared(bytes.clone(), AllocationProperty::File);
                     return Ok(TensorData::from_bytes(shared, shape, dtype));
                 }
-                convert(bytes, entry.dtype, dtype)
+                let converted = convert(bytes, entry.dtype, dtype);
+                map.release(bytes);
+                converted
             }
             Source::Pickle(tensor) => {
                 let bytes = tensor.read().map_err(|source| ModelError::Io {
@@ -151,6 +165,45 @@ impl Checkpoint {
             found: format!("{:?}", entry.dtype),
         })?;
         Ok(TensorData::from_bytes_vec(bytes, shape, dtype))
+    }
+
+    /// The matrix `name` `[outputs, inputs]`, quantised.
+    pub(super) fn quantize(
+        &self,
+        name: &str,
+        quantization: Quantization,
+    ) -> Result<QuantizedWeight, ModelError> {
+        let dtype = self.dtype(name).unwrap_or(DType::F32);
+        let data = self.read(name, dtype)?;
+        let inputs = self.shape(name).and_then(|s| s.last().copied());
+        let inputs = inputs.unwrap_or(0);
+        let weight = match dtype {
+            DType::F32 => data.as_slice::<f32>().map(Weight::F32),
+            DType::F16 => data.as_slice::<f16>().map(Weight::F16),
+            _ => data.as_slice::<bf16>().map(Weight::Bf16),
+        };
+        let weight = weight.map_err(|_| ModelError::WeightDtype {
+            path: self.path_of(name),
+            tensor: name.to_owned(),
+            found: format!("{dtype:?}"),
+        })?;
+        let group = quantization.group_for(inputs);
+        let quantized = QuantizedWeight::new(weight, inputs, group, quantization.bits);
+        let quantized = quantized.map_err(|source| ModelError::Quantize {
+            path: self.path_of(name),
+            tensor: name.to_owned(),
+            source,
+        })?;
+        if let Some(Source::Mapped(bytes, map)) = self.tensors.get(name).map(|e| &e.source) {
+            map.release(bytes);
+        }
+        Ok(quantized)
+    }
+
+    /// The file that holds `name`.
+    fn path_of(&self, name: &str) -> PathBuf {
+        let entry = self.tensors.get(name);
+        entry.map_or_else(|| self.dir.clone(), |entry| entry.path.clone())
     }
 
     fn open_shards(&mut self, index: &Path, rules: &[RenameRule]) -> Result<(), ModelError> {
@@ -195,7 +248,8 @@ impl Checkpoint {
             path: path.to_owned(),
             source,
         })?;
-        let whole = bytes::Bytes::from_owner(map);
+        let map = Arc::new(map);
+        let whole = bytes::Bytes::from_owner(SharedMap(map.clone()));
         let parsed = SafeTensors::deserialize(&whole).map_err(|e| damaged(e.to_string()))?;
         for (name, view) in parsed.iter() {
             let dtype = match view.dtype() {
@@ -216,7 +270,7 @@ impl Checkpoint {
                 shape: view.shape().to_vec(),
                 dtype,
                 path: path.to_owned(),
-                source: Source::Mapped(whole.slice_ref(view.data())),
+                source: Source::Mapped(whole.slice_ref(view.data()), map.clone()),
             };
             self.insert(name, entry, rules)?;
         }

@@ -13,12 +13,14 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::rc::Rc;
 
+use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 
 pub use checkpoint::Checkpoint;
 pub use rename::RenameRule;
 
 use crate::error::{Misshapen, ModelError, WeightsReport};
+use crate::nn::{LinearWeight, QuantizedMatrix};
 use crate::precision::Precision;
 
 /// What a tensor is used for, which decides its element type on the device.
@@ -36,6 +38,23 @@ struct Ledger {
     used: BTreeSet<String>,
     report: WeightsReport,
     failure: Option<ModelError>,
+}
+
+impl Ledger {
+    /// Notes the use of a tensor; false if it is missing or misshapen.
+    fn admit(&mut self, checkpoint: &Checkpoint, name: &str, shape: &[usize]) -> bool {
+        self.used.insert(name.to_owned());
+        match checkpoint.shape(name) {
+            None => self.report.missing.push(name.to_owned()),
+            Some(found) if found != shape => self.report.misshapen.push(Misshapen {
+                name: name.to_owned(),
+                found: found.to_vec(),
+                expected: shape.to_vec(),
+            }),
+            Some(_) => return true,
+        }
+        false
+    }
 }
 
 /// A view into a checkpoint below one name prefix, for one device and precision.
@@ -90,6 +109,40 @@ impl<'c> Weights<'c> {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.checkpoint.contains(&self.name(name))
+    }
+
+    /// The same account for parts that keep the storage type, whatever becomes of linear layers.
+    #[must_use]
+    pub fn unquantized(&self) -> Self {
+        Self {
+            precision: Precision {
+                quantization: None,
+                ..self.precision
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The weight of a linear layer, `[outputs, inputs]`: quantised if the precision says so.
+    #[must_use]
+    pub fn linear(&self, name: &str, shape: [usize; 2]) -> LinearWeight {
+        let Some(quantization) = self.precision.quantization else {
+            return LinearWeight::Dense(Param::from_tensor(self.matrix(name, shape)));
+        };
+        let name = self.name(name);
+        let mut ledger = self.ledger.borrow_mut();
+        if ledger.admit(self.checkpoint, &name, &shape) {
+            match self.checkpoint.quantize(&name, quantization) {
+                Ok(weight) => {
+                    return LinearWeight::Quantized(QuantizedMatrix::new(weight, shape));
+                }
+                Err(error) => {
+                    ledger.failure.get_or_insert(error);
+                }
+            }
+        }
+        let placeholder = self.placeholder(shape, self.precision.storage);
+        LinearWeight::Dense(Param::from_tensor(placeholder))
     }
 
     /// A large matrix or table, kept in the storage type.
@@ -161,20 +214,13 @@ impl<'c> Weights<'c> {
             Role::Compute => self.precision.compute,
         };
         let mut ledger = self.ledger.borrow_mut();
-        ledger.used.insert(name.clone());
-        match self.checkpoint.shape(&name) {
-            None => ledger.report.missing.push(name),
-            Some(found) if found != shape => ledger.report.misshapen.push(Misshapen {
-                name,
-                found: found.to_vec(),
-                expected: shape.to_vec(),
-            }),
-            Some(_) => match self.checkpoint.read(&name, dtype) {
+        if ledger.admit(self.checkpoint, &name, &shape) {
+            match self.checkpoint.read(&name, dtype) {
                 Ok(data) => return Tensor::from_data(data, (&self.device, dtype)),
                 Err(error) => {
                     ledger.failure.get_or_insert(error);
                 }
-            },
+            }
         }
         self.placeholder(shape, dtype)
     }

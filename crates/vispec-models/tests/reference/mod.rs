@@ -56,6 +56,7 @@ pub fn load_dirs(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice) ->
     Engine::load(&EngineOptions {
         target,
         draft,
+        draft_vocab: None,
         device: test_device().open().unwrap(),
         dtype,
     })

@@ -1,0 +1,284 @@
+//! Measured costs of a target and a draft on this machine, kept in a file between runs.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use vispec_core::{
+    Cost, CostTable, DraftCosts, TargetModel, measure_draft_costs, measure_verify_costs,
+};
+use vispec_processor::{Positions, PreparedPrompt};
+
+use crate::draft::Draft;
+use crate::engine::{Engine, Method};
+use crate::error::ModelError;
+use crate::target::VlmTarget;
+
+/// Tokens in the cache while costs are measured.
+const CONTEXT: usize = 256;
+/// Changes with the meaning of the file.
+const FORMAT: u32 = 1;
+
+/// What measured costs hold for. They are measured again if anything differs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CalibrationKey {
+    /// Version of the file's format.
+    pub format: u32,
+    /// Version of this crate.
+    pub version: String,
+    /// Processor and instruction set.
+    pub machine: String,
+    /// Threads of the kernels.
+    pub threads: usize,
+    /// The device.
+    pub device: String,
+    /// Element type of the weights.
+    pub dtype: String,
+    /// The target.
+    pub target: CheckpointStamp,
+    /// How tokens are drafted.
+    pub method: String,
+    /// The draft, if the method needs one.
+    pub draft: Option<CheckpointStamp>,
+    /// Tokens that the draft chooses from.
+    pub draft_vocab: Option<usize>,
+}
+
+/// A checkpoint, by what changes when it is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CheckpointStamp {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Bytes of its files together.
+    pub bytes: u64,
+    /// Seconds from 1970 to the last change of a file.
+    pub modified: u64,
+}
+
+impl CheckpointStamp {
+    /// The stamp of the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] if the directory cannot be read.
+    pub fn of(dir: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        let mut stamp = Self {
+            dir: dir.canonicalize().map_err(io)?,
+            bytes: 0,
+            modified: 0,
+        };
+        for entry in fs::read_dir(dir).map_err(io)? {
+            // Links of the hub's cache are followed.
+            let Ok(file) = fs::metadata(entry.map_err(io)?.path()) else {
+                continue;
+            };
+            let changed = file.modified().ok();
+            let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            stamp.bytes += file.len();
+            stamp.modified = stamp
+                .modified
+                .max(changed.map_or(0, |since| since.as_secs()));
+        }
+        Ok(stamp)
+    }
+}
+
+impl CalibrationKey {
+    /// What costs that are measured now hold for.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] if a checkpoint's directory cannot be read.
+    pub fn new(engine: &Engine, method: Method) -> Result<Self, ModelError> {
+        let draft = engine.draft().filter(|draft| method == draft.kind().into());
+        Ok(Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: format!(
+                "{}, {}",
+                processor_name(),
+                vispec_kernels::Isa::detected().name()
+            ),
+            threads: vispec_kernels::n_threads(),
+            device: format!("{:?}", engine.target().device()),
+            dtype: engine.target().precision().to_string(),
+            target: CheckpointStamp::of(engine.target().dir())?,
+            method: method.as_str().to_owned(),
+            draft_vocab: draft.and_then(Draft::vocab_len),
+            draft: match (draft, engine.draft_dir()) {
+                (Some(_), Some(dir)) => Some(CheckpointStamp::of(dir)?),
+                _ => None,
+            },
+        })
+    }
+
+    /// A file name that tells keys apart.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("{:016x}.json", hasher.finish())
+    }
+
+    /// The first field in which two keys differ.
+    fn difference(&self, found: &Self) -> Option<String> {
+        let (expected, found) = (serde_json::to_value(self), serde_json::to_value(found));
+        let (Ok(expected), Ok(found)) = (expected, found) else {
+            return Some("the key cannot be compared".to_owned());
+        };
+        expected.as_object()?.iter().find_map(|(field, expected)| {
+            let found = &found[field];
+            (found != expected).then(|| format!("its {field} is {found}, expected {expected}"))
+        })
+    }
+}
+
+/// Model name of the processor, where the operating system tells.
+fn processor_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        (field.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+#[derive(Serialize, Deserialize)]
+struct CalibrationFile {
+    key: CalibrationKey,
+    /// Seconds of verify passes by nodes.
+    verify: Vec<Cost>,
+    draft: Option<DraftCosts>,
+}
+
+/// Where a cost table came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CalibrationOrigin {
+    /// From the file of an earlier run.
+    File,
+    /// Measured now, since there was no file.
+    Measured,
+    /// Measured now, since the file could not be used.
+    Remeasured {
+        /// What is wrong with the file.
+        reason: String,
+    },
+}
+
+/// The costs of `method` with what `engine` has loaded: from `file` if it holds them, measured and
+/// written to it otherwise.
+///
+/// # Errors
+/// Any error of the models while they are measured; [`ModelError::Io`] if the file cannot be
+/// written.
+pub fn calibrate(
+    engine: &Engine,
+    method: Method,
+    file: Option<&Path>,
+) -> Result<(CostTable, CalibrationOrigin), ModelError> {
+    let key = CalibrationKey::new(engine, method)?;
+    let origin = match file.map(|path| read(path, &key)) {
+        Some(Ok(costs)) => return Ok((costs, CalibrationOrigin::File)),
+        Some(Err(Some(reason))) => CalibrationOrigin::Remeasured { reason },
+        Some(Err(None)) | None => CalibrationOrigin::Measured,
+    };
+    let costs = measure(engine, method)?;
+    if let Some(path) = file {
+        write(path, key, &costs)?;
+    }
+    Ok((costs, origin))
+}
+
+/// The table in `path`; the error says why it cannot be used, or is `None` if there is no file.
+fn read(path: &Path, key: &CalibrationKey) -> Result<CostTable, Option<String>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(None),
+        Err(error) => return Err(Some(error.to_string())),
+    };
+    let file: CalibrationFile =
+        serde_json::from_str(&text).map_err(|error| Some(error.to_string()))?;
+    match key.difference(&file.key) {
+        Some(difference) => Err(Some(difference)),
+        None => CostTable::new(file.verify, file.draft).map_err(|error| Some(error.to_string())),
+    }
+}
+
+/// Writes under a temporary name and renames, so that a reader never sees half a file.
+fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), ModelError> {
+    let io = |source| ModelError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = CalibrationFile {
+        key,
+        verify: costs.verify_costs().to_vec(),
+        draft: costs.draft_costs().cloned(),
+    };
+    let text = serde_json::to_string_pretty(&file).map_err(|error| io(error.into()))?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(io)?;
+    }
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut out = fs::File::create(&temporary).map_err(io)?;
+    out.write_all(text.as_bytes()).map_err(io)?;
+    drop(out);
+    fs::rename(&temporary, path).map_err(io)
+}
+
+/// Measures behind a prompt of text.
+fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
+    let target = engine.target();
+    let failed = |error: vispec_core::BoxError| match error.downcast::<ModelError>() {
+        Ok(error) => *error,
+        Err(error) => ModelError::Calibration {
+            reason: error.to_string(),
+        },
+    };
+    let prompt = target.encode(&text(target))?;
+    let verify = measure_verify_costs(target, &prompt).map_err(failed)?;
+    let draft = match engine.draft().filter(|draft| method == draft.kind().into()) {
+        None => None,
+        Some(Draft::Neural(_, draft)) => {
+            Some(measure_draft_costs(target, &mut draft.session(), &prompt).map_err(failed)?)
+        }
+        Some(Draft::Medusa(medusa)) => {
+            Some(measure_draft_costs(target, &mut medusa.session(), &prompt).map_err(failed)?)
+        }
+    };
+    CostTable::new(verify, draft).map_err(|error| ModelError::Calibration {
+        reason: error.to_string(),
+    })
+}
+
+/// Some text, as token ids.
+fn text(target: &VlmTarget) -> PreparedPrompt {
+    let len = CONTEXT.min(target.context_len() / 2).max(1);
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let vocab = u32::try_from(target.vocab_size())
+        .unwrap_or(u32::MAX)
+        .max(1);
+    let index: Vec<u32> = (0..len).collect();
+    let positions = if target.has_position_axes() {
+        Positions::Multimodal {
+            temporal: index.clone(),
+            height: index.clone(),
+            width: index,
+        }
+    } else {
+        Positions::Sequential(index)
+    };
+    PreparedPrompt {
+        token_ids: (0..len).map(|i| i % vocab).collect(),
+        image_runs: Vec::new(),
+        images: Vec::new(),
+        positions,
+        rope_delta: 0,
+        rendered: String::new(),
+    }
+}

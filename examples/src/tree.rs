@@ -1,0 +1,173 @@
+//! Sizes of draft trees, as flags say them.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use vispec_core::{AutoTree, CostTable, TreeShape, TreeSize};
+use vispec_models::{CalibrationKey, CalibrationOrigin, Engine, Method, calibrate};
+
+use crate::failure::Failure;
+
+// The time and memory of a cycle grow with the tree: these bound a slip of the finger, and lie far
+// above what can be fast.
+const MAX_DEPTH: usize = 128;
+const MAX_TOP_K: usize = 256;
+const MAX_TOTAL_TOKEN: usize = 4096;
+/// Upstream's depth, which is the default of trees of a fixed number of nodes.
+const FIXED_DEPTH: usize = 3;
+
+/// Nodes that the target verifies in a cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TotalToken {
+    /// As many as pay, by measured cost.
+    Auto,
+    /// So many, the root included.
+    Fixed(usize),
+}
+
+impl FromStr for TotalToken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse()
+            .map(Self::Fixed)
+            .map_err(|_| format!("{text:?}, expected a number or auto"))
+    }
+}
+
+/// How large draft trees are.
+#[derive(Args, Debug, Clone)]
+pub struct TreeFlags {
+    /// Tree: drafting steps after the first, so that paths have at most depth + 1 drafted tokens; by
+    /// default 3, or at most 7 with --total-token auto
+    #[arg(long, allow_negative_numbers = true)]
+    pub depth: Option<usize>,
+    /// Tree: candidates of each node, and nodes that are expanded in each step
+    #[arg(long, default_value_t = 8, allow_negative_numbers = true)]
+    pub top_k: usize,
+    /// Tree: nodes that the target verifies, the root included; or auto: as many as pay, from times
+    /// that are measured once for these models on this machine
+    #[arg(
+        long,
+        value_name = "N|auto",
+        default_value = "auto",
+        allow_negative_numbers = true
+    )]
+    pub total_token: TotalToken,
+    /// File of the measured times; by default one in the user's cache directory
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+}
+
+/// A tree's size, and where it came from.
+#[derive(Debug, Clone)]
+pub struct SizedTree {
+    /// The size.
+    pub size: TreeSize,
+    /// Where the measured times came from, if they were needed.
+    pub origin: Option<CalibrationOrigin>,
+}
+
+impl TreeFlags {
+    /// Looks at every value without loading anything.
+    ///
+    /// # Errors
+    /// Usage if one is out of range, or no tree can have the shape.
+    pub fn check(&self) -> Result<(), Failure> {
+        in_range("--depth", self.depth.unwrap_or(0), 0, MAX_DEPTH)?;
+        in_range("--top-k", self.top_k, 1, MAX_TOP_K)?;
+        match self.total_token {
+            TotalToken::Auto => Ok(()),
+            TotalToken::Fixed(nodes) => self.shape(nodes).map(drop),
+        }
+    }
+
+    fn shape(&self, nodes: usize) -> Result<TreeShape, Failure> {
+        in_range("--total-token", nodes, 1, MAX_TOTAL_TOKEN)?;
+        let depth = self.depth.unwrap_or(FIXED_DEPTH);
+        TreeShape::from_upstream(depth, self.top_k, nodes).map_err(Failure::usage)
+    }
+
+    /// The size of trees that `method` drafts. Measures times, or reads those of an earlier run,
+    /// if it is to follow from them.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); any error of the models while they are measured.
+    pub fn size(&self, engine: &Engine, method: Method) -> Result<SizedTree, Failure> {
+        self.check()?;
+        let nodes = match (self.total_token, method) {
+            (TotalToken::Fixed(nodes), _) => nodes,
+            // Plain decoding has no tree.
+            (TotalToken::Auto, Method::None) => 1,
+            (TotalToken::Auto, _) => return self.measured(engine, method),
+        };
+        Ok(SizedTree {
+            size: self.shape(nodes)?.into(),
+            origin: None,
+        })
+    }
+
+    fn measured(&self, engine: &Engine, method: Method) -> Result<SizedTree, Failure> {
+        let file = match &self.calibration {
+            Some(file) => Some(file.clone()),
+            None => match cache_dir() {
+                Some(dir) => Some(dir.join(CalibrationKey::new(engine, method)?.file_name())),
+                None => None,
+            },
+        };
+        let spinner = ProgressBar::new_spinner().with_message("measuring what passes cost");
+        spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+        let (costs, origin) = calibrate(engine, method, file.as_deref())?;
+        spinner.finish_and_clear();
+        Ok(SizedTree {
+            size: self.auto(costs).into(),
+            origin: Some(origin),
+        })
+    }
+
+    /// Bounds of trees whose size follows from `costs`.
+    #[must_use]
+    pub fn auto(&self, costs: CostTable) -> AutoTree {
+        let limits = AutoTree::new(Arc::new(costs));
+        AutoTree {
+            max_levels: self.depth.map_or(limits.max_levels, |depth| depth + 1),
+            beam_width: self.top_k,
+            ..limits
+        }
+    }
+}
+
+fn in_range(flag: &str, found: usize, least: usize, most: usize) -> Result<(), Failure> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    let message = format!("{flag} is {found}, expected {least} to {most}");
+    Err(Failure::Usage(message))
+}
+
+/// Where measured times are kept.
+fn cache_dir() -> Option<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
+    };
+    Some(cache.join("vispec").join("calibration"))
+}
+
+/// What to tell the user about measured times, if anything.
+#[must_use]
+pub fn note(origin: &CalibrationOrigin) -> Option<String> {
+    match origin {
+        CalibrationOrigin::File => None,
+        CalibrationOrigin::Measured => Some("measured what passes cost on this machine".to_owned()),
+        CalibrationOrigin::Remeasured { reason } => Some(format!(
+            "measured again what passes cost: the calibration file cannot be used: {reason}"
+        )),
+    }
+}
