@@ -9,7 +9,7 @@ use vispec_processor::{ModelFamily, Positions, PreparedPrompt, ProcessedImage};
 use crate::error::ModelError;
 use crate::llava::{LlavaConfig, LlavaVision};
 use crate::logits::DeviceLogits;
-use crate::nn::{AttentionPlan, DecoderConfig, ModelCache, RotaryTable};
+use crate::nn::{AttentionPlan, DecoderConfig, DecoderStack, ModelCache, RotaryTable};
 use crate::precision::{DtypeChoice, Precision};
 use crate::prompt::EncodedPrompt;
 use crate::qwen2_5_vl::{QwenConfig, QwenVision};
@@ -38,8 +38,9 @@ impl VisionTower {
 pub struct VlmTarget {
     dir: PathBuf,
     text: TextModel,
+    /// The decoder of `text`, ready to run.
+    stack: DecoderStack,
     vision: VisionTower,
-    config: DecoderConfig,
     /// Frequencies that turn with time, height and width, in models that have the three.
     rotary_sections: Option<[usize; 3]>,
     context_len: usize,
@@ -104,9 +105,9 @@ impl VlmTarget {
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
+            stack: DecoderStack::new(text.decoder(), &decoder),
             text,
             vision: VisionTower::Qwen(Box::new(vision)),
-            config: decoder,
             rotary_sections: Some(config.rotary_sections()),
             context_len: config.context_len(),
             device: device.clone(),
@@ -137,9 +138,9 @@ impl VlmTarget {
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
+            stack: DecoderStack::new(text.decoder(), &decoder),
             text,
             vision: VisionTower::Llava(Box::new(vision)),
-            config: decoder,
             rotary_sections: None,
             context_len: config.context_len(),
             device: device.clone(),
@@ -162,7 +163,7 @@ impl VlmTarget {
     /// Width of the hidden states.
     #[must_use]
     pub fn hidden(&self) -> usize {
-        self.config.hidden
+        self.config().hidden
     }
 
     /// Whether rotary positions have the axes time, height and width.
@@ -235,12 +236,28 @@ impl VlmTarget {
         ))
     }
 
+    fn config(&self) -> &DecoderConfig {
+        self.stack.config()
+    }
+
+    /// Hidden states `[rows, hidden]` after the final norm; the rows are appended to `cache`.
+    fn forward(
+        &self,
+        embeds: Tensor<2>,
+        rotary: &RotaryTable,
+        plan: &AttentionPlan,
+        cache: &mut ModelCache,
+    ) -> Tensor<2> {
+        self.text
+            .finish(self.stack.forward(embeds, rotary, plan, cache))
+    }
+
     fn rotary(&self, positions: &[i64]) -> RotaryTable {
         let like = (&self.device, self.precision.compute);
         RotaryTable::new(
             positions,
-            self.config.head_dim,
-            self.config.rope_theta,
+            self.config().head_dim,
+            self.config().rope_theta,
             like,
         )
     }
@@ -251,8 +268,8 @@ impl VlmTarget {
             Some(sections) => RotaryTable::multimodal(
                 axes,
                 sections,
-                self.config.head_dim,
-                self.config.rope_theta,
+                self.config().head_dim,
+                self.config().rope_theta,
                 (&self.device, self.precision.compute),
             ),
             None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
@@ -281,10 +298,8 @@ impl TargetModel for VlmTarget {
 
     fn new_cache(&self) -> Result<VlmCache, BoxError> {
         let like = (&self.device, self.precision.compute);
-        let config = &self.config;
-        let kv = ModelCache::new(config.layers, config.kv_heads, config.head_dim, like);
         Ok(VlmCache {
-            kv,
+            kv: self.stack.new_cache(like),
             position_delta: 0,
         })
     }
@@ -295,15 +310,15 @@ impl TargetModel for VlmTarget {
         cache: &mut VlmCache,
     ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
         let n_tokens = prompt.token_ids().len();
-        let rotary = self.prompt_rotary(prompt.positions());
-        cache.position_delta = prompt.rope_delta();
-        let plan = AttentionPlan::Causal { prefix: 0 };
-        let features = self
-            .text
-            .forward(prompt.embeds().clone(), &rotary, &plan, &mut cache.kv);
-        let last = features.clone().slice(s![n_tokens - 1..n_tokens, ..]);
-        let logits = DeviceLogits::new(self.text.head().forward(last));
-        Ok(TargetOutput { logits, features })
+        self.stack.step(n_tokens, self.vocab_size(), || {
+            let rotary = self.prompt_rotary(prompt.positions());
+            cache.position_delta = prompt.rope_delta();
+            let plan = AttentionPlan::Causal { prefix: 0 };
+            let features = self.forward(prompt.embeds().clone(), &rotary, &plan, &mut cache.kv);
+            let last = features.clone().slice(s![n_tokens - 1..n_tokens, ..]);
+            let logits = DeviceLogits::new(self.text.head().forward(last));
+            Ok(TargetOutput { logits, features })
+        })
     }
 
     fn verify(
@@ -311,22 +326,22 @@ impl TargetModel for VlmTarget {
         tree: &TokenTree,
         cache: &mut VlmCache,
     ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
-        let embeds = self
-            .text
-            .embedding()
-            .forward(tree.tokens(), self.precision.compute)?;
-        let base = row_position(cache.len()) + cache.position_delta;
-        let positions: Vec<i64> = tree.depths().iter().map(|&d| base + i64::from(d)).collect();
-        let paths: Vec<Vec<usize>> = tree
-            .nodes()
-            .map(|node| tree.path(node).into_iter().map(NodeId::index).collect())
-            .collect();
-        let plan = AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice));
-        let features = self
-            .text
-            .forward(embeds, &self.rotary(&positions), &plan, &mut cache.kv);
-        let logits = DeviceLogits::new(self.text.head().forward(features.clone()));
-        Ok(TargetOutput { logits, features })
+        self.stack.step(tree.n_nodes(), self.vocab_size(), || {
+            let embeds = self
+                .text
+                .embedding()
+                .forward(tree.tokens(), self.precision.compute)?;
+            let base = row_position(cache.len()) + cache.position_delta;
+            let positions: Vec<i64> = tree.depths().iter().map(|&d| base + i64::from(d)).collect();
+            let paths: Vec<Vec<usize>> = tree
+                .nodes()
+                .map(|node| tree.path(node).into_iter().map(NodeId::index).collect())
+                .collect();
+            let plan = AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice));
+            let features = self.forward(embeds, &self.rotary(&positions), &plan, &mut cache.kv);
+            let logits = DeviceLogits::new(self.text.head().forward(features.clone()));
+            Ok(TargetOutput { logits, features })
+        })
     }
 
     fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {

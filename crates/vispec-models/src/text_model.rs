@@ -3,10 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::nn::{
-    AttentionPlan, Bias, Decoder, DecoderConfig, Embedding, InputNorm, Linear, ModelCache, RmsNorm,
-    RotaryTable,
-};
+use crate::nn::{Bias, Decoder, DecoderConfig, Embedding, InputNorm, Linear, RmsNorm};
 use crate::weights::Weights;
 
 /// Where the output head's weight comes from.
@@ -67,19 +64,18 @@ impl TextModel {
         &self.lm_head
     }
 
-    /// Hidden states after the final norm; the rows are appended to `cache`.
+    /// The decoder stack, without its final norm.
+    #[must_use]
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The final norm.
     ///
     /// # Shapes
-    /// `embeds` and the result `[rows, hidden]`.
+    /// `hidden` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(
-        &self,
-        embeds: Tensor<2>,
-        rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut ModelCache,
-    ) -> Tensor<2> {
-        self.norm
-            .forward(self.decoder.forward(embeds, rotary, plan, cache))
+    pub fn finish(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(hidden)
     }
 }

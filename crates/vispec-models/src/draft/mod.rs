@@ -21,7 +21,7 @@ pub use vision_adaptor::{CompressedImage, VisionAdaptor};
 pub use vocab::{DraftHead, DraftVocab, DraftVocabFile};
 
 use crate::error::ModelError;
-use crate::nn::Embedding;
+use crate::nn::{DecoderStack, Embedding};
 use crate::target::VlmTarget;
 use crate::weights::{Checkpoint, Weights};
 
@@ -128,12 +128,14 @@ impl Draft {
                 };
                 let name = kind.as_str();
                 let head = DraftHead::new(target.text().head().clone());
+                let stack = DecoderStack::new(network.decoder(), network.config());
                 let network = Arc::new(network);
                 Self::Neural(
                     kind,
                     NeuralDraft {
                         name,
                         network,
+                        stack,
                         embedding,
                         head,
                     },

@@ -7,9 +7,7 @@ use burn::tensor::{Tensor, s};
 
 use super::config::DraftConfig;
 use super::vision_adaptor::VisionAdaptor;
-use crate::nn::{
-    AttentionPlan, Decoder, DecoderConfig, InputNorm, Linear, ModelCache, RotaryTable,
-};
+use crate::nn::{Decoder, DecoderConfig, InputNorm, Linear};
 use crate::weights::Weights;
 
 /// The parts that make a draft vision-aware.
@@ -152,26 +150,10 @@ impl DraftNetwork {
         prompt
     }
 
-    /// Runs the decoder over `rows` and appends them to `cache`.
-    ///
-    /// # Shapes
-    /// `rows` and the result `[rows, hidden]`.
+    /// The decoder layer.
     #[must_use]
-    pub fn forward(
-        &self,
-        rows: Tensor<2>,
-        positions: &[i64],
-        plan: &AttentionPlan,
-        cache: &mut ModelCache,
-    ) -> Tensor<2> {
-        let like = (&rows.device(), rows.dtype());
-        let rotary = RotaryTable::new(
-            positions,
-            self.config.head_dim,
-            self.config.rope_theta,
-            like,
-        );
-        self.decoder.forward(rows, &rotary, plan, cache)
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 }
 

@@ -8,7 +8,7 @@ use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, TokenId};
 
 use super::network::DraftNetwork;
 use super::vocab::DraftHead;
-use crate::nn::{AttentionPlan, Embedding, ModelCache};
+use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, RotaryTable};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
@@ -17,6 +17,8 @@ use crate::target::VlmTarget;
 pub struct NeuralDraft {
     pub(super) name: &'static str,
     pub(super) network: Arc<DraftNetwork>,
+    /// The decoder of `network`, ready to run.
+    pub(super) stack: DecoderStack,
     pub(super) embedding: Embedding,
     /// The target's output head.
     pub(super) head: DraftHead,
@@ -27,6 +29,25 @@ impl NeuralDraft {
     #[must_use]
     pub fn network(&self) -> &DraftNetwork {
         &self.network
+    }
+
+    /// Runs the decoder over `rows` `[rows, hidden]` and appends them to `cache`.
+    fn decode(
+        &self,
+        rows: Tensor<2>,
+        positions: &[i64],
+        plan: &AttentionPlan,
+        cache: &mut ModelCache,
+    ) -> Tensor<2> {
+        let config = self.stack.config();
+        let like = (&rows.device(), rows.dtype());
+        let rotary = RotaryTable::new(positions, config.head_dim, config.rope_theta, like);
+        self.stack.forward(rows, &rotary, plan, cache)
+    }
+
+    /// Runs a pass over `rows` where its kernels find their threads awake.
+    fn step<R: Send>(&self, rows: usize, pass: impl FnOnce() -> R + Send) -> R {
+        self.stack.step(rows, self.head.n_outputs(), pass)
     }
 
     /// Starts a conversation.
@@ -91,14 +112,8 @@ impl NeuralDraftSession {
     }
 }
 
-impl DraftModel<VlmTarget> for NeuralDraftSession {
-    type Hidden = Tensor<2>;
-
-    fn name(&self) -> &str {
-        self.draft.name
-    }
-
-    fn begin(
+impl NeuralDraftSession {
+    fn read_prompt(
         &mut self,
         prompt: &EncodedPrompt,
         features: Tensor<2>,
@@ -106,9 +121,8 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let network = self.draft.network.clone();
-        let config = network.config();
         let like = (&features.device(), features.dtype());
-        let mut cache = ModelCache::new(config.layers, config.kv_heads, config.head_dim, like);
+        let mut cache = self.draft.stack.new_cache(like);
         let [n_tokens, _] = features.dims();
         let next = self.draft.embedding.forward(&[next], features.dtype())?;
         let embeds = Tensor::cat(
@@ -122,7 +136,9 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
             .collect();
         let read = network.read_prompt(&embeds, &features, &images);
         let plan = AttentionPlan::Causal { prefix: 0 };
-        let output = network.forward(read.rows, &read.positions, &plan, &mut cache);
+        let output = self
+            .draft
+            .decode(read.rows, &read.positions, &plan, &mut cache);
         self.state = Some(State {
             committed_rows: cache.n_rows(),
             cache,
@@ -133,7 +149,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         self.expansion(output, k)
     }
 
-    fn commit(
+    fn take_in(
         &mut self,
         accepted: &[TokenId],
         features: Tensor<2>,
@@ -166,28 +182,13 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         let plan = AttentionPlan::Causal {
             prefix: state.committed_rows,
         };
-        let output = self
-            .draft
-            .network
-            .forward(rows, &positions, &plan, &mut state.cache);
+        let output = self.draft.decode(rows, &positions, &plan, &mut state.cache);
         state.committed_rows += tokens.len();
         state.next_position += tokens.len();
         self.expansion(output, k)
     }
 
-    fn postpone(
-        &mut self,
-        accepted: &[TokenId],
-        features: Tensor<2>,
-        next: TokenId,
-    ) -> Result<(), BoxError> {
-        let state = self.state.as_mut().ok_or(NotBegun)?;
-        let tokens = accepted.iter().copied().chain([next]).collect();
-        state.postponed.push((tokens, features));
-        Ok(())
-    }
-
-    fn expand(
+    fn score(
         &mut self,
         beam: &Beam,
         parents: &Tensor<2>,
@@ -214,12 +215,66 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         let plan = AttentionPlan::tree(state.committed_rows, beam.paths.iter().map(Vec::as_slice));
         let output = self
             .draft
-            .network
-            .forward(inputs, &positions, &plan, &mut state.cache);
+            .decode(inputs, &positions, &plan, &mut state.cache);
         let top = self.draft.head.top_k(output.clone(), k)?;
         Ok(Expansion {
             top,
             hidden: output,
         })
+    }
+}
+
+impl DraftModel<VlmTarget> for NeuralDraftSession {
+    type Hidden = Tensor<2>;
+
+    fn name(&self) -> &str {
+        self.draft.name
+    }
+
+    fn begin(
+        &mut self,
+        prompt: &EncodedPrompt,
+        features: Tensor<2>,
+        next: TokenId,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let draft = self.draft.clone();
+        let [rows, _] = features.dims();
+        draft.step(rows, || self.read_prompt(prompt, features, next, k))
+    }
+
+    fn commit(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let draft = self.draft.clone();
+        draft.step(accepted.len() + 1, || {
+            self.take_in(accepted, features, next, k)
+        })
+    }
+
+    fn postpone(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+    ) -> Result<(), BoxError> {
+        let state = self.state.as_mut().ok_or(NotBegun)?;
+        let tokens = accepted.iter().copied().chain([next]).collect();
+        state.postponed.push((tokens, features));
+        Ok(())
+    }
+
+    fn expand(
+        &mut self,
+        beam: &Beam,
+        parents: &Tensor<2>,
+        k: usize,
+    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        let draft = self.draft.clone();
+        draft.step(beam.tokens.len(), || self.score(beam, parents, k))
     }
 }

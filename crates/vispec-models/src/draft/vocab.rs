@@ -131,6 +131,12 @@ impl DraftHead {
         self.tokens.as_ref().map(|tokens| tokens.len())
     }
 
+    /// Rows of the head.
+    #[must_use]
+    pub fn n_outputs(&self) -> usize {
+        self.linear.n_outputs()
+    }
+
     /// The `k` best tokens after each row of `hidden` `[rows, hidden]`; probabilities are those
     /// among the tokens of the head.
     pub(super) fn top_k(&self, hidden: Tensor<2>, k: usize) -> Result<TopK, BoxError> {

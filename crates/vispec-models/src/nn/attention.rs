@@ -5,7 +5,6 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::cpu;
 use super::kv_cache::LayerCache;
 use super::linear::{Bias, Linear};
 use super::rope::RotaryTable;
@@ -16,6 +15,7 @@ const QUERY_BLOCK: usize = 512;
 
 /// Rows from which a pass over a prompt goes through blocked matrix products on the CPU, too: it has
 /// enough rows to reuse each key many times.
+#[cfg(feature = "flex")]
 const BLOCKED_ROWS: usize = 128;
 
 /// Which cache rows each row of a forward pass attends to.
@@ -45,6 +45,7 @@ pub struct TreePlan {
 
 impl TreePlan {
     /// Offsets and cache rows of the lists.
+    #[cfg(feature = "flex")]
     pub(super) fn lists(&self) -> (&[usize], &[usize]) {
         (&self.offsets, &self.rows)
     }
@@ -97,7 +98,8 @@ impl AttentionPlan {
 
     /// Whether a pass of `rows` is better off with matrix products than with the kernel. Never for a
     /// tree: its rows must come out as decoding them one by one gives them, bit for bit.
-    fn reuses_keys(&self, rows: usize) -> bool {
+    #[cfg(feature = "flex")]
+    pub(super) fn reuses_keys(&self, rows: usize) -> bool {
         matches!(self, Self::Causal { .. }) && rows >= BLOCKED_ROWS
     }
 
@@ -179,41 +181,41 @@ impl Attention {
         let (query, keys) = (rotary.rotate(query), rotary.rotate(keys));
         let (keys, values) = cache.append(len, keys, values);
         let [rows, _] = query.dims();
-        let attended = if plan.reuses_keys(rows) {
-            None
-        } else {
-            cpu::attention(&query, &keys, &values, self.head_dim, plan)
-        };
-        let attended = attended.unwrap_or_else(|| {
-            let total = len + rows;
-            let view = |t: Tensor<4>| t.slice(s![.., .., 0..total, ..]);
-            self.attend_blocks(query, view(keys), view(values), plan)
-        });
+        let total = len + rows;
+        let view = |t: Tensor<4>| t.slice(s![.., .., 0..total, ..]);
+        let attended = attend_by_products(query, view(keys), view(values), plan);
         self.o_proj.forward(attended)
     }
 
-    /// The same through Burn's operations, [`QUERY_BLOCK`] rows at a time.
-    fn attend_blocks(
-        &self,
-        query: Tensor<2>,
-        keys: Tensor<4>,
-        values: Tensor<4>,
-        plan: &AttentionPlan,
-    ) -> Tensor<2> {
-        let [rows, width] = query.dims();
-        let heads = width / self.head_dim;
-        let [_, _, total, _] = keys.dims();
-        let like = (&query.device(), query.dtype());
-        let query = query
-            .reshape([1, rows, heads, self.head_dim])
-            .swap_dims(1, 2);
-        let groups = heads / self.kv_heads;
-        let (keys, values) = (repeat_heads(keys, groups), repeat_heads(values, groups));
-        let attended = attend_in_blocks(query, keys, values, |scores, range| {
-            scores + plan.additive(range, total, like).unsqueeze::<4>()
-        });
-        attended.swap_dims(1, 2).reshape([rows, width])
+    /// Projections of queries, keys, values and output.
+    #[cfg(feature = "flex")]
+    pub(super) fn projections(&self) -> [&Linear; 4] {
+        [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj]
     }
+}
+
+/// Attention through matrix products, [`QUERY_BLOCK`] rows at a time.
+///
+/// # Shapes
+/// `query` and the result `[rows, heads * head_dim]`; `keys` and `values` `[1, kv_heads, total,
+/// head_dim]`, the new rows last.
+pub(super) fn attend_by_products(
+    query: Tensor<2>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    plan: &AttentionPlan,
+) -> Tensor<2> {
+    let [rows, width] = query.dims();
+    let [_, kv_heads, total, head_dim] = keys.dims();
+    let heads = width / head_dim;
+    let like = (&query.device(), query.dtype());
+    let query = query.reshape([1, rows, heads, head_dim]).swap_dims(1, 2);
+    let groups = heads / kv_heads;
+    let (keys, values) = (repeat_heads(keys, groups), repeat_heads(values, groups));
+    let attended = attend_in_blocks(query, keys, values, |scores, range| {
+        scores + plan.additive(range, total, like).unsqueeze::<4>()
+    });
+    attended.swap_dims(1, 2).reshape([rows, width])
 }
 
 /// `[1, kv_heads, seq, head_dim]` to `[1, kv_heads * groups, seq, head_dim]`, each head repeated.

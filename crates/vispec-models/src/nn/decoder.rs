@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::attention::{Attention, AttentionPlan};
-use super::kv_cache::{LayerCache, ModelCache};
+use super::kv_cache::{DeviceCache, LayerCache};
 use super::linear::Bias;
 use super::mlp::GatedMlp;
 use super::norm::RmsNorm;
@@ -100,6 +100,25 @@ impl DecoderLayer {
     }
 }
 
+#[cfg(feature = "flex")]
+impl DecoderLayer {
+    pub(super) fn input_norm(&self) -> Option<&RmsNorm> {
+        self.input_layernorm.as_ref()
+    }
+
+    pub(super) fn attention(&self) -> &Attention {
+        &self.self_attn
+    }
+
+    pub(super) fn post_norm(&self) -> &RmsNorm {
+        &self.post_attention_layernorm
+    }
+
+    pub(super) fn mlp(&self) -> &GatedMlp {
+        &self.mlp
+    }
+}
+
 /// A stack of layers without embedding and final norm.
 #[derive(Module, Debug)]
 pub struct Decoder {
@@ -120,7 +139,8 @@ impl Decoder {
         Self { layers }
     }
 
-    /// Runs all layers and appends the rows to `cache`.
+    /// Runs all layers through Burn's operations and appends the rows to `cache` behind its first
+    /// `len`.
     ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
@@ -130,14 +150,17 @@ impl Decoder {
         mut x: Tensor<2>,
         rotary: &RotaryTable,
         plan: &AttentionPlan,
-        cache: &mut ModelCache,
+        cache: &mut DeviceCache,
+        len: usize,
     ) -> Tensor<2> {
-        let [rows, _] = x.dims();
-        let len = cache.n_rows();
         for (idx, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, rotary, plan, cache.layer(idx), len);
         }
-        cache.advance(rows);
         x
+    }
+
+    #[cfg(feature = "flex")]
+    pub(super) fn layers(&self) -> &[DecoderLayer] {
+        &self.layers
     }
 }

@@ -3,7 +3,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 use vispec_core::{KvCache, NodeId};
 
-use super::cpu;
+use super::decoder::DecoderConfig;
+#[cfg(feature = "flex")]
+use super::host::HostCache;
 
 /// Rows by which a cache grows at least.
 const GROWTH: usize = 256;
@@ -44,19 +46,15 @@ impl LayerCache {
     ) -> (Tensor<4>, Tensor<4>) {
         let [rows, _] = keys.dims();
         let (k, v) = self.take_with_room(len, len + rows);
-        let written = (self.write(k, keys, len), self.write(v, values, len));
+        let (heads, dim) = (self.kv_heads, self.head_dim);
+        let split = |x: Tensor<2>| x.reshape([1, rows, heads, dim]).swap_dims(1, 2);
+        let range = s![.., .., len..len + rows, ..];
+        let written = (
+            k.slice_assign(range, split(keys)),
+            v.slice_assign(range, split(values)),
+        );
         self.tensors = Some(written.clone());
         written
-    }
-
-    fn write(&self, cache: Tensor<4>, rows: Tensor<2>, len: usize) -> Tensor<4> {
-        cpu::append_rows(cache, &rows, len).unwrap_or_else(|cache| {
-            let [n_rows, _] = rows.dims();
-            let rows = rows
-                .reshape([1, n_rows, self.kv_heads, self.head_dim])
-                .swap_dims(1, 2);
-            cache.slice_assign(s![.., .., len..len + n_rows, ..], rows)
-        })
     }
 
     /// Takes the tensors out, grown to hold `needed` rows.
@@ -99,29 +97,59 @@ impl LayerCache {
     }
 }
 
-/// Caches of all layers of a decoder; all hold the same number of rows.
+/// Caches of all layers on one device.
 #[derive(Debug, Clone)]
-pub struct ModelCache {
+pub struct DeviceCache {
     layers: Vec<LayerCache>,
-    len: usize,
     device: Device,
 }
 
-impl ModelCache {
-    /// An empty cache. Memory is taken when rows are appended, not before.
-    #[must_use]
-    pub fn new(
-        n_layers: usize,
-        kv_heads: usize,
-        head_dim: usize,
-        (device, dtype): (&Device, DType),
-    ) -> Self {
-        let layer = LayerCache::new(kv_heads, head_dim, device, dtype);
-        Self {
-            layers: vec![layer; n_layers],
-            len: 0,
-            device: device.clone(),
+impl DeviceCache {
+    /// The cache of one layer.
+    pub(crate) fn layer(&mut self, idx: usize) -> &mut LayerCache {
+        &mut self.layers[idx]
+    }
+
+    /// Moves rows `from` to the places from `to` on.
+    fn move_rows(&mut self, from: &[usize], to: usize) {
+        let rows: Vec<i64> = from
+            .iter()
+            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))
+            .collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [from.len()]), &self.device);
+        for layer in &mut self.layers {
+            layer.move_rows(&rows, to);
         }
+    }
+}
+
+/// Where rows are kept.
+#[derive(Debug, Clone)]
+pub(super) enum Storage {
+    Device(DeviceCache),
+    #[cfg(feature = "flex")]
+    Host(HostCache),
+}
+
+/// Caches of all layers of a decoder; all hold the same number of rows.
+#[derive(Debug, Clone)]
+pub struct ModelCache {
+    storage: Storage,
+    len: usize,
+}
+
+impl ModelCache {
+    pub(super) fn new(storage: Storage) -> Self {
+        Self { storage, len: 0 }
+    }
+
+    /// An empty cache on a device. Memory is taken when rows are appended, not before.
+    pub(super) fn on_device(config: &DecoderConfig, (device, dtype): (&Device, DType)) -> Self {
+        let layer = LayerCache::new(config.kv_heads, config.head_dim, device, dtype);
+        Self::new(Storage::Device(DeviceCache {
+            layers: vec![layer; config.layers],
+            device: device.clone(),
+        }))
     }
 
     /// Rows that are valid in each layer.
@@ -130,13 +158,12 @@ impl ModelCache {
         self.len
     }
 
-    /// The cache of one layer.
-    pub(crate) fn layer(&mut self, idx: usize) -> &mut LayerCache {
-        &mut self.layers[idx]
+    pub(super) fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
     }
 
     /// Declares the `n_rows` that every layer has appended valid.
-    pub(crate) fn advance(&mut self, n_rows: usize) {
+    pub(super) fn advance(&mut self, n_rows: usize) {
         self.len += n_rows;
     }
 }
@@ -155,14 +182,11 @@ impl KvCache for ModelCache {
             .count();
         let moved = &path[in_place..];
         if !moved.is_empty() {
-            let rows: Vec<i64> = moved
-                .iter()
-                .map(|node| i64::try_from(base + node.index()).unwrap_or(i64::MAX))
-                .collect();
-            let rows =
-                Tensor::<1, Int>::from_data(TensorData::new(rows, [moved.len()]), &self.device);
-            for layer in &mut self.layers {
-                layer.move_rows(&rows, base + in_place);
+            let rows: Vec<usize> = moved.iter().map(|node| base + node.index()).collect();
+            match &mut self.storage {
+                Storage::Device(cache) => cache.move_rows(&rows, base + in_place),
+                #[cfg(feature = "flex")]
+                Storage::Host(cache) => cache.move_rows(&rows, base + in_place),
             }
         }
         self.len = base + path.len();

@@ -26,6 +26,12 @@ impl GatedMlp {
         }
     }
 
+    /// Projections `gate`, `up` and `down`.
+    #[cfg(feature = "flex")]
+    pub(super) fn projections(&self) -> [&Linear; 3] {
+        [&self.gate_proj, &self.up_proj, &self.down_proj]
+    }
+
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     #[must_use]

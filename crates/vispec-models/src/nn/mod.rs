@@ -7,17 +7,21 @@ pub mod attention;
 mod cpu;
 pub mod decoder;
 pub mod embedding;
+#[cfg(feature = "flex")]
+mod host;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod rope;
+pub mod stack;
 
 pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, InputNorm};
 pub use embedding::Embedding;
-pub use kv_cache::{LayerCache, ModelCache};
+pub use kv_cache::{DeviceCache, LayerCache, ModelCache};
 pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::RotaryTable;
+pub use stack::DecoderStack;

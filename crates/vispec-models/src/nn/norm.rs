@@ -24,6 +24,16 @@ impl RmsNorm {
         }
     }
 
+    #[cfg(feature = "flex")]
+    pub(super) fn weight(&self) -> Tensor<1> {
+        self.weight.val()
+    }
+
+    #[cfg(feature = "flex")]
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     #[must_use]
