@@ -34,6 +34,8 @@ const SERIAL_PRODUCTS: usize = 1 << 19;
 const SERIAL_PACK: usize = 1 << 17;
 /// Bytes of packed `x` worked on at a time.
 const PANEL_BYTES: usize = 16 << 20;
+/// Bytes.
+const CACHE_LINE: usize = 64;
 /// Tasks per thread: threads that share their core with others then get less work.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -159,12 +161,15 @@ impl Call<'_, '_> {
     /// The machine must support the instruction set, and all lengths fit.
     unsafe fn run<D: Dot>(self) {
         let (rows, inputs) = (self.rows.len(), self.inputs);
-        let stride = inputs.next_multiple_of(D::STEP);
+        let padded = inputs.next_multiple_of(D::STEP);
+        let line = CACHE_LINE / size_of::<D::Input>();
+        // An odd number of lines, lest the rows of a tile fall into the same sets of a cache.
+        let stride = (padded.div_ceil(line) | 1) * line;
         let mut scratch = Scratch::take();
         let packed = scratch.slice(rows * stride);
         let x = in_rows(self.x, inputs, stride, packed, |x, packed| {
             // SAFETY: the caller's promise; the packed row is as long as it must be.
-            unsafe { D::pack(x, packed) };
+            unsafe { D::pack(x, &mut packed[..padded]) };
         });
         let jobs = self.layers.iter_mut().map(|layer| Job {
             x,

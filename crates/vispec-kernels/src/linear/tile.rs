@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 
+use super::CACHE_LINE;
 use super::block::{Block, Job};
 use super::dot::{Dot, prefetch};
 
-const CACHE_LINE: usize = 64;
 /// No instruction set takes longer steps.
 const LONGEST_STEP: usize = 64;
 

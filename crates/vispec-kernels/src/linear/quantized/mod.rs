@@ -14,13 +14,12 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::Call;
+use super::{CACHE_LINE, Call};
 use crate::isa::Isa;
 use crate::quantize::GROUP_STEP;
 use crate::scratch::Scratch;
 use crate::weight::Weight;
 
-const CACHE_LINE: usize = 64;
 /// Bytes after the quantised inputs of a group: their scale and the correction.
 const TRAILER: usize = 8;
 
