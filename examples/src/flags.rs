@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use vispec_core::{GenerationConfig, Sampler};
 use vispec_models::{
-    DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, Method,
-    resolve_checkpoint,
+    DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, KeepQuantized,
+    Method, Quantization, resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -38,6 +38,10 @@ pub struct ModelFlags {
     /// int4[:GROUP], which quantise linear layers when they are loaded (CPU only)
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
+    /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
+    /// there next time
+    #[arg(long)]
+    pub keep_quantized: bool,
 }
 
 fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
@@ -56,13 +60,31 @@ impl ModelFlags {
     /// Looks at the flags without loading anything.
     ///
     /// # Errors
-    /// Usage if the method needs a draft and none is named.
+    /// Usage if the method needs a draft and none is named, or quantised weights are to be kept and
+    /// there are none.
     pub fn check(&self) -> Result<(), Failure> {
         match (self.method, &self.draft) {
             (Some(method @ (Method::Vispec | Method::Eagle2 | Method::Medusa)), None) => {
                 Err(Failure::Usage(format!("--method {method} needs --draft")))
             }
+            _ if self.keep_quantized && !matches!(self.dtype, DtypeChoice::Quantized(_)) => {
+                let dtype = self.dtype;
+                let message = format!("--keep-quantized needs --dtype int8 or int4, found {dtype}");
+                Err(Failure::Usage(message))
+            }
             _ => Ok(()),
+        }
+    }
+
+    fn dtype(&self) -> DtypeChoice {
+        match self.dtype {
+            DtypeChoice::Quantized(quantization) if self.keep_quantized => {
+                DtypeChoice::Quantized(Quantization {
+                    keep: KeepQuantized::BesideCheckpoint,
+                    ..quantization
+                })
+            }
+            dtype => dtype,
         }
     }
 
@@ -82,7 +104,7 @@ impl ModelFlags {
             },
             draft_vocab: self.draft_vocab.clone(),
             device,
-            dtype: self.dtype,
+            dtype: self.dtype(),
         })?)
     }
 }

@@ -65,13 +65,13 @@ pub struct TreeFlags {
     pub calibration: Option<PathBuf>,
 }
 
-/// A tree's size, and where it came from.
+/// A tree's size, and what the user should know about how it came about.
 #[derive(Debug, Clone)]
 pub struct SizedTree {
     /// The size.
     pub size: TreeSize,
-    /// Where the measured times came from, if they were needed.
-    pub origin: Option<CalibrationOrigin>,
+    /// Notes for stderr.
+    pub notes: Vec<String>,
 }
 
 impl TreeFlags {
@@ -109,25 +109,30 @@ impl TreeFlags {
         };
         Ok(SizedTree {
             size: self.shape(nodes)?.into(),
-            origin: None,
+            notes: Vec::new(),
         })
     }
 
     fn measured(&self, engine: &Engine, method: Method) -> Result<SizedTree, Failure> {
-        let file = match &self.calibration {
-            Some(file) => Some(file.clone()),
-            None => match cache_dir() {
-                Some(dir) => Some(dir.join(CalibrationKey::new(engine, method)?.file_name())),
-                None => None,
-            },
+        let file = match (&self.calibration, cache_dir()) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(dir)) => Some(dir.join(CalibrationKey::new(engine, method)?.file_name())),
+            (None, None) => None,
         };
         let spinner = ProgressBar::new_spinner().with_message("measuring what passes cost");
         spinner.enable_steady_tick(std::time::Duration::from_millis(100));
-        let (costs, origin) = calibrate(engine, method, file.as_deref())?;
+        let calibration = calibrate(engine, method, file.as_deref())?;
         spinner.finish_and_clear();
+        let mut notes = Vec::from_iter(note(&calibration.origin));
+        match calibration.unsaved {
+            // The user asked for this file by name.
+            Some(error) if self.calibration.is_some() => return Err(error.into()),
+            Some(error) => notes.push(format!("measured times are not kept: {error}")),
+            None => {}
+        }
         Ok(SizedTree {
-            size: self.auto(costs).into(),
-            origin: Some(origin),
+            size: self.auto(calibration.costs).into(),
+            notes,
         })
     }
 
@@ -161,8 +166,7 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 /// What to tell the user about measured times, if anything.
-#[must_use]
-pub fn note(origin: &CalibrationOrigin) -> Option<String> {
+fn note(origin: &CalibrationOrigin) -> Option<String> {
     match origin {
         CalibrationOrigin::File => None,
         CalibrationOrigin::Measured => Some("measured what passes cost on this machine".to_owned()),

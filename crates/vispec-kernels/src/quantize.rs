@@ -145,6 +145,57 @@ impl QuantizedWeight {
         })
     }
 
+    /// A weight from what [`value_bytes`](Self::value_bytes) and [`scales`](Self::scales) gave.
+    ///
+    /// # Errors
+    /// If the group does not fit the inputs, or the lengths do not fit each other.
+    pub fn from_parts(
+        values: &[u8],
+        scales: Vec<bf16>,
+        inputs: usize,
+        (group, bits): (usize, Bits),
+    ) -> Result<Self, QuantizeError> {
+        check_group(group, inputs)?;
+        let len = scales.len() * group;
+        let (expected, values) = match bits {
+            Bits::Eight => {
+                let signed = values.iter().map(|&value| value.cast_signed()).collect();
+                (len, Values::Eight(signed))
+            }
+            Bits::Four => (len / 2, Values::Four(values.to_vec())),
+        };
+        let found = match &values {
+            Values::Eight(values) => values.len(),
+            Values::Four(values) => values.len(),
+        };
+        if found != expected || !len.is_multiple_of(inputs) {
+            return Err(QuantizeError::Length { expected, found });
+        }
+        Ok(Self {
+            values,
+            scales,
+            group,
+        })
+    }
+
+    /// The weights as bytes, in a form that only this crate knows.
+    #[must_use]
+    pub fn value_bytes(&self) -> &[u8] {
+        match &self.values {
+            Values::Eight(values) => {
+                // SAFETY: signed and unsigned bytes have the same layout.
+                unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+            }
+            Values::Four(values) => values,
+        }
+    }
+
+    /// The scales, group by group.
+    #[must_use]
+    pub fn scales(&self) -> &[bf16] {
+        &self.scales
+    }
+
     /// The weight cut to some of its rows, in this order.
     ///
     /// # Panics

@@ -170,28 +170,47 @@ pub enum CalibrationOrigin {
     },
 }
 
+/// A cost table, where it came from, and whether it was kept.
+#[derive(Debug)]
+pub struct Calibration {
+    /// The table.
+    pub costs: CostTable,
+    /// Where it came from.
+    pub origin: CalibrationOrigin,
+    /// Why a table that was measured could not be written to the file.
+    pub unsaved: Option<ModelError>,
+}
+
 /// The costs of `method` with what `engine` has loaded: from `file` if it holds them, measured and
 /// written to it otherwise.
 ///
 /// # Errors
-/// Any error of the models while they are measured; [`ModelError::Io`] if the file cannot be
-/// written.
+/// Any error of the models while they are measured. A file that cannot be written is no error here:
+/// see [`Calibration::unsaved`].
 pub fn calibrate(
     engine: &Engine,
     method: Method,
     file: Option<&Path>,
-) -> Result<(CostTable, CalibrationOrigin), ModelError> {
+) -> Result<Calibration, ModelError> {
     let key = CalibrationKey::new(engine, method)?;
     let origin = match file.map(|path| read(path, &key)) {
-        Some(Ok(costs)) => return Ok((costs, CalibrationOrigin::File)),
+        Some(Ok(costs)) => {
+            return Ok(Calibration {
+                costs,
+                origin: CalibrationOrigin::File,
+                unsaved: None,
+            });
+        }
         Some(Err(Some(reason))) => CalibrationOrigin::Remeasured { reason },
         Some(Err(None)) | None => CalibrationOrigin::Measured,
     };
     let costs = measure(engine, method)?;
-    if let Some(path) = file {
-        write(path, key, &costs)?;
-    }
-    Ok((costs, origin))
+    let unsaved = file.and_then(|path| write(path, key, &costs).err());
+    Ok(Calibration {
+        costs,
+        origin,
+        unsaved,
+    })
 }
 
 /// The table in `path`; the error says why it cannot be used, or is `None` if there is no file.

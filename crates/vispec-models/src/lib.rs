@@ -18,13 +18,13 @@ mod target;
 mod text_model;
 pub mod weights;
 
-pub use calibration::{CalibrationKey, CalibrationOrigin, CheckpointStamp, calibrate};
+pub use calibration::{Calibration, CalibrationKey, CalibrationOrigin, CheckpointStamp, calibrate};
 pub use device::{DEVICE_NAMES, DeviceSpec};
 pub use draft::{Draft, DraftKind, DraftVocab, DraftVocabFile};
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};
 pub use logits::DeviceLogits;
-pub use precision::{DtypeChoice, Precision, Quantization};
+pub use precision::{DtypeChoice, KeepQuantized, Precision, Quantization};
 pub use prompt::EncodedPrompt;
 pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::{VlmCache, VlmTarget};

@@ -34,6 +34,19 @@ pub struct Quantization {
     pub bits: Bits,
     /// Weights that share a scale; by default 64, or 32 where 64 does not divide the inputs.
     pub group: Option<usize>,
+    /// What becomes of the quantised weights.
+    pub keep: KeepQuantized,
+}
+
+/// What becomes of quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepQuantized {
+    /// They are made at each load.
+    #[default]
+    InMemory,
+    /// They are written to a file in the checkpoint's directory, and read from there as long as the
+    /// weight files stay the same.
+    BesideCheckpoint,
 }
 
 impl Quantization {
@@ -54,7 +67,11 @@ impl Quantization {
             "int4" => Bits::Four,
             _ => return None,
         };
-        Some(Self { bits, group })
+        Some(Self {
+            bits,
+            group,
+            keep: KeepQuantized::default(),
+        })
     }
 }
 

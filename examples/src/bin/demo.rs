@@ -56,7 +56,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     })?;
     let (prompt, _) = engine.encode(&Messages::from_prompt(None, &flags.prompt, 1), &images)?;
     let method = engine.default_method();
-    let (costs, _) = calibrate(&engine, method, None)?;
+    let costs = calibrate(&engine, method, None)?.costs;
     let settings = Settings {
         config: GenerationConfig {
             max_new_tokens: 256,

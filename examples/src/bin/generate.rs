@@ -12,7 +12,6 @@ use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
-use vispec_examples::tree;
 use vispec_models::Method;
 
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
@@ -63,7 +62,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .method
         .unwrap_or_else(|| engine.default_method());
     let tree = flags.decode.tree.size(&engine, method)?;
-    if let Some(note) = tree.origin.as_ref().and_then(tree::note) {
+    for note in &tree.notes {
         eprintln!("{note}");
     }
     let settings = Settings::new(&flags.decode, &engine, tree.size)?;

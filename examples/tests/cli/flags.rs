@@ -34,6 +34,7 @@ const OUT_OF_RANGE: &[(&str, &[&str])] = &[
     ("--total-token 0", &["--total-token", "0"]),
     ("--total-token 100000", &["--total-token", "100000"]),
     ("--total-token 202", &["201", "200"]), // 8 + 3 * 8 * 8 candidates
+    ("--total-token many", &["--total-token", "many", "auto"]),
     ("--depth 0 --top-k 4 --total-token 6", &["5", "4"]),
     ("--depth 2 --top-k 1 --total-token 5", &["4", "3"]),
     (
@@ -43,6 +44,9 @@ const OUT_OF_RANGE: &[(&str, &[&str])] = &[
     ("--device gpu", &["--device", "gpu", "cuda"]),
     ("--device cuda:x", &["--device", "cuda:x"]),
     ("--dtype f64", &["--dtype", "f64", "bf16"]),
+    ("--dtype int5", &["--dtype", "int5", "int4"]),
+    ("--dtype int8:many", &["--dtype", "int8:many"]),
+    ("--draft-vocab 100", &["--draft-vocab", "--draft"]),
     ("--messages chat.json", &["--messages", "--prompt"]),
     ("--method vispec", &["vispec", "--draft"]),
     ("--method eagle2", &["eagle2", "--draft"]),

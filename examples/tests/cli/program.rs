@@ -62,6 +62,10 @@ impl Program {
         Self::new(env!("CARGO_BIN_EXE_custom_target"))
     }
 
+    pub fn draft_vocab() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_draft_vocab"))
+    }
+
     /// `generate` without any flags.
     pub fn bare() -> Self {
         Self::new(env!("CARGO_BIN_EXE_generate"))
@@ -129,6 +133,8 @@ impl Program {
             // Nothing listens there: whatever needs the network fails at once.
             .env("HF_ENDPOINT", "http://127.0.0.1:9")
             .env("HF_HOME", "/nonexistent")
+            // Measured times are kept here instead of in the home of whoever runs the tests.
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("RUST_BACKTRACE", "0")
             // Every thread reserves address space, however little it uses.
             .env("RAYON_NUM_THREADS", "2");

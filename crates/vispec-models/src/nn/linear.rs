@@ -40,8 +40,7 @@ pub struct QuantizedMatrix {
 impl QuantizedMatrix {
     /// The weight `[outputs, inputs]` of `dims`.
     #[must_use]
-    pub fn new(weight: QuantizedWeight, dims: [usize; 2]) -> Self {
-        let weight = Arc::new(weight);
+    pub fn new(weight: Arc<QuantizedWeight>, dims: [usize; 2]) -> Self {
         Self { weight, dims }
     }
 
@@ -119,7 +118,10 @@ impl Linear {
             }
             LinearWeight::Quantized(QuantizedMatrix { weight, dims }) => {
                 let rows = weight.select_outputs(outputs, dims[1]);
-                LinearWeight::Quantized(QuantizedMatrix::new(rows, [outputs.len(), dims[1]]))
+                LinearWeight::Quantized(QuantizedMatrix::new(
+                    Arc::new(rows),
+                    [outputs.len(), dims[1]],
+                ))
             }
         };
         let bias = self.bias.as_ref().map(|bias| {

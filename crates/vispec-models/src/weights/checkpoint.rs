@@ -173,10 +173,10 @@ impl Checkpoint {
         name: &str,
         quantization: Quantization,
     ) -> Result<QuantizedWeight, ModelError> {
-        let dtype = self.dtype(name).unwrap_or(DType::F32);
-        let data = self.read(name, dtype)?;
         let inputs = self.shape(name).and_then(|s| s.last().copied());
         let inputs = inputs.unwrap_or(0);
+        let dtype = self.dtype(name).unwrap_or(DType::F32);
+        let data = self.read(name, dtype)?;
         let weight = match dtype {
             DType::F32 => data.as_slice::<f32>().map(Weight::F32),
             DType::F16 => data.as_slice::<f16>().map(Weight::F16),
@@ -198,6 +198,14 @@ impl Checkpoint {
             map.release(bytes);
         }
         Ok(quantized)
+    }
+
+    /// The weight files.
+    pub(super) fn files(&self) -> BTreeSet<&Path> {
+        self.tensors
+            .values()
+            .map(|entry| entry.path.as_path())
+            .collect()
     }
 
     /// The file that holds `name`.

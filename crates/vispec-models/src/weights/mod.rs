@@ -6,22 +6,27 @@
 
 mod checkpoint;
 mod convert;
+mod quantized_file;
 mod rename;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
+use vispec_kernels::QuantizedWeight;
 
 pub use checkpoint::Checkpoint;
 pub use rename::RenameRule;
 
+use self::quantized_file::QuantizedFile;
 use crate::error::{Misshapen, ModelError, WeightsReport};
 use crate::nn::{LinearWeight, QuantizedMatrix};
-use crate::precision::Precision;
+use crate::precision::{KeepQuantized, Precision, Quantization};
 
 /// What a tensor is used for, which decides its element type on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,18 @@ struct Ledger {
     used: BTreeSet<String>,
     report: WeightsReport,
     failure: Option<ModelError>,
+    quantized: QuantizedWeights,
+}
+
+/// Quantised weights of a checkpoint that are kept.
+#[derive(Debug, Default)]
+struct QuantizedWeights {
+    /// Those of an earlier load.
+    file: Option<QuantizedFile>,
+    /// All that were handed out.
+    used: Vec<(String, Arc<QuantizedWeight>)>,
+    /// How many of them had to be made.
+    n_made: usize,
 }
 
 impl Ledger {
@@ -54,6 +71,52 @@ impl Ledger {
             Some(_) => return true,
         }
         false
+    }
+}
+
+impl Ledger {
+    /// A quantised weight, read or made.
+    fn quantized(
+        &mut self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        quantization: Quantization,
+    ) -> Result<Arc<QuantizedWeight>, ModelError> {
+        if quantization.keep == KeepQuantized::InMemory {
+            return checkpoint.quantize(name, quantization).map(Arc::new);
+        }
+        let kept = &mut self.quantized;
+        let file = match &mut kept.file {
+            Some(file) => file,
+            none => {
+                let path = quantized_file::path(checkpoint.dir(), quantization);
+                let sources: Vec<&Path> = checkpoint.files().into_iter().collect();
+                none.insert(QuantizedFile::open(&path, &sources)?)
+            }
+        };
+        let inputs = checkpoint.shape(name).and_then(|shape| shape.last());
+        let weight = match file.read(name, inputs.copied().unwrap_or(0), quantization) {
+            Some(weight) => weight,
+            None => {
+                kept.n_made += 1;
+                checkpoint.quantize(name, quantization)?
+            }
+        };
+        let weight = Arc::new(weight);
+        kept.used.push((name.to_owned(), weight.clone()));
+        Ok(weight)
+    }
+
+    /// Writes quantised weights that were made now.
+    fn keep(&self, checkpoint: &Checkpoint, precision: Precision) -> Result<(), ModelError> {
+        match precision.quantization {
+            Some(quantization) if self.quantized.n_made > 0 => {
+                let path = quantized_file::path(checkpoint.dir(), quantization);
+                let sources: Vec<&Path> = checkpoint.files().into_iter().collect();
+                quantized_file::write(&path, &sources, &self.quantized.used)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -132,7 +195,7 @@ impl<'c> Weights<'c> {
         let name = self.name(name);
         let mut ledger = self.ledger.borrow_mut();
         if ledger.admit(self.checkpoint, &name, &shape) {
-            match self.checkpoint.quantize(&name, quantization) {
+            match ledger.quantized(self.checkpoint, &name, quantization) {
                 Ok(weight) => {
                     return LinearWeight::Quantized(QuantizedMatrix::new(weight, shape));
                 }
@@ -190,7 +253,7 @@ impl<'c> Weights<'c> {
             .map(str::to_owned)
             .collect();
         if report.is_clean() {
-            Ok(())
+            ledger.keep(self.checkpoint, self.precision)
         } else {
             Err(ModelError::Weights {
                 dir: self.checkpoint.dir().to_owned(),

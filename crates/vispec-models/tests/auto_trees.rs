@@ -1,0 +1,168 @@
+//! Trees sized by measured cost, in every dtype: answers are those of plain decoding.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod reference;
+
+use std::fs;
+use std::sync::Arc;
+
+use reference::{DRAFTERS, copy_of, fixtures, load, load_dirs, question};
+use vispec_core::{
+    AutoTree, Cost, CostTable, DraftCosts, GenerationConfig, MatchPicks, PositionUniforms, Sampler,
+    TokenId, TreeShape, TreeSize, generate,
+};
+use vispec_models::{
+    CalibrationOrigin, DraftVocab, DraftVocabFile, DtypeChoice, Engine, EngineOptions, ModelError,
+    calibrate,
+};
+use vispec_models::{DeviceSpec, EncodedPrompt, Method};
+
+fn tokens(
+    engine: &Engine,
+    prompt: &EncodedPrompt,
+    (method, size): (Method, TreeSize),
+    sampler: Sampler,
+) -> Vec<TokenId> {
+    let config = GenerationConfig {
+        max_new_tokens: 48,
+        stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
+    };
+    let drafter = engine.drafter(method, size).unwrap();
+    let rule = MatchPicks::new(sampler, PositionUniforms::new(5));
+    let target = engine.target();
+    generate(target, drafter, rule, prompt, config, &mut ())
+        .unwrap()
+        .tokens
+}
+
+/// A machine on which trees pay, whatever this one is like.
+fn wide_machine() -> AutoTree {
+    let cost = |rows, seconds| Cost { rows, seconds };
+    let draft = DraftCosts {
+        commit: 0.05,
+        expand: vec![cost(8, 0.05)],
+    };
+    let table = CostTable::new(vec![cost(1, 1.0), cost(64, 1.2)], Some(draft));
+    AutoTree::new(Arc::new(table.unwrap()))
+}
+
+#[test]
+fn answers_are_those_of_plain_decoding_in_every_dtype() {
+    let fixed = TreeSize::from(TreeShape::default());
+    for dtype in ["f32", "bf16", "f16", "int8", "int4", "int8:32"] {
+        for (target, draft, method) in DRAFTERS {
+            let engine = load(target, draft, dtype.parse().unwrap());
+            let prompt = question(&engine, target, "Describe the image briefly.");
+            for sampler in [Sampler::Greedy, Sampler::new(1.0, None, None).unwrap()] {
+                let plain = tokens(&engine, &prompt, (Method::None, fixed.clone()), sampler);
+                for size in [wide_machine().into(), fixed.clone()] {
+                    let found = tokens(&engine, &prompt, (method, size), sampler);
+                    assert_eq!(found, plain, "{dtype} {target} {method}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_draft_with_part_of_the_vocabulary_is_as_exact() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    let file = DraftVocabFile {
+        vocab_size: 640,
+        tokens: (0..640).filter(|token| token % 3 != 0).collect(),
+    };
+    fs::write(list.path(), serde_json::to_string(&file).unwrap()).unwrap();
+    for vocab in [
+        DraftVocab::First(100),
+        DraftVocab::File(list.path().to_owned()),
+    ] {
+        for dtype in ["f32", "int8", "int4"] {
+            for draft in ["qwen-untied-q2", "qwen-untied-medusa"] {
+                let engine = Engine::load(&EngineOptions {
+                    target: fixtures().join("models/qwen-untied"),
+                    draft: Some(fixtures().join("drafts").join(draft)),
+                    draft_vocab: Some(vocab.clone()),
+                    device: DeviceSpec::Flex.open().unwrap(),
+                    dtype: dtype.parse().unwrap(),
+                })
+                .unwrap();
+                let prompt = question(&engine, "qwen-untied", "Describe the image briefly.");
+                let fixed = TreeSize::from(TreeShape::default());
+                let greedy = Sampler::Greedy;
+                let plain = tokens(&engine, &prompt, (Method::None, fixed.clone()), greedy);
+                let method = engine.default_method();
+                assert_eq!(tokens(&engine, &prompt, (method, fixed), greedy), plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_that_do_not_divide_are_refused() {
+    for (dtype, group) in [("int8:48", "48"), ("int4:7", "7"), ("int8:0", "0")] {
+        let error = Engine::load(&EngineOptions {
+            target: fixtures().join("models/qwen-tied"),
+            draft: None,
+            draft_vocab: None,
+            device: DeviceSpec::Flex.open().unwrap(),
+            dtype: dtype.parse().unwrap(),
+        })
+        .unwrap_err();
+        assert!(matches!(error, ModelError::Quantize { .. }), "{error}");
+        assert!(error.to_string().contains(group), "{error}");
+    }
+}
+
+#[test]
+fn measured_costs_are_kept_and_checked() {
+    let engine = load("qwen-tied", Some("qwen-tied-q4"), DtypeChoice::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new/costs.json");
+    let origin = |method| calibrate(&engine, method, Some(&path)).unwrap().origin;
+    assert_eq!(origin(Method::Vispec), CalibrationOrigin::Measured);
+    assert_eq!(origin(Method::Vispec), CalibrationOrigin::File);
+    let reason = |origin| match origin {
+        CalibrationOrigin::Remeasured { reason } => reason,
+        other => panic!("{other:?}"),
+    };
+    // Another method, a file that was cut short, another machine.
+    assert!(reason(origin(Method::PromptLookup)).contains("method"));
+    assert_eq!(origin(Method::PromptLookup), CalibrationOrigin::File);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    assert!(reason(origin(Method::PromptLookup)).contains("EOF"));
+    let text = fs::read_to_string(&path).unwrap();
+    let elsewhere = text.replace("\"machine\": \"", "\"machine\": \"another ");
+    fs::write(&path, elsewhere).unwrap();
+    assert!(reason(origin(Method::PromptLookup)).contains("machine"));
+    assert_eq!(origin(Method::PromptLookup), CalibrationOrigin::File);
+}
+
+#[test]
+fn costs_of_another_checkpoint_are_not_used() {
+    let copy = copy_of("models/qwen-tied");
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("costs.json");
+    let origin = |engine: &Engine| {
+        calibrate(engine, Method::PromptLookup, Some(&path))
+            .unwrap()
+            .origin
+    };
+    let one = load("qwen-tied", None, DtypeChoice::F32);
+    assert_eq!(origin(&one), CalibrationOrigin::Measured);
+    let other = load_dirs(copy.path().to_owned(), None, DtypeChoice::F32);
+    assert!(matches!(
+        origin(&other),
+        CalibrationOrigin::Remeasured { .. }
+    ));
+}
+
+#[test]
+fn costs_that_cannot_be_kept_are_still_used() {
+    let engine = load("qwen-tied", None, DtypeChoice::F32);
+    let in_the_way = tempfile::NamedTempFile::new().unwrap();
+    let path = in_the_way.path().join("costs.json");
+    let calibration = calibrate(&engine, Method::PromptLookup, Some(&path)).unwrap();
+    assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
+}
