@@ -68,7 +68,7 @@ pub(crate) struct Block {
     pub(crate) last: bool,
     /// The steps at which to prefetch.
     pub(crate) fetch: Range<usize>,
-    /// From the weight at hand to the one to prefetch; by default to the next tile's.
+    /// From the weight at hand to the one to prefetch; none if weights stream from memory.
     pub(crate) ahead: Option<usize>,
 }
 
@@ -89,8 +89,13 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
         } else {
             D::BLOCK
         };
-        for output in outputs.clone().step_by(OUTPUT_BLOCK) {
-            let outputs = output..outputs.end.min(output + OUTPUT_BLOCK);
+        let height = if tiles == 1 {
+            outputs.len().max(1)
+        } else {
+            OUTPUT_BLOCK
+        };
+        for output in outputs.clone().step_by(height) {
+            let outputs = output..outputs.end.min(output + height);
             for start in (0..job.inputs.max(1)).step_by(inputs) {
                 let len = inputs.min(job.inputs - start);
                 let last = start + len == job.inputs;
@@ -166,7 +171,9 @@ unsafe fn row_tile<D: Dot>(
     }
 }
 
-/// Goes down the `outputs` of a block, one register tile after the other.
+/// Goes through `outputs`, one register tile after the other. When weights stream from memory,
+/// the rows of a tile lie far apart, so that each is a stream of its own from tile to tile: the
+/// hardware follows a few long streams better than many short ones.
 ///
 /// # Safety
 /// As for [`row_tile`]; `ROWS` rows from `row` on must be in range.
@@ -178,18 +185,23 @@ unsafe fn column<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     block: &Block,
     sums: *mut D::Sum,
 ) {
-    let mut output = outputs.start;
-    // SAFETY: tiles lie within `outputs`, and each has its own place among the sums.
+    let tiles = outputs.len() / HEIGHT;
+    let (apart, down) = if block.ahead.is_none() {
+        (tiles, 1)
+    } else {
+        (1, HEIGHT)
+    };
+    // SAFETY: tiles lie within `outputs`, and each has its own place among the sums, which is
+    // not used if there is one block of inputs.
     unsafe {
-        while output + HEIGHT <= outputs.end {
-            let sums = sums.add((output - outputs.start) * ROWS);
-            tile::extend::<D, HEIGHT, ROWS>(job, row, output, block, sums.cast());
-            output += HEIGHT;
+        for tile in 0..tiles {
+            let sums = sums.wrapping_add(tile * HEIGHT * ROWS).cast();
+            let output = outputs.start + tile * down;
+            tile::extend::<D, HEIGHT, ROWS>(job, row, (output, apart), block, sums);
         }
-        while output < outputs.end {
-            let sums = sums.add((output - outputs.start) * ROWS);
-            tile::extend::<D, 1, ROWS>(job, row, output, block, sums.cast());
-            output += 1;
+        for output in outputs.start + tiles * HEIGHT..outputs.end {
+            let sums = sums.wrapping_add((output - outputs.start) * ROWS).cast();
+            tile::extend::<D, 1, ROWS>(job, row, (output, 1), block, sums);
         }
     }
 }

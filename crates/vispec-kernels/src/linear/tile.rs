@@ -6,6 +6,8 @@ use super::CACHE_LINE;
 use super::block::{Block, Job};
 use super::dot::{Dot, prefetch};
 
+/// How far ahead to prefetch weights that stream from memory.
+const AHEAD_BYTES: usize = 2 << 10;
 /// No instruction set takes longer steps.
 const LONGEST_STEP: usize = 64;
 
@@ -13,13 +15,13 @@ const LONGEST_STEP: usize = 64;
 ///
 /// # Safety
 /// The machine must support the instruction set. The rows from `row` on and the outputs from
-/// `output` on must be in range, and the outputs belong to the calling thread. `place` must hold
+/// `output` on, each `apart` from the one before, must be in range, and the outputs belong to the calling thread. `place` must hold
 /// the sums of earlier blocks, if there are any.
 #[inline(always)]
 pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     job: &Job<'_, D>,
     row: usize,
-    output: usize,
+    (output, apart): (usize, usize),
     block: &Block,
     place: *mut [[D::Sum; ROWS]; HEIGHT],
 ) {
@@ -33,24 +35,25 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
         } else {
             place.read()
         };
-        let ahead = block.ahead.unwrap_or(HEIGHT * job.inputs);
+        let down = apart * job.inputs;
+        let ahead = block.ahead.unwrap_or(AHEAD_BYTES / size_of::<D::Weight>());
         for index in 0..block.steps {
             let at = index * D::STEP;
             let new_line = (at * size_of::<D::Weight>()).is_multiple_of(CACHE_LINE);
             if new_line && block.fetch.contains(&index) {
                 for height in 0..HEIGHT {
-                    let weight = weight.add(height * job.inputs + at);
+                    let weight = weight.add(height * down + at);
                     prefetch(weight.wrapping_add(ahead));
                 }
             }
-            step::<D, HEIGHT, ROWS>(&mut sums, weight.add(at), job.inputs, x.add(at), job.stride);
+            step::<D, HEIGHT, ROWS>(&mut sums, weight.add(at), down, x.add(at), job.stride);
         }
         if block.tail > 0 {
             let at = block.steps * D::STEP;
             let mut padded = MaybeUninit::<[[D::Weight; LONGEST_STEP]; HEIGHT]>::zeroed();
             let padded = padded.as_mut_ptr().cast::<D::Weight>();
             for height in 0..HEIGHT {
-                let weight = weight.add(height * job.inputs + at);
+                let weight = weight.add(height * down + at);
                 padded
                     .add(height * LONGEST_STEP)
                     .copy_from_nonoverlapping(weight, block.tail);
@@ -60,7 +63,7 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
         if block.last {
             for (height, sums) in sums.into_iter().enumerate() {
                 for (tile_row, sum) in sums.into_iter().enumerate() {
-                    job.write(row + tile_row, output + height, D::total(sum));
+                    job.write(row + tile_row, output + height * apart, D::total(sum));
                 }
             }
         } else {
