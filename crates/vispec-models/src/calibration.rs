@@ -253,12 +253,7 @@ fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), Mode
 /// Measures behind a prompt of text.
 fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
     let target = engine.target();
-    let failed = |error: vispec_core::BoxError| match error.downcast::<ModelError>() {
-        Ok(error) => *error,
-        Err(error) => ModelError::Calibration {
-            reason: error.to_string(),
-        },
-    };
+    let failed = |source| ModelError::Calibration { source };
     let prompt = target.encode(&text(target))?;
     let verify = measure_verify_costs(target, &prompt).map_err(failed)?;
     let draft = match engine.draft().filter(|draft| method == draft.kind().into()) {
@@ -270,9 +265,7 @@ fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
             Some(measure_draft_costs(target, &mut medusa.session(), &prompt).map_err(failed)?)
         }
     };
-    CostTable::new(verify, draft).map_err(|error| ModelError::Calibration {
-        reason: error.to_string(),
-    })
+    Ok(CostTable::new(verify, draft)?)
 }
 
 /// Some text, as token ids.

@@ -126,11 +126,15 @@ pub enum ModelError {
         reason: String,
     },
     /// The costs of the models could not be measured.
-    #[error("measuring what passes cost: {reason}")]
+    #[error("measuring what passes cost: {source}")]
     Calibration {
         /// What went wrong.
-        reason: String,
+        #[source]
+        source: vispec_core::DecodeError,
     },
+    /// Measured costs make no sense.
+    #[error("measuring what passes cost: {0}")]
+    Costs(#[from] vispec_core::CostError),
     /// The name of a device cannot be understood.
     #[error("unknown device {found:?}, expected one of {expected}")]
     UnknownDevice {

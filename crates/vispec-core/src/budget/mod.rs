@@ -31,6 +31,9 @@ const LONGEST_PAUSE: u32 = 64;
 /// Share of the newest cycle in the running profit.
 const PROFIT_SHARE: f64 = 0.2;
 
+/// Chance of each token of a chain, if a draft is as good as drafts get.
+const BEST_CHANCE: f64 = 0.9;
+
 /// Upper bounds of trees whose size is chosen in each cycle.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AutoTree {
@@ -88,6 +91,20 @@ impl Budget {
             expected: 0.0,
             n_nodes: 1,
         }
+    }
+
+    /// Whether any draft could pay, however good: one that costs as much as what it saves is not
+    /// even given the prompt to read.
+    pub(crate) fn could_pay(&self, max_levels: usize) -> bool {
+        let (mut tokens, mut chance) = (1.0, 1.0);
+        let mut drafted_for = self.costs.commit();
+        (1..=max_levels).any(|levels| {
+            chance *= BEST_CHANCE;
+            tokens += chance;
+            let time = drafted_for + self.costs.verify(1 + levels);
+            drafted_for += self.costs.expand(1);
+            tokens * self.costs.verify(1) > time
+        })
     }
 
     /// Tokens per second of the run so far, at least that of plain decoding.

@@ -1,3 +1,5 @@
+//! What is worth verifying and drafting, on made-up machines.
+
 use super::*;
 
 fn costs(verify: &[(usize, f64)], draft: Option<(f64, f64)>) -> Arc<CostTable> {
@@ -65,4 +67,13 @@ fn drafting_that_pays_goes_on() {
         budget.plan(2, 0.8);
         budget.settle(1);
     }
+}
+
+#[test]
+fn a_draft_that_costs_as_much_as_the_target_cannot_pay() {
+    let budget = |commit| Budget::new(costs(&[(1, 1.0), (8, 2.0)], Some((commit, commit))));
+    assert!(budget(0.2).could_pay(4));
+    assert!(!budget(1.0).could_pay(4));
+    assert!(Budget::new(costs(&[(1, 1.0), (8, 2.0)], None)).could_pay(4));
+    assert!(!Budget::new(costs(&[(1, 1.0), (8, 8.0)], None)).could_pay(4));
 }

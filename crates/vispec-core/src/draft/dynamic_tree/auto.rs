@@ -57,10 +57,16 @@ impl AutoGrowth {
     }
 
     /// Starts a generation. What was learned from another one is dropped, so that what is drafted
-    /// does not depend on it.
-    pub(super) fn begin(&mut self) {
+    /// does not depend on it. Tells whether drafting can pay at all.
+    pub(super) fn begin(&mut self) -> bool {
         *self = Self::new(self.limits.clone());
         self.budget.pay_commit();
+        self.could_pay()
+    }
+
+    /// Whether the fastest draft could pay with these costs.
+    pub(super) fn could_pay(&self) -> bool {
+        self.budget.could_pay(self.limits.max_levels)
     }
 
     /// Learns from the last cycle; tells whether to draft in the next.

@@ -413,8 +413,10 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         features: T::Features,
         next: TokenId,
     ) -> Result<TokenTree, BoxError> {
-        if let Sizing::Auto(auto) = &mut self.sizing {
-            auto.begin();
+        if let Sizing::Auto(auto) = &mut self.sizing
+            && !auto.begin()
+        {
+            return Ok(TokenTree::new(next));
         }
         let width = self.sizing.beam_width();
         let first = self.model.begin(prompt, features, next, width)?;
@@ -427,11 +429,14 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         features: T::Features,
         next: TokenId,
     ) -> Result<TokenTree, BoxError> {
-        if let Sizing::Auto(auto) = &mut self.sizing
-            && !auto.advance(accepted)
-        {
-            self.model.postpone(accepted, features, next)?;
-            return Ok(TokenTree::new(next));
+        if let Sizing::Auto(auto) = &mut self.sizing {
+            if !auto.could_pay() {
+                return Ok(TokenTree::new(next));
+            }
+            if !auto.advance(accepted) {
+                self.model.postpone(accepted, features, next)?;
+                return Ok(TokenTree::new(next));
+            }
         }
         let width = self.sizing.beam_width();
         let first = self.model.commit(accepted, features, next, width)?;
