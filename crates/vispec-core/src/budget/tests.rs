@@ -1,3 +1,5 @@
+//! Budgets of nodes for made-up costs.
+
 use super::*;
 
 fn costs(verify: &[(usize, f64)], draft: Option<(f64, f64)>) -> Arc<CostTable> {
