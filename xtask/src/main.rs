@@ -1,6 +1,7 @@
-//! Chores of this workspace: `cargo xtask tidy`, `cargo xtask fixtures`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures` and `random-checkpoint`.
 
 mod fixtures;
+mod random_checkpoint;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,12 +21,18 @@ enum Chore {
     Tidy,
     /// Check that the carried models and cases are those of the manifest
     Fixtures,
+    /// Write a checkpoint with the shapes of a published model and random weights
+    RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
 }
 
 fn main() -> Result<()> {
+    let fixtures = root().join("fixtures");
     match Flags::parse().chore {
         Chore::Tidy => tidy::check(&root()),
-        Chore::Fixtures => fixtures::check(&root().join("fixtures")),
+        Chore::Fixtures => fixtures::check(&fixtures),
+        Chore::RandomCheckpoint(flags) => {
+            random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
+        }
     }
 }
 
