@@ -1,5 +1,7 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures` and `random-checkpoint`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench` and
+//! `random-checkpoint`.
 
+mod bench;
 mod fixtures;
 mod random_checkpoint;
 mod tidy;
@@ -21,6 +23,8 @@ enum Chore {
     Tidy,
     /// Check that the carried models and cases are those of the manifest
     Fixtures,
+    /// Measure linear layers and generation, and compare with what the machine can do
+    Bench(bench::BenchFlags),
     /// Write a checkpoint with the shapes of a published model and random weights
     RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
 }
@@ -30,6 +34,7 @@ fn main() -> Result<()> {
     match Flags::parse().chore {
         Chore::Tidy => tidy::check(&root()),
         Chore::Fixtures => fixtures::check(&fixtures),
+        Chore::Bench(flags) => bench::run(&flags, &root()),
         Chore::RandomCheckpoint(flags) => {
             random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
         }

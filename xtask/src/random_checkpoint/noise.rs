@@ -33,11 +33,10 @@ impl Noise {
         let mut bytes = vec![0; 2 * len];
         let chunks = bytes.par_chunks_mut(CHUNK).enumerate();
         chunks.for_each(|(idx, chunk)| {
-            let mut counter = (idx * CHUNK / 8) as u64;
-            for word in chunk.chunks_mut(8) {
+            let counters = (idx * CHUNK / 8) as u64..;
+            for (counter, word) in counters.zip(chunk.chunks_mut(8)) {
                 let four = self.four(mix(key.wrapping_add(counter.wrapping_mul(STEP))));
                 word.copy_from_slice(&four.to_le_bytes()[..word.len()]);
-                counter += 1;
             }
         });
         bytes
