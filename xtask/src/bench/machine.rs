@@ -70,7 +70,7 @@ fn processor() -> String {
     model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// Heading of a report: date, commit, command.
+/// Heading of a report: date, commit, command, and whether the machine was idle.
 pub(super) fn heading(root: &Path, arguments: &[String]) -> Result<String> {
     let commit = git(root, &["rev-parse", "--short=10", "HEAD"])?;
     let changed = !git(root, &["status", "--porcelain"])?.is_empty();
@@ -82,6 +82,10 @@ pub(super) fn heading(root: &Path, arguments: &[String]) -> Result<String> {
         ""
     };
     writeln!(text, "* commit: {commit}{note}")?;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    if let Some(minute) = load.split(' ').next() {
+        writeln!(text, "* load before: {minute} runnable tasks on average")?;
+    }
     writeln!(text, "* command: `cargo xtask {}`", arguments.join(" "))?;
     Ok(text)
 }
