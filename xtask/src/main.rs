@@ -1,6 +1,9 @@
-//! Chores of this workspace: `cargo xtask tidy`, `cargo xtask fixtures`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench` and
+//! `random-checkpoint`.
 
+mod bench;
 mod fixtures;
+mod random_checkpoint;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,12 +23,21 @@ enum Chore {
     Tidy,
     /// Check that the carried models and cases are those of the manifest
     Fixtures,
+    /// Measure linear layers and generation, and compare with what the machine can do
+    Bench(bench::BenchFlags),
+    /// Write a checkpoint with the shapes of a published model and random weights
+    RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
 }
 
 fn main() -> Result<()> {
+    let fixtures = root().join("fixtures");
     match Flags::parse().chore {
         Chore::Tidy => tidy::check(&root()),
-        Chore::Fixtures => fixtures::check(&root().join("fixtures")),
+        Chore::Fixtures => fixtures::check(&fixtures),
+        Chore::Bench(flags) => bench::run(&flags, &root()),
+        Chore::RandomCheckpoint(flags) => {
+            random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
+        }
     }
 }
 

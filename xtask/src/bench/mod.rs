@@ -1,0 +1,239 @@
+//! Figures of speed, beside what the machine can do: see `docs/benchmarks/README.md`.
+
+mod dtype;
+mod generation;
+mod layers;
+mod machine;
+mod table;
+mod weights;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use dtype::Dtype;
+use generation::{Case, speed_table, start_table};
+use layers::{LAYERS, Layer};
+use machine::Machine;
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchFlags {
+    /// Measure for a shorter time, and generate fewer tokens
+    #[arg(long)]
+    quick: bool,
+    /// Checkpoint to generate with, besides the demo pair
+    #[arg(long, value_name = "DIR")]
+    target: Option<PathBuf>,
+    /// Draft of the target; without one, prompts are looked up only
+    #[arg(long, value_name = "DIR", requires = "target")]
+    draft: Option<PathBuf>,
+    /// Question about an image, for the draft
+    #[arg(long, value_name = "TEXT", requires = "draft", default_value = QUESTION)]
+    prompt: String,
+    /// Element types of weights
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "f32,bf16,f16,int8,int4"
+    )]
+    dtypes: Vec<Dtype>,
+    /// Program to generate with; by default it is built
+    #[arg(long, value_name = "PATH")]
+    generate: Option<PathBuf>,
+    /// File to write the tables to, as Markdown
+    #[arg(long, value_name = "FILE.md")]
+    out: Option<PathBuf>,
+}
+
+const QUESTION: &str = "Describe the image briefly.";
+/// A prompt whose answer repeats a part of it, if the model does as it is told.
+const REPEAT: &str = "Repeat this text word for word: The mill stands by the river. The river \
+    turns the wheel of the mill, and the wheel of the mill turns the stone. The stone grinds the \
+    corn, and the miller by the river sells the flour.";
+/// Of a tiny model, whose generations take milliseconds.
+const DEMO_REPEATS: usize = 9;
+
+/// Measures, prints, and writes a file if one is named.
+pub(crate) fn run(flags: &BenchFlags, root: &Path) -> Result<()> {
+    check(flags)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if cfg!(debug_assertions) {
+        return run_optimised(root, &arguments);
+    }
+    let mut report = Report::default();
+    report.add(&machine::heading(root, &arguments)?)?;
+    let generate = match &flags.generate {
+        Some(path) => path.clone(),
+        None => build_generate(root)?,
+    };
+    report.add(&format!("* generate: {}\n\n", built(&generate)?))?;
+
+    let machine = Machine::measure();
+    report.add(&machine.table().to_string())?;
+    add_layers(flags, &machine, &mut report)?;
+    add_generations(flags, root, &generate, &machine, &mut report)?;
+    match &flags.out {
+        Some(out) => fs::write(out, report.0).with_context(|| out.display().to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Runs the same command in release: debug assertions, which tests want, also check each pointer
+/// in the kernels, and times would not be those of a release.
+fn run_optimised(root: &Path, arguments: &[String]) -> Result<()> {
+    let manifest = root.join("Cargo.toml");
+    let status = Command::new("cargo")
+        .args(["run", "--release", "--package", "xtask", "--manifest-path"])
+        .arg(&manifest)
+        .arg("--")
+        .args(arguments)
+        .status()
+        .context("cargo")?;
+    if !status.success() {
+        bail!("the optimised build failed: {status}");
+    }
+    Ok(())
+}
+
+/// Finds what is missing before minutes are spent.
+fn check(flags: &BenchFlags) -> Result<()> {
+    for dir in flags.target.iter().chain(&flags.draft) {
+        if !dir.is_dir() {
+            bail!("{}: no such directory", dir.display());
+        }
+    }
+    if let Some(generate) = &flags.generate
+        && !generate.is_file()
+    {
+        bail!("{}: no such file", generate.display());
+    }
+    let folder = flags.out.as_deref().and_then(Path::parent);
+    match folder {
+        Some(folder) if folder != Path::new("") && !folder.is_dir() => {
+            bail!("{}: no such directory", folder.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Text that is printed as it grows.
+#[derive(Default)]
+struct Report(String);
+
+impl Report {
+    fn add(&mut self, text: &str) -> Result<()> {
+        self.0.push_str(text);
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        Ok(stdout.flush()?)
+    }
+}
+
+fn add_layers(flags: &BenchFlags, machine: &Machine, report: &mut Report) -> Result<()> {
+    let patience = Duration::from_millis(if flags.quick { 250 } else { 2_000 });
+    for (inputs, outputs) in LAYERS {
+        report.add(&format!("\n## Linear layer {inputs}x{outputs}\n\n"))?;
+        let mut table = layers::table();
+        for &dtype in &flags.dtypes {
+            let layer = Layer::measure(dtype, (inputs, outputs), patience)?;
+            layer.tabulate(machine, &mut table);
+        }
+        report.add(&table.to_string())?;
+    }
+    Ok(())
+}
+
+fn add_generations(
+    flags: &BenchFlags,
+    root: &Path,
+    generate: &Path,
+    machine: &Machine,
+    report: &mut Report,
+) -> Result<()> {
+    report.add("\n## Generation\n\n")?;
+    let (mut speed, mut start) = (speed_table(), start_table());
+    for case in cases(flags, &root.join("fixtures")) {
+        for &dtype in &flags.dtypes {
+            let outcome = case.run(generate, dtype)?;
+            outcome.tabulate_speed(machine, &mut speed);
+            outcome.tabulate_start(&mut start);
+        }
+    }
+    report.add(&format!("{speed}\n{start}"))
+}
+
+/// What to generate: the demo pair always, a target with its draft and with prompt lookup.
+fn cases(flags: &BenchFlags, fixtures: &Path) -> Vec<Case> {
+    let image = fixtures.join("cases/qwen-tied/q4-img-large/image_0.png");
+    let demo = Case {
+        name: "demo pair".to_owned(),
+        target: fixtures.join("models/qwen-tied"),
+        draft: Some(fixtures.join("drafts/qwen-tied-q4")),
+        prompt: QUESTION.to_owned(),
+        image: Some(image.clone()),
+        max_new_tokens: 128,
+        repeats: DEMO_REPEATS,
+    };
+    let mut cases = vec![demo];
+    let Some(target) = &flags.target else {
+        return cases;
+    };
+    let lookup = Case {
+        name: name(target),
+        target: target.clone(),
+        draft: None,
+        prompt: REPEAT.to_owned(),
+        image: None,
+        max_new_tokens: if flags.quick { 16 } else { 128 },
+        repeats: 1,
+    };
+    if let Some(draft) = &flags.draft {
+        cases.push(Case {
+            draft: Some(draft.clone()),
+            prompt: flags.prompt.clone(),
+            image: Some(image),
+            ..lookup.clone()
+        });
+    }
+    cases.push(lookup);
+    cases
+}
+
+/// Last part of a path.
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// Builds the program, as every feature of the workspace together needs it.
+fn build_generate(root: &Path) -> Result<PathBuf> {
+    let arguments = "build --release --workspace --bin generate";
+    let status = Command::new("cargo")
+        .current_dir(root)
+        .args(arguments.split(' '))
+        .status()
+        .context("cargo")?;
+    if !status.success() {
+        bail!("cargo {arguments}: {status}");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| root.join("target"));
+    Ok(root.join(target).join("release/generate"))
+}
+
+/// A program and when it was built: its commit may be another one.
+fn built(program: &Path) -> Result<String> {
+    let changed = fs::metadata(program).and_then(|file| file.modified());
+    let changed = changed.with_context(|| program.display().to_string())?;
+    let date = machine::date(machine::seconds(changed));
+    Ok(format!("`{}`, built {date} (UTC)", program.display()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Checkpoints with random weights, to measure with where no published one can be had.
+//!
+//! They have the shapes and the files of a published model, so time and memory are those of the
+//! model; what they write is nonsense.
+
+mod noise;
+mod shape;
+mod tensors;
+mod text_files;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use shape::ShapeName;
+
+#[derive(Args, Debug)]
+pub(crate) struct RandomCheckpointFlags {
+    /// Model whose shapes the checkpoint has
+    #[arg(long)]
+    shape: ShapeName,
+    /// Directory to write, which must not exist yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The same seed gives the same bytes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Writes a checkpoint in bf16. Its directory appears under its name when it is complete.
+///
+/// The configuration, tokenizer and chat template are those of `fixture`, adapted.
+pub(crate) fn write(flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()> {
+    let out = &flags.out;
+    if out.exists() {
+        bail!("{}: exists already, nothing is overwritten", out.display());
+    }
+    let Some(name) = out.file_name() else {
+        bail!("{}: not the name of a directory", out.display());
+    };
+    let mut partial_name = name.to_owned();
+    partial_name.push(".partial");
+    let partial = out.with_file_name(partial_name);
+    fs::create_dir(&partial).with_context(|| partial.display().to_string())?;
+    let written = fill(&partial, flags, fixture)
+        .and_then(|()| fs::rename(&partial, out).with_context(|| out.display().to_string()));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+fn fill(dir: &Path, flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()> {
+    let shape = flags.shape.shape();
+    text_files::write(fixture, dir, &shape)?;
+    tensors::write(dir, &shape, flags.seed)
+}
+
+#[cfg(test)]
+mod tests;

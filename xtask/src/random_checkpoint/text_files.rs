@@ -1,0 +1,162 @@
+//! Configuration, tokenizer and chat template: those of a fixture, stretched to another shape.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::shape::Shape;
+
+/// Files that suit any shape.
+const COPIED: [&str; 2] = ["chat_template.json", "preprocessor_config.json"];
+/// Ids from the first special token to the end of the vocabulary, as in the published models:
+/// 151643 is the first of 151936.
+const TAIL: usize = 293;
+
+/// Writes all files but the weights.
+pub(super) fn write(fixture: &Path, dir: &Path, shape: &Shape) -> Result<()> {
+    for name in COPIED {
+        let from = fixture.join(name);
+        fs::copy(&from, dir.join(name)).with_context(|| from.display().to_string())?;
+    }
+    let mut tokenizer = read(fixture, "tokenizer.json")?;
+    let ids = stretch_vocab(&mut tokenizer, shape.vocab)?;
+    put(dir, "tokenizer.json", &tokenizer)?;
+
+    let mut tokens = read(fixture, "tokenizer_config.json")?;
+    let named = object(&mut tokens["added_tokens_decoder"])?;
+    *named = std::mem::take(named)
+        .into_iter()
+        .map(|(id, token)| Ok((ids.moved(id.parse()?).to_string(), token)))
+        .collect::<Result<_>>()?;
+    put(dir, "tokenizer_config.json", &tokens)?;
+
+    let mut generation = read(fixture, "generation_config.json")?;
+    ids.move_fields(object(&mut generation)?);
+    put(dir, "generation_config.json", &generation)?;
+
+    let mut config = read(fixture, "config.json")?;
+    let fields = object(&mut config)?;
+    ids.move_fields(fields);
+    reshape(fields, shape)?;
+    put(dir, "config.json", &config)
+}
+
+/// Where special tokens were, and where they are.
+struct SpecialIds {
+    old: u64,
+    new: u64,
+}
+
+impl SpecialIds {
+    fn moved(&self, id: u64) -> u64 {
+        if id < self.old {
+            id
+        } else {
+            id - self.old + self.new
+        }
+    }
+
+    /// Moves every number or list of numbers under a name such as `eos_token_id`.
+    fn move_fields(&self, fields: &mut Map<String, Value>) {
+        let ids = fields
+            .iter_mut()
+            .filter(|(name, _)| name.ends_with("_token_id"));
+        for (_, value) in ids {
+            match value {
+                Value::Array(list) => list.iter_mut().for_each(|value| self.move_id(value)),
+                value => self.move_id(value),
+            }
+        }
+    }
+
+    fn move_id(&self, value: &mut Value) {
+        if let Some(id) = value.as_u64() {
+            *value = self.moved(id).into();
+        }
+    }
+}
+
+/// Adds words before the special tokens and after them, until there are `vocab` tokens.
+fn stretch_vocab(tokenizer: &mut Value, vocab: usize) -> Result<SpecialIds> {
+    let words = object(&mut tokenizer["model"]["vocab"])?;
+    let (old, new) = (words.len(), vocab.saturating_sub(TAIL));
+    if new < old {
+        bail!("a vocabulary of {vocab} tokens is too small, the fixture has {old} and {TAIL}");
+    }
+    words.extend((old..new).map(|id| (word(id), id.into())));
+    let ids = SpecialIds {
+        old: old as u64,
+        new: new as u64,
+    };
+    let Value::Array(added) = &mut tokenizer["added_tokens"] else {
+        bail!("tokenizer.json: added_tokens is not a list");
+    };
+    for token in added.iter_mut() {
+        ids.move_id(&mut token["id"]);
+    }
+    let first_free = new + added.len();
+    added.extend((first_free..vocab).map(|id| {
+        json!({
+            "id": id, "content": word(id), "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": false,
+        })
+    }));
+    Ok(ids)
+}
+
+/// A token that no merge makes: it can be written, but is never read.
+fn word(id: usize) -> String {
+    format!("<|random_{id}|>")
+}
+
+fn reshape(fields: &mut Map<String, Value>, shape: &Shape) -> Result<()> {
+    fields.extend(entries(json!({
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.context,
+        "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16",
+        "rope_scaling": { "type": "mrope", "mrope_section": shape.rotary_sections },
+    })));
+    let vision = &shape.vision;
+    let Some(Value::Object(tower)) = fields.get_mut("vision_config") else {
+        bail!("config.json: vision_config is not an object");
+    };
+    tower.extend(entries(json!({
+        "depth": vision.depth,
+        "hidden_size": vision.hidden,
+        "intermediate_size": vision.intermediate,
+        "num_heads": vision.heads,
+        "out_hidden_size": shape.hidden,
+        "fullatt_block_indexes": vision.full_attention_blocks,
+    })));
+    Ok(())
+}
+
+fn entries(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(entries) => entries,
+        _ => Map::new(),
+    }
+}
+
+fn object(value: &mut Value) -> Result<&mut Map<String, Value>> {
+    value.as_object_mut().context("expected an object")
+}
+
+fn read(dir: &Path, name: &str) -> Result<Value> {
+    let path = dir.join(name);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+fn put(dir: &Path, name: &str, value: &Value) -> Result<()> {
+    let path = dir.join(name);
+    fs::write(&path, serde_json::to_vec_pretty(value)?).with_context(|| path.display().to_string())
+}
