@@ -369,7 +369,7 @@ fn reports_say_what_is_missing() {
     let report = task.check(&fixture("sqa"));
     assert!(!report.is_ready(), "a fixture has too few rows");
     assert!(matches!(
-        report.first_sample,
+        report.n_rows,
         Some(Err(DataError::TooFewRows { found: 4, .. }))
     ));
 

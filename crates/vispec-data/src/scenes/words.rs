@@ -40,9 +40,11 @@ impl Scene {
     pub fn description(&self) -> String {
         let cells = self.style().cells();
         let mut text = format!(
-            "The image shows {} on a {} background, arranged on a grid of {cells} rows and {cells} columns.",
+            "The image shows {} on a {} background, arranged on a grid of {} and {}.",
             counted(self.shapes().len(), "shape"),
             self.background(),
+            counted(cells as usize, "row"),
+            counted(cells as usize, "column"),
         );
         for row in 0..cells {
             let shapes = self.shapes().iter().filter(|shape| shape.row == row);
@@ -59,7 +61,7 @@ impl Scene {
             .filter(|(_, count)| *count > 0)
             .map(|(kind, count)| counted(count, &kind.to_string()))
             .collect();
-        text + &format!(" Altogether there are {}.", enumerated(&kinds))
+        text + &format!(" In total: {}.", enumerated(&kinds))
     }
 
     /// All questions of a kind that have one right answer.

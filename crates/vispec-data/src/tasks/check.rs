@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::definition::TaskDefinition;
-use super::read_options::{ImageCheck, ReadOptions, Shortage};
-use crate::error::{DataError, Result};
+use super::read_options::ReadOptions;
+use crate::error::Result;
 use crate::rows::matching_files;
 
 /// A file of a task, or a pattern of several.
@@ -63,20 +63,11 @@ impl TaskDefinition {
         if report.files.iter().any(|file| file.found.is_empty()) {
             return report;
         }
-        let options = ReadOptions {
-            image_check: ImageCheck::WithSample,
-            shortage: Shortage::Refuse,
-            ..ReadOptions::default()
-        };
-        match self.open(data_dir, &options) {
+        match self.open(data_dir, &ReadOptions::default()) {
             Ok(mut samples) => {
                 report.n_rows = Some(Ok(samples.n_rows()));
                 let first = samples.sample(0);
                 report.first_sample = Some(first.map(|_| samples.n_samples()));
-            }
-            Err(error @ DataError::TooFewRows { found, .. }) => {
-                report.n_rows = Some(Ok(found));
-                report.first_sample = Some(Err(error));
             }
             Err(error) => report.n_rows = Some(Err(error)),
         }
