@@ -48,3 +48,8 @@ pub use tasks::{
     CheckReport, FileStatus, ImageCheck, PixelLimits, ReadOptions, Sample, Shortage,
     TaskDefinition, TaskRegistry, TaskSamples, listing,
 };
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -273,6 +273,25 @@ fn truncated_parquet_is_an_error() {
     }
 }
 
+/// The `parquet` crate panics on some damaged files; here these are errors like others. A byte of
+/// the metadata at a time is set to values that make lengths and offsets negative or huge.
+#[test]
+fn damaged_parquet_is_an_error_and_no_panic() {
+    let dir = copied("hr_bench_4k");
+    let path = dir.path().join("hr_bench_4k.parquet");
+    let bytes = fs::read(&path).unwrap();
+    let mut n_errors = 0;
+    for place in (0..bytes.len()).step_by(3) {
+        for value in [139, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[place] = value;
+            fs::write(&path, &damaged).unwrap();
+            n_errors += usize::from(read("hr_bench_4k", dir.path(), &lenient()).is_err());
+        }
+    }
+    assert!(n_errors > 100, "{n_errors}");
+}
+
 #[test]
 fn ids_have_to_be_unique() {
     let dir = copied("gqa");

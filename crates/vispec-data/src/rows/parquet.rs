@@ -5,6 +5,7 @@
 //! read by skipping to its row in its own column.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
@@ -52,6 +53,10 @@ pub(super) struct ParquetRows {
 
 impl ParquetRows {
     pub(super) fn open(path: &Path, source: &Source<'_>) -> Result<Self> {
+        without_panics(path, || Self::open_sound(path, source))
+    }
+
+    fn open_sound(path: &Path, source: &Source<'_>) -> Result<Self> {
         let reader = open_reader(path)?;
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema_descr();
@@ -137,7 +142,7 @@ impl Table for ParquetRows {
         let origin = self.origin(row);
         let rows = match self.group.take() {
             Some((read, rows)) if read == group => rows,
-            _ => self.read_group(group)?,
+            _ => without_panics(&self.path, || self.read_group(group))?,
         };
         let fields = rows[row_in_group].clone();
         self.group = Some((group, rows));
@@ -166,6 +171,10 @@ impl Table for ParquetRows {
 
 /// Reads one cell; `None` if it is null.
 pub(super) fn read_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
+    without_panics(path, || read_sound_cell(path, place))
+}
+
+fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
     let reader = open_reader(path)?;
     let wrong = wrong(path);
     let group = reader.get_row_group(place.row_group).map_err(&wrong)?;
@@ -252,6 +261,21 @@ fn value(field: &Field) -> Value {
         Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         _ => Value::Null,
     }
+}
+
+/// Runs code that reads a file with the `parquet` crate, which panics on some damaged files where
+/// it should return an error. Nothing that `read` changes outlives a panic: each call makes its
+/// readers anew, and [`SerializedFileReader`] itself is only read.
+fn without_panics<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let reason = format!("damaged, the reader panicked: {message}");
+        Err(file_syntax(path, reason))
+    })
 }
 
 fn wrong(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
