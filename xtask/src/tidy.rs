@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 /// Which crates of the workspace each library may use: dependencies point downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("vispec-core", &[]),
+    ("vispec-data", &["vispec-processor"]),
     ("vispec-kernels", &[]),
     ("vispec-processor", &[]),
     (
@@ -114,6 +115,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for sub in [
             "crates/vispec-core",
+            "crates/vispec-data",
             "crates/vispec-kernels",
             "crates/vispec-processor",
         ] {

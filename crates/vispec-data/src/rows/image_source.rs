@@ -1,0 +1,156 @@
+//! Where an image is, and reading it from there.
+
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use vispec_processor::{DecodedImage, ImageLimits, ImageSize, ProcessorError};
+
+use super::parquet::{CellPlace, read_cell};
+use super::tsv::read_field;
+use crate::error::{DataError, Result, RowOrigin};
+use crate::scenes::Scene;
+
+/// How the bytes at a place are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As the bytes of an image file.
+    Plain,
+    /// The same in base64.
+    Base64,
+}
+
+/// Where the bytes of an image are.
+#[derive(Debug, Clone)]
+pub(super) enum ImagePlace {
+    File(PathBuf),
+    TsvField {
+        path: PathBuf,
+        /// Byte at which the record starts.
+        start: u64,
+        field: usize,
+        column: String,
+    },
+    ParquetCell {
+        path: PathBuf,
+        place: CellPlace,
+        column: String,
+    },
+    Scene(Box<Scene>),
+}
+
+/// The place of an image. It holds no pixels, so that a list of samples stays small; each call of
+/// [`Self::decode`] reads and decodes the image again.
+#[derive(Debug, Clone)]
+pub struct ImageSource {
+    origin: RowOrigin,
+    place: ImagePlace,
+    encoding: Encoding,
+}
+
+impl ImageSource {
+    pub(super) fn new(origin: RowOrigin, place: ImagePlace, encoding: Encoding) -> Self {
+        Self {
+            origin,
+            place,
+            encoding,
+        }
+    }
+
+    /// An image file that a row names.
+    pub(crate) fn file(origin: RowOrigin, path: PathBuf) -> Self {
+        Self::new(origin, ImagePlace::File(path), Encoding::Plain)
+    }
+
+    /// A scene that is drawn when it is decoded.
+    pub(crate) fn scene(origin: RowOrigin, scene: Scene) -> Self {
+        Self::new(origin, ImagePlace::Scene(Box::new(scene)), Encoding::Plain)
+    }
+
+    /// The row that the image belongs to.
+    #[must_use]
+    pub fn origin(&self) -> &RowOrigin {
+        &self.origin
+    }
+
+    /// Reads and decodes the image, or draws the scene.
+    ///
+    /// # Errors
+    /// [`DataError::MissingImage`] if there is none at its place, [`DataError::Base64`],
+    /// [`DataError::BadImage`] if it is damaged or above the limits, and
+    /// [`DataError::Io`] or [`DataError::FileSyntax`] if the file around it cannot be read.
+    pub fn decode(&self, limits: &ImageLimits) -> Result<DecodedImage> {
+        let bytes = match &self.place {
+            ImagePlace::Scene(scene) => return self.drawn(scene),
+            ImagePlace::File(path) => {
+                // An absent file is the row's fault; the processor would call it a failed read.
+                if !path.is_file() || File::open(path).is_err() {
+                    return Err(self.missing());
+                }
+                return DecodedImage::open(path, limits).map_err(|error| self.bad(error));
+            }
+            ImagePlace::TsvField {
+                path, start, field, ..
+            } => read_field(path, *start, *field)?,
+            ImagePlace::ParquetCell { path, place, .. } => read_cell(path, *place)?,
+        };
+        let bytes = bytes
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or_else(|| self.missing())?;
+        let bytes = match self.encoding {
+            Encoding::Plain => bytes,
+            Encoding::Base64 => self.base64_decoded(bytes)?,
+        };
+        DecodedImage::from_bytes(&bytes, limits).map_err(|error| self.bad(error))
+    }
+
+    /// Some publishers break base64 into lines.
+    fn base64_decoded(&self, mut text: Vec<u8>) -> Result<Vec<u8>> {
+        text.retain(|byte| !byte.is_ascii_whitespace());
+        let decoded = base64::engine::general_purpose::STANDARD.decode(text);
+        decoded.map_err(|error| DataError::Base64 {
+            origin: self.origin.clone(),
+            column: match &self.place {
+                ImagePlace::TsvField { column, .. } | ImagePlace::ParquetCell { column, .. } => {
+                    column.clone()
+                }
+                ImagePlace::File(_) | ImagePlace::Scene(_) => String::new(),
+            },
+            reason: error.to_string(),
+        })
+    }
+
+    fn drawn(&self, scene: &Scene) -> Result<DecodedImage> {
+        let image = scene.draw();
+        let size = ImageSize::new(image.height() as usize, image.width() as usize);
+        DecodedImage::from_rgb8(size, image.into_raw()).map_err(|error| self.bad(error))
+    }
+
+    fn missing(&self) -> DataError {
+        DataError::MissingImage {
+            origin: self.origin.clone(),
+            image: self.to_string(),
+        }
+    }
+
+    fn bad(&self, source: ProcessorError) -> DataError {
+        DataError::BadImage {
+            origin: self.origin.clone(),
+            source: Box::new(source),
+        }
+    }
+}
+
+impl fmt::Display for ImageSource {
+    /// The path of a file, the column of a cell, or `drawn`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            ImagePlace::File(path) => write!(f, "{}", path.display()),
+            ImagePlace::TsvField { column, .. } | ImagePlace::ParquetCell { column, .. } => {
+                write!(f, "column {column}")
+            }
+            ImagePlace::Scene(_) => f.write_str("drawn"),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Rows of published files: one reader per format, all of them lazy.
+//!
+//! A [`Table`] knows how many rows there are and where each begins, and reads a row when asked.
+//! Images are never part of a [`Record`]; they are places, read when somebody decodes them.
+
+mod file_pattern;
+mod image_source;
+mod json;
+mod parquet;
+mod record;
+mod scene_rows;
+mod science_qa;
+mod tables;
+mod tsv;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::{DataError, Result, RowOrigin};
+
+pub use image_source::ImageSource;
+
+pub(crate) use file_pattern::{matching_files, path_below};
+pub(crate) use record::Record;
+pub(crate) use scene_rows::SceneRows;
+pub(crate) use tables::{Constants, open_tables, table_files};
+
+/// Rows of one or more files, in order.
+pub(crate) trait Table: Send {
+    /// Number of rows.
+    fn n_rows(&self) -> usize;
+
+    /// Where a row, counted from 0, comes from.
+    fn origin(&self, row: usize) -> RowOrigin;
+
+    /// The fields of a row, without its images.
+    fn record(&mut self, row: usize) -> Result<Record>;
+
+    /// The image in a column of a row. Only tables that hold images themselves have such columns.
+    fn image(&self, row: usize, column: &str) -> Result<ImageSource> {
+        Err(DataError::MissingImage {
+            origin: self.origin(row),
+            image: format!("column {column}; files of this format hold no images"),
+        })
+    }
+}
+
+/// Columns that a task reads: those without images can be read for every row, images cannot.
+#[derive(Debug, Default)]
+pub(crate) struct Columns {
+    pub(crate) text: BTreeSet<String>,
+    pub(crate) images: BTreeSet<String>,
+}
+
+/// What every reader needs to know to open files and to say what is wrong with them.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    /// Directory that the task's paths are relative to.
+    pub(crate) data_dir: &'a Path,
+    /// Name of the task.
+    pub(crate) task: &'a str,
+    /// Where the publisher has the files.
+    pub(crate) from: &'a str,
+    /// Columns that will be read.
+    pub(crate) columns: &'a Columns,
+}
+
+impl Source<'_> {
+    fn missing_file(&self, path: PathBuf) -> DataError {
+        DataError::MissingFile {
+            path,
+            task: self.task.to_owned(),
+            from: self.from.to_owned(),
+        }
+    }
+
+    /// Checks that a table with a header has the columns that will be read.
+    fn check_columns(&self, path: &Path, found: &[String]) -> Result<()> {
+        let needed = self.columns.text.iter().chain(&self.columns.images);
+        match needed.into_iter().find(|name| !found.contains(name)) {
+            None => Ok(()),
+            Some(column) => Err(DataError::MissingColumn {
+                path: path.to_owned(),
+                column: column.clone(),
+                found: found.to_vec(),
+            }),
+        }
+    }
+}
+
+/// The error for a file that cannot be opened or read.
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
+    |source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,291 @@
+//! Parquet tables, as the Hugging Face hub ships data sets: text in columns, images as
+//! `struct<bytes, path>`, as binary, or as base64 strings.
+//!
+//! Text is decoded for one row group at a time, of the columns that a task reads. An image is
+//! read by skipping to its row in its own column.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+use parquet::schema::types::{SchemaDescriptor, Type};
+use serde_json::{Map, Number, Value};
+
+use super::image_source::{Encoding, ImagePlace};
+use super::{ImageSource, Record, Source, Table, io_error};
+use crate::error::{DataError, Result, RowOrigin};
+
+/// A cell of a column of byte strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CellPlace {
+    row_group: usize,
+    /// Row within the group, from 0.
+    row: usize,
+    /// Index among the leaves of the schema.
+    leaf: usize,
+}
+
+/// A column that holds images.
+#[derive(Debug)]
+struct ImageColumn {
+    name: String,
+    leaf: usize,
+    encoding: Encoding,
+}
+
+/// A Parquet file, with the text of the row group that was read last.
+pub(super) struct ParquetRows {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    /// The columns that are read as text.
+    projection: Type,
+    images: Vec<ImageColumn>,
+    /// First row of each row group, and the number of all rows.
+    group_starts: Vec<usize>,
+    group: Option<(usize, Vec<Map<String, Value>>)>,
+}
+
+impl ParquetRows {
+    pub(super) fn open(path: &Path, source: &Source<'_>) -> Result<Self> {
+        without_panics(path, || Self::open_sound(path, source))
+    }
+
+    fn open_sound(path: &Path, source: &Source<'_>) -> Result<Self> {
+        let reader = open_reader(path)?;
+        let metadata = reader.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let top = schema.root_schema().get_fields();
+        let names: Vec<String> = top.iter().map(|field| field.name().to_owned()).collect();
+        source.check_columns(path, &names)?;
+        let read = top
+            .iter()
+            .filter(|field| source.columns.text.contains(field.name()))
+            .cloned();
+        let projection = Type::group_type_builder(schema.root_schema().name())
+            .with_fields(read.collect())
+            .build()
+            .map_err(wrong(path))?;
+        let images = source.columns.images.iter();
+        let images = images.map(|name| image_column(path, schema, name));
+        let images = images.collect::<Result<_>>()?;
+        let mut group_starts = vec![0usize];
+        for group in metadata.row_groups() {
+            let n_rows = usize::try_from(group.num_rows()).ok();
+            let start = group_starts.last().copied().unwrap_or_default();
+            let next = n_rows.and_then(|n_rows| start.checked_add(n_rows));
+            let next = next.ok_or_else(|| {
+                let reason = format!("a row group of {} rows", group.num_rows());
+                file_syntax(path, reason)
+            })?;
+            group_starts.push(next);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            projection,
+            images,
+            group_starts,
+            group: None,
+            reader,
+        })
+    }
+
+    /// Row group of a row, and the row within it.
+    fn locate(&self, row: usize) -> (usize, usize) {
+        let group = self.group_starts.partition_point(|&start| start <= row) - 1;
+        (group, row - self.group_starts[group])
+    }
+
+    fn read_group(&self, group: usize) -> Result<Vec<Map<String, Value>>> {
+        let n_rows = self.group_starts[group + 1] - self.group_starts[group];
+        // A projection without columns has no rows; a task may need nothing but images.
+        if self.projection.get_fields().is_empty() {
+            return Ok(vec![Map::new(); n_rows]);
+        }
+        let wrong = wrong(&self.path);
+        let reader = self.reader.get_row_group(group).map_err(&wrong)?;
+        let rows = reader
+            .get_row_iter(Some(self.projection.clone()))
+            .map_err(&wrong)?;
+        let rows = rows.map(|row| row.map(|row| fields(&row)).map_err(&wrong));
+        let rows: Vec<_> = rows.collect::<Result<_>>()?;
+        if rows.len() != n_rows {
+            let reason = format!(
+                "row group {group} has {} rows, its head says {n_rows}",
+                rows.len()
+            );
+            return Err(file_syntax(&self.path, reason));
+        }
+        Ok(rows)
+    }
+}
+
+impl Table for ParquetRows {
+    fn n_rows(&self) -> usize {
+        self.group_starts.last().copied().unwrap_or_default()
+    }
+
+    fn origin(&self, row: usize) -> RowOrigin {
+        RowOrigin {
+            file: self.path.clone(),
+            row: row + 1,
+        }
+    }
+
+    fn record(&mut self, row: usize) -> Result<Record> {
+        let (group, row_in_group) = self.locate(row);
+        let origin = self.origin(row);
+        let rows = match self.group.take() {
+            Some((read, rows)) if read == group => rows,
+            _ => without_panics(&self.path, || self.read_group(group))?,
+        };
+        let fields = rows[row_in_group].clone();
+        self.group = Some((group, rows));
+        Ok(Record { origin, fields })
+    }
+
+    fn image(&self, row: usize, column: &str) -> Result<ImageSource> {
+        let origin = self.origin(row);
+        let Some(found) = self.images.iter().find(|image| image.name == column) else {
+            let image = format!("column {column}");
+            return Err(DataError::MissingImage { origin, image });
+        };
+        let (row_group, row) = self.locate(row);
+        let place = ImagePlace::ParquetCell {
+            path: self.path.clone(),
+            place: CellPlace {
+                row_group,
+                row,
+                leaf: found.leaf,
+            },
+            column: column.to_owned(),
+        };
+        Ok(ImageSource::new(origin, place, found.encoding))
+    }
+}
+
+/// Reads one cell; `None` if it is null.
+pub(super) fn read_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
+    without_panics(path, || read_sound_cell(path, place))
+}
+
+fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
+    let reader = open_reader(path)?;
+    let wrong = wrong(path);
+    let group = reader.get_row_group(place.row_group).map_err(&wrong)?;
+    let ColumnReader::ByteArrayColumnReader(mut column) =
+        group.get_column_reader(place.leaf).map_err(&wrong)?
+    else {
+        let reason = format!("leaf {} is not a column of byte strings", place.leaf);
+        return Err(file_syntax(path, reason));
+    };
+    column.skip_records(place.row).map_err(&wrong)?;
+    let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+    column
+        .read_records(
+            1,
+            Some(&mut definitions),
+            Some(&mut repetitions),
+            &mut values,
+        )
+        .map_err(&wrong)?;
+    Ok(values.first().map(|cell: &ByteArray| cell.data().to_vec()))
+}
+
+/// Finds the bytes of an image column, and how they are written.
+fn image_column(path: &Path, schema: &SchemaDescriptor, name: &str) -> Result<ImageColumn> {
+    let matches = |leaf: &usize| {
+        let column = schema.column(*leaf);
+        match column.path().parts() {
+            [only] => only == name,
+            [first, bytes] => first == name && bytes == "bytes",
+            _ => false,
+        }
+    };
+    let leaf = (0..schema.num_columns()).find(matches).filter(|leaf| {
+        let column = schema.column(*leaf);
+        column.physical_type() == PhysicalType::BYTE_ARRAY && column.max_rep_level() == 0
+    });
+    let Some(leaf) = leaf else {
+        let reason = format!("column {name:?} holds neither images nor base64");
+        return Err(file_syntax(path, reason));
+    };
+    let column = schema.column(leaf);
+    let is_text = column.converted_type() == ConvertedType::UTF8
+        || matches!(column.logical_type_ref(), Some(LogicalType::String));
+    Ok(ImageColumn {
+        name: name.to_owned(),
+        leaf,
+        encoding: if is_text {
+            Encoding::Base64
+        } else {
+            Encoding::Plain
+        },
+    })
+}
+
+fn open_reader(path: &Path) -> Result<SerializedFileReader<File>> {
+    let file = File::open(path).map_err(io_error(path))?;
+    SerializedFileReader::new(file).map_err(wrong(path))
+}
+
+fn fields(row: &Row) -> Map<String, Value> {
+    row.get_column_iter()
+        .map(|(name, field)| (name.clone(), value(field)))
+        .collect()
+}
+
+/// A cell as JSON. Bytes, dates and times are null: no task reads them as text.
+fn value(field: &Field) -> Value {
+    match field {
+        Field::Bool(value) => Value::Bool(*value),
+        Field::Byte(value) => Value::from(*value),
+        Field::Short(value) => Value::from(*value),
+        Field::Int(value) => Value::from(*value),
+        Field::Long(value) => Value::from(*value),
+        Field::UByte(value) => Value::from(*value),
+        Field::UShort(value) => Value::from(*value),
+        Field::UInt(value) => Value::from(*value),
+        Field::ULong(value) => Value::from(*value),
+        Field::Float(value) => {
+            Number::from_f64(f64::from(*value)).map_or(Value::Null, Value::Number)
+        }
+        Field::Double(value) => Number::from_f64(*value).map_or(Value::Null, Value::Number),
+        Field::Str(text) => Value::String(text.clone()),
+        Field::Group(row) => Value::Object(fields(row)),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect(),
+        _ => Value::Null,
+    }
+}
+
+/// Runs code that reads a file with the `parquet` crate, which panics on some damaged files where
+/// it should return an error. Nothing that `read` changes outlives a panic: each call makes its
+/// readers anew, and [`SerializedFileReader`] itself is only read.
+fn without_panics<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let reason = format!("damaged, the reader panicked: {message}");
+        Err(file_syntax(path, reason))
+    })
+}
+
+fn wrong(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
+    |error| file_syntax(path, error.to_string())
+}
+
+fn file_syntax(path: &Path, reason: String) -> DataError {
+    DataError::FileSyntax {
+        path: path.to_owned(),
+        format: "Parquet",
+        reason,
+    }
+}

@@ -1,0 +1,157 @@
+//! Opening the files of a task, whatever their format, as one list of rows.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::json::JsonRows;
+use super::parquet::ParquetRows;
+use super::science_qa::ScienceQaRows;
+use super::tsv::TsvRows;
+use super::{ImageSource, Record, SceneRows, Source, Table, matching_files};
+use crate::error::{Result, RowOrigin};
+use crate::tasks::{FileEntry, RowsDefinition};
+
+/// Columns that all rows of a file have, although the file does not say so.
+pub(crate) type Constants = BTreeMap<String, String>;
+
+/// The tables of several files, one after the other.
+struct Tables {
+    parts: Vec<Part>,
+}
+
+struct Part {
+    table: Box<dyn Table>,
+    constants: Constants,
+    /// Rows in the parts before this one.
+    start: usize,
+}
+
+impl Tables {
+    /// The part that has a row, and the row within it.
+    fn locate(&self, row: usize) -> (usize, usize) {
+        let part = self.parts.partition_point(|part| part.start <= row) - 1;
+        (part, row - self.parts[part].start)
+    }
+}
+
+impl Table for Tables {
+    fn n_rows(&self) -> usize {
+        let last = self.parts.last();
+        last.map_or(0, |part| part.start + part.table.n_rows())
+    }
+
+    fn origin(&self, row: usize) -> RowOrigin {
+        let (part, row) = self.locate(row);
+        self.parts[part].table.origin(row)
+    }
+
+    fn record(&mut self, row: usize) -> Result<Record> {
+        let (part, row) = self.locate(row);
+        let part = &mut self.parts[part];
+        let mut record = part.table.record(row)?;
+        for (name, value) in &part.constants {
+            let value = Value::String(value.clone());
+            record.fields.insert(name.clone(), value);
+        }
+        Ok(record)
+    }
+
+    fn image(&self, row: usize, column: &str) -> Result<ImageSource> {
+        let (part, row) = self.locate(row);
+        self.parts[part].table.image(row, column)
+    }
+}
+
+/// Opens all files of a task.
+///
+/// # Errors
+/// [`DataError::MissingFile`](crate::DataError::MissingFile) for the first file that is not there,
+/// and what the readers report.
+pub(crate) fn open_tables(rows: &RowsDefinition, source: &Source<'_>) -> Result<Box<dyn Table>> {
+    match rows {
+        RowsDefinition::JsonLines { files } => each_file(files, source, |path| {
+            Ok(Box::new(JsonRows::open_lines(path)?))
+        }),
+        RowsDefinition::Json { files, list } => each_file(files, source, |path| {
+            Ok(Box::new(JsonRows::open_document(path, list.as_deref())?))
+        }),
+        RowsDefinition::Tsv { files } => each_file(files, source, |path| {
+            Ok(Box::new(TsvRows::open(path, source)?))
+        }),
+        RowsDefinition::Parquet { files } => each_file(files, source, |path| {
+            Ok(Box::new(ParquetRows::open(path, source)?))
+        }),
+        RowsDefinition::ScienceQa {
+            problems,
+            splits,
+            split,
+        } => {
+            let problems = single_file(problems, source)?;
+            let splits = single_file(splits, source)?;
+            Ok(Box::new(ScienceQaRows::open(&problems, &splits, split)?))
+        }
+        RowsDefinition::Scenes {
+            style,
+            seed,
+            count,
+            questions,
+        } => Ok(Box::new(SceneRows {
+            task: source.task.to_owned(),
+            style: *style,
+            seed: *seed,
+            count: *count,
+            questions: *questions,
+        })),
+    }
+}
+
+/// The paths and patterns of a task's files, relative to the data directory.
+pub(crate) fn table_files(rows: &RowsDefinition) -> Vec<&str> {
+    match rows {
+        RowsDefinition::JsonLines { files }
+        | RowsDefinition::Json { files, .. }
+        | RowsDefinition::Tsv { files }
+        | RowsDefinition::Parquet { files } => files.iter().map(FileEntry::path).collect(),
+        RowsDefinition::ScienceQa {
+            problems, splits, ..
+        } => vec![problems, splits],
+        RowsDefinition::Scenes { .. } => Vec::new(),
+    }
+}
+
+fn each_file(
+    files: &[FileEntry],
+    source: &Source<'_>,
+    open: impl Fn(&Path) -> Result<Box<dyn Table>>,
+) -> Result<Box<dyn Table>> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for entry in files {
+        let paths = matching_files(source.data_dir, entry.path())?;
+        if paths.is_empty() {
+            return Err(source.missing_file(source.data_dir.join(entry.path())));
+        }
+        for path in paths {
+            let table = open(&path)?;
+            let n_rows = table.n_rows();
+            parts.push(Part {
+                table,
+                constants: entry.constants(),
+                start,
+            });
+            start += n_rows;
+        }
+    }
+    Ok(Box::new(Tables { parts }))
+}
+
+fn single_file(name: &str, source: &Source<'_>) -> Result<PathBuf> {
+    let path = source.data_dir.join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(source.missing_file(path))
+    }
+}

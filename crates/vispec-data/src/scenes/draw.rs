@@ -1,0 +1,106 @@
+//! From a scene to pixels, in integers, so that every machine draws the same.
+
+use image::{Rgb, RgbImage};
+
+use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
+
+/// Units of length per pixel.
+const UNITS: i64 = 8;
+/// Samples per pixel and direction; edges are smoothed with the share of samples inside a shape.
+const SAMPLES: i64 = 4;
+
+impl Scene {
+    /// The picture, square, with smooth edges.
+    #[must_use]
+    pub fn draw(&self) -> RgbImage {
+        let side = self.style().side();
+        let mut image = RgbImage::from_pixel(side, side, Rgb(background_rgb(self.background())));
+        for shape in self.shapes() {
+            draw_shape(&mut image, shape, self.style().cells());
+        }
+        image
+    }
+}
+
+fn draw_shape(image: &mut RgbImage, shape: &PlacedShape, cells: u32) {
+    // Cells differ by a pixel if the side is no multiple of their number.
+    let edge = |cell: u32| image.width() * cell / cells;
+    let (left, right) = (edge(shape.column), edge(shape.column + 1));
+    let (top, bottom) = (edge(shape.row), edge(shape.row + 1));
+    let centre = |low: u32, high: u32| i64::from(low + high) * UNITS / 2;
+    let (centre_x, centre_y) = (centre(left, right), centre(top, bottom));
+    let cell = i64::from((right - left).min(bottom - top)) * UNITS;
+    let radius = match shape.size {
+        ShapeSize::Small => cell * 26 / 100,
+        ShapeSize::Large => cell * 45 / 100,
+    };
+    let colour = colour_rgb(shape.colour);
+    // Middle of a sample within its pixel.
+    let sample = |idx: i64| (2 * idx + 1) * UNITS / (2 * SAMPLES);
+    for y in top..bottom {
+        for x in left..right {
+            let mut inside = 0;
+            for row in 0..SAMPLES {
+                for column in 0..SAMPLES {
+                    let dx = i64::from(x) * UNITS + sample(column) - centre_x;
+                    let dy = i64::from(y) * UNITS + sample(row) - centre_y;
+                    inside += u16::from(is_inside(shape.kind, dx, dy, radius));
+                }
+            }
+            let pixel = image.get_pixel_mut(x, y);
+            for (channel, value) in pixel.0.iter_mut().zip(colour) {
+                *channel = blended(*channel, value, inside);
+            }
+        }
+    }
+}
+
+/// Mixes `inside` sixteenths of the shape into what is behind it.
+fn blended(behind: u8, shape: u8, inside: u16) -> u8 {
+    const ALL: u16 = (SAMPLES * SAMPLES) as u16;
+    let sum = u16::from(behind) * (ALL - inside) + u16::from(shape) * inside;
+    // At most 255, as a mean of two bytes.
+    ((sum + ALL / 2) / ALL) as u8
+}
+
+/// Whether a point, given from the centre, belongs to the shape.
+fn is_inside(kind: ShapeKind, dx: i64, dy: i64, radius: i64) -> bool {
+    let (width, height) = (dx.abs(), dy.abs());
+    let squared = dx * dx + dy * dy;
+    match kind {
+        ShapeKind::Circle => squared <= radius * radius,
+        ShapeKind::Ring => {
+            let hole = radius * 55 / 100;
+            (hole * hole..=radius * radius).contains(&squared)
+        }
+        ShapeKind::Square => width.max(height) <= radius * 85 / 100,
+        ShapeKind::Diamond => width + height <= radius,
+        ShapeKind::Cross => {
+            let bar = radius * 30 / 100;
+            width.max(height) <= radius && width.min(height) <= bar
+        }
+        // From the apex at the top to a base of twice the radius.
+        ShapeKind::Triangle => dy <= radius * 8 / 10 && width * 18 <= (dy + radius) * 10,
+    }
+}
+
+fn background_rgb(background: Background) -> [u8; 3] {
+    match background {
+        Background::White => [255, 255, 255],
+        Background::Grey => [190, 190, 190],
+        Background::Beige => [240, 228, 200],
+    }
+}
+
+fn colour_rgb(colour: Colour) -> [u8; 3] {
+    match colour {
+        Colour::Red => [215, 25, 30],
+        Colour::Orange => [245, 130, 15],
+        Colour::Yellow => [245, 215, 0],
+        Colour::Green => [30, 140, 50],
+        Colour::Blue => [30, 70, 205],
+        Colour::Purple => [130, 40, 160],
+        Colour::Brown => [115, 65, 25],
+        Colour::Black => [10, 10, 10],
+    }
+}

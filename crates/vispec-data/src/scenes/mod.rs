@@ -1,0 +1,16 @@
+//! Drawn scenes: pictures of coloured shapes, with descriptions, questions and right answers.
+//!
+//! A [`Scene`] is a function of a [`SceneStyle`], a seed and an index, the same on every machine.
+//! What it looks like and what can be said about it are computed from its list of shapes, so the
+//! answers are right by construction. Neither depends on tasks: training data can be made of the
+//! same scenes.
+
+mod draw;
+mod random;
+mod scene;
+mod style;
+mod words;
+
+pub use scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
+pub use style::SceneStyle;
+pub use words::{Question, QuestionKind};

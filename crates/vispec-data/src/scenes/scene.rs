@@ -1,0 +1,162 @@
+//! A scene: which shapes are where.
+
+use super::random::KeyedRandom;
+use super::style::SceneStyle;
+
+/// Streams of random numbers of a scene.
+pub(super) mod purpose {
+    pub(crate) const SHAPES: u64 = 0;
+    pub(crate) const QUESTION: u64 = 1;
+}
+
+/// Form of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShapeKind {
+    /// A disc.
+    Circle,
+    /// Sides parallel to those of the picture.
+    Square,
+    /// Pointing up.
+    Triangle,
+    /// A square that stands on a corner.
+    Diamond,
+    /// Two bars, upright.
+    Cross,
+    /// A circle with a hole.
+    Ring,
+}
+
+/// Colour of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "colours are their names")]
+pub enum Colour {
+    Red,
+    Orange,
+    Yellow,
+    Green,
+    Blue,
+    Purple,
+    Brown,
+    Black,
+}
+
+/// Colour behind the shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "colours are their names")]
+pub enum Background {
+    White,
+    Grey,
+    Beige,
+}
+
+/// How much of its cell a shape takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShapeSize {
+    /// Half of the cell's width.
+    Small,
+    /// Nearly the whole width.
+    Large,
+}
+
+impl ShapeKind {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Circle,
+        Self::Square,
+        Self::Triangle,
+        Self::Diamond,
+        Self::Cross,
+        Self::Ring,
+    ];
+}
+
+impl Colour {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Red,
+        Self::Orange,
+        Self::Yellow,
+        Self::Green,
+        Self::Blue,
+        Self::Purple,
+        Self::Brown,
+        Self::Black,
+    ];
+}
+
+/// A shape and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedShape {
+    /// Form.
+    pub kind: ShapeKind,
+    /// Colour.
+    pub colour: Colour,
+    /// Size.
+    pub size: ShapeSize,
+    /// Row of the grid, from 0 at the top.
+    pub row: u32,
+    /// Column of the grid, from 0 at the left.
+    pub column: u32,
+}
+
+/// Shapes on a background, at most one per cell of a grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scene {
+    pub(super) style: SceneStyle,
+    pub(super) background: Background,
+    /// Row by row, from left to right.
+    pub(super) shapes: Vec<PlacedShape>,
+    /// Key of the question that is asked about this scene.
+    pub(super) question_key: (u64, u64),
+}
+
+impl Scene {
+    /// The scene with this seed and index.
+    ///
+    /// Few colours and forms are used per scene, so that questions that count have answers above 1.
+    #[must_use]
+    pub fn generate(style: &SceneStyle, seed: u64, index: u64) -> Self {
+        let mut random = KeyedRandom::new(seed, index, purpose::SHAPES);
+        let background = random.pick(&[Background::White, Background::Grey, Background::Beige]);
+        let colours: [Colour; 3] = std::array::from_fn(|_| random.pick(&Colour::ALL));
+        let kinds: [ShapeKind; 3] = std::array::from_fn(|_| random.pick(&ShapeKind::ALL));
+        let (min_shapes, max_shapes) = style.shapes().into_inner();
+        let n_shapes = min_shapes as usize + random.below((max_shapes - min_shapes + 1) as usize);
+        let mut cells: Vec<u32> = (0..style.cells() * style.cells()).collect();
+        for place in 0..n_shapes {
+            let other = place + random.below(cells.len() - place);
+            cells.swap(place, other);
+        }
+        cells.truncate(n_shapes);
+        cells.sort_unstable();
+        let shapes = cells.into_iter().map(|cell| PlacedShape {
+            kind: random.pick(&kinds),
+            colour: random.pick(&colours),
+            size: random.pick(&[ShapeSize::Small, ShapeSize::Large]),
+            row: cell / style.cells(),
+            column: cell % style.cells(),
+        });
+        Self {
+            shapes: shapes.collect(),
+            style: *style,
+            background,
+            question_key: (seed, index),
+        }
+    }
+
+    /// Size of the picture and of the grid.
+    #[must_use]
+    pub fn style(&self) -> &SceneStyle {
+        &self.style
+    }
+
+    /// What is behind the shapes.
+    #[must_use]
+    pub fn background(&self) -> Background {
+        self.background
+    }
+
+    /// The shapes, row by row from left to right; never none.
+    #[must_use]
+    pub fn shapes(&self) -> &[PlacedShape] {
+        &self.shapes
+    }
+}

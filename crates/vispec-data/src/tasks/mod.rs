@@ -1,0 +1,22 @@
+//! Tasks: what to ask about which images, as data.
+
+mod check;
+mod definition;
+mod frames;
+pub mod listing;
+mod prompt;
+mod read_options;
+mod registry;
+mod sample;
+mod samples;
+mod selection;
+mod template;
+
+pub use check::{CheckReport, FileStatus};
+pub use definition::{PixelLimits, TaskDefinition};
+pub use read_options::{ImageCheck, ReadOptions, Shortage};
+pub use registry::TaskRegistry;
+pub use sample::Sample;
+pub use samples::TaskSamples;
+
+pub(crate) use definition::{FileEntry, RowsDefinition};
