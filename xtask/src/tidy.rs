@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vispec-core", &[]),
     ("vispec-kernels", &[]),
     ("vispec-processor", &[]),
+    ("vispec-report", &[]),
     (
         "vispec-models",
         &["vispec-core", "vispec-kernels", "vispec-processor"],
@@ -116,6 +117,7 @@ mod tests {
             "crates/vispec-core",
             "crates/vispec-kernels",
             "crates/vispec-processor",
+            "crates/vispec-report",
         ] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
             fs::write(dir.path().join(sub).join("Cargo.toml"), "[dependencies]\n").unwrap();

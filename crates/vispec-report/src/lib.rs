@@ -1,0 +1,21 @@
+//! Records of measured generations, and what is made of them.
+//!
+//! A *cell* is one target, one method with its draft, one set of settings and one task.
+//! The program `evaluate` answers each prompt of a task twice, plainly and speculatively, and
+//! writes one [`PromptRecord`](record::PromptRecord) per prompt into the directory of the cell.
+//! Everything else is derived from those records and can be made again at any time.
+//!
+//! ```text
+//! evaluate --> cell.json, records.jsonl --> statistics --> tables, plots, page
+//!                                       \-> predict
+//! ```
+//!
+//! The crate knows no model and no tensor.
+
+pub mod error;
+mod random;
+pub mod record;
+#[cfg(feature = "synthetic")]
+pub mod synthetic;
+
+pub use error::{ReportError, Result};

@@ -1,0 +1,39 @@
+//! What `evaluate` writes: the layout of a cell's directory and the types in it.
+//!
+//! ```text
+//! <cell>/cell.json        one CellHeader
+//! <cell>/records.jsonl    one PromptRecord, or one failure, per line
+//! ```
+//!
+//! A line is complete when it ends in a newline. A process that was killed leaves at most one
+//! incomplete line, which [`RecordReader`] passes over and [`RecordWriter`] cuts off.
+
+mod cell;
+mod cost;
+mod json;
+mod line;
+mod machine;
+mod merge;
+mod reader;
+mod settings;
+mod writer;
+
+pub use cell::CellHeader;
+pub use cost::{CostPoint, CostTable};
+pub use line::{
+    ArmRecord, Divergence, FailureRecord, FinishReason, PhaseTimes, PromptRecord, RecordLine,
+};
+pub use machine::Machine;
+pub use merge::merge;
+pub use reader::{CellProgress, CellStatus, RecordReader};
+pub use settings::{CellSettings, Method, Shard, TotalToken, TreeSettings};
+pub use writer::{OpenedCell, RecordWriter};
+
+/// Version of the layout. It grows with every change that older programs would misread.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// File name of the header in the directory of a cell.
+pub const HEADER_FILE: &str = "cell.json";
+
+/// File name of the records in the directory of a cell.
+pub const RECORDS_FILE: &str = "records.jsonl";
