@@ -12,10 +12,18 @@
 //!
 //! The crate knows no model and no tensor.
 
+pub mod collection;
 pub mod error;
+pub mod page;
+pub mod paper;
+pub mod plots;
+pub mod predict;
 mod random;
 pub mod record;
+pub mod report;
+pub mod statistics;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;
+pub mod tables;
 
 pub use error::{ReportError, Result};

@@ -3,6 +3,7 @@
 //! ```text
 //! <cell>/cell.json        one CellHeader
 //! <cell>/records.jsonl    one PromptRecord, or one failure, per line
+//! <cell>/failure.json     one RunFailure, if the last process failed
 //! ```
 //!
 //! A line is complete when it ends in a newline. A process that was killed leaves at most one
@@ -15,6 +16,7 @@ mod line;
 mod machine;
 mod merge;
 mod reader;
+mod run_failure;
 mod settings;
 mod writer;
 
@@ -26,6 +28,7 @@ pub use line::{
 pub use machine::Machine;
 pub use merge::merge;
 pub use reader::{CellProgress, CellStatus, RecordReader};
+pub use run_failure::RunFailure;
 pub use settings::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 pub use writer::{OpenedCell, RecordWriter};
 
@@ -37,3 +40,6 @@ pub const HEADER_FILE: &str = "cell.json";
 
 /// File name of the records in the directory of a cell.
 pub const RECORDS_FILE: &str = "records.jsonl";
+
+/// File name of a failure in the directory of a cell; absent if the last run completed it.
+pub const RUN_FAILURE_FILE: &str = "failure.json";
