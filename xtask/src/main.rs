@@ -1,6 +1,8 @@
-//! Chores of this workspace: `cargo xtask tidy`, `cargo xtask fixtures`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `sweep` and `report`.
 
 mod fixtures;
+mod report;
+mod sweep;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,12 +22,18 @@ enum Chore {
     Tidy,
     /// Check that the carried models and cases are those of the manifest
     Fixtures,
+    /// Make tables, plots and a page of all cells below a directory
+    Report(report::Flags),
+    /// Run every cell of a grid, one process each, and go on where an earlier sweep ended
+    Sweep(sweep::Flags),
 }
 
 fn main() -> Result<()> {
     match Flags::parse().chore {
         Chore::Tidy => tidy::check(&root()),
         Chore::Fixtures => fixtures::check(&root().join("fixtures")),
+        Chore::Report(flags) => report::run(&flags),
+        Chore::Sweep(flags) => sweep::run(&flags),
     }
 }
 

@@ -27,3 +27,8 @@ pub mod synthetic;
 pub mod tables;
 
 pub use error::{ReportError, Result};
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -40,7 +40,9 @@ pub fn settings(method: Method, task: &str, prompts: u64) -> CellSettings {
 /// The record of one prompt: a function of settings and index.
 #[must_use]
 pub fn record(settings: &CellSettings, index: u64) -> PromptRecord {
-    let mut random = SplitMix64::new(index.wrapping_mul(0x1234_5678_9abc_def1) ^ settings.seed);
+    let task: u64 = settings.task.bytes().map(u64::from).sum();
+    let seed = index.wrapping_mul(0x1234_5678_9abc_def1) ^ settings.seed ^ (task << 40);
+    let mut random = SplitMix64::new(seed);
     let new_tokens = settings.max_new_tokens / 2 + random.below(settings.max_new_tokens / 2 + 1);
     let token_ids: Vec<u32> = (0..new_tokens).map(|_| random.below(VOCABULARY)).collect();
     let image_tokens = 16 << random.below(6);
@@ -95,7 +97,7 @@ fn cycles(
         Method::None => (0.0, 0.0),
         Method::PromptLookup => (0.25, 0.0),
         Method::Medusa => (0.45, 0.02),
-        Method::Eagle2 => (0.70, 0.06),
+        Method::Eagle2 => (0.80, 0.04),
         Method::Vispec => (0.80, 0.01),
     };
     let rate =

@@ -76,7 +76,11 @@ impl GroupedBars {
             BarUnit::Times => times_label,
             BarUnit::Share => percent_label,
         };
-        let ticks = ticks_from_zero(self.largest() * 1.06, 5);
+        let room = match self.unit {
+            BarUnit::Times => 1.06,
+            BarUnit::Share => 1.0,
+        };
+        let ticks = ticks_from_zero(self.largest() * room, 5);
         let axis = vertical_axis(&mut canvas, area, (&ticks, &self.y_label), format);
         let step = (area.right - area.left) / self.groups.len().max(1) as f64;
         let width = (step * 0.78 / self.series.len().max(1) as f64).min(54.0);

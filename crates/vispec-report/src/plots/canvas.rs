@@ -92,8 +92,12 @@ impl Canvas {
         self.path(&[from, to], role, 1.6, r#" stroke-dasharray="6 4""#);
     }
 
-    pub(super) fn polyline(&mut self, points: &[(f64, f64)], role: Role) {
-        self.path(points, role, 2.2, r#" stroke-linejoin="round""#);
+    pub(super) fn dotted(&mut self, from: (f64, f64), to: (f64, f64), role: Role) {
+        self.path(&[from, to], role, 1.6, r#" stroke-dasharray="1.6 4""#);
+    }
+
+    pub(super) fn polyline(&mut self, points: &[(f64, f64)], role: Role, width: f64) {
+        self.path(points, role, width, r#" stroke-linejoin="round""#);
     }
 
     fn path(&mut self, points: &[(f64, f64)], role: Role, width: f64, extra: &str) {
@@ -113,6 +117,14 @@ impl Canvas {
         let (fill, rim) = (self.theme.color(role), self.theme.color(Role::Background));
         self.element(&format!(
             r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.2" fill="{fill}" stroke="{rim}" stroke-width="1.4"/>"#
+        ));
+    }
+
+    /// A point that is only a rim.
+    pub(super) fn ring(&mut self, (x, y): (f64, f64), role: Role) {
+        let (fill, rim) = (self.theme.color(Role::Background), self.theme.color(role));
+        self.element(&format!(
+            r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.6" fill="{fill}" stroke="{rim}" stroke-width="1.8"/>"#
         ));
     }
 

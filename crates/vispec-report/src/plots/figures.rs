@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bars::{AVERAGE_GROUP, Bar, BarGroup, BarUnit, GroupedBars};
-use super::lines::{Horizontal, Line, LineChart, LineUnit, Point, XScale};
+use super::lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
 use super::shares::{ShareRow, StackedShares};
 use super::theme::{Theme, assign};
 use crate::collection::Series;
@@ -228,6 +228,7 @@ fn depths(series: &[&Series], what: &str) -> LineChart {
             (!points.is_empty()).then_some(Line {
                 label,
                 color,
+                stroke: Stroke::Full,
                 points,
             })
         });
@@ -268,6 +269,26 @@ fn time_shares(series: &[&Series], what: &str) -> StackedShares {
     }
 }
 
+/// One colour per method, whatever the temperature.
+fn color_of(method: Method, among: &[&Series]) -> usize {
+    let methods: Vec<Method> = Method::ALL
+        .into_iter()
+        .filter(|method| among.iter().any(|series| series.key.method == *method))
+        .collect();
+    let colors = assign(&methods);
+    let place = methods.iter().position(|&other| other == method);
+    place.map_or(0, |place| colors[place])
+}
+
+/// Greedy decoding is drawn full, sampling hollow.
+fn stroke_of(series: &Series) -> Stroke {
+    if series.key.milli_temperature == 0 {
+        Stroke::Full
+    } else {
+        Stroke::Hollow
+    }
+}
+
 fn label_with_temperature(series: &Series) -> String {
     format!(
         "{}, T={}",
@@ -288,21 +309,19 @@ fn image_tokens(series: &[&Series], target: &str) -> LineChart {
         .flat_map(|series| representatives(series))
         .filter(|series| series.key.method != Method::None)
         .collect();
-    let lines = shown
-        .iter()
-        .zip(with_colors(&shown))
-        .map(|(series, (_, color))| Line {
-            label: label_with_temperature(series),
-            color,
-            points: by_image_tokens(&series.pooled.samples)
-                .into_iter()
-                .map(|bin| Point {
-                    x: bin.mean_image_tokens,
-                    y: bin.tau.value,
-                    interval: interval(bin.tau),
-                })
-                .collect(),
-        });
+    let lines = shown.iter().map(|series| Line {
+        label: label_with_temperature(series),
+        color: color_of(series.key.method, &shown),
+        stroke: stroke_of(series),
+        points: by_image_tokens(&series.pooled.samples)
+            .into_iter()
+            .map(|bin| Point {
+                x: bin.mean_image_tokens,
+                y: bin.tau.value,
+                interval: interval(bin.tau),
+            })
+            .collect(),
+    });
     LineChart {
         title: "Acceptance by number of image tokens".to_owned(),
         subtitle: format!("{target}; prompts in bins that double, 95% bootstrap intervals"),
@@ -328,7 +347,6 @@ fn total_tokens(series: &[&Series], target: &str) -> LineChart {
             TotalToken::Auto => auto.push(series),
         }
     }
-    let methods: Vec<Method> = lines.keys().map(|(method, _)| *method).collect();
     let mut chart = LineChart {
         title: "Speed-up by size of the tree".to_owned(),
         subtitle: format!("{target}; mean over tasks, best depth and width of each size"),
@@ -341,7 +359,8 @@ fn total_tokens(series: &[&Series], target: &str) -> LineChart {
         horizontals: Vec::new(),
     };
     let speed_up = |series: &Series| series.task_mean(|figures| figures.decode.pooled.value);
-    for ((fixed, auto), color) in lines.into_values().zip(assign(&methods)) {
+    for ((method, _), (fixed, auto)) in lines {
+        let color = color_of(method, series);
         let mut best: BTreeMap<u32, f64> = BTreeMap::new();
         for series in &fixed {
             if let Some(TotalToken::Nodes(nodes)) = series.key.tree.map(|t| t.total_token) {
@@ -358,6 +377,7 @@ fn total_tokens(series: &[&Series], target: &str) -> LineChart {
             chart.lines.push(Line {
                 label: label_with_temperature(first),
                 color,
+                stroke: stroke_of(first),
                 points: points.collect(),
             });
         }
@@ -365,6 +385,7 @@ fn total_tokens(series: &[&Series], target: &str) -> LineChart {
             chart.horizontals.push(Horizontal {
                 label: format!("{}, auto", label_with_temperature(first)),
                 color,
+                stroke: stroke_of(first),
                 y: auto.iter().map(|s| speed_up(s)).fold(0.0, f64::max),
             });
         }

@@ -16,7 +16,9 @@ const LEGEND_ROW: f64 = 22.0;
 pub(super) enum Mark {
     Square,
     Line,
+    HollowLine,
     Dashes,
+    Dots,
 }
 
 /// An entry of the legend.
@@ -114,7 +116,12 @@ fn draw_entry(canvas: &mut Canvas, entry: &LegendEntry, (x, y): (f64, f64)) {
             canvas.line((x, y), (x + 22.0, y), role, 2.2);
             canvas.dot((x + 11.0, y), role);
         }
+        Mark::HollowLine => {
+            canvas.line((x, y), (x + 22.0, y), role, 1.3);
+            canvas.ring((x + 11.0, y), role);
+        }
         Mark::Dashes => canvas.dashed((x, y), (x + 22.0, y), role),
+        Mark::Dots => canvas.dotted((x, y), (x + 22.0, y), role),
     }
     let style = TextStyle {
         size: LEGEND_SIZE,
@@ -143,7 +150,7 @@ pub(super) fn vertical_axis(
         canvas.text(at, &format(tick), TextStyle::label(Anchor::End));
     }
     let middle = f64::midpoint(area.top, area.bottom);
-    canvas.upward_text((20.0, middle), label, TextStyle::label(Anchor::Middle));
+    canvas.upward_text((24.0, middle), label, TextStyle::label(Anchor::Middle));
     axis
 }
 

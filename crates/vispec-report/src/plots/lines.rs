@@ -19,6 +19,15 @@ pub struct Point {
     pub interval: Option<(f64, f64)>,
 }
 
+/// Tells lines of one colour apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stroke {
+    /// Full points and dashes.
+    Full,
+    /// Hollow points and dots.
+    Hollow,
+}
+
 /// Points that are connected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
@@ -26,6 +35,8 @@ pub struct Line {
     pub label: String,
     /// Colour of the palette.
     pub color: usize,
+    /// How it is drawn.
+    pub stroke: Stroke,
     /// From left to right.
     pub points: Vec<Point>,
 }
@@ -37,6 +48,8 @@ pub struct Horizontal {
     pub label: String,
     /// Colour of the palette.
     pub color: usize,
+    /// How it is drawn.
+    pub stroke: Stroke,
     /// Its height.
     pub y: f64,
 }
@@ -101,7 +114,11 @@ impl LineChart {
         for horizontal in &self.horizontals {
             let y = y_axis.place(horizontal.y);
             let role = Role::Series(horizontal.color);
-            canvas.dashed((area.left, y), (area.right, y), role);
+            let (from, to) = ((area.left, y), (area.right, y));
+            match horizontal.stroke {
+                Stroke::Full => canvas.dashed(from, to, role),
+                Stroke::Hollow => canvas.dotted(from, to, role),
+            }
         }
         // Lines that share a point are drawn a little apart, so that each interval can be seen.
         let spread = (self.lines.len().saturating_sub(1)) as f64 / 2.0;
@@ -110,12 +127,19 @@ impl LineChart {
             let role = Role::Series(line.color);
             let place = |point: &Point| (x_axis.place(point.x) + shift, y_axis.place(point.y));
             let places: Vec<_> = line.points.iter().map(place).collect();
-            canvas.polyline(&places, role);
+            let width = match line.stroke {
+                Stroke::Full => 2.2,
+                Stroke::Hollow => 1.3,
+            };
+            canvas.polyline(&places, role, width);
             for (point, &(x, y)) in line.points.iter().zip(&places) {
                 if let Some((low, high)) = point.interval {
                     canvas.whisker(x, (y_axis.place(low), y_axis.place(high)), role);
                 }
-                canvas.dot((x, y), role);
+                match line.stroke {
+                    Stroke::Full => canvas.dot((x, y), role),
+                    Stroke::Hollow => canvas.ring((x, y), role),
+                }
             }
         }
         horizontal_label(&mut canvas, area, &self.x_axis.0);
@@ -126,12 +150,18 @@ impl LineChart {
         let lines = self.lines.iter().map(|line| LegendEntry {
             label: line.label.clone(),
             color: line.color,
-            mark: Mark::Line,
+            mark: match line.stroke {
+                Stroke::Full => Mark::Line,
+                Stroke::Hollow => Mark::HollowLine,
+            },
         });
         let horizontals = self.horizontals.iter().map(|line| LegendEntry {
             label: line.label.clone(),
             color: line.color,
-            mark: Mark::Dashes,
+            mark: match line.stroke {
+                Stroke::Full => Mark::Dashes,
+                Stroke::Hollow => Mark::Dots,
+            },
         });
         lines.chain(horizontals).collect()
     }

@@ -17,7 +17,7 @@ mod theme;
 
 pub use bars::{Bar, BarGroup, BarUnit, GroupedBars};
 pub use figures::{Chart, Figure, all};
-pub use lines::{Horizontal, Line, LineChart, LineUnit, Point, XScale};
+pub use lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
 pub use raster::{PIXELS_PER_UNIT, to_png};
 pub use shares::{ShareRow, StackedShares};
 pub use theme::Theme;
