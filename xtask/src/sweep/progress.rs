@@ -56,8 +56,8 @@ impl SweepProgress {
     /// Says that a cell was complete before.
     pub(super) fn skip(&self, cell: &PlannedCell) {
         let name = cell.settings.directory_name();
-        self.total
-            .suspend(|| drop(self.bars.println(format!("was there: {name}"))));
+        // A line that is not shown is said again in the summary.
+        drop(self.bars.println(format!("was there: {name}")));
     }
 
     /// Adds a bar for a cell.
