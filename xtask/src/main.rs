@@ -1,9 +1,11 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench` and
-//! `random-checkpoint`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `random-checkpoint`, `sweep`
+//! and `report`.
 
 mod bench;
 mod fixtures;
 mod random_checkpoint;
+mod report;
+mod sweep;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ enum Chore {
     Bench(bench::BenchFlags),
     /// Write a checkpoint with the shapes of a published model and random weights
     RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
+    /// Make tables, plots and a page of all cells below a directory
+    Report(report::Flags),
+    /// Run every cell of a grid, one process each, and go on where an earlier sweep ended
+    Sweep(sweep::Flags),
 }
 
 fn main() -> Result<()> {
@@ -38,6 +44,8 @@ fn main() -> Result<()> {
         Chore::RandomCheckpoint(flags) => {
             random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
         }
+        Chore::Report(flags) => report::run(&flags),
+        Chore::Sweep(flags) => sweep::run(&flags),
     }
 }
 

@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vispec-data", &["vispec-processor"]),
     ("vispec-kernels", &[]),
     ("vispec-processor", &[]),
+    ("vispec-report", &[]),
     (
         "vispec-models",
         &["vispec-core", "vispec-kernels", "vispec-processor"],
@@ -118,6 +119,7 @@ mod tests {
             "crates/vispec-data",
             "crates/vispec-kernels",
             "crates/vispec-processor",
+            "crates/vispec-report",
         ] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
             fs::write(dir.path().join(sub).join("Cargo.toml"), "[dependencies]\n").unwrap();

@@ -1,0 +1,34 @@
+//! Records of measured generations, and what is made of them.
+//!
+//! A *cell* is one target, one method with its draft, one set of settings and one task.
+//! The program `evaluate` answers each prompt of a task twice, plainly and speculatively, and
+//! writes one [`PromptRecord`](record::PromptRecord) per prompt into the directory of the cell.
+//! Everything else is derived from those records and can be made again at any time.
+//!
+//! ```text
+//! evaluate --> cell.json, records.jsonl --> statistics --> tables, plots, page
+//!                                       \-> predict
+//! ```
+//!
+//! The crate knows no model and no tensor.
+
+pub mod collection;
+pub mod error;
+pub mod page;
+pub mod paper;
+pub mod plots;
+pub mod predict;
+mod random;
+pub mod record;
+pub mod report;
+pub mod statistics;
+#[cfg(feature = "synthetic")]
+pub mod synthetic;
+pub mod tables;
+
+pub use error::{ReportError, Result};
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,105 @@
+//! Colours.
+
+use crate::record::Method;
+
+/// Who reads a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    /// A file by itself: fixed colours on white.
+    File,
+    /// Part of a page that defines the custom properties of [`page_css`](Theme::page_css).
+    Page,
+}
+
+/// What a colour is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ink,
+    Muted,
+    Grid,
+    Background,
+    /// One of the palette's colours.
+    Series(usize),
+}
+
+/// Okabe and Ito's palette, which people with any colour vision can tell apart, without its
+/// yellow, which is too light for lines on white, and with a grey: for light and dark grounds.
+const PALETTE: [(&str, &str); 8] = [
+    ("#0072b2", "#56b4e9"),
+    ("#e69f00", "#f0b429"),
+    ("#009e73", "#2fc79a"),
+    ("#cc79a7", "#e39bc4"),
+    ("#7a7a7a", "#a8a8a8"),
+    ("#d55e00", "#ff8a3d"),
+    ("#56b4e9", "#9bd3f5"),
+    ("#1b1b3a", "#dcdcf2"),
+];
+
+const INK: (&str, &str) = ("#1f2328", "#e6e8eb");
+const MUTED: (&str, &str) = ("#59636e", "#9aa4af");
+const GRID: (&str, &str) = ("#e3e6ea", "#30363d");
+const BACKGROUND: (&str, &str) = ("#ffffff", "#14171c");
+
+impl Theme {
+    pub(crate) fn color(self, role: Role) -> String {
+        match self {
+            Self::File => match role {
+                Role::Ink => INK.0.to_owned(),
+                Role::Muted => MUTED.0.to_owned(),
+                Role::Grid => GRID.0.to_owned(),
+                Role::Background => BACKGROUND.0.to_owned(),
+                Role::Series(idx) => PALETTE[idx % PALETTE.len()].0.to_owned(),
+            },
+            Self::Page => match role {
+                Role::Ink => "var(--ink)".to_owned(),
+                Role::Muted => "var(--muted)".to_owned(),
+                Role::Grid => "var(--grid)".to_owned(),
+                Role::Background => "var(--ground)".to_owned(),
+                Role::Series(idx) => format!("var(--series-{})", idx % PALETTE.len()),
+            },
+        }
+    }
+
+    /// CSS that defines the colours of [`Theme::Page`], for light and dark schemes.
+    #[must_use]
+    pub fn page_css() -> String {
+        let named = [
+            ("ink", INK),
+            ("muted", MUTED),
+            ("grid", GRID),
+            ("ground", BACKGROUND),
+        ];
+        let scheme = |pick: fn((&'static str, &'static str)) -> &'static str| {
+            let named = named.map(|(name, colors)| format!("--{name}:{};", pick(colors)));
+            let series = PALETTE
+                .iter()
+                .enumerate()
+                .map(|(idx, &colors)| format!("--series-{idx}:{};", pick(colors)));
+            named.into_iter().chain(series).collect::<String>()
+        };
+        format!(
+            ":root{{color-scheme:light dark;{}}}\n\
+             @media (prefers-color-scheme:dark){{:root{{{}}}}}\n",
+            scheme(|colors| colors.0),
+            scheme(|colors| colors.1)
+        )
+    }
+}
+
+/// A colour for each method: its own if it is free, otherwise the next one that is.
+pub(crate) fn assign(methods: &[Method]) -> Vec<usize> {
+    let mut taken = Vec::new();
+    for &method in methods {
+        let own = match method {
+            Method::Vispec => 0,
+            Method::Eagle2 => 1,
+            Method::Medusa => 2,
+            Method::PromptLookup => 3,
+            Method::None => 4,
+        };
+        let free = (0..PALETTE.len()).map(|step| (own + step) % PALETTE.len());
+        let choice = free.clone().find(|idx| !taken.contains(idx));
+        taken.push(choice.unwrap_or(own));
+    }
+    taken
+}

@@ -1,0 +1,168 @@
+//! What other trees would have given, from acceptance by depth and the cost of passes.
+//!
+//! Assumptions, and what follows from them:
+//!
+//! * *Fewer levels.* Acceptance of a level does not depend on whether deeper levels were drafted.
+//!   That is exact for the nodes that were there, so `tau` of the first `l` levels is the sum of
+//!   the first `l` entries of acceptance by depth. A tree that spends the saved nodes on more
+//!   width would do better, so the figure is a lower bound for the same number of nodes.
+//! * *Fewer nodes.* Trees keep the best nodes by the draft's score, so a smaller tree is a part of
+//!   the larger one and cannot accept more: the recorded `tau` is an upper bound. If, on average,
+//!   nodes that the draft rates lower are accepted no more often, `tau` is concave in the number
+//!   of nodes and lies above the line from (1 node, 0) to the recorded point: a lower bound.
+//! * *More levels or nodes* than recorded, and *another width*, are not predicted: the records hold nothing about them.
+//! * *Time of a cycle.* One draft step per level, the first over the tokens of the last cycle and
+//!   the others over `top_k` rows; one verify pass; and what else a cycle of the recording took.
+//!   The drafter's reading of the prompt is left out, so short answers are predicted too fast.
+
+use crate::collection::Series;
+use crate::record::{CostTable, TotalToken};
+use crate::statistics::Acceptance;
+
+/// A tree that is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeChoice {
+    /// Levels below the root: upstream's depth + 1.
+    pub levels: u32,
+    /// Nodes that are expanded in each step: upstream's top-k.
+    pub width: u32,
+    /// Nodes that the target verifies, the root included.
+    pub nodes: u32,
+}
+
+/// Bounds of a figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// At least this, under the module's assumptions.
+    pub low: f64,
+    /// At most this.
+    pub high: f64,
+}
+
+/// A prediction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// The tree.
+    pub tree: TreeChoice,
+    /// Accepted tokens per cycle.
+    pub tau: Bounds,
+    /// Predicted time of a cycle in milliseconds.
+    pub cycle_ms: f64,
+    /// Predicted speed-up of the cycles alone.
+    pub speed_up: Bounds,
+}
+
+/// What predictions of one series start from.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    acceptance: Acceptance,
+    costs: CostTable,
+    tree: TreeChoice,
+    tau: f64,
+    plain_cycle_ms: f64,
+    other_ms: f64,
+}
+
+impl Recorded {
+    /// Takes what a series recorded. Absent if it has no costs, no trees, or no fixed number of
+    /// nodes.
+    #[must_use]
+    pub fn of(series: &Series) -> Option<Self> {
+        let tree = series.key.tree?;
+        let TotalToken::Nodes(nodes) = tree.total_token else {
+            return None;
+        };
+        let costs = series.costs.clone()?;
+        let pooled = &series.pooled;
+        let cycles = pooled.cycles();
+        if cycles == 0 || pooled.plain_cycles == 0 {
+            return None;
+        }
+        let acceptance = Acceptance::from_histogram(&pooled.accepted_histogram);
+        let plain_other = pooled.plain_ms.other / pooled.plain_cycles as f64;
+        Some(Self {
+            tau: acceptance.tau_within(usize::MAX),
+            acceptance,
+            plain_cycle_ms: costs.verify_ms(1.0)? + plain_other,
+            costs,
+            tree: TreeChoice {
+                levels: tree.levels(),
+                width: tree.top_k,
+                nodes,
+            },
+            other_ms: pooled.speculative_ms.other / cycles as f64,
+        })
+    }
+
+    /// The recorded tree.
+    #[must_use]
+    pub fn tree(&self) -> TreeChoice {
+        self.tree
+    }
+
+    /// Predicts a tree. Absent if it has more levels or nodes than were recorded, another width,
+    /// or a pass that is larger than those that were timed.
+    #[must_use]
+    pub fn predict(&self, tree: TreeChoice) -> Option<Prediction> {
+        let recorded = self.tree;
+        if tree.levels == 0
+            || tree.levels > recorded.levels
+            || tree.width != recorded.width
+            || tree.nodes > recorded.nodes
+        {
+            return None;
+        }
+        let levels = tree.levels.min(tree.nodes - 1) as usize;
+        let high = self.acceptance.tau_within(levels);
+        let kept = if recorded.nodes > 1 {
+            f64::from(tree.nodes - 1) / f64::from(recorded.nodes - 1)
+        } else {
+            1.0
+        };
+        let low = (high * kept).min(high);
+        let cycle_ms = self.cycle_ms(tree)?;
+        let speed_up = |tau: f64| (tau + 1.0) * self.plain_cycle_ms / cycle_ms;
+        Some(Prediction {
+            tree,
+            tau: Bounds { low, high },
+            cycle_ms,
+            speed_up: Bounds {
+                low: speed_up(low),
+                high: speed_up(high),
+            },
+        })
+    }
+
+    /// Every number of levels, each with the recorded nodes and with the numbers of nodes that
+    /// were timed and are smaller.
+    #[must_use]
+    pub fn grid(&self) -> Vec<Prediction> {
+        let timed = self.costs.verify.iter().map(|point| point.rows);
+        let mut sizes: Vec<u32> = timed
+            .filter(|&nodes| nodes > 1 && nodes < self.tree.nodes)
+            .collect();
+        sizes.push(self.tree.nodes);
+        let choices = (1..=self.tree.levels).flat_map(|levels| {
+            sizes
+                .iter()
+                .filter(move |&&nodes| nodes > levels)
+                .map(move |&nodes| (levels, nodes))
+        });
+        choices
+            .filter_map(|(levels, nodes)| {
+                self.predict(TreeChoice {
+                    levels,
+                    width: self.tree.width,
+                    nodes,
+                })
+            })
+            .collect()
+    }
+
+    fn cycle_ms(&self, tree: TreeChoice) -> Option<f64> {
+        let first = self.costs.draft_step_ms(self.tau + 1.0)?;
+        let further = self.costs.draft_step_ms(f64::from(tree.width))?;
+        let verify = self.costs.verify_ms(f64::from(tree.nodes))?;
+        Some(first + f64::from(tree.levels - 1) * further + verify + self.other_ms)
+    }
+}

@@ -1,0 +1,79 @@
+//! Reading and writing versioned JSON, with errors that say where.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::SCHEMA_VERSION;
+use crate::error::{ReportError, Result};
+
+/// Reads a whole file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T> {
+    let bytes = fs::read(path).map_err(ReportError::io(path, "could not be read"))?;
+    parse(&bytes, path, 1, expected)
+}
+
+/// Reads a JSON text. If it is of another version, the error says so, whatever else is wrong.
+pub(super) fn parse<T: DeserializeOwned>(
+    bytes: &[u8],
+    path: &Path,
+    line: u64,
+    expected: &'static str,
+) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|source| {
+        check_version(bytes, path)
+            .err()
+            .unwrap_or_else(|| ReportError::Json {
+                path: path.to_owned(),
+                line: line + (source.line() as u64).saturating_sub(1),
+                expected,
+                source,
+            })
+    })
+}
+
+/// Fails if the text names another version.
+fn check_version(bytes: &[u8], path: &Path) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        schema_version: u32,
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Versioned { schema_version }) => expect_version(schema_version, path),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Fails if `found` is another version.
+pub(super) fn expect_version(found: u32, path: &Path) -> Result<()> {
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    Err(ReportError::SchemaVersion {
+        path: path.to_owned(),
+        found,
+        expected: SCHEMA_VERSION,
+    })
+}
+
+/// Writes a whole file under a temporary name, then renames it.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let temporary = path.with_extension("json.partial");
+    let mut text = serde_json::to_vec_pretty(value).map_err(|source| ReportError::Json {
+        path: path.to_owned(),
+        line: 0,
+        expected: "value that JSON can hold",
+        source,
+    })?;
+    text.push(b'\n');
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(ReportError::io(path, "could not be written"))
+}

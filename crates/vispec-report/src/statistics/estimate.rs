@@ -1,0 +1,216 @@
+//! Means, ratios and their bootstrap intervals.
+
+use rayon::prelude::*;
+
+use super::{Sample, quantile};
+use crate::random::SplitMix64;
+
+/// Number of resamples of an interval.
+pub const RESAMPLES: u64 = 1000;
+
+/// A figure with its 95 % interval.
+///
+/// Intervals are percentiles of a paired bootstrap: [`RESAMPLES`] times, as many records as there
+/// are were drawn with replacement, both arms of a record together, from a fixed seed.
+/// Without records all three are NaN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The figure of the records as they are.
+    pub value: f64,
+    /// The 2.5 % quantile over resamples.
+    pub low: f64,
+    /// The 97.5 % quantile over resamples.
+    pub high: f64,
+}
+
+/// Tokens per second of the speculative arm over those of the plain arm, in two ways.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SpeedUp {
+    /// All tokens over all time in each arm, then the ratio: long answers count more.
+    pub pooled: Estimate,
+    /// The mean of the records' ratios: each prompt counts the same.
+    pub sample_mean: Estimate,
+}
+
+/// The figures of a set of records.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimates {
+    /// Number of records.
+    pub records: usize,
+    /// Accepted draft tokens per cycle, bonus excluded, over all cycles.
+    pub tau: Estimate,
+    /// The mean of the records' own tau.
+    pub tau_sample_mean: Estimate,
+    /// Speed-up of the cycles alone.
+    pub decode: SpeedUp,
+    /// Speed-up of whole answers: preprocessing, vision tower and prefill included.
+    pub end_to_end: SpeedUp,
+    /// Speed-up of whole answers as the reference computes it: the mean of the records' speeds
+    /// in one arm over that in the other.
+    pub ratio_of_mean_speeds: Estimate,
+    /// Tokens per second of the plain arm's cycles.
+    pub plain_tokens_per_second: Estimate,
+    /// Tokens per second of the speculative arm's cycles.
+    pub speculative_tokens_per_second: Estimate,
+    /// Tokens per second of the speculative arm, whole answers.
+    pub end_to_end_tokens_per_second: Estimate,
+}
+
+const N_COLUMNS: usize = 16;
+const N_FIGURES: usize = 10;
+
+/// The numbers of a record that figures are sums of. One cache line: resampling reads them in
+/// random order, and is bound by that. f32 is precise enough for an interval; the figures
+/// themselves are summed from [`Sample`]s in f64.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Row([f32; N_COLUMNS]);
+
+impl Estimates {
+    /// Computes all figures.
+    #[must_use]
+    pub fn of(samples: &[Sample]) -> Self {
+        let values = figures(&sums(samples.iter().map(columns)));
+        let rows: Vec<Row> = samples
+            .iter()
+            .map(|sample| Row(columns(sample).map(|number| number as f32)))
+            .collect();
+        let resampled: Vec<[f64; N_FIGURES]> = if rows.is_empty() {
+            Vec::new()
+        } else {
+            (0..RESAMPLES)
+                .into_par_iter()
+                .map(|resample| figures(&resample_sums(&rows, resample)))
+                .collect()
+        };
+        let estimate = |figure: usize| {
+            let mut sorted: Vec<f64> = resampled
+                .iter()
+                .map(|figures| figures[figure])
+                .filter(|value| value.is_finite())
+                .collect();
+            sorted.sort_by(f64::total_cmp);
+            Estimate {
+                value: values[figure],
+                low: quantile(&sorted, 0.025).unwrap_or(f64::NAN),
+                high: quantile(&sorted, 0.975).unwrap_or(f64::NAN),
+            }
+        };
+        Self {
+            records: samples.len(),
+            tau: estimate(0),
+            tau_sample_mean: estimate(1),
+            decode: SpeedUp {
+                pooled: estimate(2),
+                sample_mean: estimate(3),
+            },
+            end_to_end: SpeedUp {
+                pooled: estimate(4),
+                sample_mean: estimate(5),
+            },
+            ratio_of_mean_speeds: estimate(6),
+            plain_tokens_per_second: estimate(7),
+            speculative_tokens_per_second: estimate(8),
+            end_to_end_tokens_per_second: estimate(9),
+        }
+    }
+}
+
+/// Sums over records drawn with replacement. Each resample has a generator of its own, so that
+/// threads do not change intervals.
+fn resample_sums(rows: &[Row], resample: u64) -> [f64; N_COLUMNS] {
+    let mut random = SplitMix64::new(resample.wrapping_mul(0xd134_2543_de82_ef95));
+    let bound = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    sums((0..bound).map(|_| rows[random.below(bound) as usize].0.map(f64::from)))
+}
+
+fn sums(rows: impl Iterator<Item = [f64; N_COLUMNS]>) -> [f64; N_COLUMNS] {
+    let mut sums = [0.0; N_COLUMNS];
+    for row in rows {
+        for (sum, number) in sums.iter_mut().zip(row) {
+            *sum += number;
+        }
+    }
+    sums
+}
+
+/// The figures, in the order of [`Estimates`]; NaN where there is nothing to divide by.
+fn figures(sums: &[f64; N_COLUMNS]) -> [f64; N_FIGURES] {
+    let [
+        accepted,
+        cycles,
+        own_tau,
+        with_cycles,
+        plain_tokens,
+        plain_decode_s,
+        plain_total_s,
+        tokens,
+        decode_s,
+        total_s,
+        decode_ratio,
+        with_decode,
+        total_ratio,
+        with_total,
+        plain_speed,
+        speed,
+    ] = *sums;
+    let plain_decode_speed = plain_tokens / plain_decode_s;
+    let decode_speed = tokens / decode_s;
+    let total_speed = tokens / total_s;
+    [
+        accepted / cycles,
+        own_tau / with_cycles,
+        decode_speed / plain_decode_speed,
+        decode_ratio / with_decode,
+        total_speed / (plain_tokens / plain_total_s),
+        total_ratio / with_total,
+        speed / plain_speed,
+        plain_decode_speed,
+        decode_speed,
+        total_speed,
+    ]
+}
+
+/// The summands of one record. A record without a cycle (its answer is the token of the prefill)
+/// has no tau and no decode speed of its own, and counts in neither mean.
+fn columns(sample: &Sample) -> [f64; N_COLUMNS] {
+    let plain_tokens = f64::from(sample.plain_tokens);
+    let tokens = f64::from(sample.speculative_tokens);
+    let (plain_decode, decode) = (
+        sample.plain_decode_ms * 1e-3,
+        sample.speculative_decode_ms * 1e-3,
+    );
+    let (plain_total, total) = (
+        sample.plain_total_ms * 1e-3,
+        sample.speculative_total_ms * 1e-3,
+    );
+    let has_cycles = sample.cycles > 0;
+    let has_decode = plain_decode > 0.0 && decode > 0.0 && plain_tokens > 0.0;
+    let has_total = plain_total > 0.0 && total > 0.0 && plain_tokens > 0.0;
+    let one_if = |condition: bool| f64::from(u8::from(condition));
+    let value_if = |condition: bool, value: f64| if condition { value } else { 0.0 };
+    [
+        f64::from(sample.accepted),
+        f64::from(sample.cycles),
+        value_if(
+            has_cycles,
+            f64::from(sample.accepted) / f64::from(sample.cycles),
+        ),
+        one_if(has_cycles),
+        plain_tokens,
+        plain_decode,
+        plain_total,
+        tokens,
+        decode,
+        total,
+        value_if(
+            has_decode,
+            (tokens / decode) / (plain_tokens / plain_decode),
+        ),
+        one_if(has_decode),
+        value_if(has_total, (tokens / total) / (plain_tokens / plain_total)),
+        one_if(has_total),
+        value_if(has_total, plain_tokens / plain_total),
+        value_if(has_total, tokens / total),
+    ]
+}

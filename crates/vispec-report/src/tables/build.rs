@@ -1,0 +1,505 @@
+//! The tables of a report.
+
+use std::collections::BTreeSet;
+
+use super::{Table, percent, two};
+use crate::collection::{Series, TaskResult};
+use crate::paper::{self, PaperFigure};
+use crate::predict::{Bounds, Recorded};
+use crate::statistics::{
+    Acceptance, Estimate, Estimates, Measurements, PhaseShares, by_image_tokens, quantile,
+};
+
+/// All tables of measured figures.
+#[must_use]
+pub fn all(series: &[Series]) -> Vec<Table> {
+    vec![
+        main(series),
+        speeds(series),
+        settings(series),
+        latencies(series),
+        phases(series),
+        histogram(series),
+        depths(series),
+        image_tokens(series),
+        exactness(series),
+    ]
+}
+
+fn table(name: &str, title: &str, note: &str, columns: &[&str]) -> Table {
+    Table {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        note: note.to_owned(),
+        columns: columns.iter().map(|&column| column.to_owned()).collect(),
+        rows: Vec::new(),
+        text_columns: 3,
+    }
+}
+
+/// The first three cells of a row.
+fn row_start(series: &Series) -> Vec<String> {
+    vec![
+        series.key.target_name().to_owned(),
+        format!("{}", series.key.temperature()),
+        series.label.clone(),
+    ]
+}
+
+fn tau_and_speed(tau: f64, speed_up: f64) -> String {
+    format!("{} / {}", two(tau), two(speed_up))
+}
+
+/// The paper's main table, and the paper's own rows below those of the same target.
+fn main(series: &[Series]) -> Table {
+    let tasks: BTreeSet<&String> = series.iter().flat_map(|s| s.tasks.keys()).collect();
+    let mut columns = vec!["target", "T", "method"];
+    columns.extend(tasks.iter().map(|task| task.as_str()));
+    columns.extend(["average", "average tokens per cycle"]);
+    let mut table = table(
+        "main",
+        "Acceptance and speed-up by task",
+        "Each cell is tau / speed-up: accepted draft tokens per cycle (bonus token excluded), and \
+         tokens per second of the cycles over those of plain decoding, both pooled over prompts. \
+         The average counts each task the same. Rows marked (paper) are the authors' figures, \
+         measured on other hardware and end to end.",
+        &columns,
+    );
+    for series in series {
+        let mut row = row_start(series);
+        row.extend(tasks.iter().map(|&task| {
+            series.tasks.get(task).map_or_else(
+                || "-".to_owned(),
+                |result| {
+                    let estimates = &result.estimates;
+                    tau_and_speed(estimates.tau.value, estimates.decode.pooled.value)
+                },
+            )
+        }));
+        let tau = series.task_mean(|estimates| estimates.tau.value);
+        let speed_up = series.task_mean(|estimates| estimates.decode.pooled.value);
+        row.extend([tau_and_speed(tau, speed_up), two(tau + 1.0)]);
+        table.rows.push(row);
+        table.rows.extend(paper_row(series, &tasks));
+    }
+    table
+}
+
+fn paper_row(series: &Series, tasks: &BTreeSet<&String>) -> Option<Vec<String>> {
+    let target = paper::target_of(series.key.target_name())?;
+    let figures: Vec<PaperFigure> = paper::figures()
+        .filter(|figure| {
+            figure.target == target
+                && figure.method == series.key.method
+                && (figure.temperature - series.key.temperature()).abs() < 1e-9
+        })
+        .collect();
+    let find = |task: &str| figures.iter().find(|figure| figure.task == task);
+    let average = find(paper::AVERAGE)?;
+    let cell = |figure: &PaperFigure| tau_and_speed(figure.tau, figure.speed_up);
+    let mut row = row_start(series);
+    row[2] = format!("{} (paper)", series.key.method.title());
+    row.extend(
+        tasks
+            .iter()
+            .map(|task| find(task).map_or_else(|| "-".to_owned(), cell)),
+    );
+    row.extend([cell(average), two(average.tau + 1.0)]);
+    Some(row)
+}
+
+/// The paper's main table by itself.
+#[must_use]
+pub fn paper_reference() -> Table {
+    let figures: Vec<PaperFigure> = paper::figures().collect();
+    let mut tasks: Vec<&str> = Vec::new();
+    for figure in &figures {
+        if !tasks.contains(&figure.task) {
+            tasks.push(figure.task);
+        }
+    }
+    let mut columns = vec!["target", "T", "method"];
+    columns.extend(&tasks);
+    columns.push("average tokens per cycle");
+    let mut table = table(
+        "paper",
+        "The paper's figures, for reference",
+        "tau / speed-up from the README of KangJialiang/ViSpec at d0240c8: GPU, end to end. Not \
+         measured here.",
+        &columns,
+    );
+    for row in figures.chunks(tasks.len()) {
+        let Some((first, last)) = row.first().zip(row.last()) else {
+            continue;
+        };
+        let mut cells = vec![
+            first.target.to_owned(),
+            first.temperature.to_string(),
+            first.method.title().to_owned(),
+        ];
+        cells.extend(row.iter().map(|f| tau_and_speed(f.tau, f.speed_up)));
+        cells.push(two(last.tau + 1.0));
+        table.rows.push(cells);
+    }
+    table
+}
+
+fn with_interval(estimate: Estimate) -> String {
+    format!(
+        "{} [{}, {}]",
+        two(estimate.value),
+        two(estimate.low),
+        two(estimate.high)
+    )
+}
+
+/// A row per series and task.
+fn by_task(
+    mut table: Table,
+    series: &[Series],
+    cells: impl Fn(&TaskResult) -> Vec<String>,
+) -> Table {
+    table.text_columns = 4;
+    for series in series {
+        for (task, result) in &series.tasks {
+            let mut row = row_start(series);
+            row.push(task.clone());
+            row.extend(cells(result));
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+fn speeds(series: &[Series]) -> Table {
+    let table = table(
+        "speeds",
+        "Speeds and their intervals",
+        "Tokens per second (tok/s) of the cycles in both arms, and speed-ups with 95 % intervals \
+         of a paired bootstrap over prompts. End to end includes preprocessing, vision tower and \
+         prefill.",
+        &[
+            "target",
+            "T",
+            "method",
+            "task",
+            "prompts",
+            "tau",
+            "tau, mean of prompts",
+            "tokens per cycle",
+            "plain tok/s",
+            "tok/s",
+            "end-to-end tok/s",
+            "speed-up",
+            "speed-up, mean of prompts",
+            "end-to-end speed-up",
+            "end-to-end, mean of prompts",
+            "end-to-end, ratio of mean speeds",
+        ],
+    );
+    by_task(table, series, |result| {
+        let figures = &result.estimates;
+        vec![
+            figures.records.to_string(),
+            with_interval(figures.tau),
+            with_interval(figures.tau_sample_mean),
+            two(figures.tau.value + 1.0),
+            two(figures.plain_tokens_per_second.value),
+            two(figures.speculative_tokens_per_second.value),
+            two(figures.end_to_end_tokens_per_second.value),
+            with_interval(figures.decode.pooled),
+            with_interval(figures.decode.sample_mean),
+            with_interval(figures.end_to_end.pooled),
+            with_interval(figures.end_to_end.sample_mean),
+            with_interval(figures.ratio_of_mean_speeds),
+        ]
+    })
+}
+
+fn settings(series: &[Series]) -> Table {
+    let mut table = table(
+        "settings",
+        "Settings",
+        "Means over tasks, each counted the same. Trees are depth/top-k/total-token; nodes per \
+         cycle include the root.",
+        &[
+            "target",
+            "T",
+            "method",
+            "draft",
+            "tree",
+            "dtype",
+            "device",
+            "tau",
+            "tokens per cycle",
+            "nodes per cycle",
+            "plain tok/s",
+            "tok/s",
+            "speed-up",
+            "end-to-end speed-up",
+        ],
+    );
+    table.text_columns = 7;
+    for series in series {
+        let mean = |figure: fn(&Estimates) -> f64| series.task_mean(figure);
+        let key = &series.key;
+        let tau = mean(|figures| figures.tau.value);
+        let mut row = row_start(series);
+        row.extend([
+            key.draft.clone().unwrap_or_else(|| "-".to_owned()),
+            key.tree.map_or_else(|| "-".to_owned(), |t| t.to_string()),
+            key.dtype.clone(),
+            key.device.clone(),
+            two(tau),
+            two(tau + 1.0),
+            two(series.pooled.mean_nodes().unwrap_or(f64::NAN)),
+            two(mean(|figures| figures.plain_tokens_per_second.value)),
+            two(mean(|figures| figures.speculative_tokens_per_second.value)),
+            two(mean(|figures| figures.decode.pooled.value)),
+            two(mean(|figures| figures.end_to_end.pooled.value)),
+        ]);
+        table.rows.push(row);
+    }
+    table
+}
+
+fn latencies(series: &[Series]) -> Table {
+    let table = table(
+        "latencies",
+        "Time of whole answers",
+        "Milliseconds from preprocessing to the last token: median, 90 % and 99 % quantile over \
+         prompts, plain and speculative.",
+        &[
+            "target",
+            "T",
+            "method",
+            "task",
+            "plain p50",
+            "plain p90",
+            "plain p99",
+            "p50",
+            "p90",
+            "p99",
+        ],
+    );
+    by_task(table, series, |result| {
+        let plain = result.measurements.sorted(|s| s.plain_total_ms);
+        let speculative = result.measurements.sorted(|s| s.speculative_total_ms);
+        [plain, speculative]
+            .iter()
+            .flat_map(|sorted| [0.5, 0.9, 0.99].map(|q| quantile(sorted, q)))
+            .map(|value| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")))
+            .collect()
+    })
+}
+
+fn phases(series: &[Series]) -> Table {
+    let mut columns = vec!["target", "T", "method", "arm"];
+    columns.extend(PhaseShares::NAMES);
+    let mut table = table(
+        "phases",
+        "Where the time goes",
+        "Share of the summed time of whole answers, all tasks together.",
+        &columns,
+    );
+    table.text_columns = 4;
+    for series in series {
+        let arms = [
+            ("plain", &series.pooled.plain_ms),
+            ("speculative", &series.pooled.speculative_ms),
+        ];
+        for (arm, times) in arms {
+            let mut row = row_start(series);
+            row.push(arm.to_owned());
+            row.extend(PhaseShares::of(times).values().map(percent));
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+/// A row per series, with a column for each accepted length.
+fn by_length(
+    name: &str,
+    titles: (&str, &str),
+    series: &[Series],
+    (first, cells): (usize, impl Fn(&Measurements) -> Vec<String>),
+) -> Table {
+    let rows: Vec<Vec<String>> = series.iter().map(|s| cells(&s.pooled)).collect();
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let numbers: Vec<String> = (first..first + longest).map(|n| n.to_string()).collect();
+    let mut columns = vec!["target", "T", "method"];
+    columns.extend(numbers.iter().map(String::as_str));
+    let mut table = table(name, titles.0, titles.1, &columns);
+    for (series, mut cells) in series.iter().zip(rows) {
+        cells.resize(longest, "-".to_owned());
+        let mut row = row_start(series);
+        row.extend(cells);
+        table.rows.push(row);
+    }
+    table
+}
+
+fn histogram(series: &[Series]) -> Table {
+    let note = "Share of cycles by number of accepted draft tokens, all tasks together.";
+    let cells = |measured: &Measurements| {
+        let cycles = measured.cycles() as f64;
+        let share = |&count: &u64| percent(count as f64 / cycles);
+        measured.accepted_histogram.iter().map(share).collect()
+    };
+    by_length("histogram", ("Accepted tokens", note), series, (0, cells))
+}
+
+fn depths(series: &[Series]) -> Table {
+    let note = "Share of cycles that accept at least this many draft tokens, and in brackets the \
+                share among cycles that accept at least one fewer.";
+    let cells = |measured: &Measurements| {
+        let acceptance = Acceptance::from_histogram(&measured.accepted_histogram);
+        let pairs = acceptance.reached.iter().zip(&acceptance.conditional);
+        pairs
+            .map(|(&reached, &conditional)| {
+                format!("{} ({})", percent(reached), percent(conditional))
+            })
+            .collect()
+    };
+    by_length("depths", ("Acceptance by depth", note), series, (1, cells))
+}
+
+fn image_tokens(series: &[Series]) -> Table {
+    let mut table = table(
+        "image-tokens",
+        "Acceptance by number of image tokens",
+        "tau with its 95 % interval, all tasks together, by tokens of the prompt that stand for \
+         images.",
+        &[
+            "target",
+            "T",
+            "method",
+            "image tokens",
+            "prompts",
+            "tau",
+            "tokens per cycle",
+        ],
+    );
+    table.text_columns = 4;
+    for series in series {
+        for bin in by_image_tokens(&series.pooled.samples) {
+            let mut row = row_start(series);
+            row.extend([
+                format!("{} to {}", bin.from, bin.to),
+                bin.records.to_string(),
+                with_interval(bin.tau),
+                two(bin.tau.value + 1.0),
+            ]);
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+fn exactness(series: &[Series]) -> Table {
+    let table = table(
+        "exactness",
+        "Exactness",
+        "Share of prompts whose speculative answer has the tokens of the plain one; for the \
+         others, the first place that differs and the gap of the plain logits there. A gap near \
+         the rounding of the element type is a tie.",
+        &[
+            "target",
+            "T",
+            "method",
+            "task",
+            "prompts",
+            "exact",
+            "divergent",
+            "earliest place",
+            "median place",
+            "largest logit gap",
+        ],
+    );
+    by_task(table, series, |result| {
+        let measured = &result.measurements;
+        let mut places: Vec<f64> = measured
+            .divergences
+            .iter()
+            .map(|point| f64::from(point.position))
+            .collect();
+        places.sort_by(f64::total_cmp);
+        let gap = measured
+            .divergences
+            .iter()
+            .filter_map(|point| point.logit_gap)
+            .max_by(f32::total_cmp);
+        let place = |q| quantile(&places, q).map_or_else(|| "-".to_owned(), |p| p.to_string());
+        vec![
+            measured.samples.len().to_string(),
+            percent(measured.exact_share().unwrap_or(f64::NAN)),
+            measured.divergences.len().to_string(),
+            place(0.0),
+            place(0.5),
+            gap.map_or_else(|| "-".to_owned(), |gap| format!("{gap:.2e}")),
+        ]
+    })
+}
+
+/// Predicted trees beside the measured figures of the recorded tree. Series that cannot be
+/// predicted from are left out.
+#[must_use]
+pub fn predictions(series: &[Series]) -> Table {
+    let mut table = table(
+        "predictions",
+        "Predicted trees",
+        "Bounds of tau and of the cycles' speed-up for smaller trees, from acceptance by depth and \
+         the cost of passes; measured figures stand beside the recorded tree. The assumptions are \
+         in docs/measuring.md.",
+        &[
+            "target",
+            "T",
+            "method",
+            "levels",
+            "nodes",
+            "tau",
+            "tokens per cycle",
+            "ms per cycle",
+            "speed-up",
+            "measured tau",
+            "measured speed-up",
+        ],
+    );
+    let bounds = |bounds: Bounds| {
+        let (low, high) = (two(bounds.low), two(bounds.high));
+        if low == high {
+            low
+        } else {
+            format!("{low} to {high}")
+        }
+    };
+    for series in series {
+        let Some(recorded) = Recorded::of(series) else {
+            continue;
+        };
+        let measured = Estimates::of(&series.pooled.samples);
+        for prediction in recorded.grid() {
+            let tau = prediction.tau;
+            let mut row = row_start(series);
+            row.extend([
+                prediction.tree.levels.to_string(),
+                prediction.tree.nodes.to_string(),
+                bounds(tau),
+                bounds(Bounds {
+                    low: tau.low + 1.0,
+                    high: tau.high + 1.0,
+                }),
+                format!("{:.3}", prediction.cycle_ms),
+                bounds(prediction.speed_up),
+            ]);
+            row.extend(if prediction.tree == recorded.tree() {
+                [two(measured.tau.value), two(measured.decode.pooled.value)]
+            } else {
+                ["-".to_owned(), "-".to_owned()]
+            });
+            table.rows.push(row);
+        }
+    }
+    table
+}

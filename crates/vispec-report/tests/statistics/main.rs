@@ -1,0 +1,295 @@
+//! Statistics against numpy and scipy; `make_fixture.py` has made the expected values.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use vispec_report::collection::{Cell, Collection};
+use vispec_report::predict::{Recorded, TreeChoice};
+use vispec_report::record::{
+    CellHeader, CellStatus, CostPoint, CostTable, Method, PhaseTimes, TotalToken,
+};
+use vispec_report::statistics::{
+    Acceptance, Estimate, Estimates, Measurements, PhaseShares, Sample, by_image_tokens, quantile,
+};
+use vispec_report::synthetic;
+
+#[derive(Deserialize)]
+struct Fixture {
+    samples: Vec<SampleForm>,
+    figures: BTreeMap<String, Figure>,
+    quantiles: BTreeMap<String, f64>,
+    histogram: Vec<u64>,
+    reached: Vec<f64>,
+    conditional: Vec<f64>,
+    bins: Vec<Bin>,
+}
+
+#[derive(Deserialize)]
+struct SampleForm {
+    image_tokens: u32,
+    cycles: u32,
+    accepted: u32,
+    plain_tokens: u32,
+    speculative_tokens: u32,
+    plain_decode_ms: f64,
+    plain_total_ms: f64,
+    speculative_decode_ms: f64,
+    speculative_total_ms: f64,
+}
+
+#[derive(Deserialize)]
+struct Figure {
+    value: f64,
+    low: f64,
+    high: f64,
+    scipy_low: f64,
+    scipy_high: f64,
+}
+
+#[derive(Deserialize)]
+struct Bin {
+    from: u32,
+    to: u32,
+    records: usize,
+    tau: f64,
+}
+
+fn fixture() -> (Fixture, Vec<Sample>) {
+    let fixture: Fixture = serde_json::from_str(include_str!("fixture.json")).unwrap();
+    let samples = fixture
+        .samples
+        .iter()
+        .map(|form| Sample {
+            image_tokens: form.image_tokens,
+            cycles: form.cycles,
+            accepted: form.accepted,
+            plain_tokens: form.plain_tokens,
+            speculative_tokens: form.speculative_tokens,
+            plain_decode_ms: form.plain_decode_ms,
+            plain_total_ms: form.plain_total_ms,
+            speculative_decode_ms: form.speculative_decode_ms,
+            speculative_total_ms: form.speculative_total_ms,
+        })
+        .collect();
+    (fixture, samples)
+}
+
+#[track_caller]
+fn close(found: f64, expected: f64, tolerance: f64) {
+    assert!(
+        (found - expected).abs() <= tolerance * expected.abs().max(1e-12),
+        "found {found}, expected {expected}"
+    );
+}
+
+#[test]
+fn figures_and_intervals_are_those_of_numpy() {
+    let (fixture, samples) = fixture();
+    let found = Estimates::of(&samples);
+    let by_name: [(&str, Estimate); 10] = [
+        ("tau", found.tau),
+        ("tau_sample_mean", found.tau_sample_mean),
+        ("decode_pooled", found.decode.pooled),
+        ("decode_sample_mean", found.decode.sample_mean),
+        ("end_to_end_pooled", found.end_to_end.pooled),
+        ("end_to_end_sample_mean", found.end_to_end.sample_mean),
+        ("ratio_of_mean_speeds", found.ratio_of_mean_speeds),
+        ("plain_tokens_per_second", found.plain_tokens_per_second),
+        (
+            "speculative_tokens_per_second",
+            found.speculative_tokens_per_second,
+        ),
+        (
+            "end_to_end_tokens_per_second",
+            found.end_to_end_tokens_per_second,
+        ),
+    ];
+    assert_eq!(by_name.len(), fixture.figures.len());
+    for (name, estimate) in by_name {
+        let expected = &fixture.figures[name];
+        close(estimate.value, expected.value, 1e-12);
+        close(estimate.low, expected.low, 1e-9);
+        close(estimate.high, expected.high, 1e-9);
+        // Another generator and four times the resamples: a tenth of the width is noise.
+        let noise = 0.1 * (expected.scipy_high - expected.scipy_low);
+        assert!((estimate.low - expected.scipy_low).abs() < noise, "{name}");
+        assert!(
+            (estimate.high - expected.scipy_high).abs() < noise,
+            "{name}"
+        );
+    }
+    assert_eq!(found, Estimates::of(&samples), "intervals never change");
+}
+
+#[test]
+fn quantiles_are_those_of_numpy() {
+    let (fixture, samples) = fixture();
+    let measurements = Measurements {
+        samples,
+        ..Measurements::default()
+    };
+    let sorted = measurements.sorted(|sample| sample.speculative_total_ms);
+    for (q, expected) in fixture.quantiles {
+        close(
+            quantile(&sorted, q.parse().unwrap()).unwrap(),
+            expected,
+            1e-12,
+        );
+    }
+    assert_eq!(quantile(&[], 0.5), None);
+    assert_eq!(quantile(&[3.0], 0.99), Some(3.0));
+}
+
+#[test]
+fn acceptance_by_depth_is_that_of_numpy() {
+    let (fixture, _) = fixture();
+    let found = Acceptance::from_histogram(&fixture.histogram);
+    for (found, expected) in found.reached.iter().zip(&fixture.reached) {
+        close(*found, *expected, 1e-12);
+    }
+    for (found, expected) in found.conditional.iter().zip(&fixture.conditional) {
+        close(*found, *expected, 1e-12);
+    }
+    assert_eq!(found.reached.len(), fixture.reached.len());
+    let cycles: u64 = fixture.histogram.iter().sum();
+    let accepted: u64 = (0..)
+        .zip(&fixture.histogram)
+        .map(|(n, count)| n * count)
+        .sum();
+    close(found.tau_within(99), accepted as f64 / cycles as f64, 1e-12);
+    assert_eq!(Acceptance::from_histogram(&[]), Acceptance::default());
+}
+
+#[test]
+fn image_bins_are_those_of_numpy() {
+    let (fixture, samples) = fixture();
+    let found = by_image_tokens(&samples);
+    assert_eq!(found.len(), fixture.bins.len());
+    for (found, expected) in found.iter().zip(fixture.bins) {
+        assert_eq!((found.from, found.to), (expected.from, expected.to));
+        assert_eq!(found.records, expected.records);
+        close(found.tau.value, expected.tau, 1e-12);
+    }
+}
+
+#[test]
+fn nothing_is_not_a_number() {
+    let found = Estimates::of(&[]);
+    assert!(found.tau.value.is_nan() && found.tau.low.is_nan());
+    assert_eq!(
+        PhaseShares::of(&PhaseTimes::default()),
+        PhaseShares::default()
+    );
+    assert_eq!(Measurements::default().exact_share(), None);
+}
+
+/// Cells in memory, without files.
+fn collection(methods: &[Method], costs: Option<&CostTable>) -> Collection {
+    let cells = methods.iter().flat_map(|&method| {
+        ["a", "b"].map(|task| {
+            let mut header = CellHeader::new(synthetic::settings(method, task, 30), "test");
+            header.costs = costs.cloned();
+            let mut measurements = Measurements::default();
+            for index in 0..30 {
+                measurements.add(&synthetic::record(&header.settings, index));
+            }
+            Cell {
+                dir: header.settings.directory_name().into(),
+                status: CellStatus::Complete,
+                failed: BTreeMap::new(),
+                run_failure: None,
+                header,
+                measurements,
+            }
+        })
+    });
+    Collection {
+        cells: cells.collect(),
+        problems: Vec::new(),
+    }
+}
+
+#[test]
+fn measurements_keep_counts_and_sums() {
+    let settings = synthetic::settings(Method::Vispec, "a", 2);
+    let records = [0, 1].map(|index| synthetic::record(&settings, index));
+    let mut both = Measurements::default();
+    let mut merged = Measurements::default();
+    for record in &records {
+        both.add(record);
+        let mut one = Measurements::default();
+        one.add(record);
+        merged.merge(&one);
+    }
+    assert_eq!(both, merged);
+    let cycles: usize = records
+        .iter()
+        .map(|record| record.speculative.accepted_per_cycle.len())
+        .sum();
+    assert_eq!(both.cycles(), cycles as u64);
+    assert_eq!(both.mean_nodes(), Some(30.0));
+    let shares: f64 = PhaseShares::of(&both.speculative_ms).values().iter().sum();
+    close(shares, 1.0, 1e-12);
+}
+
+#[test]
+fn series_are_told_apart_by_what_differs() {
+    let mut cells = collection(&[Method::None, Method::Vispec], None);
+    let mut other = cells.cells[2].clone();
+    other.header.settings.tree.as_mut().unwrap().total_token = TotalToken::Auto;
+    cells.cells.push(other);
+    let labels: Vec<_> = cells.series().into_iter().map(|s| s.label).collect();
+    assert_eq!(labels, ["No draft", "ViSpec 3/8/30", "ViSpec 3/8/auto"]);
+}
+
+#[test]
+fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
+    let points = |cost: fn(f64) -> f64| {
+        [1, 2, 4, 8, 16, 32, 64].map(|rows| CostPoint {
+            rows,
+            ms: cost(f64::from(rows)),
+        })
+    };
+    let costs = CostTable {
+        context_tokens: 100,
+        draft_step: points(|_| 1.2).to_vec(),
+        verify: points(|rows| 20.0 + 0.15 * rows).to_vec(),
+    };
+    let series = collection(&[Method::Vispec], Some(&costs)).series();
+    let recorded = Recorded::of(&series[0]).unwrap();
+    let same = recorded.predict(recorded.tree()).unwrap();
+    let measured = Estimates::of(&series[0].pooled.samples);
+    close(same.tau.low, measured.tau.value, 1e-12);
+    close(same.tau.high, measured.tau.value, 1e-12);
+    // Made-up times follow the costs up to 5 % of noise, and the first token is free.
+    close(same.speed_up.high, measured.decode.pooled.value, 0.08);
+
+    let grid = recorded.grid();
+    assert!(grid.len() > 8);
+    for prediction in &grid {
+        assert!(prediction.tau.low <= prediction.tau.high + 1e-12);
+        assert!(prediction.tau.high <= same.tau.high + 1e-12);
+        assert!(prediction.cycle_ms <= same.cycle_ms + 1e-12);
+    }
+    let tree = recorded.tree();
+    for unknown in [
+        TreeChoice {
+            levels: tree.levels + 1,
+            ..tree
+        },
+        TreeChoice {
+            nodes: tree.nodes + 1,
+            ..tree
+        },
+        TreeChoice {
+            width: tree.width - 1,
+            ..tree
+        },
+        TreeChoice { levels: 0, ..tree },
+    ] {
+        assert_eq!(recorded.predict(unknown), None, "{unknown:?}");
+    }
+    assert!(Recorded::of(&collection(&[Method::None], Some(&costs)).series()[0]).is_none());
+    assert!(Recorded::of(&collection(&[Method::Vispec], None).series()[0]).is_none());
+}

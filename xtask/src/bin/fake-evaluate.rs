@@ -1,0 +1,103 @@
+//! Stands for `evaluate` in the tests of sweeps: takes its flags and writes made-up records.
+//!
+//! A binary and not a test's own code, because a sweep starts a process and tests are told where
+//! binaries are. The task `broken` fails after its first prompt. The environment variable
+//! `FAKE_EVALUATE_MS` is the time a prompt takes.
+#![expect(clippy::print_stderr, reason = "what a program says")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use vispec_report::record::{
+    CellHeader, CellSettings, Method, RecordWriter, Shard, TotalToken, TreeSettings,
+};
+use vispec_report::synthetic;
+
+#[derive(Parser)]
+struct Flags {
+    #[arg(long)]
+    target: String,
+    #[arg(long)]
+    draft: Option<String>,
+    #[arg(long)]
+    method: Method,
+    #[arg(long)]
+    dtype: String,
+    #[arg(long)]
+    device: String,
+    #[arg(long)]
+    task: String,
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long)]
+    prompts: u64,
+    #[arg(long)]
+    temperature: f32,
+    #[arg(long)]
+    seed: u64,
+    #[arg(long, default_value_t = 3)]
+    depth: u32,
+    #[arg(long, default_value_t = 8)]
+    top_k: u32,
+    #[arg(long, default_value = "30")]
+    total_token: TotalToken,
+    #[arg(long)]
+    max_new_tokens: u32,
+    #[arg(long)]
+    shard: Shard,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<()> {
+    let settings = CellSettings {
+        tree: flags.method.has_network().then_some(TreeSettings {
+            depth: flags.depth,
+            top_k: flags.top_k,
+            total_token: flags.total_token,
+        }),
+        target: flags.target,
+        draft: flags.draft,
+        method: flags.method,
+        dtype: flags.dtype,
+        device: flags.device,
+        task: flags.task,
+        prompts: flags.prompts,
+        temperature: flags.temperature,
+        seed: flags.seed,
+        max_new_tokens: flags.max_new_tokens,
+    };
+    let mut header = CellHeader::new(settings, "fake");
+    header.shard = flags.shard;
+    header.planned_prompts = flags.shard.share_of(flags.prompts);
+    let pause = std::env::var("FAKE_EVALUATE_MS").map_or(Ok(0), |text| text.parse())?;
+    let mut opened = RecordWriter::open(&flags.out, &header)?;
+    eprintln!("{} prompts of {}", flags.prompts, flags.data.display());
+    for index in (0..flags.prompts).filter(|&index| flags.shard.holds(index)) {
+        let record = synthetic::record(&header.settings, index);
+        if opened.progress.done().contains(&record.prompt_id) {
+            continue;
+        }
+        thread::sleep(Duration::from_millis(pause));
+        opened.writer.append(&record)?;
+        eprintln!("prompt {index}");
+        if header.settings.task == "broken" {
+            bail!("this task is broken");
+        }
+    }
+    Ok(())
+}

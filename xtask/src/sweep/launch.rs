@@ -1,0 +1,71 @@
+//! One process that runs a cell.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use vispec_report::record::RunFailure;
+
+use super::progress::CellBar;
+
+/// Lines of standard error that are kept of a process that failed.
+const TAIL: usize = 20;
+
+/// How a process ended.
+pub(super) enum Outcome {
+    /// With exit code 0.
+    Success,
+    /// In any other way.
+    Failure(RunFailure),
+}
+
+/// Runs a process to its end. What it writes to standard error is shown, and the end is kept.
+pub(super) fn launch(mut command: Command, bar: &CellBar) -> Outcome {
+    let failed =
+        |code, tail: VecDeque<String>| Outcome::Failure(RunFailure::new(code, tail.into()));
+    let started = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            let program = command.get_program().to_string_lossy().into_owned();
+            let line = format!("{program} could not be started: {error}");
+            return failed(None, VecDeque::from([line]));
+        }
+    };
+    let mut tail = VecDeque::new();
+    if let Some(stderr) = child.stderr.take() {
+        // Progress bars end lines with a carriage return.
+        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
+            bar.show(text);
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(text.to_owned());
+        }
+    }
+    match child.wait() {
+        Ok(status) if status.success() => Outcome::Success,
+        Ok(status) => {
+            if tail.is_empty() {
+                tail.push_back(status.to_string());
+            }
+            failed(status.code(), tail)
+        }
+        Err(error) => {
+            tail.push_back(error.to_string());
+            failed(None, tail)
+        }
+    }
+}
+
+/// A process that says it is done while records are missing.
+pub(super) fn incomplete_in_spite_of_success() -> RunFailure {
+    let line = "it ended with exit code 0, but records are missing";
+    RunFailure::new(Some(0), vec![line.to_owned()])
+}

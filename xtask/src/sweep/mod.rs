@@ -1,0 +1,171 @@
+//! `cargo xtask sweep`: every cell of a grid, one process each.
+
+mod launch;
+mod plan;
+mod progress;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use vispec_report::record::{CellStatus, HEADER_FILE, RUN_FAILURE_FILE};
+
+use launch::{Outcome, launch};
+use plan::{Plan, PlannedCell};
+use progress::SweepProgress;
+
+#[derive(Args)]
+pub(crate) struct Flags {
+    /// What to run; examples/configs/bench/demo.toml says how it is written
+    file: PathBuf,
+    /// Directory for the cells [default: target/sweeps/NAME OF THE FILE]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Program that runs a cell [default: built once with cargo, in release mode]
+    #[arg(long)]
+    evaluate: Option<PathBuf>,
+    /// Only say which cells there are and which are complete
+    #[arg(long)]
+    list: bool,
+}
+
+/// How a cell of the sweep ended.
+enum CellEnd {
+    WasComplete,
+    Completed,
+    Failed(String),
+}
+
+/// Runs all cells that are not complete. A failed cell does not end the sweep, but the sweep
+/// fails in the end.
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let plan = Plan::read(&flags.file)?;
+    let out = match &flags.out {
+        Some(out) => out.clone(),
+        None => default_out(flags),
+    };
+    if flags.list {
+        return list(&plan, &out);
+    }
+    let evaluate = match &flags.evaluate {
+        Some(path) => path.clone(),
+        None => build_evaluate()?,
+    };
+    let progress = SweepProgress::new(&plan, &out);
+    let mut ends = Vec::new();
+    for cell in &plan.cells {
+        let dir = out.join(cell.settings.directory_name());
+        let end = if is_complete(&dir)? {
+            progress.skip(cell);
+            CellEnd::WasComplete
+        } else {
+            run_cell(&plan, cell, (&evaluate, &dir), &progress)?
+        };
+        ends.push((cell, end));
+    }
+    progress.finish();
+    summarise(&ends, &out)
+}
+
+fn default_out(flags: &Flags) -> PathBuf {
+    let name = flags.file.file_stem().unwrap_or_default();
+    crate::root().join("target/sweeps").join(name)
+}
+
+/// Whether a directory holds every record of its cell. One that cannot be read is an error here:
+/// it would fail again in every run.
+fn is_complete(dir: &std::path::Path) -> Result<bool> {
+    if !dir.join(HEADER_FILE).exists() {
+        return Ok(false);
+    }
+    let status = CellStatus::of(dir).with_context(|| dir.display().to_string())?;
+    Ok(status == CellStatus::Complete)
+}
+
+fn run_cell(
+    plan: &Plan,
+    cell: &PlannedCell,
+    (evaluate, dir): (&std::path::Path, &std::path::Path),
+    progress: &SweepProgress,
+) -> Result<CellEnd> {
+    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    let mut command = Command::new(evaluate);
+    command.args(plan.arguments(cell, dir));
+    let bar = progress.begin(cell, dir);
+    let outcome = launch(command, &bar);
+    bar.finish();
+    let failure = match outcome {
+        Outcome::Success if is_complete(dir)? => {
+            remove_failure(dir)?;
+            return Ok(CellEnd::Completed);
+        }
+        Outcome::Success => launch::incomplete_in_spite_of_success(),
+        Outcome::Failure(failure) => failure,
+    };
+    failure.write(dir)?;
+    let last = failure.stderr_tail.last().cloned().unwrap_or_default();
+    Ok(CellEnd::Failed(last))
+}
+
+/// Removes what an earlier run left.
+fn remove_failure(dir: &std::path::Path) -> Result<()> {
+    let path = dir.join(RUN_FAILURE_FILE);
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Builds the program that runs cells, and says where it is.
+fn build_evaluate() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = crate::root();
+    let status = Command::new(cargo)
+        .args(["build", "--release", "-p", "vispec-examples"])
+        .args(["--bin", "evaluate"])
+        .current_dir(&root)
+        .status()
+        .context("cargo could not be started")?;
+    if !status.success() {
+        bail!("evaluate could not be built: {status}");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), |dir| root.join(dir));
+    let name = format!("evaluate{}", std::env::consts::EXE_SUFFIX);
+    Ok(target.join("release").join(name))
+}
+
+#[expect(clippy::print_stdout, reason = "what a program says")]
+fn list(plan: &Plan, out: &std::path::Path) -> Result<()> {
+    for cell in &plan.cells {
+        let name = cell.settings.directory_name();
+        let complete = is_complete(&out.join(&name))?;
+        println!("{} {name}", if complete { "complete" } else { "to run  " });
+    }
+    println!("{} cells, {} prompts", plan.cells.len(), plan.prompts());
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a program says")]
+fn summarise(ends: &[(&PlannedCell, CellEnd)], out: &std::path::Path) -> Result<()> {
+    let mut failed = 0;
+    println!("{:<10} cell", "result");
+    for (cell, end) in ends {
+        let name = cell.settings.directory_name();
+        match end {
+            CellEnd::WasComplete => println!("{:<10} {name}", "was there"),
+            CellEnd::Completed => println!("{:<10} {name}", "complete"),
+            CellEnd::Failed(last) => {
+                failed += 1;
+                println!("{:<10} {name}: {last}", "FAILED");
+            }
+        }
+    }
+    println!("cargo xtask report {}", out.display());
+    if failed > 0 {
+        bail!("{failed} of {} cells failed", ends.len());
+    }
+    Ok(())
+}

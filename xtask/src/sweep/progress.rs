@@ -1,0 +1,124 @@
+//! What a sweep shows while it runs.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use vispec_report::record::RECORDS_FILE;
+
+use super::plan::{Plan, PlannedCell};
+
+/// Time between two looks at how many records a cell has.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A bar for the sweep, and one for the cell that runs.
+pub(super) struct SweepProgress {
+    bars: MultiProgress,
+    total: ProgressBar,
+}
+
+/// The bar of a running cell. Records are counted in the cell's file, so that the sweep needs not
+/// know how `evaluate` writes its progress.
+pub(super) struct CellBar {
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+    watcher: JoinHandle<()>,
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl SweepProgress {
+    pub(super) fn new(plan: &Plan, out: &Path) -> Self {
+        let bars = MultiProgress::new();
+        let total = bars.add(ProgressBar::new(plan.prompts()));
+        total.set_style(style(
+            "sweep {wide_bar} {pos}/{len} prompts, {elapsed} gone, {eta} left",
+        ));
+        // Records of an earlier run are no measure of speed.
+        let there: u64 = plan
+            .cells
+            .iter()
+            .map(|cell| count_lines(&records_file(out, cell)).min(cell.settings.prompts))
+            .sum();
+        total.set_position(there);
+        total.reset_eta();
+        total.enable_steady_tick(LOOK_EVERY);
+        Self { bars, total }
+    }
+
+    /// Says that a cell was complete before.
+    pub(super) fn skip(&self, cell: &PlannedCell) {
+        let name = cell.settings.directory_name();
+        // A line that is not shown is said again in the summary.
+        drop(self.bars.println(format!("was there: {name}")));
+    }
+
+    /// Adds a bar for a cell.
+    pub(super) fn begin(&self, cell: &PlannedCell, dir: &Path) -> CellBar {
+        let path = dir.join(RECORDS_FILE);
+        let prompts = cell.settings.prompts;
+        let bar = self.bars.add(ProgressBar::new(prompts));
+        bar.set_style(style("{prefix} {bar:20} {pos}/{len} {wide_msg}"));
+        bar.set_prefix(cell.settings.directory_name());
+        let stop = Arc::new(AtomicBool::new(false));
+        let watcher = thread::spawn({
+            let (bar, total, stop) = (bar.clone(), self.total.clone(), Arc::clone(&stop));
+            let mut seen = count_lines(&path).min(prompts);
+            move || {
+                loop {
+                    let last_look = stop.load(Ordering::Acquire);
+                    let records = count_lines(&path).min(prompts);
+                    bar.set_position(records);
+                    total.inc(records.saturating_sub(seen));
+                    seen = seen.max(records);
+                    if last_look {
+                        break;
+                    }
+                    thread::park_timeout(LOOK_EVERY);
+                }
+            }
+        });
+        CellBar { bar, stop, watcher }
+    }
+
+    pub(super) fn finish(self) {
+        self.total.finish();
+    }
+}
+
+impl CellBar {
+    /// Shows the last line of the process.
+    pub(super) fn show(&self, line: &str) {
+        self.bar.set_message(line.to_owned());
+    }
+
+    /// Counts once more and removes the bar.
+    pub(super) fn finish(self) {
+        self.stop.store(true, Ordering::Release);
+        self.watcher.thread().unpark();
+        // It holds no lock and cannot fail in a way that would matter to the sweep.
+        drop(self.watcher.join());
+        self.bar.finish_and_clear();
+    }
+}
+
+fn records_file(out: &Path, cell: &PlannedCell) -> PathBuf {
+    out.join(cell.settings.directory_name()).join(RECORDS_FILE)
+}
+
+/// Lines of a file; 0 if it is not there.
+fn count_lines(path: &Path) -> u64 {
+    File::open(path).map_or(0, |file| {
+        BufReader::new(file)
+            .split(b'\n')
+            .map_while(Result::ok)
+            .count() as u64
+    })
+}
