@@ -15,25 +15,43 @@ use crate::{
 const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
 /// Rows of the draft's levels that are measured.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
-/// A pass is repeated up to so often …
-const REPEATS: usize = 7;
-/// … but not for longer than this.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// All passes are measured in turn up to so often …
+const ROUNDS: usize = 9;
+/// … but no new round starts after this.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Trees are not worth it where a pass takes so many times as long as one over the root: an answer
 /// would have to be guessed that far ahead.
 const DEAREST: f64 = 8.0;
 
-/// The shortest time of a few runs: other work on the machine only ever adds.
-fn shortest(mut run: impl FnMut() -> Result<Duration, DecodeError>) -> Result<f64, DecodeError> {
+/// The shortest time of each of some passes. Other work on the machine only ever adds, and comes in
+/// bursts: so passes take turns, and one never costs more than a larger one.
+fn shortest(
+    sizes: &[usize],
+    mut pass: impl FnMut(usize) -> Result<Duration, DecodeError>,
+) -> Result<Vec<Cost>, DecodeError> {
     let started = Instant::now();
-    let mut best = run()?; // The first run also warms caches.
-    for _ in 1..REPEATS {
+    let mut costs: Vec<Cost> = Vec::new();
+    for &rows in sizes {
+        let seconds = pass(rows)?.as_secs_f64();
+        costs.push(Cost { rows, seconds });
+        if seconds > DEAREST * costs[0].seconds {
+            break;
+        }
+    }
+    for _ in 1..ROUNDS {
         if started.elapsed() > PATIENCE {
             break;
         }
-        best = best.min(run()?);
+        for cost in &mut costs {
+            cost.seconds = cost.seconds.min(pass(cost.rows)?.as_secs_f64());
+        }
     }
-    Ok(best.as_secs_f64().max(1e-9))
+    let mut least = f64::INFINITY;
+    for cost in costs.iter_mut().rev() {
+        least = least.min(cost.seconds).max(1e-9);
+        cost.seconds = least;
+    }
+    Ok(costs)
 }
 
 /// Measures verify passes of 1 to 64 nodes behind `prompt`. Ends early where larger trees cannot
@@ -50,35 +68,21 @@ pub fn measure_verify_costs<T: TargetModel>(
         .prefill(prompt, &mut cache)
         .map_err(DecodeError::Target)?;
     let base = cache.len();
-    let mut costs: Vec<Cost> = Vec::new();
-    for nodes in NODES {
-        if base + nodes > target.context_len() || nodes > target.vocab_size() {
-            break;
-        }
+    let room = (target.context_len() - base).min(target.vocab_size());
+    let sizes = NODES.partition_point(|&nodes| nodes <= room);
+    shortest(&NODES[..sizes], |nodes| {
         let tree = bush(nodes);
-        let seconds = shortest(|| {
-            let start = Instant::now();
-            let output = target.verify(&tree, &mut cache);
-            let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
-            // Waits for devices that compute in the background.
-            logits
-                .pick(0, &Sampler::Greedy, 0.0)
-                .map_err(|error| DecodeError::from_logits(error, 0))?;
-            let time = start.elapsed();
-            cache.truncate(base);
-            Ok(time)
-        })?;
-        // A pass over more nodes never costs less; where it seems so, that is noise.
-        let seconds = costs.last().map_or(seconds, |c| c.seconds.max(seconds));
-        costs.push(Cost {
-            rows: nodes,
-            seconds,
-        });
-        if seconds > DEAREST * costs[0].seconds {
-            break;
-        }
-    }
-    Ok(costs)
+        let start = Instant::now();
+        let output = target.verify(&tree, &mut cache);
+        let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
+        // Waits for devices that compute in the background.
+        logits
+            .pick(0, &Sampler::Greedy, 0.0)
+            .map_err(|error| DecodeError::from_logits(error, 0))?;
+        let time = start.elapsed();
+        cache.truncate(base);
+        Ok(time)
+    })
 }
 
 /// A root with as many children as it takes.
@@ -115,7 +119,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
             .map(|output| output.features)
             .map_err(DecodeError::Target)
     };
-    let commit = shortest(|| {
+    let commit = shortest(&[1], |_| {
         let features = decode()?;
         let start = Instant::now();
         model
@@ -123,26 +127,23 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
             .map_err(DecodeError::Draft)?;
         Ok(start.elapsed())
     })?;
-
-    let mut expand: Vec<Cost> = Vec::new();
-    for rows in ROWS {
+    let expand = shortest(&ROWS, |rows| {
         let beam = Beam {
             level: 0,
             tokens: vec![0; rows],
             parent_rows: vec![0; rows],
             paths: (0..rows).map(|row| vec![row]).collect(),
         };
-        let seconds = shortest(|| {
-            let first = model.commit(&[], decode()?, 0, most);
-            let first = first.map_err(DecodeError::Draft)?;
-            let start = Instant::now();
-            model
-                .expand(&beam, &first.hidden, most)
-                .map_err(DecodeError::Draft)?;
-            Ok(start.elapsed())
-        })?;
-        let seconds = expand.last().map_or(seconds, |c| c.seconds.max(seconds));
-        expand.push(Cost { rows, seconds });
-    }
-    Ok(DraftCosts { commit, expand })
+        let first = model.commit(&[], decode()?, 0, most);
+        let first = first.map_err(DecodeError::Draft)?;
+        let start = Instant::now();
+        model
+            .expand(&beam, &first.hidden, most)
+            .map_err(DecodeError::Draft)?;
+        Ok(start.elapsed())
+    })?;
+    Ok(DraftCosts {
+        commit: commit[0].seconds,
+        expand,
+    })
 }
