@@ -128,7 +128,7 @@ impl Draft {
                 };
                 let name = kind.as_str();
                 let head = DraftHead::new(target.text().head().clone());
-                let stack = DecoderStack::new(network.decoder(), network.config());
+                let stack = Arc::new(DecoderStack::new(network.decoder(), network.config()));
                 let network = Arc::new(network);
                 Self::Neural(
                     kind,

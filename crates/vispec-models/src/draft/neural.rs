@@ -18,7 +18,7 @@ pub struct NeuralDraft {
     pub(super) name: &'static str,
     pub(super) network: Arc<DraftNetwork>,
     /// The decoder of `network`, ready to run.
-    pub(super) stack: DecoderStack,
+    pub(super) stack: Arc<DecoderStack>,
     pub(super) embedding: Embedding,
     /// The target's output head.
     pub(super) head: DraftHead,
