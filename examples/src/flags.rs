@@ -34,8 +34,9 @@ pub struct ModelFlags {
     /// Lossless: the target still chooses among all
     #[arg(long, value_name = "FILE|N", requires = "draft", value_parser = parse_draft_vocab)]
     pub draft_vocab: Option<DraftVocab>,
-    /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8[:GROUP] and
-    /// int4[:GROUP], which quantise linear layers when they are loaded (CPU only)
+    /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8 and int4, which
+    /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs or as many as
+    /// int8:GROUP says
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
     /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
