@@ -39,6 +39,7 @@ mod linear;
 mod mapped_file;
 pub mod measure;
 mod pointwise;
+mod pool;
 mod quantize;
 mod scratch;
 mod vector;
@@ -48,24 +49,6 @@ pub use attention::{AttentionShape, KeyValues, VisibleRows};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
+pub use pool::{in_pool, n_threads};
 pub use quantize::{Bits, GROUP_STEP, QuantizeError, QuantizedWeight, check_group};
-/// Multiplications below which waking the pool costs more than it saves.
-const POOL_PRODUCTS: usize = 1 << 23;
-
-/// Runs `work`, which calls kernels with about `products` multiplications together, within the
-/// thread pool if it is worth it: then no kernel has to wake the pool.
-pub fn in_pool<R: Send>(products: usize, work: impl FnOnce() -> R + Send) -> R {
-    if products < POOL_PRODUCTS || rayon::current_thread_index().is_some() {
-        work()
-    } else {
-        rayon::scope(|_| work())
-    }
-}
-
-/// Threads that kernels called from here share.
-#[must_use]
-pub fn n_threads() -> usize {
-    rayon::current_num_threads()
-}
-
 pub use weight::{GroupedLinear, LinearShape, Weight};
