@@ -110,9 +110,7 @@ impl NeuralDraftSession {
         let top = self.draft.head.top_k(last.clone(), k)?;
         Ok(Expansion { top, hidden: last })
     }
-}
 
-impl NeuralDraftSession {
     fn read_prompt(
         &mut self,
         prompt: &EncodedPrompt,

@@ -28,7 +28,8 @@ pub enum DraftVocab {
 /// A list of tokens, the most frequent first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DraftVocabFile {
-    /// Number of tokens of the tokenizer that the list was made with.
+    /// Number of tokens of the tokenizer that the list was made with; for people, since heads are
+    /// often padded to more.
     pub vocab_size: usize,
     /// Ids, without repetition.
     pub tokens: Vec<TokenId>,
@@ -38,8 +39,8 @@ impl DraftVocab {
     /// The ids for a target of `vocab_size` tokens.
     ///
     /// # Errors
-    /// [`ModelError::DraftVocab`] if there is none, an id is out of range or occurs twice, or the
-    /// list was made for another vocabulary; [`ModelError::Io`] if the file cannot be read.
+    /// [`ModelError::DraftVocab`] if there is none, or an id is out of range or occurs twice;
+    /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it is no list.
     pub fn tokens(&self, vocab_size: usize) -> Result<Vec<TokenId>, ModelError> {
         match self {
             Self::First(n) if (1..=vocab_size).contains(n) => {

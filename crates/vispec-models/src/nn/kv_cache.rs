@@ -10,6 +10,12 @@ use super::host::HostCache;
 /// Rows by which a cache grows at least.
 const GROWTH: usize = 256;
 
+/// Rows to make room for where `needed` do not fit `capacity`. Geometric growth: each row is copied
+/// a bounded number of times, however long the answer.
+pub(super) fn grown_capacity(capacity: usize, needed: usize) -> usize {
+    needed.max(capacity + capacity / 2).next_multiple_of(GROWTH)
+}
+
 /// Keys and values of one layer, each `[1, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone)]
 pub struct LayerCache {
@@ -62,10 +68,7 @@ impl LayerCache {
         match self.tensors.take() {
             Some(tensors) if needed <= self.capacity => tensors,
             old => {
-                // Geometric growth: each row is copied a bounded number of times, however long the
-                // answer.
-                let capacity = needed.max(self.capacity + self.capacity / 2);
-                self.capacity = capacity.next_multiple_of(GROWTH);
+                self.capacity = grown_capacity(self.capacity, needed);
                 let (keys, values) = old.unzip();
                 (self.grown(keys, len), self.grown(values, len))
             }

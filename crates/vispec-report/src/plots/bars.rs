@@ -3,7 +3,7 @@
 use super::axis::ticks_from_zero;
 use super::canvas::{Anchor, Strength, TextStyle, text_width};
 use super::frame::{
-    LegendEntry, Mark, Texts, begin_with_axes, horizontal_label, percent_label, times_label,
+    LegendEntry, Texts, begin_with_axes, horizontal_label, percent_label, times_label,
     vertical_axis,
 };
 use super::theme::{Role, Theme};
@@ -58,15 +58,7 @@ impl GroupedBars {
     /// Draws the chart.
     #[must_use]
     pub fn to_svg(&self, theme: Theme) -> String {
-        let legend: Vec<_> = self
-            .series
-            .iter()
-            .map(|(label, color)| LegendEntry {
-                label: label.clone(),
-                color: *color,
-                mark: Mark::Square,
-            })
-            .collect();
+        let legend = LegendEntry::squares(&self.series);
         let texts = Texts {
             title: &self.title,
             subtitle: &self.subtitle,

@@ -29,6 +29,18 @@ pub(super) struct LegendEntry {
     pub(super) mark: Mark,
 }
 
+impl LegendEntry {
+    /// A filled square for each label and colour.
+    pub(super) fn squares(labels: &[(String, usize)]) -> Vec<Self> {
+        let square = |(label, color): &(String, usize)| Self {
+            label: label.clone(),
+            color: *color,
+            mark: Mark::Square,
+        };
+        labels.iter().map(square).collect()
+    }
+}
+
 /// Texts around a chart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Texts<'a> {

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Scale};
 use super::canvas::{Anchor, TextStyle, text_width};
-use super::frame::{LegendEntry, Mark, Texts, WIDTH, begin, percent_label};
+use super::frame::{LegendEntry, Texts, WIDTH, begin, percent_label};
 use super::theme::{Role, Theme};
 
 const ROW: f64 = 34.0;
@@ -36,15 +36,7 @@ impl StackedShares {
     /// Draws the chart.
     #[must_use]
     pub fn to_svg(&self, theme: Theme) -> String {
-        let legend: Vec<_> = self
-            .parts
-            .iter()
-            .map(|(label, color)| LegendEntry {
-                label: label.clone(),
-                color: *color,
-                mark: Mark::Square,
-            })
-            .collect();
+        let legend = LegendEntry::squares(&self.parts);
         let texts = Texts {
             title: &self.title,
             subtitle: &self.subtitle,

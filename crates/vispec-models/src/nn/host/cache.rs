@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use super::{Buffers, head_rows};
-
-/// Rows by which a cache grows at least.
-const GROWTH: usize = 256;
+use crate::nn::kv_cache::grown_capacity;
 
 /// Keys and values of all layers, and the buffers of passes that use them.
 #[derive(Debug, Clone)]
@@ -97,13 +95,11 @@ impl HostLayerCache {
         }
     }
 
-    /// Geometric growth: each row is copied a bounded number of times, however long the answer.
     fn make_room(&mut self, len: usize, needed: usize) {
         if needed <= self.capacity {
             return;
         }
-        let capacity = needed.max(self.capacity + self.capacity / 2);
-        let capacity = capacity.next_multiple_of(GROWTH);
+        let capacity = grown_capacity(self.capacity, needed);
         for part in [&mut self.keys, &mut self.values] {
             let mut grown = vec![0.0; self.kv_heads * capacity * self.head_dim];
             for head in 0..self.kv_heads {

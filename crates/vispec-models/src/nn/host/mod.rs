@@ -97,11 +97,7 @@ impl HostDecoder {
     ) -> Tensor<2> {
         let [rows, hidden] = x.dims();
         let device = x.device();
-        let data = x.into_data();
-        let mut x = match data.try_into_vec::<f32>() {
-            Ok(x) => x,
-            Err(error) => unreachable!("activations of the CPU are f32: {error:?}"),
-        };
+        let mut x = into_floats(x);
         let HostCache { layers, buffers } = cache;
         buffers.resize(rows, &self.config);
         for (layer, cache) in self.layers.iter().zip(layers) {
@@ -186,16 +182,15 @@ impl Pass<'_> {
         } = *self.config;
         if self.plan.reuses_keys(self.rows) {
             let total = len + self.rows;
-            let tensor = |part: &[f32], heads, rows: usize| {
-                let data = TensorData::new(part.to_vec(), [1, heads, rows, head_dim]);
+            let tensor = |part: Vec<f32>| {
+                let data = TensorData::new(part, [1, kv_heads, total, head_dim]);
                 Tensor::<4>::from_data(data, &self.rotary.device())
             };
             let data = TensorData::new(query.to_vec(), [self.rows, heads * head_dim]);
             let query = Tensor::<2>::from_data(data, &self.rotary.device());
-            let keys = tensor(&cache.keys(0..total), kv_heads, total);
-            let values = tensor(&cache.values(0..total), kv_heads, total);
-            let attended = attend_by_products(query, keys, values, self.plan).into_data();
-            *out = attended.try_into_vec().unwrap_or_default();
+            let keys = tensor(cache.keys(0..total));
+            let values = tensor(cache.values(0..total));
+            *out = into_floats(attend_by_products(query, keys, values, self.plan));
             return;
         }
         let visible = match self.plan {
@@ -216,6 +211,14 @@ impl Pass<'_> {
         };
         let (keys, values) = cache.all();
         vispec_kernels::attention(query, KeyValues::F32 { keys, values }, visible, out, shape);
+    }
+}
+
+/// The elements of activations on the CPU, without a copy if there is no other owner.
+fn into_floats(x: Tensor<2>) -> Vec<f32> {
+    match x.into_data().try_into_vec::<f32>() {
+        Ok(x) => x,
+        Err(error) => unreachable!("activations of the CPU are f32: {error:?}"),
     }
 }
 
