@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+pub mod capture;
 mod error;
 pub mod order;
 mod rows;
