@@ -139,6 +139,19 @@ impl Engine {
         })
     }
 
+    /// Changes the limits of an image's area in pixels, as [`Processor::with_pixels`] does.
+    ///
+    /// # Errors
+    /// Those of [`Processor::with_pixels`].
+    pub fn with_pixels(
+        mut self,
+        min: Option<usize>,
+        max: Option<usize>,
+    ) -> Result<Self, ModelError> {
+        self.processor = self.processor.with_pixels(min, max)?;
+        Ok(self)
+    }
+
     /// The target.
     #[must_use]
     pub fn target(&self) -> &VlmTarget {

@@ -88,6 +88,15 @@ pub enum ProcessorError {
         limit: f64,
     },
 
+    /// No image size lies between the limits.
+    #[error("images may have at least {min} and at most {max} pixels: no size lies between")]
+    PixelLimits {
+        /// Least number of pixels.
+        min: usize,
+        /// Largest number of pixels.
+        max: usize,
+    },
+
     /// A file that every checkpoint has is missing.
     #[error("{path}: no such file; {advice}")]
     MissingFile {

@@ -76,6 +76,15 @@ impl ImageProcessor {
         }
     }
 
+    /// Sets limits of an image's area in pixels, where given, for families that resize to an area
+    /// (Qwen2.5-VL); others have fixed sizes and stay as they are.
+    pub(crate) fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
+        match self {
+            Self::Qwen(processor) => processor.with_pixels(min, max).map(Self::Qwen),
+            Self::Clip { .. } | Self::Anyres(_) => Ok(self),
+        }
+    }
+
     /// Number of tokens that an image of this size takes in the prompt.
     ///
     /// # Errors

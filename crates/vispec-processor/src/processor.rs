@@ -100,6 +100,16 @@ impl Processor {
         self
     }
 
+    /// Changes the limits of an image's area in pixels, where given. Only Qwen2.5-VL resizes images
+    /// to an area; other families have fixed sizes and stay as they are.
+    ///
+    /// # Errors
+    /// [`ProcessorError::PixelLimits`] if the lower limit is then above the upper one.
+    pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
+        self.image_processor = self.image_processor.with_pixels(min, max)?;
+        Ok(self)
+    }
+
     /// Family of the model.
     #[must_use]
     pub fn family(&self) -> ModelFamily {

@@ -109,6 +109,22 @@ impl QwenImageProcessor {
         })
     }
 
+    /// Sets the limits of the area, where given.
+    ///
+    /// # Errors
+    /// [`ProcessorError::PixelLimits`] if the lower limit is then above the upper one.
+    pub(crate) fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
+        self.min_pixels = min.unwrap_or(self.min_pixels);
+        self.max_pixels = max.unwrap_or(self.max_pixels);
+        if self.min_pixels > self.max_pixels {
+            return Err(ProcessorError::PixelLimits {
+                min: self.min_pixels,
+                max: self.max_pixels,
+            });
+        }
+        Ok(self)
+    }
+
     /// Side of a patch in pixels.
     #[must_use]
     pub fn patch_size(&self) -> usize {
@@ -228,6 +244,31 @@ mod tests {
     fn small_images_are_enlarged() {
         assert_eq!(resized(1, 1), (56, 56));
         assert_eq!(resized(1, 200), (28, 812));
+    }
+
+    #[test]
+    fn limits_can_be_set_one_by_one_but_must_leave_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"image_processor_type": "Qwen2VLImageProcessor", "resample": 3,
+            "min_pixels": 3136, "max_pixels": 12544, "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5]}"#;
+        std::fs::write(dir.path().join("preprocessor_config.json"), text).unwrap();
+        let config = ConfigFile::open(dir.path(), "preprocessor_config.json", "").unwrap();
+        let processor = QwenImageProcessor::from_config(&config).unwrap();
+        let tokens = |min, max| {
+            let processor = processor.clone().with_pixels(min, max)?;
+            processor.n_tokens(ImageSize::new(280, 280))
+        };
+        assert_eq!(tokens(None, None).unwrap(), 16);
+        assert_eq!(tokens(None, Some(280 * 280)).unwrap(), 100);
+        assert_eq!(tokens(Some(560 * 560), Some(600 * 600)).unwrap(), 400);
+        assert!(matches!(
+            tokens(Some(20_000), None),
+            Err(ProcessorError::PixelLimits {
+                min: 20_000,
+                max: 12_544
+            })
+        ));
     }
 
     #[test]

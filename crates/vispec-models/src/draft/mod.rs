@@ -185,6 +185,15 @@ impl Draft {
         }
     }
 
+    /// Learned queries of a vision-aware draft, the global one included; `None` for others.
+    #[must_use]
+    pub fn n_queries(&self) -> Option<usize> {
+        match self {
+            Self::Neural(_, draft) => draft.network().n_queries(),
+            Self::Medusa(_) => None,
+        }
+    }
+
     /// Starts a conversation whose trees have the given size.
     #[must_use]
     pub fn drafter(&self, size: TreeSize) -> Box<dyn Drafter<VlmTarget>> {

@@ -67,6 +67,13 @@ impl DraftNetwork {
         }
     }
 
+    /// Learned queries of the vision adaptor, the global one included; `None` without vision.
+    #[must_use]
+    pub fn n_queries(&self) -> Option<usize> {
+        let vision = self.vision.as_ref()?;
+        Some(vision.imadpt.n_queries())
+    }
+
     /// Shapes of the decoder.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {
