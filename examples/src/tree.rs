@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::ProgressBar;
 use vispec_core::{AutoTree, CostTable, TreeShape, TreeSize};
-use vispec_models::{CalibrationKey, CalibrationOrigin, Engine, Method, calibrate};
+use vispec_models::{CalibrationOrigin, CalibrationPlace, Engine, Method, calibrate};
 
 use crate::failure::Failure;
 
@@ -16,6 +16,8 @@ use crate::failure::Failure;
 const MAX_DEPTH: usize = 128;
 const MAX_TOP_K: usize = 256;
 const MAX_TOTAL_TOKEN: usize = 4096;
+/// A run that may take so many times as long has no bound worth the name.
+const MAX_MAX_LOSS: f64 = 100.0;
 /// Upstream's depth, which is the default of trees of a fixed number of nodes.
 const FIXED_DEPTH: usize = 3;
 
@@ -60,16 +62,25 @@ pub struct TreeFlags {
         allow_negative_numbers = true
     )]
     pub total_token: TotalToken,
+    /// Tree, with --total-token auto: most that drafting may lose, as a share of the time of plain
+    /// decoding; a larger one tries sooner
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.025,
+        allow_negative_numbers = true
+    )]
+    pub max_loss: f64,
     /// File of the measured times; by default one in the user's cache directory
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
 }
 
-/// A tree's size, and what the user should know about how it came about.
+/// What passes cost, and what the user should know about how that is known.
 #[derive(Debug, Clone)]
-pub struct SizedTree {
-    /// The size.
-    pub size: TreeSize,
+pub struct MeasuredCosts {
+    /// The costs.
+    pub table: CostTable,
     /// Notes for stderr.
     pub notes: Vec<String>,
 }
@@ -82,6 +93,11 @@ impl TreeFlags {
     pub fn check(&self) -> Result<(), Failure> {
         in_range("--depth", self.depth.unwrap_or(0), 0, MAX_DEPTH)?;
         in_range("--top-k", self.top_k, 1, MAX_TOP_K)?;
+        if !(0.0..=MAX_MAX_LOSS).contains(&self.max_loss) {
+            let loss = self.max_loss;
+            let message = format!("--max-loss is {loss}, expected 0 to {MAX_MAX_LOSS}");
+            return Err(Failure::Usage(message));
+        }
         match self.total_token {
             TotalToken::Auto => Ok(()),
             TotalToken::Fixed(nodes) => self.shape(nodes).map(drop),
@@ -94,34 +110,19 @@ impl TreeFlags {
         TreeShape::from_upstream(depth, self.top_k, nodes).map_err(Failure::usage)
     }
 
-    /// The size of trees that `method` drafts. Measures times, or reads those of an earlier run,
-    /// if it is to follow from them.
+    /// What passes of `method` cost: from the file of an earlier run, or measured now.
     ///
     /// # Errors
-    /// As [`check`](Self::check); any error of the models while they are measured.
-    pub fn size(&self, engine: &Engine, method: Method) -> Result<SizedTree, Failure> {
-        self.check()?;
-        let nodes = match (self.total_token, method) {
-            (TotalToken::Fixed(nodes), _) => nodes,
-            // Plain decoding has no tree.
-            (TotalToken::Auto, Method::None) => 1,
-            (TotalToken::Auto, _) => return self.measured(engine, method),
-        };
-        Ok(SizedTree {
-            size: self.shape(nodes)?.into(),
-            notes: Vec::new(),
-        })
-    }
-
-    fn measured(&self, engine: &Engine, method: Method) -> Result<SizedTree, Failure> {
-        let file = match (&self.calibration, cache_dir()) {
-            (Some(file), _) => Some(file.clone()),
-            (None, Some(dir)) => Some(dir.join(CalibrationKey::new(engine, method)?.file_name())),
-            (None, None) => None,
+    /// Any error of the models while they are measured, and of a file that was named.
+    pub fn costs(&self, engine: &Engine, method: Method) -> Result<MeasuredCosts, Failure> {
+        let place = match (&self.calibration, cache_dir()) {
+            (Some(file), _) => CalibrationPlace::File(file.clone()),
+            (None, Some(dir)) => CalibrationPlace::InDir(dir),
+            (None, None) => CalibrationPlace::Nowhere,
         };
         let spinner = ProgressBar::new_spinner().with_message("measuring what passes cost");
         spinner.enable_steady_tick(std::time::Duration::from_millis(100));
-        let calibration = calibrate(engine, method, file.as_deref())?;
+        let calibration = calibrate(engine, method, &place)?;
         spinner.finish_and_clear();
         let mut notes = Vec::from_iter(note(&calibration.origin));
         match calibration.unsaved {
@@ -130,10 +131,47 @@ impl TreeFlags {
             Some(error) => notes.push(format!("measured times are not kept: {error}")),
             None => {}
         }
-        Ok(SizedTree {
-            size: self.auto(calibration.costs).into(),
+        Ok(MeasuredCosts {
+            table: calibration.costs,
             notes,
         })
+    }
+
+    /// The size of trees that `method` drafts, and what the user should know about how it came
+    /// about. Measures times, or reads those of an earlier run, if it is to follow from them.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check) and [`costs`](Self::costs).
+    pub fn measured_size(
+        &self,
+        engine: &Engine,
+        method: Method,
+    ) -> Result<(TreeSize, Vec<String>), Failure> {
+        self.check()?;
+        if self.total_token != TotalToken::Auto || method == Method::None {
+            return Ok((self.size(method, None)?, Vec::new()));
+        }
+        let costs = self.costs(engine, method)?;
+        Ok((self.size(method, Some(costs.table))?, costs.notes))
+    }
+
+    /// The size of trees that `method` drafts, if passes cost what `costs` says. Without costs only
+    /// trees of a fixed size can be sized, and plain decoding, which has none.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); usage if the size is to follow from costs and there are none.
+    pub fn size(&self, method: Method, costs: Option<CostTable>) -> Result<TreeSize, Failure> {
+        self.check()?;
+        let nodes = match (self.total_token, method, costs) {
+            (TotalToken::Fixed(nodes), _, _) => nodes,
+            (TotalToken::Auto, Method::None, _) => 1,
+            (TotalToken::Auto, _, Some(costs)) => return Ok(self.auto(costs).into()),
+            (TotalToken::Auto, method, None) => {
+                let message = format!("--total-token auto: no costs of {method} are known");
+                return Err(Failure::Usage(message));
+            }
+        };
+        Ok(self.shape(nodes)?.into())
     }
 
     /// Bounds of trees whose size follows from `costs`.
@@ -143,6 +181,7 @@ impl TreeFlags {
         AutoTree {
             max_levels: self.depth.map_or(limits.max_levels, |depth| depth + 1),
             beam_width: self.top_k,
+            max_loss: self.max_loss,
             ..limits
         }
     }

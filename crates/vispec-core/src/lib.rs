@@ -101,7 +101,8 @@ mod tree;
 
 pub use accept::{AcceptanceRule, Chance, MatchPicks, RecursiveRejection, Verdict};
 pub use budget::{
-    AutoTree, Cost, CostError, CostTable, DraftCosts, measure_draft_costs, measure_verify_costs,
+    AutoTree, Cost, CostError, CostTable, DraftCosts, TargetCosts, measure_draft_costs,
+    measure_target_costs,
 };
 pub use cache::KvCache;
 pub use decode::{FinishReason, Generation, GenerationConfig, Session, Step, generate};

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use vispec_core::{
-    Cost, CostTable, DraftCosts, TargetModel, measure_draft_costs, measure_verify_costs,
+    CostTable, DraftCosts, TargetCosts, TargetModel, measure_draft_costs, measure_target_costs,
 };
 use vispec_processor::{Positions, PreparedPrompt};
 
@@ -17,10 +17,10 @@ use crate::engine::{Engine, Method};
 use crate::error::ModelError;
 use crate::target::VlmTarget;
 
-/// Tokens in the cache while costs are measured.
-const CONTEXT: usize = 256;
+/// Tokens in the cache while costs are measured, if the target's context is twice as long.
+pub const CALIBRATION_CONTEXT: usize = 256;
 /// Changes with the meaning of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What measured costs hold for. They are measured again if anything differs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,8 +118,7 @@ impl CalibrationKey {
     }
 
     /// A file name that tells keys apart.
-    #[must_use]
-    pub fn file_name(&self) -> String {
+    fn file_name(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         format!("{:016x}.json", hasher.finish())
@@ -151,8 +150,7 @@ fn processor_name() -> String {
 #[derive(Serialize, Deserialize)]
 struct CalibrationFile {
     key: CalibrationKey,
-    /// Seconds of verify passes by nodes.
-    verify: Vec<Cost>,
+    target: TargetCosts,
     draft: Option<DraftCosts>,
 }
 
@@ -181,8 +179,29 @@ pub struct Calibration {
     pub unsaved: Option<ModelError>,
 }
 
-/// The costs of `method` with what `engine` has loaded: from `file` if it holds them, measured and
-/// written to it otherwise.
+/// Where measured costs are kept between runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CalibrationPlace {
+    /// In this file.
+    File(PathBuf),
+    /// In this directory, in a file for each [`CalibrationKey`].
+    InDir(PathBuf),
+    /// They are measured in each run.
+    Nowhere,
+}
+
+impl CalibrationPlace {
+    fn file(&self, key: &CalibrationKey) -> Option<PathBuf> {
+        match self {
+            Self::File(file) => Some(file.clone()),
+            Self::InDir(dir) => Some(dir.join(key.file_name())),
+            Self::Nowhere => None,
+        }
+    }
+}
+
+/// The costs of `method` with what `engine` has loaded: from the file at `place` if it holds them,
+/// measured and written to it otherwise.
 ///
 /// # Errors
 /// Any error of the models while they are measured. A file that cannot be written is no error here:
@@ -190,10 +209,11 @@ pub struct Calibration {
 pub fn calibrate(
     engine: &Engine,
     method: Method,
-    file: Option<&Path>,
+    place: &CalibrationPlace,
 ) -> Result<Calibration, ModelError> {
     let key = CalibrationKey::new(engine, method)?;
-    let origin = match file.map(|path| read(path, &key)) {
+    let file = place.file(&key);
+    let origin = match file.as_deref().map(|path| read(path, &key)) {
         Some(Ok(costs)) => {
             return Ok(Calibration {
                 costs,
@@ -205,7 +225,7 @@ pub fn calibrate(
         Some(Err(None)) | None => CalibrationOrigin::Measured,
     };
     let costs = measure(engine, method)?;
-    let unsaved = file.and_then(|path| write(path, key, &costs).err());
+    let unsaved = file.and_then(|path| write(&path, key, &costs).err());
     Ok(Calibration {
         costs,
         origin,
@@ -224,7 +244,7 @@ fn read(path: &Path, key: &CalibrationKey) -> Result<CostTable, Option<String>> 
         serde_json::from_str(&text).map_err(|error| Some(error.to_string()))?;
     match key.difference(&file.key) {
         Some(difference) => Err(Some(difference)),
-        None => CostTable::new(file.verify, file.draft).map_err(|error| Some(error.to_string())),
+        None => CostTable::new(file.target, file.draft).map_err(|error| Some(error.to_string())),
     }
 }
 
@@ -236,7 +256,7 @@ fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), Mode
     };
     let file = CalibrationFile {
         key,
-        verify: costs.verify_costs().to_vec(),
+        target: costs.target_costs().clone(),
         draft: costs.draft_costs().cloned(),
     };
     let text = serde_json::to_string_pretty(&file).map_err(|error| io(error.into()))?;
@@ -255,7 +275,7 @@ fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
     let target = engine.target();
     let failed = |source| ModelError::Calibration { source };
     let prompt = target.encode(&text(target))?;
-    let verify = measure_verify_costs(target, &prompt).map_err(failed)?;
+    let costs = measure_target_costs(target, &prompt).map_err(failed)?;
     let draft = match engine.draft().filter(|draft| method == draft.kind().into()) {
         None => None,
         Some(Draft::Neural(_, draft)) => {
@@ -265,12 +285,12 @@ fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
             Some(measure_draft_costs(target, &mut medusa.session(), &prompt).map_err(failed)?)
         }
     };
-    Ok(CostTable::new(verify, draft)?)
+    Ok(CostTable::new(costs, draft)?)
 }
 
 /// Some text, as token ids.
 fn text(target: &VlmTarget) -> PreparedPrompt {
-    let len = CONTEXT.min(target.context_len() / 2).max(1);
+    let len = CALIBRATION_CONTEXT.min(target.context_len() / 2).max(1);
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     let vocab = u32::try_from(target.vocab_size())
         .unwrap_or(u32::MAX)

@@ -18,7 +18,10 @@ mod target;
 mod text_model;
 pub mod weights;
 
-pub use calibration::{Calibration, CalibrationKey, CalibrationOrigin, CheckpointStamp, calibrate};
+pub use calibration::{
+    CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
+    CheckpointStamp, calibrate,
+};
 pub use device::{DEVICE_NAMES, DeviceSpec};
 pub use draft::{Draft, DraftKind, DraftVocab, DraftVocabFile};
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use reference::{DRAFTERS, copy_of, fixtures, load, load_dirs, question};
 use vispec_core::{
     AutoTree, Cost, CostTable, DraftCosts, GenerationConfig, MatchPicks, PositionUniforms, Sampler,
-    TokenId, TreeShape, TreeSize, generate,
+    TargetCosts, TokenId, TreeShape, TreeSize, generate,
 };
 use vispec_kernels::Bits;
 use vispec_models::{
-    CalibrationOrigin, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice, EncodedPrompt, Engine,
-    EngineOptions, KeepQuantized, Method, ModelError, Quantization, calibrate,
+    CalibrationOrigin, CalibrationPlace, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice,
+    EncodedPrompt, Engine, EngineOptions, KeepQuantized, Method, ModelError, Quantization,
+    calibrate,
 };
 
 fn tokens(
@@ -40,11 +41,19 @@ fn tokens(
 fn wide_machine() -> AutoTree {
     let cost = |rows, seconds| Cost { rows, seconds };
     let draft = DraftCosts {
+        read: 0.0,
         commit: 0.05,
         expand: vec![cost(8, 0.05)],
     };
-    let table = CostTable::new(vec![cost(1, 1.0), cost(64, 1.2)], Some(draft));
-    AutoTree::new(Arc::new(table.unwrap()))
+    let target = TargetCosts {
+        prefill: 0.0,
+        verify: vec![cost(1, 1.0), cost(64, 1.2)],
+    };
+    let table = CostTable::new(target, Some(draft));
+    AutoTree {
+        max_loss: 1.0,
+        ..AutoTree::new(Arc::new(table.unwrap()))
+    }
 }
 
 #[test]
@@ -128,7 +137,8 @@ fn measured_costs_are_kept_and_checked() {
     let engine = load("qwen-tied", Some("qwen-tied-q4"), DtypeChoice::F32);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/costs.json");
-    let origin = |method| calibrate(&engine, method, Some(&path)).unwrap().origin;
+    let place = CalibrationPlace::File(path.clone());
+    let origin = |method| calibrate(&engine, method, &place).unwrap().origin;
     assert_eq!(origin(Method::Vispec), CalibrationOrigin::Measured);
     assert_eq!(origin(Method::Vispec), CalibrationOrigin::File);
     let reason = |origin| match origin {
@@ -149,12 +159,25 @@ fn measured_costs_are_kept_and_checked() {
 }
 
 #[test]
+fn a_directory_keeps_the_costs_of_each_method_apart() {
+    let engine = load("qwen-tied", Some("qwen-tied-q4"), DtypeChoice::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let place = CalibrationPlace::InDir(dir.path().join("new"));
+    for expected in [CalibrationOrigin::Measured, CalibrationOrigin::File] {
+        for method in [Method::Vispec, Method::PromptLookup] {
+            let origin = calibrate(&engine, method, &place).unwrap().origin;
+            assert_eq!(origin, expected, "{method}");
+        }
+    }
+}
+
+#[test]
 fn costs_of_another_checkpoint_are_not_used() {
     let copy = copy_of("models/qwen-tied");
     let file = tempfile::tempdir().unwrap();
-    let path = file.path().join("costs.json");
+    let place = CalibrationPlace::File(file.path().join("costs.json"));
     let origin = |engine: &Engine| {
-        calibrate(engine, Method::PromptLookup, Some(&path))
+        calibrate(engine, Method::PromptLookup, &place)
             .unwrap()
             .origin
     };
@@ -171,8 +194,8 @@ fn costs_of_another_checkpoint_are_not_used() {
 fn costs_that_cannot_be_kept_are_still_used() {
     let engine = load("qwen-tied", None, DtypeChoice::F32);
     let in_the_way = tempfile::NamedTempFile::new().unwrap();
-    let path = in_the_way.path().join("costs.json");
-    let calibration = calibrate(&engine, Method::PromptLookup, Some(&path)).unwrap();
+    let place = CalibrationPlace::InDir(in_the_way.path().to_owned());
+    let calibration = calibrate(&engine, Method::PromptLookup, &place).unwrap();
     assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
 }
 

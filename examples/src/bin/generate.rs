@@ -61,11 +61,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .models
         .method
         .unwrap_or_else(|| engine.default_method());
-    let tree = flags.decode.tree.size(&engine, method)?;
-    for note in &tree.notes {
+    let (size, notes) = flags.decode.tree.measured_size(&engine, method)?;
+    for note in notes {
         eprintln!("{note}");
     }
-    let settings = Settings::new(&flags.decode, &engine, tree.size)?;
+    let settings = Settings::new(&flags.decode, &engine, size)?;
 
     let baseline = if flags.compare {
         warm_up(&engine, &prompt, &[Method::None, method], &settings)?;

@@ -43,8 +43,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .models
         .method
         .unwrap_or_else(|| engine.default_method());
-    let tree = flags.decode.tree.size(&engine, method)?;
-    let settings = Settings::new(&flags.decode, &engine, tree.size)?;
+    let (size, _) = flags.decode.tree.measured_size(&engine, method)?;
+    let settings = Settings::new(&flags.decode, &engine, size)?;
     let mut watch = OneCycle {
         wanted: flags.cycle,
         cycle: 0,

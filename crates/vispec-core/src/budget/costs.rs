@@ -10,10 +10,23 @@ pub struct Cost {
     pub seconds: f64,
 }
 
+/// Measured times of a target.
+#[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TargetCosts {
+    /// Seconds per token of a prompt.
+    pub prefill: f64,
+    /// Verify passes by nodes, ascending from 1.
+    pub verify: Vec<Cost>,
+}
+
 /// Measured times of a neural draft.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DraftCosts {
+    /// Seconds per token that the draft reads without scoring it: of the prompt, and of cycles that
+    /// were not drafted in.
+    pub read: f64,
     /// Seconds to take in the tokens of a cycle and to score the first level.
     pub commit: f64,
     /// One more level, by rows of the beam.
@@ -49,7 +62,7 @@ pub enum CostError {
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CostTable {
-    verify: Vec<Cost>,
+    target: TargetCosts,
     draft: Option<DraftCosts>,
 }
 
@@ -57,28 +70,36 @@ impl CostTable {
     /// A table of measured times.
     ///
     /// # Errors
-    /// [`CostError`] if `verify` does not start with one row, rows do not ascend, or a time is not a
-    /// positive number.
-    pub fn new(verify: Vec<Cost>, draft: Option<DraftCosts>) -> Result<Self, CostError> {
-        if verify.first().is_none_or(|first| first.rows != 1) {
+    /// [`CostError`] if verify passes do not start with one row, rows do not ascend, or a time is not
+    /// a positive number (or 0, for tokens of a prompt).
+    pub fn new(target: TargetCosts, draft: Option<DraftCosts>) -> Result<Self, CostError> {
+        if target.verify.first().is_none_or(|first| first.rows != 1) {
             return Err(CostError::NoSinglePass);
         }
-        check(&verify)?;
+        check(&target.verify)?;
+        check_token(target.prefill)?;
         if let Some(draft) = &draft {
             check(&draft.expand)?;
+            check_token(draft.read)?;
             let commit = Cost {
                 rows: 1,
                 seconds: draft.commit,
             };
             check(&[commit])?;
         }
-        Ok(Self { verify, draft })
+        Ok(Self { target, draft })
+    }
+
+    /// Measured times of the target.
+    #[must_use]
+    pub fn target_costs(&self) -> &TargetCosts {
+        &self.target
     }
 
     /// Measured verify passes, ascending.
     #[must_use]
     pub fn verify_costs(&self) -> &[Cost] {
-        &self.verify
+        &self.target.verify
     }
 
     /// Measured times of the draft.
@@ -90,7 +111,20 @@ impl CostTable {
     /// Seconds of a verify pass over `nodes` nodes, the root included.
     #[must_use]
     pub fn verify(&self, nodes: usize) -> f64 {
-        interpolate(&self.verify, nodes)
+        interpolate(&self.target.verify, nodes)
+    }
+
+    /// Seconds in which the target reads a prompt of `tokens`.
+    #[must_use]
+    pub fn prefill(&self, tokens: usize) -> f64 {
+        self.target.prefill * tokens as f64
+    }
+
+    /// Seconds in which the draft reads `tokens` without scoring them; 0 without a neural draft.
+    #[must_use]
+    pub fn read(&self, tokens: usize) -> f64 {
+        let draft = self.draft.as_ref();
+        draft.map_or(0.0, |draft| draft.read * tokens as f64)
     }
 
     /// Seconds of one more level of the draft with a beam of `rows`; 0 without a neural draft.
@@ -106,6 +140,13 @@ impl CostTable {
     pub fn commit(&self) -> f64 {
         self.draft.as_ref().map_or(0.0, |draft| draft.commit)
     }
+}
+
+fn check_token(seconds: f64) -> Result<(), CostError> {
+    if seconds >= 0.0 && seconds.is_finite() {
+        return Ok(());
+    }
+    Err(CostError::NotPositive { rows: 1, seconds })
 }
 
 fn check(costs: &[Cost]) -> Result<(), CostError> {
@@ -149,32 +190,38 @@ mod tests {
         Cost { rows, seconds }
     }
 
+    fn table(verify: &[Cost], draft: Option<DraftCosts>) -> Result<CostTable, CostError> {
+        let target = TargetCosts {
+            prefill: 0.5,
+            verify: verify.to_vec(),
+        };
+        CostTable::new(target, draft)
+    }
+
     #[test]
     fn interpolates_and_extrapolates() {
         let draft = DraftCosts {
+            read: 0.25,
             commit: 0.5,
             expand: vec![cost(2, 1.0)],
         };
-        let table = CostTable::new(vec![cost(1, 4.0), cost(4, 4.0), cost(8, 6.0)], Some(draft));
-        let table = table.unwrap();
-        let times: Vec<f64> = [1, 2, 4, 6, 8, 16].map(|n| table.verify(n)).to_vec();
+        let costs = table(&[cost(1, 4.0), cost(4, 4.0), cost(8, 6.0)], Some(draft)).unwrap();
+        let times: Vec<f64> = [1, 2, 4, 6, 8, 16].map(|n| costs.verify(n)).to_vec();
         assert_eq!(times, [4.0, 4.0, 4.0, 5.0, 6.0, 12.0]);
         assert_eq!(
-            [table.expand(1), table.expand(4), table.commit()],
+            [costs.expand(1), costs.expand(4), costs.commit()],
             [1.0, 2.0, 0.5]
         );
-        let plain = CostTable::new(vec![cost(1, 4.0)], None).unwrap();
-        assert_eq!([plain.expand(3), plain.commit()], [0.0, 0.0]);
+        assert_eq!([costs.prefill(3), costs.read(4)], [1.5, 1.0]);
+        let plain = table(&[cost(1, 4.0)], None).unwrap();
+        assert_eq!([plain.expand(3), plain.commit(), plain.read(9)], [0.0; 3]);
     }
 
     #[test]
     fn refuses_nonsense() {
-        assert_eq!(CostTable::new(vec![], None), Err(CostError::NoSinglePass));
-        assert_eq!(
-            CostTable::new(vec![cost(2, 1.0)], None),
-            Err(CostError::NoSinglePass)
-        );
-        let twice = CostTable::new(vec![cost(1, 1.0), cost(1, 1.0)], None);
+        assert_eq!(table(&[], None), Err(CostError::NoSinglePass));
+        assert_eq!(table(&[cost(2, 1.0)], None), Err(CostError::NoSinglePass));
+        let twice = table(&[cost(1, 1.0), cost(1, 1.0)], None);
         assert_eq!(
             twice,
             Err(CostError::NotAscending {
@@ -184,9 +231,15 @@ mod tests {
         );
         for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(
-                CostTable::new(vec![cost(1, seconds)], None),
+                table(&[cost(1, seconds)], None),
                 Err(CostError::NotPositive { rows: 1, .. })
             ));
         }
+        let read = DraftCosts {
+            read: -1.0,
+            commit: 1.0,
+            expand: vec![cost(1, 1.0)],
+        };
+        assert!(table(&[cost(1, 1.0)], Some(read)).is_err());
     }
 }

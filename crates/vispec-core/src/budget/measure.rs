@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cost, DraftCosts};
+use super::{Cost, DraftCosts, TargetCosts};
 use crate::{
-    Beam, DecodeError, DraftModel, KvCache, NodeId, Sampler, TargetLogits, TargetModel,
+    Beam, DecodeError, DraftModel, KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel,
     TargetOutput, TokenTree,
 };
 
@@ -54,35 +54,52 @@ fn shortest(
     Ok(costs)
 }
 
-/// Measures verify passes of 1 to 64 nodes behind `prompt`. Ends early where larger trees cannot
-/// pay.
+/// Measures the prefill of `prompt`, and verify passes of 1 to 64 nodes behind it. Ends early where
+/// larger trees cannot pay.
 ///
 /// # Errors
 /// Any error of the target.
-pub fn measure_verify_costs<T: TargetModel>(
+pub fn measure_target_costs<T: TargetModel>(
     target: &T,
     prompt: &T::Prompt,
-) -> Result<Vec<Cost>, DecodeError> {
+) -> Result<TargetCosts, DecodeError> {
     let mut cache = target.new_cache().map_err(DecodeError::Target)?;
+    // Once to touch all weights, and once for the time.
     target
         .prefill(prompt, &mut cache)
         .map_err(DecodeError::Target)?;
+    cache.truncate(0);
+    let start = Instant::now();
+    let output = target.prefill(prompt, &mut cache);
+    let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
+    wait(&mut logits)?;
+    let prefill = per_token(start.elapsed(), prompt);
     let base = cache.len();
     let room = (target.context_len() - base).min(target.vocab_size());
     let sizes = NODES.partition_point(|&nodes| nodes <= room);
-    shortest(&NODES[..sizes], |nodes| {
+    let verify = shortest(&NODES[..sizes], |nodes| {
         let tree = bush(nodes);
         let start = Instant::now();
         let output = target.verify(&tree, &mut cache);
         let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
-        // Waits for devices that compute in the background.
-        logits
-            .pick(0, &Sampler::Greedy, 0.0)
-            .map_err(|error| DecodeError::from_logits(error, 0))?;
+        wait(&mut logits)?;
         let time = start.elapsed();
         cache.truncate(base);
         Ok(time)
-    })
+    })?;
+    Ok(TargetCosts { prefill, verify })
+}
+
+/// Waits for devices that compute in the background.
+fn wait(logits: &mut impl TargetLogits) -> Result<(), DecodeError> {
+    let picked = logits.pick(0, &Sampler::Greedy, 0.0);
+    picked
+        .map(drop)
+        .map_err(|error| DecodeError::from_logits(error, 0))
+}
+
+fn per_token(time: Duration, prompt: &impl Prompt) -> f64 {
+    time.as_secs_f64() / prompt.token_ids().len().max(1) as f64
 }
 
 /// A root with as many children as it takes.
@@ -107,11 +124,13 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     let mut cache = target.new_cache().map_err(DecodeError::Target)?;
     let output = target.prefill(prompt, &mut cache);
     let TargetOutput { features, .. } = output.map_err(DecodeError::Target)?;
-    let base = cache.len();
     let most = ROWS[ROWS.len() - 1];
+    let start = Instant::now();
     model
         .begin(prompt, features, 0, most)
         .map_err(DecodeError::Draft)?;
+    let read = per_token(start.elapsed(), prompt);
+    let base = cache.len();
     let mut decode = || {
         let output = target.verify(&TokenTree::new(0), &mut cache);
         cache.truncate(base);
@@ -143,6 +162,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
         Ok(start.elapsed())
     })?;
     Ok(DraftCosts {
+        read,
         commit: commit[0].seconds,
         expand,
     })

@@ -9,6 +9,12 @@
 //! emitted in the time that it takes. (This is the greedy rule of renewal-reward processes; its
 //! fixed point has the greatest pace.) Time is that of the table, never that of the clock, so what
 //! is drafted is a function of table, model and prompt alone.
+//!
+//! What is likely to pay may still fail, and the first guesses of a run are made knowing nothing. So
+//! drafting starts from an allowance, a small share of the time that plain decoding would have taken
+//! so far ([`AutoTree::max_loss`]). Guesses that come true add to it what they saved, guesses that
+//! fail take from it what they cost, and nothing is drafted that could overdraw it: by the table's
+//! times no answer ever takes longer than plain decoding by more than that share.
 
 mod costs;
 mod measure;
@@ -16,8 +22,10 @@ mod rates;
 
 use std::sync::Arc;
 
-pub use costs::{Cost, CostError, CostTable, DraftCosts};
-pub use measure::{measure_draft_costs, measure_verify_costs};
+use crate::Idle;
+
+pub use costs::{Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use measure::{measure_draft_costs, measure_target_costs};
 pub(crate) use rates::Rates;
 
 /// What one cycle counts for after the next one.
@@ -45,11 +53,13 @@ pub struct AutoTree {
     pub beam_width: usize,
     /// Nodes verified at most, the root included.
     pub max_nodes: usize,
+    /// Most that drafting may lose, as a share of the time of plain decoding, prefill included.
+    pub max_loss: f64,
 }
 
 impl AutoTree {
     /// Wide enough bounds for any machine that profits from a choice: 8 levels, a beam of 8, 64
-    /// nodes.
+    /// nodes, a loss of 2.5 %.
     #[must_use]
     pub fn new(costs: Arc<CostTable>) -> Self {
         Self {
@@ -57,6 +67,7 @@ impl AutoTree {
             max_levels: 8,
             beam_width: 8,
             max_nodes: 64,
+            max_loss: 0.025,
         }
     }
 }
@@ -71,16 +82,26 @@ pub(crate) struct Budget {
     profit: f64,
     pause: u32,
     next_pause: u32,
+    max_loss: f64,
+    /// Seconds that may be lost; see the head of this module.
+    allowance: f64,
+    /// Tokens that the draft has not read.
+    unread: usize,
     /// Of the cycle under way.
     drafted_for: f64,
+    read_for: f64,
     expected: f64,
     n_nodes: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(costs: Arc<CostTable>) -> Self {
+    /// Accounts of a generation behind a prompt of so many tokens.
+    pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let seconds = HEAD_START * costs.verify(1);
         Self {
+            max_loss,
+            allowance: max_loss * costs.prefill(prompt_tokens),
+            unread: prompt_tokens,
             costs,
             tokens: HEAD_START,
             seconds,
@@ -88,6 +109,7 @@ impl Budget {
             pause: 0,
             next_pause: FIRST_PAUSE,
             drafted_for: 0.0,
+            read_for: 0.0,
             expected: 0.0,
             n_nodes: 1,
         }
@@ -112,18 +134,36 @@ impl Budget {
         (self.tokens / self.seconds).max(1.0 / self.costs.verify(1))
     }
 
-    /// Whether to draft in the next cycle; a pause gets shorter by asking.
-    pub(crate) fn may_draft(&mut self) -> bool {
-        if self.pause == 0 {
-            return true;
+    /// Whether to have the draft read and score in the next cycle, or why not; a pause gets shorter
+    /// by asking.
+    pub(crate) fn may_draft(&mut self) -> Result<(), Idle> {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Err(Idle::Paused);
         }
-        self.pause -= 1;
-        false
+        let first = self.costs.read(self.unread) + self.costs.commit();
+        if first + self.time_of_nodes(0, 1) > self.spare() {
+            return Err(Idle::TooRisky);
+        }
+        Ok(())
     }
 
-    /// Accounts for the draft's first level.
+    /// Seconds that may be lost in the cycle under way, on top of what is spent already. Emitting
+    /// its one sure token earns something, too.
+    fn spare(&self) -> f64 {
+        self.allowance + self.max_loss * self.costs.verify(1) - self.drafted_for - self.read_for
+    }
+
+    /// Accounts for the draft's first level, and for reading what it has not read before.
     pub(crate) fn pay_commit(&mut self) {
         self.drafted_for += self.costs.commit();
+        self.read_for += self.costs.read(self.unread);
+        self.unread = 0;
+    }
+
+    /// Notes tokens that the draft will have to read later.
+    pub(crate) fn leave_unread(&mut self, tokens: usize) {
+        self.unread += tokens;
     }
 
     /// Accounts for another level of `rows`.
@@ -138,9 +178,14 @@ impl Budget {
     pub(crate) fn worth_verifying(&self, chances: impl Iterator<Item = f64>) -> usize {
         let (mut best, mut best_profit) = (0, 0.0);
         let mut sum = 0.0;
+        let spare = self.spare();
         for (index, chance) in chances.enumerate() {
+            let time = self.time_of_nodes(0, index + 1);
+            if time > spare {
+                break;
+            }
             sum += chance;
-            let profit = sum - self.price_of_nodes(0, index + 1);
+            let profit = sum - time * self.pace();
             if profit > best_profit {
                 (best, best_profit) = (index + 1, profit);
             }
@@ -157,11 +202,15 @@ impl Budget {
     ) -> usize {
         let (mut best, mut best_profit) = (0, 0.0);
         let mut sum = 0.0;
+        let spare = self.spare() - self.time_of_nodes(0, n_draft);
         for (index, chance) in chances.enumerate() {
-            sum += chance;
             let rows = index + 1;
-            let price = self.costs.expand(rows) * self.pace();
-            let profit = sum - price - self.price_of_nodes(n_draft, rows);
+            let time = self.costs.expand(rows) + self.time_of_nodes(n_draft, rows);
+            if time > spare {
+                break;
+            }
+            sum += chance;
+            let profit = sum - time * self.pace();
             if profit > best_profit {
                 (best, best_profit) = (rows, profit);
             }
@@ -169,10 +218,14 @@ impl Budget {
         best
     }
 
-    /// Tokens that the run emits in the time that `more` nodes take besides the root and `n_draft`.
-    fn price_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
-        let time = self.costs.verify(1 + n_draft + more) - self.costs.verify(1 + n_draft);
-        time * self.pace()
+    /// Seconds that `more` nodes take besides the root and `n_draft`.
+    fn time_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
+        self.costs.verify(1 + n_draft + more) - self.costs.verify(1 + n_draft)
+    }
+
+    /// Whether one guess may be verified: if not, no tree is too small.
+    pub(crate) fn affords_a_node(&self) -> bool {
+        self.time_of_nodes(0, 1) <= self.spare()
     }
 
     /// Notes the tree that goes to the target.
@@ -197,9 +250,13 @@ impl Budget {
                 self.next_pause = (self.next_pause / 2).max(FIRST_PAUSE);
             }
         }
-        self.tokens = self.tokens * FORGETTING + 1.0 + n_accepted as f64;
+        let tokens = 1.0 + n_accepted as f64;
+        let time = time + self.read_for;
+        self.allowance += tokens * (1.0 + self.max_loss) * self.costs.verify(1) - time;
+        self.tokens = self.tokens * FORGETTING + tokens;
         self.seconds = self.seconds * FORGETTING + time;
         self.drafted_for = 0.0;
+        self.read_for = 0.0;
         self.expected = 0.0;
         self.n_nodes = 1;
     }

@@ -5,18 +5,28 @@ use super::*;
 fn costs(verify: &[(usize, f64)], draft: Option<(f64, f64)>) -> Arc<CostTable> {
     let cost = |&(rows, seconds): &(usize, f64)| Cost { rows, seconds };
     let draft = draft.map(|(commit, expand)| DraftCosts {
+        read: 0.01,
         commit,
         expand: vec![Cost {
             rows: 8,
             seconds: expand,
         }],
     });
-    Arc::new(CostTable::new(verify.iter().map(cost).collect(), draft).unwrap())
+    let target = TargetCosts {
+        prefill: 0.1,
+        verify: verify.iter().map(cost).collect(),
+    };
+    Arc::new(CostTable::new(target, draft).unwrap())
+}
+
+/// Accounts that may lose anything.
+fn bold(costs: Arc<CostTable>) -> Budget {
+    Budget::new(costs, 1e6, 1)
 }
 
 #[test]
 fn free_nodes_are_taken_and_dear_ones_only_if_likely() {
-    let budget = Budget::new(costs(&[(1, 1.0), (4, 1.0), (8, 3.0)], None));
+    let budget = bold(costs(&[(1, 1.0), (4, 1.0), (8, 3.0)], None));
     assert_eq!(budget.worth_verifying([0.1; 3].into_iter()), 3);
     // The fifth node costs half a pass.
     assert_eq!(budget.worth_verifying([0.4; 7].into_iter()), 3);
@@ -26,7 +36,7 @@ fn free_nodes_are_taken_and_dear_ones_only_if_likely() {
 
 #[test]
 fn a_level_must_yield_more_than_it_costs() {
-    let budget = Budget::new(costs(&[(1, 1.0), (64, 1.0)], Some((0.1, 0.3))));
+    let budget = bold(costs(&[(1, 1.0), (64, 1.0)], Some((0.1, 0.3))));
     assert_eq!(budget.worth_expanding(1, [0.2].into_iter()), 0);
     assert_eq!(budget.worth_expanding(1, [0.2, 0.2].into_iter()), 2);
     assert_eq!(budget.worth_expanding(1, [0.5, 0.0].into_iter()), 1);
@@ -34,7 +44,7 @@ fn a_level_must_yield_more_than_it_costs() {
 
 #[test]
 fn the_faster_the_run_the_dearer_is_time() {
-    let mut budget = Budget::new(costs(&[(1, 1.0), (2, 1.5)], None));
+    let mut budget = bold(costs(&[(1, 1.0), (2, 1.5)], None));
     assert_eq!(budget.worth_verifying([0.6].into_iter()), 1);
     for _ in 0..100 {
         budget.plan(2, 0.9);
@@ -45,10 +55,10 @@ fn the_faster_the_run_the_dearer_is_time() {
 
 #[test]
 fn drafting_that_never_pays_is_paused_for_longer_and_longer() {
-    let mut budget = Budget::new(costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2))));
+    let mut budget = bold(costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2))));
     let mut drafted = 0;
     for _ in 0..1_000 {
-        if budget.may_draft() {
+        if budget.may_draft().is_ok() {
             drafted += 1;
             budget.pay_commit();
             budget.plan(2, 0.1);
@@ -60,9 +70,9 @@ fn drafting_that_never_pays_is_paused_for_longer_and_longer() {
 
 #[test]
 fn drafting_that_pays_goes_on() {
-    let mut budget = Budget::new(costs(&[(1, 1.0), (2, 1.1)], Some((0.2, 0.2))));
+    let mut budget = bold(costs(&[(1, 1.0), (2, 1.1)], Some((0.2, 0.2))));
     for _ in 0..1_000 {
-        assert!(budget.may_draft());
+        assert!(budget.may_draft().is_ok());
         budget.pay_commit();
         budget.plan(2, 0.8);
         budget.settle(1);
@@ -71,9 +81,53 @@ fn drafting_that_pays_goes_on() {
 
 #[test]
 fn a_draft_that_costs_as_much_as_the_target_cannot_pay() {
-    let budget = |commit| Budget::new(costs(&[(1, 1.0), (8, 2.0)], Some((commit, commit))));
+    let budget = |commit| bold(costs(&[(1, 1.0), (8, 2.0)], Some((commit, commit))));
     assert!(budget(0.2).could_pay(4));
     assert!(!budget(1.0).could_pay(4));
-    assert!(Budget::new(costs(&[(1, 1.0), (8, 2.0)], None)).could_pay(4));
-    assert!(!Budget::new(costs(&[(1, 1.0), (8, 8.0)], None)).could_pay(4));
+    assert!(bold(costs(&[(1, 1.0), (8, 2.0)], None)).could_pay(4));
+    assert!(!bold(costs(&[(1, 1.0), (8, 8.0)], None)).could_pay(4));
+}
+
+#[test]
+fn what_can_be_lost_is_saved_up_first() {
+    let table = costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2)));
+    let mut budget = Budget::new(table.clone(), 0.025, 10);
+    // Prefill takes 1 and earns 0.025; reading takes 0.1 and grows with each cycle.
+    let mut cycles = 0;
+    while budget.may_draft() == Err(Idle::TooRisky) {
+        budget.leave_unread(1);
+        budget.settle(0);
+        cycles += 1;
+    }
+    let needed: f64 = 0.1 + 0.4 + 0.1;
+    let earned = 0.025 - 0.01;
+    assert_eq!(cycles, ((needed - 0.025 - 0.025) / earned).ceil() as usize);
+    // A loss takes all of it; a gain is there to be risked at once.
+    budget.pay_commit();
+    assert_eq!(budget.worth_verifying([0.9].into_iter()), 1);
+    assert_eq!(budget.worth_expanding(1, [0.9].into_iter()), 0);
+    budget.plan(2, 0.9);
+    let mut lucky = budget.clone();
+    budget.settle(0);
+    assert!(budget.may_draft().is_err());
+    lucky.settle(1);
+    assert_eq!(lucky.may_draft(), Ok(()));
+}
+
+#[test]
+fn a_prompt_that_took_long_earns_the_right_to_try() {
+    let table = || costs(&[(1, 1.0), (2, 1.1)], Some((0.2, 0.2)));
+    assert_eq!(
+        Budget::new(table(), 0.025, 10).may_draft(),
+        Err(Idle::TooRisky)
+    );
+    let dear = CostTable::new(
+        TargetCosts {
+            prefill: 2.0,
+            ..table().target_costs().clone()
+        },
+        table().draft_costs().cloned(),
+    );
+    let mut budget = Budget::new(Arc::new(dear.unwrap()), 0.025, 10);
+    assert_eq!(budget.may_draft(), Ok(()));
 }

@@ -23,15 +23,18 @@ pub enum Idle {
     NotWorthwhile,
     /// Drafting has not paid lately, and is tried again later.
     Paused,
+    /// If the next guesses failed, more would be lost than may be.
+    TooRisky,
 }
 
 impl Idle {
     /// All reasons.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::LastToken,
         Self::NothingProposed,
         Self::NotWorthwhile,
         Self::Paused,
+        Self::TooRisky,
     ];
 
     /// Name for reports.
@@ -42,6 +45,7 @@ impl Idle {
             Self::NothingProposed => "nothing_proposed",
             Self::NotWorthwhile => "not_worthwhile",
             Self::Paused => "paused",
+            Self::TooRisky => "too_risky",
         }
     }
 }

@@ -60,6 +60,20 @@ pub trait DraftModel<T: TargetModel> {
         top_k: usize,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
+    /// Takes note of what [`begin`](Self::begin) would read, without scoring anything: nothing is
+    /// drafted in this cycle. The next `commit` catches up.
+    ///
+    /// # Errors
+    /// Any error of the model.
+    fn postpone_prompt(
+        &mut self,
+        prompt: &T::Prompt,
+        features: T::Features,
+        next: TokenId,
+    ) -> Result<(), BoxError> {
+        self.begin(prompt, features, next, 1).map(drop)
+    }
+
     /// Drops the rows left by `expand`, appends `accepted.len() + 1` pairs of features (old root
     /// and accepted tokens) and tokens (accepted tokens and `next`), and returns the best
     /// continuations of the last position (one row).

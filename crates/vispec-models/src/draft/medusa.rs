@@ -139,6 +139,15 @@ impl DraftModel<VlmTarget> for MedusaSession {
     }
 
     /// The heads read the last features only.
+    fn postpone_prompt(
+        &mut self,
+        _prompt: &EncodedPrompt,
+        _features: Tensor<2>,
+        _next: TokenId,
+    ) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     fn postpone(
         &mut self,
         _accepted: &[TokenId],

@@ -56,6 +56,8 @@ impl NeuralDraft {
         NeuralDraftSession {
             draft: self.clone(),
             state: None,
+            unread: None,
+            postponed: Vec::new(),
             last_output: None,
         }
     }
@@ -66,7 +68,18 @@ impl NeuralDraft {
 pub struct NeuralDraftSession {
     draft: NeuralDraft,
     state: Option<State>,
+    /// What `read_prompt` has to take in before anything else.
+    unread: Option<UnreadPrompt>,
+    /// Tokens and features that the next commit has to take in first.
+    postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
     last_output: Option<Tensor<2>>,
+}
+
+#[derive(Debug)]
+struct UnreadPrompt {
+    prompt: EncodedPrompt,
+    features: Tensor<2>,
+    next: TokenId,
 }
 
 #[derive(Debug)]
@@ -77,8 +90,6 @@ struct State {
     /// Position of the next committed token, in the uncompressed sequence.
     next_position: usize,
     image: Option<Tensor<2>>,
-    /// Tokens and features that the next commit has to take in first.
-    postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
 }
 
 /// `begin` was not called before `commit` or `expand`.
@@ -102,6 +113,14 @@ impl NeuralDraftSession {
             .map(|state| (state.committed_rows, state.next_position))
     }
 
+    /// Drops everything of the generation before.
+    fn forget(&mut self) {
+        self.state = None;
+        self.unread = None;
+        self.postponed.clear();
+        self.last_output = None;
+    }
+
     /// Scores the last row of `output`.
     fn expansion(&mut self, output: Tensor<2>, k: usize) -> Result<Expansion<Tensor<2>>, BoxError> {
         let [n_rows, _] = output.dims();
@@ -116,8 +135,7 @@ impl NeuralDraftSession {
         prompt: &EncodedPrompt,
         features: Tensor<2>,
         next: TokenId,
-        k: usize,
-    ) -> Result<Expansion<Tensor<2>>, BoxError> {
+    ) -> Result<Tensor<2>, BoxError> {
         let network = self.draft.network.clone();
         let like = (&features.device(), features.dtype());
         let mut cache = self.draft.stack.new_cache(like);
@@ -142,9 +160,21 @@ impl NeuralDraftSession {
             cache,
             next_position: n_tokens,
             image: read.image,
-            postponed: Vec::new(),
         });
-        self.expansion(output, k)
+        Ok(output)
+    }
+
+    /// Reads a prompt that was postponed.
+    fn catch_up(&mut self) -> Result<(), BoxError> {
+        let Some(unread) = self.unread.take() else {
+            return Ok(());
+        };
+        let UnreadPrompt {
+            prompt,
+            features,
+            next,
+        } = unread;
+        self.read_prompt(&prompt, features, next).map(drop)
     }
 
     fn take_in(
@@ -154,11 +184,12 @@ impl NeuralDraftSession {
         next: TokenId,
         k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
+        self.catch_up()?;
         let state = self.state.as_mut().ok_or(NotBegun)?;
         state.cache.truncate(state.committed_rows);
         let mut tokens = Vec::new();
         let mut parts = Vec::new();
-        for (earlier, features) in state.postponed.drain(..) {
+        for (earlier, features) in self.postponed.drain(..) {
             tokens.extend(earlier);
             parts.push(features);
         }
@@ -238,7 +269,26 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let draft = self.draft.clone();
         let [rows, _] = features.dims();
-        draft.step(rows, || self.read_prompt(prompt, features, next, k))
+        self.forget();
+        draft.step(rows, || {
+            let output = self.read_prompt(prompt, features, next)?;
+            self.expansion(output, k)
+        })
+    }
+
+    fn postpone_prompt(
+        &mut self,
+        prompt: &EncodedPrompt,
+        features: Tensor<2>,
+        next: TokenId,
+    ) -> Result<(), BoxError> {
+        self.forget();
+        self.unread = Some(UnreadPrompt {
+            prompt: prompt.clone(),
+            features,
+            next,
+        });
+        Ok(())
     }
 
     fn commit(
@@ -249,9 +299,10 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let draft = self.draft.clone();
-        draft.step(accepted.len() + 1, || {
-            self.take_in(accepted, features, next, k)
-        })
+        let postponed = self.postponed.iter().map(|(tokens, _)| tokens.len());
+        let prompt = self.unread.iter().map(|unread| unread.features.dims()[0]);
+        let rows = accepted.len() + 1 + postponed.sum::<usize>() + prompt.sum::<usize>();
+        draft.step(rows, || self.take_in(accepted, features, next, k))
     }
 
     fn postpone(
@@ -260,9 +311,11 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         features: Tensor<2>,
         next: TokenId,
     ) -> Result<(), BoxError> {
-        let state = self.state.as_mut().ok_or(NotBegun)?;
+        if self.state.is_none() && self.unread.is_none() {
+            return Err(NotBegun.into());
+        }
         let tokens = accepted.iter().copied().chain([next]).collect();
-        state.postponed.push((tokens, features));
+        self.postponed.push((tokens, features));
         Ok(())
     }
 

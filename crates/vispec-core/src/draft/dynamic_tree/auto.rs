@@ -35,6 +35,10 @@ fn class(rank: usize, log_prob: f32) -> usize {
     likely * (RANKS.len() + 1) + rank
 }
 
+fn budget_of(limits: &AutoTree, prompt_tokens: usize) -> Budget {
+    Budget::new(limits.costs.clone(), limits.max_loss, prompt_tokens)
+}
+
 /// The draft's own opinion of how often a node is accepted.
 fn guess(log_prob: f32) -> f64 {
     f64::from(log_prob).exp()
@@ -43,7 +47,7 @@ fn guess(log_prob: f32) -> f64 {
 impl AutoGrowth {
     pub(super) fn new(limits: AutoTree) -> Self {
         Self {
-            budget: Budget::new(limits.costs.clone()),
+            budget: budget_of(&limits, 0),
             limits,
             rates: Rates::new((PROBABILITIES.len() + 1) * (RANKS.len() + 1)),
             child_share: FIRST_CHILD_SHARE,
@@ -57,11 +61,27 @@ impl AutoGrowth {
     }
 
     /// Starts a generation. What was learned from another one is dropped, so that what is drafted
-    /// does not depend on it. Tells whether drafting can pay at all.
-    pub(super) fn begin(&mut self) -> bool {
+    /// does not depend on it. Tells whether to draft in the first cycle.
+    pub(super) fn begin(&mut self, prompt_tokens: usize) -> bool {
         *self = Self::new(self.limits.clone());
-        self.budget.pay_commit();
-        self.could_pay()
+        self.budget = budget_of(&self.limits, prompt_tokens);
+        self.prepare(0)
+    }
+
+    /// Tells whether to draft in the cycle that begins, in which the draft could read `tokens` more.
+    fn prepare(&mut self, tokens: usize) -> bool {
+        match self.budget.may_draft() {
+            Ok(()) => {
+                self.budget.pay_commit();
+                self.idle = Idle::NotWorthwhile;
+                true
+            }
+            Err(reason) => {
+                self.budget.leave_unread(tokens);
+                self.idle = reason;
+                false
+            }
+        }
     }
 
     /// Whether the fastest draft could pay with these costs.
@@ -75,14 +95,7 @@ impl AutoGrowth {
             self.learn(&tree, &ranks, accepted);
         }
         self.budget.settle(accepted.len());
-        let drafts = self.budget.may_draft();
-        if drafts {
-            self.budget.pay_commit();
-            self.idle = Idle::NotWorthwhile;
-        } else {
-            self.idle = Idle::Paused;
-        }
-        drafts
+        self.prepare(accepted.len() + 1)
     }
 
     fn learn(&mut self, tree: &TokenTree, ranks: &[usize], accepted: &[TokenId]) {

@@ -11,8 +11,8 @@ use std::cmp::Ordering;
 
 use self::auto::AutoGrowth;
 use crate::{
-    AutoTree, Beam, BoxError, DraftModel, Drafter, Expansion, Idle, NodeId, TargetModel, TokenId,
-    TokenTree, TopK, TreeError, TreeShape,
+    AutoTree, Beam, BoxError, DraftModel, Drafter, Expansion, Idle, NodeId, Prompt, TargetModel,
+    TokenId, TokenTree, TopK, TreeError, TreeShape,
 };
 
 /// How large trees are.
@@ -413,10 +413,15 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         features: T::Features,
         next: TokenId,
     ) -> Result<TokenTree, BoxError> {
-        if let Sizing::Auto(auto) = &mut self.sizing
-            && !auto.begin()
-        {
-            return Ok(TokenTree::new(next));
+        if let Sizing::Auto(auto) = &mut self.sizing {
+            let drafts = auto.begin(prompt.token_ids().len());
+            if !auto.could_pay() {
+                return Ok(TokenTree::new(next));
+            }
+            if !drafts {
+                self.model.postpone_prompt(prompt, features, next)?;
+                return Ok(TokenTree::new(next));
+            }
         }
         let width = self.sizing.beam_width();
         let first = self.model.begin(prompt, features, next, width)?;

@@ -2,7 +2,7 @@
 
 use super::Match;
 use crate::budget::{Budget, Rates};
-use crate::{AutoTree, TokenId, TokenTree};
+use crate::{AutoTree, Idle, TokenId, TokenTree};
 
 /// Lengths of matches that count as different, each with the chance that the token after such a
 /// match is the next one, before any was seen. (Measured on no data: they only have to be right
@@ -58,15 +58,17 @@ impl Origin {
 impl AutoLookup {
     pub(super) fn new(limits: AutoTree) -> Self {
         Self {
-            budget: Budget::new(limits.costs.clone()),
+            budget: Budget::new(limits.costs.clone(), limits.max_loss, 0),
             limits,
             rates: Rates::new(LENGTHS.len() * 2 * PLACES.len()),
             tree: None,
         }
     }
 
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, prompt_tokens: usize) {
         *self = Self::new(self.limits.clone());
+        let costs = self.limits.costs.clone();
+        self.budget = Budget::new(costs, self.limits.max_loss, prompt_tokens);
     }
 
     /// Learns from the last cycle.
@@ -87,6 +89,15 @@ impl AutoLookup {
             }
         }
         self.budget.settle(accepted.len());
+    }
+
+    /// Why nothing of a tree that was not empty is worth verifying.
+    pub(super) fn idle(&self) -> Idle {
+        if self.budget.affords_a_node() {
+            Idle::NotWorthwhile
+        } else {
+            Idle::TooRisky
+        }
     }
 
     /// The part of `tree` that is worth verifying.

@@ -125,7 +125,12 @@ impl PromptLookupDrafter {
         self.idle = matches.is_empty().then_some(Idle::NothingProposed);
         let (tree, origins) = self.grow(root, &matches)?;
         Ok(match &mut self.auto {
-            Some(auto) => auto.trimmed(&tree, &origins),
+            Some(auto) => {
+                if self.idle.is_none() {
+                    self.idle = Some(auto.idle());
+                }
+                auto.trimmed(&tree, &origins)
+            }
             None => tree,
         })
     }
@@ -185,7 +190,7 @@ impl<T: TargetModel> Drafter<T> for PromptLookupDrafter {
         next: TokenId,
     ) -> Result<TokenTree, BoxError> {
         if let Some(auto) = &mut self.auto {
-            auto.begin();
+            auto.begin(prompt.token_ids().len());
         }
         self.context.clear();
         self.context.extend_from_slice(prompt.token_ids());
