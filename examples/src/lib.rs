@@ -1,5 +1,6 @@
 //! What the binaries of this package share: flags, running a generation, records, exit codes.
 
+pub mod evaluate;
 pub mod failure;
 pub mod flags;
 pub mod memory;

@@ -10,6 +10,7 @@
 mod answers;
 mod checkpoints;
 mod configs;
+mod evaluation;
 mod files;
 mod flags;
 mod images;

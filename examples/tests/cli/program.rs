@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -66,6 +66,14 @@ impl Program {
         Self::new(env!("CARGO_BIN_EXE_draft_vocab"))
     }
 
+    /// `evaluate` with a target of the fixtures, writing to `out`.
+    pub fn evaluate(target: &str, out: &Path) -> Self {
+        Self::new(env!("CARGO_BIN_EXE_evaluate"))
+            .path("--target", &model(target))
+            .path("--out", out)
+            .args("--dtype f32")
+    }
+
     /// `generate` without any flags.
     pub fn bare() -> Self {
         Self::new(env!("CARGO_BIN_EXE_generate"))
@@ -121,6 +129,13 @@ impl Program {
             .unwrap();
         drop(child.stdout.take());
         Outcome::from(child.wait_with_output().unwrap())
+    }
+
+    /// Starts it; its stderr can be read line by line.
+    pub fn start(&self) -> Child {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     fn command(&self) -> Command {

@@ -22,12 +22,12 @@ pub struct CellHeader {
     pub settings: CellSettings,
     /// Which of the prompts this directory holds.
     pub shard: Shard,
-    /// Records that the directory will hold when it is complete. At most the shard's share of
-    /// `settings.prompts`; less if the task has fewer prompts.
+    /// Records that the directory will hold when it is complete: one for each turn of the shard's
+    /// samples.
     pub planned_prompts: u64,
     /// Learned queries of a draft that sees images, the global one included; absent otherwise.
     pub num_q: Option<u32>,
-    /// SHA-256 of the task's prompts and images in hexadecimal, if it was computed.
+    /// SHA-256 in hexadecimal of ids and texts of the task's prompts, if it was computed.
     pub task_sha256: Option<String>,
     /// Version of the program that measured.
     pub program_version: String,
@@ -98,7 +98,8 @@ impl CellHeader {
         self.expect_equal(
             expected,
             path,
-            &["started_at", "costs", "machine.memory_bytes"],
+            // The id follows from the settings, which say more.
+            &["cell_id", "started_at", "costs", "machine.memory_bytes"],
         )
     }
 
@@ -111,6 +112,7 @@ impl CellHeader {
             expected,
             path,
             &[
+                "cell_id",
                 "started_at",
                 "costs",
                 "machine.memory_bytes",

@@ -243,13 +243,14 @@ pub struct CellSettings {
     pub draft: Option<String>,
     /// How tokens are drafted.
     pub method: Method,
-    /// Element type of the weights, as named on the command line: `auto`, `f32`, `bf16`, `f16`.
+    /// Element type of the weights, as named on the command line: `auto`, `f32`, `bf16`, `int8`, ...
     pub dtype: String,
     /// Device, as named on the command line: `flex`, `cuda:0`, ...
     pub device: String,
-    /// Name of the task.
+    /// The task, as named on the command line.
     pub task: String,
-    /// Prompts of the task that are to be answered, over all shards.
+    /// Samples of the task that are to be answered, over all shards. A sample of several turns is
+    /// several prompts.
     pub prompts: u64,
     /// 0 chooses the most likely token, more samples.
     pub temperature: f32,

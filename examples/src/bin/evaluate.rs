@@ -1,0 +1,22 @@
+//! Measures one cell: a task answered plainly and speculatively, as records that `cargo xtask report`
+//! reads.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vispec_examples::evaluate::{self, EvaluateFlags};
+use vispec_examples::failure::exit_code;
+
+/// Answer the prompts of a task plainly and speculatively, and record tokens, accepted tokens and
+/// times of both
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    #[command(flatten)]
+    cell: EvaluateFlags,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| evaluate::run(&flags.cell))
+}

@@ -1,0 +1,26 @@
+//! Measured costs, as records hold them.
+
+use vispec_report::record::{CostPoint, CostTable};
+
+/// Tokens in the caches while costs are measured.
+const CONTEXT_TOKENS: u32 = vispec_models::CALIBRATION_CONTEXT as u32;
+
+/// The table for the header of a cell: milliseconds in place of seconds.
+pub(super) fn recorded(costs: &vispec_core::CostTable) -> CostTable {
+    let points = |costs: &[vispec_core::Cost]| {
+        costs
+            .iter()
+            .map(|cost| CostPoint {
+                rows: u32::try_from(cost.rows).unwrap_or(u32::MAX),
+                ms: cost.seconds * 1e3,
+            })
+            .collect()
+    };
+    CostTable {
+        context_tokens: CONTEXT_TOKENS,
+        draft_step: costs
+            .draft_costs()
+            .map_or_else(Vec::new, |draft| points(&draft.expand)),
+        verify: points(costs.verify_costs()),
+    }
+}
