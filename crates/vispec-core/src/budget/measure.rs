@@ -15,6 +15,8 @@ use crate::{
 const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
 /// Rows of the draft's levels that are measured.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
+/// Tokens that the draft takes in at once to see what reading costs.
+const READ_ROWS: usize = 32;
 /// All passes are measured in turn up to so often …
 const ROUNDS: usize = 9;
 /// … but no new round starts after this.
@@ -125,27 +127,29 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     let output = target.prefill(prompt, &mut cache);
     let TargetOutput { features, .. } = output.map_err(DecodeError::Target)?;
     let most = ROWS[ROWS.len() - 1];
-    let start = Instant::now();
     model
         .begin(prompt, features, 0, most)
         .map_err(DecodeError::Draft)?;
-    let read = per_token(start.elapsed(), prompt);
     let base = cache.len();
-    let mut decode = || {
-        let output = target.verify(&TokenTree::new(0), &mut cache);
+    let room = (target.context_len() - base).min(target.vocab_size());
+    let mut decode = |rows| {
+        let output = target.verify(&bush(rows), &mut cache);
         cache.truncate(base);
         output
             .map(|output| output.features)
             .map_err(DecodeError::Target)
     };
-    let commit = shortest(&[1], |_| {
-        let features = decode()?;
+    let lengths = [1, READ_ROWS.min(room).max(2)];
+    let commit = shortest(&lengths, |rows| {
+        let (accepted, features) = (vec![0; rows - 1], decode(rows)?);
         let start = Instant::now();
         model
-            .commit(&[], features, 0, most)
+            .commit(&accepted, features, 0, most)
             .map_err(DecodeError::Draft)?;
         Ok(start.elapsed())
     })?;
+    let [one, many] = [commit[0].seconds, commit[commit.len() - 1].seconds];
+    let read = (many - one) / (lengths[1] - 1) as f64;
     let expand = shortest(&ROWS, |rows| {
         let beam = Beam {
             level: 0,
@@ -153,7 +157,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
             parent_rows: vec![0; rows],
             paths: (0..rows).map(|row| vec![row]).collect(),
         };
-        let first = model.commit(&[], decode()?, 0, most);
+        let first = model.commit(&[], decode(1)?, 0, most);
         let first = first.map_err(DecodeError::Draft)?;
         let start = Instant::now();
         model
@@ -163,7 +167,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     })?;
     Ok(DraftCosts {
         read,
-        commit: commit[0].seconds,
+        commit: one,
         expand,
     })
 }
