@@ -101,7 +101,10 @@ fn another_cell_is_not_continued_and_the_field_is_named() {
         ..written.settings.clone()
     };
     let error = message(&open(&CellHeader::new(settings, "0.1.0")).unwrap_err());
-    assert!(error.contains("cell_id"), "{error}");
+    assert!(
+        error.contains("settings.temperature is 0.0, expected 1.0"),
+        "{error}"
+    );
 
     let mut later = written.clone();
     later.started_at += jiff::SignedDuration::from_secs(60);
