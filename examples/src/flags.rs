@@ -21,6 +21,32 @@ pub struct ModelFlags {
     /// Checkpoint of the target: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub target: String,
+    /// Everything else
+    #[command(flatten)]
+    pub load: LoadFlags,
+}
+
+impl ModelFlags {
+    /// Looks at the flags without loading anything.
+    ///
+    /// # Errors
+    /// Those of [`LoadFlags::check`].
+    pub fn check(&self) -> Result<(), Failure> {
+        self.load.check()
+    }
+
+    /// Loads what the flags name.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); otherwise any error of loading.
+    pub fn load(&self) -> Result<Engine, Failure> {
+        self.load.load(&self.target)
+    }
+}
+
+/// How to load a target, and what besides.
+#[derive(Args, Debug, Clone)]
+pub struct LoadFlags {
     /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub draft: Option<String>,
@@ -57,7 +83,7 @@ fn parse_device(name: &str) -> Result<DeviceSpec, String> {
         .map_err(|error: vispec_models::ModelError| error.to_string())
 }
 
-impl ModelFlags {
+impl LoadFlags {
     /// Looks at the flags without loading anything.
     ///
     /// # Errors
@@ -89,16 +115,16 @@ impl ModelFlags {
         }
     }
 
-    /// Loads what the flags name.
+    /// Loads a target, and what the flags name.
     ///
     /// # Errors
     /// As [`check`](Self::check); otherwise any error of loading.
-    pub fn load(&self) -> Result<Engine, Failure> {
+    pub fn load(&self, target: &str) -> Result<Engine, Failure> {
         self.check()?;
         let device = self.device.open()?;
         let progress = DownloadProgress::Bars;
         Ok(Engine::load(&EngineOptions {
-            target: resolve_checkpoint(&self.target, progress)?,
+            target: resolve_checkpoint(target, progress)?,
             draft: match &self.draft {
                 Some(draft) => Some(resolve_checkpoint(draft, progress)?),
                 None => None,

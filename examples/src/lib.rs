@@ -1,13 +1,20 @@
 //! What the binaries of this package share: flags, running a generation, records, exit codes.
 
+pub mod capture;
+pub mod chat_command;
+pub mod conversation;
+pub mod demo_pair;
 pub mod evaluate;
 pub mod failure;
 pub mod flags;
 pub mod memory;
 pub mod record;
 pub mod run;
+pub mod sample_files;
+pub mod served;
 pub mod stream;
 pub mod tree;
+pub mod tree_printer;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

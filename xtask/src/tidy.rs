@@ -14,8 +14,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vispec-processor", &[]),
     ("vispec-report", &[]),
     (
+        "vispec-train",
+        &[
+            "vispec-core",
+            "vispec-data",
+            "vispec-models",
+            "vispec-processor",
+        ],
+    ),
+    (
         "vispec-models",
         &["vispec-core", "vispec-kernels", "vispec-processor"],
+    ),
+    (
+        "vispec-serve",
+        &["vispec-core", "vispec-models", "vispec-processor"],
     ),
 ];
 
@@ -120,6 +133,8 @@ mod tests {
             "crates/vispec-kernels",
             "crates/vispec-processor",
             "crates/vispec-report",
+            "crates/vispec-train",
+            "crates/vispec-serve",
         ] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
             fs::write(dir.path().join(sub).join("Cargo.toml"), "[dependencies]\n").unwrap();

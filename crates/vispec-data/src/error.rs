@@ -102,6 +102,12 @@ pub enum DataError {
         /// What is wrong, with its place if known.
         reason: String,
     },
+    /// A file's name does not say what format it has.
+    #[error("{path}: unknown format, expected a name that ends in .json, .jsonl or .parquet")]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// A table lacks a column that the task reads.
     #[error("{path}: no column {column:?}, found {}", found.join(", "))]
     MissingColumn {
@@ -229,7 +235,8 @@ pub enum DataError {
 
 impl DataError {
     /// Whether this is the fault of one row, so that the rows after it may be fine.
-    pub(crate) fn is_of_one_row(&self) -> bool {
+    #[must_use]
+    pub fn is_of_one_row(&self) -> bool {
         matches!(
             self,
             Self::RowSyntax { .. }

@@ -1,4 +1,5 @@
-//! Evaluation tasks for vision-language models, and synthetic scenes. No tensor library.
+//! Evaluation tasks and training conversations for vision-language models, captured samples, and
+//! synthetic scenes. No tensor library.
 //!
 //! A task is data: a short TOML file says which files it reads, how a row becomes a prompt, and
 //! which rows are taken. The tasks of the ViSpec paper and further ones are built in, with the
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod capture;
+pub mod conversations;
 mod error;
 pub mod order;
 mod rows;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeSize};
-use vispec_processor::{DecodedImage, Messages, Processor};
+use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError};
 
 use crate::draft::{Draft, DraftKind, DraftVocab};
 use crate::error::ModelError;
@@ -224,8 +224,23 @@ impl Engine {
         messages: &Messages,
         images: &[DecodedImage],
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_with(|| self.processor.prepare(messages, images))
+    }
+
+    /// The same for a text that the model is to continue, without a chat template.
+    ///
+    /// # Errors
+    /// An empty text, one with a placeholder of images, or one that is longer than the context.
+    pub fn encode_text(&self, text: &str) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_with(|| self.processor.prepare_text(text))
+    }
+
+    fn encode_with(
+        &self,
+        prepare: impl FnOnce() -> Result<PreparedPrompt, ProcessorError>,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
         let started = Instant::now();
-        let prepared = self.processor.prepare(messages, images)?;
+        let prepared = prepare()?;
         let preprocess = started.elapsed();
         let started = Instant::now();
         let encoded = self.target.encode(&prepared)?;

@@ -17,7 +17,14 @@ pub struct EncodedPrompt {
 }
 
 impl EncodedPrompt {
-    pub(crate) fn new(
+    /// A prompt of which everything is known.
+    ///
+    /// # Arguments
+    /// * `embeds` - `[prompt, hidden]`
+    /// * `image_runs` - places of each image, ascending.
+    /// * `positions`, `rope_delta` - rotary positions, which only targets read.
+    #[must_use]
+    pub fn new(
         token_ids: Vec<TokenId>,
         embeds: Tensor<2>,
         image_runs: Vec<Range<usize>>,

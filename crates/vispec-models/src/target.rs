@@ -13,6 +13,7 @@ use crate::nn::{AttentionPlan, DecoderConfig, DecoderStack, ModelCache, RotaryTa
 use crate::precision::{DtypeChoice, Precision};
 use crate::prompt::EncodedPrompt;
 use crate::qwen2_5_vl::{QwenConfig, QwenVision};
+use crate::target_text::TargetText;
 use crate::text_model::{HeadWeights, TextModel};
 use crate::weights::{Checkpoint, Weights};
 
@@ -158,6 +159,18 @@ impl VlmTarget {
     #[must_use]
     pub fn text(&self) -> &TextModel {
         &self.text
+    }
+
+    /// What a draft needs of this target.
+    #[must_use]
+    pub fn for_draft(&self) -> TargetText {
+        TargetText {
+            embedding: self.text.embedding().clone(),
+            head: self.text.head().clone(),
+            decoder: *self.config(),
+            device: self.device.clone(),
+            precision: self.precision,
+        }
     }
 
     /// Width of the hidden states.

@@ -88,15 +88,6 @@ pub enum ProcessorError {
         limit: f64,
     },
 
-    /// No image size lies between the limits.
-    #[error("images may have at least {min} and at most {max} pixels: no size lies between")]
-    PixelLimits {
-        /// Least number of pixels.
-        min: usize,
-        /// Largest number of pixels.
-        max: usize,
-    },
-
     /// A file that every checkpoint has is missing.
     #[error("{path}: no such file; {advice}")]
     MissingFile {
@@ -280,6 +271,25 @@ pub enum ProcessorError {
         found: usize,
         /// Largest number allowed.
         limit: usize,
+    },
+    /// Limits of the size of an image that no image can meet.
+    #[error("images of {min} to {max} pixels, expected a lower limit of 1 up to the upper one")]
+    PixelLimits {
+        /// Least number of pixels.
+        min: usize,
+        /// Largest number of pixels.
+        max: usize,
+    },
+    /// It cannot be told which part of a rendered conversation is an answer.
+    #[error(
+        "chat template {template}: the answer in messages[{index}] does not simply follow the text \
+         that asks for it"
+    )]
+    AnswerPlace {
+        /// Name of the template.
+        template: String,
+        /// Index of the message.
+        index: usize,
     },
 }
 

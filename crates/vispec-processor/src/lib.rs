@@ -53,8 +53,10 @@ mod read_limited;
 mod resize;
 mod special_tokens;
 mod strftime;
+mod teacher_forcing;
 mod template_source;
 mod tokenizer;
+mod transcript;
 
 pub use anyres_geometry::{
     UnpaddedRegion, anyres_grid_shape, anyres_token_count, select_best_resolution, size_within,
@@ -76,4 +78,5 @@ pub use processor::{PreparedPrompt, Processor};
 pub use prompt_layout::PromptLayout;
 pub use qwen_image::{QwenImageProcessor, smart_resize};
 pub use special_tokens::{SpecialTokens, eos_token_ids};
+pub use teacher_forcing::AnsweredPrompt;
 pub use tokenizer::{SequenceTokens, SpecialText, Tokenizer};

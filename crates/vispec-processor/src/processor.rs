@@ -104,7 +104,7 @@ impl Processor {
     /// to an area; other families have fixed sizes and stay as they are.
     ///
     /// # Errors
-    /// [`ProcessorError::PixelLimits`] if the lower limit is then above the upper one.
+    /// [`ProcessorError::PixelLimits`] if the lower limit is then 0 or above the upper one.
     pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         self.image_processor = self.image_processor.with_pixels(min, max)?;
         Ok(self)
@@ -187,10 +187,71 @@ impl Processor {
             });
         }
         let rendered = self.chat_template.render(messages, generation)?;
-        let lengths = images
-            .iter()
-            .map(|image| self.image_processor.n_tokens(image.size()));
-        let layout = self.lay_out(&rendered, &lengths.collect::<Result<Vec<_>>>()?)?;
+        let layout = self.lay_out(&rendered, &self.image_lengths(images)?)?;
+        self.finish(layout, images, rendered)
+    }
+
+    /// Tokens that each image takes in the prompt.
+    pub(crate) fn image_lengths(&self, images: &[DecodedImage]) -> Result<Vec<usize>> {
+        let sizes = images.iter().map(DecodedImage::size);
+        sizes
+            .map(|size| self.image_processor.n_tokens(size))
+            .collect()
+    }
+
+    /// Tokens of rendered text and what each stands for; images have one token.
+    pub(crate) fn encode_rendered(
+        &self,
+        rendered: &str,
+        n_images: usize,
+    ) -> Result<Vec<(u32, Range<usize>)>> {
+        let check_count = |placeholder: &Placeholder, expected| {
+            let found = rendered.matches(&placeholder.text).count();
+            if found == expected {
+                return Ok(());
+            }
+            let placeholder = placeholder.text.clone();
+            Err(ProcessorError::PlaceholderCount {
+                placeholder,
+                found,
+                expected,
+            })
+        };
+        check_count(&self.image, n_images)?;
+        if let Some(video) = &self.video {
+            check_count(video, 0)?;
+        }
+        // If the template writes the first token itself, the tokenizer must not add another, which
+        // is also the rule of transformers.
+        let starts_with_bos = self
+            .bos_token
+            .as_ref()
+            .is_some_and(|bos| rendered.starts_with(bos));
+        let sequence_tokens = if starts_with_bos {
+            SequenceTokens::Omit
+        } else {
+            SequenceTokens::Add
+        };
+        self.tokenizer.encode_with_places(rendered, sequence_tokens)
+    }
+
+    /// Makes room for images of these numbers of tokens.
+    pub(crate) fn expand(&self, unexpanded: &[u32], lengths: &[usize]) -> Result<PromptLayout> {
+        PromptLayout::expand(unexpanded, self.image.token_id, &self.image.text, lengths)
+    }
+
+    /// How the template writes an image.
+    pub(crate) fn image_text(&self) -> &str {
+        &self.image.text
+    }
+
+    /// Processes the images and computes positions.
+    pub(crate) fn finish(
+        &self,
+        layout: PromptLayout,
+        images: &[DecodedImage],
+        rendered: String,
+    ) -> Result<PreparedPrompt> {
         let images = images
             .iter()
             .map(|image| self.image_processor.process(image));
@@ -210,42 +271,21 @@ impl Processor {
         })
     }
 
+    /// Lays out a text that the model is to continue: no chat template, no images.
+    ///
+    /// # Errors
+    /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::PlaceholderCount`] if the text holds a
+    /// placeholder, [`ProcessorError::PromptTooLong`], and those of the tokenizer.
+    pub fn prepare_text(&self, text: &str) -> Result<PreparedPrompt> {
+        let layout = self.lay_out(text, &[])?;
+        self.finish(layout, &[], text.to_owned())
+    }
+
     /// Encodes rendered text and makes room for images of these numbers of tokens.
     fn lay_out(&self, rendered: &str, image_lengths: &[usize]) -> Result<PromptLayout> {
-        let check_count = |placeholder: &Placeholder, expected| {
-            let found = rendered.matches(&placeholder.text).count();
-            if found == expected {
-                return Ok(());
-            }
-            let placeholder = placeholder.text.clone();
-            Err(ProcessorError::PlaceholderCount {
-                placeholder,
-                found,
-                expected,
-            })
-        };
-        check_count(&self.image, image_lengths.len())?;
-        if let Some(video) = &self.video {
-            check_count(video, 0)?;
-        }
-        // If the template writes the first token itself, the tokenizer must not add another, which
-        // is also the rule of transformers.
-        let starts_with_bos = self
-            .bos_token
-            .as_ref()
-            .is_some_and(|bos| rendered.starts_with(bos));
-        let sequence_tokens = if starts_with_bos {
-            SequenceTokens::Omit
-        } else {
-            SequenceTokens::Add
-        };
-        let unexpanded = self.tokenizer.encode(rendered, sequence_tokens)?;
-        let layout = PromptLayout::expand(
-            &unexpanded,
-            self.image.token_id,
-            &self.image.text,
-            image_lengths,
-        )?;
+        let unexpanded = self.encode_rendered(rendered, image_lengths.len())?;
+        let unexpanded: Vec<u32> = unexpanded.into_iter().map(|(id, _)| id).collect();
+        let layout = self.expand(&unexpanded, image_lengths)?;
         match layout.token_ids.len() {
             0 => Err(ProcessorError::EmptyPrompt),
             found if found > self.context_limit => Err(ProcessorError::PromptTooLong {

@@ -112,11 +112,11 @@ impl QwenImageProcessor {
     /// Sets the limits of the area, where given.
     ///
     /// # Errors
-    /// [`ProcessorError::PixelLimits`] if the lower limit is then above the upper one.
+    /// [`ProcessorError::PixelLimits`] if the lower limit is then 0 or above the upper one.
     pub(crate) fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         self.min_pixels = min.unwrap_or(self.min_pixels);
         self.max_pixels = max.unwrap_or(self.max_pixels);
-        if self.min_pixels > self.max_pixels {
+        if !(1..=self.max_pixels).contains(&self.min_pixels) {
             return Err(ProcessorError::PixelLimits {
                 min: self.min_pixels,
                 max: self.max_pixels,

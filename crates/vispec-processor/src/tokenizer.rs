@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ProcessorError, Result};
@@ -81,6 +82,24 @@ impl Tokenizer {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(error) => Err(failed("encode", &error)),
         }
+    }
+
+    /// The same as [`Self::encode`], with the bytes of `text` that each token stands for. White space
+    /// may be missing from them, as tokenizers see fit; tokens that the tokenizer adds have none.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Tokenize`].
+    pub fn encode_with_places(
+        &self,
+        text: &str,
+        sequence_tokens: SequenceTokens,
+    ) -> Result<Vec<(u32, Range<usize>)>> {
+        let add = sequence_tokens == SequenceTokens::Add;
+        let encoding = self.inner.encode(text, add);
+        let encoding = encoding.map_err(|error| failed("encode", &error))?;
+        let places = encoding.get_offsets().iter();
+        let ids = encoding.get_ids().iter().copied();
+        Ok(ids.zip(places.map(|&(start, end)| start..end)).collect())
     }
 
     /// The text of token ids. Ids that the vocabulary lacks (models have padded vocabularies) give

@@ -322,3 +322,22 @@ fn all_cases_of_the_reference_data() {
     println!("{n_cases} cases, {n_pixel_tensors} pixel tensors equal bit for bit");
     assert!(n_cases >= 40);
 }
+
+#[test]
+fn a_text_without_template_is_laid_out_as_it_is() {
+    let processor = processor("qwen-tied");
+    let rendered = "<|im_start|>user\nHi<|im_end|>\n";
+    let prompt = processor.prepare_text(rendered).unwrap();
+    let ids = processor.tokenizer().encode(rendered, SequenceTokens::Add);
+    assert_eq!(prompt.token_ids, ids.unwrap());
+    assert_eq!(prompt.positions.len(), prompt.token_ids.len());
+    assert!(prompt.images.is_empty() && prompt.image_runs.is_empty());
+
+    let placeholder = processor
+        .tokenizer()
+        .id_to_token(processor.image_token_id());
+    let error = processor.prepare_text(&placeholder.unwrap()).unwrap_err();
+    assert!(matches!(error, ProcessorError::PlaceholderCount { .. }));
+    let error = processor.prepare_text("").unwrap_err();
+    assert!(matches!(error, ProcessorError::EmptyPrompt));
+}

@@ -59,6 +59,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let times = OuterTimes { load, encode };
     let method = flags
         .models
+        .load
         .method
         .unwrap_or_else(|| engine.default_method());
     let (size, notes) = flags.decode.tree.measured_size(&engine, method)?;

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use vispec_core::{GenerationObserver, NodeId, TokenId, TokenTree, Verdict};
+use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
 use vispec_examples::run::{Settings, answer};
-use vispec_models::Engine;
-use vispec_processor::SpecialText;
+use vispec_examples::tree_printer::print_tree;
 
 /// Print one cycle's draft tree and what was accepted of it
 #[derive(Parser, Debug)]
@@ -41,6 +40,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let (prompt, _) = engine.encode(&messages, &images)?;
     let method = flags
         .models
+        .load
         .method
         .unwrap_or_else(|| engine.default_method());
     let (size, _) = flags.decode.tree.measured_size(&engine, method)?;
@@ -55,28 +55,14 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let cycles = run.generation.stats.n_cycles();
         return Err(anyhow::anyhow!("the answer ended after {cycles} cycles").into());
     };
-    let printer = TreePrinter {
-        engine: &engine,
-        tree: &tree,
-        verdict: &verdict,
-    };
+    let tokenizer = engine.processor().tokenizer();
     writeln!(
         io::stdout(),
         "cycle {} of {method}: {} nodes",
         flags.cycle,
         tree.n_nodes()
     )?;
-    writeln!(
-        io::stdout(),
-        "accepted nodes are marked *, probabilities are the draft's\n"
-    )?;
-    printer.print(NodeId::ROOT, 0)?;
-    let accepted = verdict.path.len() - 1;
-    writeln!(
-        io::stdout(),
-        "\naccepted {accepted}, then the target chose {}",
-        printer.text(verdict.bonus)?
-    )?;
+    print_tree(&mut io::stdout(), tokenizer, &tree, &verdict)?;
     Ok(())
 }
 
@@ -101,44 +87,5 @@ impl GenerationObserver for OneCycle {
         } else {
             ControlFlow::Continue(())
         }
-    }
-}
-
-struct TreePrinter<'a> {
-    engine: &'a Engine,
-    tree: &'a TokenTree,
-    verdict: &'a Verdict,
-}
-
-impl TreePrinter<'_> {
-    fn text(&self, token: TokenId) -> Result<String, Failure> {
-        let text = self
-            .engine
-            .processor()
-            .tokenizer()
-            .decode(&[token], SpecialText::Keep)?;
-        Ok(format!("{text:?}"))
-    }
-
-    fn print(&self, node: NodeId, depth: usize) -> Result<(), Failure> {
-        let mark = if self.verdict.path.contains(&node) {
-            '*'
-        } else {
-            ' '
-        };
-        let text = self.text(self.tree.token(node))?;
-        let probability = match self.tree.log_prob(node) {
-            Some(log_prob) => format!("  {:.3}", log_prob.exp()),
-            None => String::new(),
-        };
-        writeln!(
-            io::stdout(),
-            "{mark} {}{text}{probability}",
-            "    ".repeat(depth)
-        )?;
-        for child in self.tree.children(node) {
-            self.print(child, depth + 1)?;
-        }
-        Ok(())
     }
 }

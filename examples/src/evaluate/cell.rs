@@ -39,7 +39,7 @@ pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
     say("loading")?;
     let pixels = task.pixel_limits();
     let engine = models.load()?.with_pixels(pixels.min, pixels.max)?;
-    let method = models.method.unwrap_or(Method::None);
+    let method = models.load.method.unwrap_or(Method::None);
     // What is wrong with every prompt is said once.
     engine.drafter(method, TreeShape::default())?;
     let costs = match method {

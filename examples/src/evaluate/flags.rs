@@ -6,7 +6,7 @@ use clap::Args;
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
 use crate::failure::Failure;
-use crate::flags::ModelFlags;
+use crate::flags::{LoadFlags, ModelFlags};
 use crate::tree::{self, TreeFlags};
 
 /// What to measure. Checkpoints, element type, device and task are recorded as they are typed.
@@ -87,12 +87,14 @@ impl EvaluateFlags {
         }
         let flags = ModelFlags {
             target: self.target.clone(),
-            draft: self.draft.clone(),
-            method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
-            device: self.device.parse().map_err(Failure::usage)?,
-            draft_vocab: None,
-            dtype: self.dtype.parse().map_err(Failure::usage)?,
-            keep_quantized: false,
+            load: LoadFlags {
+                draft: self.draft.clone(),
+                method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
+                device: self.device.parse().map_err(Failure::usage)?,
+                draft_vocab: None,
+                dtype: self.dtype.parse().map_err(Failure::usage)?,
+                keep_quantized: false,
+            },
         };
         flags.check()?;
         Ok(flags)

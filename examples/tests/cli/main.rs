@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod chat;
 mod checkpoints;
 mod configs;
 mod evaluation;
@@ -16,3 +17,4 @@ mod flags;
 mod images;
 mod program;
 mod prompts;
+mod serve;

@@ -1,6 +1,7 @@
 //! Running a binary and looking at what it did.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -74,6 +75,14 @@ impl Program {
             .args("--dtype f32")
     }
 
+    pub fn serve() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_serve"))
+    }
+
+    pub fn chat() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_chat"))
+    }
+
     /// `generate` without any flags.
     pub fn bare() -> Self {
         Self::new(env!("CARGO_BIN_EXE_generate"))
@@ -138,7 +147,22 @@ impl Program {
         command.spawn().unwrap()
     }
 
-    fn command(&self) -> Command {
+    /// Runs with `text` on stdin.
+    pub fn run_with_input(&self, text: &str) -> Outcome {
+        let mut command = self.command();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        Outcome::from(child.wait_with_output().unwrap())
+    }
+
+    pub fn command(&self) -> Command {
         let mut command = Command::new("sh");
         command
             .arg("-c")

@@ -1,5 +1,48 @@
 //! What a target computed over training conversations: the samples that drafts are trained on.
+//!
+//! A capture is a directory: `capture.json` says what it holds, and shards hold the samples as
+//! safetensors. [`CaptureWriter`] makes one and survives a kill at any moment; [`CaptureReader`]
+//! reads samples by index, one at a time; [`merge`] joins the shares of several machines.
+//!
+//! ```text
+//! sample ─► pending/00000017.safetensors ─► shard-00000000.safetensors ─► capture.json
+//!           one finished sample             all samples of its range      lists finished shards
+//! ```
+//!
+//! Each arrow is a file written under a temporary name and renamed, and nothing on the left is
+//! removed before what is on the right is there.
 
+mod budget;
+mod embeddings;
+mod error;
+mod fingerprint;
+mod header;
+mod manifest;
+mod merge;
+mod reader;
+mod record;
 mod sample;
+mod share;
+mod source;
+mod storage;
+mod tensor_file;
+mod whole_file;
+mod writer;
 
+pub use budget::{PAPER_SAMPLES, SampleSize};
+pub use embeddings::TokenEmbeddings;
+pub use error::CaptureError;
+pub use fingerprint::fingerprint;
+pub use header::{
+    CaptureHeader, CaptureStage, ElementType, PromptForm, SourceFile, SourceIdentity, StorageKind,
+    TargetIdentity,
+};
+pub use manifest::{LeftOut, LeftOutKind, Manifest, ShardEntry, ShardSample};
+pub use merge::merge;
+pub use reader::CaptureReader;
+pub use record::{ImageRecord, SampleRecord};
 pub use sample::CapturedSample;
+pub use share::{PositionRange, Share};
+pub use source::SampleSource;
+pub use storage::TokenSample;
+pub use writer::CaptureWriter;

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use vispec_processor::{DecodedImage, ImageLimits, ImageSize, ProcessorError};
 
+use super::io_error;
 use super::parquet::{CellPlace, read_cell};
 use super::tsv::read_field;
 use crate::error::{DataError, Result, RowOrigin};
@@ -72,6 +73,53 @@ impl ImageSource {
     #[must_use]
     pub fn origin(&self) -> &RowOrigin {
         &self.origin
+    }
+
+    /// The file that the image is, if it is one by itself.
+    #[must_use]
+    pub fn file_path(&self) -> Option<&Path> {
+        match &self.place {
+            ImagePlace::File(path) => Some(path),
+            ImagePlace::TsvField { .. } | ImagePlace::ParquetCell { .. } | ImagePlace::Scene(_) => {
+                None
+            }
+        }
+    }
+
+    /// The bytes of the image as a file: as the publisher has it, or a drawn scene as PNG.
+    ///
+    /// # Errors
+    /// [`DataError::MissingImage`], [`DataError::Base64`], [`DataError::Io`] or
+    /// [`DataError::FileSyntax`].
+    pub fn image_file(&self) -> Result<Vec<u8>> {
+        let bytes = match &self.place {
+            ImagePlace::Scene(scene) => return self.png(scene),
+            ImagePlace::File(path) => Some(std::fs::read(path).map_err(io_error(path))?),
+            ImagePlace::TsvField {
+                path, start, field, ..
+            } => read_field(path, *start, *field)?,
+            ImagePlace::ParquetCell { path, place, .. } => read_cell(path, *place)?,
+        };
+        let bytes = bytes
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or_else(|| self.missing())?;
+        match self.encoding {
+            Encoding::Plain => Ok(bytes),
+            Encoding::Base64 => self.base64_decoded(bytes),
+        }
+    }
+
+    fn png(&self, scene: &Scene) -> Result<Vec<u8>> {
+        let mut file = std::io::Cursor::new(Vec::new());
+        scene
+            .draw()
+            .write_to(&mut file, image::ImageFormat::Png)
+            .map_err(|error| DataError::FileSyntax {
+                path: self.origin.file.clone(),
+                format: "PNG",
+                reason: error.to_string(),
+            })?;
+        Ok(file.into_inner())
     }
 
     /// Reads and decodes the image, or draws the scene.

@@ -23,7 +23,7 @@ pub use image_source::ImageSource;
 pub(crate) use file_pattern::{matching_files, path_below};
 pub(crate) use record::Record;
 pub(crate) use scene_rows::SceneRows;
-pub(crate) use tables::{Constants, open_tables, table_files};
+pub(crate) use tables::{Constants, open_files, open_tables, table_files};
 
 /// Rows of one or more files, in order.
 pub(crate) trait Table: Send {

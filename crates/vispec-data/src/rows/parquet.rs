@@ -4,6 +4,7 @@
 //! Text is decoded for one row group at a time, of the columns that a task reads. An image is
 //! read by skipping to its row in its own column.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use super::image_source::{Encoding, ImagePlace};
-use super::{ImageSource, Record, Source, Table, io_error};
+use super::{Columns, ImageSource, Record, Source, Table, io_error};
 use crate::error::{DataError, Result, RowOrigin};
 
 /// A cell of a column of byte strings.
@@ -54,6 +55,33 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     pub(super) fn open(path: &Path, source: &Source<'_>) -> Result<Self> {
         without_panics(path, || Self::open_sound(path, source))
+    }
+
+    /// The same with those of the columns that are there: besides them an `id`, and instead of a
+    /// column of images one of their paths.
+    pub(super) fn open_with_id(path: &Path, source: &Source<'_>) -> Result<Self> {
+        let found = without_panics(path, || column_kinds(path))?;
+        let mut columns = Columns::default();
+        columns.text.insert("id".to_owned());
+        columns.text.extend(source.columns.text.iter().cloned());
+        for name in &source.columns.images {
+            let is_path = found
+                .get(name)
+                .is_some_and(|kind| *kind == ColumnKind::Text);
+            let columns = if is_path {
+                &mut columns.text
+            } else {
+                &mut columns.images
+            };
+            columns.insert(name.clone());
+        }
+        let optional = |name: &String| found.contains_key(name) || !OPTIONAL.contains(&&**name);
+        columns.text.retain(optional);
+        let source = Source {
+            columns: &columns,
+            ..*source
+        };
+        Self::open(path, &source)
     }
 
     fn open_sound(path: &Path, source: &Source<'_>) -> Result<Self> {
@@ -167,6 +195,36 @@ impl Table for ParquetRows {
         };
         Ok(ImageSource::new(origin, place, found.encoding))
     }
+}
+
+/// Columns that conversations may lack.
+const OPTIONAL: [&str; 2] = ["id", "images"];
+
+/// What is in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ColumnKind {
+    Text,
+    Other,
+}
+
+/// The columns of a file by name.
+fn column_kinds(path: &Path) -> Result<BTreeMap<String, ColumnKind>> {
+    let reader = open_reader(path)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let fields = schema.root_schema().get_fields().iter();
+    let kinds = fields.map(|field| {
+        let info = field.get_basic_info();
+        let is_text = field.is_primitive()
+            && (info.converted_type() == ConvertedType::UTF8
+                || matches!(info.logical_type_ref(), Some(LogicalType::String)));
+        let kind = if is_text {
+            ColumnKind::Text
+        } else {
+            ColumnKind::Other
+        };
+        (field.name().to_owned(), kind)
+    });
+    Ok(kinds.collect())
 }
 
 /// Reads one cell; `None` if it is null.

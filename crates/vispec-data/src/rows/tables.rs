@@ -10,7 +10,7 @@ use super::parquet::ParquetRows;
 use super::science_qa::ScienceQaRows;
 use super::tsv::TsvRows;
 use super::{ImageSource, Record, SceneRows, Source, Table, matching_files};
-use crate::error::{Result, RowOrigin};
+use crate::error::{DataError, Result, RowOrigin};
 use crate::tasks::{FileEntry, RowsDefinition};
 
 /// Columns that all rows of a file have, although the file does not say so.
@@ -105,6 +105,37 @@ pub(crate) fn open_tables(rows: &RowsDefinition, source: &Source<'_>) -> Result<
             questions: *questions,
         })),
     }
+}
+
+/// Opens files whose names say their format: `.json`, `.jsonl` or `.parquet`. Of Parquet only the
+/// columns are read that the file has; a table that lacks a column of images may have paths instead.
+///
+/// # Errors
+/// [`DataError::UnknownFormat`](crate::DataError::UnknownFormat) for other names, and what the
+/// readers report.
+pub(crate) fn open_files(paths: &[PathBuf], source: &Source<'_>) -> Result<Box<dyn Table>> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for path in paths {
+        if !path.is_file() {
+            return Err(source.missing_file(path.clone()));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let table: Box<dyn Table> = match extension {
+            Some("json") => Box::new(JsonRows::open_document(path, None)?),
+            Some("jsonl") => Box::new(JsonRows::open_lines(path)?),
+            Some("parquet") => Box::new(ParquetRows::open_with_id(path, source)?),
+            _ => return Err(DataError::UnknownFormat { path: path.clone() }),
+        };
+        let n_rows = table.n_rows();
+        parts.push(Part {
+            table,
+            constants: Constants::new(),
+            start,
+        });
+        start += n_rows;
+    }
+    Ok(Box::new(Tables { parts }))
 }
 
 /// The paths and patterns of a task's files, relative to the data directory.

@@ -23,6 +23,7 @@ pub use vocab::{DraftHead, DraftVocab, DraftVocabFile};
 use crate::error::ModelError;
 use crate::nn::{DecoderStack, Embedding};
 use crate::target::VlmTarget;
+use crate::target_text::TargetText;
 use crate::weights::{Checkpoint, Weights};
 
 /// Kinds of drafts with a checkpoint.
@@ -81,6 +82,14 @@ impl Draft {
     /// Any error of reading config and weights; [`ModelError::DraftMismatch`] if hidden size or
     /// vocabulary are not the target's.
     pub fn load(dir: &Path, target: &VlmTarget) -> Result<Self, ModelError> {
+        Self::load_for(dir, &target.for_draft())
+    }
+
+    /// The same for a target of which only these parts are loaded.
+    ///
+    /// # Errors
+    /// As [`Draft::load`].
+    pub fn load_for(dir: &Path, target: &TargetText) -> Result<Self, ModelError> {
         let config = DraftConfig::read(dir)?;
         let check = |quantity, found, expected| {
             if found == expected {
@@ -94,16 +103,16 @@ impl Draft {
                 })
             }
         };
-        check("hidden size", config.hidden(), target.hidden())?;
+        check("hidden size", config.hidden(), target.decoder.hidden)?;
         check(
             "vocabulary size",
             config.vocab_size(),
-            target.text().embedding().vocab_size(),
+            target.embedding.vocab_size(),
         )?;
 
         let checkpoint = Checkpoint::open(dir, &[])?;
         let kind = DraftKind::of(&checkpoint);
-        let weights = Weights::new(&checkpoint, target.device(), target.precision());
+        let weights = Weights::new(&checkpoint, &target.device, target.precision);
         let draft = match kind {
             DraftKind::Medusa => {
                 // Carried by the published files, not used by the heads.
@@ -111,7 +120,7 @@ impl Draft {
                 let heads = MedusaHeads::load(&weights, config.hidden());
                 Self::Medusa(Medusa {
                     heads,
-                    head: DraftHead::new(target.text().head().clone()),
+                    head: DraftHead::new(target.head.clone()),
                 })
             }
             DraftKind::Vispec | DraftKind::Eagle2 => {
@@ -124,10 +133,10 @@ impl Draft {
                     let at = weights.at("embed_tokens");
                     Embedding::load(&at, config.vocab_size(), config.hidden())
                 } else {
-                    target.text().embedding().clone()
+                    target.embedding.clone()
                 };
                 let name = kind.as_str();
-                let head = DraftHead::new(target.text().head().clone());
+                let head = DraftHead::new(target.head.clone());
                 let stack = Arc::new(DecoderStack::new(network.decoder(), network.config()));
                 let network = Arc::new(network);
                 Self::Neural(

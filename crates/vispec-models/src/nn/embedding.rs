@@ -21,6 +21,12 @@ impl Embedding {
         }
     }
 
+    /// The table `[vocab, hidden]`.
+    #[must_use]
+    pub fn table(&self) -> Tensor<2> {
+        self.weight.val()
+    }
+
     /// Rows of the table.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

@@ -174,6 +174,15 @@ impl Linear {
         }
     }
 
+    /// The weight `[outputs, inputs]`, unless it is quantised.
+    #[must_use]
+    pub fn dense_weight(&self) -> Option<Tensor<2>> {
+        match &self.weight {
+            LinearWeight::Dense(weight) => Some(weight.val()),
+            LinearWeight::Quantized(_) => None,
+        }
+    }
+
     /// The weight.
     pub(super) fn weight(&self) -> &LinearWeight {
         &self.weight

@@ -1,0 +1,208 @@
+//! Reading samples by index.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::embeddings::TokenEmbeddings;
+use super::error::{CaptureError, Result, io_error};
+use super::header::{CaptureHeader, StorageKind};
+use super::manifest::{Manifest, ShardEntry};
+use super::record::SampleRecord;
+use super::sample::CapturedSample;
+use super::storage::{StoredVectors, TokenSample, read_tokens};
+use super::tensor_file::TensorFile;
+use super::writer::{check_length, sample_prefix};
+
+/// The samples of a capture. It holds the manifest and no samples; each is read when asked for.
+pub struct CaptureReader {
+    dir: PathBuf,
+    manifest: Manifest,
+    /// Shard and position of each sample.
+    places: Vec<(usize, usize)>,
+    embeddings: Option<Box<dyn TokenEmbeddings>>,
+}
+
+impl CaptureReader {
+    /// Opens a finished capture, and checks that its shards are there and as long as they should
+    /// be. [`Self::verify`] reads them, too.
+    ///
+    /// # Errors
+    /// [`CaptureError::NoCapture`], [`CaptureError::Version`], [`CaptureError::Damaged`],
+    /// [`CaptureError::Unfinished`], [`CaptureError::ShardLength`] or [`CaptureError::Io`].
+    pub fn open(dir: &Path) -> Result<Self> {
+        let manifest = Manifest::read(dir)?;
+        let missing = manifest.n_missing();
+        if missing > 0 {
+            return Err(CaptureError::Unfinished {
+                dir: dir.to_owned(),
+                missing,
+                expected: manifest.covers.len(),
+            });
+        }
+        let mut places = Vec::with_capacity(manifest.n_samples());
+        for (index, shard) in manifest.shards.iter().enumerate() {
+            check_length(dir, shard)?;
+            places.extend(shard.samples.iter().map(|sample| (index, sample.position)));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            manifest,
+            places,
+            embeddings: None,
+        })
+    }
+
+    /// The same for captures of one target only, by its [`fingerprint`](super::fingerprint).
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], and [`CaptureError::Mismatch`] if the capture is of another target.
+    pub fn open_for(dir: &Path, fingerprint: &str) -> Result<Self> {
+        let reader = Self::open(dir)?;
+        let target = &reader.manifest.header.target;
+        if target.fingerprint == fingerprint {
+            return Ok(reader);
+        }
+        Err(CaptureError::Mismatch {
+            path: Manifest::path(dir),
+            field: format!("fingerprint of the target ({})", target.name),
+            found: target.fingerprint.clone(),
+            expected: fingerprint.to_owned(),
+        })
+    }
+
+    /// Gives compact captures the embeddings of their text.
+    #[must_use]
+    pub fn with_embeddings(mut self, table: Box<dyn TokenEmbeddings>) -> Self {
+        self.embeddings = Some(table);
+        self
+    }
+
+    /// What the capture was made of.
+    #[must_use]
+    pub fn header(&self) -> &CaptureHeader {
+        &self.manifest.header
+    }
+
+    /// What the capture holds.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are no samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Reads all shards and compares their hashes; `progress` is told of each that is fine.
+    ///
+    /// # Errors
+    /// [`CaptureError::ShardHash`] or [`CaptureError::Io`].
+    pub fn verify(&self, mut progress: impl FnMut(&ShardEntry)) -> Result<()> {
+        for shard in &self.manifest.shards {
+            check_hash(&self.dir, shard)?;
+            progress(shard);
+        }
+        Ok(())
+    }
+
+    /// Reads sample `index` without its vectors.
+    ///
+    /// # Errors
+    /// [`CaptureError::NoSample`], [`CaptureError::Damaged`] or [`CaptureError::Io`].
+    pub fn tokens(&self, index: usize) -> Result<TokenSample> {
+        Ok(self.open_sample(index)?.0)
+    }
+
+    /// Reads sample `index`.
+    ///
+    /// # Errors
+    /// Those of [`Self::tokens`]; [`CaptureError::NeedsMore`] if the capture is online, or compact
+    /// and there are no embeddings.
+    pub fn sample(&self, index: usize) -> Result<CapturedSample> {
+        let needs = |advice| CaptureError::NeedsMore {
+            dir: self.dir.clone(),
+            found: self.header().storage.as_str(),
+            advice,
+        };
+        let table = match (self.header().storage, &self.embeddings) {
+            (StorageKind::Full, _) => None,
+            (StorageKind::Compact, Some(table)) => Some(table),
+            (StorageKind::Compact, None) => {
+                return Err(needs("the embeddings of the target's tokens are needed"));
+            }
+            (StorageKind::Online, _) => {
+                return Err(needs("the target has to be run to complete them"));
+            }
+        };
+        let (tokens, mut file, prefix) = self.open_sample(index)?;
+        let vectors = StoredVectors {
+            file: &mut file,
+            prefix: &prefix,
+            hidden: self.header().target.hidden,
+            dtype: self.header().dtype,
+        };
+        match table {
+            None => vectors.full(tokens),
+            Some(table) => vectors.compact(tokens, table.as_ref()),
+        }
+    }
+
+    fn open_sample(&self, index: usize) -> Result<(TokenSample, TensorFile, String)> {
+        let Some(&(shard, position)) = self.places.get(index) else {
+            return Err(CaptureError::NoSample {
+                dir: self.dir.clone(),
+                index,
+                len: self.places.len(),
+            });
+        };
+        let path = self.dir.join(&self.manifest.shards[shard].file);
+        let mut file = TensorFile::open(&path)?;
+        let mut records: BTreeMap<usize, SampleRecord> = file.about()?;
+        let record = records.remove(&position);
+        let record =
+            record.ok_or_else(|| file.damaged(format!("no sample of position {position}")))?;
+        let prefix = sample_prefix(position);
+        let tokens = read_tokens(&mut file, &prefix, record)?;
+        Ok((tokens, file, prefix))
+    }
+}
+
+impl fmt::Debug for CaptureReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaptureReader")
+            .field("dir", &self.dir)
+            .field("samples", &self.places.len())
+            .field("storage", &self.manifest.header.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses a shard whose content is not what the manifest says.
+pub(super) fn check_hash(dir: &Path, shard: &ShardEntry) -> Result<()> {
+    check_length(dir, shard)?;
+    let path = dir.join(&shard.file);
+    let mut file = File::open(&path).map_err(io_error(&path))?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file, &mut hash).map_err(io_error(&path))?;
+    let found = format!("{:x}", hash.finalize());
+    if found == shard.sha256 {
+        return Ok(());
+    }
+    Err(CaptureError::ShardHash {
+        path,
+        found,
+        expected: shard.sha256.clone(),
+    })
+}

@@ -1,0 +1,122 @@
+//! Ranges of positions, and how several machines share them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::CaptureError;
+
+/// Positions `start..end` of the shuffled order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PositionRange {
+    /// First position.
+    pub start: usize,
+    /// Position behind the last.
+    pub end: usize,
+}
+
+impl PositionRange {
+    /// Number of positions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a position is in the range.
+    #[must_use]
+    pub fn contains(&self, position: usize) -> bool {
+        (self.start..self.end).contains(&position)
+    }
+
+    /// The range in pieces of `size`, the last of which may be shorter.
+    pub(super) fn pieces(self, size: usize) -> impl Iterator<Item = Self> {
+        let starts = (self.start..self.end).step_by(size.max(1));
+        starts.map(move |start| Self {
+            start,
+            end: self.end.min(start + size),
+        })
+    }
+}
+
+impl fmt::Display for PositionRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.start, self.end)
+    }
+}
+
+/// One of several equal shares of a range, written `1/8` for the first of eight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    index: usize,
+    count: usize,
+}
+
+impl Share {
+    /// Everything.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// This share of a range: contiguous, and as upstream divides, the first shares get one more if
+    /// it does not come out even.
+    #[must_use]
+    pub fn of(&self, range: PositionRange) -> PositionRange {
+        let (size, rest) = (range.len() / self.count, range.len() % self.count);
+        let start_of = |index: usize| range.start + index * size + index.min(rest);
+        PositionRange {
+            start: start_of(self.index),
+            end: start_of(self.index + 1),
+        }
+    }
+}
+
+impl FromStr for Share {
+    type Err = CaptureError;
+
+    fn from_str(text: &str) -> Result<Self, CaptureError> {
+        let parsed = text.split_once('/').and_then(|(index, count)| {
+            let (index, count): (usize, usize) = (index.parse().ok()?, count.parse().ok()?);
+            let index = index.checked_sub(1)?;
+            (index < count).then_some(Self { index, count })
+        });
+        parsed.ok_or_else(|| CaptureError::ShareSyntax {
+            found: text.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_contiguous_and_cover_the_range() {
+        for (start, end, count) in [(0, 10, 3), (5, 6, 4), (7, 7, 2), (0, 68_000, 8)] {
+            let whole = PositionRange { start, end };
+            let mut next = start;
+            for index in 1..=count {
+                let share: Share = format!("{index}/{count}").parse().unwrap();
+                let range = share.of(whole);
+                assert_eq!(range.start, next);
+                assert!(range.len() <= whole.len().div_ceil(count));
+                next = range.end;
+            }
+            assert_eq!(next, end);
+        }
+    }
+
+    #[test]
+    fn wrong_shares_are_refused() {
+        for text in ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b"] {
+            let error = text.parse::<Share>().unwrap_err();
+            assert!(matches!(error, CaptureError::ShareSyntax { .. }), "{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Where a trainer finds samples.
+
+use std::convert::Infallible;
+
+use super::CapturedSample;
+
+/// Samples that can be read in any order, so that every epoch can have another one.
+pub trait SampleSource {
+    /// What can go wrong when a sample is read.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads sample number `index`, from 0. The same index gives the same sample every time.
+    ///
+    /// # Errors
+    /// If the sample is damaged or cannot be read.
+    ///
+    /// # Panics
+    /// If there is no such sample.
+    fn sample(&self, index: usize) -> Result<CapturedSample, Self::Error>;
+}
+
+/// Samples in memory.
+impl SampleSource for Vec<CapturedSample> {
+    type Error = Infallible;
+
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn sample(&self, index: usize) -> Result<CapturedSample, Infallible> {
+        Ok(self[index].clone())
+    }
+}

@@ -1,0 +1,91 @@
+//! One conversation.
+
+use std::fmt;
+
+use vispec_processor::{Message, Messages};
+
+use crate::error::RowOrigin;
+use crate::rows::ImageSource;
+
+/// A conversation that alternates between user and assistant, and ends with an answer.
+#[derive(Debug, Clone)]
+pub struct Conversation {
+    /// The id that the publisher gave it, or else its row.
+    pub id: String,
+    /// Who said what, a system message first if there is one.
+    pub messages: Messages,
+    /// One for each image place of `messages`, in order.
+    pub images: Vec<ImageSource>,
+    /// The row that it comes from.
+    pub origin: RowOrigin,
+}
+
+impl Conversation {
+    /// The conversation up to the first question, and the images in it.
+    #[must_use]
+    pub fn question(&self) -> (Vec<Message>, &[ImageSource]) {
+        let messages = self.messages.as_slice();
+        let end = messages.iter().position(|message| message.role == USER);
+        let question = messages[..end.map_or(0, |end| end + 1)].to_vec();
+        let n_images: usize = question
+            .iter()
+            .map(|message| message.content.n_images())
+            .sum();
+        (question, &self.images[..n_images.min(self.images.len())])
+    }
+}
+
+/// Role of questions.
+pub(super) const USER: &str = "user";
+/// Role of answers.
+pub(super) const ASSISTANT: &str = "assistant";
+/// Role of instructions for the whole conversation.
+pub(super) const SYSTEM: &str = "system";
+
+/// What a row is good for.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// A sample.
+    Kept(Box<Conversation>),
+    /// Nothing, for a reason that is no defect of the file.
+    Dropped {
+        /// The row.
+        origin: RowOrigin,
+        /// Why it makes no sample.
+        reason: DropReason,
+    },
+}
+
+/// Why a sound row makes no sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DropReason {
+    /// Nobody asks anything.
+    NoQuestion,
+    /// Nobody answers, or only with blanks.
+    NoAnswer,
+    /// Somebody speaks who is neither user nor assistant.
+    UnknownSpeaker(String),
+    /// The same side speaks twice in a row.
+    NotAlternating,
+    /// The text has places for another number of images than there are.
+    ImageCount {
+        /// Images of the row.
+        found: usize,
+        /// Places in the text.
+        expected: usize,
+    },
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoQuestion => f.write_str("no question"),
+            Self::NoAnswer => f.write_str("no answer"),
+            Self::UnknownSpeaker(name) => write!(f, "unknown speaker {name:?}"),
+            Self::NotAlternating => f.write_str("one side speaks twice in a row"),
+            Self::ImageCount { found, expected } => {
+                write!(f, "{found} images for {expected} places")
+            }
+        }
+    }
+}

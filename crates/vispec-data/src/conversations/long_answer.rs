@@ -1,0 +1,31 @@
+//! The prompt that makes a target write long answers about images: upstream's stage 2.
+
+use vispec_processor::{Content, Message, Messages, Part};
+
+use super::conversation::{Conversation, SYSTEM, USER};
+
+/// The system message.
+pub const LONG_ANSWER_SYSTEM: &str = "A chat between a curious human and an artificial \
+     intelligence assistant. The assistant gives helpful, detailed, and polite answers to the \
+     human's questions.";
+
+/// What the request ends with.
+pub const LONG_ANSWER_REQUEST: &str = "Please answer with at least 1000 words.";
+
+/// The first question of a conversation as upstream asks it: the instruction without its image
+/// marker, the images, then the request for a long answer. The answer of the row is not used.
+#[must_use]
+pub fn long_answer_prompt(conversation: &Conversation) -> Option<Messages> {
+    let (question, images) = conversation.question();
+    let asked = question.last()?;
+    let texts: Vec<&str> = asked.content.texts().map(str::trim).collect();
+    let mut user = vec![Part::Text(texts.join(" ").trim().to_owned())];
+    user.extend(images.iter().map(|_| Part::Image));
+    user.push(Part::Text(LONG_ANSWER_REQUEST.to_owned()));
+    let message = |role: &str, parts| Message {
+        role: role.to_owned(),
+        content: Content::Parts(parts),
+    };
+    let system = vec![Part::Text(LONG_ANSWER_SYSTEM.to_owned())];
+    Messages::new(vec![message(SYSTEM, system), message(USER, user)]).ok()
+}

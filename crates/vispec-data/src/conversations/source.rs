@@ -1,0 +1,260 @@
+//! Opening the files of conversations, and reading them by their shuffled position.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use vispec_processor::{Message, Messages};
+
+use super::conversation::{Conversation, DropReason, Row};
+use super::{chat, turns};
+use crate::error::{DataError, Result};
+use crate::order::numpy_permutation;
+use crate::rows::{Columns, ImageSource, Record, SceneRows, Source, Table, open_files, path_below};
+use crate::scenes::{QuestionKind, SceneStyle};
+
+/// How rows say what a conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationLayout {
+    /// ShareGPT: `conversations` of turns with `from` (`human`, `gpt`) and `value`; text only.
+    ShareGpt,
+    /// LLaVA-Pretrain: the same with `<image>` in the question, and one `image`: a path, or in
+    /// Parquet the picture itself.
+    LlavaPretrain,
+    /// `messages` of `role` and `content`, and `images`, a list of paths.
+    Chat,
+    /// Drawn scenes without files: a question about a picture and its right answer.
+    Scenes {
+        /// Size of the pictures.
+        style: SceneStyle,
+        /// Seed of the scenes.
+        seed: u64,
+        /// Number of scenes.
+        count: usize,
+        /// Whether questions have short or long answers.
+        questions: QuestionKind,
+    },
+}
+
+impl ConversationLayout {
+    /// Name for messages.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ShareGpt => "sharegpt",
+            Self::LlavaPretrain => "llava-pretrain",
+            Self::Chat => "chat",
+            Self::Scenes {
+                questions: QuestionKind::Short,
+                ..
+            } => "scenes-short",
+            Self::Scenes {
+                questions: QuestionKind::Long,
+                ..
+            } => "scenes-long",
+        }
+    }
+}
+
+/// Which files to read, and how.
+#[derive(Debug, Clone)]
+pub struct ConversationFiles {
+    /// How rows are laid out.
+    pub layout: ConversationLayout,
+    /// JSON lists (`.json`), one object per line (`.jsonl`) or Parquet (`.parquet`), in order.
+    pub files: Vec<PathBuf>,
+    /// Folder that paths of images are relative to.
+    pub images: PathBuf,
+    /// Seed of the shuffle; `None` keeps the order of the files.
+    pub shuffle_seed: Option<u64>,
+}
+
+/// The rows of conversation files in their shuffled order.
+pub struct ConversationSource {
+    layout: ConversationLayout,
+    images: PathBuf,
+    table: Box<dyn Table>,
+    order: Vec<usize>,
+}
+
+impl ConversationFiles {
+    /// Opens the files and finds their rows.
+    ///
+    /// # Errors
+    /// [`DataError::MissingFile`], [`DataError::Io`], [`DataError::FileSyntax`] and
+    /// [`DataError::MissingColumn`] for files that cannot be read as their name says.
+    pub fn open(&self) -> Result<ConversationSource> {
+        let columns = self.columns();
+        let source = Source {
+            data_dir: Path::new(""),
+            task: self.layout.as_str(),
+            from: "its publisher",
+            columns: &columns,
+        };
+        let table: Box<dyn Table> = match self.layout {
+            ConversationLayout::Scenes {
+                style,
+                seed,
+                count,
+                questions,
+            } => Box::new(SceneRows {
+                task: self.layout.as_str().to_owned(),
+                style,
+                seed,
+                count,
+                questions,
+            }),
+            _ => open_files(&self.files, &source)?,
+        };
+        let n_rows = table.n_rows();
+        let order = match self.shuffle_seed {
+            Some(seed) => numpy_permutation(seed, n_rows),
+            None => (0..n_rows).collect(),
+        };
+        Ok(ConversationSource {
+            layout: self.layout,
+            images: self.images.clone(),
+            table,
+            order,
+        })
+    }
+
+    /// Columns that tables with a header must have.
+    fn columns(&self) -> Columns {
+        let mut columns = Columns::default();
+        match self.layout {
+            ConversationLayout::ShareGpt => {
+                columns.text.insert(turns::COLUMN.to_owned());
+            }
+            ConversationLayout::LlavaPretrain => {
+                columns.text.insert(turns::COLUMN.to_owned());
+                columns.images.insert(IMAGE.to_owned());
+            }
+            ConversationLayout::Chat => {
+                columns.text.insert(chat::COLUMN.to_owned());
+                columns.text.insert(chat::IMAGES.to_owned());
+            }
+            ConversationLayout::Scenes { .. } => {}
+        }
+        columns
+    }
+}
+
+/// Column of LLaVA's picture.
+const IMAGE: &str = "image";
+
+impl ConversationSource {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Reads the row at a position of the shuffled order, without its images.
+    ///
+    /// # Errors
+    /// [`DataError::NoSuchSample`], and whatever is wrong with the row.
+    pub fn conversation(&mut self, position: usize) -> Result<Row> {
+        let Some(&row) = self.order.get(position) else {
+            return Err(DataError::NoSuchSample {
+                task: self.layout.as_str().to_owned(),
+                index: position,
+                found: self.order.len(),
+            });
+        };
+        let record = self.table.record(row)?;
+        let (messages, images) = match self.layout {
+            ConversationLayout::ShareGpt => (turns::messages(turns::turns(&record)?), Vec::new()),
+            ConversationLayout::LlavaPretrain => {
+                let messages = turns::messages(turns::turns(&record)?);
+                let image = self.llava_image(row, &record)?;
+                (messages.map(turns::with_image_places), vec![image])
+            }
+            ConversationLayout::Chat => {
+                let paths = chat::image_paths(&record)?.into_iter();
+                let images = paths.map(|path| self.image_file(&record, path));
+                (chat::messages(&record)?, images.collect::<Result<_>>()?)
+            }
+            ConversationLayout::Scenes { .. } => {
+                let image = self.table.image(row, SceneRows::IMAGE_COLUMN)?;
+                (Ok(scene_messages(&record)?), vec![image])
+            }
+        };
+        let messages = match messages {
+            Ok(messages) => messages,
+            Err(reason) => {
+                let origin = record.origin;
+                return Ok(Row::Dropped { origin, reason });
+            }
+        };
+        finished(record, messages, images)
+    }
+
+    /// The picture of a row of LLaVA-Pretrain: a path, or in Parquet a cell.
+    fn llava_image(&self, row: usize, record: &Record) -> Result<ImageSource> {
+        if record.has(IMAGE) {
+            self.image_file(record, record.text(IMAGE)?)
+        } else {
+            self.table.image(row, IMAGE)
+        }
+    }
+
+    fn image_file(&self, record: &Record, path: String) -> Result<ImageSource> {
+        let origin = record.origin.clone();
+        match path_below(&self.images, &path) {
+            Some(path) => Ok(ImageSource::file(origin, path)),
+            None => Err(DataError::PathOutside { origin, path }),
+        }
+    }
+}
+
+impl fmt::Debug for ConversationSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConversationSource")
+            .field("layout", &self.layout)
+            .field("rows", &self.order.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn scene_messages(record: &Record) -> Result<Vec<Message>> {
+    let question = Messages::from_prompt(None, &record.text("question")?, 1);
+    let mut messages = question.as_slice().to_vec();
+    messages.push(Message {
+        role: super::conversation::ASSISTANT.to_owned(),
+        content: vispec_processor::Content::Text(record.text("answer")?),
+    });
+    Ok(messages)
+}
+
+fn finished(record: Record, messages: Vec<Message>, images: Vec<ImageSource>) -> Result<Row> {
+    let id = if record.has("id") {
+        record.text("id")?
+    } else {
+        format!("row {}", record.origin.row)
+    };
+    let messages = Messages::new(messages).map_err(|error| DataError::RowSyntax {
+        origin: record.origin.clone(),
+        expected: "a row that makes a conversation",
+        reason: error.to_string(),
+    })?;
+    let expected = messages.n_images();
+    if images.len() != expected {
+        let found = images.len();
+        return Ok(Row::Dropped {
+            origin: record.origin,
+            reason: DropReason::ImageCount { found, expected },
+        });
+    }
+    Ok(Row::Kept(Box::new(Conversation {
+        id,
+        messages,
+        images,
+        origin: record.origin,
+    })))
+}

@@ -1,0 +1,126 @@
+//! The parts of a target that a draft needs, without the rest of it.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use vispec_processor::ModelFamily;
+
+use crate::error::ModelError;
+use crate::llava::LlavaConfig;
+use crate::nn::{Bias, DecoderConfig, Embedding, Linear};
+use crate::precision::{DtypeChoice, Precision};
+use crate::qwen2_5_vl::QwenConfig;
+use crate::weights::{Checkpoint, RenameRule, Weights};
+
+/// Embedding, output head and shapes of a target's language model: what a draft is loaded for, and
+/// what it is trained with. Cloning shares the weights.
+#[derive(Debug, Clone)]
+pub struct TargetText {
+    pub(crate) embedding: Embedding,
+    pub(crate) head: Linear,
+    pub(crate) decoder: DecoderConfig,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
+}
+
+/// What the config of a family says about its language model.
+struct Family {
+    rules: &'static [RenameRule],
+    decoder: DecoderConfig,
+    vocab_size: usize,
+    tied: bool,
+    model: &'static str,
+    head: &'static str,
+}
+
+impl Family {
+    fn read(dir: &Path) -> Result<Self, ModelError> {
+        Ok(match ModelFamily::of_checkpoint(dir)? {
+            ModelFamily::Qwen2_5Vl => {
+                let config = QwenConfig::read(dir)?;
+                Self {
+                    rules: crate::qwen2_5_vl::RENAME_RULES,
+                    decoder: config.decoder(),
+                    vocab_size: config.vocab_size,
+                    tied: config.tie_word_embeddings,
+                    model: "model",
+                    head: "lm_head",
+                }
+            }
+            ModelFamily::Llava | ModelFamily::LlavaNext => {
+                let config = LlavaConfig::read(dir)?;
+                Self {
+                    rules: crate::llava::RENAME_RULES,
+                    decoder: config.decoder(),
+                    vocab_size: config.vocab_size(),
+                    tied: config.tie_word_embeddings(),
+                    model: "language_model.model",
+                    head: "language_model.lm_head",
+                }
+            }
+        })
+    }
+}
+
+impl TargetText {
+    /// Reads embedding and head of the checkpoint in `dir`, and nothing else of it.
+    ///
+    /// # Errors
+    /// Config or weights that are missing or damaged, an architecture that is not supported, an
+    /// element type that the device cannot compute in.
+    pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
+        let family = Family::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, family.rules)?;
+        let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
+        let weights = Weights::new(&checkpoint, device, precision);
+        let (hidden, vocab_size) = (family.decoder.hidden, family.vocab_size);
+        let table = weights.at(family.model).at("embed_tokens");
+        let head = if family.tied {
+            table.clone()
+        } else {
+            weights.at(family.head)
+        };
+        let text = Self {
+            embedding: Embedding::load(&table, vocab_size, hidden),
+            head: Linear::load(&head, hidden, vocab_size, Bias::No),
+            decoder: family.decoder,
+            device: device.clone(),
+            precision,
+        };
+        for name in checkpoint.names() {
+            weights.skip(name);
+        }
+        weights.finish()?;
+        Ok(text)
+    }
+
+    /// The token embedding.
+    #[must_use]
+    pub fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+
+    /// The output head.
+    #[must_use]
+    pub fn head(&self) -> &Linear {
+        &self.head
+    }
+
+    /// The head's weight `[vocab, hidden]`, unless it is quantised.
+    #[must_use]
+    pub fn head_weight(&self) -> Option<Tensor<2>> {
+        self.head.dense_weight()
+    }
+
+    /// Shapes of the language model.
+    #[must_use]
+    pub fn decoder(&self) -> &DecoderConfig {
+        &self.decoder
+    }
+
+    /// Device of the weights.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}

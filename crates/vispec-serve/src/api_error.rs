@@ -1,0 +1,132 @@
+//! Errors as clients of the API expect them: a status, and an object that says what is wrong.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::metrics::Outcome;
+use crate::model::AnswerError;
+use crate::queue::NotQueued;
+
+/// An error for a client. Never holds a path or anything of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    message: String,
+    /// Field of the request at fault.
+    param: Option<String>,
+    /// Short name for programs.
+    code: &'static str,
+    /// Seconds after which a retry makes sense.
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// An error of this status.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            param: None,
+            code,
+            retry_after: None,
+        }
+    }
+
+    /// A field of the request that cannot be used: found, expected, where.
+    pub(crate) fn field(param: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            ..Self::new(StatusCode::BAD_REQUEST, code, message)
+        }
+    }
+
+    /// The same with another status.
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The `error` object with its envelope.
+    pub(crate) fn body(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        json!({"error": {
+            "message": self.message,
+            "type": kind,
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+
+    /// The outcome that it counts as, for requests that did not reach the queue.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.code {
+            "queue_full" => Outcome::Busy,
+            "shutting_down" => Outcome::ShutDown,
+            _ => Outcome::Refused,
+        }
+    }
+
+    /// The server shuts down.
+    pub(crate) fn shutting_down() -> Self {
+        Self {
+            retry_after: Some(5),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "the server is shutting down",
+            )
+        }
+    }
+}
+
+impl From<NotQueued> for ApiError {
+    fn from(reason: NotQueued) -> Self {
+        match reason {
+            NotQueued::Full { retry_after } => Self {
+                retry_after: Some(retry_after.as_secs()),
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "queue_full",
+                    "as many requests are waiting as the server keeps; try again later",
+                )
+            },
+            NotQueued::Closed => Self::shutting_down(),
+        }
+    }
+}
+
+impl From<AnswerError> for ApiError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Refused { message, code } => {
+                Self::new(StatusCode::BAD_REQUEST, code, message)
+            }
+            AnswerError::Failed(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "model_failed",
+                "the model failed; the server's log says why",
+            ),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}

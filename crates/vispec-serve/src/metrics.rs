@@ -1,0 +1,319 @@
+//! What the server measures, in the text format of Prometheus.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use vispec_core::Idle;
+
+use crate::model::{AnswerEnd, AnswerError, Answered};
+use crate::queue::AnswerEvent;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Answered, with an end-of-sequence token or a stop string.
+    Stop,
+    /// Answered up to a limit.
+    Length,
+    /// The client went away.
+    Cancelled,
+    /// The request or its prompt cannot be answered.
+    Refused,
+    /// No place in the queue.
+    Busy,
+    /// The server shut down.
+    ShutDown,
+    /// The model failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The outcome that an event means, if it is the last one.
+    pub(crate) fn of(event: &AnswerEvent) -> Self {
+        match event {
+            AnswerEvent::Finished(answered) => match answered.end {
+                AnswerEnd::Stop => Self::Stop,
+                AnswerEnd::Length => Self::Length,
+                AnswerEnd::Cancelled => Self::Cancelled,
+            },
+            AnswerEvent::Failed(AnswerError::Refused { .. }) => Self::Refused,
+            AnswerEvent::ShutDown => Self::ShutDown,
+            AnswerEvent::Failed(AnswerError::Failed(_))
+            | AnswerEvent::Started(_)
+            | AnswerEvent::Cycle(_) => Self::Failed,
+        }
+    }
+
+    const ALL: [Self; 7] = [
+        Self::Stop,
+        Self::Length,
+        Self::Cancelled,
+        Self::Refused,
+        Self::Busy,
+        Self::ShutDown,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::ShutDown => "shut_down",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One label.
+type Label = [(&'static str, String); 1];
+/// Seconds that add up.
+type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
+
+/// Everything at `/metrics`.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Label, Counter>,
+    prompt_tokens: Counter,
+    completion_tokens: Counter,
+    cycles: Counter,
+    nodes: Counter,
+    accepted: Counter,
+    accepted_by_depth: Family<Label, Counter>,
+    idle_cycles: Family<Label, Counter>,
+    phases: Family<Label, Seconds>,
+    time_to_first_token: Histogram,
+    queue_time: Histogram,
+    waiting: Gauge,
+    running: Gauge,
+    tau: Gauge<f64, std::sync::atomic::AtomicU64>,
+    resident_memory: Gauge,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub(crate) fn new() -> Self {
+        let seconds = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
+        let mut metrics = Self {
+            registry: Registry::with_prefix("vispec"),
+            requests: Family::default(),
+            prompt_tokens: Counter::default(),
+            completion_tokens: Counter::default(),
+            cycles: Counter::default(),
+            nodes: Counter::default(),
+            accepted: Counter::default(),
+            accepted_by_depth: Family::default(),
+            idle_cycles: Family::default(),
+            phases: Family::default(),
+            time_to_first_token: Histogram::new(seconds),
+            queue_time: Histogram::new(seconds),
+            waiting: Gauge::default(),
+            running: Gauge::default(),
+            tau: Gauge::default(),
+            resident_memory: Gauge::default(),
+        };
+        // Counters that exist before they count can be told from counters that are missing.
+        for outcome in Outcome::ALL {
+            drop(
+                metrics
+                    .requests
+                    .get_or_create(&label("outcome", outcome.as_str())),
+            );
+        }
+        for reason in Idle::ALL {
+            drop(
+                metrics
+                    .idle_cycles
+                    .get_or_create(&label("reason", reason.as_str())),
+            );
+        }
+        metrics.register_counts();
+        metrics.register_times();
+        metrics
+    }
+
+    fn register_counts(&mut self) {
+        let registry = &mut self.registry;
+        let mut counter = |name, help, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        counter(
+            "prompt_tokens",
+            "Tokens of answered prompts, image places included",
+            &self.prompt_tokens,
+        );
+        counter(
+            "completion_tokens",
+            "Tokens of answers",
+            &self.completion_tokens,
+        );
+        counter("cycles", "Cycles, one verify pass each", &self.cycles);
+        counter(
+            "verified_nodes",
+            "Nodes verified, roots included",
+            &self.nodes,
+        );
+        counter("accepted_tokens", "Draft tokens accepted", &self.accepted);
+        let mut family = |name, help, family: &Family<Label, Counter>| {
+            registry.register(name, help, family.clone());
+        };
+        family(
+            "requests",
+            "Requests for answers by outcome",
+            &self.requests,
+        );
+        family(
+            "cycles_accepted_depth",
+            "Cycles that accepted at least so many draft tokens",
+            &self.accepted_by_depth,
+        );
+        family(
+            "idle_cycles",
+            "Cycles that verified the root alone, by reason",
+            &self.idle_cycles,
+        );
+    }
+
+    fn register_times(&mut self) {
+        let registry = &mut self.registry;
+        registry.register_with_unit(
+            "phase",
+            "Time of answers by phase",
+            Unit::Seconds,
+            self.phases.clone(),
+        );
+        registry.register_with_unit(
+            "time_to_first_token",
+            "From the request to its first token, waiting included",
+            Unit::Seconds,
+            self.time_to_first_token.clone(),
+        );
+        registry.register_with_unit(
+            "queue_time",
+            "From the request to its turn",
+            Unit::Seconds,
+            self.queue_time.clone(),
+        );
+        registry.register(
+            "waiting_requests",
+            "Requests in the queue",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "running_requests",
+            "Requests being answered",
+            self.running.clone(),
+        );
+        registry.register(
+            "tau",
+            "Mean accepted draft tokens per cycle since the start",
+            self.tau.clone(),
+        );
+        registry.register_with_unit(
+            "resident_memory",
+            "Resident set of the process; 0 where the system does not tell",
+            Unit::Bytes,
+            self.resident_memory.clone(),
+        );
+    }
+
+    /// A request has ended.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.requests
+            .get_or_create(&label("outcome", outcome.as_str()))
+            .inc();
+    }
+
+    /// An answer has ended, as wanted or not.
+    pub(crate) fn answered(&self, answered: &Answered) {
+        let stats = &answered.stats;
+        self.prompt_tokens.inc_by(stats.prompt_tokens() as u64);
+        self.completion_tokens
+            .inc_by(answered.completion_tokens as u64);
+        self.cycles.inc_by(stats.n_cycles() as u64);
+        let sum = |counts: &[u32]| counts.iter().map(|&count| u64::from(count)).sum();
+        self.nodes.inc_by(sum(stats.nodes_per_cycle()));
+        self.accepted.inc_by(sum(stats.accepted_per_cycle()));
+        let mut at_least = 0;
+        for (depth, cycles) in stats.accepted_histogram().into_iter().enumerate().rev() {
+            at_least += cycles;
+            if depth > 0 {
+                self.accepted_by_depth
+                    .get_or_create(&label("depth", depth))
+                    .inc_by(at_least);
+            }
+        }
+        for reason in Idle::ALL {
+            let cycles = stats.idle_cycles(reason);
+            self.idle_cycles
+                .get_or_create(&label("reason", reason.as_str()))
+                .inc_by(cycles);
+        }
+        for (phase, time) in [
+            ("preprocess", answered.preprocess),
+            ("vision", answered.vision),
+            ("prefill", stats.prefill_time()),
+            ("draft", stats.draft_time()),
+            ("verify", stats.verify_time()),
+            ("other", stats.other_time()),
+        ] {
+            self.phases
+                .get_or_create(&label("phase", phase))
+                .inc_by(time.as_secs_f64());
+        }
+    }
+
+    /// A request has its first token so long after it came.
+    pub(crate) fn first_token(&self, time: Duration) {
+        self.time_to_first_token.observe(time.as_secs_f64());
+    }
+
+    /// A request has waited so long for its turn.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.queue_time.observe(time.as_secs_f64());
+    }
+
+    /// So many requests wait and are being answered.
+    pub(crate) fn queue(&self, waiting: usize, running: usize) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.waiting.set(gauge(waiting));
+        self.running.set(gauge(running));
+    }
+
+    /// All metrics in the text format.
+    ///
+    /// # Errors
+    /// Never for formats that are known; the encoder's signature has one.
+    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+        let cycles = self.cycles.get();
+        if cycles > 0 {
+            self.tau.set(self.accepted.get() as f64 / cycles as f64);
+        }
+        self.resident_memory.set(resident_bytes().unwrap_or(0));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn label(name: &'static str, value: impl ToString) -> Label {
+    [(name, value.to_string())]
+}
+
+/// Resident set of this process, where the operating system tells.
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

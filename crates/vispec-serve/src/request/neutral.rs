@@ -1,0 +1,110 @@
+//! Fields of the API that are not supported: accepted as long as they ask for nothing.
+
+use serde_json::Value;
+
+use super::fields::{Fields, unknown};
+use crate::api_error::ApiError;
+
+/// Values with which a field does not change the answer.
+#[derive(Debug, Clone, Copy)]
+enum Neutral {
+    /// Whatever it says, the answer is the same.
+    Any,
+    /// This number.
+    Number(f64),
+    /// An empty list or object, or false.
+    Empty,
+    /// One of these strings, or nothing.
+    OneOf(&'static [&'static str]),
+    /// An object whose type is text.
+    TextFormat,
+    /// The list that holds text alone.
+    TextOnly,
+}
+
+const FIELDS: &[(&str, Neutral)] = &[
+    ("user", Neutral::Any),
+    ("metadata", Neutral::Any),
+    ("safety_identifier", Neutral::Any),
+    ("prompt_cache_key", Neutral::Any),
+    ("prompt_cache_retention", Neutral::Any),
+    ("parallel_tool_calls", Neutral::Any),
+    ("n", Neutral::Number(1.0)),
+    ("best_of", Neutral::Number(1.0)),
+    ("frequency_penalty", Neutral::Number(0.0)),
+    ("presence_penalty", Neutral::Number(0.0)),
+    ("repetition_penalty", Neutral::Number(1.0)),
+    ("min_p", Neutral::Number(0.0)),
+    ("top_logprobs", Neutral::Number(0.0)),
+    ("logprobs", Neutral::Empty),
+    ("logit_bias", Neutral::Empty),
+    ("tools", Neutral::Empty),
+    ("functions", Neutral::Empty),
+    ("store", Neutral::Empty),
+    ("echo", Neutral::Empty),
+    ("suffix", Neutral::OneOf(&[""])),
+    ("tool_choice", Neutral::OneOf(&["none", "auto"])),
+    ("function_call", Neutral::OneOf(&["none", "auto"])),
+    ("service_tier", Neutral::OneOf(&["auto", "default"])),
+    ("response_format", Neutral::TextFormat),
+    ("modalities", Neutral::TextOnly),
+    ("audio", Neutral::Empty),
+    ("prediction", Neutral::Empty),
+    ("reasoning_effort", Neutral::OneOf(&[])),
+    ("verbosity", Neutral::OneOf(&[])),
+    ("web_search_options", Neutral::OneOf(&[])),
+];
+
+impl Neutral {
+    fn holds(self, value: &Value) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Number(number) => value
+                .as_f64()
+                .is_some_and(|found| found.total_cmp(&number).is_eq()),
+            Self::Empty => match value {
+                Value::Bool(value) => !value,
+                Value::Array(items) => items.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                Value::Null | Value::Number(_) | Value::String(_) => false,
+            },
+            Self::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
+            Self::TextFormat => value["type"] == "text",
+            Self::TextOnly => *value == serde_json::json!(["text"]),
+        }
+    }
+
+    /// What is accepted, for messages.
+    fn describe(self) -> String {
+        match self {
+            Self::Any => "anything".to_owned(),
+            Self::Number(number) => number.to_string(),
+            Self::Empty => "none, false or empty".to_owned(),
+            Self::OneOf([]) => "no value".to_owned(),
+            Self::OneOf(names) => format!("one of {names:?}"),
+            Self::TextFormat => r#"{"type": "text"}"#.to_owned(),
+            Self::TextOnly => r#"["text"]"#.to_owned(),
+        }
+    }
+}
+
+/// Refuses what is left of a request, unless it asks for nothing.
+///
+/// # Errors
+/// Naming the first field at fault.
+pub(super) fn check_rest(fields: Fields) -> Result<(), ApiError> {
+    for (name, value) in fields.rest() {
+        let Some((_, neutral)) = FIELDS.iter().find(|(known, _)| *known == name) else {
+            return Err(unknown(&name));
+        };
+        if !neutral.holds(&value) {
+            let accepted = neutral.describe();
+            return Err(ApiError::field(
+                &name,
+                "unsupported_value",
+                format!("{name} is not supported by this server, which accepts {accepted} only"),
+            ));
+        }
+    }
+    Ok(())
+}

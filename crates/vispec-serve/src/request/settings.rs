@@ -1,0 +1,156 @@
+//! How tokens are chosen and when the answer ends.
+
+use std::num::NonZeroUsize;
+
+use serde_json::Value;
+use vispec_core::Sampler;
+
+use super::fields::{Fields, wrong};
+use crate::api_error::ApiError;
+use crate::model::{AnswerPrompt, AnswerRequest};
+use crate::reply::Endpoint;
+
+/// Most stop strings of a request, as OpenAI has it.
+const MAX_STOPS: usize = 4;
+/// Longest stop string in bytes: text is searched for each of them with every token.
+const MAX_STOP_LEN: usize = 1024;
+
+/// Values of fields that a request leaves out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestDefaults {
+    /// `max_tokens`
+    pub max_new_tokens: usize,
+    /// `temperature`
+    pub temperature: f32,
+    /// `top_p`
+    pub top_p: Option<f32>,
+    /// `top_k`
+    pub top_k: Option<NonZeroUsize>,
+    /// `seed`
+    pub seed: u64,
+}
+
+impl Default for RequestDefaults {
+    /// Those of `generate`: greedy, 512 tokens, seed 0.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 512,
+            temperature: 0.0,
+            top_p: None,
+            top_k: None,
+            seed: 0,
+        }
+    }
+}
+
+/// The settings of one request.
+#[derive(Debug)]
+pub(super) struct Settings {
+    max_new_tokens: usize,
+    sampler: Sampler,
+    seed: u64,
+    stop: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn read(
+        fields: &mut Fields,
+        endpoint: Endpoint,
+        defaults: &RequestDefaults,
+    ) -> Result<Self, ApiError> {
+        let max_new_tokens = max_new_tokens(fields, endpoint)?;
+        Ok(Self {
+            max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            sampler: sampler(fields, defaults)?,
+            seed: fields.integer("seed", 0)?.unwrap_or(defaults.seed),
+            stop: stop_strings(fields)?,
+        })
+    }
+
+    pub(super) fn request(self, prompt: AnswerPrompt) -> AnswerRequest {
+        AnswerRequest {
+            prompt,
+            max_new_tokens: self.max_new_tokens,
+            sampler: self.sampler,
+            seed: self.seed,
+            stop: self.stop,
+        }
+    }
+}
+
+fn max_new_tokens(fields: &mut Fields, endpoint: Endpoint) -> Result<Option<usize>, ApiError> {
+    let old = fields.integer("max_tokens", 1)?;
+    let new = match endpoint {
+        Endpoint::Chat => fields.integer("max_completion_tokens", 1)?,
+        Endpoint::Completion => None,
+    };
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        return Err(ApiError::field(
+            "max_tokens",
+            "invalid_value",
+            format!("max_tokens is {old} and max_completion_tokens is {new}, expected one of them"),
+        ));
+    }
+    // More than the context holds is as good as no limit.
+    Ok(new
+        .or(old)
+        .map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+}
+
+fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, ApiError> {
+    let temperature = fields.number("temperature")?.map(|value| value as f32);
+    let top_p = fields.number("top_p")?.map(|value| value as f32);
+    let top_k = match fields.value("top_k") {
+        None => defaults.top_k,
+        // What other servers take for "all".
+        Some(value) if value.as_i64() == Some(-1) || value.as_u64() == Some(0) => None,
+        Some(value) => {
+            let k = value.as_u64().and_then(|k| usize::try_from(k).ok());
+            let k = k.and_then(NonZeroUsize::new);
+            Some(k.ok_or_else(|| wrong("top_k", &value, "a whole number of at least 1"))?)
+        }
+    };
+    let temperature = temperature.unwrap_or(defaults.temperature);
+    let top_p = top_p.or(defaults.top_p);
+    Sampler::new(temperature, top_p, top_k).map_err(|error| {
+        let param = match error {
+            vispec_core::ConfigError::TopP(_) => "top_p",
+            _ => "temperature",
+        };
+        ApiError::field(param, "invalid_value", error.to_string())
+    })
+}
+
+fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let stops = match fields.value("stop") {
+        None => Vec::new(),
+        Some(Value::String(stop)) => vec![stop],
+        Some(Value::Array(items)) => {
+            let strings = items.into_iter().map(|item| match item {
+                Value::String(stop) => Ok(stop),
+                other => Err(wrong("stop", &other, "a string or a list of strings")),
+            });
+            strings.collect::<Result<_, _>>()?
+        }
+        Some(other) => return Err(wrong("stop", &other, "a string or a list of strings")),
+    };
+    let invalid = |message: String| Err(ApiError::field("stop", "invalid_value", message));
+    if stops.len() > MAX_STOPS {
+        return invalid(format!(
+            "stop has {} strings, expected at most {MAX_STOPS}",
+            stops.len()
+        ));
+    }
+    match stops
+        .iter()
+        .find(|stop| !(1..=MAX_STOP_LEN).contains(&stop.len()))
+    {
+        Some(stop) => invalid(format!(
+            "stop has a string of {} bytes, expected 1 to {MAX_STOP_LEN}",
+            stop.len()
+        )),
+        None => Ok(stops),
+    }
+}

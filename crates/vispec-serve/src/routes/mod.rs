@@ -1,0 +1,115 @@
+//! What is served where.
+
+mod answers;
+mod body;
+mod page;
+
+use std::sync::Arc;
+
+pub(crate) use body::BodyMemory;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use serde_json::{Value, json};
+
+use crate::api_error::ApiError;
+use crate::api_key;
+use crate::metrics::Metrics;
+use crate::model::AnswerModel;
+use crate::queue::JobQueue;
+use crate::reply::Endpoint;
+use crate::server::ServeOptions;
+
+/// What all requests share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) model: Arc<dyn AnswerModel>,
+    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) options: Arc<ServeOptions>,
+    pub(crate) body_memory: Arc<BodyMemory>,
+    /// When the server started, in seconds since 1970.
+    pub(crate) started: u64,
+}
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    let chat = |state, request| answers::answer(Endpoint::Chat, state, request);
+    let completion = |state, request| answers::answer(Endpoint::Completion, state, request);
+    let protected = Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completion))
+        .route("/v1/models", get(models))
+        // The names of models can have slashes.
+        .route("/v1/models/{*id}", get(model))
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(app.clone(), api_key::check));
+    Router::new()
+        .route("/health", get(health))
+        .merge(page::router())
+        .merge(protected)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(app)
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+fn describe(app: &App) -> Value {
+    json!({
+        "id": app.model.id(),
+        "object": "model",
+        "created": app.started,
+        "owned_by": "vispec",
+    })
+}
+
+async fn models(State(app): State<App>) -> Json<Value> {
+    Json(json!({"object": "list", "data": [describe(&app)]}))
+}
+
+async fn model(
+    State(app): State<App>,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if id == app.model.id() {
+        return Ok(Json(describe(&app)));
+    }
+    Err(ApiError::new(
+        StatusCode::NOT_FOUND,
+        "model_not_found",
+        format!(
+            "the model {id:?} is not served, expected {:?}",
+            app.model.id()
+        ),
+    ))
+}
+
+async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
+    let text = app.metrics.render().map_err(|_| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "metrics_failed",
+            "the metrics cannot be written",
+        )
+    })?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path does not take this method",
+    )
+}

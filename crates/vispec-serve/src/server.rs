@@ -1,0 +1,184 @@
+//! Accepting connections, and shutting down in order.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
+
+use crate::api_key::ApiKey;
+use crate::limits::{ConnectionLimits, RequestLimits};
+use crate::metrics::Metrics;
+use crate::model::AnswerModel;
+use crate::queue::JobQueue;
+use crate::request::RequestDefaults;
+use crate::routes::{App, BodyMemory, router};
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Values of fields that requests leave out.
+    pub defaults: RequestDefaults,
+    /// Answers at a time. One generation uses all cores of a CPU already.
+    pub parallel: usize,
+    /// Requests that wait for their turn; more are refused.
+    pub max_queue: usize,
+    /// Bounds of one request.
+    pub request_limits: RequestLimits,
+    /// Bounds of connections and of the shutdown.
+    pub connection_limits: ConnectionLimits,
+    /// The key that clients must know.
+    pub api_key: Option<ApiKey>,
+}
+
+impl Default for ServeOptions {
+    /// One answer at a time, 16 that wait, no key.
+    fn default() -> Self {
+        Self {
+            defaults: RequestDefaults::default(),
+            parallel: 1,
+            max_queue: 16,
+            request_limits: RequestLimits::default(),
+            connection_limits: ConnectionLimits::default(),
+            api_key: None,
+        }
+    }
+}
+
+/// Why a server cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// No answers at a time.
+    #[error("{0} answers at a time, expected at least 1")]
+    Parallel(usize),
+    /// A worker could not be started.
+    #[error("a thread for answers could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Time between two attempts to accept when the system is out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections may take to end once answers have been ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Serves `model` on `listener` until `shutdown` completes.
+///
+/// Then no connection and no request is accepted any more, and answers that run or wait have the
+/// time of the limits to end; after that they are cut off with an error.
+/// Must run inside a tokio runtime with I/O and time.
+///
+/// # Errors
+/// [`ServeError`] if the server cannot start.
+pub async fn serve(
+    listener: TcpListener,
+    model: Arc<dyn AnswerModel>,
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    if options.parallel == 0 {
+        return Err(ServeError::Parallel(0));
+    }
+    let metrics = Arc::new(Metrics::new());
+    let queue = JobQueue::new(options.parallel, options.max_queue, Arc::clone(&metrics));
+    let workers = queue.start(&model).map_err(ServeError::Thread)?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let limits = options.connection_limits.clone();
+    let app = App {
+        model,
+        queue: Arc::clone(&queue),
+        metrics,
+        body_memory: Arc::new(BodyMemory::new(&options.request_limits)),
+        options: Arc::new(options),
+        started: since_epoch.unwrap_or_default().as_secs(),
+    };
+    let connections = GracefulShutdown::new();
+    accept(&listener, &router(app), &limits, &connections, shutdown).await;
+    drop(listener);
+    finish(&queue, connections, limits.shutdown_timeout).await;
+    // A worker that is inside a long pass ends with the process.
+    drop(workers);
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    limits: &ConnectionLimits,
+    connections: &GracefulShutdown,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            next = next => next,
+        };
+        match (place, accepted) {
+            (Ok(place), Ok((stream, _))) => {
+                serve_connection(stream, router.clone(), limits, connections, place);
+            }
+            // Nobody closes the semaphore.
+            (Err(_), _) => return,
+            (Ok(_), Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    limits: &ConnectionLimits,
+    connections: &GracefulShutdown,
+    place: OwnedSemaphorePermit,
+) {
+    // Chunks are small and must not wait for each other. Without it all still works.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.write_timeout));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(router),
+        );
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            // Clients that go away are nothing special.
+            tracing::debug!(%error, "a connection ended early");
+        }
+        drop(place);
+    });
+}
+
+/// Lets answers end, or ends them.
+async fn finish(queue: &JobQueue, connections: GracefulShutdown, limit: Duration) {
+    queue.close();
+    let mut ended = pin!(connections.shutdown());
+    if tokio::time::timeout(limit, &mut ended).await.is_ok() {
+        return;
+    }
+    tracing::warn!("answers took longer than the shutdown may and are cut off");
+    queue.stop();
+    if tokio::time::timeout(LAST_WORDS, &mut ended).await.is_err() {
+        tracing::warn!("some connections did not end");
+    }
+}

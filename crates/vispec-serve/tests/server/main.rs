@@ -1,0 +1,16 @@
+//! The server as clients see it, over the network of this machine.
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test may panic, and nothing is used from outside"
+)]
+
+mod access;
+mod answers;
+mod bad_requests;
+mod queueing;
+mod running;
+mod scripted;
+mod shutdown;
+mod streams;
+mod tiny_model;

@@ -1,0 +1,144 @@
+//! A training step: forward, backward and update, on synthetic samples.
+
+use burn::tensor::{Device, Distribution, Tensor};
+use criterion::{Criterion, criterion_group, criterion_main};
+use ndarray::Array2;
+use vispec_models::nn::{Bias, DecoderConfig};
+use vispec_train::data::PreparedSample;
+use vispec_train::loss::Head;
+use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
+use vispec_train::{AdamWSettings, Objective, Optimizer};
+
+/// Sizes of a target and of a sample.
+struct Sizes {
+    name: &'static str,
+    decoder: DecoderConfig,
+    vocab: usize,
+    tokens: usize,
+    supervised: usize,
+}
+
+fn sizes() -> [Sizes; 2] {
+    let decoder = DecoderConfig {
+        hidden: 64,
+        intermediate: 160,
+        layers: 1,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 16,
+        qkv_bias: Bias::No,
+        rms_eps: 1e-5,
+        rope_theta: 1e4,
+    };
+    [
+        Sizes {
+            name: "demo",
+            decoder,
+            vocab: 640,
+            tokens: 64,
+            supervised: 48,
+        },
+        Sizes {
+            name: "h576-v49152-t256",
+            decoder: DecoderConfig {
+                hidden: 576,
+                intermediate: 1536,
+                heads: 9,
+                kv_heads: 9,
+                head_dim: 64,
+                ..decoder
+            },
+            vocab: 49_152,
+            tokens: 256,
+            supervised: 200,
+        },
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "widths are small")]
+fn random(shape: &[usize], device: &Device) -> HostTensor {
+    let n: usize = shape.iter().product();
+    let width = *shape.last().unwrap_or(&1) as f64;
+    let values = Tensor::<1>::random([n], Distribution::Normal(0.0, width.powf(-0.5)), device);
+    let tensor = HostTensor::from_device(values).expect("a tensor of the CPU can be read");
+    HostTensor {
+        shape: shape.to_vec(),
+        ..tensor
+    }
+}
+
+fn sample(sizes: &Sizes, device: &Device) -> PreparedSample {
+    let positions = sizes.tokens - 1;
+    let matrix = || {
+        let tensor = random(&[positions, sizes.decoder.hidden], device);
+        Array2::from_shape_vec((positions, sizes.decoder.hidden), tensor.values)
+            .expect("as many elements as the shape says")
+    };
+    PreparedSample {
+        id: "synthetic".into(),
+        embeds: matrix(),
+        hidden: matrix(),
+        target: matrix() * 10.0,
+        image_mask: vec![false; positions],
+        supervised: (positions - sizes.supervised..positions).collect(),
+    }
+}
+
+fn network(sizes: &Sizes, kind: NetworkKind, device: &Device) -> Network {
+    let shape = DraftShape {
+        kind,
+        decoder: sizes.decoder,
+        fusion_bias: Bias::Yes,
+    };
+    let parameters: Parameters = shape
+        .parameters()
+        .into_iter()
+        .map(|(name, dims)| (name, random(&dims, device)))
+        .collect();
+    shape.build(&parameters, &device.clone().autodiff())
+}
+
+fn step(criterion: &mut Criterion) {
+    let device = Device::flex();
+    device.seed(0);
+    let stage_1 = Objective::Stage1 {
+        value_weight: 1.0,
+        probability_weight: 0.1,
+        ranking_weight: 0.1,
+    };
+    let stage_2 = Objective::Stage2 {
+        unrolled_passes: 1,
+        probability_weight: 10.0,
+        ranking_weight: 0.1,
+    };
+    let vispec = NetworkKind::Vispec { n_queries: 2 };
+    let stages = [
+        ("stage1", NetworkKind::Eagle2, stage_1),
+        ("stage2", vispec, stage_2),
+    ];
+    let mut group = criterion.benchmark_group("step");
+    group.sample_size(10);
+    for sizes in sizes() {
+        let head = random(&[sizes.vocab, sizes.decoder.hidden], &device);
+        let head = Head::new(head.to_device(&device));
+        let samples = [sample(&sizes, &device)];
+        for (name, kind, objective) in &stages {
+            let mut network = Some(network(&sizes, *kind, &device));
+            let mut optimizer = Optimizer::new(&AdamWSettings::default());
+            group.bench_function(format!("{name}/{}", sizes.name), |bencher| {
+                bencher.iter(|| {
+                    let current = network.take().expect("put back after each step");
+                    let (losses, gradients) = current
+                        .backward(&samples, objective, &head)
+                        .expect("a step on the CPU");
+                    network = Some(optimizer.step(current, gradients.clip(0.5), 1e-6));
+                    losses
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, step);
+criterion_main!(benches);

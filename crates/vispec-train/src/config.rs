@@ -1,0 +1,280 @@
+//! The config of a run: TOML, with settings of the command line on top.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use vispec_core::TreeShape;
+
+use crate::error::TrainError;
+use crate::objective::Objective;
+use crate::optimizer::AdamWSettings;
+use crate::schedule::Schedule;
+
+/// Which draft is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DraftSettings {
+    /// ViSpec.
+    Vispec {
+        /// Learned queries: one more than there are compressed image tokens.
+        num_queries: usize,
+    },
+    /// EAGLE-2.
+    Eagle2,
+    /// Medusa.
+    Medusa {
+        /// Number of heads, the depth of its trees.
+        num_heads: usize,
+    },
+}
+
+/// Which samples are read, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSettings {
+    /// Tokens of a sample that are kept at most.
+    pub max_len: usize,
+    /// Samples of one pass.
+    pub batch_size: usize,
+    /// Passes whose mean gradient makes one step.
+    pub accumulate: usize,
+    /// Width of the uniform noise on hidden states, for a sample of 512 tokens.
+    pub noise_width: f32,
+    /// Share of the samples, from the end, that is not trained on.
+    pub held_out: f64,
+}
+
+/// How parameters move.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSettings {
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Epochs of linear warm-up.
+    pub warmup_epochs: f64,
+    /// Epochs of the run, at whose end the learning rate is zero.
+    pub epochs: usize,
+    /// Largest absolute value of an element of a gradient.
+    pub clip_value: f64,
+    /// AdamW.
+    #[serde(default)]
+    pub adamw: AdamWSettings,
+}
+
+/// How drafts are judged after each epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Held-out samples that drafting is simulated on, from the first.
+    pub drafted_samples: usize,
+    /// Tokens that a greedy chain drafts.
+    pub chain_len: usize,
+    /// Shape of the dynamic tree, upstream's `depth`.
+    pub tree_depth: usize,
+    /// Upstream's `top_k`.
+    pub tree_top_k: usize,
+    /// Upstream's `total_token`: nodes, the root included.
+    pub tree_nodes: usize,
+}
+
+/// When the state is saved besides at the end of epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between saved states.
+    pub every_steps: usize,
+}
+
+/// Everything that decides the outcome of a run, beside data, target and start weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Seed of fresh weights, of the order of samples and of noise.
+    pub seed: u64,
+    /// Which draft.
+    pub draft: DraftSettings,
+    /// What is minimised.
+    pub objective: Objective,
+    /// Which samples.
+    pub data: DataSettings,
+    /// How parameters move.
+    pub optimizer: OptimizerSettings,
+    /// How drafts are judged.
+    pub evaluation: EvaluationSettings,
+    /// When states are saved.
+    pub checkpoint: CheckpointSettings,
+}
+
+impl TrainConfig {
+    /// Reads a file and replaces what `settings` name, each of the form
+    /// `optimizer.learning_rate=1e-4`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::SettingForm`], and any error
+    /// of [`TrainConfig::check`].
+    pub fn read(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string(), settings)
+    }
+
+    /// The same from the text of a file called `name`.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::read`].
+    pub fn parse(text: &str, name: &str, settings: &[String]) -> Result<Self, TrainError> {
+        let syntax = |name: &str, source: toml::de::Error| TrainError::ConfigSyntax {
+            name: name.to_owned(),
+            source: Box::new(source),
+        };
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(name, error))?;
+        for setting in settings {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| TrainError::SettingForm {
+                    found: setting.clone(),
+                })?;
+            put(&mut table, key.trim(), value.trim()).ok_or_else(|| TrainError::SettingForm {
+                found: setting.clone(),
+            })?;
+        }
+        // Through text once more, so that errors name a place where there is one.
+        let merged = if settings.is_empty() {
+            toml::from_str(text)
+        } else {
+            table.try_into()
+        };
+        let config: Self = merged.map_err(|error| syntax(name, error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The learning rates.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "few epochs")]
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            learning_rate: self.optimizer.learning_rate,
+            warmup_epochs: self.optimizer.warmup_epochs,
+            total_epochs: self.optimizer.epochs as f64,
+        }
+    }
+
+    /// The tree that drafting is simulated with.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] if there is no such tree.
+    pub fn tree_shape(&self) -> Result<TreeShape, TrainError> {
+        let shape = &self.evaluation;
+        TreeShape::from_upstream(shape.tree_depth, shape.tree_top_k, shape.tree_nodes).map_err(
+            |error| TrainError::Setting {
+                field: "evaluation.tree_nodes",
+                found: shape.tree_nodes.to_string(),
+                expected: error.to_string(),
+            },
+        )
+    }
+
+    /// Fails if a value cannot be used.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] with the first such value.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let positive = [
+            ("data.max_len", self.data.max_len, 2),
+            ("data.batch_size", self.data.batch_size, 1),
+            ("data.accumulate", self.data.accumulate, 1),
+            ("optimizer.epochs", self.optimizer.epochs, 1),
+            ("evaluation.chain_len", self.evaluation.chain_len, 1),
+            ("checkpoint.every_steps", self.checkpoint.every_steps, 1),
+        ];
+        for (field, found, least) in positive {
+            if found < least {
+                return Err(setting(field, found, format!("at least {least}")));
+            }
+        }
+        let above_zero = |value: f64| value > 0.0 && value.is_finite();
+        let from_zero = |value: f64| value >= 0.0 && value.is_finite();
+        let rate = self.optimizer.learning_rate;
+        if !above_zero(rate) {
+            let expected = "a number above 0";
+            return Err(setting("optimizer.learning_rate", rate, expected));
+        }
+        if !above_zero(self.optimizer.clip_value) {
+            let found = self.optimizer.clip_value;
+            return Err(setting("optimizer.clip_value", found, "a number above 0"));
+        }
+        if !from_zero(self.optimizer.warmup_epochs) {
+            let found = self.optimizer.warmup_epochs;
+            return Err(setting("optimizer.warmup_epochs", found, "a number from 0"));
+        }
+        if !from_zero(f64::from(self.data.noise_width)) {
+            let found = self.data.noise_width;
+            return Err(setting("data.noise_width", found, "a number from 0"));
+        }
+        if !(0.0..1.0).contains(&self.data.held_out) {
+            let expected = "a number from 0, below 1";
+            return Err(setting("data.held_out", self.data.held_out, expected));
+        }
+        self.check_draft()?;
+        self.tree_shape().map(|_| ())
+    }
+
+    fn check_draft(&self) -> Result<(), TrainError> {
+        let medusa_objective = matches!(self.objective, Objective::Medusa { .. });
+        match self.draft {
+            DraftSettings::Vispec { num_queries: 0 } => {
+                Err(setting("draft.num_queries", 0, "at least 1"))
+            }
+            DraftSettings::Medusa { num_heads: 0 } => {
+                Err(setting("draft.num_heads", 0, "at least 1"))
+            }
+            DraftSettings::Medusa { .. } if !medusa_objective => {
+                let expected = "medusa, the draft being Medusa heads";
+                Err(setting("objective.kind", "another", expected))
+            }
+            DraftSettings::Vispec { .. } | DraftSettings::Eagle2 if medusa_objective => {
+                let expected = "stage1 or stage2, the draft not being Medusa heads";
+                Err(setting("objective.kind", "medusa", expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn setting(
+    field: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl Into<String>,
+) -> TrainError {
+    TrainError::Setting {
+        field,
+        found: found.to_string(),
+        expected: expected.into(),
+    }
+}
+
+/// Puts a value at a path with dots; none if there is something else than a table on the way.
+fn put(table: &mut toml::Table, key: &str, value: &str) -> Option<()> {
+    let (path, last) = match key.rsplit_once('.') {
+        Some((path, last)) => (path.split('.').collect(), last),
+        None => (Vec::new(), key),
+    };
+    let mut inner = table;
+    for part in path {
+        inner = inner
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()?;
+    }
+    // Whatever is no value of TOML is a string without its quotes.
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+    let value = parsed
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    inner.insert(last.to_owned(), value);
+    Some(())
+}

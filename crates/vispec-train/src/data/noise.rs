@@ -1,0 +1,69 @@
+//! Noise on the hidden states that a draft is trained on.
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64;
+
+/// Sequence length at which the amplitude is as configured.
+const REFERENCE_LEN: f32 = 512.0;
+
+/// Uniform noise: a draft meets its own outputs in place of the target's hidden states, which are
+/// never quite equal.
+///
+/// The noise of a sample is a function of seed, epoch and index of the sample, so an interrupted
+/// run that continues needs no state of a generator.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Noise {
+    /// Width of the interval for a sequence of 512 tokens; upstream's is 0.2. It is inversely
+    /// proportional to the length of the sequence.
+    pub width: f32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+}
+
+impl Noise {
+    /// Adds noise to `values` of sample number `index`, which has `len` tokens.
+    #[expect(clippy::cast_precision_loss, reason = "sequences are short")]
+    pub fn add(&self, values: &mut [f32], index: usize, len: usize) {
+        if self.width <= 0.0 {
+            return;
+        }
+        let scale = self.width * REFERENCE_LEN / len as f32;
+        let stream = (u128::from(self.epoch) << 64) | index as u128;
+        let mut generator = Pcg64::new(u128::from(self.seed), stream);
+        // The first numbers of neighbouring streams are alike.
+        let mut generator = Pcg64::seed_from_u64(generator.random());
+        for value in values {
+            *value += (generator.random::<f32>() - 0.5) * scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(epoch: u64, index: usize) -> Vec<f32> {
+        let noise = Noise {
+            width: 0.2,
+            seed: 3,
+            epoch,
+        };
+        let mut values = vec![0.0; 4096];
+        noise.add(&mut values, index, 256);
+        values
+    }
+
+    #[test]
+    fn noise_is_uniform_and_depends_on_epoch_and_sample_only() {
+        let values = drawn(1, 7);
+        assert_eq!(values, drawn(1, 7));
+        assert_ne!(values, drawn(2, 7));
+        assert_ne!(values, drawn(1, 8));
+        let largest = values.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        assert!((0.199..=0.2).contains(&largest), "{largest}");
+        let mean = values.iter().sum::<f32>() / 4096.0;
+        assert!(mean.abs() < 0.01, "{mean}");
+    }
+}

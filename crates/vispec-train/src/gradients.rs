@@ -1,0 +1,94 @@
+//! Gradients by the names of their parameters.
+
+use std::collections::BTreeMap;
+
+use burn::module::{ModuleVisitor, Param};
+use burn::tensor::{Gradients as Tape, Tensor};
+
+use crate::network::Network;
+use crate::network::path::Path;
+
+/// Gradients `[elements]` of parameters, as the network holds these, by name. Parameters that the
+/// loss does not depend on are not there.
+#[derive(Debug, Default)]
+pub struct Gradients(BTreeMap<String, Tensor<1>>);
+
+struct Collector<'t> {
+    path: Path,
+    tape: &'t mut Tape,
+    found: BTreeMap<String, Tensor<1>>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        if let Some(gradient) = value.grad_remove(self.tape) {
+            let n_elements = gradient.shape().num_elements();
+            let flat = gradient.reshape([n_elements]);
+            self.found.insert(self.path.name(), flat);
+        }
+    }
+}
+
+impl Gradients {
+    /// Takes the gradients of `network` off a tape.
+    #[must_use]
+    pub fn take(network: &Network, mut tape: Tape) -> Self {
+        let mut collector = Collector {
+            path: Path::default(),
+            tape: &mut tape,
+            found: BTreeMap::new(),
+        };
+        network.visit(&mut collector);
+        Self(collector.found)
+    }
+
+    /// Adds gradients of another batch.
+    pub fn add(&mut self, other: Self) {
+        for (name, gradient) in other.0 {
+            let sum = match self.0.remove(&name) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            self.0.insert(name, sum);
+        }
+    }
+
+    /// Divides all by a number of batches.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "few batches")]
+    pub fn divide(self, n_batches: usize) -> Self {
+        if n_batches <= 1 {
+            return self;
+        }
+        let scale = n_batches as f64;
+        Self(self.0.into_iter().map(|(n, g)| (n, g / scale)).collect())
+    }
+
+    /// Limits every element to `[-limit, limit]`: clipping by value, as upstream does.
+    #[must_use]
+    pub fn clip(self, limit: f64) -> Self {
+        let clipped = self.0.into_iter().map(|(n, g)| (n, g.clamp(-limit, limit)));
+        Self(clipped.collect())
+    }
+
+    /// Takes the gradient of a parameter.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.0.remove(name)
+    }
+
+    /// Names and gradients.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
+        self.0
+            .iter()
+            .map(|(name, gradient)| (name.as_str(), gradient))
+    }
+}

@@ -1,0 +1,29 @@
+//! Training of ViSpec, EAGLE-2 and Medusa drafts, on Burn.
+
+mod config;
+pub mod data;
+mod error;
+mod export;
+mod files;
+mod gradients;
+mod init;
+pub mod loss;
+pub mod network;
+mod objective;
+mod optimizer;
+pub mod run;
+mod schedule;
+mod step;
+
+pub use config::{
+    CheckpointSettings, DataSettings, DraftSettings, EvaluationSettings, OptimizerSettings,
+    TrainConfig,
+};
+pub use error::TrainError;
+pub use export::export;
+pub use gradients::Gradients;
+pub use init::Start;
+pub use objective::{MedusaTargets, Objective};
+pub use optimizer::{AdamWSettings, Moments, Optimizer};
+pub use schedule::Schedule;
+pub use step::Losses;

@@ -1,0 +1,11 @@
+//! What training minimises: distances between the draft's outputs and the target's hidden states,
+//! and between the distributions that the target's head makes of both.
+
+mod head;
+mod row;
+mod smooth_l1;
+mod softmax;
+
+pub use head::{Head, HeadSums, HeadTerms};
+pub use row::Divergence;
+pub use smooth_l1::smooth_l1;

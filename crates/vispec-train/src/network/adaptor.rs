@@ -1,0 +1,44 @@
+//! The vision adaptor in training (paper section 3.2).
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::attention::attend;
+use super::layers::Linear;
+
+/// Cross-attention of learned queries over the embeddings of an image, without positions.
+#[derive(Module, Debug)]
+pub struct VisionAdaptor {
+    /// Learned queries `[queries, heads, head_dim]`.
+    pub(super) q: Param<Tensor<3>>,
+    /// Keys.
+    pub(super) k_proj: Linear,
+    /// Values.
+    pub(super) v_proj: Linear,
+    /// Output.
+    pub(super) o_proj: Linear,
+}
+
+impl VisionAdaptor {
+    /// Number of learned queries.
+    #[must_use]
+    pub fn n_queries(&self) -> usize {
+        self.q.dims()[0]
+    }
+
+    /// Compresses one image: all rows but the last are image tokens, the last is the global vector.
+    ///
+    /// # Shapes
+    /// `image` `[image_tokens, hidden]`, result `[queries, hidden]`.
+    #[must_use]
+    pub fn forward(&self, image: Tensor<2>) -> Tensor<2> {
+        let queries = self.q.val();
+        let [_, heads, head_dim] = queries.dims();
+        let [image_tokens, _] = image.dims();
+        let split = |y: Tensor<2>| y.reshape([image_tokens, heads, head_dim]).swap_dims(0, 1);
+        let keys = split(self.k_proj.forward(image.clone()));
+        let values = split(self.v_proj.forward(image));
+        let attended = attend(queries.swap_dims(0, 1), keys, values, None);
+        self.o_proj.forward(attended)
+    }
+}

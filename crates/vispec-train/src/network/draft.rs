@@ -1,0 +1,189 @@
+//! The network of ViSpec and EAGLE-2 in training.
+
+use std::ops::Range;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
+use vispec_models::nn::DecoderConfig;
+
+use super::adaptor::VisionAdaptor;
+use super::attention::{Attention, Rotary};
+use super::layers::{Linear, RmsNorm};
+use super::rows::DraftRows;
+
+/// The gated feed-forward block.
+#[derive(Module, Debug)]
+pub struct GatedMlp {
+    /// What is let through.
+    pub(super) gate_proj: Linear,
+    /// To the inner width.
+    pub(super) up_proj: Linear,
+    /// Back to the outer width.
+    pub(super) down_proj: Linear,
+}
+
+/// One pre-norm layer. The first layer of a draft has no norm in front of attention.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    pub(super) input_layernorm: Option<RmsNorm>,
+    pub(super) self_attn: Attention,
+    pub(super) post_attention_layernorm: RmsNorm,
+    pub(super) mlp: GatedMlp,
+}
+
+impl DecoderLayer {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        rotary: &Rotary,
+        samples: &[Range<usize>],
+        config: &DecoderConfig,
+    ) -> Tensor<2> {
+        let input = match &self.input_layernorm {
+            Some(norm) => norm.forward(x.clone()),
+            None => x.clone(),
+        };
+        let x = x + self.self_attn.forward(&input, rotary, samples, config);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        let gate = activation::silu(self.mlp.gate_proj.forward(normed.clone()));
+        x + self
+            .mlp
+            .down_proj
+            .forward(gate * self.mlp.up_proj.forward(normed))
+    }
+}
+
+/// Fuses embeddings with hidden states and runs one decoder layer over them. The names of the
+/// fields are those of upstream's checkpoints.
+#[derive(Module, Debug)]
+pub struct DraftNetwork {
+    /// `[embedding ; hidden] -> hidden`
+    pub(super) fc: Linear,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) imadpt: Option<VisionAdaptor>,
+    /// `[hidden ; image] -> hidden`
+    pub(super) img_fc: Option<Linear>,
+    #[module(skip)]
+    pub(super) config: DecoderConfig,
+}
+
+/// What a batch gives the network to read, without a graph.
+#[derive(Debug, Clone)]
+pub struct DraftInputs {
+    /// `[tokens, hidden]`: the embedding of the token after each position.
+    pub embeds: Tensor<2>,
+    /// `[tokens, hidden]`: the target's hidden state of each position.
+    pub hidden: Tensor<2>,
+    /// Where they go.
+    pub rows: DraftRows,
+}
+
+fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values
+        .iter()
+        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
+        .collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+impl DraftNetwork {
+    /// Number of learned queries; 0 for EAGLE-2.
+    #[must_use]
+    pub fn n_queries(&self) -> usize {
+        self.imadpt.as_ref().map_or(0, VisionAdaptor::n_queries)
+    }
+
+    /// Shapes of the decoder.
+    #[must_use]
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Reads a batch `1 + n_unrolled` times; each further pass reads the output of the one before
+    /// it, shifted by one position, in place of the target's hidden states (paper section 3.4).
+    /// Gradients flow through all of them.
+    ///
+    /// # Shapes
+    /// Results `[rows, hidden]`, one row for each of `inputs.rows`.
+    #[must_use]
+    pub fn unroll(&self, inputs: &DraftInputs, n_unrolled: usize) -> Vec<Tensor<2>> {
+        let rows = &inputs.rows;
+        let device = inputs.embeds.device();
+        let text = indices(&rows.text, &device);
+        let embeds = inputs.embeds.clone().select(0, text.clone());
+        let hidden = inputs.hidden.clone().select(0, text);
+        let images = self.read_images(inputs);
+        let rotary = Rotary::new(&rows.positions, &self.config, &device);
+
+        let mut outputs: Vec<Tensor<2>> = Vec::with_capacity(1 + n_unrolled);
+        let mut fed = hidden.clone();
+        for pass in 0..=n_unrolled {
+            if pass > 0 {
+                // A row that no output precedes reads the first hidden state of its sample, one
+                // behind an image that left no row reads zeros.
+                let first = hidden.clone().select(0, indices(&rows.first_text, &device));
+                let zero = Tensor::zeros([1, self.config.hidden], &device);
+                let sources = Tensor::cat(vec![outputs[pass - 1].clone(), first, zero], 0);
+                fed = sources.select(0, indices(&rows.fed_back, &device));
+            }
+            let fused = self.fuse(embeds.clone(), fed.clone(), &images, rows);
+            let mut x = self.arrange(fused, &images, rows);
+            for layer in &self.layers {
+                x = layer.forward(x, &rotary, &rows.samples, &self.config);
+            }
+            outputs.push(x);
+        }
+        outputs
+    }
+
+    /// The adaptor's output for each image, `[queries, hidden]`.
+    fn read_images(&self, inputs: &DraftInputs) -> Vec<Tensor<2>> {
+        let Some(adaptor) = &self.imadpt else {
+            return Vec::new();
+        };
+        inputs
+            .rows
+            .images
+            .iter()
+            .map(|image| adaptor.forward(inputs.embeds.clone().slice(s![image.clone(), ..])))
+            .collect()
+    }
+
+    /// Decoder inputs of text, `[text, hidden]`.
+    fn fuse(
+        &self,
+        embeds: Tensor<2>,
+        hidden: Tensor<2>,
+        images: &[Tensor<2>],
+        rows: &DraftRows,
+    ) -> Tensor<2> {
+        let device = hidden.device();
+        let hidden = match &self.img_fc {
+            None => hidden,
+            Some(img_fc) => {
+                let none = Tensor::zeros([1, self.config.hidden], &device);
+                let last = self.n_queries() - 1;
+                let globals = std::iter::once(none)
+                    .chain(images.iter().map(|a| a.clone().slice(s![last..=last, ..])))
+                    .collect();
+                let globals = Tensor::cat(globals, 0).select(0, indices(&rows.text_image, &device));
+                img_fc.forward(Tensor::cat(vec![hidden, globals], 1))
+            }
+        };
+        self.fc.forward(Tensor::cat(vec![embeds, hidden], 1))
+    }
+
+    /// Text and compressed images in the order of the sequence, `[rows, hidden]`.
+    fn arrange(&self, text: Tensor<2>, images: &[Tensor<2>], rows: &DraftRows) -> Tensor<2> {
+        if images.is_empty() || self.n_queries() == 1 {
+            return text;
+        }
+        let device = text.device();
+        let last = self.n_queries() - 1;
+        let parts = std::iter::once(text)
+            .chain(images.iter().map(|a| a.clone().slice(s![0..last, ..])))
+            .collect();
+        Tensor::cat(parts, 0).select(0, indices(&rows.order, &device))
+    }
+}

@@ -1,0 +1,60 @@
+//! Layers whose parameters are recorded for automatic differentiation.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, module};
+
+/// `y = x W + b`.
+///
+/// The weight is held as `[inputs, outputs]`, the transpose of what checkpoints have: products
+/// with it are fast on the CPU only if its rows are contiguous.
+#[derive(Module, Debug)]
+pub struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A layer made of `weight` `[inputs, outputs]` and `bias` `[outputs]`.
+    #[must_use]
+    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        Self {
+            weight: Param::from_tensor(weight),
+            bias: bias.map(Param::from_tensor),
+        }
+    }
+
+    /// # Shapes
+    /// `x` `[rows, inputs]`, result `[rows, outputs]`.
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        module::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// Root-mean-square normalisation.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// A norm with scale `weight` `[hidden]`.
+    #[must_use]
+    pub fn new(weight: Tensor<1>, eps: f64) -> Self {
+        Self {
+            weight: Param::from_tensor(weight),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let mean_square = x.clone().square().mean_dim(1);
+        let scale = (mean_square + self.eps).sqrt().recip();
+        x * scale * self.weight.val().unsqueeze()
+    }
+}

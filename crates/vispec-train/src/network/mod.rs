@@ -1,0 +1,54 @@
+//! Drafts as modules whose parameters can be trained.
+//!
+//! Their inference modules in vispec-models run through kernels that know no gradients and keep
+//! caches; these run on Burn's own operations, over whole samples, several passes in one graph.
+//! Both read and write the same checkpoints, and tests compare their outputs.
+
+mod adaptor;
+mod attention;
+mod build;
+mod draft;
+mod layers;
+mod medusa;
+mod parameters;
+pub(crate) mod path;
+mod rows;
+
+pub use adaptor::VisionAdaptor;
+pub use build::{DraftShape, NetworkKind};
+pub use draft::{DecoderLayer, DraftInputs, DraftNetwork, GatedMlp};
+pub use layers::{Linear, RmsNorm};
+pub use medusa::{MedusaNetwork, ResidualBlock};
+pub use parameters::{HostTensor, Parameters};
+pub use rows::DraftRows;
+
+use burn::module::{Module as _, ModuleMapper, ModuleVisitor};
+
+/// A draft in training.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
+pub enum Network {
+    /// ViSpec or EAGLE-2.
+    Draft(DraftNetwork),
+    /// Medusa heads.
+    Medusa(MedusaNetwork),
+}
+
+impl Network {
+    /// Visits all parameters.
+    pub fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        match self {
+            Self::Draft(network) => network.visit(visitor),
+            Self::Medusa(network) => network.visit(visitor),
+        }
+    }
+
+    /// Replaces all parameters.
+    #[must_use]
+    pub fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+        match self {
+            Self::Draft(network) => Self::Draft(network.map(mapper)),
+            Self::Medusa(network) => Self::Medusa(network.map(mapper)),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Parameters by the names and in the shapes that checkpoints have.
+
+use std::collections::BTreeMap;
+
+use burn::module::{ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::Network;
+use super::path::Path;
+use crate::error::TrainError;
+
+/// A tensor in memory.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostTensor {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major.
+    pub values: Vec<f32>,
+}
+
+/// Tensors by name. Matrices of linear layers are `[outputs, inputs]`.
+pub type Parameters = BTreeMap<String, HostTensor>;
+
+impl HostTensor {
+    /// Puts the tensor on `device`.
+    ///
+    /// # Panics
+    /// If it has not `D` dimensions.
+    #[must_use]
+    pub fn to_device<const D: usize>(&self, device: &Device) -> Tensor<D> {
+        let data = TensorData::new(self.values.clone(), self.shape.clone());
+        Tensor::from_data(data, device)
+    }
+
+    /// Reads a tensor back.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if the device fails.
+    pub fn from_device<const D: usize>(tensor: Tensor<D>) -> Result<Self, TrainError> {
+        let shape = tensor.dims().to_vec();
+        let data = tensor.into_data();
+        let values = data
+            .try_into_vec::<f32>()
+            .map_err(|error| TrainError::Device {
+                what: "parameters",
+                reason: error.to_string(),
+            })?;
+        Ok(Self { shape, values })
+    }
+
+    /// The transposed matrix; other tensors unchanged.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        let [rows, columns] = self.shape[..] else {
+            return self;
+        };
+        let values = (0..columns)
+            .flat_map(|column| (0..rows).map(move |row| row * columns + column))
+            .map(|at| self.values[at])
+            .collect();
+        Self {
+            shape: vec![columns, rows],
+            values,
+        }
+    }
+}
+
+struct Reader {
+    path: Path,
+    found: Result<Parameters, TrainError>,
+}
+
+impl ModuleVisitor for Reader {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Ok(found) = &mut self.found else {
+            return;
+        };
+        match HostTensor::from_device(param.val().inner()) {
+            Ok(tensor) => {
+                found.insert(self.path.name(), tensor.transposed());
+            }
+            Err(error) => self.found = Err(error),
+        }
+    }
+}
+
+impl Network {
+    /// All parameters, as a checkpoint has them.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if they cannot be read back.
+    pub fn parameters(&self) -> Result<Parameters, TrainError> {
+        let mut reader = Reader {
+            path: Path::default(),
+            found: Ok(Parameters::new()),
+        };
+        self.visit(&mut reader);
+        reader.found
+    }
+}

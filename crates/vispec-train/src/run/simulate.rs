@@ -1,0 +1,292 @@
+//! How a draft would fare in decoding, judged by the tokens that the target wrote.
+//!
+//! The trained draft is loaded as a program would load it and drafts through the code that decoding
+//! uses. In place of a target that verifies, its captured answer decides what is accepted.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
+use vispec_core::{Drafter, NodeId, TokenId, TokenTree, TreeShape, TreeSize};
+use vispec_data::capture::CapturedSample;
+use vispec_models::{Draft, EncodedPrompt, VlmTarget};
+use vispec_processor::Positions;
+
+use crate::error::TrainError;
+use crate::loss::Head;
+
+/// Steps of the draft on its own output whose accuracy is reported, as upstream does.
+pub const ROLLED_STEPS: usize = 5;
+
+/// Accepted tokens and the cycles that accepted them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// Tokens, bonus tokens not counted.
+    pub accepted: usize,
+    /// Cycles.
+    pub cycles: usize,
+}
+
+impl Acceptance {
+    fn add(&mut self, accepted: usize) {
+        self.accepted += accepted;
+        self.cycles += 1;
+    }
+
+    /// Mean accepted length, if there was a cycle.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    pub fn tau(&self) -> Option<f64> {
+        (self.cycles > 0).then(|| self.accepted as f64 / self.cycles as f64)
+    }
+}
+
+/// What drafting gave, summed over samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drafting {
+    /// Greedy chains.
+    pub chain: Acceptance,
+    /// Dynamic trees.
+    pub tree: Acceptance,
+    /// Correct and attempted guesses of each step on the draft's own output.
+    pub rolled: [(usize, usize); ROLLED_STEPS],
+}
+
+impl Drafting {
+    /// Share of correct guesses of each step; none if none was attempted.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    pub fn step_accuracy(&self) -> [Option<f64>; ROLLED_STEPS] {
+        self.rolled
+            .map(|(correct, attempted)| (attempted > 0).then(|| correct as f64 / attempted as f64))
+    }
+}
+
+/// Who drafts, and what.
+#[derive(Debug)]
+pub struct Simulation<'s> {
+    /// The draft, loaded for inference.
+    pub draft: &'s Draft,
+    /// The target's head, which tells the teacher's best tokens.
+    pub head: &'s Head,
+    /// Tokens of a chain.
+    pub chain_len: usize,
+    /// Shape of the tree.
+    pub tree: TreeShape,
+}
+
+/// A sample on the device of the draft.
+struct Answer<'s> {
+    sample: &'s CapturedSample,
+    prompt: EncodedPrompt,
+    /// `[tokens, hidden]`
+    features: Tensor<2>,
+    /// The last position before an answer token that was supervised, and the end of the answer.
+    first: usize,
+    end: usize,
+}
+
+type BoxedDrafter = Box<dyn Drafter<VlmTarget>>;
+
+impl Simulation<'_> {
+    /// Drafts through the first answer of a sample.
+    ///
+    /// # Errors
+    /// [`TrainError::Draft`] if the drafter fails, [`TrainError::Device`] if values cannot be read.
+    pub fn draft_through(
+        &self,
+        sample: &CapturedSample,
+        sums: &mut Drafting,
+    ) -> Result<(), TrainError> {
+        let Some(answer) = Answer::new(sample, &self.head.device()) else {
+            return Ok(());
+        };
+        self.roll(&answer, sums)?;
+        self.grow(&answer, sums)
+    }
+
+    /// A chain at every position of the answer: accuracy of each step, and the cycles that decoding
+    /// would have gone through.
+    fn roll(&self, answer: &Answer<'_>, sums: &mut Drafting) -> Result<(), TrainError> {
+        let best = self.best_tokens(answer)?;
+        let levels = self.chain_len.max(ROLLED_STEPS);
+        let mut drafter = self.drafter(levels, 1, levels + 1)?;
+        let mut next_cycle = answer.first;
+        for position in answer.first..answer.end.saturating_sub(1) {
+            let tree = if position == answer.first {
+                answer.begin(&mut drafter)?
+            } else {
+                answer.advance(&mut drafter, position, 0)?
+            };
+            let guesses = &tree.tokens()[1..];
+            count_steps(guesses, &best[position - answer.first..], sums);
+            let written = &answer.sample.token_ids[position + 2..answer.end];
+            if position == next_cycle && written.len() >= self.chain_len {
+                let right = matching(&guesses[..self.chain_len.min(guesses.len())], written);
+                sums.chain.add(right);
+                next_cycle = position + 1 + right;
+            }
+        }
+        Ok(())
+    }
+
+    /// A dynamic tree in each cycle.
+    fn grow(&self, answer: &Answer<'_>, sums: &mut Drafting) -> Result<(), TrainError> {
+        let mut drafter = self.draft.drafter(TreeSize::Fixed(self.tree));
+        let mut position = answer.first;
+        let mut tree = answer.begin(&mut drafter)?;
+        // A cycle close to the end could not have accepted all of its tree.
+        while position + 2 + tree.max_depth().max(1) <= answer.end {
+            let accepted = walk(&tree, &answer.sample.token_ids[position + 2..answer.end]);
+            sums.tree.add(accepted);
+            position += accepted + 1;
+            if position + 2 > answer.end {
+                break;
+            }
+            tree = answer.advance(&mut drafter, position, accepted)?;
+        }
+        Ok(())
+    }
+
+    fn drafter(
+        &self,
+        levels: usize,
+        width: usize,
+        nodes: usize,
+    ) -> Result<BoxedDrafter, TrainError> {
+        let shape = TreeShape::new(levels, width, nodes).map_err(|error| TrainError::Setting {
+            field: "evaluation.chain_len",
+            found: self.chain_len.to_string(),
+            expected: error.to_string(),
+        })?;
+        Ok(self.draft.drafter(TreeSize::Fixed(shape)))
+    }
+
+    /// The teacher's best token after each hidden state from `first + 1`.
+    fn best_tokens(&self, answer: &Answer<'_>) -> Result<Vec<TokenId>, TrainError> {
+        let [_, hidden] = answer.features.dims();
+        let states = answer.features.clone();
+        let states = states.slice([answer.first + 1..answer.end, 0..hidden]);
+        self.head.best_tokens(&states)
+    }
+}
+
+/// How many guesses are what stands there.
+fn matching(guesses: &[TokenId], written: &[TokenId]) -> usize {
+    guesses
+        .iter()
+        .zip(written)
+        .take_while(|(a, b)| a == b)
+        .count()
+}
+
+/// After the first wrong guess the further ones count as wrong, too.
+fn count_steps(guesses: &[TokenId], best: &[TokenId], sums: &mut Drafting) {
+    let right = matching(guesses, best);
+    for (step, (correct, attempted)) in sums.rolled.iter_mut().enumerate().take(best.len()) {
+        *attempted += 1;
+        *correct += usize::from(step < right);
+    }
+}
+
+/// Tokens of the tree below its root that stand there.
+fn walk(tree: &TokenTree, written: &[TokenId]) -> usize {
+    let mut node = NodeId::ROOT;
+    let mut accepted = 0;
+    for &token in written {
+        match tree.child_with(node, token) {
+            Some(child) => node = child,
+            None => break,
+        }
+        accepted += 1;
+    }
+    accepted
+}
+
+/// Places of each image.
+fn runs(mask: &[bool]) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut start = None;
+    for (index, &image) in mask.iter().chain([&false]).enumerate() {
+        match (image, start) {
+            (true, None) => start = Some(index),
+            (false, Some(first)) => {
+                runs.push(first..index);
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    runs
+}
+
+fn upload(values: &Array2<f32>, rows: Range<usize>, device: &Device) -> Tensor<2> {
+    let part = values.slice(s![rows, ..]);
+    let shape = [part.nrows(), part.ncols()];
+    Tensor::from_data(
+        TensorData::new(part.iter().copied().collect::<Vec<f32>>(), shape),
+        device,
+    )
+}
+
+impl<'s> Answer<'s> {
+    /// None if too little of the sample is an answer.
+    fn new(sample: &'s CapturedSample, device: &Device) -> Option<Self> {
+        let first = sample.loss_mask.iter().position(|&m| m)?;
+        let rest = &sample.loss_mask[first..];
+        let end = first + rest.iter().position(|&m| !m).unwrap_or(rest.len());
+        if end < first + 3 {
+            return None;
+        }
+        let prompt_len = first + 1;
+        let index = (0..prompt_len).map(|i| u32::try_from(i).unwrap_or(u32::MAX));
+        let prompt = EncodedPrompt::new(
+            sample.token_ids[..prompt_len].to_vec(),
+            upload(&sample.input_embeds, 0..prompt_len, device),
+            runs(&sample.image_mask[..prompt_len]),
+            (Positions::Sequential(index.collect()), 0),
+        );
+        Some(Self {
+            sample,
+            prompt,
+            features: upload(&sample.hidden_states, 0..end, device),
+            first,
+            end,
+        })
+    }
+
+    fn failed(&self) -> impl FnOnce(vispec_core::BoxError) -> TrainError + '_ {
+        |source| TrainError::Draft {
+            id: self.sample.id.clone(),
+            source,
+        }
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Tensor<2> {
+        let [_, hidden] = self.features.dims();
+        self.features.clone().slice([rows, 0..hidden])
+    }
+
+    fn begin(&self, drafter: &mut BoxedDrafter) -> Result<TokenTree, TrainError> {
+        let next = self.sample.token_ids[self.first + 1];
+        drafter
+            .begin(&self.prompt, self.rows(0..self.first + 1), next)
+            .map_err(self.failed())
+    }
+
+    /// Goes on to `position` after `accepted` tokens were.
+    fn advance(
+        &self,
+        drafter: &mut BoxedDrafter,
+        position: usize,
+        accepted: usize,
+    ) -> Result<TokenTree, TrainError> {
+        let tokens = &self.sample.token_ids;
+        let kept = &tokens[position + 1 - accepted..=position];
+        let features = self.rows(position - accepted..position + 1);
+        drafter
+            .advance(kept, features, tokens[position + 1])
+            .map_err(self.failed())
+    }
+}

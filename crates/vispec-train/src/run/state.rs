@@ -1,0 +1,147 @@
+//! The whole state of a run in one file, so that it is there in full or not at all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytemuck::pod_collect_to_vec;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::held_out::LossSums;
+use crate::config::TrainConfig;
+use crate::data::Refusal;
+use crate::error::TrainError;
+use crate::files;
+use crate::network::{HostTensor, Parameters};
+use crate::optimizer::Moments;
+
+/// Name of the file.
+pub const STATE_FILE: &str = "state.safetensors";
+
+/// Entry of the metadata that holds [`Progress`].
+const PROGRESS: &str = "progress";
+
+/// The best epoch until now.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// From 0.
+    pub epoch: usize,
+    /// Simulated tau of dynamic trees.
+    pub tree_tau: f64,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The config that the run was started with.
+    pub config: TrainConfig,
+    /// Samples of the data.
+    pub n_samples: usize,
+    /// The epoch that is next or under way, from 0.
+    pub epoch: usize,
+    /// Steps done within it.
+    pub step_in_epoch: usize,
+    /// Steps done in all.
+    pub step: usize,
+    /// Losses of the epoch under way.
+    pub losses: LossSums,
+    /// Samples of the epoch under way that were refused.
+    pub refused: BTreeMap<String, Refusal>,
+    /// The best epoch until now.
+    pub best: Option<Best>,
+    /// Length of the metrics that belong to this state.
+    pub metrics_bytes: u64,
+    /// Updates that each parameter has seen.
+    pub updates: BTreeMap<String, usize>,
+}
+
+/// A state that was read.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) progress: Progress,
+    pub(super) parameters: Parameters,
+    pub(super) moments: BTreeMap<String, Moments>,
+}
+
+impl State {
+    /// Writes the state in place of an older one.
+    pub(super) fn write(self, dir: &Path) -> Result<(), TrainError> {
+        let Self {
+            mut progress,
+            parameters,
+            moments,
+        } = self;
+        let mut tensors: Parameters = parameters
+            .into_iter()
+            .map(|(name, tensor)| (format!("weights.{name}"), tensor))
+            .collect();
+        progress.updates.clear();
+        for (name, moments) in moments {
+            progress.updates.insert(name.clone(), moments.updates);
+            tensors.insert(format!("moment_1.{name}"), moments.first);
+            tensors.insert(format!("moment_2.{name}"), moments.second);
+        }
+        let path = dir.join(STATE_FILE);
+        // TOML, whose readers give back every float exactly.
+        let text = toml::to_string(&progress).map_err(|error| TrainError::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        files::write_tensors(&path, &tensors, (PROGRESS, text))
+    }
+
+    /// Reads the state in `dir`, if there is one.
+    pub(super) fn read(dir: &Path) -> Result<Option<Self>, TrainError> {
+        let path = dir.join(STATE_FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(TrainError::Io { path, source }),
+        };
+        let damaged = |reason: String| TrainError::Checkpoint {
+            path: path.clone(),
+            reason,
+        };
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let text = header
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(PROGRESS))
+            .ok_or_else(|| damaged(format!("no metadata {PROGRESS:?}: not a state of a run")))?;
+        let progress: Progress =
+            toml::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut state = Self {
+            progress,
+            parameters: Parameters::new(),
+            moments: BTreeMap::new(),
+        };
+        for (name, view) in tensors.iter() {
+            let tensor = HostTensor {
+                shape: view.shape().to_vec(),
+                values: pod_collect_to_vec(view.data()),
+            };
+            state.insert(name, tensor).map_err(damaged)?;
+        }
+        Ok(Some(state))
+    }
+
+    fn insert(&mut self, name: &str, tensor: HostTensor) -> Result<(), String> {
+        let (part, name) = name.split_once('.').unwrap_or((name, ""));
+        if part == "weights" {
+            self.parameters.insert(name.to_owned(), tensor);
+            return Ok(());
+        }
+        let updates = self.progress.updates.get(name).copied();
+        let moments = self.moments.entry(name.to_owned()).or_default();
+        moments.updates = updates.ok_or_else(|| format!("no number of updates of {name:?}"))?;
+        match part {
+            "moment_1" => moments.first = tensor,
+            "moment_2" => moments.second = tensor,
+            _ => return Err(format!("unexpected tensor {part}.{name}")),
+        }
+        Ok(())
+    }
+}

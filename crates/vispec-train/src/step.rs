@@ -1,0 +1,380 @@
+//! Losses and gradients of one batch.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use ndarray::{Array2, Axis};
+use serde::{Deserialize, Serialize};
+
+use crate::data::PreparedSample;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
+use crate::loss::{Divergence, Head, HeadSums, HeadTerms, smooth_l1};
+use crate::network::{DraftInputs, DraftNetwork, DraftRows, MedusaNetwork, Network};
+use crate::objective::{MedusaTargets, Objective};
+
+/// The loss of a batch and what it is made of, means over supervised rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// What is minimised.
+    pub loss: f64,
+    /// Smooth L1 distance of hidden states, unweighted; 0 in stage 2, which does without.
+    pub value: f64,
+    /// Cross entropy, or in stage 2 the L1 distance of distributions, unweighted.
+    pub divergence: f64,
+    /// Ranking loss, unweighted.
+    pub ranking: f64,
+    /// Shares of positions whose best token of the teacher is among the draft's best 1, 2, 3; of
+    /// the first pass, or of the first head.
+    pub top: [f64; 3],
+    /// Supervised positions.
+    pub supervised: usize,
+    /// Tokens of the batch.
+    pub tokens: usize,
+}
+
+/// A loss with the graph that leads to it.
+struct Graph {
+    losses: Losses,
+    /// A scalar whose gradients are those of the loss.
+    surrogate: Tensor<1>,
+}
+
+fn ratio(sum: f64, count: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    let count = count.max(1) as f64;
+    sum / count
+}
+
+fn upload(values: &Array2<f32>, device: &Device) -> Tensor<2> {
+    let shape = [values.nrows(), values.ncols()];
+    let values: Vec<f32> = values.iter().copied().collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Rows of all samples, one behind the other.
+fn concatenate<'s>(parts: impl Iterator<Item = &'s Array2<f32>>, device: &Device) -> Tensor<2> {
+    let parts = parts.map(|part| upload(part, device)).collect();
+    Tensor::cat(parts, 0)
+}
+
+fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values
+        .iter()
+        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
+        .collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn scalar(tensor: Tensor<1>) -> f64 {
+    f64::from(tensor.into_scalar::<f32>())
+}
+
+/// The dot product of outputs with the gradients that the loss has with respect to them: its
+/// gradients are those of the loss, and nothing behind the outputs is part of the graph.
+fn surrogate(output: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
+    (output * gradient.autodiff()).sum()
+}
+
+impl Network {
+    /// Losses of a batch and the gradients of all parameters.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if values cannot be read back.
+    pub fn backward(
+        &self,
+        samples: &[PreparedSample],
+        objective: &Objective,
+        head: &Head,
+    ) -> Result<(Losses, Gradients), TrainError> {
+        let Graph { losses, surrogate } = self.graph(samples, objective, head)?;
+        let tape = surrogate.backward();
+        Ok((losses, Gradients::take(self, tape)))
+    }
+
+    /// Losses of a batch.
+    ///
+    /// # Errors
+    /// As [`Network::backward`].
+    pub fn losses(
+        &self,
+        samples: &[PreparedSample],
+        objective: &Objective,
+        head: &Head,
+    ) -> Result<Losses, TrainError> {
+        Ok(self.graph(samples, objective, head)?.losses)
+    }
+
+    fn graph(
+        &self,
+        samples: &[PreparedSample],
+        objective: &Objective,
+        head: &Head,
+    ) -> Result<Graph, TrainError> {
+        let mut graph = match self {
+            Self::Draft(network) => draft_graph(network, samples, objective, head)?,
+            Self::Medusa(network) => medusa_graph(network, samples, objective, head)?,
+        };
+        graph.losses.tokens = samples.iter().map(|sample| sample.hidden.nrows() + 1).sum();
+        Ok(graph)
+    }
+}
+
+/// What a batch is to a draft network, without a graph.
+struct DraftBatch {
+    inputs: DraftInputs,
+    /// Supervised rows.
+    rows: Tensor<1, Int>,
+    n_rows: usize,
+    /// Their targets `[rows, hidden]`.
+    target: Tensor<2>,
+}
+
+fn draft_batch(network: &DraftNetwork, samples: &[PreparedSample], device: &Device) -> DraftBatch {
+    let masks: Vec<Vec<bool>> = samples.iter().map(|s| s.image_mask.clone()).collect();
+    let rows = DraftRows::new(&masks, network.n_queries());
+    let mut supervised = Vec::new();
+    let mut targets = Vec::new();
+    let mut first_token = 0;
+    for sample in samples {
+        for &position in &sample.supervised {
+            // Tokens of images that left no row have no output to supervise.
+            if let Some(row) = rows.row_of[first_token + position] {
+                supervised.push(row);
+                targets.push(first_token + position);
+            }
+        }
+        first_token += sample.hidden.nrows();
+    }
+    let target = concatenate(samples.iter().map(|s| &s.target), device);
+    DraftBatch {
+        inputs: DraftInputs {
+            embeds: concatenate(samples.iter().map(|s| &s.embeds), device).autodiff(),
+            hidden: concatenate(samples.iter().map(|s| &s.hidden), device).autodiff(),
+            rows,
+        },
+        n_rows: supervised.len(),
+        rows: indices(&supervised, device),
+        target: target.select(0, indices(&targets, device)),
+    }
+}
+
+fn draft_graph(
+    network: &DraftNetwork,
+    samples: &[PreparedSample],
+    objective: &Objective,
+    head: &Head,
+) -> Result<Graph, TrainError> {
+    let device = head.device();
+    let batch = draft_batch(network, samples, &device);
+    if batch.n_rows == 0 {
+        // A single query leaves no row of an image, so there may be nothing to supervise.
+        return Err(TrainError::SampleShape {
+            id: samples
+                .iter()
+                .map(|s| s.id.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+            quantity: "number of supervised positions outside of images",
+            found: 0,
+            expected: 1,
+        });
+    }
+    let (n_unrolled, value_weight, terms) = terms(objective, batch.n_rows);
+    let rows = batch.rows.clone().autodiff();
+    let outputs: Vec<Tensor<2>> = network
+        .unroll(&batch.inputs, n_unrolled)
+        .into_iter()
+        .map(|output| output.select(0, rows.clone()))
+        .collect();
+    let plain: Vec<Tensor<2>> = outputs.iter().map(|o| o.clone().inner()).collect();
+    let (sums, mut gradients) = head.losses(&plain, &batch.target, &terms)?;
+
+    let mut value = 0.0;
+    if value_weight > 0.0 {
+        let n_elements = batch.n_rows * head.hidden();
+        let (sum, slope) = smooth_l1(plain[0].clone(), batch.target.clone(), n_elements);
+        value = ratio(scalar(sum), n_elements);
+        gradients[0] = gradients[0].clone() + slope * value_weight;
+    }
+    let losses = losses(&sums, value, value_weight, &terms, batch.n_rows);
+    Ok(Graph {
+        losses,
+        surrogate: sum_surrogates(outputs, gradients, &device),
+    })
+}
+
+fn sum_surrogates(
+    outputs: Vec<Tensor<2>>,
+    gradients: Vec<Tensor<2>>,
+    device: &Device,
+) -> Tensor<1> {
+    outputs
+        .into_iter()
+        .zip(gradients)
+        .map(|(output, gradient)| surrogate(output, gradient))
+        .reduce(|sum, next| sum + next)
+        .unwrap_or_else(|| Tensor::zeros([1], device).autodiff())
+}
+
+/// Unrolled passes, weight of the distance of hidden states, and terms through the head.
+fn terms(objective: &Objective, rows: usize) -> (usize, f64, HeadTerms) {
+    match *objective {
+        Objective::Stage1 {
+            value_weight,
+            probability_weight,
+            ranking_weight,
+        } => {
+            let terms = HeadTerms {
+                divergence: Divergence::CrossEntropy,
+                divergence_weight: probability_weight,
+                ranking_weight: probability_weight * ranking_weight,
+                rows,
+            };
+            (0, value_weight, terms)
+        }
+        Objective::Stage2 {
+            unrolled_passes,
+            probability_weight,
+            ranking_weight,
+        } => {
+            let terms = HeadTerms {
+                divergence: Divergence::L1,
+                divergence_weight: probability_weight,
+                ranking_weight,
+                rows: rows * (1 + unrolled_passes),
+            };
+            (unrolled_passes, 0.0, terms)
+        }
+        Objective::Medusa {
+            value_weight,
+            probability_weight,
+            ..
+        } => {
+            let terms = HeadTerms {
+                divergence: Divergence::CrossEntropy,
+                divergence_weight: probability_weight,
+                ranking_weight: 0.0,
+                rows,
+            };
+            (0, value_weight, terms)
+        }
+    }
+}
+
+fn losses(
+    sums: &HeadSums,
+    value: f64,
+    value_weight: f64,
+    terms: &HeadTerms,
+    supervised: usize,
+) -> Losses {
+    let divergence = ratio(sums.divergence, terms.rows);
+    let ranking = ratio(sums.ranking, terms.rows);
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    let top = sums.top.map(|n| ratio(n as f64, supervised));
+    Losses {
+        loss: value_weight * value
+            + terms.divergence_weight * divergence
+            + terms.ranking_weight * ranking,
+        value,
+        divergence,
+        ranking,
+        top,
+        supervised,
+        tokens: 0,
+    }
+}
+
+/// Hidden states that head number `ahead` reads, and what it should make of them.
+fn medusa_rows(
+    samples: &[PreparedSample],
+    ahead: usize,
+    targets: MedusaTargets,
+    device: &Device,
+) -> (Tensor<2>, Tensor<2>, usize) {
+    let mut read = Vec::new();
+    let mut target = Vec::new();
+    let mut n_rows = 0;
+    for sample in samples {
+        let last = sample.hidden.nrows();
+        let rows: Vec<usize> = sample
+            .supervised
+            .iter()
+            .copied()
+            .filter(|position| match targets {
+                MedusaTargets::Upstream => true,
+                // The state that is aimed at has to belong to the answer, too.
+                MedusaTargets::Shifted => {
+                    position + ahead < last
+                        && sample.supervised.binary_search(&(position + ahead)).is_ok()
+                }
+            })
+            .collect();
+        read.push(sample.hidden.select(Axis(0), &rows));
+        let aimed: Vec<usize> = match targets {
+            MedusaTargets::Upstream => rows.clone(),
+            MedusaTargets::Shifted => rows.iter().map(|position| position + ahead).collect(),
+        };
+        let mut aim = sample.target.select(Axis(0), &aimed);
+        if targets == MedusaTargets::Upstream {
+            for (mut row, &position) in aim.rows_mut().into_iter().zip(&rows) {
+                if position < ahead {
+                    row.fill(0.0);
+                }
+            }
+        }
+        target.push(aim);
+        n_rows += rows.len();
+    }
+    (
+        concatenate(read.iter(), device),
+        concatenate(target.iter(), device),
+        n_rows,
+    )
+}
+
+fn medusa_graph(
+    network: &MedusaNetwork,
+    samples: &[PreparedSample],
+    objective: &Objective,
+    head: &Head,
+) -> Result<Graph, TrainError> {
+    let device = head.device();
+    let targets = match objective {
+        Objective::Medusa { targets, .. } => *targets,
+        Objective::Stage1 { .. } | Objective::Stage2 { .. } => MedusaTargets::Shifted,
+    };
+    let parts: Vec<_> = (0..network.n_heads())
+        .map(|ahead| medusa_rows(samples, ahead, targets, &device))
+        .collect();
+    let n_rows: usize = parts.iter().map(|(_, _, rows)| rows).sum();
+    let (_, value_weight, terms) = terms(objective, n_rows);
+    let n_elements = n_rows * head.hidden();
+    let mut sums = HeadSums::default();
+    let mut value = 0.0;
+    let mut outputs = Vec::new();
+    let mut gradients = Vec::new();
+    for (ahead, (read, target, rows)) in parts.into_iter().enumerate() {
+        if rows == 0 {
+            continue;
+        }
+        let output = network.forward(ahead, read.autodiff());
+        let plain = output.clone().inner();
+        let (head_sums, mut head_gradients) =
+            head.losses(std::slice::from_ref(&plain), &target, &terms)?;
+        let (sum, slope) = smooth_l1(plain, target, n_elements);
+        value += ratio(scalar(sum), n_elements);
+        sums.divergence += head_sums.divergence;
+        if ahead == 0 {
+            sums.top = head_sums.top;
+        }
+        let gradient = head_gradients.remove(0) + slope * value_weight;
+        outputs.push(output);
+        gradients.push(gradient);
+    }
+    let supervised = samples.iter().map(|sample| sample.supervised.len()).sum();
+    Ok(Graph {
+        losses: losses(&sums, value, value_weight, &terms, supervised),
+        surrogate: sum_surrogates(outputs, gradients, &device),
+    })
+}

@@ -1,0 +1,9 @@
+//! Runs on a tiny target: equality with inference, batches, interruption, export, configs.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod batches;
+mod configs;
+mod equality;
+mod interruption;
+mod outcome;
+mod samples;

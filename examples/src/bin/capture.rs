@@ -1,0 +1,120 @@
+//! Captures what a target computes over training conversations, merges and checks captures.
+#![allow(clippy::print_stderr, reason = "a command-line program")]
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use vispec_data::capture::{CaptureReader, Manifest, merge};
+use vispec_examples::capture::flags::{SourceFlags, StageFlags};
+use vispec_examples::capture::report::write_manifest;
+use vispec_examples::capture::run::{Outcome, capture};
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::flags::ModelFlags;
+use vispec_examples::tree::TreeFlags;
+
+/// Make, merge and check training data for drafts
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Capture conversations; a run that was interrupted goes on where it was
+    Run(Box<RunFlags>),
+    /// Join the shares of several runs
+    Merge {
+        /// Directory of the whole
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Directories of the shares
+        #[arg(required = true)]
+        shares: Vec<PathBuf>,
+    },
+    /// Print what a capture holds, finished or not
+    Inspect {
+        /// Directory of the capture
+        dir: PathBuf,
+    },
+    /// Read a capture and compare hashes
+    Check {
+        /// Directory of the capture
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct RunFlags {
+    #[command(flatten)]
+    models: ModelFlags,
+    #[command(flatten)]
+    source: SourceFlags,
+    #[command(flatten)]
+    stage: StageFlags,
+    #[command(flatten)]
+    tree: TreeFlags,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| match &flags.command {
+        Command::Run(flags) => run(flags),
+        Command::Merge { out, shares } => print(&merge(shares, out)?),
+        Command::Inspect { dir } => print(&Manifest::read(dir)?),
+        Command::Check { dir } => check(dir),
+    })
+}
+
+fn run(flags: &RunFlags) -> Result<(), Failure> {
+    flags.stage.check()?;
+    flags.tree.check()?;
+    flags.models.check()?;
+    flags.source.conversations()?;
+    let engine = flags.models.load()?;
+    let method = flags
+        .models
+        .load
+        .method
+        .unwrap_or_else(|| engine.default_method());
+    let (size, notes) = flags.tree.measured_size(&engine, method)?;
+    for note in notes {
+        eprintln!("{note}");
+    }
+    let outcome = capture(&flags.source, &flags.stage, engine, (method, size))?;
+    note(&outcome);
+    print(&outcome.manifest)
+}
+
+/// Where the time went, on stderr.
+fn note(outcome: &Outcome) {
+    let (elapsed, files) = (outcome.elapsed.as_secs_f64(), outcome.files.as_secs_f64());
+    let part = if elapsed > 0.0 { files / elapsed } else { 0.0 };
+    eprintln!(
+        "{} positions in {elapsed:.1} s, {:.1} % of it for files",
+        outcome.captured,
+        part * 100.0
+    );
+}
+
+fn print(manifest: &Manifest) -> Result<(), Failure> {
+    write_manifest(manifest, &mut io::stdout().lock())?;
+    Ok(())
+}
+
+fn check(dir: &std::path::Path) -> Result<(), Failure> {
+    let reader = CaptureReader::open(dir)?;
+    let shards = reader.manifest().shards.len();
+    let bar = indicatif::ProgressBar::new(shards as u64);
+    reader.verify(|_| bar.inc(1))?;
+    for index in 0..reader.len() {
+        reader.tokens(index)?;
+    }
+    bar.finish_and_clear();
+    print(reader.manifest())?;
+    writeln!(io::stdout(), "all hashes are right")?;
+    Ok(())
+}

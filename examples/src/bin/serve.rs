@@ -1,0 +1,204 @@
+//! Serves a target and its draft by the API of OpenAI, with a page for people.
+#![allow(clippy::print_stderr, reason = "a command-line program")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use indicatif::ProgressBar;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use vispec_examples::demo_pair::DemoPair;
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::flags::DecodeFlags;
+use vispec_examples::served::{Served, ServedFlags};
+use vispec_processor::ImageLimits;
+use vispec_serve::{
+    ApiKey, ConnectionLimits, EngineModel, RequestDefaults, RequestLimits, ServeOptions, serve,
+};
+
+/// Variable that may hold the key, for those who keep secrets out of files.
+const KEY_VARIABLE: &str = "VISPEC_API_KEY";
+/// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
+const MAX_PIXELS: u64 = 16 << 20;
+/// Threads for connections; answers have threads of their own.
+const IO_THREADS: usize = 2;
+
+/// Serve a vision-language model by the API of OpenAI; answers are exactly those of plain decoding
+///
+/// The key that clients must know, if any, is in the file of --api-key-file or in the environment
+/// variable VISPEC_API_KEY. Sampling flags are the defaults for requests that say nothing.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    #[command(flatten)]
+    models: ServedFlags,
+    #[command(flatten)]
+    decode: DecodeFlags,
+    /// Name that clients see; by default that of the target
+    #[arg(long, value_name = "NAME")]
+    served_name: Option<String>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Answers at a time; one uses all cores of a CPU already
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    /// Requests that may wait for their turn
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    max_queue: u16,
+    /// Most images of a request
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    max_images: u16,
+    /// How long a shutdown waits for answers before it ends them
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    shutdown_timeout: u16,
+    /// File with the key that clients must know
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let matches = Flags::command().get_matches();
+    let total_token = matches.value_source("total_token");
+    let mut flags = match Flags::from_arg_matches(&matches) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    flags.models.adjust(&mut flags.decode, total_token);
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    flags.decode.check()?;
+    flags.models.check()?;
+    let options = options(flags)?;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .init();
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .enable_all()
+        .build()?;
+    // An address in use is found before the models are read.
+    let address = SocketAddr::new(flags.host, flags.port);
+    let listener = runtime
+        .block_on(TcpListener::bind(address))
+        .with_context(|| address.to_string())?;
+    let address = listener.local_addr()?;
+
+    let (model, carried) = load(flags)?;
+    let name = model.id.clone();
+    eprintln!("{name} at http://{address}");
+    if options.api_key.is_none() && !flags.host.is_loopback() {
+        eprintln!("whoever reaches this address may use it: no API key is set");
+    }
+    let outcome = runtime.block_on(async {
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        let mut terminations = signal(SignalKind::terminate())?;
+        let mut any = async || {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = serve(listener, Arc::new(model), options, async {
+            let _ = stopped.await;
+        });
+        let signals = async {
+            any().await;
+            eprintln!("shutting down; once more to end at once");
+            let _ = stop.send(());
+            any().await;
+        };
+        first_of(server, signals).await
+    });
+    // Answers that did not end are not waited for.
+    runtime.shutdown_background();
+    drop(carried);
+    outcome
+}
+
+async fn first_of(
+    server: impl Future<Output = Result<(), vispec_serve::ServeError>>,
+    signals: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        outcome = server => Ok(outcome?),
+        () = signals => Ok(()),
+    }
+}
+
+fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
+    let decode = &flags.decode;
+    Ok(ServeOptions {
+        defaults: RequestDefaults {
+            max_new_tokens: decode.max_new_tokens,
+            temperature: decode.temperature,
+            top_p: decode.top_p,
+            top_k: decode.sample_top_k,
+            seed: decode.seed,
+        },
+        parallel: flags.parallel.into(),
+        max_queue: flags.max_queue.into(),
+        request_limits: RequestLimits {
+            max_images: flags.max_images.into(),
+            ..RequestLimits::default()
+        },
+        connection_limits: ConnectionLimits {
+            shutdown_timeout: Duration::from_secs(flags.shutdown_timeout.into()),
+            ..ConnectionLimits::default()
+        },
+        api_key: api_key(flags.api_key_file.as_deref())?,
+    })
+}
+
+fn api_key(file: Option<&Path>) -> Result<Option<ApiKey>, Failure> {
+    let (key, place) = match (file, std::env::var(KEY_VARIABLE)) {
+        (Some(file), _) => {
+            let place = file.display().to_string();
+            (std::fs::read_to_string(file).context(place.clone())?, place)
+        }
+        (None, Ok(key)) => (key, KEY_VARIABLE.to_owned()),
+        (None, Err(std::env::VarError::NotPresent)) => return Ok(None),
+        (None, Err(error)) => return Err(anyhow::anyhow!("{KEY_VARIABLE}: {error}").into()),
+    };
+    Ok(Some(ApiKey::new(&key).context(place)?))
+}
+
+fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
+    let spinner = ProgressBar::new_spinner().with_message("loading");
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let Served {
+        engine,
+        method,
+        name,
+        carried,
+    } = flags.models.load()?;
+    spinner.finish_and_clear();
+    let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
+    for note in &notes {
+        eprintln!("{note}");
+    }
+    let model = EngineModel {
+        id: flags.served_name.clone().unwrap_or(name),
+        engine,
+        method,
+        tree,
+        image_limits: ImageLimits {
+            max_pixels: MAX_PIXELS,
+            ..ImageLimits::default()
+        },
+    };
+    Ok((model, carried))
+}

@@ -1,0 +1,140 @@
+//! Trains a draft on captured samples.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::sample_files::SampleFiles;
+use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
+use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
+use vispec_train::{Start, TrainConfig, TrainError};
+
+/// Train a ViSpec, EAGLE-2 or Medusa draft
+///
+/// Started again with the same flags, an interrupted run goes on where its state was saved last.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    /// Config of the run; examples/configs/train has upstream's
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Replaces a value of the config, such as optimizer.learning_rate=1e-4; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Captured samples
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The target that the draft is for: a directory, or an id on the Hugging Face hub
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    target: String,
+    /// Draft to start from; fresh weights without it
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
+    /// Where metrics, state and drafts go: the drafts to its folders last and best
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where to compute
+    #[arg(long, default_value = "flex")]
+    device: DeviceSpec,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let config = TrainConfig::read(&flags.config, &flags.set).map_err(|error| match error {
+        TrainError::SettingForm { .. } => Failure::usage(error),
+        error => Failure::Other(error.into()),
+    })?;
+    let data = SampleFiles::open(&flags.data)?;
+    let dir = resolve_checkpoint(&flags.target, DownloadProgress::Bars)?;
+    let target = TargetText::load(&dir, &flags.device.open()?, DtypeChoice::F32)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+
+    let mut view = View::new();
+    let paths = RunPaths {
+        out: flags.out.clone(),
+    };
+    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, || {
+        match &flags.init {
+            Some(dir) => Start::from_checkpoint(dir, &config.draft, &target, config.seed),
+            None => Start::fresh(&config.draft, &target, config.seed),
+        }
+    })?;
+    let ended = trainer.run(&stop, &mut view)?;
+    view.bar.finish_and_clear();
+    if ended == Ended::Interrupted {
+        let step = trainer.progress().step;
+        return Err(Failure::Other(anyhow::anyhow!(
+            "interrupted after step {step}; the same command goes on from there"
+        )));
+    }
+    Ok(())
+}
+
+/// What a user sees on stderr.
+struct View {
+    bar: ProgressBar,
+}
+
+impl View {
+    fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template(
+            "{elapsed_precise} {wide_bar} {pos}/{len} steps, {eta} left  {msg}",
+        ) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+}
+
+fn shown(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+impl Observer for View {
+    fn started(&mut self, step: usize, n_steps: usize) {
+        self.bar.set_length(n_steps as u64);
+        self.bar.set_position(step as u64);
+        self.bar.reset_eta();
+    }
+
+    fn step(&mut self, record: &StepRecord) {
+        self.bar.set_position(record.step as u64 + 1);
+        let loss = shown(record.losses.map(|losses| losses.loss));
+        let rate = record.tokens_per_second;
+        self.bar
+            .set_message(format!("loss {loss}, {rate:.0} tokens/s"));
+    }
+
+    fn judging(&mut self, done: usize, of: usize) {
+        self.bar
+            .set_message(format!("judging held-out sample {} of {of}", done + 1));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let held_out = record.held_out.as_ref();
+        let losses = held_out.and_then(|held_out| held_out.losses);
+        self.bar.println(format!(
+            "epoch {}: loss {}, held out {}, top-1 {}, tau of chains {}, of trees {}{}; {} refused",
+            record.epoch,
+            shown(record.train.map(|losses| losses.loss)),
+            shown(losses.map(|losses| losses.loss)),
+            shown(losses.map(|losses| losses.top[0])),
+            shown(held_out.and_then(|held_out| held_out.chain_tau)),
+            shown(held_out.and_then(|held_out| held_out.tree_tau)),
+            if record.best { " (best)" } else { "" },
+            record.refused.len(),
+        ));
+    }
+}

@@ -1,0 +1,332 @@
+//! `capture` as a user runs it: killed, resumed, shared among processes, on a full disk, and with
+//! broken data.
+
+#![cfg(unix)] // signals and limits
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SIGKILL: i32 = 9;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+/// `capture` in a shell that first does what `before` says.
+fn shell(before: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("{before} exec \"$0\" \"$@\""))
+        .arg(env!("CARGO_BIN_EXE_capture"))
+        .args(args)
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("HF_HOME", "/nonexistent")
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .env("RAYON_NUM_THREADS", "2");
+    command
+}
+
+fn capture(args: &[&str]) -> Output {
+    shell("", args).output().unwrap()
+}
+
+/// Arguments of a run with a tiny model.
+fn run_args(model: &str, out: &Path, more: &str) -> Vec<String> {
+    let target = fixtures().join("models").join(model);
+    let mut args = vec!["run".to_owned(), "--target".to_owned()];
+    args.push(target.to_str().unwrap().to_owned());
+    args.push("--out".to_owned());
+    args.push(out.to_str().unwrap().to_owned());
+    args.extend(more.split_whitespace().map(str::to_owned));
+    args
+}
+
+fn strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+#[track_caller]
+fn succeed(args: &[String]) -> (String, String) {
+    let output = capture(&strs(args));
+    let texts = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{args:?}: {}", texts.1);
+    texts
+}
+
+/// Runs what must fail with this code and one message that has all `names` in it.
+#[track_caller]
+fn refuse(args: &[String], code: i32, names: &[&str]) {
+    let output = capture(&strs(args));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for name in names {
+        assert!(stderr.contains(name), "no {name:?} in {stderr}");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Files of a capture and their bytes.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    });
+    files.collect()
+}
+
+const STAGE_2: &str = "--source scenes-long --scenes 40 --limit 12 --stage 2 --max-new-tokens 24 \
+                       --storage full --shard-positions 4 --min-pixels 3136 --max-pixels 12544";
+
+#[test]
+fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
+    let alone = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    succeed(&run_args("qwen-tied", alone.path(), STAGE_2));
+    let full_run = started.elapsed();
+    let expected = files(alone.path());
+    assert_eq!(
+        expected
+            .keys()
+            .filter(|name| name.starts_with("shard"))
+            .count(),
+        3
+    );
+
+    let mut n_killed = 0;
+    let mut dir = tempfile::tempdir().unwrap();
+    for kill in 0..10u32 {
+        let args = run_args("qwen-tied", dir.path(), STAGE_2);
+        let mut child = shell("", &strs(&args))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Moments that are spread over a run, loading included.
+        let moment = full_run * (kill * 7 % 10 + 1) / 11;
+        std::thread::sleep(moment.max(Duration::from_millis(1)));
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        if status.signal() == Some(SIGKILL) {
+            n_killed += 1;
+        } else {
+            assert!(status.success());
+            assert_eq!(files(dir.path()), expected);
+            dir = tempfile::tempdir().unwrap();
+        }
+    }
+    assert!(n_killed > 0);
+    succeed(&run_args("qwen-tied", dir.path(), STAGE_2));
+    assert_eq!(files(dir.path()), expected);
+}
+
+#[test]
+fn a_draft_changes_nothing_but_the_time() {
+    let plain = tempfile::tempdir().unwrap();
+    succeed(&run_args("llava-next", plain.path(), STAGE_2));
+    let speculative = tempfile::tempdir().unwrap();
+    let mut args = run_args("llava-next", speculative.path(), STAGE_2);
+    let draft = fixtures().join("drafts/llava-next-q2");
+    args.extend(["--draft".to_owned(), draft.to_str().unwrap().to_owned()]);
+    args.extend(["--total-token", "30"].map(str::to_owned));
+    let (_, stderr) = succeed(&args);
+    assert!(stderr.contains("% of it for files"), "{stderr}");
+    assert_eq!(files(speculative.path()), files(plain.path()));
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let alone = tempfile::tempdir().unwrap();
+    succeed(&run_args("qwen-tied", alone.path(), STAGE_2));
+    let dir = tempfile::tempdir().unwrap();
+    let args = run_args("qwen-tied", dir.path(), STAGE_2);
+    // A limit in blocks of 512 bytes that a sample meets and a shard does not.
+    let largest = files(alone.path()).values().map(Vec::len).max().unwrap();
+    let before = format!("trap '' XFSZ; ulimit -f {};", largest * 3 / 4 / 512);
+    let output = shell(&before, &strs(&args)).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("shard-00000000.safetensors"), "{stderr}");
+    assert!(stderr.contains("File too large"), "{stderr}");
+    assert!(!files_of(dir.path(), "tmp"));
+    succeed(&args);
+    assert_eq!(files(dir.path()), files(alone.path()));
+}
+
+/// Whether a folder has a file with this ending.
+fn files_of(dir: &Path, extension: &str) -> bool {
+    let mut entries = fs::read_dir(dir).unwrap();
+    entries.any(|entry| {
+        entry
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|e| e == extension)
+    })
+}
+
+#[test]
+fn shares_are_merged_and_checked() {
+    let stage_1 = "--source scenes-short --scenes 30 --end 11 --stage 1 --storage compact \
+                   --shard-positions 2";
+    let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    for (index, dir) in dirs.iter().enumerate() {
+        let flags = format!("{stage_1} --shard {}/3", index + 1);
+        succeed(&run_args("llava-15", dir.path(), &flags));
+    }
+    let out = tempfile::tempdir().unwrap();
+    let path = |dir: &TempDir| dir.path().to_str().unwrap().to_owned();
+    let mut args = vec!["merge".to_owned(), "--out".to_owned(), path(&out)];
+    args.extend(dirs[1..].iter().map(path));
+    refuse(&args, 1, &["0..4 is in none of them"]);
+    args.push(path(&dirs[0]));
+    let (stdout, _) = succeed(&args);
+    assert!(stdout.contains("samples: 11 in 6 shards"), "{stdout}");
+    assert!(stdout.contains("68000 such samples"), "{stdout}");
+    let (stdout, _) = succeed(&["check".to_owned(), path(&out)]);
+    assert!(stdout.contains("all hashes are right"), "{stdout}");
+
+    let shard = out.path().join("shard-00000004.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes.pop();
+    fs::remove_file(&shard).unwrap();
+    fs::write(&shard, bytes).unwrap();
+    refuse(
+        &["check".to_owned(), path(&out)],
+        1,
+        &["shard-00000004", "cut short"],
+    );
+    // Another target, and another storage, in the same place.
+    let flags = format!("{stage_1} --shard 1/3");
+    let other = run_args("qwen-tied", dirs[0].path(), &flags);
+    refuse(&other, 1, &["capture.json", "target.fingerprint"]);
+    let flags = flags.replace("compact", "full");
+    let other = run_args("llava-15", dirs[0].path(), &flags);
+    refuse(&other, 1, &["storage is \"compact\", expected \"full\""]);
+}
+
+/// Rows in the layout of LLaVA-Pretrain with one image that is there, one that is missing, one that
+/// is damaged, and a row without turns.
+fn llava_rows() -> (TempDir, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixtures().join("cases/qwen-tied/img-short/image_0.png");
+    let bytes = fs::read(image).unwrap();
+    fs::create_dir(dir.path().join("00000")).unwrap();
+    fs::write(dir.path().join("00000/a.png"), &bytes).unwrap();
+    fs::write(dir.path().join("00000/cut.png"), &bytes[..bytes.len() / 2]).unwrap();
+    let row = |id: &str, image: &str| {
+        json!({"id": id, "image": format!("00000/{image}"), "conversations": [
+            {"from": "human", "value": "<image>\nDescribe the image."},
+            {"from": "gpt", "value": "a large red circle"}]})
+    };
+    let rows: Value = json!([
+        row("good", "a.png"),
+        row("missing", "b.png"),
+        row("damaged", "cut.png"),
+        {"id": "empty", "image": "00000/a.png", "conversations": "none"},
+        {"id": "silent", "image": "00000/a.png", "conversations": [
+            {"from": "human", "value": "Describe the image.\n<image>"}]},
+    ]);
+    let file = dir.path().join("blip_laion_cc_sbu_558k.json");
+    fs::write(&file, rows.to_string()).unwrap();
+    let flags = format!(
+        "--source llava-pretrain --data {} --images {}",
+        file.display(),
+        dir.path().display()
+    );
+    (dir, flags.split(' ').map(str::to_owned).collect())
+}
+
+#[test]
+fn broken_rows_are_named_and_bounded() {
+    let (_data, flags) = llava_rows();
+    let out = tempfile::tempdir().unwrap();
+    let mut args = run_args("qwen-tied", out.path(), "--stage 1 --storage online");
+    args.extend(flags);
+    refuse(
+        &args,
+        1,
+        &[
+            "1 bad rows, 0 are tolerated",
+            "blip_laion_cc_sbu_558k.json, row",
+        ],
+    );
+    args.extend(["--max-bad-rows", "3"].map(str::to_owned));
+    let (stdout, _) = succeed(&args);
+    assert!(stdout.contains("samples: 1 in 1 shards"), "{stdout}");
+    assert_eq!(stdout.matches("bad row at").count(), 3, "{stdout}");
+    for name in [
+        "row 2: no image at",
+        "b.png",
+        "row 3:",
+        "row 4: field \"conversations\"",
+    ] {
+        assert!(stdout.contains(name), "no {name:?} in {stdout}");
+    }
+    assert!(stdout.contains("dropped: 1 (no answer)"), "{stdout}");
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("never");
+    let refused = |flags: &str, names: &[&str]| {
+        refuse(&run_args("qwen-tied", &out, flags), 2, names);
+        assert!(!out.exists());
+    };
+    refused("--source chat --stage 1", &["--source chat needs --data"]);
+    refused(
+        "--source scenes-long --data x.json --stage 1",
+        &["reads no --data"],
+    );
+    refused("--source scenes-long --stage 3", &["--stage"]);
+    refused(
+        "--source scenes-long --stage 1 --shard 3/2",
+        &["expected I/N"],
+    );
+    refused(
+        "--source scenes-long --stage 1 --storage tar",
+        &["full, compact or online"],
+    );
+    refused(
+        "--source scenes-long --stage 2 --max-new-tokens 0",
+        &["--max-new-tokens is 0"],
+    );
+    refused(
+        "--source scenes-long --stage 2 --min-pixels 9",
+        &["go together"],
+    );
+    refused(
+        "--source scenes-long --stage 2 --temperature -1",
+        &["temperature"],
+    );
+    refused(
+        "--source scenes-long --scenes 5 --stage 1 --start 3 --end 9",
+        &["positions 3..9", "5 rows"],
+    );
+    let missing = run_args(
+        "qwen-tied",
+        &out,
+        "--source chat --data /none.jsonl --stage 1",
+    );
+    refuse(&missing, 1, &["/none.jsonl: no such file"]);
+    let unknown = run_args(
+        "qwen-tied",
+        &out,
+        "--source chat --data Cargo.toml --stage 1",
+    );
+    refuse(&unknown, 1, &["Cargo.toml: unknown format"]);
+}

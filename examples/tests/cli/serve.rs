@@ -1,0 +1,90 @@
+//! The server as a program: flags, the carried models, and signals.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use crate::program::Program;
+
+/// A server on a free port, and its address.
+fn start(program: Program) -> (Child, String) {
+    let mut command = program.args("--port 0").command();
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    let address = line.trim().rsplit_once("http://").unwrap().1.to_owned();
+    // What comes later must not stop the server for want of a reader.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    (child, address)
+}
+
+fn request(address: &str, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_carried_models_answer_until_a_signal() {
+    let (mut server, address) = start(Program::serve());
+    let models = request(&address, "GET /v1/models", "");
+    assert!(models.contains("vispec-demo"), "{models}");
+    let body = r#"{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}"#;
+    let answer = request(&address, "POST /v1/chat/completions", body);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"completion_tokens\":3"), "{answer}");
+    let id = server.id().to_string();
+    let status = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_key_from_a_file_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "secret\n").unwrap();
+    let (mut server, address) = start(Program::serve().path("--api-key-file", &file));
+    let answer = request(&address, "GET /v1/models", "");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let head = "GET /v1/models HTTP/1.1\r\nAuthorization: Bearer secret\r\nX-Rest:";
+    let answer = request(&address, head, "");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_at_once() {
+    for (args, names) in [
+        ("--draft somewhere", &["--draft", "--target"][..]),
+        ("--parallel 0", &["--parallel"]),
+        ("--host nowhere", &["--host"]),
+        ("--port 65536", &["--port"]),
+        ("--max-new-tokens 0", &["--max-new-tokens"]),
+    ] {
+        Program::serve()
+            .args(args)
+            .run()
+            .assert_refused(args, 2, names);
+    }
+    let missing = Program::serve()
+        .args("--api-key-file /nonexistent/key")
+        .run();
+    missing.assert_refused("no key file", 1, &["/nonexistent/key"]);
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let empty = Program::serve().path("--api-key-file", empty.path()).run();
+    empty.assert_refused("empty key file", 1, &["API key is empty"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let outcome = Program::serve().arg("--port").arg(&port).run();
+    outcome.assert_refused("address in use", 1, &[&port]);
+}
