@@ -12,6 +12,7 @@ pub mod record;
 pub mod run;
 pub mod sample_files;
 pub mod served;
+pub mod shortage;
 pub mod stream;
 pub mod tree;
 pub mod tree_printer;

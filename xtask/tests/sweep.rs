@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -179,7 +179,8 @@ fn a_sweep_that_was_killed_goes_on_where_it_was() {
     });
     running.kill().unwrap();
     running.wait().unwrap();
-    // The process of the cell ends when it cannot write its progress any more, and its lock goes.
+    // The process of the cell ends when it cannot write its progress any more, and its lock goes;
+    // then what is in the file can be compared.
     let partial = cells(&out)
         .into_iter()
         .find(|cell| records(cell) < PROMPTS as usize)
@@ -204,6 +205,33 @@ fn a_sweep_that_was_killed_goes_on_where_it_was() {
     }
     let after = fs::read(&path).unwrap();
     assert!(after.starts_with(&before), "records of the first run stay");
+}
+
+#[test]
+fn a_cell_that_another_process_writes_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (write_sweep(dir.path(), r#"["a"]"#), dir.path().join("out"));
+    assert!(sweep(&file, &out).output().unwrap().status.success());
+    // One cell lacks its last record, and somebody holds its lock.
+    let cell = cells(&out).remove(0);
+    let path = cell.join(RECORDS_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    let shorter: String = text.split_inclusive('\n').skip(1).collect();
+    fs::write(&path, shorter).unwrap();
+    let held = OpenOptions::new().append(true).open(&path).unwrap();
+    held.try_lock().unwrap();
+    let mut running = sweep(&file, &out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(running.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("waiting for another process")));
+    drop(held);
+    assert!(lines.any(|line| line.contains("48/48 prompts")));
+    assert!(running.wait().unwrap().success());
+    assert_eq!(CellStatus::of(&cell).unwrap(), CellStatus::Complete);
 }
 
 #[test]

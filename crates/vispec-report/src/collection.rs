@@ -1,4 +1,4 @@
-//! All cells below a directory, and the series they make.
+//! All cells below a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,10 +8,11 @@ use rayon::prelude::*;
 
 use crate::error::{ReportError, Result};
 use crate::record::{
-    CellHeader, CellProgress, CellStatus, CostTable, HEADER_FILE, Machine, Method,
-    RUN_FAILURE_FILE, RecordLine, RecordReader, RunFailure, TreeSettings,
+    CellHeader, CellProgress, CellStatus, HEADER_FILE, Machine, RUN_FAILURE_FILE, RecordLine,
+    RecordReader, RunFailure, Shard,
 };
-use crate::statistics::{Estimates, Measurements};
+use crate::series::{Series, SeriesKey};
+use crate::statistics::Measurements;
 
 /// A cell that was read.
 #[derive(Debug, Clone)]
@@ -39,6 +40,15 @@ pub struct Problem {
     pub message: String,
 }
 
+/// A cell of which some shards are there and others are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingShards {
+    /// [`CellSettings::directory_name`](crate::record::CellSettings::directory_name) of the cell.
+    pub cell: String,
+    /// Those that are not.
+    pub missing: Vec<Shard>,
+}
+
 /// Everything below a directory.
 #[derive(Debug, Clone)]
 pub struct Collection {
@@ -62,21 +72,21 @@ impl Collection {
             cells: Vec::new(),
             problems: Vec::new(),
         };
-        let mut seen = BTreeSet::new();
+        let mut seen: BTreeMap<(String, Machine), Vec<Shard>> = BTreeMap::new();
         for cell in read {
             match cell {
                 Err(problem) => collection.problems.push(problem),
                 Ok(cell) => {
                     let header = &cell.header;
-                    let key = (header.cell_id.clone(), header.shard, header.machine.clone());
-                    if seen.insert(key) {
-                        collection.cells.push(cell);
+                    let key = (header.cell_id.clone(), header.machine.clone());
+                    let shards = seen.entry(key).or_default();
+                    if let Some(other) = shards.iter().find(|shard| shard.overlaps(header.shard)) {
+                        let message = overlap(*other, header.shard);
+                        let dir = cell.dir;
+                        collection.problems.push(Problem { dir, message });
                     } else {
-                        collection.problems.push(Problem {
-                            dir: cell.dir,
-                            message: "another directory holds the same cell of the same machine"
-                                .to_owned(),
-                        });
+                        shards.push(header.shard);
+                        collection.cells.push(cell);
                     }
                 }
             }
@@ -96,7 +106,7 @@ impl Collection {
     pub fn series(&self) -> Vec<Series> {
         let mut groups: BTreeMap<SeriesKey, Vec<&Cell>> = BTreeMap::new();
         for cell in &self.cells {
-            if !cell.measurements.samples.is_empty() {
+            if cell.measurements.records() > 0 {
                 let key = SeriesKey::of(&cell.header);
                 groups.entry(key).or_default().push(cell);
             }
@@ -105,6 +115,29 @@ impl Collection {
         groups
             .into_iter()
             .map(|(key, cells)| Series::new(key.label_among(&keys), key, &cells))
+            .collect()
+    }
+
+    /// Cells of which not every shard is there. On whatever machine a shard was measured, it is
+    /// there.
+    #[must_use]
+    pub fn missing_shards(&self) -> Vec<MissingShards> {
+        let mut found: BTreeMap<(String, u32), BTreeSet<u32>> = BTreeMap::new();
+        for cell in &self.cells {
+            let Shard { index, count } = cell.header.shard;
+            let name = cell.header.settings.directory_name();
+            found.entry((name, count)).or_default().insert(index);
+        }
+        found
+            .into_iter()
+            .map(|((cell, count), found)| MissingShards {
+                cell,
+                missing: (0..count)
+                    .filter(|index| !found.contains(index))
+                    .map(|index| Shard { index, count })
+                    .collect(),
+            })
+            .filter(|shards| !shards.missing.is_empty())
             .collect()
     }
 
@@ -167,6 +200,14 @@ impl Problem {
     }
 }
 
+/// Why a cell is not counted beside another of the same settings and machine.
+fn overlap(other: Shard, shard: Shard) -> String {
+    if other == shard {
+        return "another directory holds the same cell of the same machine".to_owned();
+    }
+    format!("shard {shard} has prompts of shard {other}, which another directory holds")
+}
+
 /// Directories with a header or a failure, sorted.
 fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -189,160 +230,4 @@ fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// What the cells of a series have in common.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SeriesKey {
-    /// Checkpoint of the target.
-    pub target: String,
-    /// Temperature in thousandths, so that keys have an order.
-    pub milli_temperature: u32,
-    /// How tokens are drafted.
-    pub method: Method,
-    /// Checkpoint of the draft.
-    pub draft: Option<String>,
-    /// Shape of the trees.
-    pub tree: Option<TreeSettings>,
-    /// Element type.
-    pub dtype: String,
-    /// Device.
-    pub device: String,
-    /// Most tokens of an answer.
-    pub max_new_tokens: u32,
-    /// Machine.
-    pub machine: Machine,
-    /// Version of the program.
-    pub program_version: String,
-}
-
-impl SeriesKey {
-    fn of(header: &CellHeader) -> Self {
-        let settings = &header.settings;
-        Self {
-            target: settings.target.clone(),
-            milli_temperature: (settings.temperature * 1e3).round() as u32,
-            method: settings.method,
-            draft: settings.draft.clone(),
-            tree: settings.tree,
-            dtype: settings.dtype.clone(),
-            device: settings.device.clone(),
-            max_new_tokens: settings.max_new_tokens,
-            machine: Machine {
-                // It differs by a little between boots of one machine.
-                memory_bytes: 0,
-                ..header.machine.clone()
-            },
-            program_version: header.program_version.clone(),
-        }
-    }
-
-    /// Name of the target: the last part of its path or hub id.
-    #[must_use]
-    pub fn target_name(&self) -> &str {
-        last_component(&self.target)
-    }
-
-    /// Temperature as it is written.
-    #[must_use]
-    pub fn temperature(&self) -> f64 {
-        f64::from(self.milli_temperature) / 1e3
-    }
-
-    /// The method, and whatever else tells this series from others of its target, temperature and
-    /// method.
-    fn label_among(&self, all: &[Self]) -> String {
-        let similar: Vec<&Self> = all
-            .iter()
-            .filter(|other| other.target == self.target && other.method == self.method)
-            .collect();
-        let mut label = self.method.title().to_owned();
-        let mut add_if_varied = |text: &dyn Fn(&Self) -> String| {
-            let own = text(self);
-            if !own.is_empty() && similar.iter().any(|other| text(other) != own) {
-                label.push(' ');
-                label.push_str(&own);
-            }
-        };
-        add_if_varied(&|key| key.tree.map_or_else(String::new, |tree| tree.to_string()));
-        add_if_varied(&|key| last_component(key.draft.as_deref().unwrap_or_default()).to_owned());
-        add_if_varied(&|key| key.dtype.clone());
-        add_if_varied(&|key| key.device.clone());
-        add_if_varied(&|key| format!("up to {} tokens", key.max_new_tokens));
-        add_if_varied(&|key| format!("on {} x {}", key.machine.cores, key.machine.cpu_model));
-        add_if_varied(&|key| format!("version {}", key.program_version));
-        label
-    }
-}
-
-fn last_component(path: &str) -> &str {
-    path.trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(path)
-}
-
-/// One task of a series.
-#[derive(Debug, Clone)]
-pub struct TaskResult {
-    /// Records of the task, all seeds together.
-    pub measurements: Measurements,
-    /// Figures of these records.
-    pub estimates: Estimates,
-}
-
-/// Cells that differ in task and seed only.
-#[derive(Debug, Clone)]
-pub struct Series {
-    /// A name that is unique among the series of the same target and temperature.
-    pub label: String,
-    /// What its cells have in common.
-    pub key: SeriesKey,
-    /// Results by name of the task.
-    pub tasks: BTreeMap<String, TaskResult>,
-    /// Records of all tasks together.
-    pub pooled: Measurements,
-    /// What passes cost, from the first cell that says so.
-    pub costs: Option<CostTable>,
-}
-
-impl Series {
-    fn new(label: String, key: SeriesKey, cells: &[&Cell]) -> Self {
-        let mut by_task: BTreeMap<String, Measurements> = BTreeMap::new();
-        let mut pooled = Measurements::default();
-        for cell in cells {
-            let task = cell.header.settings.task.clone();
-            by_task.entry(task).or_default().merge(&cell.measurements);
-            pooled.merge(&cell.measurements);
-        }
-        let tasks = by_task
-            .into_iter()
-            .map(|(task, measurements)| {
-                let estimates = Estimates::of(&measurements.samples);
-                let result = TaskResult {
-                    measurements,
-                    estimates,
-                };
-                (task, result)
-            })
-            .collect();
-        Self {
-            label,
-            key,
-            tasks,
-            pooled,
-            costs: cells.iter().find_map(|cell| cell.header.costs.clone()),
-        }
-    }
-
-    /// The mean over tasks of a figure: each task counts the same, as in the paper's tables.
-    #[must_use]
-    pub fn task_mean(&self, figure: impl Fn(&Estimates) -> f64) -> f64 {
-        let sum: f64 = self
-            .tasks
-            .values()
-            .map(|task| figure(&task.estimates))
-            .sum();
-        sum / self.tasks.len() as f64
-    }
 }

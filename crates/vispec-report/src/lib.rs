@@ -21,6 +21,7 @@ pub mod predict;
 mod random;
 pub mod record;
 pub mod report;
+pub mod series;
 pub mod statistics;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;

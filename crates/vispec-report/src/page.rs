@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::collection::{Cell, Collection};
 use crate::plots::{Figure, Theme};
-use crate::record::CellStatus;
+use crate::record::{CellStatus, Shard};
 use crate::tables::{Table, escape_html};
 
 /// Bytes in a GiB.
@@ -35,7 +35,7 @@ pub fn page(collection: &Collection, tables: &[Table], figures: &[Figure]) -> St
     let records: usize = collection
         .cells
         .iter()
-        .map(|cell| cell.measurements.samples.len())
+        .map(|cell| cell.measurements.records())
         .sum();
     let _ = writeln!(
         page,
@@ -77,7 +77,7 @@ fn warnings(collection: &Collection) -> String {
     format!("<div class=\"warn\"><p><b>Not complete</b></p><ul>\n{items}</ul></div>\n")
 }
 
-/// A line for each cell that is not complete, failed, or could not be read.
+/// A line for each cell that is not complete, failed, could not be read, or lacks shards.
 #[must_use]
 pub fn incomplete(collection: &Collection) -> Vec<String> {
     let cells = collection.cells.iter().filter_map(|cell| {
@@ -103,7 +103,11 @@ pub fn incomplete(collection: &Collection) -> Vec<String> {
         .problems
         .iter()
         .map(|problem| format!("{}: {}", problem.dir.display(), problem.message));
-    cells.chain(problems).collect()
+    let shards = collection.missing_shards().into_iter().map(|shards| {
+        let missing: Vec<String> = shards.missing.iter().map(Shard::to_string).collect();
+        format!("{}: no records of shard {}", shards.cell, missing.join(", "))
+    });
+    cells.chain(problems).chain(shards).collect()
 }
 
 fn how_it_ended(cell: &Cell) -> String {
@@ -156,7 +160,7 @@ fn settings(collection: &Collection) -> String {
             settings.task.clone(),
             settings.dtype.clone(),
             settings.device.clone(),
-            cell.measurements.samples.len().to_string(),
+            cell.measurements.records().to_string(),
             header.program_version.clone(),
             format!("{:.0}", header.started_at),
             format!("{:.2} GiB", cell.measurements.peak_rss_bytes as f64 / GIB),

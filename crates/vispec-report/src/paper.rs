@@ -42,6 +42,12 @@ pub fn figures() -> impl Iterator<Item = PaperFigure> {
     TABLE.lines().skip(1).filter_map(parse)
 }
 
+/// The table's tasks by our names, in its order, without [`AVERAGE`].
+pub fn tasks() -> impl Iterator<Item = &'static str> {
+    let row = figures().take_while(|figure| figure.task != AVERAGE);
+    row.map(|figure| figure.task)
+}
+
 /// The table's name of a target, given the name of a checkpoint.
 #[must_use]
 pub fn target_of(checkpoint: &str) -> Option<&'static str> {

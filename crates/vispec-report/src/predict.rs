@@ -15,7 +15,7 @@
 //!   the others over `top_k` rows; one verify pass; and what else a cycle of the recording took.
 //!   The drafter's reading of the prompt is left out, so short answers are predicted too fast.
 
-use crate::collection::Series;
+use crate::series::Series;
 use crate::record::{CostTable, TotalToken};
 use crate::statistics::Acceptance;
 

@@ -7,16 +7,22 @@ use std::path::Path;
 use vispec_report::ReportError;
 use vispec_report::plots::{Theme, to_png};
 use vispec_report::record::{
-    CellHeader, CellSettings, HEADER_FILE, Method, RecordWriter, TotalToken, TreeSettings,
+    CellHeader, CellSettings, HEADER_FILE, Method, RecordWriter, Shard, TotalToken, TreeSettings,
 };
 use vispec_report::report::{Predictions, Report};
 use vispec_report::synthetic;
 
 fn write_cell(root: &Path, settings: CellSettings, records: u64) {
     let dir = root.join(settings.directory_name());
-    let header = CellHeader::new(settings, "0.1.0");
-    let mut opened = RecordWriter::open(&dir, &header).unwrap();
-    for index in 0..records {
+    write_shard(&dir, settings, records, Shard::WHOLE);
+}
+
+fn write_shard(dir: &Path, settings: CellSettings, records: u64, shard: Shard) {
+    let mut header = CellHeader::new(settings, "0.1.0");
+    header.shard = shard;
+    header.planned_prompts = shard.share_of(header.settings.prompts);
+    let mut opened = RecordWriter::open(dir, &header).unwrap();
+    for index in (0..records).filter(|&index| shard.holds(index)) {
         let record = synthetic::record(&header.settings, index);
         opened.writer.append(&record).unwrap();
     }
@@ -120,6 +126,35 @@ fn a_cell_that_was_copied_is_not_counted_twice() {
     let report = report(dir.path());
     assert_eq!(report.collection.cells.len(), 1);
     assert!(report.incomplete()[0].contains("another directory"));
+}
+
+#[test]
+fn shards_are_added_up_and_missing_ones_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = synthetic::settings(Method::None, "a", 9);
+    let shard = |index, count| {
+        let shard = Shard { index, count };
+        let dir = dir.path().join(format!("{index}-of-{count}"));
+        write_shard(&dir, settings.clone(), 9, shard);
+    };
+    shard(0, 3);
+    shard(2, 3);
+    let lines = report(dir.path()).incomplete();
+    let name = settings.directory_name();
+    assert_eq!(lines, [format!("{name}: no records of shard 1/3")]);
+    shard(1, 3);
+    let whole = report(dir.path());
+    assert!(whole.incomplete().is_empty());
+    let series = whole.collection.series();
+    assert_eq!((series.len(), series[0].pooled.records()), (1, 9));
+
+    // Prompts are not counted twice if a cell was divided in two ways.
+    shard(0, 2);
+    let twice = report(dir.path());
+    assert_eq!(twice.collection.series()[0].pooled.records(), 9);
+    let lines = twice.incomplete();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("has prompts of shard"), "{lines:?}");
 }
 
 #[test]

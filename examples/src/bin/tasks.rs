@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use vispec_data::{ReadOptions, TaskDefinition, TaskRegistry, listing};
+use vispec_data::{ReadOptions, Sample, TaskDefinition, TaskRegistry, listing};
 use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::shortage::ShortageFlag;
+use vispec_processor::{ImageLimits, Processor};
 
 /// List evaluation tasks, show their samples, check their files
 #[derive(Parser, Debug)]
@@ -36,6 +38,11 @@ enum Command {
         /// Write the sample's images to this folder as PNG
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Also print the prompt as the chat template of this checkpoint renders it
+        #[arg(long, value_name = "DIR")]
+        target: Option<PathBuf>,
+        #[command(flatten)]
+        shortage: ShortageFlag,
     },
     /// Say which files of tasks are there and where to get the others
     Check {
@@ -64,33 +71,57 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             data,
             index,
             out,
-        } => show(
-            registry.get(name).map_err(Failure::usage)?,
-            data,
-            *index,
-            out.as_deref(),
-        )?,
+            target,
+            shortage,
+        } => {
+            let task = registry.get(name).map_err(Failure::usage)?;
+            let options = ReadOptions {
+                shortage: shortage.shortage(),
+                ..ReadOptions::default()
+            };
+            let mut samples = task.open(&data.join(task.name()), &options)?;
+            let sample = samples.sample(*index)?;
+            show(&sample, out.as_deref(), &options.image_limits)?;
+            if let Some(target) = target {
+                render(task, &sample, target, &options.image_limits)?;
+            }
+        }
         Command::Check { names, data } => check(&registry, names, data)?,
     }
     Ok(())
 }
 
-fn show(
-    task: &TaskDefinition,
-    data: &Path,
-    index: usize,
-    out: Option<&Path>,
-) -> Result<(), Failure> {
-    let options = ReadOptions::default();
-    let sample = task
-        .open(&data.join(task.name()), &options)?
-        .sample(index)?;
-    listing::write_sample(&sample, &mut io::stdout().lock())?;
+fn show(sample: &Sample, out: Option<&Path>, limits: &ImageLimits) -> Result<(), Failure> {
+    listing::write_sample(sample, &mut io::stdout().lock())?;
     if let Some(out) = out {
-        for path in listing::write_images(&sample, out, &options.image_limits)? {
+        for path in listing::write_images(sample, out, limits)? {
             writeln!(io::stdout(), "wrote {}", path.display())?;
         }
     }
+    Ok(())
+}
+
+/// Prints what a target reads of a sample.
+fn render(
+    task: &TaskDefinition,
+    sample: &Sample,
+    target: &Path,
+    limits: &ImageLimits,
+) -> Result<(), Failure> {
+    let pixels = task.pixel_limits();
+    let processor = Processor::from_dir(target)?.with_pixels(pixels.min, pixels.max)?;
+    let images = sample.images.iter().map(|image| image.decode(limits));
+    let images = images.collect::<Result<Vec<_>, _>>()?;
+    let prompt = processor.prepare(&sample.messages, &images)?;
+    let image_tokens: usize = prompt.image_runs.iter().map(ExactSizeIterator::len).sum();
+    writeln!(
+        io::stdout(),
+        "prompt of {}, {} tokens, {image_tokens} of them for {} images:\n{}",
+        target.display(),
+        prompt.token_ids.len(),
+        images.len(),
+        prompt.rendered,
+    )?;
     Ok(())
 }
 

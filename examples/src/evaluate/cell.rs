@@ -33,7 +33,7 @@ pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
         return Err(Failure::usage("--max-new-tokens is 0, expected at least 1"));
     }
     let task = find_task(&flags.task)?;
-    let mut prompts = Prompts::open(&task, &flags.data, flags.max_bad_rows, flags.prompts)?;
+    let mut prompts = Prompts::open(&task, &flags.data, &flags.read_options(), flags.prompts)?;
     let survey = prompts.survey(flags.shard)?;
 
     say("loading")?;

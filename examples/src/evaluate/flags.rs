@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags};
+use crate::shortage::ShortageFlag;
 use crate::tree::{self, TreeFlags};
 
 /// What to measure. Checkpoints, element type, device and task are recorded as they are typed.
@@ -60,6 +62,8 @@ pub struct EvaluateFlags {
     /// Rows of the task's files that may be unusable; they are named and left out
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(super) max_bad_rows: usize,
+    #[command(flatten)]
+    shortage: ShortageFlag,
     /// File of the measured cost of passes; by default one in the user's cache directory
     #[arg(long, value_name = "FILE")]
     pub(super) calibration: Option<PathBuf>,
@@ -98,6 +102,16 @@ impl EvaluateFlags {
         };
         flags.check()?;
         Ok(flags)
+    }
+
+    /// How the task is read. Images are not looked at: a damaged one is a failure of its prompt.
+    pub(super) fn read_options(&self) -> ReadOptions {
+        ReadOptions {
+            max_bad_rows: self.max_bad_rows,
+            image_check: ImageCheck::Never,
+            shortage: self.shortage.shortage(),
+            ..ReadOptions::default()
+        }
     }
 
     /// The tree of a method with a draft.

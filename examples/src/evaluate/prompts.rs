@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use vispec_data::{
-    DataError, ImageCheck, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples,
+    DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples,
 };
 use vispec_processor::{Content, Message, Messages};
 use vispec_report::record::Shard;
@@ -27,23 +27,17 @@ pub(super) struct Prompts {
 }
 
 impl Prompts {
-    /// Opens a task, whose files are in a folder of its name below `data`. Images are not looked
-    /// at: a damaged one is a failure of its prompt.
+    /// Opens a task, whose files are in a folder of its name below `data`.
     ///
     /// # Errors
     /// Those of [`TaskDefinition::open`]; usage if `limit` is 0 or above the number of samples.
     pub(super) fn open(
         task: &TaskDefinition,
         data: &Path,
-        max_bad_rows: usize,
+        options: &ReadOptions,
         limit: Option<u64>,
     ) -> Result<Self, Failure> {
-        let options = ReadOptions {
-            max_bad_rows,
-            image_check: ImageCheck::Never,
-            ..ReadOptions::default()
-        };
-        let samples = task.open(&data.join(task.name()), &options)?;
+        let samples = task.open(&data.join(task.name()), options)?;
         let found = samples.n_samples() as u64;
         let limit = limit.unwrap_or(found);
         if !(1..=found).contains(&limit) {

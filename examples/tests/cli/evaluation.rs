@@ -261,3 +261,56 @@ fn what_cannot_be_measured_is_refused() {
     let other = short("--method none --prompts 1 --seed 1").run();
     other.assert_refused("another cell", 1, &["cell.json", "settings.seed"]);
 }
+
+/// The tasks as their publishers ship them, a few rows each.
+fn published(task: &str, out: &Path) -> Program {
+    let data = fixtures().join("../crates/vispec-data/tests/fixtures/tasks");
+    Program::evaluate("qwen-tied", out)
+        .path("--data", &data)
+        .arg("--task")
+        .arg(task)
+        .args("--method vispec --total-token 8 --max-new-tokens 6")
+        .draft("qwen-tied-q2")
+}
+
+#[test]
+fn videos_are_measured_as_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    for (task, frames) in [("msvd_qa", vec![2, 8]), ("mvbench", vec![1])] {
+        let cell = dir.path().join(task);
+        published(task, &cell).run().assert_refused(
+            "too few rows",
+            1,
+            &[task, "takes 100"],
+        );
+        let program = published(task, &cell).args("--accept-shortage --prompts 2");
+        program.run().assert_success();
+        let mut tokens: Vec<u32> = records(&cell)
+            .iter()
+            .inspect(|record| drop(outcome(record)))
+            .map(|record| record.image_tokens)
+            .collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        // Frames of a task are of one size.
+        let of_one = tokens[0] / frames[0];
+        let expected: Vec<u32> = frames.iter().map(|frames| frames * of_one).collect();
+        assert_eq!(tokens, expected, "{task}");
+    }
+}
+
+#[test]
+fn every_task_can_be_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    for task in vispec_data::TaskRegistry::builtin().iter() {
+        let cell = dir.path().join(task.name());
+        let program = published(task.name(), &cell).args("--accept-shortage --prompts 1");
+        program.run().assert_success();
+        assert_eq!(CellStatus::of(&cell).unwrap(), CellStatus::Complete);
+        let records = records(&cell);
+        records.iter().map(outcome).for_each(drop);
+        let with_image = records.iter().filter(|record| record.image_tokens > 0).count();
+        let expected = if task.name() == "mt_bench" { 0 } else { records.len() };
+        assert_eq!(with_image, expected, "{}", task.name());
+    }
+}

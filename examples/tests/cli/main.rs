@@ -18,3 +18,4 @@ mod images;
 mod program;
 mod prompts;
 mod serve;
+mod tasks;

@@ -75,6 +75,10 @@ impl Program {
             .args("--dtype f32")
     }
 
+    pub fn tasks() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_tasks"))
+    }
+
     pub fn serve() -> Self {
         Self::new(env!("CARGO_BIN_EXE_serve"))
     }

@@ -1,20 +1,23 @@
 //! `cargo xtask sweep`: every cell of a grid, one process each.
 
+mod file;
 mod launch;
 mod plan;
 mod progress;
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use vispec_report::record::{CellStatus, HEADER_FILE, RUN_FAILURE_FILE};
+use vispec_report::record::{CellStatus, HEADER_FILE, RUN_FAILURE_FILE, is_being_written};
 
 use launch::{Outcome, launch};
 use plan::{Plan, PlannedCell};
-use progress::SweepProgress;
+use progress::{LOOK_EVERY, SweepProgress};
 
 #[derive(Args)]
 pub(crate) struct Flags {
@@ -38,6 +41,16 @@ enum CellEnd {
     Failed(String),
 }
 
+impl fmt::Display for CellEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::WasComplete => "was there",
+            Self::Completed => "complete",
+            Self::Failed(_) => "FAILED",
+        })
+    }
+}
+
 /// Runs all cells that are not complete. A failed cell does not end the sweep, but the sweep
 /// fails in the end.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
@@ -58,11 +71,11 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     for cell in &plan.cells {
         let dir = out.join(cell.settings.directory_name());
         let end = if is_complete(&dir)? {
-            progress.skip(cell);
             CellEnd::WasComplete
         } else {
             run_cell(&plan, cell, (&evaluate, &dir), &progress)?
         };
+        progress.ended(&format!("{end} {}", cell.settings.directory_name()));
         ends.push((cell, end));
     }
     progress.finish();
@@ -93,6 +106,9 @@ fn run_cell(
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let mut command = Command::new(evaluate);
     command.args(plan.arguments(cell, dir));
+    if wait_for_writer(dir, progress)? && is_complete(dir)? {
+        return Ok(CellEnd::WasComplete);
+    }
     let bar = progress.begin(cell, dir);
     let outcome = launch(command, &bar);
     bar.finish();
@@ -107,6 +123,20 @@ fn run_cell(
     failure.write(dir)?;
     let last = failure.stderr_tail.last().cloned().unwrap_or_default();
     Ok(CellEnd::Failed(last))
+}
+
+/// Waits while another process writes the cell: one that a killed sweep has left behind, which ends
+/// with its prompt, or that of another sweep. Says whether there was one.
+fn wait_for_writer(dir: &std::path::Path, progress: &SweepProgress) -> Result<bool> {
+    if !is_being_written(dir)? {
+        return Ok(false);
+    }
+    let dir_name = dir.display();
+    progress.say(&format!("waiting for another process that writes {dir_name}"));
+    while is_being_written(dir)? {
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(true)
 }
 
 /// Removes what an earlier run left.
@@ -155,11 +185,10 @@ fn summarise(ends: &[(&PlannedCell, CellEnd)], out: &std::path::Path) -> Result<
     for (cell, end) in ends {
         let name = cell.settings.directory_name();
         match end {
-            CellEnd::WasComplete => println!("{:<10} {name}", "was there"),
-            CellEnd::Completed => println!("{:<10} {name}", "complete"),
+            CellEnd::WasComplete | CellEnd::Completed => println!("{end:<10} {name}"),
             CellEnd::Failed(last) => {
                 failed += 1;
-                println!("{:<10} {name}: {last}", "FAILED");
+                println!("{end:<10} {name}: {last}");
             }
         }
     }

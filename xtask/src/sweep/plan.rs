@@ -1,4 +1,4 @@
-//! The file that describes a sweep, and the cells it makes.
+//! The cells of a sweep.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,56 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-use vispec_report::record::{CellSettings, Method, TotalToken, TreeSettings};
+use vispec_report::record::{CellSettings, TreeSettings};
 
-/// A sweep as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SweepFile {
-    /// Directory of the tasks' data.
-    data: PathBuf,
-    device: String,
-    prompts: u64,
-    max_new_tokens: u32,
-    tasks: Vec<String>,
-    temperatures: Vec<f32>,
-    seeds: Vec<u64>,
-    dtypes: Vec<String>,
-    /// Targets with their drafts.
-    #[serde(rename = "model")]
-    models: Vec<ModelEntry>,
-    /// Grids of trees; all of them together.
-    #[serde(rename = "tree", default)]
-    trees: Vec<TreeGrid>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelEntry {
-    target: String,
-    /// Methods that need no draft.
-    #[serde(default)]
-    methods: Vec<Method>,
-    /// Methods that need one.
-    #[serde(rename = "draft", default)]
-    drafts: Vec<DraftEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DraftEntry {
-    method: Method,
-    dir: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TreeGrid {
-    depth: Vec<u32>,
-    top_k: Vec<u32>,
-    total_token: Vec<TotalToken>,
-}
+use super::file::{ModelEntry, SweepFile, TaskEntry, TreeGrid};
 
 /// A cell that a sweep runs.
 #[derive(Debug)]
@@ -79,7 +32,7 @@ impl Plan {
 
     fn parse(text: &str) -> Result<Self> {
         let file: SweepFile = toml::from_str(text)?;
-        check(&file)?;
+        file.check()?;
         let mut cells = Vec::new();
         let trees = expand_trees(&file.trees);
         for model in &file.models {
@@ -133,65 +86,6 @@ impl Plan {
     }
 }
 
-/// Checks what types do not. Messages start with the key at fault.
-fn check(file: &SweepFile) -> Result<()> {
-    for (key, len) in [
-        ("tasks", file.tasks.len()),
-        ("temperatures", file.temperatures.len()),
-        ("seeds", file.seeds.len()),
-        ("dtypes", file.dtypes.len()),
-        ("model", file.models.len()),
-    ] {
-        if len == 0 {
-            bail!("{key}: empty, expected at least one entry");
-        }
-    }
-    if file.prompts == 0 {
-        bail!("prompts: 0, expected at least 1");
-    }
-    if file.max_new_tokens == 0 {
-        bail!("max_new_tokens: 0, expected at least 1");
-    }
-    for &temperature in &file.temperatures {
-        if !temperature.is_finite() || temperature < 0.0 {
-            bail!("temperatures: {temperature}, expected finite numbers of at least 0");
-        }
-    }
-    for (idx, grid) in file.trees.iter().enumerate() {
-        let lens = [grid.depth.len(), grid.top_k.len(), grid.total_token.len()];
-        for (key, len) in ["depth", "top_k", "total_token"].into_iter().zip(lens) {
-            if len == 0 {
-                bail!("tree[{idx}].{key}: empty, expected at least one entry");
-            }
-        }
-        if grid.top_k.contains(&0) {
-            bail!("tree[{idx}].top_k: 0, expected at least 1");
-        }
-    }
-    check_models(file)
-}
-
-fn check_models(file: &SweepFile) -> Result<()> {
-    for (idx, model) in file.models.iter().enumerate() {
-        if model.methods.is_empty() && model.drafts.is_empty() {
-            bail!("model[{idx}]: neither methods nor draft, expected at least one");
-        }
-        if let Some(method) = model.methods.iter().find(|method| method.has_network()) {
-            bail!("model[{idx}].methods: {method} needs a draft, expected it in model.draft");
-        }
-        for draft in &model.drafts {
-            if !draft.method.has_network() {
-                let method = draft.method;
-                bail!("model[{idx}].draft: {method} takes no draft, expected it in methods");
-            }
-        }
-        if !model.drafts.is_empty() && file.trees.is_empty() {
-            bail!("tree: missing, expected at least one because model[{idx}] has drafts");
-        }
-    }
-    Ok(())
-}
-
 fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
     let mut trees = Vec::new();
     for grid in grids {
@@ -213,15 +107,19 @@ fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
 fn cells_of_task(
     file: &SweepFile,
     model: &ModelEntry,
-    task: &str,
+    task: &TaskEntry,
     trees: &[TreeSettings],
 ) -> Vec<CellSettings> {
+    let (task, prompts) = task.name_and_prompts(file.prompts);
     let plain = model.methods.iter().map(|&method| (method, None, None));
-    let drafted = model.drafts.iter().flat_map(|draft| {
-        let dir = Some(draft.dir.clone());
+    let checkpoints = model
+        .drafts
+        .iter()
+        .flat_map(|draft| draft.dirs().into_iter().map(|dir| (draft.method, dir)));
+    let drafted = checkpoints.flat_map(|(method, dir)| {
         trees
             .iter()
-            .map(move |&tree| (draft.method, dir.clone(), Some(tree)))
+            .map(move |&tree| (method, Some(dir.clone()), Some(tree)))
     });
     let methods: Vec<_> = plain.chain(drafted).collect();
     let mut cells = Vec::new();
@@ -235,7 +133,7 @@ fn cells_of_task(
                     dtype: dtype.clone(),
                     device: file.device.clone(),
                     task: task.to_owned(),
-                    prompts: file.prompts,
+                    prompts,
                     temperature,
                     seed,
                     tree: *tree,
@@ -303,11 +201,31 @@ total_token = [30, "auto"]
     }
 
     #[test]
+    fn a_task_can_have_a_number_of_prompts_of_its_own() {
+        let plan = Plan::parse(&FILE.replace("\"b\"", "{ name = \"b\", prompts = 9 }")).unwrap();
+        assert_eq!(plan.prompts(), 2 * (1 + 2) * (4 + 9));
+    }
+
+    #[test]
+    fn numbers_of_queries_name_checkpoints() {
+        let text = FILE.replace(
+            "dir = \"drafts/x\"",
+            "dir = \"drafts/x-q{num_q}\"\nnum_q = [2, 4]",
+        );
+        let plan = Plan::parse(&text).unwrap();
+        assert_eq!(plan.cells.len(), 2 * 2 * (1 + 2 * 2));
+        let last = plan.cells.last().unwrap();
+        assert_eq!(last.settings.draft.as_deref(), Some("drafts/x-q4"));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_key() {
         for (from, to, message) in [
             ("prompts = 4", "prompts = 0", "prompts: 0"),
             ("prompts = 4", "prompt = 4", "unknown field `prompt`"),
             ("tasks = [\"a\", \"b\"]", "tasks = []", "tasks: empty"),
+            ("\"b\"]", "{ name = \"b\", prompts = 0 }]", "prompts of b: 0"),
+            ("\"b\"]", "{ name = \"b\" }]", "the name of a task, or {"),
             ("seeds = [0]", "", "missing field `seeds`"),
             ("[0.0, 1.0]", "[-1.0]", "temperatures: -1"),
             ("[30, \"auto\"]", "[0]", "at least 1, or auto"),
@@ -316,6 +234,12 @@ total_token = [30, "auto"]
             ("[\"none\"]", "[\"medusa\"]", "model[0].methods: medusa"),
             ("[\"none\"]", "[\"magic\"]", "unknown variant `magic`"),
             ("\"vispec\"", "\"none\"", "model[0].draft: none"),
+            ("drafts/x\"", "drafts/x{num_q}\"", "model[0].draft.num_q: missing"),
+            (
+                "drafts/x\"",
+                "drafts/x\"\nnum_q = [2]",
+                "model[0].draft.dir: drafts/x, expected {num_q}",
+            ),
             ("\"b\"]", "\"a\"]", "occurs more than once"),
             ("[30, \"auto\"]", "[30, 30]", "occurs more than once"),
         ] {
@@ -333,9 +257,10 @@ total_token = [30, "auto"]
             let path = entry.unwrap().path();
             let plan = Plan::read(&path).unwrap();
             for cell in &plan.cells {
-                for dir in [Some(&cell.settings.target), cell.settings.draft.as_ref()] {
-                    let dir = dir.map(|dir| crate::root().join(dir));
-                    assert!(dir.is_none_or(|dir| dir.is_dir()), "{path:?}: {cell:?}");
+                let checkpoints = [Some(&cell.settings.target), cell.settings.draft.as_ref()];
+                let carried = checkpoints.into_iter().flatten().filter(|dir| dir.starts_with("fixtures"));
+                for dir in carried {
+                    assert!(crate::root().join(dir).is_dir(), "{path:?}: {dir}");
                 }
             }
             n_files += 1;

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use vispec_report::record::RECORDS_FILE;
 
 use super::plan::{Plan, PlannedCell};
 
 /// Time between two looks at how many records a cell has.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A bar for the sweep, and one for the cell that runs.
 pub(super) struct SweepProgress {
@@ -53,11 +53,25 @@ impl SweepProgress {
         Self { bars, total }
     }
 
-    /// Says that a cell was complete before.
-    pub(super) fn skip(&self, cell: &PlannedCell) {
-        let name = cell.settings.directory_name();
-        // A line that is not shown is said again in the summary.
-        drop(self.bars.println(format!("was there: {name}")));
+    /// Says how a cell ended, and without a terminal for bars how far the sweep is.
+    pub(super) fn ended(&self, how: &str) {
+        if !self.bars.is_hidden() {
+            return self.say(how);
+        }
+        let (done, planned) = (self.total.position(), self.total.length().unwrap_or(0));
+        let left = HumanDuration(self.total.eta());
+        self.say(&format!("{done}/{planned} prompts, {left} left: {how}"));
+    }
+
+    /// Shows a line above the bars, or as it is if there is no terminal for bars.
+    #[expect(clippy::print_stderr, reason = "what a program says")]
+    pub(super) fn say(&self, line: &str) {
+        if self.bars.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            // What is not shown is said again in the summary.
+            drop(self.bars.println(line));
+        }
     }
 
     /// Adds a bar for a cell.

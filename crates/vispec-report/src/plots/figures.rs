@@ -1,14 +1,15 @@
 //! The plots of a report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::bars::{AVERAGE_GROUP, Bar, BarGroup, BarUnit, GroupedBars};
 use super::lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
 use super::shares::{ShareRow, StackedShares};
 use super::theme::{Theme, assign};
-use crate::collection::Series;
+use crate::series::Series;
 use crate::record::{Method, TotalToken, TreeSettings};
-use crate::statistics::{Acceptance, Estimate, PhaseShares, by_image_tokens};
+use crate::statistics::{Acceptance, Estimate, PhaseShares};
+use crate::tables::tasks_in_order;
 
 /// A chart of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,9 @@ const USUAL_TREE: TreeSettings = TreeSettings {
     top_k: 8,
     total_token: TotalToken::Nodes(30),
 };
+
+/// The number of learned queries of the published drafts, for the same purpose.
+const USUAL_NUM_Q: u32 = 2;
 
 /// All plots: of each target and temperature the speed-ups, accepted tokens, acceptance by depth
 /// and time shares; of each target acceptance by image tokens and speed-up by size of the tree.
@@ -110,7 +114,7 @@ fn file_name(text: &str) -> String {
     text.chars().map(safe).collect()
 }
 
-/// One series per method: that with the usual tree, or else that with the most records.
+/// One series per method: that with the usual tree and queries, or else that with the most records.
 fn representatives<'a>(series: &[&'a Series]) -> Vec<&'a Series> {
     Method::ALL
         .into_iter()
@@ -120,7 +124,8 @@ fn representatives<'a>(series: &[&'a Series]) -> Vec<&'a Series> {
                 .filter(|series| series.key.method == method)
                 .max_by_key(|series| {
                     let usual = series.key.tree == Some(USUAL_TREE);
-                    (usual, series.pooled.samples.len())
+                    let usual_queries = series.key.num_q == Some(USUAL_NUM_Q);
+                    (usual, usual_queries, series.pooled.records())
                 })
                 .copied()
         })
@@ -138,21 +143,20 @@ fn interval(estimate: Estimate) -> Option<(f64, f64)> {
 }
 
 fn speed_ups(series: &[&Series], what: &str) -> GroupedBars {
-    let tasks: BTreeSet<&String> = series.iter().flat_map(|s| s.tasks.keys()).collect();
-    let mut groups: Vec<BarGroup> = tasks
+    let mut groups: Vec<BarGroup> = tasks_in_order(series)
         .into_iter()
         .map(|task| BarGroup {
-            label: task.clone(),
             bars: series
                 .iter()
                 .map(|series| {
-                    let speed_up = series.tasks.get(task)?.estimates.decode.pooled;
+                    let speed_up = series.tasks.get(&task)?.estimates.decode.pooled;
                     speed_up.value.is_finite().then(|| Bar {
                         value: speed_up.value,
                         interval: interval(speed_up),
                     })
                 })
                 .collect(),
+            label: task,
         })
         .collect();
     if groups.len() > 1 {
@@ -245,12 +249,7 @@ fn depths(series: &[&Series], what: &str) -> LineChart {
 fn time_shares(series: &[&Series], what: &str) -> StackedShares {
     let mut rows = Vec::new();
     for series in series {
-        let tokens: u64 = series
-            .pooled
-            .samples
-            .iter()
-            .map(|sample| u64::from(sample.speculative_tokens))
-            .sum();
+        let tokens = series.pooled.speculative_tokens;
         let times = &series.pooled.speculative_ms;
         rows.push(ShareRow {
             label: series.label.clone(),
@@ -313,7 +312,10 @@ fn image_tokens(series: &[&Series], target: &str) -> LineChart {
         label: label_with_temperature(series),
         color: color_of(series.key.method, &shown),
         stroke: stroke_of(series),
-        points: by_image_tokens(&series.pooled.samples)
+        points: series
+            .pooled
+            .image_bins
+            .figures()
             .into_iter()
             .map(|bin| Point {
                 x: bin.mean_image_tokens,
@@ -349,7 +351,7 @@ fn total_tokens(series: &[&Series], target: &str) -> LineChart {
     }
     let mut chart = LineChart {
         title: "Speed-up by size of the tree".to_owned(),
-        subtitle: format!("{target}; mean over tasks, best depth and width of each size"),
+        subtitle: format!("{target}; mean over tasks, the best series of each size"),
         x_axis: (
             "nodes that the target verifies (total-token)".to_owned(),
             XScale::Sizes,

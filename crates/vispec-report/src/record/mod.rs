@@ -30,7 +30,7 @@ pub use merge::merge;
 pub use reader::{CellProgress, CellStatus, RecordReader};
 pub use run_failure::RunFailure;
 pub use settings::{CellSettings, Method, Shard, TotalToken, TreeSettings};
-pub use writer::{OpenedCell, RecordWriter};
+pub use writer::{OpenedCell, RecordWriter, is_being_written};
 
 /// Version of the layout. It grows with every change that older programs would misread.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -198,6 +198,13 @@ impl Shard {
         prompt_idx % u64::from(self.count) == u64::from(self.index)
     }
 
+    /// Whether a prompt can be both shards'. Shards of different numbers of shards are taken to
+    /// overlap.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.count != other.count || self.index == other.index
+    }
+
     /// How many of `prompts` prompts are this shard's.
     #[must_use]
     pub fn share_of(self, prompts: u64) -> u64 {

@@ -1,7 +1,7 @@
 //! Writing the records of a cell so that a killed process loses at most the prompt it was at.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,26 @@ pub struct OpenedCell {
     pub progress: CellProgress,
     /// Bytes of an incomplete line that were cut off.
     pub dropped_bytes: u64,
+}
+
+/// Whether a process is writing the cell in a directory. One that is not there is not written.
+///
+/// # Errors
+/// Any of the file system.
+pub fn is_being_written(dir: &Path) -> Result<bool> {
+    let path = dir.join(RECORDS_FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(ReportError::io(&path, "could not be opened")(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => {
+            Err(ReportError::io(&path, "could not be locked")(source))
+        }
+    }
 }
 
 /// Appends records to a cell. While it lives, no other process can write the cell.

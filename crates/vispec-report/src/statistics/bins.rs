@@ -1,6 +1,8 @@
 //! Acceptance by number of image tokens.
 
-use super::{Estimate, Estimates, Sample};
+use std::collections::BTreeMap;
+
+use super::{Blocks, Estimate, Estimates, Sample};
 
 /// Records whose prompts have a similar number of image tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,28 +19,53 @@ pub struct ImageBin {
     pub tau: Estimate,
 }
 
-/// Bins whose width doubles: 0, 1 to 15, 16 to 31, 32 to 63, ...; empty ones are left out.
-#[must_use]
-pub fn by_image_tokens(samples: &[Sample]) -> Vec<ImageBin> {
-    let mut bins = vec![Vec::new(); 33];
-    for sample in samples {
-        bins[bin_of(sample.image_tokens)].push(*sample);
+/// Records by number of image tokens, in bins whose width doubles: 0, 1 to 15, 16 to 31, 32 to 63,
+/// and so on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageBins {
+    bins: BTreeMap<usize, Bin>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Bin {
+    image_tokens: u64,
+    blocks: Blocks,
+}
+
+impl ImageBins {
+    /// Adds a record.
+    pub fn add(&mut self, sample: &Sample) {
+        let bin = self.bins.entry(bin_of(sample.image_tokens)).or_default();
+        bin.image_tokens += u64::from(sample.image_tokens);
+        bin.blocks.add(sample);
     }
-    bins.iter()
-        .enumerate()
-        .filter(|(_, samples)| !samples.is_empty())
-        .map(|(bin, samples)| {
-            let tokens: f64 = samples.iter().map(|s| f64::from(s.image_tokens)).sum();
-            let (from, to) = range(bin);
+
+    /// Adds the records of another set.
+    pub fn merge(&mut self, other: &Self) {
+        for (&place, other) in &other.bins {
+            let bin = self.bins.entry(place).or_default();
+            bin.image_tokens += other.image_tokens;
+            bin.blocks.merge(&other.blocks);
+        }
+    }
+
+    /// The figures of each bin that has records, fewest image tokens first.
+    #[must_use]
+    pub fn figures(&self) -> Vec<ImageBin> {
+        let bins = self.bins.iter();
+        bins.map(|(&place, bin)| {
+            let (from, to) = range(place);
+            let records = bin.blocks.records();
             ImageBin {
                 from,
                 to,
-                mean_image_tokens: tokens / samples.len() as f64,
-                records: samples.len(),
-                tau: Estimates::of(samples).tau,
+                mean_image_tokens: bin.image_tokens as f64 / records as f64,
+                records,
+                tau: Estimates::of(&bin.blocks).tau,
             }
         })
         .collect()
+    }
 }
 
 /// 0 for no image, 1 below 16 tokens, and one more with each doubling.

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Sample, quantile};
+use super::blocks::{N_COLUMNS, Row};
+use super::{Blocks, quantile};
 use crate::random::SplitMix64;
 
 /// Number of resamples of an interval.
@@ -10,7 +11,7 @@ pub const RESAMPLES: u64 = 1000;
 
 /// A figure with its 95 % interval.
 ///
-/// Intervals are percentiles of a paired bootstrap: [`RESAMPLES`] times, as many records as there
+/// Intervals are percentiles of a paired bootstrap: [`RESAMPLES`] times, as many [`Blocks`] as there
 /// are were drawn with replacement, both arms of a record together, from a fixed seed.
 /// Without records all three are NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,31 +57,20 @@ pub struct Estimates {
     pub end_to_end_tokens_per_second: Estimate,
 }
 
-const N_COLUMNS: usize = 16;
 const N_FIGURES: usize = 10;
-
-/// The numbers of a record that figures are sums of. One cache line: resampling reads them in
-/// random order, and is bound by that. f32 is precise enough for an interval; the figures
-/// themselves are summed from [`Sample`]s in f64.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Row([f32; N_COLUMNS]);
 
 impl Estimates {
     /// Computes all figures.
     #[must_use]
-    pub fn of(samples: &[Sample]) -> Self {
-        let values = figures(&sums(samples.iter().map(columns)));
-        let rows: Vec<Row> = samples
-            .iter()
-            .map(|sample| Row(columns(sample).map(|number| number as f32)))
-            .collect();
+    pub fn of(blocks: &Blocks) -> Self {
+        let values = figures(blocks.totals());
+        let rows = blocks.rows();
         let resampled: Vec<[f64; N_FIGURES]> = if rows.is_empty() {
             Vec::new()
         } else {
             (0..RESAMPLES)
                 .into_par_iter()
-                .map(|resample| figures(&resample_sums(&rows, resample)))
+                .map(|resample| figures(&resample_sums(rows, resample)))
                 .collect()
         };
         let estimate = |figure: usize| {
@@ -97,7 +87,7 @@ impl Estimates {
             }
         };
         Self {
-            records: samples.len(),
+            records: blocks.records(),
             tau: estimate(0),
             tau_sample_mean: estimate(1),
             decode: SpeedUp {
@@ -116,19 +106,16 @@ impl Estimates {
     }
 }
 
-/// Sums over records drawn with replacement. Each resample has a generator of its own, so that
+/// Sums over blocks drawn with replacement. Each resample has a generator of its own, so that
 /// threads do not change intervals.
 fn resample_sums(rows: &[Row], resample: u64) -> [f64; N_COLUMNS] {
     let mut random = SplitMix64::new(resample.wrapping_mul(0xd134_2543_de82_ef95));
     let bound = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    sums((0..bound).map(|_| rows[random.below(bound) as usize].0.map(f64::from)))
-}
-
-fn sums(rows: impl Iterator<Item = [f64; N_COLUMNS]>) -> [f64; N_COLUMNS] {
     let mut sums = [0.0; N_COLUMNS];
-    for row in rows {
-        for (sum, number) in sums.iter_mut().zip(row) {
-            *sum += number;
+    for _ in 0..bound {
+        let row = &rows[random.below(bound) as usize];
+        for (sum, &number) in sums.iter_mut().zip(&row.0) {
+            *sum += f64::from(number);
         }
     }
     sums
@@ -168,49 +155,5 @@ fn figures(sums: &[f64; N_COLUMNS]) -> [f64; N_FIGURES] {
         plain_decode_speed,
         decode_speed,
         total_speed,
-    ]
-}
-
-/// The summands of one record. A record without a cycle (its answer is the token of the prefill)
-/// has no tau and no decode speed of its own, and counts in neither mean.
-fn columns(sample: &Sample) -> [f64; N_COLUMNS] {
-    let plain_tokens = f64::from(sample.plain_tokens);
-    let tokens = f64::from(sample.speculative_tokens);
-    let (plain_decode, decode) = (
-        sample.plain_decode_ms * 1e-3,
-        sample.speculative_decode_ms * 1e-3,
-    );
-    let (plain_total, total) = (
-        sample.plain_total_ms * 1e-3,
-        sample.speculative_total_ms * 1e-3,
-    );
-    let has_cycles = sample.cycles > 0;
-    let has_decode = plain_decode > 0.0 && decode > 0.0 && plain_tokens > 0.0;
-    let has_total = plain_total > 0.0 && total > 0.0 && plain_tokens > 0.0;
-    let one_if = |condition: bool| f64::from(u8::from(condition));
-    let value_if = |condition: bool, value: f64| if condition { value } else { 0.0 };
-    [
-        f64::from(sample.accepted),
-        f64::from(sample.cycles),
-        value_if(
-            has_cycles,
-            f64::from(sample.accepted) / f64::from(sample.cycles),
-        ),
-        one_if(has_cycles),
-        plain_tokens,
-        plain_decode,
-        plain_total,
-        tokens,
-        decode,
-        total,
-        value_if(
-            has_decode,
-            (tokens / decode) / (plain_tokens / plain_decode),
-        ),
-        one_if(has_decode),
-        value_if(has_total, (tokens / total) / (plain_tokens / plain_total)),
-        one_if(has_total),
-        value_if(has_total, plain_tokens / plain_total),
-        value_if(has_total, tokens / total),
     ]
 }

@@ -1,8 +1,10 @@
 //! What is kept of records.
 
+use super::{Blocks, Divergences, ImageBins, Subset};
+use crate::random::hashed;
 use crate::record::{ArmRecord, PhaseTimes, PromptRecord};
 
-/// What is kept of one record. Times are in milliseconds.
+/// The numbers of one record that figures are made of. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Sample {
     /// Tokens of the prompt that stand for images.
@@ -25,86 +27,39 @@ pub struct Sample {
     pub speculative_total_ms: f64,
 }
 
-/// Where the arms of a record parted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DivergencePoint {
-    /// Place in the answer, counted from 0.
-    pub position: u32,
-    /// Gap of the plain logits, if known.
-    pub logit_gap: Option<f32>,
-}
-
-/// Share of the whole time by phase; the shares add up to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct PhaseShares {
-    /// Image processing, chat template and tokenizer.
-    pub preprocess: f64,
-    /// Vision tower.
-    pub vision: f64,
-    /// The target over the prompt.
-    pub prefill: f64,
-    /// The drafter.
-    pub draft: f64,
-    /// Verify passes.
-    pub verify: f64,
-    /// The rest of the cycles.
-    pub other: f64,
-}
-
-impl PhaseShares {
-    /// Names of the phases, in the order of [`values`](Self::values).
-    pub const NAMES: [&str; 6] = [
-        "preprocess",
-        "vision",
-        "prefill",
-        "draft",
-        "verify",
-        "other",
-    ];
-
-    /// The shares, in the order of an answer.
+impl Sample {
+    /// Takes the numbers from a record.
     #[must_use]
-    pub fn values(&self) -> [f64; 6] {
-        [
-            self.preprocess,
-            self.vision,
-            self.prefill,
-            self.draft,
-            self.verify,
-            self.other,
-        ]
-    }
-
-    /// Shares of summed times; all 0 if there is no time.
-    #[must_use]
-    pub fn of(times: &PhaseTimes) -> Self {
-        let parts = [
-            times.preprocess,
-            times.vision,
-            times.prefill,
-            times.draft,
-            times.verify,
-            times.other,
-        ];
-        let sum: f64 = parts.iter().sum();
-        let [preprocess, vision, prefill, draft, verify, other] =
-            parts.map(|part| if sum > 0.0 { part / sum } else { 0.0 });
+    pub fn of(record: &PromptRecord) -> Self {
+        let (plain, speculative) = (&record.plain, &record.speculative);
         Self {
-            preprocess,
-            vision,
-            prefill,
-            draft,
-            verify,
-            other,
+            image_tokens: record.image_tokens,
+            cycles: count(speculative.accepted_per_cycle.len()),
+            accepted: speculative.accepted_per_cycle.iter().sum(),
+            plain_tokens: new_tokens(plain),
+            speculative_tokens: new_tokens(speculative),
+            plain_decode_ms: plain.times_ms.decode,
+            plain_total_ms: plain.times_ms.total(),
+            speculative_decode_ms: speculative.times_ms.decode,
+            speculative_total_ms: speculative.times_ms.total(),
         }
     }
 }
 
-/// What is kept of the records of one cell, or of several that are looked at as one.
+/// What is kept of the records of one cell, or of several that are looked at as one: sums, and
+/// bounded choices of values, so that memory does not grow with the number of records.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measurements {
-    /// One entry per record.
-    pub samples: Vec<Sample>,
+    /// All records, for figures and their intervals.
+    pub blocks: Blocks,
+    /// The same by number of image tokens.
+    pub image_bins: ImageBins,
+    /// Times of whole plain answers in milliseconds.
+    pub plain_total_ms: Subset,
+    /// Times of whole speculative answers in milliseconds.
+    pub speculative_total_ms: Subset,
+    /// Tokens of all speculative answers.
+    pub speculative_tokens: u64,
     /// Cycles of the speculative arm by number of accepted tokens.
     pub accepted_histogram: Vec<u64>,
     /// Nodes verified in all cycles of the speculative arm, roots included.
@@ -115,8 +70,8 @@ pub struct Measurements {
     pub speculative_ms: PhaseTimes,
     /// Cycles of the plain arm.
     pub plain_cycles: u64,
-    /// One entry per record whose arms differ.
-    pub divergences: Vec<DivergencePoint>,
+    /// Records whose arms differ.
+    pub divergences: Divergences,
     /// Largest resident set that a record names, in bytes.
     pub peak_rss_bytes: u64,
 }
@@ -137,23 +92,17 @@ impl Measurements {
         add_times(&mut self.plain_ms, &plain.times_ms);
         add_times(&mut self.speculative_ms, &speculative.times_ms);
         self.peak_rss_bytes = self.peak_rss_bytes.max(record.peak_rss_bytes.unwrap_or(0));
-        if let Some(divergence) = record.first_divergence {
-            self.divergences.push(DivergencePoint {
-                position: divergence.position,
-                logit_gap: divergence.logit_gap,
-            });
+        let key = hashed(record.prompt_id.as_bytes(), record.seed);
+        if let Some(divergence) = &record.first_divergence {
+            self.divergences.add(key, divergence);
         }
-        self.samples.push(Sample {
-            image_tokens: record.image_tokens,
-            cycles: speculative.accepted_per_cycle.len() as u32,
-            accepted: sum(&speculative.accepted_per_cycle) as u32,
-            plain_tokens: new_tokens(plain),
-            speculative_tokens: new_tokens(speculative),
-            plain_decode_ms: plain.times_ms.decode,
-            plain_total_ms: plain.times_ms.total(),
-            speculative_decode_ms: speculative.times_ms.decode,
-            speculative_total_ms: speculative.times_ms.total(),
-        });
+        let sample = Sample::of(record);
+        self.blocks.add(&sample);
+        self.image_bins.add(&sample);
+        self.plain_total_ms.add(key, sample.plain_total_ms);
+        self.speculative_total_ms
+            .add(key, sample.speculative_total_ms);
+        self.speculative_tokens += u64::from(sample.speculative_tokens);
     }
 
     /// Adds the records of another set.
@@ -170,13 +119,23 @@ impl Measurements {
         {
             *sum += count;
         }
-        self.samples.extend_from_slice(&other.samples);
+        self.blocks.merge(&other.blocks);
+        self.image_bins.merge(&other.image_bins);
+        self.plain_total_ms.merge(&other.plain_total_ms);
+        self.speculative_total_ms.merge(&other.speculative_total_ms);
+        self.speculative_tokens += other.speculative_tokens;
         self.nodes += other.nodes;
         add_times(&mut self.plain_ms, &other.plain_ms);
         add_times(&mut self.speculative_ms, &other.speculative_ms);
         self.plain_cycles += other.plain_cycles;
-        self.divergences.extend_from_slice(&other.divergences);
+        self.divergences.merge(&other.divergences);
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.blocks.records()
     }
 
     /// Cycles of the speculative arm.
@@ -195,16 +154,8 @@ impl Measurements {
     /// Share of records whose arms gave the same tokens; absent without a record.
     #[must_use]
     pub fn exact_share(&self) -> Option<f64> {
-        let records = self.samples.len();
-        (records > 0).then(|| 1.0 - self.divergences.len() as f64 / records as f64)
-    }
-
-    /// One number of each record, sorted, for quantiles.
-    #[must_use]
-    pub fn sorted(&self, number: impl Fn(&Sample) -> f64) -> Vec<f64> {
-        let mut values: Vec<f64> = self.samples.iter().map(number).collect();
-        values.sort_by(f64::total_cmp);
-        values
+        let records = self.records();
+        (records > 0).then(|| 1.0 - self.divergences.count() as f64 / records as f64)
     }
 }
 
@@ -213,7 +164,11 @@ fn sum(counts: &[u32]) -> u64 {
 }
 
 fn new_tokens(arm: &ArmRecord) -> u32 {
-    u32::try_from(arm.token_ids.len()).unwrap_or(u32::MAX)
+    count(arm.token_ids.len())
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn add_times(sum: &mut PhaseTimes, times: &PhaseTimes) {

@@ -1,16 +1,25 @@
 //! Figures of a set of records, with intervals.
 //!
-//! [`Measurements`] keeps nine numbers per record (56 bytes, so 6 MB for 100,000 records) and
-//! forgets the rest; tokens and cycles are counted and dropped. Quantiles are therefore exact.
+//! [`Measurements`] keeps sums of records and forgets the records, so its memory is bounded however
+//! many there are. Figures are exact; intervals come from at most [`MOST_BLOCKS`] sums, and quantiles
+//! from at most [`MOST_VALUES`] values, which are all records up to that number.
 
 mod acceptance;
 mod bins;
+mod blocks;
+mod divergences;
 mod estimate;
 mod measurements;
+mod phases;
 mod quantile;
+mod subset;
 
 pub use acceptance::Acceptance;
-pub use bins::{ImageBin, by_image_tokens};
+pub use bins::{ImageBin, ImageBins};
+pub use blocks::{Blocks, MOST_BLOCKS};
+pub use divergences::Divergences;
 pub use estimate::{Estimate, Estimates, RESAMPLES, SpeedUp};
-pub use measurements::{DivergencePoint, Measurements, PhaseShares, Sample};
+pub use measurements::{Measurements, Sample};
+pub use phases::PhaseShares;
 pub use quantile::quantile;
+pub use subset::{MOST_VALUES, Subset};

@@ -1,20 +1,19 @@
 //! The tables of a report.
 
-use std::collections::BTreeSet;
-
+use super::paper_form::{Speed, paper_form};
 use super::{Table, percent, two};
-use crate::collection::{Series, TaskResult};
-use crate::paper::{self, PaperFigure};
 use crate::predict::{Bounds, Recorded};
+use crate::series::{Series, TaskResult};
 use crate::statistics::{
-    Acceptance, Estimate, Estimates, Measurements, PhaseShares, by_image_tokens, quantile,
+    Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile,
 };
 
 /// All tables of measured figures.
 #[must_use]
 pub fn all(series: &[Series]) -> Vec<Table> {
     vec![
-        main(series),
+        paper_form(series, Speed::Cycles),
+        paper_form(series, Speed::EndToEnd),
         speeds(series),
         settings(series),
         latencies(series),
@@ -26,7 +25,7 @@ pub fn all(series: &[Series]) -> Vec<Table> {
     ]
 }
 
-fn table(name: &str, title: &str, note: &str, columns: &[&str]) -> Table {
+pub(super) fn table(name: &str, title: &str, note: &str, columns: &[&str]) -> Table {
     Table {
         name: name.to_owned(),
         title: title.to_owned(),
@@ -38,110 +37,12 @@ fn table(name: &str, title: &str, note: &str, columns: &[&str]) -> Table {
 }
 
 /// The first three cells of a row.
-fn row_start(series: &Series) -> Vec<String> {
+pub(super) fn row_start(series: &Series) -> Vec<String> {
     vec![
         series.key.target_name().to_owned(),
         format!("{}", series.key.temperature()),
         series.label.clone(),
     ]
-}
-
-fn tau_and_speed(tau: f64, speed_up: f64) -> String {
-    format!("{} / {}", two(tau), two(speed_up))
-}
-
-/// The paper's main table, and the paper's own rows below those of the same target.
-fn main(series: &[Series]) -> Table {
-    let tasks: BTreeSet<&String> = series.iter().flat_map(|s| s.tasks.keys()).collect();
-    let mut columns = vec!["target", "T", "method"];
-    columns.extend(tasks.iter().map(|task| task.as_str()));
-    columns.extend(["average", "average tokens per cycle"]);
-    let mut table = table(
-        "main",
-        "Acceptance and speed-up by task",
-        "Each cell is tau / speed-up: accepted draft tokens per cycle (bonus token excluded), and \
-         tokens per second of the cycles over those of plain decoding, both pooled over prompts. \
-         The average counts each task the same. Rows marked (paper) are the authors' figures, \
-         measured on other hardware and end to end.",
-        &columns,
-    );
-    for series in series {
-        let mut row = row_start(series);
-        row.extend(tasks.iter().map(|&task| {
-            series.tasks.get(task).map_or_else(
-                || "-".to_owned(),
-                |result| {
-                    let estimates = &result.estimates;
-                    tau_and_speed(estimates.tau.value, estimates.decode.pooled.value)
-                },
-            )
-        }));
-        let tau = series.task_mean(|estimates| estimates.tau.value);
-        let speed_up = series.task_mean(|estimates| estimates.decode.pooled.value);
-        row.extend([tau_and_speed(tau, speed_up), two(tau + 1.0)]);
-        table.rows.push(row);
-        table.rows.extend(paper_row(series, &tasks));
-    }
-    table
-}
-
-fn paper_row(series: &Series, tasks: &BTreeSet<&String>) -> Option<Vec<String>> {
-    let target = paper::target_of(series.key.target_name())?;
-    let figures: Vec<PaperFigure> = paper::figures()
-        .filter(|figure| {
-            figure.target == target
-                && figure.method == series.key.method
-                && (figure.temperature - series.key.temperature()).abs() < 1e-9
-        })
-        .collect();
-    let find = |task: &str| figures.iter().find(|figure| figure.task == task);
-    let average = find(paper::AVERAGE)?;
-    let cell = |figure: &PaperFigure| tau_and_speed(figure.tau, figure.speed_up);
-    let mut row = row_start(series);
-    row[2] = format!("{} (paper)", series.key.method.title());
-    row.extend(
-        tasks
-            .iter()
-            .map(|task| find(task).map_or_else(|| "-".to_owned(), cell)),
-    );
-    row.extend([cell(average), two(average.tau + 1.0)]);
-    Some(row)
-}
-
-/// The paper's main table by itself.
-#[must_use]
-pub fn paper_reference() -> Table {
-    let figures: Vec<PaperFigure> = paper::figures().collect();
-    let mut tasks: Vec<&str> = Vec::new();
-    for figure in &figures {
-        if !tasks.contains(&figure.task) {
-            tasks.push(figure.task);
-        }
-    }
-    let mut columns = vec!["target", "T", "method"];
-    columns.extend(&tasks);
-    columns.push("average tokens per cycle");
-    let mut table = table(
-        "paper",
-        "The paper's figures, for reference",
-        "tau / speed-up from the README of KangJialiang/ViSpec at d0240c8: GPU, end to end. Not \
-         measured here.",
-        &columns,
-    );
-    for row in figures.chunks(tasks.len()) {
-        let Some((first, last)) = row.first().zip(row.last()) else {
-            continue;
-        };
-        let mut cells = vec![
-            first.target.to_owned(),
-            first.temperature.to_string(),
-            first.method.title().to_owned(),
-        ];
-        cells.extend(row.iter().map(|f| tau_and_speed(f.tau, f.speed_up)));
-        cells.push(two(last.tau + 1.0));
-        table.rows.push(cells);
-    }
-    table
 }
 
 fn with_interval(estimate: Estimate) -> String {
@@ -227,6 +128,7 @@ fn settings(series: &[Series]) -> Table {
             "T",
             "method",
             "draft",
+            "num_q",
             "tree",
             "dtype",
             "device",
@@ -239,7 +141,7 @@ fn settings(series: &[Series]) -> Table {
             "end-to-end speed-up",
         ],
     );
-    table.text_columns = 7;
+    table.text_columns = 8;
     for series in series {
         let mean = |figure: fn(&Estimates) -> f64| series.task_mean(figure);
         let key = &series.key;
@@ -247,6 +149,7 @@ fn settings(series: &[Series]) -> Table {
         let mut row = row_start(series);
         row.extend([
             key.draft.clone().unwrap_or_else(|| "-".to_owned()),
+            key.num_q.map_or_else(|| "-".to_owned(), |n| n.to_string()),
             key.tree.map_or_else(|| "-".to_owned(), |t| t.to_string()),
             key.dtype.clone(),
             key.device.clone(),
@@ -283,8 +186,8 @@ fn latencies(series: &[Series]) -> Table {
         ],
     );
     by_task(table, series, |result| {
-        let plain = result.measurements.sorted(|s| s.plain_total_ms);
-        let speculative = result.measurements.sorted(|s| s.speculative_total_ms);
+        let plain = result.measurements.plain_total_ms.sorted();
+        let speculative = result.measurements.speculative_total_ms.sorted();
         [plain, speculative]
             .iter()
             .flat_map(|sorted| [0.5, 0.9, 0.99].map(|q| quantile(sorted, q)))
@@ -383,7 +286,7 @@ fn image_tokens(series: &[Series]) -> Table {
     );
     table.text_columns = 4;
     for series in series {
-        for bin in by_image_tokens(&series.pooled.samples) {
+        for bin in series.pooled.image_bins.figures() {
             let mut row = row_start(series);
             row.extend([
                 format!("{} to {}", bin.from, bin.to),
@@ -419,25 +322,16 @@ fn exactness(series: &[Series]) -> Table {
     );
     by_task(table, series, |result| {
         let measured = &result.measurements;
-        let mut places: Vec<f64> = measured
-            .divergences
-            .iter()
-            .map(|point| f64::from(point.position))
-            .collect();
-        places.sort_by(f64::total_cmp);
-        let gap = measured
-            .divergences
-            .iter()
-            .filter_map(|point| point.logit_gap)
-            .max_by(f32::total_cmp);
-        let place = |q| quantile(&places, q).map_or_else(|| "-".to_owned(), |p| p.to_string());
+        let divergences = &measured.divergences;
+        let places = divergences.places.sorted();
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         vec![
-            measured.samples.len().to_string(),
+            measured.records().to_string(),
             percent(measured.exact_share().unwrap_or(f64::NAN)),
-            measured.divergences.len().to_string(),
-            place(0.0),
-            place(0.5),
-            gap.map_or_else(|| "-".to_owned(), |gap| format!("{gap:.2e}")),
+            divergences.count().to_string(),
+            or_dash(divergences.earliest.map(|place| place.to_string())),
+            or_dash(quantile(&places, 0.5).map(|place| place.to_string())),
+            or_dash(divergences.largest_gap.map(|gap| format!("{gap:.2e}"))),
         ]
     })
 }
@@ -478,7 +372,7 @@ pub fn predictions(series: &[Series]) -> Table {
         let Some(recorded) = Recorded::of(series) else {
             continue;
         };
-        let measured = Estimates::of(&series.pooled.samples);
+        let measured = Estimates::of(&series.pooled.blocks);
         for prediction in recorded.grid() {
             let tau = prediction.tau;
             let mut row = row_start(series);

@@ -1,9 +1,12 @@
 //! Tables: what is in them ([`all`]) and how they are written ([`Table`]).
 
 mod build;
+mod paper_form;
 mod table;
 
-pub use build::{all, paper_reference, predictions};
+pub use build::{all, predictions};
+pub(crate) use paper_form::tasks_in_order;
+pub use paper_form::paper_reference;
 pub use table::Table;
 pub(crate) use table::escape_html;
 

@@ -10,7 +10,8 @@ use vispec_report::record::{
     CellHeader, CellStatus, CostPoint, CostTable, Method, PhaseTimes, TotalToken,
 };
 use vispec_report::statistics::{
-    Acceptance, Estimate, Estimates, Measurements, PhaseShares, Sample, by_image_tokens, quantile,
+    Acceptance, Blocks, Estimate, Estimates, ImageBins, MOST_BLOCKS, Measurements, PhaseShares,
+    Sample, Subset, quantile,
 };
 use vispec_report::synthetic;
 
@@ -23,6 +24,13 @@ struct Fixture {
     reached: Vec<f64>,
     conditional: Vec<f64>,
     bins: Vec<Bin>,
+    many: Many,
+}
+
+#[derive(Deserialize)]
+struct Many {
+    records: u64,
+    intervals: BTreeMap<String, (f64, f64, f64)>,
 }
 
 #[derive(Deserialize)]
@@ -86,7 +94,8 @@ fn close(found: f64, expected: f64, tolerance: f64) {
 #[test]
 fn figures_and_intervals_are_those_of_numpy() {
     let (fixture, samples) = fixture();
-    let found = Estimates::of(&samples);
+    let blocks = samples.iter().collect();
+    let found = Estimates::of(&blocks);
     let by_name: [(&str, Estimate); 10] = [
         ("tau", found.tau),
         ("tau_sample_mean", found.tau_sample_mean),
@@ -119,17 +128,73 @@ fn figures_and_intervals_are_those_of_numpy() {
             "{name}"
         );
     }
-    assert_eq!(found, Estimates::of(&samples), "intervals never change");
+    assert_eq!(found, Estimates::of(&blocks), "intervals never change");
+}
+
+/// The record that the script makes of the same index.
+fn one_of_many(index: u64) -> Sample {
+    let mut state = index.wrapping_mul(0x1234_5678_9abc_def1);
+    let mut unit = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let tokens = (20.0 + 180.0 * unit()).floor();
+    let cycles = (tokens / (1.5 + 2.0 * unit())).floor().max(1.0);
+    let plain_decode_ms = tokens * (18.0 + 7.0 * unit());
+    let speculative_decode_ms = cycles * (25.0 + 15.0 * unit());
+    Sample {
+        image_tokens: 0,
+        cycles: cycles as u32,
+        accepted: (tokens - cycles) as u32,
+        plain_tokens: tokens as u32,
+        speculative_tokens: tokens as u32,
+        plain_decode_ms,
+        plain_total_ms: plain_decode_ms + 100.0,
+        speculative_decode_ms,
+        speculative_total_ms: speculative_decode_ms + 100.0,
+    }
+}
+
+/// Beyond [`MOST_BLOCKS`] records, intervals come from blocks; numpy draws each record by itself.
+#[test]
+fn intervals_of_many_records_are_those_of_numpy() {
+    let (fixture, _) = fixture();
+    let many = fixture.many;
+    assert!(many.records > 10 * MOST_BLOCKS as u64);
+    let samples: Vec<Sample> = (0..many.records).map(one_of_many).collect();
+    let found = Estimates::of(&samples.iter().collect());
+    let mut halves: Blocks = samples[..7_000].iter().collect();
+    halves.merge(&samples[7_000..].iter().collect());
+    let merged = Estimates::of(&halves);
+    for estimates in [found, merged] {
+        assert_eq!(estimates.records as u64, many.records);
+        for (name, estimate) in [
+            ("tau", estimates.tau),
+            ("decode_pooled", estimates.decode.pooled),
+            ("decode_sample_mean", estimates.decode.sample_mean),
+            ("ratio_of_mean_speeds", estimates.ratio_of_mean_speeds),
+        ] {
+            let (value, low, high) = many.intervals[name];
+            close(estimate.value, value, 1e-9);
+            // 2 % from the number of blocks, and the noise of 1000 resamples on both sides.
+            let noise = 0.15 * (high - low);
+            assert!((estimate.low - low).abs() < noise, "{name}: {estimate:?}");
+            assert!((estimate.high - high).abs() < noise, "{name}: {estimate:?}");
+        }
+    }
 }
 
 #[test]
 fn quantiles_are_those_of_numpy() {
     let (fixture, samples) = fixture();
-    let measurements = Measurements {
-        samples,
-        ..Measurements::default()
-    };
-    let sorted = measurements.sorted(|sample| sample.speculative_total_ms);
+    let mut times = Subset::default();
+    for (key, sample) in (0..).zip(&samples) {
+        times.add(key, sample.speculative_total_ms);
+    }
+    let sorted = times.sorted();
     for (q, expected) in fixture.quantiles {
         close(
             quantile(&sorted, q.parse().unwrap()).unwrap(),
@@ -164,7 +229,11 @@ fn acceptance_by_depth_is_that_of_numpy() {
 #[test]
 fn image_bins_are_those_of_numpy() {
     let (fixture, samples) = fixture();
-    let found = by_image_tokens(&samples);
+    let mut bins = ImageBins::default();
+    for sample in &samples {
+        bins.add(sample);
+    }
+    let found = bins.figures();
     assert_eq!(found.len(), fixture.bins.len());
     for (found, expected) in found.iter().zip(fixture.bins) {
         assert_eq!((found.from, found.to), (expected.from, expected.to));
@@ -175,7 +244,7 @@ fn image_bins_are_those_of_numpy() {
 
 #[test]
 fn nothing_is_not_a_number() {
-    let found = Estimates::of(&[]);
+    let found = Estimates::of(&Blocks::default());
     assert!(found.tau.value.is_nan() && found.tau.low.is_nan());
     assert_eq!(
         PhaseShares::of(&PhaseTimes::default()),
@@ -244,6 +313,33 @@ fn series_are_told_apart_by_what_differs() {
 }
 
 #[test]
+fn drafts_are_told_apart_by_their_queries_and_others_by_name() {
+    let mut cells = collection(&[Method::Vispec], None);
+    cells.cells.truncate(1);
+    cells.cells[0].header.num_q = Some(2);
+    let labels = |cells: &Collection| -> Vec<_> {
+        let series = cells.series().into_iter();
+        series.map(|series| series.label).collect()
+    };
+    let mut more_queries = cells.cells[0].clone();
+    more_queries.header.num_q = Some(4);
+    more_queries.header.settings.draft = Some("drafts/q4".to_owned());
+    cells.cells.push(more_queries);
+    assert_eq!(labels(&cells), ["ViSpec num_q 4", "ViSpec num_q 2"]);
+    let mut other = cells.cells[0].clone();
+    other.header.settings.draft = Some("drafts/trained-longer".to_owned());
+    cells.cells.push(other);
+    assert_eq!(
+        labels(&cells),
+        [
+            "ViSpec num_q 4",
+            "ViSpec num_q 2 qwen-untied-vispec",
+            "ViSpec num_q 2 trained-longer"
+        ]
+    );
+}
+
+#[test]
 fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
     let points = |cost: fn(f64) -> f64| {
         [1, 2, 4, 8, 16, 32, 64].map(|rows| CostPoint {
@@ -259,7 +355,7 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
     let series = collection(&[Method::Vispec], Some(&costs)).series();
     let recorded = Recorded::of(&series[0]).unwrap();
     let same = recorded.predict(recorded.tree()).unwrap();
-    let measured = Estimates::of(&series[0].pooled.samples);
+    let measured = Estimates::of(&series[0].pooled.blocks);
     close(same.tau.low, measured.tau.value, 1e-12);
     close(same.tau.high, measured.tau.value, 1e-12);
     // Made-up times follow the costs up to 5 % of noise, and the first token is free.

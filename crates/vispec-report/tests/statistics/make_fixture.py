@@ -79,6 +79,34 @@ def figures(i, cast=np.float64):
     ]
 
 
+MANY, MANY_RESAMPLES = 20_000, 4000
+units = np.array([
+    [(number >> 11) / (1 << 53) for number in splitmix(i * 0x123456789ABCDEF1 & MASK, 4)]
+    for i in range(MANY)
+])
+many_tokens = np.floor(20 + 180 * units[:, 0])
+many_cycles = np.maximum(np.floor(many_tokens / (1.5 + 2 * units[:, 1])), 1)
+many_plain = many_tokens * (18 + 7 * units[:, 2])
+many_decode = many_cycles * (25 + 15 * units[:, 3])
+
+
+def many_figures(i):
+    """Some figures of the records i of many."""
+    t, n, p, d = many_tokens[i], many_cycles[i], many_plain[i], many_decode[i]
+    return [
+        (t - n).sum() / n.sum(), p.sum() / d.sum(), (p / d).mean(),
+        (t / (d + 100)).mean() / (t / (p + 100)).mean(),
+    ]
+
+
+many_rng = np.random.default_rng(11)
+many_resampled = [many_figures(many_rng.integers(0, MANY, MANY)) for _ in range(MANY_RESAMPLES)]
+many_low, many_high = np.quantile(many_resampled, [0.025, 0.975], axis=0)
+many = dict(zip(
+    ["tau", "decode_pooled", "decode_sample_mean", "ratio_of_mean_speeds"],
+    zip(many_figures(np.arange(MANY)), many_low, many_high),
+))
+
 names = [
     "tau", "tau_sample_mean", "decode_pooled", "decode_sample_mean", "end_to_end_pooled",
     "end_to_end_sample_mean", "ratio_of_mean_speeds", "plain_tokens_per_second",
@@ -127,6 +155,10 @@ json.dump(
         "quantiles": {str(q): float(np.quantile(total, q)) for q in [0, 0.1, 0.5, 0.9, 0.99, 1]},
         "histogram": histogram.tolist(), "reached": reached, "conditional": conditional,
         "bins": bins,
+        "many": {
+            "records": MANY,
+            "intervals": {name: [float(x) for x in row] for name, row in many.items()},
+        },
     },
     sys.stdout, indent=1,
 )

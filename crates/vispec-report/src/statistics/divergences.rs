@@ -1,0 +1,40 @@
+//! Where the arms of records part.
+
+use super::Subset;
+use crate::record::Divergence;
+
+/// The records of a set whose arms differ.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Divergences {
+    /// Places of the first difference, counted from 0.
+    pub places: Subset,
+    /// The first of these places.
+    pub earliest: Option<u32>,
+    /// The largest gap between the plain logits of both tokens there, of those that are known.
+    pub largest_gap: Option<f32>,
+}
+
+impl Divergences {
+    /// Adds a record's divergence; `key` is that of [`Subset::add`].
+    pub fn add(&mut self, key: u64, divergence: &Divergence) {
+        self.places.add(key, f64::from(divergence.position));
+        self.note(Some(divergence.position), divergence.logit_gap);
+    }
+
+    /// Adds those of another set.
+    pub fn merge(&mut self, other: &Self) {
+        self.places.merge(&other.places);
+        self.note(other.earliest, other.largest_gap);
+    }
+
+    /// Number of records whose arms differ.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.places.n_values()
+    }
+
+    fn note(&mut self, place: Option<u32>, gap: Option<f32>) {
+        self.earliest = self.earliest.into_iter().chain(place).min();
+        self.largest_gap = self.largest_gap.into_iter().chain(gap).max_by(f32::total_cmp);
+    }
+}
