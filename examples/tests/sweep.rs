@@ -96,7 +96,12 @@ fn n_lines(cell: &Path) -> usize {
 /// What does not depend on the clock, with one line per prompt.
 fn outcomes(cell: &Path) -> Vec<(String, Vec<u32>, Vec<u32>)> {
     let outcome = |record: PromptRecord| {
-        assert!(record.identical(), "{}: {}", cell.display(), record.prompt_id);
+        assert!(
+            record.identical(),
+            "{}: {}",
+            cell.display(),
+            record.prompt_id
+        );
         let arm = record.speculative;
         (record.prompt_id, arm.token_ids, arm.accepted_per_cycle)
     };
@@ -129,7 +134,12 @@ fn a_killed_sweep_ends_with_the_records_of_one_that_was_not() {
             .spawn()
             .unwrap();
         let started = Instant::now();
-        while cells(&killed).iter().map(|cell| n_lines(cell)).sum::<usize>() < records_before {
+        while cells(&killed)
+            .iter()
+            .map(|cell| n_lines(cell))
+            .sum::<usize>()
+            < records_before
+        {
             assert!(started.elapsed() < Duration::from_secs(120), "no records");
             assert!(running.try_wait().unwrap().is_none(), "it ended by itself");
             thread::sleep(Duration::from_millis(2));
@@ -161,9 +171,17 @@ fn a_killed_sweep_ends_with_the_records_of_one_that_was_not() {
         .unwrap();
     assert!(report.status.success(), "{report:?}");
     let said = String::from_utf8(report.stdout).unwrap();
-    assert!(said.contains("not complete: ") && said.contains("qwen-tied-q3"), "{said}");
+    assert!(
+        said.contains("not complete: ") && said.contains("qwen-tied-q3"),
+        "{said}"
+    );
     let settings = fs::read_to_string(killed.join("report/tables/settings.csv")).unwrap();
-    for label in ["ViSpec num_q 2", "ViSpec num_q 4", "Prompt lookup", "No draft"] {
+    for label in [
+        "ViSpec num_q 2",
+        "ViSpec num_q 4",
+        "Prompt lookup",
+        "No draft",
+    ] {
         assert!(settings.contains(label), "{settings}");
     }
 }

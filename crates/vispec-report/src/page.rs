@@ -105,7 +105,11 @@ pub fn incomplete(collection: &Collection) -> Vec<String> {
         .map(|problem| format!("{}: {}", problem.dir.display(), problem.message));
     let shards = collection.missing_shards().into_iter().map(|shards| {
         let missing: Vec<String> = shards.missing.iter().map(Shard::to_string).collect();
-        format!("{}: no records of shard {}", shards.cell, missing.join(", "))
+        format!(
+            "{}: no records of shard {}",
+            shards.cell,
+            missing.join(", ")
+        )
     });
     cells.chain(problems).chain(shards).collect()
 }

@@ -15,8 +15,8 @@
 //!   the others over `top_k` rows; one verify pass; and what else a cycle of the recording took.
 //!   The drafter's reading of the prompt is left out, so short answers are predicted too fast.
 
+use crate::record::{CostTable, TotalToken, TreeSettings};
 use crate::series::Series;
-use crate::record::{CostTable, TotalToken};
 use crate::statistics::Acceptance;
 
 /// A tree that is predicted.
@@ -28,6 +28,18 @@ pub struct TreeChoice {
     pub width: u32,
     /// Nodes that the target verifies, the root included.
     pub nodes: u32,
+}
+
+impl TreeChoice {
+    /// The same tree in upstream's flags.
+    #[must_use]
+    pub fn settings(self) -> TreeSettings {
+        TreeSettings {
+            depth: self.levels.saturating_sub(1),
+            top_k: self.width,
+            total_token: TotalToken::Nodes(self.nodes),
+        }
+    }
 }
 
 /// Bounds of a figure.

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use vispec_data::{
-    DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples,
-};
+use vispec_data::{DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples};
 use vispec_processor::{Content, Message, Messages};
 use vispec_report::record::Shard;
 

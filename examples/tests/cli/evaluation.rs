@@ -278,11 +278,9 @@ fn videos_are_measured_as_frames() {
     let dir = tempfile::tempdir().unwrap();
     for (task, frames) in [("msvd_qa", vec![2, 8]), ("mvbench", vec![1])] {
         let cell = dir.path().join(task);
-        published(task, &cell).run().assert_refused(
-            "too few rows",
-            1,
-            &[task, "takes 100"],
-        );
+        published(task, &cell)
+            .run()
+            .assert_refused("too few rows", 1, &[task, "takes 100"]);
         let program = published(task, &cell).args("--accept-shortage --prompts 2");
         program.run().assert_success();
         let mut tokens: Vec<u32> = records(&cell)
@@ -309,8 +307,15 @@ fn every_task_can_be_measured() {
         assert_eq!(CellStatus::of(&cell).unwrap(), CellStatus::Complete);
         let records = records(&cell);
         records.iter().map(outcome).for_each(drop);
-        let with_image = records.iter().filter(|record| record.image_tokens > 0).count();
-        let expected = if task.name() == "mt_bench" { 0 } else { records.len() };
+        let with_image = records
+            .iter()
+            .filter(|record| record.image_tokens > 0)
+            .count();
+        let expected = if task.name() == "mt_bench" {
+            0
+        } else {
+            records.len()
+        };
         assert_eq!(with_image, expected, "{}", task.name());
     }
 }

@@ -18,7 +18,10 @@ fn every_task_is_listed() {
     let registry = vispec_data::TaskRegistry::builtin();
     assert_eq!(outcome.stdout.lines().count(), registry.names().count());
     for name in registry.names() {
-        assert!(outcome.stdout.lines().any(|line| line.starts_with(name)), "{name}");
+        assert!(
+            outcome.stdout.lines().any(|line| line.starts_with(name)),
+            "{name}"
+        );
     }
 }
 
@@ -27,25 +30,42 @@ fn a_sample_is_shown_with_its_image_and_as_a_target_reads_it() {
     let dir = tempfile::tempdir().unwrap();
     let show = |args: &str| {
         let program = Program::tasks().args("show").args(args);
-        program.path("--out", dir.path()).path("--target", &model("qwen-tied"))
+        program
+            .path("--out", dir.path())
+            .path("--target", &model("qwen-tied"))
     };
     let drawn = show("scenes_long --index 3").run();
     drawn.assert_success();
-    let wrote = drawn.stdout.lines().find_map(|line| line.strip_prefix("wrote "));
+    let wrote = drawn
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("wrote "));
     let written = DecodedImage::open(wrote.unwrap(), &ImageLimits::default()).unwrap();
     assert_eq!((written.size().width, written.size().height), (224, 224));
-    for text in ["A chat between", "reference:", "64 of them for 1 images", "<|im_start|>user"] {
+    for text in [
+        "A chat between",
+        "reference:",
+        "64 of them for 1 images",
+        "<|im_start|>user",
+    ] {
         assert!(drawn.stdout.contains(text), "{text}: {}", drawn.stdout);
     }
 
     let data = published();
-    let files = show("msvd_qa --accept-shortage").path("--data", &data).run();
+    let files = show("msvd_qa --accept-shortage")
+        .path("--data", &data)
+        .run();
     files.assert_success();
-    let frames = files.stdout.lines().filter(|line| line.starts_with("wrote "));
+    let frames = files
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("wrote "));
     assert!([2, 8].contains(&frames.count()), "{}", files.stdout);
     let short = show("gqa").path("--data", &data).run();
     short.assert_refused("too few rows", 1, &["gqa", "5 rows", "takes 100"]);
-    show("gqq").run().assert_refused("a name", 2, &["gqq", "did you mean gqa"]);
+    show("gqq")
+        .run()
+        .assert_refused("a name", 2, &["gqq", "did you mean gqa"]);
     let beyond = show("scenes_long --index 100").run();
     beyond.assert_refused("an index", 1, &["100 samples", "index 100"]);
 }

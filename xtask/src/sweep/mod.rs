@@ -132,7 +132,9 @@ fn wait_for_writer(dir: &std::path::Path, progress: &SweepProgress) -> Result<bo
         return Ok(false);
     }
     let dir_name = dir.display();
-    progress.say(&format!("waiting for another process that writes {dir_name}"));
+    progress.say(&format!(
+        "waiting for another process that writes {dir_name}"
+    ));
     while is_being_written(dir)? {
         thread::sleep(LOOK_EVERY);
     }

@@ -224,7 +224,11 @@ total_token = [30, "auto"]
             ("prompts = 4", "prompts = 0", "prompts: 0"),
             ("prompts = 4", "prompt = 4", "unknown field `prompt`"),
             ("tasks = [\"a\", \"b\"]", "tasks = []", "tasks: empty"),
-            ("\"b\"]", "{ name = \"b\", prompts = 0 }]", "prompts of b: 0"),
+            (
+                "\"b\"]",
+                "{ name = \"b\", prompts = 0 }]",
+                "prompts of b: 0",
+            ),
             ("\"b\"]", "{ name = \"b\" }]", "the name of a task, or {"),
             ("seeds = [0]", "", "missing field `seeds`"),
             ("[0.0, 1.0]", "[-1.0]", "temperatures: -1"),
@@ -234,7 +238,11 @@ total_token = [30, "auto"]
             ("[\"none\"]", "[\"medusa\"]", "model[0].methods: medusa"),
             ("[\"none\"]", "[\"magic\"]", "unknown variant `magic`"),
             ("\"vispec\"", "\"none\"", "model[0].draft: none"),
-            ("drafts/x\"", "drafts/x{num_q}\"", "model[0].draft.num_q: missing"),
+            (
+                "drafts/x\"",
+                "drafts/x{num_q}\"",
+                "model[0].draft.num_q: missing",
+            ),
             (
                 "drafts/x\"",
                 "drafts/x\"\nnum_q = [2]",
@@ -258,7 +266,10 @@ total_token = [30, "auto"]
             let plan = Plan::read(&path).unwrap();
             for cell in &plan.cells {
                 let checkpoints = [Some(&cell.settings.target), cell.settings.draft.as_ref()];
-                let carried = checkpoints.into_iter().flatten().filter(|dir| dir.starts_with("fixtures"));
+                let carried = checkpoints
+                    .into_iter()
+                    .flatten()
+                    .filter(|dir| dir.starts_with("fixtures"));
                 for dir in carried {
                     assert!(crate::root().join(dir).is_dir(), "{path:?}: {dir}");
                 }

@@ -6,8 +6,8 @@ use super::bars::{AVERAGE_GROUP, Bar, BarGroup, BarUnit, GroupedBars};
 use super::lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
 use super::shares::{ShareRow, StackedShares};
 use super::theme::{Theme, assign};
-use crate::series::Series;
 use crate::record::{Method, TotalToken, TreeSettings};
+use crate::series::Series;
 use crate::statistics::{Acceptance, Estimate, PhaseShares};
 use crate::tables::tasks_in_order;
 

@@ -35,6 +35,10 @@ impl Divergences {
 
     fn note(&mut self, place: Option<u32>, gap: Option<f32>) {
         self.earliest = self.earliest.into_iter().chain(place).min();
-        self.largest_gap = self.largest_gap.into_iter().chain(gap).max_by(f32::total_cmp);
+        self.largest_gap = self
+            .largest_gap
+            .into_iter()
+            .chain(gap)
+            .max_by(f32::total_cmp);
     }
 }

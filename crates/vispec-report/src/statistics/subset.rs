@@ -63,9 +63,7 @@ impl PartialEq for Subset {
 /// Removes all but the values with the least keys.
 fn shorten(kept: &mut Vec<(u64, f64)>) {
     if kept.len() > MOST_VALUES {
-        kept.select_nth_unstable_by(MOST_VALUES, |a, b| {
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
+        kept.select_nth_unstable_by(MOST_VALUES, |a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         kept.truncate(MOST_VALUES);
     }
 }
@@ -86,7 +84,11 @@ mod tests {
     #[test]
     fn few_values_are_all_kept_and_many_are_a_fair_choice() {
         let few = subset((0..MOST_VALUES as u64).rev());
-        assert!(few.sorted().into_iter().eq((0..MOST_VALUES).map(|n| n as f64)));
+        assert!(
+            few.sorted()
+                .into_iter()
+                .eq((0..MOST_VALUES).map(|n| n as f64))
+        );
         let many = subset(0..100_000);
         let sorted = many.sorted();
         assert_eq!((sorted.len(), many.n_values()), (MOST_VALUES, 100_000));

@@ -2,11 +2,8 @@
 
 use super::paper_form::{Speed, paper_form};
 use super::{Table, percent, two};
-use crate::predict::{Bounds, Recorded};
 use crate::series::{Series, TaskResult};
-use crate::statistics::{
-    Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile,
-};
+use crate::statistics::{Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile};
 
 /// All tables of measured figures.
 #[must_use]
@@ -334,66 +331,4 @@ fn exactness(series: &[Series]) -> Table {
             or_dash(divergences.largest_gap.map(|gap| format!("{gap:.2e}"))),
         ]
     })
-}
-
-/// Predicted trees beside the measured figures of the recorded tree. Series that cannot be
-/// predicted from are left out.
-#[must_use]
-pub fn predictions(series: &[Series]) -> Table {
-    let mut table = table(
-        "predictions",
-        "Predicted trees",
-        "Bounds of tau and of the cycles' speed-up for smaller trees, from acceptance by depth and \
-         the cost of passes; measured figures stand beside the recorded tree. The assumptions are \
-         in docs/measuring.md.",
-        &[
-            "target",
-            "T",
-            "method",
-            "levels",
-            "nodes",
-            "tau",
-            "tokens per cycle",
-            "ms per cycle",
-            "speed-up",
-            "measured tau",
-            "measured speed-up",
-        ],
-    );
-    let bounds = |bounds: Bounds| {
-        let (low, high) = (two(bounds.low), two(bounds.high));
-        if low == high {
-            low
-        } else {
-            format!("{low} to {high}")
-        }
-    };
-    for series in series {
-        let Some(recorded) = Recorded::of(series) else {
-            continue;
-        };
-        let measured = Estimates::of(&series.pooled.blocks);
-        for prediction in recorded.grid() {
-            let tau = prediction.tau;
-            let mut row = row_start(series);
-            row.extend([
-                prediction.tree.levels.to_string(),
-                prediction.tree.nodes.to_string(),
-                bounds(tau),
-                bounds(Bounds {
-                    low: tau.low + 1.0,
-                    high: tau.high + 1.0,
-                }),
-                format!("{:.3}", prediction.cycle_ms),
-                bounds(prediction.speed_up),
-            ]);
-            row.extend(if prediction.tree == recorded.tree() {
-                [two(measured.tau.value), two(measured.decode.pooled.value)]
-            } else {
-                ["-".to_owned(), "-".to_owned()]
-            });
-            table.rows.push(row);
-        }
-    }
-    table
 }

@@ -2,11 +2,13 @@
 
 mod build;
 mod paper_form;
+mod predictions;
 mod table;
 
-pub use build::{all, predictions};
-pub(crate) use paper_form::tasks_in_order;
+pub use build::all;
 pub use paper_form::paper_reference;
+pub(crate) use paper_form::tasks_in_order;
+pub use predictions::predictions;
 pub use table::Table;
 pub(crate) use table::escape_html;
 
