@@ -9,6 +9,7 @@ mod sweep;
 mod tidy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,9 +36,21 @@ enum Chore {
     Sweep(sweep::Flags),
 }
 
-fn main() -> Result<()> {
+#[expect(clippy::print_stderr, reason = "what a program says")]
+fn main() -> ExitCode {
+    match run(Flags::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that the environment may ask for: the message says what is wrong.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
     let fixtures = root().join("fixtures");
-    match Flags::parse().chore {
+    match chore {
         Chore::Tidy => tidy::check(&root()),
         Chore::Fixtures => fixtures::check(&fixtures),
         Chore::Bench(flags) => bench::run(&flags, &root()),

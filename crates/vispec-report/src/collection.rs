@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use crate::error::{ReportError, Result};
 use crate::record::{
-    CellHeader, CellProgress, CellStatus, HEADER_FILE, Machine, RUN_FAILURE_FILE, RecordLine,
-    RecordReader, RunFailure, Shard,
+    CellHeader, CellProgress, CellStatus, HEADER_FILE, Machine, RECORDS_FILE, RUN_FAILURE_FILE,
+    RecordLine, RecordReader, RunFailure, Shard,
 };
 use crate::series::{Series, SeriesKey};
 use crate::statistics::Measurements;
@@ -208,7 +208,7 @@ fn overlap(other: Shard, shard: Shard) -> String {
     format!("shard {shard} has prompts of shard {other}, which another directory holds")
 }
 
-/// Directories with a header or a failure, sorted.
+/// Directories with a header, records or a failure, sorted.
 fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
@@ -218,7 +218,9 @@ fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry.map_err(ReportError::io(&dir, "could not be listed"))?;
             let name = entry.file_name();
-            is_cell |= name == HEADER_FILE || name == RUN_FAILURE_FILE;
+            is_cell |= [HEADER_FILE, RECORDS_FILE, RUN_FAILURE_FILE]
+                .iter()
+                .any(|file| name == *file);
             // Links are not followed: they could lead in circles.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(entry.path());

@@ -7,7 +7,8 @@ use std::path::Path;
 use vispec_report::ReportError;
 use vispec_report::plots::{Theme, to_png};
 use vispec_report::record::{
-    CellHeader, CellSettings, HEADER_FILE, Method, RecordWriter, Shard, TotalToken, TreeSettings,
+    CellHeader, CellSettings, HEADER_FILE, Method, RECORDS_FILE, RecordWriter, Shard, TotalToken,
+    TreeSettings,
 };
 use vispec_report::report::{Predictions, Report};
 use vispec_report::synthetic;
@@ -107,9 +108,13 @@ fn cells_that_are_missing_something_come_first() {
     let old = dir.path().join("old");
     fs::create_dir(&old).unwrap();
     fs::write(old.join(HEADER_FILE), "{\"schema_version\": 0}").unwrap();
+    let without_header = dir.path().join("without-header");
+    fs::create_dir(&without_header).unwrap();
+    fs::write(without_header.join(RECORDS_FILE), "").unwrap();
     let report = report(dir.path());
     let lines = report.incomplete();
-    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[2].contains("without-header/cell.json"), "{lines:?}");
     assert!(lines[0].contains("3 of 8 prompts"), "{lines:?}");
     assert!(
         lines[1].contains("schema version 0, expected 1"),
@@ -132,24 +137,23 @@ fn a_cell_that_was_copied_is_not_counted_twice() {
 fn shards_are_added_up_and_missing_ones_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let settings = synthetic::settings(Method::None, "a", 9);
-    let shard = |index, count| {
-        let shard = Shard { index, count };
-        let dir = dir.path().join(format!("{index}-of-{count}"));
-        write_shard(&dir, settings.clone(), 9, shard);
+    let shard = |name, index, count| {
+        let dir = dir.path().join(name);
+        write_shard(&dir, settings.clone(), 9, Shard { index, count });
     };
-    shard(0, 3);
-    shard(2, 3);
+    shard("a", 0, 3);
+    shard("c", 2, 3);
     let lines = report(dir.path()).incomplete();
     let name = settings.directory_name();
     assert_eq!(lines, [format!("{name}: no records of shard 1/3")]);
-    shard(1, 3);
+    shard("b", 1, 3);
     let whole = report(dir.path());
     assert!(whole.incomplete().is_empty());
     let series = whole.collection.series();
     assert_eq!((series.len(), series[0].pooled.records()), (1, 9));
 
     // Prompts are not counted twice if a cell was divided in two ways.
-    shard(0, 2);
+    shard("z", 0, 2);
     let twice = report(dir.path());
     assert_eq!(twice.collection.series()[0].pooled.records(), 9);
     let lines = twice.incomplete();

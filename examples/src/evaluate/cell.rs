@@ -16,7 +16,7 @@ use super::arms::{Arms, Question};
 use super::costs::recorded;
 use super::flags::EvaluateFlags;
 use super::prompts::{Prompts, continue_with, find_task, prompt_id};
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::run::{Settings, warm_up};
 
 /// Measures the cell that the flags describe, or the rest of it.
@@ -166,7 +166,7 @@ impl Runner<'_> {
                 Err(Failure::Usage(message)) => return Err(Failure::Usage(message)),
                 Err(Failure::Other(error)) => {
                     let left: Vec<usize> = open.iter().copied().filter(|&o| o >= turn).collect();
-                    return self.give_up(sample, &left, &format!("{error:#}"), bar);
+                    return self.give_up(sample, &left, &with_causes(&error), bar);
                 }
             };
             if open.contains(&turn) {
