@@ -27,6 +27,8 @@ pub struct Report {
     pub collection: Collection,
     /// Tables, the main one first.
     pub tables: Vec<Table>,
+    /// All figures as plain numbers.
+    pub numbers: Table,
     /// Plots.
     pub figures: Vec<Figure>,
 }
@@ -46,6 +48,7 @@ impl Report {
         tables.push(tables::paper_reference());
         Ok(Self {
             figures: plots::all(&series),
+            numbers: tables::figures(&series),
             tables,
             collection,
         })
@@ -58,7 +61,7 @@ impl Report {
     }
 
     /// Writes `report.html`, `report.md`, and each table and plot as files of their own:
-    /// `tables/*.{csv,tex}` and `plots/*.{svg,png}`. Files of an earlier report are replaced.
+    /// `tables/*.{csv,tex}`, `tables/figures.csv` and `plots/*.{svg,png}`. Files of an earlier report are replaced.
     ///
     /// # Errors
     /// Any of the file system.
@@ -71,6 +74,7 @@ impl Report {
             write(tables.join(format!("{}.csv", table.name)), table.to_csv())?;
             write(tables.join(format!("{}.tex", table.name)), table.to_latex())?;
         }
+        write(tables.join("figures.csv"), self.numbers.to_csv())?;
         self.figures.par_iter().try_for_each(|figure| {
             let svg = figure.to_svg(Theme::File);
             let png = to_png(&figure.name, &svg)?;

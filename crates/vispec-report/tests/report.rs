@@ -74,6 +74,28 @@ fn every_table_and_plot_is_written_and_the_page_needs_nothing_else() {
             );
         }
     }
+    // Numbers are those of the tables, without words.
+    let numbers = fs::read_to_string(out.join("tables/figures.csv")).unwrap();
+    let mut rows = numbers.lines();
+    let head: Vec<&str> = rows.next().unwrap().split(',').collect();
+    let series = report.collection.series();
+    assert_eq!(rows.clone().count(), 2 * series.len());
+    for row in rows {
+        let cells: Vec<&str> = row.split(',').collect();
+        assert_eq!(cells.len(), head.len(), "{row}");
+        let figures = &cells[head.iter().position(|&name| name == "tau").unwrap()..];
+        assert!(
+            figures.iter().all(|cell| cell.parse::<f64>().is_ok()),
+            "{row}"
+        );
+        for ends in figures.chunks(3) {
+            let number = |idx: usize| ends[idx].parse::<f64>().unwrap();
+            assert!(
+                number(1) <= number(0) + 1e-9 && number(0) <= number(2) + 1e-9,
+                "{row}"
+            );
+        }
+    }
     // Four of each temperature, two of the target.
     assert_eq!(report.figures.len(), 2 * 4 + 2);
     for figure in &report.figures {

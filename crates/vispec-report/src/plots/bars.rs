@@ -74,6 +74,10 @@ impl GroupedBars {
         };
         let ticks = ticks_from_zero(self.largest() * room, 5);
         let axis = vertical_axis(&mut canvas, area, (&ticks, &self.y_label), format);
+        if self.unit == BarUnit::Times {
+            let y = axis.place(1.0);
+            canvas.dashed((area.left, y), (area.right, y), Role::Muted);
+        }
         let step = (area.right - area.left) / self.groups.len().max(1) as f64;
         let width = (step * 0.78 / self.series.len().max(1) as f64).min(54.0);
         let value_size = (width / 2.6).min(11.0);
@@ -99,7 +103,7 @@ impl GroupedBars {
                         ..TextStyle::label(Anchor::Middle).ink()
                     };
                     let at = (x + width / 2.0, top - 5.0);
-                    canvas.text(at, &self.value_label(bar.value), style);
+                    canvas.rimmed_text(at, &self.value_label(bar.value), style);
                 }
             }
             let style = TextStyle {
@@ -112,10 +116,6 @@ impl GroupedBars {
             };
             let label = shorten(&group.label, step - 6.0, style.size);
             canvas.text((middle, area.bottom + 20.0), &label, style);
-        }
-        if self.unit == BarUnit::Times {
-            let y = axis.place(1.0);
-            canvas.dashed((area.left, y), (area.right, y), Role::Muted);
         }
         horizontal_label(&mut canvas, area, &self.x_label);
         canvas.finish(&format!("{}. {}", self.title, self.subtitle))

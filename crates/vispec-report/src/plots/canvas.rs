@@ -139,6 +139,15 @@ impl Canvas {
         self.text_with(at, text, style, "");
     }
 
+    /// A text with a rim of the ground's colour, so that it can be read where lines cross it.
+    pub(super) fn rimmed_text(&mut self, at: (f64, f64), text: &str, style: TextStyle) {
+        let rim = self.theme.color(Role::Background);
+        let extra = format!(
+            r#" stroke="{rim}" stroke-width="3" stroke-linejoin="round" paint-order="stroke""#
+        );
+        self.text_with(at, text, style, &extra);
+    }
+
     /// A text that reads upwards.
     pub(super) fn upward_text(&mut self, (x, y): (f64, f64), text: &str, style: TextStyle) {
         let turn = format!(r#" transform="rotate(-90 {x:.1} {y:.1})""#);

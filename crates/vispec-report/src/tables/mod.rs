@@ -1,11 +1,13 @@
 //! Tables: what is in them ([`all`]) and how they are written ([`Table`]).
 
 mod build;
+mod figures;
 mod paper_form;
 mod predictions;
 mod table;
 
 pub use build::all;
+pub use figures::figures;
 pub use paper_form::paper_reference;
 pub(crate) use paper_form::tasks_in_order;
 pub use predictions::predictions;
