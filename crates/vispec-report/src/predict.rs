@@ -15,7 +15,7 @@
 //!   the others over `top_k` rows; one verify pass; and what else a cycle of the recording took.
 //!   The drafter's reading of the prompt is left out, so short answers are predicted too fast.
 
-use crate::record::{CostTable, TotalToken, TreeSettings};
+use crate::record::{CostPoint, CostTable, TotalToken, TreeSettings};
 use crate::series::Series;
 use crate::statistics::Acceptance;
 
@@ -84,11 +84,18 @@ impl Recorded {
         let TotalToken::Nodes(nodes) = tree.total_token else {
             return None;
         };
-        let costs = series.costs.clone()?;
+        let mut costs = series.costs.clone()?;
         let pooled = &series.pooled;
         let cycles = pooled.cycles();
         if cycles == 0 || pooled.plain_cycles == 0 {
             return None;
+        }
+        // Measuring costs ends where trees cannot pay; the records have the time of their own.
+        if costs.verify.last().is_some_and(|last| last.rows < nodes) {
+            costs.verify.push(CostPoint {
+                rows: nodes,
+                ms: pooled.speculative_ms.verify / cycles as f64,
+            });
         }
         let acceptance = Acceptance::from_histogram(&pooled.accepted_histogram);
         let plain_other = pooled.plain_ms.other / pooled.plain_cycles as f64;

@@ -368,6 +368,14 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
         assert!(prediction.tau.high <= same.tau.high + 1e-12);
         assert!(prediction.cycle_ms <= same.cycle_ms + 1e-12);
     }
+    // A table that ends early is completed with the recorded tree's own passes.
+    let mut short = costs.clone();
+    short.verify.truncate(4);
+    let series = collection(&[Method::Vispec], Some(&short)).series();
+    let recorded_short = Recorded::of(&series[0]).unwrap();
+    let same_short = recorded_short.predict(recorded_short.tree()).unwrap();
+    close(same_short.cycle_ms, same.cycle_ms, 0.05);
+
     let tree = recorded.tree();
     for unknown in [
         TreeChoice {
