@@ -1,5 +1,6 @@
 //! One HTML page with everything: no script, no file beside it, light and dark.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::collection::{Cell, Collection};
@@ -126,17 +127,39 @@ fn how_it_ended(cell: &Cell) -> String {
     format!("; the last run ended with {code}: {last}")
 }
 
+/// Where and when was measured: a line for each machine, with the days of its cells and the versions
+/// of the program.
+#[must_use]
+pub fn origins(collection: &Collection) -> Vec<String> {
+    collection
+        .machines()
+        .into_iter()
+        .map(|machine| {
+            let cells = collection.cells.iter();
+            let headers = cells.map(|cell| &cell.header);
+            let own: Vec<_> = headers.filter(|h| &h.machine == machine).collect();
+            let days: BTreeSet<String> = own
+                .iter()
+                .map(|header| header.started_at.strftime("%Y-%m-%d").to_string())
+                .collect();
+            let versions: BTreeSet<&str> = own.iter().map(|h| h.program_version.as_str()).collect();
+            format!(
+                "{} x {}, {}, {:.1} GiB of memory, {}; {}; version {}",
+                machine.cores,
+                machine.cpu_model,
+                machine.isa,
+                machine.memory_bytes as f64 / GIB,
+                machine.os,
+                Vec::from_iter(days).join(", "),
+                Vec::from_iter(versions).join(", "),
+            )
+        })
+        .collect()
+}
+
 fn machines(collection: &Collection) -> String {
     let mut text = "<h2>Machine</h2>\n<ul>\n".to_owned();
-    for machine in collection.machines() {
-        let line = format!(
-            "{} x {}, {}, {:.1} GiB of memory, {}",
-            machine.cores,
-            machine.cpu_model,
-            machine.isa,
-            machine.memory_bytes as f64 / GIB,
-            machine.os
-        );
+    for line in origins(collection) {
         let _ = writeln!(text, "<li>{}</li>", escape_html(&line));
     }
     text + "</ul>\n"

@@ -87,7 +87,10 @@ impl Report {
     }
 
     fn to_markdown(&self) -> String {
-        let mut text = "# Measurements\n".to_owned();
+        let mut text = "# Measurements\n\n".to_owned();
+        for line in page::origins(&self.collection) {
+            text += &format!("* {line}\n");
+        }
         let incomplete = self.incomplete();
         if !incomplete.is_empty() {
             text += "\n**Not complete:**\n\n";

@@ -104,6 +104,10 @@ fn every_table_and_plot_is_written_and_the_page_needs_nothing_else() {
     }
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("All cells are complete"));
+    let markdown = fs::read_to_string(out.join("report.md")).unwrap();
+    for text in [&page, &markdown] {
+        assert!(text.contains("GiB of memory") && text.contains("; version 0.1.0"));
+    }
     let without_namespace = page.replace("http://www.w3.org/2000/svg", "");
     for external in ["http", "src=", "url(", "@import", "<script", "<link"] {
         assert!(!without_namespace.contains(external), "{external}");
