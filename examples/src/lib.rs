@@ -10,7 +10,6 @@ pub mod flags;
 pub mod memory;
 pub mod record;
 pub mod run;
-pub mod sample_files;
 pub mod served;
 pub mod shortage;
 pub mod stream;

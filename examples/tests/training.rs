@@ -5,13 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, serialize_to_file};
 use serde_json::Value;
-
-const N_SAMPLES: usize = 12;
-const TOKENS: usize = 24;
-const HIDDEN: usize = 64;
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -28,58 +22,40 @@ impl Random {
             .wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
-
-    fn float(&mut self) -> f32 {
-        let bits = u16::try_from(self.next() & 0xffff).unwrap();
-        f32::from(bits) / 65_536.0 - 0.5
-    }
 }
 
-fn write_samples(dir: &Path) {
-    std::fs::create_dir(dir).unwrap();
-    let mut random = Random(5);
-    for number in 0..N_SAMPLES {
-        let mut floats = || -> Vec<u8> {
-            (0..TOKENS * HIDDEN)
-                .flat_map(|_| random.float().to_le_bytes())
-                .collect()
-        };
-        let (embeds, states) = (floats(), floats());
-        let ids: Vec<u8> = (0..TOKENS as i64)
-            .flat_map(|i| (i + 20).to_le_bytes())
-            .collect();
-        let loss_mask: Vec<u8> = (0..TOKENS).map(|i| u8::from(i >= 10)).collect();
-        let image_mask: Vec<u8> = (0..TOKENS).map(|i| u8::from((2..7).contains(&i))).collect();
-        let view =
-            |dtype, shape: &[usize], data| TensorView::new(dtype, shape.to_vec(), data).unwrap();
-        let tensors = [
-            ("token_ids", view(Dtype::I64, &[TOKENS], &ids)),
-            ("input_embeds", view(Dtype::F32, &[TOKENS, HIDDEN], &embeds)),
-            (
-                "hidden_states",
-                view(Dtype::F32, &[TOKENS, HIDDEN], &states),
-            ),
-            ("loss_mask", view(Dtype::U8, &[TOKENS], &loss_mask)),
-            ("image_mask", view(Dtype::U8, &[TOKENS], &image_mask)),
-        ];
-        let path = dir.join(format!("{number:04}.safetensors"));
-        serialize_to_file(tensors, None, &path).unwrap();
-    }
+/// Lets a tiny target answer questions about drawn scenes.
+fn capture(storage: &str, out: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_capture"))
+        .args(["run", "--source", "scenes-long", "--scenes", "40"])
+        .args(["--limit", "12", "--stage", "2", "--max-new-tokens", "24"])
+        .args(["--min-pixels", "3136", "--max-pixels", "12544"])
+        .args(["--shard-positions", "5", "--storage", storage, "--target"])
+        .arg(repository("fixtures/models/qwen-tied"))
+        .arg("--out")
+        .arg(out)
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
 }
 
-fn train(data: &Path, out: &Path) -> Child {
+/// A run of `epochs` epochs on captures.
+fn train(data: &[&Path], out: &Path, epochs: usize) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
     command
         .arg("--config")
         .arg(repository("examples/configs/train/vispec-stage2.toml"))
         .arg("--target")
         .arg(repository("fixtures/models/qwen-tied"))
-        .arg("--data")
-        .arg(data)
         .arg("--out")
-        .arg(out);
+        .arg(out)
+        .arg("--set")
+        .arg(format!("optimizer.epochs={epochs}"));
+    for dir in data {
+        command.arg("--data").arg(dir);
+    }
     for setting in [
-        "optimizer.epochs=4",
         "optimizer.learning_rate=1e-3",
         "data.held_out=0.1",
         "evaluation.drafted_samples=1",
@@ -110,17 +86,17 @@ fn curve(out: &Path) -> Vec<Value> {
 fn killed_at_random_moments() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    write_samples(&data);
+    capture("compact", &data);
     let whole = dir.path().join("whole");
     let started = std::time::Instant::now();
-    assert!(train(&data, &whole).wait().unwrap().success());
+    assert!(train(&[&data], &whole, 4).wait().unwrap().success());
     let length = started.elapsed();
 
     let killed = dir.path().join("killed");
     let mut random = Random(11);
     let mut kills = 0;
     for _ in 0..10 {
-        let mut child = train(&data, &killed);
+        let mut child = train(&[&data], &killed, 4);
         // Up to half the length of a run, so that some runs get somewhere and none goes unkilled.
         let share = u32::try_from(random.next() % 500).unwrap();
         sleep(length * share / 1000);
@@ -131,7 +107,7 @@ fn killed_at_random_moments() {
         child.wait().unwrap();
     }
     assert!(kills > 0);
-    assert!(train(&data, &killed).wait().unwrap().success());
+    assert!(train(&[&data], &killed, 4).wait().unwrap().success());
 
     assert_eq!(curve(&whole), curve(&killed));
     for file in [
@@ -155,6 +131,35 @@ fn fails_with(arguments: &[&str], expected: &str) {
     assert!(message.contains(expected), "{message}");
 }
 
+fn first_loss(out: &Path) -> f64 {
+    curve(out)[0]["losses"]["loss"].as_f64().unwrap()
+}
+
+#[test]
+fn captures_of_all_storages_are_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for storage in ["full", "compact", "online"] {
+        capture(storage, &path(storage));
+        let run = path(&format!("{storage}-run"));
+        let mut child = train(&[&path(storage)], &run, 1);
+        assert!(child.wait().unwrap().success(), "{storage}");
+    }
+    let full = first_loss(&path("full-run"));
+    // The same samples: computed again, or rounded to 8 bits of mantissa.
+    let online = first_loss(&path("online-run"));
+    assert!((online / full - 1.0).abs() < 1e-4, "{online} {full}");
+    let compact = first_loss(&path("compact-run"));
+    assert!((compact / full - 1.0).abs() < 1e-2, "{compact} {full}");
+
+    let both = path("both-run");
+    let mut child = train(&[&path("compact"), &path("online")], &both, 1);
+    assert!(child.wait().unwrap().success());
+    let steps = |out: &Path| curve(out).iter().filter(|r| r["record"] == "step").count();
+    assert_eq!(steps(&path("full-run")), 10);
+    assert_eq!(steps(&both), 21);
+}
+
 #[test]
 fn bad_input_is_named() {
     let config = repository("examples/configs/train/vispec-stage2.toml");
@@ -165,10 +170,26 @@ fn bad_input_is_named() {
     let empty = dir.path().to_str().unwrap();
     let rest = ["--target", model, "--data", empty, "--out", empty];
     let with = |first: &[&'static str]| [&["--config", config][..], first, &rest].concat();
-    fails_with(&with(&[]), "no .safetensors files");
+    fails_with(&with(&[]), "no capture here");
     fails_with(&with(&["--set", "seed"]), "expected key=value");
     fails_with(&with(&["--set", "data.max_len=1"]), "data.max_len is 1");
 
-    std::fs::write(dir.path().join("a.safetensors"), "nothing").unwrap();
-    fails_with(&with(&["--set", "data.held_out=0.0"]), "a.safetensors");
+    let data = dir.path().join("data");
+    capture("compact", &data);
+    let (data_name, out) = (data.to_str().unwrap(), dir.path().join("out"));
+    let on_data = |target: &str, expected: &str| {
+        let target = repository(target);
+        let rest = ["--data", data_name, "--out", out.to_str().unwrap()];
+        let target = ["--target", target.to_str().unwrap()];
+        let first = ["--config", config, "--set", "optimizer.epochs=1"];
+        fails_with(&[&first[..], &target, &rest].concat(), expected);
+    };
+    on_data("fixtures/models/llava-15", "fingerprint of the target");
+    let shard = data.join("shard-00000005.safetensors");
+    let bytes = std::fs::read(&shard).unwrap();
+    std::fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
+    on_data("fixtures/models/qwen-tied", "the file was cut short");
+    // As long as it should be, but not what it should be.
+    std::fs::write(&shard, vec![b'x'; bytes.len()]).unwrap();
+    on_data("fixtures/models/qwen-tied", "shard-00000005.safetensors");
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vispec_core::BoxError;
+use vispec_data::capture::CaptureError;
 use vispec_models::ModelError;
 
 /// Everything that can go wrong while a draft is trained.
@@ -44,6 +45,20 @@ pub enum TrainError {
         expected: String,
     },
 
+    /// Captures could not be opened or read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// What was not stored of a sample could not be computed again.
+    #[error("sample {id:?} ({origin}): reading it with the target: {source}")]
+    Recompute {
+        /// The sample.
+        id: String,
+        /// File and row that it was made of.
+        origin: String,
+        /// What failed.
+        #[source]
+        source: BoxError,
+    },
     /// A sample could not be read.
     #[error("sample {index}: {source}")]
     ReadSample {

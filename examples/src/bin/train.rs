@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::sample_files::SampleFiles;
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
+use vispec_train::data::Captures;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
 use vispec_train::{Start, TrainConfig, TrainError};
 
@@ -25,9 +25,9 @@ struct Flags {
     /// Replaces a value of the config, such as optimizer.learning_rate=1e-4; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Captured samples
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// Captured samples, whatever their storage; repeat the flag for several captures
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
     /// The target that the draft is for: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     target: String,
@@ -52,9 +52,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         TrainError::SettingForm { .. } => Failure::usage(error),
         error => Failure::Other(error.into()),
     })?;
-    let data = SampleFiles::open(&flags.data)?;
     let dir = resolve_checkpoint(&flags.target, DownloadProgress::Bars)?;
     let target = TargetText::load(&dir, &flags.device.open()?, DtypeChoice::F32)?;
+    let data = Captures::open(&flags.data, &dir, &target)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);

@@ -105,6 +105,16 @@ impl CaptureReader {
         self.places.is_empty()
     }
 
+    /// A hash of what the shards hold, which tells captures apart.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let mut hash = Sha256::new();
+        for shard in &self.manifest.shards {
+            hash.update(&shard.sha256);
+        }
+        format!("{:x}", hash.finalize())
+    }
+
     /// Reads all shards and compares their hashes; `progress` is told of each that is fine.
     ///
     /// # Errors

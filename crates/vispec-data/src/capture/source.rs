@@ -17,6 +17,9 @@ pub trait SampleSource {
         self.len() == 0
     }
 
+    /// Tells these samples from others: a run that was interrupted goes on with the same only.
+    fn identity(&self) -> String;
+
     /// Reads sample number `index`, from 0. The same index gives the same sample every time.
     ///
     /// # Errors
@@ -33,6 +36,11 @@ impl SampleSource for Vec<CapturedSample> {
 
     fn len(&self) -> usize {
         Vec::len(self)
+    }
+
+    fn identity(&self) -> String {
+        let ids = self.iter().map(|sample| sample.id.as_str());
+        ids.collect::<Vec<_>>().join(" ")
     }
 
     fn sample(&self, index: usize) -> Result<CapturedSample, Infallible> {

@@ -35,8 +35,8 @@ pub struct Best {
 pub struct Progress {
     /// The config that the run was started with.
     pub config: TrainConfig,
-    /// Samples of the data.
-    pub n_samples: usize,
+    /// [`SampleSource::identity`](vispec_data::capture::SampleSource::identity) of the data.
+    pub data: String,
     /// The epoch that is next or under way, from 0.
     pub epoch: usize,
     /// Steps done within it.

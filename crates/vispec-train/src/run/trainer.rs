@@ -97,11 +97,11 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         let mut optimizer = Optimizer::new(&config.optimizer.adamw);
         let (parameters, progress) = match State::read(&paths.out)? {
             Some(state) => {
-                state.check(&paths.out, &config, source.len(), &shape)?;
+                state.check(&paths.out, &config, &source.identity(), &shape)?;
                 optimizer.restore(&state.moments, &head.device());
                 (state.parameters, state.progress)
             }
-            None => (parameters, Progress::new(config, source.len())),
+            None => (parameters, Progress::new(config, source.identity())),
         };
         let metrics = Metrics::open(&paths.out, progress.metrics_bytes)?;
         Ok(Self {
@@ -351,10 +351,10 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
 }
 
 impl Progress {
-    fn new(config: TrainConfig, n_samples: usize) -> Self {
+    fn new(config: TrainConfig, data: String) -> Self {
         Self {
             config,
-            n_samples,
+            data,
             epoch: 0,
             step_in_epoch: 0,
             step: 0,
@@ -373,15 +373,14 @@ impl State {
         &self,
         dir: &Path,
         config: &TrainConfig,
-        n_samples: usize,
+        data: &str,
         shape: &DraftShape,
     ) -> Result<(), TrainError> {
         let path = dir.join(super::STATE_FILE);
         let difference = if self.progress.config != *config {
             Some("the config is another one".to_owned())
-        } else if self.progress.n_samples != n_samples {
-            let found = self.progress.n_samples;
-            Some(format!("the data had {found} samples, now {n_samples}"))
+        } else if self.progress.data != data {
+            Some("the data are others".to_owned())
         } else {
             None
         };

@@ -1,0 +1,157 @@
+//! Captures as the samples of a run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::DType;
+use vispec_data::capture::{
+    CaptureReader, CapturedSample, SampleSource, StorageKind, TokenEmbeddings, fingerprint,
+};
+use vispec_models::nn::Embedding;
+use vispec_models::{DtypeChoice, TargetText, VlmTarget};
+
+use super::online::OnlineReader;
+use crate::error::TrainError;
+
+/// Samples of one or several captures of one target, of any storage.
+///
+/// Several captures are interleaved evenly: a share from the end of all samples, which is what a
+/// run holds out, is that share of each of them.
+#[derive(Debug)]
+pub struct Captures {
+    captures: Vec<Capture>,
+    /// Capture and number of the sample there.
+    places: Vec<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Capture {
+    reader: CaptureReader,
+    /// Runs the target again for what is not stored.
+    online: Option<OnlineReader>,
+}
+
+impl Captures {
+    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has. Only
+    /// captures that were stored `online` load the whole target, in the element type that they were
+    /// made with.
+    ///
+    /// # Errors
+    /// [`TrainError::Capture`] if one is not a finished capture of this target,
+    /// [`TrainError::Model`] if the target cannot be loaded.
+    pub fn open(
+        dirs: &[PathBuf],
+        target_dir: &Path,
+        text: &TargetText,
+    ) -> Result<Self, TrainError> {
+        let fingerprint = fingerprint(target_dir)?;
+        let mut targets = BTreeMap::new();
+        let mut captures = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            let reader = CaptureReader::open_for(dir, &fingerprint)?;
+            let header = reader.header();
+            let online = match header.storage {
+                StorageKind::Full | StorageKind::Compact => None,
+                StorageKind::Online => {
+                    let dtype = header.target.dtype.clone();
+                    let target = match targets.get(&dtype) {
+                        Some(target) => Arc::clone(target),
+                        None => Arc::new(load(target_dir, text, &dtype)?),
+                    };
+                    targets.insert(dtype, Arc::clone(&target));
+                    Some(OnlineReader::new(target, &header.stage)?)
+                }
+            };
+            let table = EmbeddingTable(text.embedding().clone());
+            captures.push(Capture {
+                reader: reader.with_embeddings(Box::new(table)),
+                online,
+            });
+        }
+        let lens: Vec<usize> = captures.iter().map(|c| c.reader.len()).collect();
+        Ok(Self {
+            places: interleave(&lens),
+            captures,
+        })
+    }
+}
+
+fn load(dir: &Path, text: &TargetText, dtype: &str) -> Result<VlmTarget, TrainError> {
+    let choice: DtypeChoice = dtype.parse().map_err(|reason| TrainError::Checkpoint {
+        path: dir.to_owned(),
+        reason,
+    })?;
+    Ok(VlmTarget::load(dir, text.device(), choice)?)
+}
+
+impl SampleSource for Captures {
+    type Error = TrainError;
+
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn identity(&self) -> String {
+        let identities = self.captures.iter().map(|c| c.reader.identity());
+        identities.collect::<Vec<_>>().join(" ")
+    }
+
+    fn sample(&self, index: usize) -> Result<CapturedSample, TrainError> {
+        let (capture, number) = self.places[index];
+        let Capture { reader, online } = &self.captures[capture];
+        match online {
+            None => Ok(reader.sample(number)?),
+            Some(online) => online.complete(reader.tokens(number)?),
+        }
+    }
+}
+
+/// The target's embedding, row by row.
+struct EmbeddingTable(Embedding);
+
+impl TokenEmbeddings for EmbeddingTable {
+    fn hidden(&self) -> usize {
+        self.0.table().dims()[1]
+    }
+
+    fn copy_row(&self, token: u32, row: &mut [f32]) -> bool {
+        let Ok(embedding) = self.0.forward(&[token], DType::F32) else {
+            return false;
+        };
+        let Ok(values) = embedding.into_data().try_into_vec::<f32>() else {
+            return false;
+        };
+        let fits = values.len() == row.len();
+        if fits {
+            row.copy_from_slice(&values);
+        }
+        fits
+    }
+}
+
+/// Places of all samples, ordered by how far through its capture each is.
+fn interleave(lens: &[usize]) -> Vec<(usize, usize)> {
+    let numbers = |(capture, &len): (usize, &usize)| (0..len).map(move |number| (capture, number));
+    let mut places: Vec<_> = lens.iter().enumerate().flat_map(numbers).collect();
+    // (number + 1/2) / len without rounding, by cross-multiplication.
+    let share = |number: usize, other_len: usize| (2 * number as u128 + 1) * other_len as u128;
+    places.sort_by(|&(a, i), &(b, j)| share(i, lens[b]).cmp(&share(j, lens[a])));
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_has_its_share_of_each_capture() {
+        let places = interleave(&[100, 20]);
+        let of_second = |places: &[(usize, usize)]| places.iter().filter(|p| p.0 == 1).count();
+        assert_eq!(places.len(), 120);
+        assert_eq!(of_second(&places[108..]), 2);
+        assert_eq!(of_second(&places[60..]), 10);
+        assert_eq!(interleave(&[3]), [(0, 0), (0, 1), (0, 2)]);
+        assert_eq!(interleave(&[0, 2]), [(1, 0), (1, 1)]);
+    }
+}
