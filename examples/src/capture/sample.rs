@@ -8,7 +8,7 @@ use vispec_core::{GenerationConfig, MatchPicks, PositionUniforms, Prompt as _, S
 use vispec_data::capture::{
     CaptureStage, CapturedSample, ImageRecord, PromptForm, SampleRecord, StorageKind, TokenSample,
 };
-use vispec_data::conversations::{Conversation, long_answer_prompt};
+use vispec_data::conversations::{Conversation, DropReason, long_answer_prompt};
 use vispec_data::{DataError, ImageSource};
 use vispec_models::features::{SequenceFeatures, answer_with_features, read_features};
 use vispec_models::{Engine, Method};
@@ -93,6 +93,9 @@ impl SampleMaker<'_> {
     /// The messages that the target is given, and the images in them.
     fn asked(&self, conversation: &Conversation) -> Result<(Messages, Vec<ImageSource>), String> {
         let prompt = match &self.stage {
+            CaptureStage::TeacherForced { .. } if !conversation.is_answered() => {
+                return Err(DropReason::NoAnswer.to_string());
+            }
             CaptureStage::TeacherForced { .. } => {
                 return Ok((conversation.messages.clone(), conversation.images.clone()));
             }

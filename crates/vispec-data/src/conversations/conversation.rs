@@ -7,7 +7,8 @@ use vispec_processor::{Message, Messages};
 use crate::error::RowOrigin;
 use crate::rows::ImageSource;
 
-/// A conversation that alternates between user and assistant, and ends with an answer.
+/// A conversation that alternates between user and assistant, and ends with an answer; or a question
+/// that nobody answers.
 #[derive(Debug, Clone)]
 pub struct Conversation {
     /// The id that the publisher gave it, or else its row.
@@ -21,6 +22,13 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// Whether there is an answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let mut messages = self.messages.as_slice().iter();
+        messages.any(|message| message.role == ASSISTANT)
+    }
+
     /// The conversation up to the first question, and the images in it.
     #[must_use]
     pub fn question(&self) -> (Vec<Message>, &[ImageSource]) {
@@ -61,7 +69,7 @@ pub enum Row {
 pub enum DropReason {
     /// Nobody asks anything.
     NoQuestion,
-    /// Nobody answers, or only with blanks.
+    /// Nobody answers, or only with blanks, where the answers of the data are read.
     NoAnswer,
     /// Somebody speaks who is neither user nor assistant.
     UnknownSpeaker(String),

@@ -90,7 +90,7 @@ fn parts(text: &str) -> Vec<Part> {
 }
 
 /// Checks that questions and answers alternate, and cuts what comes after the last answer: nothing
-/// there can be supervised.
+/// there can be supervised. Without an answer the first question stays, which a target can answer.
 pub(super) fn checked(mut messages: Vec<Message>) -> std::result::Result<Vec<Message>, DropReason> {
     let n_system = usize::from(messages.first().is_some_and(|m| m.role == SYSTEM));
     let said = |message: &Message| {
@@ -111,13 +111,8 @@ pub(super) fn checked(mut messages: Vec<Message>) -> std::result::Result<Vec<Mes
     let last = messages
         .iter()
         .rposition(|message| message.role == ASSISTANT && said(message));
-    match last {
-        Some(last) => {
-            messages.truncate(last + 1);
-            Ok(messages)
-        }
-        None => Err(DropReason::NoAnswer),
-    }
+    messages.truncate(last.unwrap_or(n_system) + 1);
+    Ok(messages)
 }
 
 /// The start of a JSON value, for messages.
