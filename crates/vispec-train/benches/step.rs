@@ -121,15 +121,18 @@ fn step(criterion: &mut Criterion) {
     for sizes in sizes() {
         let head = random(&[sizes.vocab, sizes.decoder.hidden], &device);
         let head = Head::new(head.to_device(&device));
+        let rounded = head.clone().in_bf16().expect("the CPU has both types");
         let samples = [sample(&sizes, &device)];
-        for (name, kind, objective) in &stages {
+        let heads = [("", &head), ("-bf16-head", &rounded)];
+        let cases = stages.iter().flat_map(|stage| heads.map(|h| (stage, h)));
+        for ((name, kind, objective), (suffix, head)) in cases {
             let mut network = Some(network(&sizes, *kind, &device));
             let mut optimizer = Optimizer::new(&AdamWSettings::default());
-            group.bench_function(format!("{name}/{}", sizes.name), |bencher| {
+            group.bench_function(format!("{name}{suffix}/{}", sizes.name), |bencher| {
                 bencher.iter(|| {
                     let current = network.take().expect("put back after each step");
                     let (losses, gradients) = current
-                        .backward(&samples, objective, &head)
+                        .backward(&samples, objective, head)
                         .expect("a step on the CPU");
                     network = Some(optimizer.step(current, gradients.clip(0.5), 1e-6));
                     losses

@@ -85,6 +85,25 @@ pub struct CheckpointSettings {
     pub every_steps: usize,
 }
 
+/// Element types of products with the target's output head, which are most of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadType {
+    /// Everything in f32, as upstream has it.
+    #[default]
+    F32,
+    /// Operands in bf16, sums in f32.
+    Bf16,
+}
+
+/// How to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComputeSettings {
+    /// Of products with the output head.
+    pub head: HeadType,
+}
+
 /// Everything that decides the outcome of a run, beside data, target and start weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +122,9 @@ pub struct TrainConfig {
     pub evaluation: EvaluationSettings,
     /// When states are saved.
     pub checkpoint: CheckpointSettings,
+    /// How to compute; in f32 unless it is given.
+    #[serde(default)]
+    pub compute: ComputeSettings,
 }
 
 impl TrainConfig {

@@ -16,8 +16,8 @@ mod schedule;
 mod step;
 
 pub use config::{
-    CheckpointSettings, DataSettings, DraftSettings, EvaluationSettings, OptimizerSettings,
-    TrainConfig,
+    CheckpointSettings, ComputeSettings, DataSettings, DraftSettings, EvaluationSettings, HeadType,
+    OptimizerSettings, TrainConfig,
 };
 pub use error::TrainError;
 pub use export::export;

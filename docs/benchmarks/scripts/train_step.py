@@ -10,7 +10,8 @@ process of its own, `--rounds` times. A Markdown table of the best medians goes 
 The torch step is written for speed, not after upstream's code: only supervised rows go through the
 head, the teacher's distribution is computed once for all passes, attention is the fused kernel,
 AdamW is the fused one. Parameters, sizes, losses and the number of rows are those of
-crates/vispec-train/benches/step.rs; everything is f32.
+crates/vispec-train/benches/step.rs; torch computes in f32, ours once with the output head in f32 and
+once in bf16.
 """
 
 import argparse
@@ -142,13 +143,14 @@ def main():
             for name, seconds in times.items():
                 best[who][name] = min(seconds, best[who].get(name, seconds))
     print(f"torch {of_torch['torch']}, {args.threads} threads, best of {args.rounds} medians\n")
-    print("| step | tokens | ours, ms | tokens/s | torch, ms | tokens/s | torch / ours |")
-    print("|---|---|---|---|---|---|---|")
+    print("| step | head | tokens | ours, ms | tokens/s | torch, ms | tokens/s | torch / ours |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, seconds in best["torch"].items():
-        tokens = SIZES[name.split("/")[1]][4]
-        mine = best["ours"][name]
-        print(f"| {name} | {tokens} | {mine * 1e3:.1f} | {tokens / mine:.0f} | {seconds * 1e3:.1f} "
-              f"| {tokens / seconds:.0f} | {seconds / mine:.2f} |")
+        stage, size = name.split("/")
+        tokens = SIZES[size][4]
+        for head, mine in ("f32", best["ours"][name]), ("bf16", best["ours"][f"{stage}-bf16-head/{size}"]):
+            print(f"| {name} | {head} | {tokens} | {mine * 1e3:.1f} | {tokens / mine:.0f} "
+                  f"| {seconds * 1e3:.1f} | {tokens / seconds:.0f} | {seconds / mine:.2f} |")
 
 
 main()

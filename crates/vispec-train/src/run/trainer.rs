@@ -11,7 +11,7 @@ use super::held_out::{HeldOut, Judge, LossSums};
 use super::metrics::{EpochRecord, Metrics, MetricsRecord, StepRecord};
 use super::samples::{Drawn, Part, Samples, order, split};
 use super::state::{Best, Progress, State};
-use crate::config::TrainConfig;
+use crate::config::{HeadType, TrainConfig};
 use crate::data::{Noise, PrepareOptions, PreparedSample};
 use crate::error::TrainError;
 use crate::export::export;
@@ -90,6 +90,10 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             found: 32,
             expected: 8,
         })?);
+        let head = match config.compute.head {
+            HeadType::F32 => head,
+            HeadType::Bf16 => head.in_bf16()?,
+        };
         let device = head.device().autodiff();
         let Start {
             shape, parameters, ..
