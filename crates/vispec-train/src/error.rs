@@ -98,13 +98,13 @@ pub enum TrainError {
         /// One of them and why.
         first: String,
     },
-    /// The loss is not a number. Nothing of this step was kept.
-    #[error("the loss of step {step} is {value}; samples of the step: {}", samples.join(", "))]
+    /// The loss, or a gradient, is not a number. Nothing of this step was kept.
+    #[error("{quantity} of step {step} is not finite; samples of the step: {}", samples.join(", "))]
     NotFinite {
         /// The step, from 0.
         step: usize,
-        /// The loss.
-        value: f64,
+        /// What is not a number.
+        quantity: String,
         /// Ids of the samples.
         samples: Vec<String>,
     },

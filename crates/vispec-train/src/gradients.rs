@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Gradients as Tape, Tensor};
 
-use crate::network::Network;
+use crate::error::TrainError;
 use crate::network::path::Path;
+use crate::network::{HostTensor, Network};
 
 /// Gradients `[elements]` of parameters, as the network holds these, by name. Parameters that the
 /// loss does not depend on are not there.
@@ -71,6 +72,22 @@ impl Gradients {
         }
         let scale = n_batches as f64;
         Self(self.0.into_iter().map(|(n, g)| (n, g / scale)).collect())
+    }
+
+    /// The name of a parameter whose gradient has an element that is not a number or infinite, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if gradients cannot be read back.
+    pub fn not_finite(&self) -> Result<Option<&str>, TrainError> {
+        for (name, gradient) in self.iter() {
+            // Zero times anything finite is zero; everything else spreads.
+            let sum = HostTensor::from_device((gradient.clone() * 0.0).sum())?;
+            if sum.values.iter().any(|value| !value.is_finite()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Limits every element to `[-limit, limit]`: clipping by value, as upstream does.

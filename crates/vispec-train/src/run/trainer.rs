@@ -228,7 +228,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             let (losses, batch_gradients) =
                 self.network
                     .backward(&samples, &config.objective, &self.head)?;
-            require_finite(&losses, step, &samples)?;
+            require_finite(&losses, &batch_gradients, step, &samples)?;
             sums.add(&losses);
             gradients.add(batch_gradients);
         }
@@ -407,15 +407,18 @@ impl State {
 
 fn require_finite(
     losses: &Losses,
+    gradients: &Gradients,
     step: usize,
     samples: &[PreparedSample],
 ) -> Result<(), TrainError> {
-    if losses.loss.is_finite() {
-        return Ok(());
-    }
+    let quantity = match (losses.loss.is_finite(), gradients.not_finite()?) {
+        (false, _) => "the loss".to_owned(),
+        (true, Some(name)) => format!("the gradient of {name}"),
+        (true, None) => return Ok(()),
+    };
     Err(TrainError::NotFinite {
         step,
-        value: losses.loss,
+        quantity,
         samples: samples.iter().map(|sample| sample.id.clone()).collect(),
     })
 }
