@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod failure;
 pub mod flags;
 pub mod memory;
+pub mod progress_lines;
 pub mod record;
 pub mod run;
 pub mod served;

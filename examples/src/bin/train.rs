@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::progress_lines::{ProgressLines, say};
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
 use vispec_train::data::Captures;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
@@ -84,6 +85,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 /// What a user sees on stderr.
 struct View {
     bar: ProgressBar,
+    lines: ProgressLines,
 }
 
 impl View {
@@ -94,7 +96,10 @@ impl View {
         ) {
             bar.set_style(style);
         }
-        Self { bar }
+        Self {
+            bar,
+            lines: ProgressLines::default(),
+        }
     }
 }
 
@@ -115,6 +120,7 @@ impl Observer for View {
         let rate = record.tokens_per_second;
         self.bar
             .set_message(format!("loss {loss}, {rate:.0} tokens/s"));
+        self.lines.step(&self.bar, "steps");
     }
 
     fn judging(&mut self, done: usize, of: usize) {
@@ -125,7 +131,7 @@ impl Observer for View {
     fn epoch(&mut self, record: &EpochRecord) {
         let held_out = record.held_out.as_ref();
         let losses = held_out.and_then(|held_out| held_out.losses);
-        self.bar.println(format!(
+        let line = format!(
             "epoch {}: loss {}, held out {}, top-1 {}, tau of chains {}, of trees {}{}; {} refused",
             record.epoch,
             shown(record.train.map(|losses| losses.loss)),
@@ -135,6 +141,7 @@ impl Observer for View {
             shown(held_out.and_then(|held_out| held_out.tree_tau)),
             if record.best { " (best)" } else { "" },
             record.refused.len(),
-        ));
+        );
+        say(&self.bar, &line);
     }
 }

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::progress_lines::ProgressLines;
+
 /// A bar on stderr and a clock.
 #[derive(Debug)]
 pub struct CaptureProgress {
     bar: ProgressBar,
+    lines: ProgressLines,
     started: Instant,
     /// Time spent on reading rows and images.
     pub reading: Duration,
@@ -25,17 +28,19 @@ impl CaptureProgress {
         bar.reset_eta();
         Self {
             bar,
+            lines: ProgressLines::default(),
             started: Instant::now(),
             reading: Duration::ZERO,
         }
     }
 
     /// Counts a position; `left_out` positions gave no sample.
-    pub fn step(&self, left_out: usize) {
+    pub fn step(&mut self, left_out: usize) {
         if left_out > 0 {
             self.bar.set_message(format!("({left_out} left out)"));
         }
         self.bar.inc(1);
+        self.lines.step(&self.bar, "positions");
     }
 
     /// Removes the bar; gives the time since it was there.

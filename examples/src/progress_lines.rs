@@ -1,0 +1,65 @@
+//! Progress for logs: lines where no terminal shows a bar.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+
+/// Time between lines.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Says on stderr, now and then, how far a bar is that nobody sees.
+#[derive(Debug)]
+pub struct ProgressLines {
+    last: Instant,
+}
+
+impl Default for ProgressLines {
+    fn default() -> Self {
+        Self {
+            last: Instant::now(),
+        }
+    }
+}
+
+impl ProgressLines {
+    /// Writes a line if the bar is hidden and the last line is half a minute ago.
+    pub fn step(&mut self, bar: &ProgressBar, what: &str) {
+        if bar.is_hidden() && self.last.elapsed() >= PAUSE {
+            self.last = Instant::now();
+            say(bar, &line(bar, what));
+        }
+    }
+}
+
+fn line(bar: &ProgressBar, what: &str) -> String {
+    let (done, left) = (bar.position(), bar.eta().as_secs());
+    let of = bar.length().unwrap_or(done);
+    let left = format!("{}:{:02}:{:02}", left / 3600, left / 60 % 60, left % 60);
+    format!("{done}/{of} {what}, {left} left {}", bar.message())
+}
+
+/// Writes a line above a bar, or to stderr if there is no terminal that shows it.
+#[expect(clippy::print_stderr, reason = "a program's progress")]
+pub fn say(bar: &ProgressBar, text: &str) {
+    if bar.is_hidden() {
+        eprintln!("{text}");
+    } else {
+        bar.println(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_how_far_a_bar_is() {
+        let bar = ProgressBar::hidden();
+        bar.set_length(20);
+        bar.set_position(5);
+        bar.set_message("loss 1.250");
+        let line = line(&bar, "steps");
+        assert!(line.starts_with("5/20 steps, "), "{line}");
+        assert!(line.ends_with(" left loss 1.250"), "{line}");
+    }
+}
