@@ -109,3 +109,27 @@ impl Gradients {
             .map(|(name, gradient)| (name.as_str(), gradient))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_gradient_that_is_no_number_is_named() {
+        let device = Device::flex();
+        let gradient = |values: [f32; 3]| Tensor::from_floats(values, &device);
+        let mut gradients = Gradients::default();
+        gradients
+            .0
+            .insert("fine".to_owned(), gradient([1e30, -2.0, 0.0]));
+        assert_eq!(gradients.not_finite().unwrap(), None);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            gradients
+                .0
+                .insert("fc.weight".to_owned(), gradient([1.0, bad, 0.0]));
+            assert_eq!(gradients.not_finite().unwrap(), Some("fc.weight"));
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Configs that users are given, and what is wrong with others.
 
-use vispec_train::{TrainConfig, TrainError};
+use vispec_train::{HeadType, TrainConfig, TrainError};
 
 use crate::samples::config;
 
@@ -22,6 +22,16 @@ fn presets_are_upstreams() {
         assert_eq!(config.data.max_len, 4096, "{name}");
         assert_eq!(config.tree_shape().unwrap().max_nodes(), 30, "{name}");
     }
+}
+
+#[test]
+fn configs_of_the_small_model_are_sound() {
+    for name in ["stage1.toml", "stage2.toml"] {
+        let config = config(&format!("../../smollm2/{name}"), &[]);
+        assert_eq!(config.compute.head, HeadType::Bf16, "{name}");
+    }
+    let preset = config("vispec-stage2.toml", &[]);
+    assert_eq!(preset.compute.head, HeadType::F32);
 }
 
 #[test]
@@ -47,6 +57,7 @@ fn wrong_settings_are_named() {
         ("seed.x=1", "expected key=value"),
         ("data.batch=3", "unknown field `batch`"),
         ("seed=abc", "invalid type"),
+        ("compute.head=f16", "unknown variant `f16`"),
         ("draft.kind=medusa", "unknown field"),
         ("objective.kind=stage3", "unknown variant `stage3`"),
         (
