@@ -1,36 +1,37 @@
 #!/usr/bin/env python3
-"""A training step of this workspace beside the same step in PyTorch, in turns.
+"""Training steps of `train` beside the same steps in PyTorch, in turns.
 
-    cargo bench -p vispec-train --bench step --no-run
-    python3 train_step.py --bench target/release/deps/step-HASH
+    python3 train_step.py --train target/release/train --target TARGET --data CAPTURE
 
-Run it with a Python that has torch. Each round runs the criterion bench, then torch, each in a
-process of its own, `--rounds` times. A Markdown table of the best medians goes to stdout.
+Run it with a Python that has torch. `train` takes `--steps` steps of stage 1 (an EAGLE-2 draft) and of
+stage 2 (ViSpec, one unrolled pass), each with the output head in f32 and in bf16; its metrics say how
+long each step took, reading of samples included, and how many tokens and supervised positions it
+had. Torch then takes steps of exactly these sizes in f32. This is done `--rounds` times, each in a
+process of its own. A Markdown table of the best rounds goes to stdout.
 
 The torch step is written for speed, not after upstream's code: only supervised rows go through the
 head, the teacher's distribution is computed once for all passes, attention is the fused kernel,
-AdamW is the fused one. Parameters, sizes, losses and the number of rows are those of
-crates/vispec-train/benches/step.rs; torch computes in f32, ours once with the output head in f32 and
-once in bf16.
+AdamW is the fused one, samples are in memory.
 """
 
 import argparse
 import json
-import re
-import statistics
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-SIZES = {  # name: hidden, intermediate, heads, vocabulary, tokens, supervised
-    "demo": (64, 160, 4, 640, 64, 48),
-    "h576-v49152-t256": (576, 1536, 9, 49152, 256, 200),
-}
+CONFIGS = Path(__file__).resolve().parents[3] / "examples" / "configs" / "train"
+STAGES = {"stage1": "eagle2.toml", "stage2": "vispec-stage2.toml"}
 RANKED = 10
+WARM_UP = 3  # steps that are not counted
 
 
 def torch_worker(args):
-    """Times all steps in this process; prints JSON."""
+    """Takes the steps of the job on stdin in this process; prints JSON."""
     import torch
     import torch.nn.functional as F
 
@@ -63,94 +64,114 @@ def torch_worker(args):
             y = F.rms_norm(x, (width,), self.norm, 1e-5)
             return x + self.down(F.silu(self.gate(y)) * self.up(y))
 
-    found = {}
-    for name, (hidden, intermediate, heads, vocab, tokens, supervised) in SIZES.items():
-        rows = tokens - 1
-        head = torch.randn(vocab, hidden) * hidden**-0.5
+    job = json.load(sys.stdin)
+    hidden, intermediate, heads, vocab = (job[key] for key in ("hidden", "intermediate", "heads", "vocab"))
+    head = torch.randn(vocab, hidden) * hidden**-0.5
+
+    def ranking(logits, top):
+        z = logits.gather(1, top)
+        return (z.flip(1).logcumsumexp(1).flip(1) - z).sum(1).mean()
+
+    def loss_of(draft, stage, rows, supervised):
         embeds, states = (torch.randn(rows, hidden) * hidden**-0.5 for _ in range(2))
-        target = torch.randn(rows, hidden) * hidden**-0.5 * 10
+        wanted = slice(rows - supervised, rows)
+        target = (torch.randn(rows, hidden) * hidden**-0.5 * 10)[wanted]
         angles = torch.arange(rows)[:, None] / 1e4 ** (torch.arange(0, hidden // heads, 2) * heads / hidden)
         cos, sin = (torch.cat([f(angles)] * 2, 1) for f in (torch.cos, torch.sin))
-        wanted = slice(rows - supervised, rows)
-
-        def ranking(logits, top):
-            z = logits.gather(1, top)
-            return (z.flip(1).logcumsumexp(1).flip(1) - z).sum(1).mean()
-
-        def stage1(draft):
-            out = draft(embeds, states, cos, sin)[wanted]
-            with torch.no_grad():
-                teacher = F.linear(target[wanted], head).softmax(1)
-                top = teacher.topk(RANKED).indices
+        first = draft(embeds, states, cos, sin)
+        with torch.no_grad():
+            teacher = F.linear(target, head).softmax(1)
+            top = teacher.topk(RANKED).indices
+        if stage == "stage1":
+            out = first[wanted]
             logits = F.linear(out, head)
             entropy = -(teacher * logits.log_softmax(1)).sum(1).mean()
-            return F.smooth_l1_loss(out, target[wanted]) + 0.1 * (entropy + 0.1 * ranking(logits, top))
+            return F.smooth_l1_loss(out, target) + 0.1 * (entropy + 0.1 * ranking(logits, top))
+        second = draft(embeds, torch.cat([states[:1], first[:-1]]), cos, sin)
+        total = 0
+        for out in (first, second):
+            logits = F.linear(out[wanted], head)
+            total = total + 10 * (logits.softmax(1) - teacher).abs().sum(1).mean() / 2
+            total = total + 0.1 * ranking(logits, top) / 2
+        return total
 
-        def stage2(draft):
-            first = draft(embeds, states, cos, sin)
-            second = draft(embeds, torch.cat([states[:1], first[:-1]]), cos, sin)
-            with torch.no_grad():
-                teacher = F.linear(target[wanted], head).softmax(1)
-                top = teacher.topk(RANKED).indices
-            total = 0
-            for out in (first, second):
-                logits = F.linear(out[wanted], head)
-                total = total + 10 * (logits.softmax(1) - teacher).abs().sum(1).mean() / 2
-                total = total + 0.1 * ranking(logits, top) / 2
-            return total
-
-        for stage, loss_of, vision in (("stage1", stage1, False), ("stage2", stage2, True)):
-            draft = Draft(hidden, intermediate, heads, vision)
-            optimizer = torch.optim.AdamW(
-                draft.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-            times = []
-            started = time.perf_counter()
-            while len(times) < 5 or time.perf_counter() - started < args.seconds:
-                start = time.perf_counter()
-                optimizer.zero_grad()
-                loss_of(draft).backward()
-                torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
-                optimizer.step()
-                times.append(time.perf_counter() - start)
-            found[f"{stage}/{name}"] = statistics.median(times[2:])
-    print(json.dumps({"torch": torch.__version__, "times": found}))
+    seconds = {}
+    for stage, steps in job["steps"].items():
+        draft = Draft(hidden, intermediate, heads, stage == "stage2")
+        optimizer = torch.optim.AdamW(
+            draft.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+        times = []
+        for tokens, supervised in steps:
+            start = time.perf_counter()
+            optimizer.zero_grad()
+            loss_of(draft, stage, tokens - 1, supervised).backward()
+            torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
+            optimizer.step()
+            times.append(time.perf_counter() - start)
+        seconds[stage] = sum(times[WARM_UP:])
+    print(json.dumps({"torch": torch.__version__, "seconds": seconds}))
 
 
-def ours(args):
-    """Medians of the criterion bench, in seconds."""
-    command = [args.bench, "--bench", "--noplot", "--output-format", "bencher"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lines = re.findall(r"test step/(\S+) \.\.\. bench:\s+([\d,]+) ns/iter", text)
-    return {name: int(time.replace(",", "")) / 1e9 for name, time in lines}
+def ours(args, stage, head):
+    """Takes steps with `train`; gives their sizes, and the seconds of those that count."""
+    out = Path(tempfile.mkdtemp())
+    command = [args.train, "--config", CONFIGS / STAGES[stage], "--target", args.target, "--data", args.data]
+    command += ["--set", f"compute.head={head}", "--out", out]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    metrics, lines = out / "metrics.jsonl", []
+    while process.poll() is None and len(lines) < args.steps:
+        time.sleep(0.2)
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    shutil.rmtree(out)
+    if len(lines) < args.steps:
+        sys.exit(f"{args.train} ended after {len(lines)} steps")
+    records = [json.loads(line) for line in lines[: args.steps]]
+    sizes = [(r["losses"]["tokens"], r["losses"]["supervised"]) for r in records]
+    seconds = sum(r["losses"]["tokens"] / r["tokens_per_second"] for r in records[WARM_UP:])
+    return sizes, seconds
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--bench", help="the built bench")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--train", help="the program")
+    parser.add_argument("--target", help="directory of the target")
+    parser.add_argument("--data", help="a capture of it")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--torch-worker", action="store_true")
     args = parser.parse_args()
     if args.torch_worker:
         return torch_worker(args)
-    command = [sys.executable, __file__, "--torch-worker"]
-    command += ["--seconds", str(args.seconds), "--threads", str(args.threads)]
-    best = {"ours": {}, "torch": {}}
+    config = json.loads((Path(args.target) / "config.json").read_text())
+    text = config.get("text_config", config)
+    job = {"hidden": text["hidden_size"], "intermediate": text["intermediate_size"],
+           "heads": text["num_attention_heads"], "vocab": text["vocab_size"], "steps": {}}
+    best, tokens = {}, {}
+    keep = lambda key, seconds: best.__setitem__(key, min(seconds, best.get(key, seconds)))
     for _ in range(args.rounds):
-        of_torch = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        for who, times in (("ours", ours(args)), ("torch", of_torch["times"])):
-            for name, seconds in times.items():
-                best[who][name] = min(seconds, best[who].get(name, seconds))
-    print(f"torch {of_torch['torch']}, {args.threads} threads, best of {args.rounds} medians\n")
-    print("| step | head | tokens | ours, ms | tokens/s | torch, ms | tokens/s | torch / ours |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, seconds in best["torch"].items():
-        stage, size = name.split("/")
-        tokens = SIZES[size][4]
-        for head, mine in ("f32", best["ours"][name]), ("bf16", best["ours"][f"{stage}-bf16-head/{size}"]):
-            print(f"| {name} | {head} | {tokens} | {mine * 1e3:.1f} | {tokens / mine:.0f} "
-                  f"| {seconds * 1e3:.1f} | {tokens / seconds:.0f} | {seconds / mine:.2f} |")
+        for stage in STAGES:
+            for head in "f32", "bf16":
+                job["steps"][stage], seconds = ours(args, stage, head)
+                keep((stage, head), seconds)
+            tokens[stage] = sum(size[0] for size in job["steps"][stage][WARM_UP:])
+        command = [sys.executable, __file__, "--torch-worker", "--threads", str(args.threads)]
+        done = subprocess.run(command, input=json.dumps(job), check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        for stage, seconds in found["seconds"].items():
+            keep((stage, "torch"), seconds)
+    counted = args.steps - WARM_UP
+    print(f"torch {found['torch']}, {args.threads} threads, {counted} steps, best of {args.rounds} rounds\n")
+    print("| stage | by | ms per step | tokens/s | times torch's |")
+    print("|---|---|---|---|---|")
+    for stage in STAGES:
+        for by in "f32", "bf16", "torch":
+            seconds = best[stage, by]
+            name = "torch, f32" if by == "torch" else f"ours, head in {by}"
+            print(f"| {stage} | {name} | {1e3 * seconds / counted:.0f} | {tokens[stage] / seconds:.0f} "
+                  f"| {best[stage, 'torch'] / seconds:.2f} |")
 
 
 main()
