@@ -12,7 +12,7 @@ use crate::config::TrainConfig;
 use crate::data::Refusal;
 use crate::error::TrainError;
 use crate::files;
-use crate::network::{HostTensor, Parameters};
+use crate::network::{DraftShape, HostTensor, Parameters};
 use crate::optimizer::Moments;
 
 /// Name of the file.
@@ -55,6 +55,24 @@ pub struct Progress {
     pub updates: BTreeMap<String, usize>,
 }
 
+impl Progress {
+    /// Where a run of `config` on `data` starts.
+    pub(super) fn new(config: TrainConfig, data: String) -> Self {
+        Self {
+            config,
+            data,
+            epoch: 0,
+            step_in_epoch: 0,
+            step: 0,
+            losses: LossSums::default(),
+            refused: Default::default(),
+            best: None,
+            metrics_bytes: 0,
+            updates: Default::default(),
+        }
+    }
+}
+
 /// A state that was read.
 #[derive(Debug)]
 pub(super) struct State {
@@ -64,6 +82,41 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Fails unless the state is one of this run.
+    pub(super) fn check(
+        &self,
+        dir: &Path,
+        config: &TrainConfig,
+        data: &str,
+        shape: &DraftShape,
+    ) -> Result<(), TrainError> {
+        let path = dir.join(STATE_FILE);
+        let difference = if self.progress.config != *config {
+            let value = |config: &TrainConfig| toml::Value::try_from(config).ok();
+            let both = value(&self.progress.config).zip(value(config));
+            let named = both.and_then(|(found, now)| first_difference("", &found, &now));
+            Some(named.unwrap_or_else(|| "the config is another one".to_owned()))
+        } else if self.progress.data != data {
+            Some("the data are others".to_owned())
+        } else {
+            None
+        };
+        if let Some(difference) = difference {
+            return Err(TrainError::OtherRun { path, difference });
+        }
+        let expected = shape.parameters();
+        for (name, dims) in &expected {
+            let found = self.parameters.get(name).map(|tensor| &tensor.shape);
+            if found != Some(dims) {
+                return Err(TrainError::Checkpoint {
+                    path,
+                    reason: format!("{name} has shape {found:?}, expected {dims:?}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the state in place of an older one.
     pub(super) fn write(self, dir: &Path) -> Result<(), TrainError> {
         let Self {
@@ -143,5 +196,45 @@ impl State {
             _ => return Err(format!("unexpected tensor {part}.{name}")),
         }
         Ok(())
+    }
+}
+
+/// The first setting in which a config of before differs from that of now.
+fn first_difference(path: &str, before: &toml::Value, now: &toml::Value) -> Option<String> {
+    if before == now {
+        return None;
+    }
+    let (Some(old), Some(new)) = (before.as_table(), now.as_table()) else {
+        return Some(format!("{path} was {before}, now {now}"));
+    };
+    let names = old.keys().chain(new.keys());
+    let absent = toml::Value::String("not there".to_owned());
+    names
+        .filter_map(|name| {
+            let at = |table: &toml::Table| table.get(name).cloned().unwrap_or(absent.clone());
+            let inner = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            first_difference(&inner, &at(old), &at(new))
+        })
+        .next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_that_differs_is_named() {
+        let value = |text: &str| toml::Value::Table(toml::from_str(text).unwrap());
+        let before = value("seed = 1\n[data]\nbatch_size = 2\nmax_len = 7\n");
+        let now = value("seed = 1\n[data]\nbatch_size = 4\nmax_len = 7\n");
+        assert_eq!(first_difference("", &before, &before), None);
+        let named = first_difference("", &before, &now);
+        assert_eq!(named.as_deref(), Some("data.batch_size was 2, now 4"));
+        let named = first_difference("", &before, &value("seed = 1\n"));
+        assert!(named.unwrap().starts_with("data was "), "{before}");
     }
 }

@@ -354,57 +354,6 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
     }
 }
 
-impl Progress {
-    fn new(config: TrainConfig, data: String) -> Self {
-        Self {
-            config,
-            data,
-            epoch: 0,
-            step_in_epoch: 0,
-            step: 0,
-            losses: LossSums::default(),
-            refused: Default::default(),
-            best: None,
-            metrics_bytes: 0,
-            updates: Default::default(),
-        }
-    }
-}
-
-impl State {
-    /// Fails unless the state is one of this run.
-    fn check(
-        &self,
-        dir: &Path,
-        config: &TrainConfig,
-        data: &str,
-        shape: &DraftShape,
-    ) -> Result<(), TrainError> {
-        let path = dir.join(super::STATE_FILE);
-        let difference = if self.progress.config != *config {
-            Some("the config is another one".to_owned())
-        } else if self.progress.data != data {
-            Some("the data are others".to_owned())
-        } else {
-            None
-        };
-        if let Some(difference) = difference {
-            return Err(TrainError::OtherRun { path, difference });
-        }
-        let expected = shape.parameters();
-        for (name, dims) in &expected {
-            let found = self.parameters.get(name).map(|tensor| &tensor.shape);
-            if found != Some(dims) {
-                return Err(TrainError::Checkpoint {
-                    path,
-                    reason: format!("{name} has shape {found:?}, expected {dims:?}"),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
 fn require_finite(
     losses: &Losses,
     gradients: &Gradients,
