@@ -108,9 +108,10 @@ fn the_state_of_another_run_is_refused() {
     other.seed = 1;
     let error = open(&other, &target, &data, dir.path()).unwrap_err();
     assert!(matches!(error, TrainError::OtherRun { .. }), "{error}");
+    assert!(error.to_string().contains("seed was 0, now 1"), "{error}");
     let fewer = samples(&target, 3);
     let error = open(&config, &target, &fewer, dir.path()).unwrap_err();
-    assert!(error.to_string().contains("4 samples, now 3"), "{error}");
+    assert!(error.to_string().contains("the data are others"), "{error}");
 
     let state = dir.path().join("state.safetensors");
     let bytes = std::fs::read(&state).unwrap();
