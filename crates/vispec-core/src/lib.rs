@@ -105,7 +105,7 @@ pub use budget::{
     measure_target_costs,
 };
 pub use cache::KvCache;
-pub use decode::{FinishReason, Generation, GenerationConfig, Session, Step, generate};
+pub use decode::{FinishReason, Generation, GenerationConfig, Session, Step, generate, generate_in};
 pub use draft::{
     Beam, DraftError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, Idle, NoDraft,
     PromptLookupConfig, PromptLookupDrafter, TopK, TreeSize,

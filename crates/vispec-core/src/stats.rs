@@ -10,6 +10,8 @@ use crate::Idle;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GenerationStats {
     pub(crate) prompt_tokens: usize,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) reused_prompt_tokens: usize,
     pub(crate) new_tokens: usize,
     pub(crate) accepted_per_cycle: Vec<u32>,
     pub(crate) nodes_per_cycle: Vec<u32>,
@@ -25,6 +27,12 @@ impl GenerationStats {
     #[must_use]
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
+    }
+
+    /// Tokens of the prompt that were in the cache already and were not read again.
+    #[must_use]
+    pub fn reused_prompt_tokens(&self) -> usize {
+        self.reused_prompt_tokens
     }
 
     /// Tokens emitted, the first one (which the prefill gives) and a stop token included.
@@ -142,6 +150,7 @@ impl GenerationStats {
 impl AddAssign<&Self> for GenerationStats {
     fn add_assign(&mut self, other: &Self) {
         self.prompt_tokens += other.prompt_tokens;
+        self.reused_prompt_tokens += other.reused_prompt_tokens;
         self.new_tokens += other.new_tokens;
         self.accepted_per_cycle
             .extend_from_slice(&other.accepted_per_cycle);

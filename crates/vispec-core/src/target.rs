@@ -52,9 +52,13 @@ pub trait TargetModel {
     /// Any error of the model, for example of its device.
     fn new_cache(&self) -> Result<Self::Cache, BoxError>;
 
-    /// Reads the prompt into an empty cache.
+    /// Reads what the cache does not hold of the prompt yet: all of it if the cache is empty.
     ///
-    /// Logits: one row, of the last position. Features: every prompt position.
+    /// The cache never holds the whole prompt. It holds a beginning only if the caller of
+    /// [`generate_in`](crate::generate_in) handed in one that was made for that; a target whose
+    /// caches cannot be used again need not look.
+    /// Logits: one row, of the last position. Features: every prompt position, those that were in
+    /// the cache included.
     ///
     /// # Errors
     /// Any error of the model.

@@ -9,10 +9,11 @@ use burn::tensor::Device;
 use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeSize};
 use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError};
 
+use crate::conversations::{ConversationStore, ImageDigest};
 use crate::draft::{Draft, DraftKind, DraftVocab};
 use crate::error::ModelError;
 use crate::precision::DtypeChoice;
-use crate::prompt::EncodedPrompt;
+use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
 
 /// Ways to draft.
@@ -235,15 +236,59 @@ impl Engine {
         self.encode_with(|| self.processor.prepare_text(text))
     }
 
+    /// [`encode`](Self::encode) for a prompt whose beginning may be in `store`: images that were seen
+    /// do not go through the vision tower, and the prompt knows its images by content.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_known(
+        &self,
+        messages: &Messages,
+        images: &[DecodedImage],
+        store: &ConversationStore,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        if !store.is_enabled() {
+            return self.encode(messages, images);
+        }
+        let started = Instant::now();
+        let digests: Vec<ImageDigest> = images.iter().map(ImageDigest::of).collect();
+        let hashing = started.elapsed();
+        let prepare = || self.processor.prepare(messages, images);
+        let (encoded, mut times) = self.encode_by(prepare, |prepared| {
+            let images = prepared.images.iter().zip(digests);
+            let images = images.map(|(image, digest)| {
+                let features = match store.image(&digest) {
+                    Some(features) => features,
+                    None => self.target.encode_image(image)?,
+                };
+                Ok(PromptImage { digest, features })
+            });
+            let images = images.collect::<Result<Vec<_>, ModelError>>()?;
+            let features = images.iter().map(|image| image.features.clone());
+            let encoded = self.target.merge(prepared, features.collect())?;
+            Ok(encoded.with_images(images))
+        })?;
+        times.preprocess += hashing;
+        Ok((encoded, times))
+    }
+
     fn encode_with(
         &self,
         prepare: impl FnOnce() -> Result<PreparedPrompt, ProcessorError>,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_by(prepare, |prepared| self.target.encode(prepared))
+    }
+
+    fn encode_by(
+        &self,
+        prepare: impl FnOnce() -> Result<PreparedPrompt, ProcessorError>,
+        encode: impl FnOnce(&PreparedPrompt) -> Result<EncodedPrompt, ModelError>,
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
         let started = Instant::now();
         let prepared = prepare()?;
         let preprocess = started.elapsed();
         let started = Instant::now();
-        let encoded = self.target.encode(&prepared)?;
+        let encoded = encode(&prepared)?;
         self.target
             .device()
             .sync()

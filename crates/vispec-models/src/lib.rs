@@ -2,6 +2,7 @@
 
 mod calibration;
 mod config_file;
+mod conversations;
 pub mod device;
 pub mod draft;
 mod engine;
@@ -18,12 +19,14 @@ mod source;
 mod target;
 mod target_text;
 mod text_model;
+mod vlm_cache;
 pub mod weights;
 
 pub use calibration::{
     CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
     CheckpointStamp, calibrate,
 };
+pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
 pub use device::{DEVICE_NAMES, DeviceSpec};
 pub use draft::{Draft, DraftKind, DraftVocab, DraftVocabFile};
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
@@ -32,6 +35,7 @@ pub use logits::DeviceLogits;
 pub use precision::{DtypeChoice, KeepQuantized, Precision, Quantization};
 pub use prompt::EncodedPrompt;
 pub use source::{DownloadProgress, resolve_checkpoint};
-pub use target::{VlmCache, VlmTarget};
+pub use target::VlmTarget;
 pub use target_text::TargetText;
 pub use text_model::{HeadWeights, TextModel};
+pub use vlm_cache::VlmCache;

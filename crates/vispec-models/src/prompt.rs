@@ -6,6 +6,8 @@ use burn::tensor::Tensor;
 use vispec_core::{Prompt, TokenId};
 use vispec_processor::Positions;
 
+use crate::conversations::ImageDigest;
+
 /// Token ids and the embeddings that the target reads for them, image features merged in.
 #[derive(Debug, Clone)]
 pub struct EncodedPrompt {
@@ -14,6 +16,15 @@ pub struct EncodedPrompt {
     image_runs: Vec<Range<usize>>,
     positions: Positions,
     rope_delta: i64,
+    images: Vec<PromptImage>,
+}
+
+/// An image of a prompt, by its content.
+#[derive(Debug, Clone)]
+pub(crate) struct PromptImage {
+    pub(crate) digest: ImageDigest,
+    /// `[image_tokens, hidden]`
+    pub(crate) features: Tensor<2>,
 }
 
 impl EncodedPrompt {
@@ -36,7 +47,21 @@ impl EncodedPrompt {
             image_runs,
             positions,
             rope_delta,
+            images: Vec::new(),
         }
+    }
+
+    /// The same prompt with its images by content, so that another prompt that begins like it can
+    /// be told from one that begins with other images.
+    #[must_use]
+    pub(crate) fn with_images(mut self, images: Vec<PromptImage>) -> Self {
+        self.images = images;
+        self
+    }
+
+    /// The images in order; none if their content is not known.
+    pub(crate) fn images(&self) -> &[PromptImage] {
+        &self.images
     }
 
     /// Input embeddings `[prompt, hidden]`.

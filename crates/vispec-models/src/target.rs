@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
-use vispec_core::{BoxError, KvCache, NodeId, Prompt, TargetModel, TargetOutput, TokenTree};
-use vispec_processor::{ModelFamily, Positions, PreparedPrompt, ProcessedImage};
+use vispec_core::{BoxError, KvCache as _, NodeId, Prompt, TargetModel, TargetOutput, TokenTree};
+use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
 use crate::llava::{LlavaConfig, LlavaVision};
@@ -15,6 +15,7 @@ use crate::prompt::EncodedPrompt;
 use crate::qwen2_5_vl::{QwenConfig, QwenVision};
 use crate::target_text::TargetText;
 use crate::text_model::{HeadWeights, TextModel};
+use crate::vlm_cache::VlmCache;
 use crate::weights::{Checkpoint, Weights};
 
 /// The part of a target that turns an image into vectors for the language model.
@@ -47,28 +48,6 @@ pub struct VlmTarget {
     context_len: usize,
     device: Device,
     precision: Precision,
-}
-
-/// Caches of a [`VlmTarget`] within one conversation.
-#[derive(Debug, Clone)]
-pub struct VlmCache {
-    kv: ModelCache,
-    /// Position of a token minus its row.
-    position_delta: i64,
-}
-
-impl KvCache for VlmCache {
-    fn len(&self) -> usize {
-        self.kv.len()
-    }
-
-    fn keep_path(&mut self, base: usize, path: &[NodeId]) {
-        self.kv.keep_path(base, path);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.kv.truncate(len);
-    }
 }
 
 impl VlmTarget {
@@ -212,18 +191,28 @@ impl VlmTarget {
     /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
     /// in the prompt, [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
     pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
+        let features = prompt.images.iter().map(|image| self.encode_image(image));
+        self.merge(prompt, features.collect::<Result<_, _>>()?)
+    }
+
+    /// The same with features `[image_tokens, hidden]` of each image that are known already.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn merge(
+        &self,
+        prompt: &PreparedPrompt,
+        features: Vec<Tensor<2>>,
+    ) -> Result<EncodedPrompt, ModelError> {
         let dtype = self.precision.compute;
+        let embedding = self.text.embedding();
         let mut parts = Vec::new();
         let mut done = 0;
-        for (run, image) in prompt.image_runs.iter().zip(&prompt.images) {
+        for (run, features) in prompt.image_runs.iter().zip(features) {
             if done < run.start {
-                parts.push(
-                    self.text
-                        .embedding()
-                        .forward(&prompt.token_ids[done..run.start], dtype)?,
-                );
+                let text = &prompt.token_ids[done..run.start];
+                parts.push(embedding.forward(text, dtype)?);
             }
-            let features = self.vision.encode(image)?;
             let [found, _] = features.dims();
             if found != run.len() {
                 return Err(ModelError::ImageFeatures {
@@ -235,11 +224,7 @@ impl VlmTarget {
             done = run.end;
         }
         if done < prompt.token_ids.len() {
-            parts.push(
-                self.text
-                    .embedding()
-                    .forward(&prompt.token_ids[done..], dtype)?,
-            );
+            parts.push(embedding.forward(&prompt.token_ids[done..], dtype)?);
         }
         Ok(EncodedPrompt::new(
             prompt.token_ids.clone(),
@@ -247,6 +232,17 @@ impl VlmTarget {
             prompt.image_runs.clone(),
             (prompt.positions.clone(), prompt.rope_delta),
         ))
+    }
+
+    /// An empty cache whose beginning can be used again by another prompt; `None` on devices, where
+    /// the rows of a pass depend on how many there are, so that a beginning that was read in
+    /// another pass would not have the same bits.
+    #[must_use]
+    pub fn resumable_cache(&self) -> Option<VlmCache> {
+        let like = (&self.device, self.precision.compute);
+        let kv = self.stack.new_cache(like);
+        kv.n_bytes()?;
+        Some(VlmCache::resumable(kv, self.hidden()))
     }
 
     fn config(&self) -> &DecoderConfig {
@@ -275,8 +271,8 @@ impl VlmTarget {
         )
     }
 
-    fn prompt_rotary(&self, positions: &Positions) -> RotaryTable {
-        let axes = positions.axes();
+    /// Rotary table of some tokens of a prompt by their positions on the three axes.
+    fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
         match self.rotary_sections {
             Some(sections) => RotaryTable::multimodal(
                 axes,
@@ -311,10 +307,7 @@ impl TargetModel for VlmTarget {
 
     fn new_cache(&self) -> Result<VlmCache, BoxError> {
         let like = (&self.device, self.precision.compute);
-        Ok(VlmCache {
-            kv: self.stack.new_cache(like),
-            position_delta: 0,
-        })
+        Ok(VlmCache::new(self.stack.new_cache(like)))
     }
 
     fn prefill(
@@ -323,13 +316,18 @@ impl TargetModel for VlmTarget {
         cache: &mut VlmCache,
     ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
         let n_tokens = prompt.token_ids().len();
-        self.stack.step(n_tokens, self.vocab_size(), || {
-            let rotary = self.prompt_rotary(prompt.positions());
+        let known = cache.len();
+        let n_new = n_tokens - known;
+        self.stack.step(n_new, self.vocab_size(), || {
+            let positions = prompt.positions().axes().map(|axis| &axis[known..]);
+            let rotary = self.prompt_rotary(positions);
             cache.position_delta = prompt.rope_delta();
-            let plan = AttentionPlan::Causal { prefix: 0 };
-            let features = self.forward(prompt.embeds().clone(), &rotary, &plan, &mut cache.kv);
-            let last = features.clone().slice(s![n_tokens - 1..n_tokens, ..]);
+            let plan = AttentionPlan::Causal { prefix: known };
+            let embeds = prompt.embeds().clone().slice(s![known..n_tokens, ..]);
+            let new = self.forward(embeds, &rotary, &plan, &mut cache.kv);
+            let last = new.clone().slice(s![n_new - 1..n_new, ..]);
             let logits = DeviceLogits::new(self.text.head().forward(last));
+            let features = cache.features_with(new, known)?;
             Ok(TargetOutput { logits, features })
         })
     }
@@ -353,6 +351,7 @@ impl TargetModel for VlmTarget {
             let plan = AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice));
             let features = self.forward(embeds, &self.rotary(&positions), &plan, &mut cache.kv);
             let logits = DeviceLogits::new(self.text.head().forward(features.clone()));
+            cache.note_features(&features)?;
             Ok(TargetOutput { logits, features })
         })
     }

@@ -39,15 +39,39 @@ where
     D: Drafter<T>,
     A: AcceptanceRule,
 {
-    let mut session = Session::start(target, drafter, rule, prompt, config, observer)?;
+    let cache = target.new_cache().map_err(DecodeError::Target)?;
+    generate_in(target, drafter, rule, (prompt, cache), config, observer)
+        .map(|(generation, _)| generation)
+}
+
+/// [`generate`] in a cache that may hold the first tokens of the prompt, as
+/// [`Session::start_in`] takes it; hands the cache back for the next turn, as
+/// [`Session::into_cache`] gives it.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_in<T, D, A>(
+    target: &T,
+    drafter: D,
+    rule: A,
+    beginning: (&T::Prompt, T::Cache),
+    config: GenerationConfig,
+    observer: &mut dyn GenerationObserver,
+) -> Result<(Generation, T::Cache), DecodeError>
+where
+    T: TargetModel,
+    D: Drafter<T>,
+    A: AcceptanceRule,
+{
+    let mut session = Session::start_in(target, drafter, rule, beginning, config, observer)?;
     loop {
         if let Some(finish_reason) = session.finish_reason() {
-            let (tokens, stats) = session.into_parts();
-            return Ok(Generation {
-                tokens,
+            let generation = Generation {
+                tokens: session.tokens().to_vec(),
                 finish_reason,
-                stats,
-            });
+                stats: session.stats().clone(),
+            };
+            return Ok((generation, session.into_cache()));
         }
         session.step(observer)?;
     }

@@ -78,6 +78,24 @@ where
         config: GenerationConfig,
         observer: &mut dyn GenerationObserver,
     ) -> Result<Self, DecodeError> {
+        let cache = target.new_cache().map_err(DecodeError::Target)?;
+        Self::start_in(target, drafter, rule, (prompt, cache), config, observer)
+    }
+
+    /// [`start`](Self::start) in a cache that may hold the first tokens of the prompt, from an
+    /// earlier generation of the same target; only the others are read. At least one token always
+    /// is, because the first token of the answer comes from its logits.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_in(
+        target: &'a T,
+        drafter: D,
+        rule: A,
+        (prompt, mut cache): (&'a T::Prompt, T::Cache),
+        config: GenerationConfig,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<Self, DecodeError> {
         let prompt_tokens = prompt.token_ids().len();
         let context_len = target.context_len();
         if prompt_tokens == 0 {
@@ -89,21 +107,22 @@ where
                 context_len,
             });
         }
-        let cache = target.new_cache().map_err(DecodeError::Target)?;
+        cache.truncate(prompt_tokens - 1);
         let mut session = Self {
             target,
             prompt,
             drafter,
             rule,
             rules: StopRules::new(config, context_len - prompt_tokens),
-            cache,
             pending: Pending::Nothing,
             accepted: Vec::new(),
             tokens: Vec::new(),
             stats: GenerationStats {
                 prompt_tokens,
+                reused_prompt_tokens: cache.len(),
                 ..GenerationStats::default()
             },
+            cache,
             state: State::Running,
         };
         if session.rules.remaining(0) == 0 {
@@ -162,6 +181,15 @@ where
     #[must_use]
     pub fn into_parts(self) -> (Vec<TokenId>, GenerationStats) {
         (self.tokens, self.stats)
+    }
+
+    /// Ends the session and hands out its cache, cut to the prompt and the tokens emitted. The last
+    /// token may be missing in it.
+    #[must_use]
+    pub fn into_cache(mut self) -> T::Cache {
+        self.cache
+            .truncate(self.stats.prompt_tokens + self.tokens.len());
+        self.cache
     }
 
     fn prefill(&mut self, observer: &mut dyn GenerationObserver) -> Result<(), DecodeError> {

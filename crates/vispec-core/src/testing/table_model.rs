@@ -141,6 +141,9 @@ impl TargetModel for TableModel {
         prompt: &Vec<TokenId>,
         cache: &mut TableCache,
     ) -> Result<OutputOf<Self>, BoxError> {
+        if !prompt.starts_with(&cache.tokens) {
+            return Err("the cache holds other tokens than the prompt begins with".into());
+        }
         cache.tokens.clone_from(prompt);
         let features = TableFeatures(prompt.iter().copied().enumerate().collect());
         Ok(TargetOutput {

@@ -17,7 +17,8 @@ use vispec_core::{
 use super::sequence::SequenceFeatures;
 use crate::logits::DeviceLogits;
 use crate::prompt::EncodedPrompt;
-use crate::target::{VlmCache, VlmTarget};
+use crate::target::VlmTarget;
+use crate::vlm_cache::VlmCache;
 
 /// Answers `prompt` and keeps the features of all positions but the last, whose token the target
 /// never has to read: `[prompt + answer - 1, hidden]`.

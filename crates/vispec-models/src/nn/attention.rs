@@ -13,11 +13,6 @@ use crate::weights::Weights;
 /// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
 const QUERY_BLOCK: usize = 512;
 
-/// Rows from which a pass over a prompt goes through blocked matrix products on the CPU, too: it has
-/// enough rows to reuse each key many times.
-#[cfg(feature = "flex")]
-const BLOCKED_ROWS: usize = 128;
-
 /// Which cache rows each row of a forward pass attends to.
 #[derive(Debug)]
 pub enum AttentionPlan {
@@ -94,13 +89,6 @@ impl AttentionPlan {
             Self::Causal { prefix } => *prefix,
             Self::Tree(plan) => plan.prefix,
         }
-    }
-
-    /// Whether a pass of `rows` is better off with matrix products than with the kernel. Never for a
-    /// tree: its rows must come out as decoding them one by one gives them, bit for bit.
-    #[cfg(feature = "flex")]
-    pub(super) fn reuses_keys(&self, rows: usize) -> bool {
-        matches!(self, Self::Causal { .. }) && rows >= BLOCKED_ROWS
     }
 
     /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
@@ -199,7 +187,7 @@ impl Attention {
 /// # Shapes
 /// `query` and the result `[rows, heads * head_dim]`; `keys` and `values` `[1, kv_heads, total,
 /// head_dim]`, the new rows last.
-pub(super) fn attend_by_products(
+fn attend_by_products(
     query: Tensor<2>,
     keys: Tensor<4>,
     values: Tensor<4>,

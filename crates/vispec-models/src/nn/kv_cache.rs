@@ -161,6 +161,39 @@ impl ModelCache {
         self.len
     }
 
+    /// A copy of the first `len` rows, where rows are in memory; `None` on devices.
+    #[must_use]
+    pub(crate) fn beginning(&self, len: usize) -> Option<Self> {
+        match &self.storage {
+            Storage::Device(_) => None,
+            #[cfg(feature = "flex")]
+            Storage::Host(cache) => {
+                let len = len.min(self.len);
+                let storage = Storage::Host(cache.beginning(len));
+                Some(Self { storage, len })
+            }
+        }
+    }
+
+    /// Memory of the rows; `None` on devices.
+    #[must_use]
+    pub(crate) fn n_bytes(&self) -> Option<usize> {
+        match &self.storage {
+            Storage::Device(_) => None,
+            #[cfg(feature = "flex")]
+            Storage::Host(cache) => Some(cache.n_bytes()),
+        }
+    }
+
+    /// Frees what only running passes need.
+    pub(crate) fn drop_buffers(&mut self) {
+        match &mut self.storage {
+            Storage::Device(_) => {}
+            #[cfg(feature = "flex")]
+            Storage::Host(cache) => cache.drop_buffers(),
+        }
+    }
+
     pub(super) fn storage_mut(&mut self) -> &mut Storage {
         &mut self.storage
     }

@@ -116,12 +116,6 @@ impl RotaryTable {
         self.head_dim
     }
 
-    /// Where the table is used.
-    #[cfg(feature = "flex")]
-    pub(super) fn device(&self) -> Device {
-        self.device.clone()
-    }
-
     /// Cosines and sines, each `[rows, head_dim / 2]`.
     pub(super) fn host(&self) -> (&[f32], &[f32]) {
         (&self.cos, &self.sin)

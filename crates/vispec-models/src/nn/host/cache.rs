@@ -1,7 +1,5 @@
 //! Keys and values in plain memory.
 
-use std::ops::Range;
-
 use super::{Buffers, head_rows};
 use crate::nn::kv_cache::grown_capacity;
 
@@ -38,6 +36,26 @@ impl HostCache {
         }
     }
 
+    /// A copy of the first `len` rows, with as much room as they take and no buffers.
+    pub(in crate::nn) fn beginning(&self, len: usize) -> Self {
+        let layers = self.layers.iter();
+        Self {
+            layers: layers.map(|layer| layer.copied(len, len)).collect(),
+            buffers: Buffers::default(),
+        }
+    }
+
+    /// Drops the buffers of passes, which the next pass makes again.
+    pub(in crate::nn) fn drop_buffers(&mut self) {
+        self.buffers = Buffers::default();
+    }
+
+    /// Memory of keys and values.
+    pub(in crate::nn) fn n_bytes(&self) -> usize {
+        let floats = |layer: &HostLayerCache| layer.keys.len() + layer.values.len();
+        self.layers.iter().map(floats).sum::<usize>() * size_of::<f32>()
+    }
+
     /// Moves rows `from` to the places from `to` on. No row is moved down onto one that is still to
     /// be moved: `from` ascends and lies behind `to`.
     pub(in crate::nn) fn move_rows(&mut self, from: &[usize], to: usize) {
@@ -59,25 +77,6 @@ impl HostLayerCache {
         (&self.keys, &self.values)
     }
 
-    /// Keys of some rows, `[kv_heads, rows, head_dim]`.
-    pub(super) fn keys(&self, rows: Range<usize>) -> Vec<f32> {
-        self.part(&self.keys, rows)
-    }
-
-    /// Values of some rows, `[kv_heads, rows, head_dim]`.
-    pub(super) fn values(&self, rows: Range<usize>) -> Vec<f32> {
-        self.part(&self.values, rows)
-    }
-
-    fn part(&self, all: &[f32], rows: Range<usize>) -> Vec<f32> {
-        let mut part = Vec::with_capacity(self.kv_heads * rows.len() * self.head_dim);
-        for head in 0..self.kv_heads {
-            let range = head_rows(head, self.capacity, self.head_dim, rows.clone());
-            part.extend_from_slice(&all[range]);
-        }
-        part
-    }
-
     /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
     pub(super) fn append(&mut self, len: usize, keys: &[f32], values: &[f32]) {
         let width = self.kv_heads * self.head_dim;
@@ -96,20 +95,28 @@ impl HostLayerCache {
     }
 
     fn make_room(&mut self, len: usize, needed: usize) {
-        if needed <= self.capacity {
-            return;
+        if needed > self.capacity {
+            *self = self.copied(len, grown_capacity(self.capacity, needed));
         }
-        let capacity = grown_capacity(self.capacity, needed);
-        for part in [&mut self.keys, &mut self.values] {
-            let mut grown = vec![0.0; self.kv_heads * capacity * self.head_dim];
+    }
+
+    /// The first `len` rows with room for `capacity`.
+    fn copied(&self, len: usize, capacity: usize) -> Self {
+        let part = |old: &[f32]| {
+            let mut new = vec![0.0; self.kv_heads * capacity * self.head_dim];
             for head in 0..self.kv_heads {
-                let old = head_rows(head, self.capacity, self.head_dim, 0..len);
-                let new = head_rows(head, capacity, self.head_dim, 0..len);
-                grown[new].copy_from_slice(&part[old]);
+                let from = head_rows(head, self.capacity, self.head_dim, 0..len);
+                let to = head_rows(head, capacity, self.head_dim, 0..len);
+                new[to].copy_from_slice(&old[from]);
             }
-            *part = grown;
+            new
+        };
+        Self {
+            keys: part(&self.keys),
+            values: part(&self.values),
+            capacity,
+            ..*self
         }
-        self.capacity = capacity;
     }
 
     fn move_row(&mut self, from: usize, to: usize) {
@@ -136,7 +143,7 @@ mod tests {
             cache.layers[0].append(r, &row(r), &negated);
         }
         cache.move_rows(&[280, 299], 270);
-        let layer = &cache.layers[0];
+        let layer = &cache.beginning(273).layers[0];
         for (place, r) in [
             (0, 0),
             (255, 255),
@@ -145,10 +152,14 @@ mod tests {
             (271, 299),
             (272, 272),
         ] {
-            let keys = layer.keys(place..place + 1);
-            assert_eq!(keys, row(r), "row {place}");
-            let values: Vec<f32> = layer.values(place..place + 1).iter().map(|v| -v).collect();
-            assert_eq!(values, row(r));
+            let (keys, values) = layer.all();
+            let of_row = |all: &[f32]| {
+                let heads = (0..2).map(|head| head_rows(head, 273, 2, place..place + 1));
+                Vec::from_iter(heads.flat_map(|range| all[range].to_vec()))
+            };
+            assert_eq!(of_row(keys), row(r), "row {place}");
+            let negated: Vec<f32> = of_row(values).iter().map(|v| -v).collect();
+            assert_eq!(negated, row(r));
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) use self::cache::HostCache;
 use self::cache::HostLayerCache;
 use self::weights::HostLayer;
 pub(super) use self::weights::{HostLinear, host_f32};
-use super::attention::{AttentionPlan, attend_by_products, scale};
+use super::attention::{AttentionPlan, scale};
 use super::decoder::{Decoder, DecoderConfig};
 use super::rope::RotaryTable;
 
@@ -153,7 +153,7 @@ impl Pass<'_> {
         vispec_kernels::rotary(query, cos, sin, self.config.head_dim);
         vispec_kernels::rotary(keys, cos, sin, self.config.head_dim);
         cache.append(len, keys, values);
-        self.attend(query, cache, len, attended);
+        self.attend(query, cache, attended);
         self.linear(attended, [(&layer.output, added)]);
         add(x, added);
         layer.post_norm.apply(x, normed);
@@ -173,26 +173,13 @@ impl Pass<'_> {
         vispec_kernels::linear_group(x, self.rows, x.len() / self.rows.max(1), &mut calls);
     }
 
-    fn attend(&self, query: &[f32], cache: &HostLayerCache, len: usize, out: &mut Vec<f32>) {
+    fn attend(&self, query: &[f32], cache: &HostLayerCache, out: &mut [f32]) {
         let DecoderConfig {
             heads,
             kv_heads,
             head_dim,
             ..
         } = *self.config;
-        if self.plan.reuses_keys(self.rows) {
-            let total = len + self.rows;
-            let tensor = |part: Vec<f32>| {
-                let data = TensorData::new(part, [1, kv_heads, total, head_dim]);
-                Tensor::<4>::from_data(data, &self.rotary.device())
-            };
-            let data = TensorData::new(query.to_vec(), [self.rows, heads * head_dim]);
-            let query = Tensor::<2>::from_data(data, &self.rotary.device());
-            let keys = tensor(cache.keys(0..total));
-            let values = tensor(cache.values(0..total));
-            *out = into_floats(attend_by_products(query, keys, values, self.plan));
-            return;
-        }
         let visible = match self.plan {
             AttentionPlan::Causal { .. } => VisibleRows::Causal,
             AttentionPlan::Tree(plan) => {

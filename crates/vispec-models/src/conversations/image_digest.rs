@@ -1,0 +1,22 @@
+//! Which image it is, by its pixels.
+
+use sha2::{Digest as _, Sha256};
+use vispec_processor::DecodedImage;
+
+/// SHA-256 of the size and the pixels of an image. Files with equal pixels have equal digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ImageDigest([u8; 32]);
+
+impl ImageDigest {
+    /// The digest of an image.
+    #[must_use]
+    pub fn of(image: &DecodedImage) -> Self {
+        let size = image.size();
+        let mut hasher = Sha256::new();
+        for side in [size.height, size.width] {
+            hasher.update((side as u64).to_le_bytes());
+        }
+        hasher.update(image.rgb());
+        Self(hasher.finalize().into())
+    }
+}
