@@ -12,6 +12,16 @@ pub enum ConfigError {
     /// Top-p is outside `(0, 1]`.
     #[error("top-p must be above 0 and at most 1, found {0}")]
     TopP(f32),
+    /// A penalty or a bias makes no sense.
+    #[error(
+        "the {quantity} is {found}, expected a finite number, for a repetition penalty above 0"
+    )]
+    Adjustment {
+        /// What it is.
+        quantity: &'static str,
+        /// Its value.
+        found: f32,
+    },
     /// The n-gram lengths of prompt lookup are zero or the wrong way round.
     #[error("n-gram lengths must satisfy 1 <= min <= max, found min {min} and max {max}")]
     NgramRange {

@@ -76,7 +76,7 @@
 //! # Limits
 //!
 //! The batch size is 1.
-//! Samplers do not depend on history (no repetition penalty, no grammar).
+//! There are no grammars.
 //!
 //! # Features
 //!
@@ -99,13 +99,18 @@ pub mod testing;
 mod token;
 mod tree;
 
-pub use accept::{AcceptanceRule, Chance, MatchPicks, RecursiveRejection, Verdict};
+pub use accept::{
+    AcceptanceRule, AdjustedPicks, Chance, MatchPicks, PickLog, PickedLogProbs, RecursiveRejection,
+    Verdict,
+};
 pub use budget::{
     AutoTree, Cost, CostError, CostTable, DraftCosts, TargetCosts, measure_draft_costs,
     measure_target_costs,
 };
 pub use cache::KvCache;
-pub use decode::{FinishReason, Generation, GenerationConfig, Session, Step, generate, generate_in};
+pub use decode::{
+    FinishReason, Generation, GenerationConfig, Session, Step, generate, generate_in,
+};
 pub use draft::{
     Beam, DraftError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, Idle, NoDraft,
     PromptLookupConfig, PromptLookupDrafter, TopK, TreeSize,
@@ -113,7 +118,7 @@ pub use draft::{
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
-pub use sample::{PositionUniforms, Sampler, UniformStream};
+pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, Prompt, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};

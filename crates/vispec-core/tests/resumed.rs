@@ -66,12 +66,26 @@ fn the_last_token_of_a_prompt_is_always_read() {
     let prompt = vec![1, 2, 3];
     let cache = model.new_cache().unwrap();
     let beginning = (&prompt, cache);
-    let (once, mut cache) =
-        generate_in(&model, vispec_core::NoDraft, rule(1), beginning, config(5), &mut ()).unwrap();
+    let (once, mut cache) = generate_in(
+        &model,
+        vispec_core::NoDraft,
+        rule(1),
+        beginning,
+        config(5),
+        &mut (),
+    )
+    .unwrap();
     cache.truncate(3);
     let beginning = (&prompt, cache);
-    let (again, _) =
-        generate_in(&model, vispec_core::NoDraft, rule(1), beginning, config(5), &mut ()).unwrap();
+    let (again, _) = generate_in(
+        &model,
+        vispec_core::NoDraft,
+        rule(1),
+        beginning,
+        config(5),
+        &mut (),
+    )
+    .unwrap();
     assert_eq!(again.tokens, once.tokens);
     assert_eq!(again.stats.reused_prompt_tokens(), 2);
 }

@@ -1,7 +1,9 @@
 //! Acceptance: which draft tokens stay, and which token comes after them.
 
+mod adjusted;
 mod rejection;
 
+pub use adjusted::{AdjustedPicks, PickLog, PickedLogProbs};
 pub use rejection::{Chance, RecursiveRejection};
 
 use crate::{LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree};
@@ -124,19 +126,30 @@ impl AcceptanceRule for MatchPicks {
         logits: &mut dyn TargetLogits,
         position: usize,
     ) -> Result<Verdict, LogitsError> {
-        let mut path = vec![NodeId::ROOT];
-        let mut node = NodeId::ROOT;
-        loop {
-            // The path holds the root, so its length is how far behind the root the pick sits.
-            let uniform = self.uniforms.at(position + path.len());
-            let pick = logits.pick(node.index(), &self.sampler, uniform)?;
-            match tree.child_with(node, pick) {
-                Some(child) => {
-                    path.push(child);
-                    node = child;
-                }
-                None => return Ok(Verdict { path, bonus: pick }),
+        descend(tree, position, |row, position| {
+            logits.pick(row, &self.sampler, self.uniforms.at(position))
+        })
+    }
+}
+
+/// Walks down `tree`, whose root is at `position`, as long as what `pick` gives for a row of logits
+/// and the position of the token to be picked is among the children.
+fn descend(
+    tree: &TokenTree,
+    position: usize,
+    mut pick: impl FnMut(usize, usize) -> Result<TokenId, LogitsError>,
+) -> Result<Verdict, LogitsError> {
+    let mut path = vec![NodeId::ROOT];
+    let mut node = NodeId::ROOT;
+    loop {
+        // The path holds the root, so its length is how far behind the root the pick sits.
+        let pick = pick(node.index(), position + path.len())?;
+        match tree.child_with(node, pick) {
+            Some(child) => {
+                path.push(child);
+                node = child;
             }
+            None => return Ok(Verdict { path, bonus: pick }),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Sampling from a row of logits on the host; the reference for device implementations.
 
+mod adjust;
 mod keep;
 mod row;
 mod uniform;
 
+pub use adjust::LogitAdjustments;
+pub(crate) use adjust::Said;
 pub(crate) use row::{BLOCK, BlockMaxima, Weights, row_max};
 pub use uniform::{PositionUniforms, UniformStream};
 
@@ -18,7 +21,7 @@ const GREEDY_TEMPERATURE: f32 = 1e-5;
 
 /// How a token is chosen from a row of logits.
 ///
-/// History-dependent processors (repetition penalty, grammars) are not covered.
+/// What depends on the tokens before is a matter of [`LogitAdjustments`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

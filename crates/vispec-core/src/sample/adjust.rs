@@ -1,0 +1,168 @@
+//! Changes to logits that depend on what was said before.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::{ConfigError, TokenId};
+
+/// How logits change before a token is chosen, in this order: repetition penalty, presence and
+/// frequency penalty, bias. The bias comes last, so that it says the last word.
+#[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LogitAdjustments {
+    /// Logits of tokens that are in the prompt or the answer are divided by this if they are
+    /// positive, and multiplied if they are negative; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Is taken from the logits of tokens that are in the answer; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// The same for each time that a token is in the answer.
+    pub frequency_penalty: f32,
+    /// Is added to logits.
+    pub logit_bias: BTreeMap<TokenId, f32>,
+}
+
+impl Default for LogitAdjustments {
+    /// Changes nothing.
+    fn default() -> Self {
+        Self {
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
+        }
+    }
+}
+
+impl LogitAdjustments {
+    /// Looks at every value.
+    ///
+    /// # Errors
+    /// [`ConfigError::Adjustment`] if one is not finite, or the repetition penalty is not above 0.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bias = self.logit_bias.values().map(|&bias| ("logit bias", bias));
+        let values = [
+            ("repetition penalty", self.repetition_penalty),
+            ("presence penalty", self.presence_penalty),
+            ("frequency penalty", self.frequency_penalty),
+        ];
+        let mut values = values.into_iter().chain(bias);
+        match values.find(|(_, value)| !value.is_finite()) {
+            Some((quantity, found)) => Err(ConfigError::Adjustment { quantity, found }),
+            None if self.repetition_penalty <= 0.0 => Err(ConfigError::Adjustment {
+                quantity: "repetition penalty",
+                found: self.repetition_penalty,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nothing changes, whatever was said.
+    #[must_use]
+    pub fn is_neutral(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The tokens that penalties look at.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Said {
+    prompt: HashSet<TokenId>,
+    /// How often each token is in the answer.
+    answer: HashMap<TokenId, u32>,
+}
+
+impl Said {
+    pub(crate) fn new(prompt: &[TokenId]) -> Self {
+        Self {
+            prompt: prompt.iter().copied().collect(),
+            answer: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn note(&mut self, token: TokenId) {
+        *self.answer.entry(token).or_default() += 1;
+    }
+
+    /// Changes `logits` `[vocab]` in place. Each logit changes by itself, so that the order in which
+    /// tokens come does not matter.
+    pub(crate) fn adjust(&self, logits: &mut [f32], adjustments: &LogitAdjustments) {
+        let penalty = adjustments.repetition_penalty;
+        let only_prompt = self
+            .prompt
+            .iter()
+            .filter(|id| !self.answer.contains_key(id));
+        for &token in only_prompt.chain(self.answer.keys()) {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 {
+                    *logit / penalty
+                } else {
+                    *logit * penalty
+                };
+            }
+        }
+        for (&token, &count) in &self.answer {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit -=
+                    adjustments.presence_penalty + adjustments.frequency_penalty * count as f32;
+            }
+        }
+        for (&token, &bias) in &adjustments.logit_bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_reaches_its_tokens() {
+        let mut said = Said::new(&[0, 1]);
+        for token in [1, 2, 2] {
+            said.note(token);
+        }
+        let adjustments = LogitAdjustments {
+            repetition_penalty: 2.0,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            logit_bias: BTreeMap::from([(3, 7.0), (99, 1.0)]),
+        };
+        let mut logits = [4.0, -1.0, 2.0, 0.0, 3.0];
+        said.adjust(&mut logits, &adjustments);
+        // Halved; doubled, less 0.5 and 0.25; halved, less 0.5 and twice 0.25; biased; as it was.
+        assert_eq!(logits, [2.0, -2.75, 0.0, 7.0, 3.0]);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        assert!(LogitAdjustments::default().check().is_ok());
+        for (adjustments, named) in [
+            (
+                LogitAdjustments {
+                    repetition_penalty: 0.0,
+                    ..Default::default()
+                },
+                "repetition penalty",
+            ),
+            (
+                LogitAdjustments {
+                    presence_penalty: f32::NAN,
+                    ..Default::default()
+                },
+                "presence penalty",
+            ),
+            (
+                LogitAdjustments {
+                    logit_bias: BTreeMap::from([(1, f32::INFINITY)]),
+                    ..Default::default()
+                },
+                "logit bias",
+            ),
+        ] {
+            let error = adjustments.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
