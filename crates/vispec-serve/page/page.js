@@ -105,11 +105,13 @@ async function ask() {
   let first = null;
   let final = null;
   let tokens = null;
+  const tau = () => (final ? final.tau : accepted / Math.max(cycles, 1));
   const update = () => show({
     ...(first !== null && { "first token": `${first.toFixed(0)} ms` }),
     ...(tokens !== null && { tokens }),
     cycles,
-    tau: (final ? final.tau : accepted / Math.max(cycles, 1)).toFixed(2),
+    tau: tau().toFixed(2),
+    "tokens per cycle": (cycles ? tau() + 1 : 0).toFixed(2),
     ...(final && { speed: `${final.tokens_per_second.toFixed(1)} tokens/s` }),
   });
   const response = await fetch("/v1/chat/completions", {
@@ -164,6 +166,10 @@ $("question").addEventListener("keydown", (event) => {
     $("ask").requestSubmit();
   }
 });
+// An image that misses the frame must not take the page away.
+for (const kind of ["dragover", "drop"]) {
+  window.addEventListener(kind, (event) => event.preventDefault());
+}
 for (const kind of ["dragover", "dragleave", "drop"]) {
   $("drop").addEventListener(kind, (event) => {
     event.preventDefault();

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use vispec::AnswerError;
 
 use crate::metrics::Outcome;
-use crate::model::AnswerError;
 use crate::queue::NotQueued;
 
 /// An error for a client. Never holds a path or anything of the environment.

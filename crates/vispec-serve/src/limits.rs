@@ -9,16 +9,19 @@ pub struct RequestLimits {
     pub max_body: usize,
     /// Most images of a conversation. Their size is a matter of the model.
     pub max_images: usize,
+    /// Most answers to a request.
+    pub max_choices: u32,
     /// Longest time for a body to arrive.
     pub body_timeout: Duration,
 }
 
 impl Default for RequestLimits {
-    /// 32 MiB, 8 images, 30 seconds.
+    /// 32 MiB, 8 images, 8 answers, 30 seconds.
     fn default() -> Self {
         Self {
             max_body: 32 << 20,
             max_images: 8,
+            max_choices: 8,
             body_timeout: Duration::from_secs(30),
         }
     }

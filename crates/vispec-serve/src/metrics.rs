@@ -8,9 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use vispec_core::Idle;
+use vispec::core::Idle;
+use vispec::{AnswerEnd, AnswerError, Answered, KeptConversations};
 
-use crate::model::{AnswerEnd, AnswerError, Answered};
 use crate::queue::AnswerEvent;
 
 /// How a request ended.
@@ -49,6 +49,11 @@ impl Outcome {
         }
     }
 
+    /// Whether it is an answer to its end.
+    pub(crate) fn is_answer(self) -> bool {
+        matches!(self, Self::Stop | Self::Length)
+    }
+
     const ALL: [Self; 7] = [
         Self::Stop,
         Self::Length,
@@ -83,6 +88,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Label, Counter>,
     prompt_tokens: Counter,
+    reused_prompt_tokens: Counter,
     completion_tokens: Counter,
     cycles: Counter,
     nodes: Counter,
@@ -96,6 +102,8 @@ pub(crate) struct Metrics {
     running: Gauge,
     tau: Gauge<f64, std::sync::atomic::AtomicU64>,
     resident_memory: Gauge,
+    kept_conversations: Gauge,
+    kept_memory: Gauge,
 }
 
 impl Metrics {
@@ -106,6 +114,7 @@ impl Metrics {
             registry: Registry::with_prefix("vispec"),
             requests: Family::default(),
             prompt_tokens: Counter::default(),
+            reused_prompt_tokens: Counter::default(),
             completion_tokens: Counter::default(),
             cycles: Counter::default(),
             nodes: Counter::default(),
@@ -119,6 +128,8 @@ impl Metrics {
             running: Gauge::default(),
             tau: Gauge::default(),
             resident_memory: Gauge::default(),
+            kept_conversations: Gauge::default(),
+            kept_memory: Gauge::default(),
         };
         // Counters that exist before they count can be told from counters that are missing.
         for outcome in Outcome::ALL {
@@ -137,6 +148,7 @@ impl Metrics {
         }
         metrics.register_counts();
         metrics.register_times();
+        metrics.register_memory();
         metrics
     }
 
@@ -149,6 +161,11 @@ impl Metrics {
             "prompt_tokens",
             "Tokens of answered prompts, image places included",
             &self.prompt_tokens,
+        );
+        counter(
+            "reused_prompt_tokens",
+            "Tokens of answered prompts that an earlier answer had read already",
+            &self.reused_prompt_tokens,
         );
         counter(
             "completion_tokens",
@@ -217,11 +234,26 @@ impl Metrics {
             "Mean accepted draft tokens per cycle since the start",
             self.tau.clone(),
         );
+    }
+
+    fn register_memory(&mut self) {
+        let registry = &mut self.registry;
         registry.register_with_unit(
             "resident_memory",
             "Resident set of the process; 0 where the system does not tell",
             Unit::Bytes,
             self.resident_memory.clone(),
+        );
+        registry.register(
+            "kept_conversations",
+            "Conversations whose beginnings are kept",
+            self.kept_conversations.clone(),
+        );
+        registry.register_with_unit(
+            "kept_conversations_memory",
+            "Memory of the conversations that are kept",
+            Unit::Bytes,
+            self.kept_memory.clone(),
         );
     }
 
@@ -236,6 +268,8 @@ impl Metrics {
     pub(crate) fn answered(&self, answered: &Answered) {
         let stats = &answered.stats;
         self.prompt_tokens.inc_by(stats.prompt_tokens() as u64);
+        self.reused_prompt_tokens
+            .inc_by(stats.reused_prompt_tokens() as u64);
         self.completion_tokens
             .inc_by(answered.completion_tokens as u64);
         self.cycles.inc_by(stats.n_cycles() as u64);
@@ -283,25 +317,30 @@ impl Metrics {
 
     /// So many requests wait and are being answered.
     pub(crate) fn queue(&self, waiting: usize, running: usize) {
-        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.waiting.set(gauge(waiting));
         self.running.set(gauge(running));
     }
 
-    /// All metrics in the text format.
+    /// All metrics in the text format; `kept` is what the model keeps.
     ///
     /// # Errors
     /// Never for formats that are known; the encoder's signature has one.
-    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(&self, kept: KeptConversations) -> Result<String, std::fmt::Error> {
         let cycles = self.cycles.get();
         if cycles > 0 {
             self.tau.set(self.accepted.get() as f64 / cycles as f64);
         }
+        self.kept_conversations.set(gauge(kept.count));
+        self.kept_memory.set(gauge(kept.bytes));
         self.resident_memory.set(resident_bytes().unwrap_or(0));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn label(name: &'static str, value: impl ToString) -> Label {

@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use vispec::{AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerRequest, Answered};
 
 use crate::metrics::{Metrics, Outcome};
-use crate::model::{
-    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerModel, AnswerRequest, Answered,
-};
+use crate::model::AnswerModel;
 
-/// What a request hears of its answer, in this order: `Started`, any number of `Cycle`, and an end.
+/// What a request hears of its answers, in this order: `Started`, then for each of them any number
+/// of `Cycle` and an end.
 ///
 /// The channel has no bound, so that a client that reads slowly never holds up the model; what it
 /// holds is bounded by the length of the answer.
@@ -25,11 +25,11 @@ pub(crate) enum AnswerEvent {
     Started(usize),
     /// More text.
     Cycle(AnswerCycle),
-    /// The end.
+    /// The end of an answer.
     Finished(Box<Answered>),
-    /// The end, instead of `Finished`.
+    /// The end of all answers.
     Failed(AnswerError),
-    /// The end, because the server shuts down.
+    /// The end of all answers, because the server shuts down.
     ShutDown,
 }
 
@@ -48,6 +48,7 @@ pub(crate) enum NotQueued {
 #[derive(Debug)]
 struct Job {
     request: AnswerRequest,
+    choices: u32,
     events: UnboundedSender<AnswerEvent>,
     submitted: Instant,
 }
@@ -104,13 +105,14 @@ impl JobQueue {
         workers.collect()
     }
 
-    /// Puts a request in line. Dropping the receiver takes it out again, or ends its answer.
+    /// Puts a request for so many answers in line. Dropping the receiver takes it out again, or ends its answer.
     ///
     /// # Errors
     /// [`NotQueued`] if there is no place.
     pub(crate) fn submit(
         &self,
         request: AnswerRequest,
+        choices: u32,
     ) -> Result<UnboundedReceiver<AnswerEvent>, NotQueued> {
         let (events, receiver) = unbounded_channel();
         let mut state = self.lock();
@@ -127,6 +129,7 @@ impl JobQueue {
         }
         state.waiting.push_back(Job {
             request,
+            choices,
             events,
             submitted: Instant::now(),
         });
@@ -216,21 +219,39 @@ impl JobQueue {
         }
     }
 
-    fn run(&self, model: &dyn AnswerModel, job: Job) {
+    fn run(&self, model: &dyn AnswerModel, mut job: Job) {
+        self.metrics.waited(job.submitted.elapsed());
+        let mut progress = Progress::Waiting;
+        let seed = job.request.seed;
+        for choice in 0..job.choices {
+            job.request.seed = seed.wrapping_add(choice.into());
+            let event = self.answer(model, &job, &mut progress);
+            let outcome = Outcome::of(&event);
+            let is_last = choice + 1 == job.choices || !outcome.is_answer();
+            // A client that has gone does not mind.
+            let _ = job.events.send(event);
+            if is_last {
+                self.metrics.count(outcome);
+                return;
+            }
+        }
+    }
+
+    /// One answer to a request, and how it ended.
+    fn answer(&self, model: &dyn AnswerModel, job: &Job, progress: &mut Progress) -> AnswerEvent {
         let mut listener = Listener {
             queue: self,
             events: &job.events,
             submitted: job.submitted,
-            spoke: false,
+            progress,
         };
-        self.metrics.waited(job.submitted.elapsed());
-        // A model keeps no state between requests that a panic could leave half done, and the
-        // server must outlive a request that brings one out.
+        // What a model keeps between requests is not left half done by a panic, and the server must
+        // outlive a request that brings one out.
         let answered = catch_unwind(AssertUnwindSafe(|| {
             model.answer(&job.request, &mut listener)
         }));
         let answered = answered.unwrap_or_else(|_| Err(AnswerError::Failed("it panicked".into())));
-        let event = match answered {
+        match answered {
             Ok(answered) => {
                 self.metrics.answered(&answered);
                 let shut_down = answered.end == AnswerEnd::Cancelled && !job.events.is_closed();
@@ -246,11 +267,16 @@ impl JobQueue {
                 }
                 AnswerEvent::Failed(error)
             }
-        };
-        self.metrics.count(Outcome::of(&event));
-        // A client that has gone does not mind.
-        let _ = job.events.send(event);
+        }
     }
+}
+
+/// What the client has heard of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Started,
+    Spoke,
 }
 
 /// The message of an error and those of its causes, for the log.
@@ -264,7 +290,7 @@ struct Listener<'a> {
     queue: &'a JobQueue,
     events: &'a UnboundedSender<AnswerEvent>,
     submitted: Instant,
-    spoke: bool,
+    progress: &'a mut Progress,
 }
 
 impl Listener<'_> {
@@ -279,12 +305,16 @@ impl Listener<'_> {
 
 impl AnswerListener for Listener<'_> {
     fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()> {
+        if *self.progress != Progress::Waiting {
+            return ControlFlow::Continue(());
+        }
+        *self.progress = Progress::Started;
         self.send(AnswerEvent::Started(prompt_tokens))
     }
 
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {
-        if !self.spoke {
-            self.spoke = true;
+        if *self.progress != Progress::Spoke {
+            *self.progress = Progress::Spoke;
             self.queue.metrics.first_token(self.submitted.elapsed());
         }
         self.send(AnswerEvent::Cycle(cycle))

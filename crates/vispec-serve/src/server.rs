@@ -18,6 +18,7 @@ use crate::limits::{ConnectionLimits, RequestLimits};
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::queue::JobQueue;
+use crate::remote_image::{RemoteImageLimits, RemoteImages};
 use crate::request::RequestDefaults;
 use crate::routes::{App, BodyMemory, router};
 
@@ -34,12 +35,14 @@ pub struct ServeOptions {
     pub request_limits: RequestLimits,
     /// Bounds of connections and of the shutdown.
     pub connection_limits: ConnectionLimits,
+    /// Bounds of fetching images at addresses of the web; `None` refuses such images.
+    pub remote_images: Option<RemoteImageLimits>,
     /// The key that clients must know.
     pub api_key: Option<ApiKey>,
 }
 
 impl Default for ServeOptions {
-    /// One answer at a time, 16 that wait, no key.
+    /// One answer at a time, 16 that wait, no images from elsewhere, no key.
     fn default() -> Self {
         Self {
             defaults: RequestDefaults::default(),
@@ -47,6 +50,7 @@ impl Default for ServeOptions {
             max_queue: 16,
             request_limits: RequestLimits::default(),
             connection_limits: ConnectionLimits::default(),
+            remote_images: None,
             api_key: None,
         }
     }
@@ -59,6 +63,9 @@ pub enum ServeError {
     /// No answers at a time.
     #[error("{0} answers at a time, expected at least 1")]
     Parallel(usize),
+    /// Nothing can be fetched.
+    #[error("the client that fetches images could not be made")]
+    RemoteImages(#[source] reqwest::Error),
     /// A worker could not be started.
     #[error("a thread for answers could not be started")]
     Thread(#[source] std::io::Error),
@@ -89,6 +96,10 @@ pub async fn serve(
     let metrics = Arc::new(Metrics::new());
     let queue = JobQueue::new(options.parallel, options.max_queue, Arc::clone(&metrics));
     let workers = queue.start(&model).map_err(ServeError::Thread)?;
+    let remote_images = options.remote_images.as_ref().map(RemoteImages::new);
+    let remote_images = remote_images
+        .transpose()
+        .map_err(ServeError::RemoteImages)?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     let limits = options.connection_limits.clone();
     let app = App {
@@ -96,6 +107,7 @@ pub async fn serve(
         queue: Arc::clone(&queue),
         metrics,
         body_memory: Arc::new(BodyMemory::new(&options.request_limits)),
+        remote_images,
         options: Arc::new(options),
         started: since_epoch.unwrap_or_default().as_secs(),
     };

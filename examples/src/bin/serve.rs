@@ -12,19 +12,21 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use indicatif::ProgressBar;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use vispec::{Engine, EngineSettings, ImageLimits};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::served::{Served, ServedFlags};
-use vispec_processor::ImageLimits;
 use vispec_serve::{
-    ApiKey, ConnectionLimits, EngineModel, RequestDefaults, RequestLimits, ServeOptions, serve,
+    ApiKey, ConnectionLimits, EngineModel, RemoteImageLimits, RequestDefaults, RequestLimits,
+    ServeOptions, serve,
 };
 
 /// Variable that may hold the key, for those who keep secrets out of files.
 const KEY_VARIABLE: &str = "VISPEC_API_KEY";
 /// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
 const MAX_PIXELS: u64 = 16 << 20;
+const MIB: usize = 1 << 20;
 /// Threads for connections; answers have threads of their own.
 const IO_THREADS: usize = 2;
 
@@ -57,6 +59,14 @@ struct Flags {
     /// Most images of a request
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_images: u16,
+    /// Fetch images at public addresses of the web that clients name: at most 16 MiB and 10 seconds
+    /// each, without following redirects
+    #[arg(long)]
+    remote_images: bool,
+    /// Memory in MiB for conversations that may go on, so that their next turns read only what is
+    /// new; 0 keeps nothing
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    conversation_memory: usize,
     /// How long a shutdown waits for answers before it ends them
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u16,
@@ -159,6 +169,7 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
             shutdown_timeout: Duration::from_secs(flags.shutdown_timeout.into()),
             ..ConnectionLimits::default()
         },
+        remote_images: flags.remote_images.then(RemoteImageLimits::default),
         api_key: api_key(flags.api_key_file.as_deref())?,
     })
 }
@@ -190,15 +201,18 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
     for note in &notes {
         eprintln!("{note}");
     }
-    let model = EngineModel {
-        id: flags.served_name.clone().unwrap_or(name),
-        engine,
+    let settings = EngineSettings {
         method,
         tree,
         image_limits: ImageLimits {
             max_pixels: MAX_PIXELS,
             ..ImageLimits::default()
         },
+        conversation_memory: flags.conversation_memory.saturating_mul(MIB),
+    };
+    let model = EngineModel {
+        id: flags.served_name.clone().unwrap_or(name),
+        engine: Engine::new(engine, settings),
     };
     Ok((model, carried))
 }

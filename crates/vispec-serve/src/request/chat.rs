@@ -1,13 +1,15 @@
 //! The messages of a chat and the images in them.
 
 use serde_json::Value;
+use vispec::{AnswerPrompt, ImageInput};
 use vispec_processor::{Content, Message, Messages, Part};
 
+use super::RemotePolicy;
 use super::fields::{Fields, missing, wrong};
-use super::image_url;
+use super::image_url::{self, ImageSource};
 use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
-use crate::model::AnswerPrompt;
+use crate::remote_image::RemoteImage;
 
 /// Fields of a message that clients send along and that say nothing as long as they are empty.
 const EMPTY_FIELDS: &[&str] = &[
@@ -20,19 +22,38 @@ const EMPTY_FIELDS: &[&str] = &[
     "function_call",
 ];
 
-/// Reads the messages.
+/// The images of a chat as they are read.
+struct Images {
+    sources: Vec<ImageSource>,
+    remote: RemotePolicy,
+}
+
+impl Images {
+    fn push(&mut self, location: &str, url: &str) -> Result<(), ApiError> {
+        self.sources
+            .push(image_url::read(location, url, self.remote)?);
+        Ok(())
+    }
+}
+
+/// Reads the messages; images that have to be fetched leave their places empty and are given by
+/// place.
 ///
 /// # Errors
 /// Naming the message and the field at fault.
 pub(super) fn prompt(
     fields: &mut Fields,
     limits: &RequestLimits,
-) -> Result<AnswerPrompt, ApiError> {
-    let mut images = Vec::new();
+    remote: RemotePolicy,
+) -> Result<(AnswerPrompt, Vec<(usize, RemoteImage)>), ApiError> {
+    let mut images = Images {
+        sources: Vec::new(),
+        remote,
+    };
     let mut messages = Vec::new();
     for (index, item) in fields.required_list("messages")?.into_iter().enumerate() {
         messages.push(message(&format!("messages[{index}]"), item, &mut images)?);
-        if images.len() > limits.max_images {
+        if images.sources.len() > limits.max_images {
             return Err(ApiError::field(
                 "messages",
                 "too_many_images",
@@ -45,10 +66,20 @@ pub(super) fn prompt(
     }
     let messages = Messages::new(messages)
         .map_err(|error| ApiError::field("messages", "invalid_value", error.to_string()))?;
-    Ok(AnswerPrompt::Chat { messages, images })
+    let mut remote = Vec::new();
+    let sources = images.sources.into_iter().enumerate();
+    let images = sources.map(|(place, source)| match source {
+        ImageSource::Here(file) => ImageInput::File(file),
+        ImageSource::Remote(image) => {
+            remote.push((place, image));
+            ImageInput::File(Vec::new())
+        }
+    });
+    let images = images.collect();
+    Ok((AnswerPrompt::Chat { messages, images }, remote))
 }
 
-fn message(location: &str, item: Value, images: &mut Vec<Vec<u8>>) -> Result<Message, ApiError> {
+fn message(location: &str, item: Value, images: &mut Images) -> Result<Message, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let role = match fields.required_string("role")?.as_str() {
         // The newer name of the same role.
@@ -93,19 +124,18 @@ fn message(location: &str, item: Value, images: &mut Vec<Vec<u8>>) -> Result<Mes
     })
 }
 
-fn part(location: &str, item: Value, images: &mut Vec<Vec<u8>>) -> Result<Part, ApiError> {
+fn part(location: &str, item: Value, images: &mut Images) -> Result<Part, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let part = match fields.required_string("type")?.as_str() {
         "text" => Part::Text(fields.required_string("text")?),
         "image_url" => {
             let at = fields.location("image_url");
             // Some clients send the address itself.
-            let image = match fields.value("image_url") {
+            match fields.value("image_url") {
                 None => return Err(missing(&at)),
-                Some(Value::String(url)) => image_url::bytes(&at, &url)?,
-                Some(other) => image(&at, other)?,
-            };
-            images.push(image);
+                Some(Value::String(url)) => images.push(&at, &url)?,
+                Some(other) => image(&at, other, images)?,
+            }
             Part::Image
         }
         other => {
@@ -121,10 +151,10 @@ fn part(location: &str, item: Value, images: &mut Vec<Vec<u8>>) -> Result<Part, 
     Ok(part)
 }
 
-fn image(location: &str, value: Value) -> Result<Vec<u8>, ApiError> {
+fn image(location: &str, value: Value, images: &mut Images) -> Result<(), ApiError> {
     let mut fields = Fields::of(location, value)?;
     let at = fields.location("url");
-    let bytes = image_url::bytes(&at, &fields.required_string("url")?)?;
+    images.push(&at, &fields.required_string("url")?)?;
     // The checkpoint's own preprocessor config decides how large an image becomes.
     if let Some(detail) = fields.string("detail")?.filter(|detail| detail != "auto") {
         let at = fields.location("detail");
@@ -134,6 +164,5 @@ fn image(location: &str, value: Value) -> Result<Vec<u8>, ApiError> {
             format!("{at} is {detail:?}, expected auto"),
         ));
     }
-    fields.end()?;
-    Ok(bytes)
+    fields.end()
 }

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::RemotePolicy;
 use crate::api_error::ApiError;
+use crate::remote_image::RemoteImage;
 
 /// Base64 with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -12,11 +14,33 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The bytes of the image file in a data URL.
+/// What an address of an image means.
+#[derive(Debug)]
+pub(super) enum ImageSource {
+    /// It holds the image file.
+    Here(Vec<u8>),
+    /// The image has to be fetched.
+    Remote(RemoteImage),
+}
+
+/// Reads an address.
 ///
 /// # Errors
-/// For any other address: this server opens no connections and no files for its clients.
-pub(super) fn bytes(location: &str, url: &str) -> Result<Vec<u8>, ApiError> {
+/// For broken data URLs, and for other addresses unless they may be fetched.
+pub(super) fn read(
+    location: &str,
+    url: &str,
+    remote: RemotePolicy,
+) -> Result<ImageSource, ApiError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    if remote == RemotePolicy::Fetch && !scheme.eq_ignore_ascii_case("data") {
+        return Ok(ImageSource::Remote(RemoteImage::parse(location, url)?));
+    }
+    bytes(location, url).map(ImageSource::Here)
+}
+
+/// The bytes of the image file in a data URL.
+fn bytes(location: &str, url: &str) -> Result<Vec<u8>, ApiError> {
     let invalid = |code, message: String| ApiError::field(location, code, message);
     let expected = "expected data:image/...;base64,...";
     let scheme = url.split(':').next().unwrap_or_default();
@@ -56,6 +80,25 @@ pub(super) fn bytes(location: &str, url: &str) -> Result<Vec<u8>, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_the_web_are_kept_for_later_where_they_may_be() {
+        let read = |url| read("url", url, RemotePolicy::Fetch);
+        let fetched = ["https://x/y.png", "HTTP://x:8080/?q"];
+        for url in fetched {
+            assert!(matches!(read(url), Ok(ImageSource::Remote(_))), "{url}");
+        }
+        assert!(matches!(read("data:;base64,QUI"), Ok(ImageSource::Here(_))));
+        for url in [
+            "file:///etc/passwd",
+            "ftp://x/y",
+            "https://a:b@x/y",
+            "https://",
+            "y.png",
+        ] {
+            assert!(read(url).is_err(), "{url}");
+        }
+    }
 
     fn code(url: &str) -> serde_json::Value {
         bytes("url", url).unwrap_err().body()["error"]["code"].clone()

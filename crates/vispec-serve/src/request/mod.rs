@@ -1,6 +1,7 @@
 //! From the JSON of a request to what the model is asked, strictly: a field that would change the
 //! answer and is not supported is an error and never ignored.
 
+mod adjustments;
 mod chat;
 mod completion;
 mod fields;
@@ -10,10 +11,11 @@ mod settings;
 
 use axum::http::StatusCode;
 use serde_json::Value;
+use vispec::{AnswerPrompt, AnswerRequest};
 
 use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
-use crate::model::{AnswerPrompt, AnswerRequest};
+use crate::remote_image::RemoteImage;
 use crate::reply::Endpoint;
 use fields::Fields;
 pub use settings::RequestDefaults;
@@ -24,6 +26,10 @@ use settings::Settings;
 pub(crate) struct ParsedRequest {
     /// What the model is asked.
     pub(crate) answer: AnswerRequest,
+    /// Images to be fetched, by their places among the images.
+    pub(crate) remote: Vec<(usize, RemoteImage)>,
+    /// How many answers, each with a seed of its own.
+    pub(crate) choices: u32,
     /// How the client wants to hear of it.
     pub(crate) delivery: Delivery,
 }
@@ -57,6 +63,15 @@ pub(crate) enum Extension {
     Detail,
 }
 
+/// What becomes of images at addresses of the web.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RemotePolicy {
+    /// They are an error.
+    Refuse,
+    /// They are fetched.
+    Fetch,
+}
+
 /// What requests are read against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestRules<'a> {
@@ -66,6 +81,8 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) defaults: &'a RequestDefaults,
     /// Bounds.
     pub(crate) limits: &'a RequestLimits,
+    /// What becomes of images at addresses of the web.
+    pub(crate) remote: RemotePolicy,
 }
 
 impl ParsedRequest {
@@ -80,18 +97,54 @@ impl ParsedRequest {
     ) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         check_model(&mut fields, rules.model_id)?;
-        let prompt = match endpoint {
-            Endpoint::Chat => chat::prompt(&mut fields, rules.limits)?,
-            Endpoint::Completion => AnswerPrompt::Text(completion::prompt(&mut fields)?),
+        let (prompt, remote) = match endpoint {
+            Endpoint::Chat => chat::prompt(&mut fields, rules.limits, rules.remote)?,
+            Endpoint::Completion => {
+                let text = completion::prompt(&mut fields)?;
+                (AnswerPrompt::Text(text), Vec::new())
+            }
         };
         let settings = Settings::read(&mut fields, endpoint, rules.defaults)?;
+        let choices = choices(&mut fields, rules.limits)?;
         let delivery = delivery(&mut fields)?;
         neutral::check_rest(fields)?;
         Ok(Self {
             answer: settings.request(prompt),
+            remote,
+            choices,
             delivery,
         })
     }
+}
+
+/// What a body of `/v1/chat/completions` asks for, by the default settings and limits and for a
+/// model of any name: to look at requests without a server.
+///
+/// # Errors
+/// The error object that a client would get.
+pub fn read_chat(body: &[u8]) -> Result<AnswerRequest, Value> {
+    read_alone(Endpoint::Chat, body)
+}
+
+/// The same for `/v1/completions`.
+///
+/// # Errors
+/// As [`read_chat`].
+pub fn read_completion(body: &[u8]) -> Result<AnswerRequest, Value> {
+    read_alone(Endpoint::Completion, body)
+}
+
+fn read_alone(endpoint: Endpoint, body: &[u8]) -> Result<AnswerRequest, Value> {
+    let named = Fields::parse(body).and_then(|mut fields| fields.string("model"));
+    let model_id = named.map_err(|error| error.body())?.unwrap_or_default();
+    let rules = RequestRules {
+        model_id: &model_id,
+        defaults: &RequestDefaults::default(),
+        limits: &RequestLimits::default(),
+        remote: RemotePolicy::Refuse,
+    };
+    let parsed = ParsedRequest::read(endpoint, body, rules);
+    Ok(parsed.map_err(|error| error.body())?.answer)
 }
 
 fn check_model(fields: &mut Fields, served: &str) -> Result<(), ApiError> {
@@ -103,6 +156,19 @@ fn check_model(fields: &mut Fields, served: &str) -> Result<(), ApiError> {
         )
         .with_status(StatusCode::NOT_FOUND)),
         _ => Ok(()),
+    }
+}
+
+fn choices(fields: &mut Fields, limits: &RequestLimits) -> Result<u32, ApiError> {
+    let most = limits.max_choices;
+    let found = fields.integer("n", 1)?.unwrap_or(1);
+    match u32::try_from(found).ok().filter(|&n| n <= most) {
+        Some(n) => Ok(n),
+        None => Err(ApiError::field(
+            "n",
+            "invalid_value",
+            format!("n is {found}, expected at most {most}"),
+        )),
     }
 }
 

@@ -3,17 +3,19 @@
 use std::num::NonZeroUsize;
 
 use serde_json::Value;
-use vispec_core::Sampler;
+use vispec::{AnswerPrompt, AnswerRequest, LogitAdjustments, Sampler};
 
+use super::adjustments;
 use super::fields::{Fields, wrong};
 use crate::api_error::ApiError;
-use crate::model::{AnswerPrompt, AnswerRequest};
 use crate::reply::Endpoint;
 
 /// Most stop strings of a request, as OpenAI has it.
 const MAX_STOPS: usize = 4;
 /// Longest stop string in bytes: text is searched for each of them with every token.
 const MAX_STOP_LEN: usize = 1024;
+/// Most tokens whose log-probabilities are told beside the one picked, as OpenAI has it for chats.
+const MAX_LOG_PROBS: u64 = 20;
 
 /// Values of fields that a request leaves out.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,8 @@ pub(super) struct Settings {
     sampler: Sampler,
     seed: u64,
     stop: Vec<String>,
+    adjustments: LogitAdjustments,
+    log_probs: Option<usize>,
 }
 
 impl Settings {
@@ -64,6 +68,8 @@ impl Settings {
             sampler: sampler(fields, defaults)?,
             seed: fields.integer("seed", 0)?.unwrap_or(defaults.seed),
             stop: stop_strings(fields)?,
+            adjustments: adjustments::read(fields)?,
+            log_probs: log_probs(fields, endpoint)?,
         })
     }
 
@@ -74,6 +80,8 @@ impl Settings {
             sampler: self.sampler,
             seed: self.seed,
             stop: self.stop,
+            adjustments: self.adjustments,
+            log_probs: self.log_probs,
         }
     }
 }
@@ -116,11 +124,40 @@ fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, A
     let top_p = top_p.or(defaults.top_p);
     Sampler::new(temperature, top_p, top_k).map_err(|error| {
         let param = match error {
-            vispec_core::ConfigError::TopP(_) => "top_p",
+            vispec::core::ConfigError::TopP(_) => "top_p",
             _ => "temperature",
         };
         ApiError::field(param, "invalid_value", error.to_string())
     })
+}
+
+/// How many log-probabilities are told beside those of the tokens picked, if any are.
+fn log_probs(fields: &mut Fields, endpoint: Endpoint) -> Result<Option<usize>, ApiError> {
+    let (name, wanted) = match endpoint {
+        Endpoint::Completion => ("logprobs", fields.integer("logprobs", 0)?),
+        Endpoint::Chat => {
+            let asked = fields.boolean("logprobs")?.unwrap_or(false);
+            match (asked, fields.integer("top_logprobs", 0)?) {
+                (false, None | Some(0)) => return Ok(None),
+                (false, Some(_)) => {
+                    return Err(ApiError::field(
+                        "top_logprobs",
+                        "invalid_value",
+                        "top_logprobs is allowed with logprobs: true only",
+                    ));
+                }
+                (true, wanted) => ("top_logprobs", Some(wanted.unwrap_or(0))),
+            }
+        }
+    };
+    match wanted {
+        Some(found) if found > MAX_LOG_PROBS => Err(ApiError::field(
+            name,
+            "invalid_value",
+            format!("{name} is {found}, expected at most {MAX_LOG_PROBS}"),
+        )),
+        wanted => Ok(wanted.and_then(|n| usize::try_from(n).ok())),
+    }
 }
 
 fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {

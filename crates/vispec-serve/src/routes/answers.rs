@@ -10,15 +10,24 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
+use vispec::{AnswerPrompt, AnswerRequest, ImageInput};
 
 use super::App;
 use super::body::read_json;
 use crate::api_error::ApiError;
 use crate::queue::AnswerEvent;
-use crate::reply::{Endpoint, Reply};
-use crate::request::{Delivery, DeliveryMode, ParsedRequest, RequestRules};
+use crate::remote_image::RemoteImage;
+use crate::reply::{Choice, Endpoint, Reply, Usage};
+use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
 
 type Events = UnboundedReceiver<AnswerEvent>;
+
+/// A request in the queue.
+struct Submitted {
+    delivery: Delivery,
+    choices: u32,
+    events: Events,
+}
 
 /// Answers one request. Dropping the future or the response takes the request back.
 pub(super) async fn answer(
@@ -27,7 +36,7 @@ pub(super) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     match submit(endpoint, &app, request).await {
-        Ok((delivery, events)) => deliver(&app, (endpoint, delivery), events).await,
+        Ok(submitted) => deliver(&app, endpoint, submitted).await,
         Err(error) => {
             app.metrics.count(error.outcome());
             Err(error)
@@ -35,29 +44,62 @@ pub(super) async fn answer(
     }
 }
 
-async fn submit(
-    endpoint: Endpoint,
-    app: &App,
-    request: Request,
-) -> Result<(Delivery, Events), ApiError> {
+async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submitted, ApiError> {
     let limits = &app.options.request_limits;
     let (body, _room) = read_json(request, limits, &app.body_memory).await?;
     let rules = RequestRules {
         model_id: app.model.id(),
         defaults: &app.options.defaults,
         limits,
+        remote: match &app.remote_images {
+            None => RemotePolicy::Refuse,
+            Some(_) => RemotePolicy::Fetch,
+        },
     };
     let parsed = ParsedRequest::read(endpoint, &body, rules)?;
-    Ok((parsed.delivery, app.queue.submit(parsed.answer)?))
+    let ParsedRequest {
+        mut answer,
+        remote,
+        choices,
+        delivery,
+    } = parsed;
+    fetch(app, &mut answer, remote).await?;
+    Ok(Submitted {
+        delivery,
+        choices,
+        events: app.queue.submit(answer, choices)?,
+    })
+}
+
+/// Puts images that have to be fetched in their places.
+async fn fetch(
+    app: &App,
+    request: &mut AnswerRequest,
+    remote: Vec<(usize, RemoteImage)>,
+) -> Result<(), ApiError> {
+    let (Some(client), AnswerPrompt::Chat { images, .. }) =
+        (&app.remote_images, &mut request.prompt)
+    else {
+        return Ok(());
+    };
+    for (place, image) in remote {
+        images[place] = ImageInput::File(client.fetch(&image).await?);
+    }
+    Ok(())
 }
 
 /// Waits for the answer to start, so that prompts that cannot be answered get a status of their
 /// own, also if the answer is streamed.
 async fn deliver(
     app: &App,
-    (endpoint, delivery): (Endpoint, Delivery),
-    mut events: Events,
+    endpoint: Endpoint,
+    submitted: Submitted,
 ) -> Result<Response, ApiError> {
+    let Submitted {
+        delivery,
+        choices,
+        mut events,
+    } = submitted;
     let prompt_tokens = match events.recv().await {
         Some(AnswerEvent::Started(prompt_tokens)) => prompt_tokens,
         Some(AnswerEvent::Failed(error)) => return Err(error.into()),
@@ -66,24 +108,32 @@ async fn deliver(
     };
     let reply = Reply::new(endpoint, delivery, app.model.id(), prompt_tokens);
     match delivery.mode {
-        DeliveryMode::Whole => Ok(Json(whole(&reply, events).await?).into_response()),
+        DeliveryMode::Whole => Ok(Json(whole(&reply, choices, events).await?).into_response()),
         DeliveryMode::Stream | DeliveryMode::StreamWithUsage => {
-            let sse = Sse::new(chunks(reply, events)).keep_alive(KeepAlive::default());
+            let sse = Sse::new(chunks(reply, choices, events)).keep_alive(KeepAlive::default());
             // Proxies that collect answers would defeat the stream.
             Ok(([("x-accel-buffering", "no")], sse).into_response())
         }
     }
 }
 
-async fn whole(reply: &Reply, mut events: Events) -> Result<Value, ApiError> {
-    let mut text = String::new();
+async fn whole(reply: &Reply, choices: u32, mut events: Events) -> Result<Value, ApiError> {
+    let mut ended = Vec::new();
+    let mut choice = Choice::default();
     while let Some(event) = events.recv().await {
         match event {
             AnswerEvent::Started(_) => {}
             AnswerEvent::Cycle(cycle) => {
-                text.extend(cycle.pieces.into_iter().map(|piece| piece.text));
+                choice.text.push_str(&cycle.text());
+                choice.log_probs.extend(cycle.log_probs);
             }
-            AnswerEvent::Finished(answered) => return Ok(reply.whole(&text, &answered)),
+            AnswerEvent::Finished(answered) => {
+                choice.answered = Some(*answered);
+                ended.push(std::mem::take(&mut choice));
+                if ended.len() == choices as usize {
+                    return Ok(reply.whole(&ended));
+                }
+            }
             AnswerEvent::Failed(error) => return Err(error.into()),
             AnswerEvent::ShutDown => return Err(ApiError::shutting_down()),
         }
@@ -91,28 +141,69 @@ async fn whole(reply: &Reply, mut events: Events) -> Result<Value, ApiError> {
     Err(lost())
 }
 
-/// The chunks of an answer; an error ends the stream in place of `[DONE]`.
-fn chunks(reply: Reply, events: Events) -> impl Stream<Item = Result<Event, Infallible>> {
-    let first = reply.first_chunk().map(|chunk| data(&chunk));
-    let rest = stream::unfold(Some((reply, events)), async |state| {
-        let (reply, mut events) = state?;
-        let (out, goes_on) = match events.recv().await {
+/// Answers that are being streamed, one after the other.
+struct Streamed {
+    reply: Reply,
+    events: Events,
+    choices: u32,
+    /// The answer under way.
+    index: u32,
+    /// Characters of its tokens whose log-probabilities were told.
+    text_len: usize,
+    usage: Usage,
+}
+
+impl Streamed {
+    /// What the next event means to the client, and whether more will come.
+    async fn next(&mut self) -> (Vec<Event>, bool) {
+        match self.events.recv().await {
             Some(AnswerEvent::Started(_)) => (Vec::new(), true),
             Some(AnswerEvent::Cycle(cycle)) => {
-                let chunk = reply.cycle_chunk(&cycle);
+                let chunk = self.reply.cycle_chunk(self.index, &cycle, self.text_len);
+                let tokens = cycle.log_probs.iter();
+                let told: usize = tokens.map(|token| token.token.chars().count()).sum();
+                self.text_len += told;
                 (chunk.iter().map(data).collect(), true)
             }
             Some(AnswerEvent::Finished(answered)) => {
-                let chunks = reply.last_chunks(&answered);
-                let mut out = Vec::from_iter(chunks.iter().map(data));
+                self.usage.add(&answered);
+                let mut out = vec![data(&self.reply.last_chunk(self.index, &answered))];
+                self.index += 1;
+                self.text_len = 0;
+                if self.index < self.choices {
+                    out.extend(self.reply.first_chunk(self.index).iter().map(data));
+                    return (out, true);
+                }
+                out.extend(self.reply.usage_chunk(&self.usage).iter().map(data));
                 out.push(Event::default().data("[DONE]"));
                 (out, false)
             }
             Some(AnswerEvent::Failed(error)) => (vec![data(&ApiError::from(error).body())], false),
             Some(AnswerEvent::ShutDown) => (vec![data(&ApiError::shutting_down().body())], false),
             None => (vec![data(&lost().body())], false),
-        };
-        Some((stream::iter(out), goes_on.then_some((reply, events))))
+        }
+    }
+}
+
+/// The chunks of all answers; an error ends the stream in place of `[DONE]`.
+fn chunks(
+    reply: Reply,
+    choices: u32,
+    events: Events,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    let first = reply.first_chunk(0).map(|chunk| data(&chunk));
+    let streamed = Streamed {
+        reply,
+        events,
+        choices,
+        index: 0,
+        text_len: 0,
+        usage: Usage::default(),
+    };
+    let rest = stream::unfold(Some(streamed), async |state| {
+        let mut streamed = state?;
+        let (out, goes_on) = streamed.next().await;
+        Some((stream::iter(out), goes_on.then_some(streamed)))
     });
     stream::iter(first).chain(rest.flatten()).map(Ok)
 }

@@ -20,6 +20,7 @@ use crate::api_key;
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::queue::JobQueue;
+use crate::remote_image::RemoteImages;
 use crate::reply::Endpoint;
 use crate::server::ServeOptions;
 
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Arc<ServeOptions>,
     pub(crate) body_memory: Arc<BodyMemory>,
+    /// Fetches images, if the operator allows it.
+    pub(crate) remote_images: Option<RemoteImages>,
     /// When the server started, in seconds since 1970.
     pub(crate) started: u64,
 }
@@ -91,13 +94,16 @@ async fn model(
 }
 
 async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
-    let text = app.metrics.render().map_err(|_| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "metrics_failed",
-            "the metrics cannot be written",
-        )
-    })?;
+    let text = app
+        .metrics
+        .render(app.model.kept_conversations())
+        .map_err(|_| {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "metrics_failed",
+                "the metrics cannot be written",
+            )
+        })?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text))
 }

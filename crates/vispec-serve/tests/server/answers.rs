@@ -1,7 +1,7 @@
 //! Whole answers are those of plain decoding.
 
 use serde_json::{Value, json};
-use vispec_core::Sampler;
+use vispec::Sampler;
 use vispec_serve::ServeOptions;
 
 use crate::running::Running;
@@ -32,10 +32,12 @@ async fn a_chat_about_an_image_is_answered() {
     assert_eq!(choice["message"]["content"], expected.text);
     assert_eq!(choice["finish_reason"], "stop");
     let (prompt, new) = (expected.prompt_tokens, expected.tokens.len());
-    let usage = json!({
-        "prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
-    });
-    assert_eq!(answer["usage"], usage);
+    let usage = &answer["usage"];
+    assert_eq!(usage["prompt_tokens"], prompt);
+    assert_eq!(usage["completion_tokens"], new);
+    assert_eq!(usage["total_tokens"], prompt + new);
+    let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64();
+    assert!(cached.is_some_and(|cached| (cached as usize) < prompt));
     assert!(answer.get("vispec").is_none());
 }
 

@@ -46,23 +46,47 @@ async fn expect_refused(server: &Running, cases: &[(Value, &str, &str)]) {
 async fn fields_that_would_change_the_answer_are_refused() {
     let server = Running::start(model(), ServeOptions::default()).await;
     let cases = [
-        (json!({"n": 2}), "unsupported_value", "n"),
+        (json!({"n": 9}), "invalid_value", "n"),
+        (json!({"n": 0}), "invalid_value", "n"),
+        (json!({"best_of": 2}), "unsupported_value", "best_of"),
         (
-            json!({"logit_bias": {"5": 1}}),
-            "unsupported_value",
+            json!({"logit_bias": {"5": 101}}),
+            "invalid_value",
+            "logit_bias.5",
+        ),
+        (
+            json!({"logit_bias": {"cat": 1}}),
+            "invalid_value",
             "logit_bias",
         ),
         (
-            json!({"frequency_penalty": 0.5}),
-            "unsupported_value",
+            json!({"logit_bias": {"5": "1"}}),
+            "invalid_type",
+            "logit_bias.5",
+        ),
+        (json!({"logit_bias": [5]}), "invalid_type", "logit_bias"),
+        (
+            json!({"frequency_penalty": 2.5}),
+            "invalid_value",
             "frequency_penalty",
         ),
         (
-            json!({"presence_penalty": -1}),
-            "unsupported_value",
+            json!({"presence_penalty": "x"}),
+            "invalid_type",
             "presence_penalty",
         ),
-        (json!({"logprobs": true}), "unsupported_value", "logprobs"),
+        (
+            json!({"repetition_penalty": 0}),
+            "invalid_value",
+            "repetition_penalty",
+        ),
+        (json!({"logprobs": 1}), "invalid_type", "logprobs"),
+        (json!({"top_logprobs": 2}), "invalid_value", "top_logprobs"),
+        (
+            json!({"logprobs": true, "top_logprobs": 21}),
+            "invalid_value",
+            "top_logprobs",
+        ),
         (
             json!({"tools": [{"type": "function"}]}),
             "unsupported_value",

@@ -8,7 +8,11 @@
 mod access;
 mod answers;
 mod bad_requests;
+mod browser;
+mod choices;
+mod conversations;
 mod queueing;
+mod remote_images;
 mod running;
 mod scripted;
 mod shutdown;

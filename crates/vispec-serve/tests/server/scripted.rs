@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vispec_core::GenerationStats;
-use vispec_serve::{
-    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerModel, AnswerPrompt, AnswerRequest,
-    Answered, Piece,
+use vispec::{
+    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerPrompt, AnswerRequest, Answered,
+    GenerationStats, Piece,
 };
+use vispec_serve::AnswerModel;
 
 /// `hold` answers until told to stop, `fail` and `panic` do so, and everything else is repeated.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! Streamed answers: the pieces, joined, are the whole answer.
 
 use serde_json::{Value, json};
-use vispec_core::Sampler;
+use vispec::Sampler;
 use vispec_serve::ServeOptions;
 
 use crate::running::{Running, chunks};

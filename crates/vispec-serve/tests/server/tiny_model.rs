@@ -5,9 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use vispec_core::{GenerationConfig, MatchPicks, PositionUniforms, Sampler, TreeShape, generate};
-use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method};
-use vispec_processor::{DecodedImage, ImageLimits, Messages, SpecialText};
+use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PositionUniforms, generate};
+use vispec::models::EncodedPrompt;
+use vispec::{
+    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Sampler, TreeChoice,
+    TreeShape,
+};
+use vispec_processor::SpecialText;
 use vispec_serve::EngineModel;
 
 fn fixtures() -> PathBuf {
@@ -17,31 +21,36 @@ fn fixtures() -> PathBuf {
 /// The same pair for all tests.
 pub fn model() -> Arc<EngineModel> {
     static MODEL: OnceLock<Arc<EngineModel>> = OnceLock::new();
-    Arc::clone(MODEL.get_or_init(|| Arc::new(load())))
+    Arc::clone(MODEL.get_or_init(|| Arc::new(load_with(16 << 20))))
 }
 
-fn load() -> EngineModel {
-    let engine = Engine::load(&EngineOptions {
-        target: fixtures().join("models/qwen-tied"),
-        draft: Some(fixtures().join("drafts/qwen-tied-q4")),
-        draft_vocab: None,
-        device: DeviceSpec::Flex.open().unwrap(),
+/// The pair with memory for conversations.
+pub fn load_with(conversation_memory: usize) -> EngineModel {
+    let place = |dir: &str| fixtures().join(dir).display().to_string();
+    let options = LoadOptions {
         dtype: DtypeChoice::F32,
-    });
-    EngineModel {
-        id: "tiny".to_owned(),
-        engine: engine.unwrap(),
-        method: Method::Vispec,
-        tree: TreeShape::default().into(),
+        conversation_memory,
+        tree: TreeChoice::Sized(TreeShape::default().into()),
         image_limits: ImageLimits {
             max_pixels: 1 << 20,
             max_side: 2048,
         },
+        ..LoadOptions::default()
+    };
+    let draft = place("drafts/qwen-tied-q4");
+    let engine = Engine::load(&place("models/qwen-tied"), Some(&draft), options);
+    EngineModel {
+        id: "tiny".to_owned(),
+        engine: engine.unwrap(),
     }
 }
 
+pub fn image_path() -> PathBuf {
+    fixtures().join("cases/qwen-tied/q4-img-large/image_0.png")
+}
+
 pub fn image_file() -> Vec<u8> {
-    std::fs::read(fixtures().join("cases/qwen-tied/q4-img-large/image_0.png")).unwrap()
+    std::fs::read(image_path()).unwrap()
 }
 
 pub fn data_url(bytes: &[u8]) -> String {
@@ -70,14 +79,14 @@ pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> 
     let model = model();
     let image = DecodedImage::from_bytes(&image_file(), &ImageLimits::default()).unwrap();
     let messages = Messages::from_prompt(None, text, 1);
-    let (prompt, _) = model.engine.encode(&messages, &[image]).unwrap();
+    let (prompt, _) = model.engine.models().encode(&messages, &[image]).unwrap();
     decode(&model, &prompt, sampler, seed, max_new_tokens)
 }
 
 /// What plain decoding makes of a text without a chat template.
 pub fn plain_completion(text: &str, max_new_tokens: usize) -> Plain {
     let model = model();
-    let (prompt, _) = model.engine.encode_text(text).unwrap();
+    let (prompt, _) = model.engine.models().encode_text(text).unwrap();
     decode(&model, &prompt, Sampler::Greedy, 0, max_new_tokens)
 }
 
@@ -88,15 +97,14 @@ fn decode(
     seed: u64,
     max_new_tokens: usize,
 ) -> Plain {
-    let processor = model.engine.processor();
+    let processor = model.engine.models().processor();
     let config = GenerationConfig {
         max_new_tokens,
         stop_tokens: processor.eos_token_ids().iter().copied().collect(),
     };
     let rule = MatchPicks::new(sampler, PositionUniforms::new(seed));
-    let drafter = vispec_core::NoDraft;
-    let target = model.engine.target();
-    let answer = generate(target, drafter, rule, prompt, config, &mut ()).unwrap();
+    let target = model.engine.models().target();
+    let answer = generate(target, NoDraft, rule, prompt, config, &mut ()).unwrap();
     let decode = |ids: &[u32]| {
         processor
             .tokenizer()

@@ -1,12 +1,16 @@
 //! The objects that clients get: whole answers and the chunks of streamed ones.
 
+mod log_probs;
+mod usage;
+
+pub(crate) use usage::Usage;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use vispec_core::GenerationStats;
+use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, TokenLogProbs};
 
-use crate::model::{AnswerCycle, AnswerEnd, Answered};
 use crate::request::{Delivery, DeliveryMode, Extension};
 
 /// The two ways to ask.
@@ -18,7 +22,15 @@ pub(crate) enum Endpoint {
     Completion,
 }
 
-/// What all objects of one answer share.
+/// One answer, whole.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    pub(crate) text: String,
+    pub(crate) log_probs: Vec<TokenLogProbs>,
+    pub(crate) answered: Option<Answered>,
+}
+
+/// What all objects of one request share.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     endpoint: Endpoint,
@@ -55,56 +67,73 @@ impl Reply {
         }
     }
 
-    /// A whole answer.
-    pub(crate) fn whole(&self, text: &str, answered: &Answered) -> Value {
-        let mut choice = json!({
-            "index": 0,
-            "logprobs": null,
-            "finish_reason": finish_reason(answered.end),
-        });
+    /// The object of a request whose answers have ended.
+    pub(crate) fn whole(&self, choices: &[Choice]) -> Value {
         let kind = match self.endpoint {
-            Endpoint::Chat => {
-                choice["message"] = json!({"role": "assistant", "content": text, "refusal": null});
-                "chat.completion"
-            }
-            Endpoint::Completion => {
-                choice["text"] = text.into();
-                "text_completion"
-            }
+            Endpoint::Chat => "chat.completion",
+            Endpoint::Completion => "text_completion",
         };
-        let mut object = self.object(kind, vec![choice]);
-        object["usage"] = self.usage(answered);
+        let mut usage = Usage::default();
+        let mut stats = GenerationStats::default();
+        let mut told = Vec::with_capacity(choices.len());
+        for (index, choice) in choices.iter().enumerate() {
+            let end = choice.answered.as_ref();
+            let mut object = json!({
+                "index": index,
+                "logprobs": self.log_probs(&choice.log_probs, 0),
+                "finish_reason": end.and_then(|answered| finish_reason(answered.end)),
+            });
+            match self.endpoint {
+                Endpoint::Chat => {
+                    object["message"] =
+                        json!({"role": "assistant", "content": choice.text, "refusal": null});
+                }
+                Endpoint::Completion => object["text"] = choice.text.as_str().into(),
+            }
+            if let Some(answered) = end {
+                usage.add(answered);
+                stats += &answered.stats;
+            }
+            told.push(object);
+        }
+        let mut object = self.object(kind, told);
+        object["usage"] = usage.object(self.prompt_tokens);
         if self.delivery.extension == Extension::Detail {
-            object["vispec"] = statistics(&answered.stats);
+            object["vispec"] = statistics(&stats);
         }
         object
     }
 
-    /// The chunk before the first text, if the endpoint has one.
-    pub(crate) fn first_chunk(&self) -> Option<Value> {
+    /// The chunk before the first text of an answer, if the endpoint has one.
+    pub(crate) fn first_chunk(&self, index: u32) -> Option<Value> {
         match self.endpoint {
             Endpoint::Chat => {
                 let delta = json!({"role": "assistant", "content": ""});
-                Some(self.chunk(json!({"delta": delta, "finish_reason": null})))
+                Some(self.chunk(index, json!({"delta": delta, "finish_reason": null})))
             }
             Endpoint::Completion => None,
         }
     }
 
-    /// The chunk of a cycle, unless it would say nothing.
-    pub(crate) fn cycle_chunk(&self, cycle: &AnswerCycle) -> Option<Value> {
-        let text: String = cycle
-            .pieces
-            .iter()
-            .map(|piece| piece.text.as_str())
-            .collect();
-        if text.is_empty() && self.delivery.extension == Extension::None {
+    /// The chunk of a cycle, unless it would say nothing. `text_len` are characters of tokens whose
+    /// log-probabilities were told already.
+    pub(crate) fn cycle_chunk(
+        &self,
+        index: u32,
+        cycle: &AnswerCycle,
+        text_len: usize,
+    ) -> Option<Value> {
+        let text = cycle.text();
+        let says_nothing = text.is_empty() && cycle.log_probs.is_empty();
+        if says_nothing && self.delivery.extension == Extension::None {
             return None;
         }
-        let mut chunk = self.chunk(match self.endpoint {
+        let mut choice = match self.endpoint {
             Endpoint::Chat => json!({"delta": {"content": text}, "finish_reason": null}),
             Endpoint::Completion => json!({"text": text, "finish_reason": null}),
-        });
+        };
+        choice["logprobs"] = self.log_probs(&cycle.log_probs, text_len);
+        let mut chunk = self.chunk(index, choice);
         if self.delivery.extension == Extension::Detail {
             let pieces = cycle.pieces.iter();
             let pieces = pieces.map(|piece| json!({"text": piece.text, "drafted": piece.drafted}));
@@ -117,23 +146,38 @@ impl Reply {
         Some(chunk)
     }
 
-    /// The chunks after the last text.
-    pub(crate) fn last_chunks(&self, answered: &Answered) -> Vec<Value> {
+    /// The chunk after the last text of an answer.
+    pub(crate) fn last_chunk(&self, index: u32, answered: &Answered) -> Value {
         let reason = finish_reason(answered.end);
-        let mut last = self.chunk(match self.endpoint {
-            Endpoint::Chat => json!({"delta": {}, "finish_reason": reason}),
-            Endpoint::Completion => json!({"text": "", "finish_reason": reason}),
-        });
+        let mut last = self.chunk(
+            index,
+            match self.endpoint {
+                Endpoint::Chat => json!({"delta": {}, "finish_reason": reason}),
+                Endpoint::Completion => json!({"text": "", "finish_reason": reason}),
+            },
+        );
         if self.delivery.extension == Extension::Detail {
             last["vispec"] = statistics(&answered.stats);
         }
-        let mut chunks = vec![last];
-        if self.delivery.mode == DeliveryMode::StreamWithUsage {
-            let mut usage = self.object(self.chunk_kind(), Vec::new());
-            usage["usage"] = self.usage(answered);
-            chunks.push(usage);
+        last
+    }
+
+    /// The chunk after all answers, if it was asked for.
+    pub(crate) fn usage_chunk(&self, usage: &Usage) -> Option<Value> {
+        if self.delivery.mode != DeliveryMode::StreamWithUsage {
+            return None;
         }
-        chunks
+        let mut chunk = self.object(self.chunk_kind(), Vec::new());
+        chunk["usage"] = usage.object(self.prompt_tokens);
+        Some(chunk)
+    }
+
+    fn log_probs(&self, tokens: &[TokenLogProbs], text_len: usize) -> Value {
+        match self.endpoint {
+            _ if tokens.is_empty() => Value::Null,
+            Endpoint::Chat => log_probs::of_chat(tokens),
+            Endpoint::Completion => log_probs::of_completion(tokens, text_len),
+        }
     }
 
     fn chunk_kind(&self) -> &'static str {
@@ -143,9 +187,11 @@ impl Reply {
         }
     }
 
-    fn chunk(&self, mut choice: Value) -> Value {
-        choice["index"] = 0.into();
-        choice["logprobs"] = Value::Null;
+    fn chunk(&self, index: u32, mut choice: Value) -> Value {
+        choice["index"] = index.into();
+        if choice.get("logprobs").is_none() {
+            choice["logprobs"] = Value::Null;
+        }
         let mut chunk = self.object(self.chunk_kind(), vec![choice]);
         if self.delivery.mode == DeliveryMode::StreamWithUsage {
             chunk["usage"] = Value::Null;
@@ -161,14 +207,6 @@ impl Reply {
             "model": self.model,
             "system_fingerprint": concat!("vispec-", env!("CARGO_PKG_VERSION")),
             "choices": choices,
-        })
-    }
-
-    fn usage(&self, answered: &Answered) -> Value {
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": answered.completion_tokens,
-            "total_tokens": self.prompt_tokens + answered.completion_tokens,
         })
     }
 }

@@ -1,0 +1,29 @@
+//! Tokens that a request took.
+
+use serde_json::{Value, json};
+use vispec::Answered;
+
+/// Counts over the answers to one request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Usage {
+    completion_tokens: usize,
+    /// Of the first answer: the others find all of the prompt read.
+    cached_tokens: Option<usize>,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, answered: &Answered) {
+        self.completion_tokens += answered.completion_tokens;
+        let reused = answered.stats.reused_prompt_tokens();
+        self.cached_tokens.get_or_insert(reused);
+    }
+
+    pub(crate) fn object(&self, prompt_tokens: usize) -> Value {
+        json!({
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens.unwrap_or(0)},
+        })
+    }
+}

@@ -1,0 +1,208 @@
+"""Many clients at once against a running server; standard library only.
+
+Usage: load.py PORT burst N      N requests at the same moment, each tried again when told to wait
+       load.py PORT stream N S   N clients that stream one answer after the other for S seconds
+       load.py PORT leave N      N clients that go away in every phase of an answer
+       load.py PORT overhead N   what the server adds to an answer, over N answers one by one
+
+The server must serve the pair that it carries (`serve` without flags). Exits with 1 if an answer is
+wrong or lost. See docs/reliability.md.
+"""
+
+import asyncio
+import base64
+import json
+import pathlib
+import random
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+IMAGE = ROOT / "fixtures/cases/qwen-tied/q4-img-large/image_0.png"
+PORT = int(sys.argv[1])
+
+
+def body(stream, **fields):
+    url = "data:image/png;base64," + base64.b64encode(IMAGE.read_bytes()).decode()
+    content = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "Describe the image briefly."},
+    ]
+    messages = [{"role": "user", "content": content}]
+    return json.dumps({"messages": messages, "stream": stream, **fields}).encode()
+
+
+async def connect(method, path, payload=b""):
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+            break
+        except OSError:
+            # More at once than the system lets wait for their connection.
+            await asyncio.sleep(0.05)
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    writer.write(head.encode() + payload)
+    return reader, writer
+
+
+async def request(payload):
+    """Status, text of the answer, and seconds to its first byte and to its end."""
+    started = time.monotonic()
+    reader, writer = await connect("POST", "/v1/chat/completions", payload)
+    head = await reader.readuntil(b"\r\n\r\n")
+    first = time.monotonic() - started
+    rest = await reader.read()
+    writer.close()
+    return int(head.split()[1]), rest, first, time.monotonic() - started
+
+
+async def metrics():
+    reader, _ = await connect("GET", "/metrics")
+    text = (await reader.read()).decode()
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("vispec"))
+    return {name: float(value) for name, value in lines}
+
+
+def streamed_text(rest):
+    text = ""
+    done = False
+    for line in rest.decode().splitlines():
+        if line == "data: [DONE]":
+            done = True
+        elif line.startswith("data: "):
+            chunk = json.loads(line[6:])
+            for choice in chunk["choices"]:
+                text += choice["delta"].get("content") or ""
+    return text if done else None
+
+
+def whole_text(rest):
+    return json.loads(rest[rest.index(b"{") : rest.rindex(b"}") + 1])["choices"][0]["message"]["content"]
+
+
+def percentile(values, share):
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
+
+
+async def burst(n):
+    _, rest, _, _ = await request(body(False))
+    expected = whole_text(rest)
+    payload = body(False)
+    statuses, times, wrong = {}, [], 0
+
+    async def one():
+        nonlocal wrong
+        started = time.monotonic()
+        while True:
+            status, rest, _, _ = await request(payload)
+            statuses[status] = statuses.get(status, 0) + 1
+            if status != 429:
+                break
+            await asyncio.sleep(random.uniform(0.2, 1.0))
+        times.append(time.monotonic() - started)
+        wrong += status != 200 or whole_text(rest) != expected
+
+    started = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(n)))
+    print(f"{n} requests in {time.monotonic() - started:.1f} s, by status {statuses}, {wrong} wrong")
+    print(f"seconds to the answer: median {percentile(times, 0.5):.2f}, largest {max(times):.2f}")
+    return wrong
+
+
+async def stream(n, seconds):
+    _, rest, _, _ = await request(body(True))
+    expected = streamed_text(rest)
+    payload = body(True)
+    end = time.monotonic() + seconds
+    first_times, done, wrong, busy = [], 0, 0, 0
+
+    async def client():
+        nonlocal done, wrong, busy
+        while time.monotonic() < end:
+            status, rest, first, _ = await request(payload)
+            if status == 429:
+                busy += 1
+                await asyncio.sleep(random.uniform(0.05, 0.2))
+                continue
+            first_times.append(first)
+            done += 1
+            wrong += status != 200 or streamed_text(rest) != expected
+
+    async def watch():
+        step = max(seconds / 10, 1)
+        while time.monotonic() < end:
+            now = await metrics()
+            rss = now["vispec_resident_memory_bytes"] / 2**20
+            print(f"{done} answers, resident memory {rss:.1f} MiB", flush=True)
+            await asyncio.sleep(step)
+
+    await asyncio.gather(watch(), *(client() for _ in range(n)))
+    now = await metrics()
+    rss = now["vispec_resident_memory_bytes"] / 2**20
+    median, late = percentile(first_times, 0.5), percentile(first_times, 0.99)
+    print(f"{n} clients, {seconds} s: {done} answers, {wrong} wrong, {busy} told to wait")
+    print(f"seconds to the first byte: median {median:.3f}, 99th percentile {late:.3f}")
+    print(f"resident memory {rss:.1f} MiB")
+    return wrong
+
+
+async def leave(n):
+    """Goes away after a random number of bytes sent or received."""
+    payload = body(True, temperature=1.5)
+
+    async def one(index):
+        rng = random.Random(index)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+        head += b"Content-Type: application/json\r\n"
+        whole = head + f"Content-Length: {len(payload)}\r\n\r\n".encode() + payload
+        reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        if index % 2:
+            writer.write(whole[: rng.randrange(len(whole))])
+            await writer.drain()
+        else:
+            writer.write(whole)
+            await reader.read(rng.randrange(1, 4000))
+        writer.transport.abort()
+
+    for start in range(0, n, 50):
+        await asyncio.gather(*(one(index) for index in range(start, min(start + 50, n))))
+    for _ in range(200):
+        now = await metrics()
+        if now["vispec_running_requests"] == 0 and now["vispec_waiting_requests"] == 0:
+            break
+        await asyncio.sleep(0.05)
+    else:
+        print("work of clients that have gone goes on")
+        return 1
+    outcomes = {name: value for name, value in now.items() if "requests_total" in name}
+    print(f"{n} clients have gone; {outcomes}")
+    status, _, _, _ = await request(body(False))
+    print(f"the next client gets status {status}")
+    return status != 200
+
+
+async def overhead(n):
+    """Time of a request outside of preprocessing, vision tower, prefill and decoding."""
+    payload = body(False, vispec={"detail": True})
+    around, per_token = [], []
+    before = await metrics()
+    for _ in range(n):
+        _, rest, _, seconds = await request(payload)
+        answer = json.loads(rest[rest.index(b"{") : rest.rindex(b"}") + 1])
+        inside = (answer["vispec"]["prefill_ms"] + answer["vispec"]["decode_ms"]) / 1000
+        around.append(seconds - inside)
+        per_token.append(answer["vispec"]["decode_ms"] / answer["usage"]["completion_tokens"])
+    after = await metrics()
+    phase = "vispec_phase_seconds_total{phase=\"%s\"}"
+    phases = (phase % name for name in ("preprocess", "vision"))
+    encode = sum(after[name] - before.get(name, 0) for name in phases) / n
+    median = percentile(around, 0.5) - encode
+    print(f"{n} answers: {median * 1000:.2f} ms around preprocessing and generation (median)")
+    print(f"decoding {percentile(per_token, 0.5):.4f} ms per token (median)")
+    return 0
+
+
+mode, *numbers = sys.argv[2:]
+run = {"burst": burst, "stream": stream, "leave": leave, "overhead": overhead}[mode]
+sys.exit(bool(asyncio.run(run(*map(int, numbers)))))

@@ -1,0 +1,108 @@
+//! Answers, as they grow and when they have ended.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use vispec_core::{BoxError, GenerationStats};
+
+/// Text that became certain with one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The text, never empty.
+    pub text: String,
+    /// Whether the token was drafted. Text that was held back counts with the token that released
+    /// it.
+    pub drafted: bool,
+}
+
+/// What the target thought of a token, before penalties, biases and temperature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogProbs {
+    /// Text of the token; a token that is part of a character has U+FFFD.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub log_prob: f32,
+    /// The most likely tokens with theirs, best first.
+    pub top: Vec<(String, f32)>,
+}
+
+/// What one cycle of decoding brought; the first token, which the prefill gives, is a cycle too.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AnswerCycle {
+    /// Draft tokens among the emitted ones.
+    pub accepted: usize,
+    /// Nodes that were verified, the root included; 0 for the prefill.
+    pub nodes: usize,
+    /// Text in order; joined over all cycles it is the answer.
+    pub pieces: Vec<Piece>,
+    /// One entry for each token emitted, if the request asks for them.
+    pub log_probs: Vec<TokenLogProbs>,
+}
+
+impl AnswerCycle {
+    /// The text of the cycle.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for AnswerCycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces
+            .iter()
+            .try_for_each(|piece| f.write_str(&piece.text))
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerEnd {
+    /// With an end-of-sequence token or before a stop string.
+    Stop,
+    /// At the limit of new tokens or of the context.
+    Length,
+    /// Because nobody wants the rest.
+    Cancelled,
+}
+
+/// A finished answer; its text went to the listener.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Why it ended.
+    pub end: AnswerEnd,
+    /// Tokens emitted, up to and with the one that completed a stop string or ended the sequence.
+    pub completion_tokens: usize,
+    /// Counts and times of decoding.
+    pub stats: GenerationStats,
+    /// Time in decoding of images, chat template and tokenizer.
+    pub preprocess: Duration,
+    /// Time in the vision tower.
+    pub vision: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The prompt cannot be answered; the message is for the client.
+    #[error("{message}")]
+    Refused {
+        /// What is wrong with it.
+        message: String,
+        /// Short name for programs.
+        code: &'static str,
+    },
+    /// The model failed; the cause is for the operator only.
+    #[error("the model failed")]
+    Failed(#[source] BoxError),
+}
+
+/// Is told of an answer while it grows.
+pub trait AnswerListener {
+    /// The prompt is in order and has so many tokens; `Break` ends the answer before it starts.
+    fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()>;
+
+    /// A cycle is done; `Break` ends the answer.
+    fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()>;
+}

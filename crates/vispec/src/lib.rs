@@ -1,0 +1,67 @@
+//! Exact speculative decoding of vision-language models, for programs that want answers and not
+//! tensors.
+//!
+//! ```no_run
+//! use vispec::{DecodedImage, Engine, ImageLimits, LoadOptions, Messages};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::load(
+//!     "checkpoints/Qwen2.5-VL-3B-Instruct",
+//!     Some("checkpoints/ViSpec-Qwen2.5-VL-3B-Instruct"),
+//!     LoadOptions::default(),
+//! )?;
+//! let image = DecodedImage::open("photo.jpg", &ImageLimits::default())?;
+//! let messages = Messages::from_prompt(None, "What is in this picture?", 1);
+//! let mut answer = engine.generate(messages, vec![image])?;
+//! for cycle in &mut answer {
+//!     print!("{}", cycle?);
+//! }
+//! if let Some(answered) = answer.answered() {
+//!     let stats = &answered.stats;
+//!     println!("\ntau {:.2}, {:.2} tokens per cycle", stats.tau(), stats.tokens_per_cycle());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An [`Engine`] is a handle: clones share weights, and each answer has a thread and caches of its
+//! own. An [`Answer`] is an iterator over the cycles of decoding, or by
+//! [`into_stream`](Answer::into_stream) an asynchronous stream; dropping it, or a
+//! [`CancelHandle`], ends it.
+//! The text is that of plain decoding with the same settings and seed, whatever the draft.
+//! The next turn of a conversation reads only what is new of it.
+//!
+//! Who wants other drafters, targets or rules uses [`vispec_core`] and [`vispec_models`] directly,
+//! which are re-exported as [`core`](crate::core) and [`models`](crate::models).
+
+mod answer;
+mod answer_text;
+mod answering;
+mod engine;
+mod request;
+mod running;
+mod stop_strings;
+
+pub use vispec_core as core;
+pub use vispec_models as models;
+
+pub use vispec_core::{GenerationStats, LogitAdjustments, Sampler, TreeShape, TreeSize};
+pub use vispec_models::{
+    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, Method,
+    ModelError,
+};
+pub use vispec_processor::{
+    Content, DecodedImage, ImageLimits, Message, Messages, Part, ProcessorError, SequenceTokens,
+    SpecialText,
+};
+
+pub use answer::{
+    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
+};
+pub use engine::{Engine, EngineSettings, LoadOptions, TreeChoice};
+pub use request::{AnswerPrompt, AnswerRequest, ImageInput};
+pub use running::{Answer, AnswerStream, CancelHandle};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -1,0 +1,69 @@
+//! What is asked.
+
+use vispec_core::{LogitAdjustments, Sampler};
+use vispec_processor::{DecodedImage, Messages};
+
+/// An image as the caller has it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageInput {
+    /// The content of an image file, decoded when its turn has come.
+    File(Vec<u8>),
+    /// Pixels.
+    Decoded(DecodedImage),
+}
+
+/// What an answer goes on from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerPrompt {
+    /// A conversation for the chat template.
+    Chat {
+        /// Who said what.
+        messages: Messages,
+        /// Images in the order of their places in the messages.
+        images: Vec<ImageInput>,
+    },
+    /// A text to continue as it is.
+    Text(String),
+}
+
+/// Everything that the tokens of an answer depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerRequest {
+    /// What it goes on from.
+    pub prompt: AnswerPrompt,
+    /// Most tokens to emit.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampler: Sampler,
+    /// Drives sampling.
+    pub seed: u64,
+    /// Strings before which the answer ends.
+    pub stop: Vec<String>,
+    /// Penalties and biases.
+    pub adjustments: LogitAdjustments,
+    /// Log-probabilities of each token are told, with those of this many others.
+    pub log_probs: Option<usize>,
+}
+
+impl AnswerRequest {
+    /// A greedy answer of at most 512 tokens.
+    #[must_use]
+    pub fn new(prompt: AnswerPrompt) -> Self {
+        Self {
+            prompt,
+            max_new_tokens: 512,
+            sampler: Sampler::Greedy,
+            seed: 0,
+            stop: Vec::new(),
+            adjustments: LogitAdjustments::default(),
+            log_probs: None,
+        }
+    }
+
+    /// A greedy answer of at most 512 tokens to a chat.
+    #[must_use]
+    pub fn chat(messages: Messages, images: Vec<DecodedImage>) -> Self {
+        let images = images.into_iter().map(ImageInput::Decoded).collect();
+        Self::new(AnswerPrompt::Chat { messages, images })
+    }
+}
