@@ -1,5 +1,6 @@
 //! What the binaries of this package share: flags, running a generation, records, exit codes.
 
+pub mod captions;
 pub mod capture;
 pub mod chat_command;
 pub mod conversation;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use vispec_core::{
-    Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms, Sampler,
-    TreeSize, generate,
+    DecodeError, Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms,
+    Sampler, TargetModel as _, TreeSize, generate_in,
 };
-use vispec_models::{EncodeTimes, EncodedPrompt, Engine, Method};
+use vispec_models::{ConversationStore, EncodeTimes, EncodedPrompt, Engine, Method};
 
 use crate::failure::Failure;
 use crate::flags::DecodeFlags;
@@ -70,17 +70,33 @@ pub fn answer(
     settings: &Settings,
     observer: &mut dyn GenerationObserver,
 ) -> Result<Run, Failure> {
+    let nothing = ConversationStore::new(0);
+    answer_next(engine, (prompt, &nothing), method, settings, observer)
+}
+
+/// Answers `prompt`, of which only what `store` does not know is read, and keeps the answer there.
+///
+/// # Errors
+/// Any error of the models.
+pub fn answer_next(
+    engine: &Engine,
+    (prompt, store): (&EncodedPrompt, &ConversationStore),
+    method: Method,
+    settings: &Settings,
+    observer: &mut dyn GenerationObserver,
+) -> Result<Run, Failure> {
+    let target = engine.target();
     let drafter = engine.drafter(method, settings.tree.clone())?;
     let rule = MatchPicks::new(settings.sampler, PositionUniforms::new(settings.seed));
     let started = Instant::now();
-    let generation = generate(
-        engine.target(),
-        drafter,
-        rule,
-        prompt,
-        settings.config.clone(),
-        observer,
-    )?;
+    let cache = match store.cache_for(target, prompt) {
+        Some(cache) => cache,
+        None => target.new_cache().map_err(DecodeError::Target)?,
+    };
+    let config = settings.config.clone();
+    let (generation, cache) =
+        generate_in(target, drafter, rule, (prompt, cache), config, observer)?;
+    store.keep(prompt, &generation.tokens, cache);
     Ok(Run {
         method,
         generation,

@@ -17,11 +17,15 @@ use vispec_examples::chat_command::ChatCommand;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
-use vispec_examples::run::{Run, Settings, answer};
+use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{Served, ServedFlags};
 use vispec_examples::stream::TextStream;
 use vispec_examples::tree_printer::print_tree;
+use vispec_models::ConversationStore;
 use vispec_processor::{DecodedImage, ImageLimits, SpecialText};
+
+/// Memory for what was read of the conversation; a longer one is read from the start in each turn.
+const CONVERSATION_MEMORY: usize = 4 << 30;
 
 /// Chat with a vision-language model; /help lists the commands
 #[derive(Parser, Debug)]
@@ -67,6 +71,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         served: &served,
         conversation: Conversation::new(flags.system.as_deref()),
         system: flags.system.clone(),
+        store: ConversationStore::new(CONVERSATION_MEMORY),
         last: None,
         interrupted: Arc::default(),
     };
@@ -129,6 +134,8 @@ struct Chat<'a> {
     settings: Settings,
     system: Option<String>,
     conversation: Conversation,
+    /// What was read of the conversation.
+    store: ConversationStore,
     last: Option<Last>,
     interrupted: Arc<AtomicBool>,
 }
@@ -159,7 +166,8 @@ impl Chat<'_> {
     fn say(&mut self, question: &str) -> Result<(), Failure> {
         let asked = self.conversation.asked(question);
         let engine = &self.served.engine;
-        let (prompt, _) = engine.encode(&asked.messages()?, asked.images())?;
+        let messages = asked.messages()?;
+        let (prompt, _) = engine.encode_known(&messages, asked.images(), &self.store)?;
         let tokenizer = engine.processor().tokenizer();
         self.interrupted.store(false, Ordering::Relaxed);
         let mut watch = Watch {
@@ -167,9 +175,9 @@ impl Chat<'_> {
             interrupted: &self.interrupted,
             best: None,
         };
-        let run = answer(
+        let run = answer_next(
             engine,
-            &prompt,
+            (&prompt, &self.store),
             self.served.method,
             &self.settings,
             &mut watch,
@@ -194,11 +202,12 @@ impl Chat<'_> {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         writeln!(
             io::stdout(),
-            "{}: {} prompt tokens, {} new tokens, {} cycles, ended by {}\n\
+            "{}: {} prompt tokens ({} known from before), {} new tokens, {} cycles, ended by {}\n\
              tau {:.2}, {:.2} tokens per cycle, {:.1} tokens/s\n\
              prefill {:.0} ms, draft {:.0} ms, verify {:.0} ms, other {:.0} ms",
             run.method,
             stats.prompt_tokens(),
+            stats.reused_prompt_tokens(),
             stats.new_tokens(),
             stats.n_cycles(),
             run.generation.finish_reason,

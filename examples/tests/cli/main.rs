@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod captions;
 mod chat;
 mod checkpoints;
 mod configs;

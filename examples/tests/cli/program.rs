@@ -83,6 +83,10 @@ impl Program {
         Self::new(env!("CARGO_BIN_EXE_serve"))
     }
 
+    pub fn captions() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_captions"))
+    }
+
     pub fn chat() -> Self {
         Self::new(env!("CARGO_BIN_EXE_chat"))
     }

@@ -1,0 +1,148 @@
+//! Captions many images, one JSON line each, and goes on where an earlier run was interrupted.
+#![allow(clippy::print_stderr, reason = "a command-line program")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use vispec::{AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler};
+use vispec_examples::captions::CaptionFile;
+use vispec_examples::demo_pair::DemoPair;
+use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::flags::DecodeFlags;
+use vispec_examples::served::{Served, ServedFlags};
+
+/// Caption images; run again with the same output, it goes on where it was
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    #[command(flatten)]
+    models: ServedFlags,
+    #[command(flatten)]
+    decode: DecodeFlags,
+    /// What to ask about each image
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Describe the image briefly."
+    )]
+    prompt: String,
+    /// File of JSON lines; images that it has already are left out
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Note images that cannot be read or answered and go on, instead of stopping at the first
+    #[arg(long)]
+    keep_going: bool,
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let matches = Flags::command().get_matches();
+    let total_token = matches.value_source("total_token");
+    let mut flags = match Flags::from_arg_matches(&matches) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    flags.models.adjust(&mut flags.decode, total_token);
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    flags.decode.check()?;
+    flags.models.check()?;
+    let mut captions = CaptionFile::open(&flags.out)?;
+    let served = flags.models.load()?;
+    let (engine, _carried) = engine(flags, served)?;
+    let sampler = flags.decode.sampler()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+
+    let bar = ProgressBar::new(flags.images.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} left {msg}") {
+        bar.set_style(style);
+    }
+    let mut failed = 0;
+    for path in &flags.images {
+        let name = path.display().to_string();
+        if interrupted.load(Ordering::Relaxed) {
+            bar.finish_and_clear();
+            eprintln!("interrupted; the same command goes on with {name}");
+            return Ok(());
+        }
+        if !captions.has(&name) {
+            match caption(flags, sampler, &engine, path) {
+                Ok(caption) => captions.append(&name, caption)?,
+                Err(error) if flags.keep_going => {
+                    failed += 1;
+                    bar.set_message(format!("({failed} failed)"));
+                    captions.append(&name, json!({"error": format!("{error:#}")}))?;
+                }
+                Err(error) => return Err(error.context(name).into()),
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if failed > 0 {
+        eprintln!(
+            "{failed} of {} images failed; their lines say why",
+            flags.images.len()
+        );
+    }
+    Ok(())
+}
+
+fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), Failure> {
+    let Served {
+        engine,
+        method,
+        carried,
+        ..
+    } = served;
+    let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
+    for note in &notes {
+        eprintln!("{note}");
+    }
+    let settings = EngineSettings {
+        method,
+        tree,
+        image_limits: ImageLimits::default(),
+        // No image comes twice.
+        conversation_memory: 0,
+    };
+    Ok((Engine::new(engine, settings), carried))
+}
+
+fn caption(
+    flags: &Flags,
+    sampler: Sampler,
+    engine: &Engine,
+    path: &Path,
+) -> anyhow::Result<serde_json::Value> {
+    let image = DecodedImage::open(path, &ImageLimits::default())?;
+    let messages = Messages::from_prompt(None, &flags.prompt, 1);
+    let request = AnswerRequest {
+        max_new_tokens: flags.decode.max_new_tokens,
+        sampler,
+        seed: flags.decode.seed,
+        ..AnswerRequest::chat(messages, vec![image])
+    };
+    let mut answer = engine.start(request)?;
+    let text = answer.text()?;
+    let stats = answer.answered().map(|answered| answered.stats.clone());
+    let stats = stats.unwrap_or_default();
+    Ok(json!({
+        "caption": text,
+        "new_tokens": stats.new_tokens(),
+        "tau": stats.tau(),
+        "tokens_per_cycle": stats.tokens_per_cycle(),
+        "tokens_per_second": stats.decode_tokens_per_second(),
+    }))
+}

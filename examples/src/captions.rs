@@ -1,0 +1,117 @@
+//! A file of JSON lines, one for each image, that a killed run leaves whole.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+/// Captions of an earlier run and of this one.
+#[derive(Debug)]
+pub struct CaptionFile {
+    path: PathBuf,
+    file: File,
+    done: HashSet<String>,
+}
+
+impl CaptionFile {
+    /// Opens or creates the file. A last line without its end, which a kill can leave, is dropped.
+    ///
+    /// # Errors
+    /// If the file cannot be read and written, or has a line that is not of a run.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let at = || path.display().to_string();
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false);
+        let mut file = file.open(path).with_context(at)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(at)?;
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n');
+        let whole = whole.map_or(0, |last| last + 1);
+        let mut done = HashSet::new();
+        for (index, line) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let row: Option<Value> = serde_json::from_slice(line).ok();
+            let image = row.as_ref().and_then(|row| row["image"].as_str());
+            let image = image.with_context(|| {
+                format!("{}: line {} has no field image", path.display(), index + 1)
+            })?;
+            done.insert(image.to_owned());
+        }
+        anyhow::ensure!(
+            bytes[whole..].first().is_none_or(|&byte| byte == b'{'),
+            "{}: the last line is not of a run",
+            path.display()
+        );
+        file.set_len(whole as u64).with_context(at)?;
+        file.seek(SeekFrom::End(0)).with_context(at)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            done,
+        })
+    }
+
+    /// Whether the image has its line.
+    #[must_use]
+    pub fn has(&self, image: &str) -> bool {
+        self.done.contains(image)
+    }
+
+    /// Writes the line of an image: an object with the fields of `row`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn append(&mut self, image: &str, mut row: Value) -> anyhow::Result<()> {
+        row["image"] = image.into();
+        // In one write, so that a kill leaves a line or a part of one and no two parts.
+        let line = format!("{row}\n");
+        let written = self.file.write_all(line.as_bytes());
+        written.with_context(|| self.path.display().to_string())?;
+        self.done.insert(image.to_owned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cut_line_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("captions.jsonl");
+        let mut file = CaptionFile::open(&path).unwrap();
+        file.append("a.png", json!({"caption": "A."})).unwrap();
+        file.append("b.png", json!({"caption": "B."})).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..=whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let mut file = CaptionFile::open(&path).unwrap();
+            for (image, caption) in [("a.png", "A."), ("b.png", "B.")] {
+                if !file.has(image) {
+                    file.append(image, json!({"caption": caption})).unwrap();
+                }
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.txt");
+        for (notes, named) in [("my notes\nare dear", "line 1"), ("my notes", "last line")] {
+            std::fs::write(&path, notes).unwrap();
+            let error = CaptionFile::open(&path).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
+        }
+    }
+}
