@@ -114,6 +114,7 @@ impl Said {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the numbers are exact in binary")]
 mod tests {
     use super::*;
 
