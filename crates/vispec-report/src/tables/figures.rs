@@ -20,10 +20,10 @@ const SETTINGS: [&str; 12] = [
     "task",
 ];
 
-/// The name of a figure that has an interval, and how it is found.
-type Figure = (&'static str, fn(&Estimates) -> Estimate);
+type Find = fn(&Estimates) -> Estimate;
 
-const FIGURES: [Figure; 10] = [
+/// Names of the figures that have an interval, and how they are found.
+const FIGURES: [(&str, Find); 10] = [
     ("tau", |figures| figures.tau),
     ("tau_prompt_mean", |figures| figures.tau_sample_mean),
     ("plain_tok_s", |figures| figures.plain_tokens_per_second),
