@@ -6,7 +6,9 @@ use super::theme::{Role, Theme};
 
 pub(super) const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 24.0;
-const LEFT: f64 = 68.0;
+const LEFT: f64 = 78.0;
+/// Place of what the vertical axis shows, which is left of the numbers.
+const AXIS_LABEL: f64 = 22.0;
 const PLOT_HEIGHT: f64 = 300.0;
 const LEGEND_SIZE: f64 = 12.5;
 const LEGEND_ROW: f64 = 22.0;
@@ -66,7 +68,7 @@ pub(super) fn begin(
 ) -> (Canvas, Area) {
     let rows = legend_rows(legend);
     let n_rows = rows.last().map_or(0, |&(_, row)| row + 1);
-    let top = 72.0 + n_rows as f64 * LEGEND_ROW + 14.0;
+    let top = 72.0 + n_rows as f64 * LEGEND_ROW + 24.0;
     let mut canvas = Canvas::new(theme, WIDTH, top + plot_height + below);
     let title = TextStyle {
         size: 18.0,
@@ -162,7 +164,11 @@ pub(super) fn vertical_axis(
         canvas.text(at, &format(tick), TextStyle::label(Anchor::End));
     }
     let middle = f64::midpoint(area.top, area.bottom);
-    canvas.upward_text((24.0, middle), label, TextStyle::label(Anchor::Middle));
+    canvas.upward_text(
+        (AXIS_LABEL, middle),
+        label,
+        TextStyle::label(Anchor::Middle),
+    );
     axis
 }
 
