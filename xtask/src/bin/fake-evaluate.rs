@@ -50,6 +50,8 @@ struct Flags {
     #[arg(long)]
     shard: Shard,
     #[arg(long)]
+    calibration: PathBuf,
+    #[arg(long)]
     out: PathBuf,
 }
 
@@ -86,7 +88,8 @@ fn run(flags: Flags) -> Result<()> {
     header.planned_prompts = flags.shard.share_of(flags.prompts);
     let pause = std::env::var("FAKE_EVALUATE_MS").map_or(Ok(0), |text| text.parse())?;
     let mut opened = RecordWriter::open(&flags.out, &header)?;
-    eprintln!("{} prompts of {}", flags.prompts, flags.data.display());
+    let (data, costs) = (flags.data.display(), flags.calibration.display());
+    eprintln!("{} prompts of {data}, costs in {costs}", flags.prompts);
     for index in (0..flags.prompts).filter(|&index| flags.shard.holds(index)) {
         let record = synthetic::record(&header.settings, index);
         if opened.progress.done().contains(&record.prompt_id) {

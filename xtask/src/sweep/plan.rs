@@ -81,9 +81,27 @@ impl Plan {
             settings.max_new_tokens.to_string().into(),
         );
         add("--shard", "0/1".into());
+        add("--calibration", calibration_file(settings, dir).into());
         add("--out", dir.into());
         arguments
     }
+}
+
+/// Where the cost of passes is kept, beside the directories of the cells: measured once for each
+/// target, draft and method of a sweep, and not taken from days when the machine was busy.
+fn calibration_file(settings: &CellSettings, dir: &Path) -> PathBuf {
+    let models_alone = CellSettings {
+        task: String::new(),
+        prompts: 0,
+        temperature: 0.0,
+        seed: 0,
+        tree: None,
+        max_new_tokens: 0,
+        ..settings.clone()
+    };
+    let name = format!("{}.json", models_alone.cell_id());
+    let out = dir.parent().unwrap_or(dir);
+    out.join("calibration").join(name)
 }
 
 fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
@@ -158,6 +176,8 @@ fn expect_distinct(cells: &[PlannedCell]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const FILE: &str = r#"
@@ -189,15 +209,32 @@ total_token = [30, "auto"]
         // Two tasks and two temperatures; plain decoding has no tree, ViSpec has two.
         assert_eq!(plan.cells.len(), 2 * 2 * (1 + 2));
         let last = plan.cells.last().unwrap();
-        let arguments = plan.arguments(last, Path::new("out"));
+        let arguments = plan.arguments(last, Path::new("out/cell"));
         let text: Vec<_> = arguments.iter().filter_map(|arg| arg.to_str()).collect();
+        let (calibration, text): (Vec<&str>, Vec<&str>) =
+            text.into_iter().partition(|arg| arg.ends_with(".json"));
+        assert!(
+            calibration[0].starts_with("out/calibration/"),
+            "{calibration:?}"
+        );
         assert_eq!(
             text.join(" "),
             "--target models/x --draft drafts/x --method vispec --dtype f32 --device flex --task b \
              --data data --prompts 4 --temperature 1 --seed 0 --depth 3 --top-k 8 --total-token \
-             auto --max-new-tokens 16 --shard 0/1 --out out"
+             auto --max-new-tokens 16 --shard 0/1 --calibration --out out/cell"
         );
         assert_eq!(plan.prompts(), 48);
+    }
+
+    #[test]
+    fn costs_are_measured_once_for_each_target_and_draft() {
+        let plan = Plan::parse(FILE).unwrap();
+        let files: BTreeSet<PathBuf> = plan
+            .cells
+            .iter()
+            .map(|cell| calibration_file(&cell.settings, Path::new("out/cell")))
+            .collect();
+        assert_eq!(files.len(), 2);
     }
 
     #[test]
