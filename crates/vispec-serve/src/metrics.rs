@@ -109,7 +109,9 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub(crate) fn new() -> Self {
-        let seconds = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
+        let seconds = [
+            0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0,
+        ];
         let mut metrics = Self {
             registry: Registry::with_prefix("vispec"),
             requests: Family::default(),

@@ -228,10 +228,13 @@ impl JobQueue {
             let event = self.answer(model, &job, &mut progress);
             let outcome = Outcome::of(&event);
             let is_last = choice + 1 == job.choices || !outcome.is_answer();
+            // Counted first, so that whoever has the answer finds it counted.
+            if is_last {
+                self.metrics.count(outcome);
+            }
             // A client that has gone does not mind.
             let _ = job.events.send(event);
             if is_last {
-                self.metrics.count(outcome);
                 return;
             }
         }

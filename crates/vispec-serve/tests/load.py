@@ -47,14 +47,15 @@ async def connect(method, path, payload=b""):
 
 
 async def request(payload):
-    """Status, text of the answer, and seconds to its first byte and to its end."""
+    """Status, body, seconds to the first byte, and how long the server asks to wait."""
     started = time.monotonic()
     reader, writer = await connect("POST", "/v1/chat/completions", payload)
     head = await reader.readuntil(b"\r\n\r\n")
     first = time.monotonic() - started
     rest = await reader.read()
     writer.close()
-    return int(head.split()[1]), rest, first, time.monotonic() - started
+    wait = [line for line in head.lower().split(b"\r\n") if line.startswith(b"retry-after:")]
+    return int(head.split()[1]), rest, first, float(wait[0].split(b":")[1]) if wait else 0.0
 
 
 async def metrics():
@@ -95,11 +96,11 @@ async def burst(n):
         nonlocal wrong
         started = time.monotonic()
         while True:
-            status, rest, _, _ = await request(payload)
+            status, rest, _, wait = await request(payload)
             statuses[status] = statuses.get(status, 0) + 1
             if status != 429:
                 break
-            await asyncio.sleep(random.uniform(0.2, 1.0))
+            await asyncio.sleep(wait * random.uniform(1, 3))
         times.append(time.monotonic() - started)
         wrong += status != 200 or whole_text(rest) != expected
 
@@ -120,10 +121,10 @@ async def stream(n, seconds):
     async def client():
         nonlocal done, wrong, busy
         while time.monotonic() < end:
-            status, rest, first, _ = await request(payload)
+            status, rest, first, wait = await request(payload)
             if status == 429:
                 busy += 1
-                await asyncio.sleep(random.uniform(0.05, 0.2))
+                await asyncio.sleep(wait * random.uniform(1, 2))
                 continue
             first_times.append(first)
             done += 1
@@ -188,7 +189,9 @@ async def overhead(n):
     around, per_token = [], []
     before = await metrics()
     for _ in range(n):
-        _, rest, _, seconds = await request(payload)
+        started = time.monotonic()
+        _, rest, _, _ = await request(payload)
+        seconds = time.monotonic() - started
         answer = json.loads(rest[rest.index(b"{") : rest.rindex(b"}") + 1])
         inside = (answer["vispec"]["prefill_ms"] + answer["vispec"]["decode_ms"]) / 1000
         around.append(seconds - inside)
