@@ -1,6 +1,6 @@
 //! Bars in groups, with intervals.
 
-use super::axis::ticks_from_zero;
+use super::axis::{tick_label, ticks_from_zero};
 use super::canvas::{Anchor, Strength, TextStyle, text_width};
 use super::frame::{
     LegendEntry, Texts, begin_with_axes, horizontal_label, percent_label, times_label,
@@ -33,6 +33,8 @@ pub enum BarUnit {
     Times,
     /// Shares of a whole.
     Share,
+    /// Plain numbers.
+    Number,
 }
 
 /// Groups of bars.
@@ -67,9 +69,10 @@ impl GroupedBars {
         let format = match self.unit {
             BarUnit::Times => times_label,
             BarUnit::Share => percent_label,
+            BarUnit::Number => tick_label,
         };
         let room = match self.unit {
-            BarUnit::Times => 1.06,
+            BarUnit::Times | BarUnit::Number => 1.06,
             BarUnit::Share => 1.0,
         };
         let ticks = ticks_from_zero(self.largest() * room, 5);
@@ -136,7 +139,7 @@ impl GroupedBars {
 
     fn value_label(&self, value: f64) -> String {
         match self.unit {
-            BarUnit::Times => format!("{value:.2}"),
+            BarUnit::Times | BarUnit::Number => format!("{value:.2}"),
             BarUnit::Share => format!("{:.0}%", value * 100.0),
         }
     }

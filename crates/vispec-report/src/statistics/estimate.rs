@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::blocks::{N_COLUMNS, Row};
-use super::{Blocks, quantile};
+use super::{Blocks, Sample, quantile};
 use crate::random::SplitMix64;
 
 /// Number of resamples of an interval.
@@ -58,37 +58,22 @@ pub struct Estimates {
 }
 
 const N_FIGURES: usize = 10;
+/// Place of tau among the figures.
+const TAU: usize = 0;
 
 impl Estimates {
     /// Computes all figures.
     #[must_use]
     pub fn of(blocks: &Blocks) -> Self {
         let values = figures(blocks.totals());
-        let rows = blocks.rows();
-        let resampled: Vec<[f64; N_FIGURES]> = if rows.is_empty() {
-            Vec::new()
-        } else {
-            (0..RESAMPLES)
-                .into_par_iter()
-                .map(|resample| figures(&resample_sums(rows, resample)))
-                .collect()
-        };
+        let resampled = resampled_figures(blocks);
         let estimate = |figure: usize| {
-            let mut sorted: Vec<f64> = resampled
-                .iter()
-                .map(|figures| figures[figure])
-                .filter(|value| value.is_finite())
-                .collect();
-            sorted.sort_by(f64::total_cmp);
-            Estimate {
-                value: values[figure],
-                low: quantile(&sorted, 0.025).unwrap_or(f64::NAN),
-                high: quantile(&sorted, 0.975).unwrap_or(f64::NAN),
-            }
+            let resampled = resampled.iter().map(|figures| figures[figure]);
+            Estimate::of(values[figure], resampled)
         };
         Self {
             records: blocks.records(),
-            tau: estimate(0),
+            tau: estimate(TAU),
             tau_sample_mean: estimate(1),
             decode: SpeedUp {
                 pooled: estimate(2),
@@ -104,6 +89,51 @@ impl Estimates {
             end_to_end_tokens_per_second: estimate(9),
         }
     }
+}
+
+impl Estimate {
+    /// A figure, and its interval from the same figure of resamples.
+    fn of(value: f64, resampled: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = resampled.filter(|value| value.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        Self {
+            value,
+            low: quantile(&sorted, 0.025).unwrap_or(f64::NAN),
+            high: quantile(&sorted, 0.975).unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// By how much tau is higher in `samples` than in `others`, which are records of the same prompts
+/// in the same order. Both records of a prompt are drawn together, so that what prompts have in
+/// common does not widen the interval. `None` if the prompts or their plain answers are not the
+/// same.
+#[must_use]
+pub fn tau_difference(samples: &[Sample], others: &[Sample]) -> Option<Estimate> {
+    let prompt = |sample: &Sample| (sample.image_tokens, sample.plain_tokens);
+    if !samples.iter().map(prompt).eq(others.iter().map(prompt)) {
+        return None;
+    }
+    let (blocks, others): (Blocks, Blocks) = (samples.iter().collect(), others.iter().collect());
+    let tau = |blocks: &Blocks| figures(blocks.totals())[TAU];
+    // Resamples of equally many blocks draw the same places.
+    let pairs = resampled_figures(&blocks)
+        .into_iter()
+        .zip(resampled_figures(&others));
+    let differences = pairs.map(|(figures, others)| figures[TAU] - others[TAU]);
+    Some(Estimate::of(tau(&blocks) - tau(&others), differences))
+}
+
+/// The figures of each resample; none without records.
+fn resampled_figures(blocks: &Blocks) -> Vec<[f64; N_FIGURES]> {
+    let rows = blocks.rows();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    (0..RESAMPLES)
+        .into_par_iter()
+        .map(|resample| figures(&resample_sums(rows, resample)))
+        .collect()
 }
 
 /// Sums over blocks drawn with replacement. Each resample has a generator of its own, so that

@@ -18,7 +18,7 @@ pub use acceptance::Acceptance;
 pub use bins::{ImageBin, ImageBins};
 pub use blocks::{Blocks, MOST_BLOCKS};
 pub use divergences::Divergences;
-pub use estimate::{Estimate, Estimates, RESAMPLES, SpeedUp};
+pub use estimate::{Estimate, Estimates, RESAMPLES, SpeedUp, tau_difference};
 pub use measurements::{Measurements, Sample};
 pub use phases::PhaseShares;
 pub use quantile::quantile;

@@ -11,7 +11,7 @@ use vispec_report::record::{
 };
 use vispec_report::statistics::{
     Acceptance, Blocks, Estimate, Estimates, ImageBins, MOST_BLOCKS, Measurements, PhaseShares,
-    Sample, Subset, quantile,
+    Sample, Subset, quantile, tau_difference,
 };
 use vispec_report::synthetic;
 
@@ -396,4 +396,30 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
     }
     assert!(Recorded::of(&collection(&[Method::None], Some(&costs)).series()[0]).is_none());
     assert!(Recorded::of(&collection(&[Method::Vispec], None).series()[0]).is_none());
+}
+
+#[test]
+fn differences_of_tau_are_paired() {
+    let (_, samples) = fixture();
+    // One more accepted token in each cycle of every record: the difference is 1 in any resample,
+    // however far records lie apart.
+    let better: Vec<Sample> = samples
+        .iter()
+        .map(|sample| Sample {
+            accepted: sample.accepted + sample.cycles,
+            ..*sample
+        })
+        .collect();
+    let difference = tau_difference(&better, &samples).unwrap();
+    for value in [difference.value, difference.low, difference.high] {
+        assert!((value - 1.0).abs() < 1e-9, "{difference:?}");
+    }
+    // Their own intervals are much wider.
+    let own = Estimates::of(&samples.iter().collect()).tau;
+    assert!(own.high - own.low > 0.01, "{own:?}");
+
+    let mut others = samples.clone();
+    others[3].plain_tokens += 1;
+    assert_eq!(tau_difference(&samples, &others), None);
+    assert_eq!(tau_difference(&samples, &samples[1..]), None);
 }
