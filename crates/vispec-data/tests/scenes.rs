@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vispec_data::scenes::{QuestionKind, Scene, SceneStyle};
+use vispec_data::scenes::{Palette, QuestionKind, Scene, SceneStyle};
 use vispec_data::{ReadOptions, TaskRegistry};
 use vispec_processor::ImageLimits;
 
@@ -144,4 +144,27 @@ proptest! {
         let count = format!("shows {} shape", scene.shapes().len());
         prop_assert!(scene.description().contains(&count));
     }
+}
+
+#[test]
+fn the_carried_palette_has_what_the_carried_models_know() {
+    let style = SceneStyle::new(56, 2, 1..=2).unwrap();
+    let words = |style: &SceneStyle| {
+        let scenes = (0..200).map(|index| Scene::generate(style, 3, index).description());
+        scenes.collect::<String>()
+    };
+    let carried = words(&style.with_palette(Palette::Carried));
+    for word in [
+        "pink", "black", "grey", "white", "purple", "cross", "triangle",
+    ] {
+        assert!(carried.contains(word), "{word}");
+    }
+    for word in ["beige", "orange", "brown", "ring", "diamond"] {
+        assert!(!carried.contains(word), "{word}");
+        assert!(words(&style).contains(word), "{word}");
+    }
+    // A definition names it.
+    let written = "side = 56\ncells = 2\nmin_shapes = 1\nmax_shapes = 2\npalette = \"carried\"";
+    let read: SceneStyle = toml::from_str(written).unwrap();
+    assert_eq!(read, style.with_palette(Palette::Carried));
 }

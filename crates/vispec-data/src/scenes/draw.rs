@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
+use super::style::Palette;
 
 /// Units of length per pixel.
 const UNITS: i64 = 8;
@@ -13,16 +14,18 @@ impl Scene {
     /// The picture, square, with smooth edges.
     #[must_use]
     pub fn draw(&self) -> RgbImage {
-        let side = self.style().side();
-        let mut image = RgbImage::from_pixel(side, side, Rgb(background_rgb(self.background())));
+        let style = self.style();
+        let ground = style.palette().background_rgb(self.background());
+        let mut image = RgbImage::from_pixel(style.side(), style.side(), Rgb(ground));
         for shape in self.shapes() {
-            draw_shape(&mut image, shape, self.style().cells());
+            let colour = style.palette().colour_rgb(shape.colour);
+            draw_shape(&mut image, (shape, colour), style.cells());
         }
         image
     }
 }
 
-fn draw_shape(image: &mut RgbImage, shape: &PlacedShape, cells: u32) {
+fn draw_shape(image: &mut RgbImage, (shape, colour): (&PlacedShape, [u8; 3]), cells: u32) {
     // Cells differ by a pixel if the side is no multiple of their number.
     let edge = |cell: u32| image.width() * cell / cells;
     let (left, right) = (edge(shape.column), edge(shape.column + 1));
@@ -34,7 +37,6 @@ fn draw_shape(image: &mut RgbImage, shape: &PlacedShape, cells: u32) {
         ShapeSize::Small => cell * 26 / 100,
         ShapeSize::Large => cell * 45 / 100,
     };
-    let colour = colour_rgb(shape.colour);
     // Middle of a sample within its pixel.
     let sample = |idx: i64| (2 * idx + 1) * UNITS / (2 * SAMPLES);
     for y in top..bottom {
@@ -84,23 +86,34 @@ fn is_inside(kind: ShapeKind, dx: i64, dy: i64, radius: i64) -> bool {
     }
 }
 
-fn background_rgb(background: Background) -> [u8; 3] {
-    match background {
-        Background::White => [255, 255, 255],
-        Background::Grey => [190, 190, 190],
-        Background::Beige => [240, 228, 200],
+impl Palette {
+    fn background_rgb(self, background: Background) -> [u8; 3] {
+        match (self, background) {
+            (Self::Standard, Background::White) => [255, 255, 255],
+            (Self::Standard, Background::Grey) => [190, 190, 190],
+            (Self::Carried, Background::White) => [244, 244, 240],
+            (Self::Carried, Background::Grey) => [134, 134, 138],
+            (_, Background::Beige) => [240, 228, 200],
+            (_, Background::Black) => [22, 22, 26],
+            (_, Background::Pink) => [244, 168, 190],
+        }
     }
-}
 
-fn colour_rgb(colour: Colour) -> [u8; 3] {
-    match colour {
-        Colour::Red => [215, 25, 30],
-        Colour::Orange => [245, 130, 15],
-        Colour::Yellow => [245, 215, 0],
-        Colour::Green => [30, 140, 50],
-        Colour::Blue => [30, 70, 205],
-        Colour::Purple => [130, 40, 160],
-        Colour::Brown => [115, 65, 25],
-        Colour::Black => [10, 10, 10],
+    fn colour_rgb(self, colour: Colour) -> [u8; 3] {
+        match (self, colour) {
+            (Self::Standard, Colour::Red) => [215, 25, 30],
+            (Self::Standard, Colour::Yellow) => [245, 215, 0],
+            (Self::Standard, Colour::Green) => [30, 140, 50],
+            (Self::Standard, Colour::Blue) => [30, 70, 205],
+            (Self::Standard, Colour::Purple) => [130, 40, 160],
+            (Self::Carried, Colour::Red) => [214, 38, 40],
+            (Self::Carried, Colour::Yellow) => [236, 208, 40],
+            (Self::Carried, Colour::Green) => [38, 160, 52],
+            (Self::Carried, Colour::Blue) => [34, 78, 210],
+            (Self::Carried, Colour::Purple) => [128, 44, 160],
+            (_, Colour::Orange) => [245, 130, 15],
+            (_, Colour::Brown) => [115, 65, 25],
+            (_, Colour::Black) => [10, 10, 10],
+        }
     }
 }

@@ -12,5 +12,5 @@ mod style;
 mod words;
 
 pub use scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
-pub use style::SceneStyle;
+pub use style::{Palette, SceneStyle};
 pub use words::{Question, QuestionKind};

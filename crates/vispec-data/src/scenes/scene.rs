@@ -1,7 +1,7 @@
 //! A scene: which shapes are where.
 
 use super::random::KeyedRandom;
-use super::style::SceneStyle;
+use super::style::{Palette, SceneStyle};
 
 /// Streams of random numbers of a scene.
 pub(super) mod purpose {
@@ -47,6 +47,8 @@ pub enum Background {
     White,
     Grey,
     Beige,
+    Black,
+    Pink,
 }
 
 /// How much of its cell a shape takes.
@@ -82,6 +84,48 @@ impl Colour {
     ];
 }
 
+impl Palette {
+    /// Grounds of scenes.
+    fn backgrounds(self) -> &'static [Background] {
+        match self {
+            Self::Standard => &[Background::White, Background::Grey, Background::Beige],
+            Self::Carried => &[
+                Background::White,
+                Background::Grey,
+                Background::Black,
+                Background::Pink,
+            ],
+        }
+    }
+
+    /// Colours of shapes.
+    fn colours(self) -> &'static [Colour] {
+        match self {
+            Self::Standard => &Colour::ALL,
+            Self::Carried => &[
+                Colour::Red,
+                Colour::Yellow,
+                Colour::Green,
+                Colour::Blue,
+                Colour::Purple,
+            ],
+        }
+    }
+
+    /// Forms of shapes.
+    fn kinds(self) -> &'static [ShapeKind] {
+        match self {
+            Self::Standard => &ShapeKind::ALL,
+            Self::Carried => &[
+                ShapeKind::Circle,
+                ShapeKind::Square,
+                ShapeKind::Triangle,
+                ShapeKind::Cross,
+            ],
+        }
+    }
+}
+
 /// A shape and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacedShape {
@@ -115,9 +159,10 @@ impl Scene {
     #[must_use]
     pub fn generate(style: &SceneStyle, seed: u64, index: u64) -> Self {
         let mut random = KeyedRandom::new(seed, index, purpose::SHAPES);
-        let background = random.pick(&[Background::White, Background::Grey, Background::Beige]);
-        let colours: [Colour; 3] = std::array::from_fn(|_| random.pick(&Colour::ALL));
-        let kinds: [ShapeKind; 3] = std::array::from_fn(|_| random.pick(&ShapeKind::ALL));
+        let palette = style.palette();
+        let background = random.pick(palette.backgrounds());
+        let colours: [Colour; 3] = std::array::from_fn(|_| random.pick(palette.colours()));
+        let kinds: [ShapeKind; 3] = std::array::from_fn(|_| random.pick(palette.kinds()));
         let (min_shapes, max_shapes) = style.shapes().into_inner();
         let n_shapes = min_shapes as usize + random.below((max_shapes - min_shapes + 1) as usize);
         let mut cells: Vec<u32> = (0..style.cells() * style.cells()).collect();

@@ -1,6 +1,7 @@
 //! What scenes have in common.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -11,6 +12,35 @@ const MAX_SIDE: u32 = 8192;
 /// Most cells per side.
 const MAX_CELLS: u32 = 9;
 
+/// Which colours and forms there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Palette {
+    /// Eight colours and six forms on light grounds.
+    #[default]
+    Standard,
+    /// The five colours, four forms and four grounds of the pictures that the tiny models in
+    /// `fixtures` were trained on; they know no others.
+    Carried,
+}
+
+impl Palette {
+    /// Names of all palettes, as they are written in definitions.
+    pub const NAMES: [(&str, Self); 2] = [("standard", Self::Standard), ("carried", Self::Carried)];
+}
+
+impl FromStr for Palette {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.into_iter().find(|(name, _)| *name == text);
+        found.map(|(_, palette)| palette).ok_or_else(|| {
+            let names = Self::NAMES.map(|(name, _)| name);
+            format!("{text:?}, expected {}", names.join(" or "))
+        })
+    }
+}
+
 /// Size of the pictures and number of shapes in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "StyleFields")]
@@ -19,6 +49,7 @@ pub struct SceneStyle {
     cells: u32,
     min_shapes: u32,
     max_shapes: u32,
+    palette: Palette,
 }
 
 /// A style as it is written, before it is checked.
@@ -29,6 +60,8 @@ struct StyleFields {
     cells: u32,
     min_shapes: u32,
     max_shapes: u32,
+    #[serde(default)]
+    palette: Palette,
 }
 
 impl SceneStyle {
@@ -47,7 +80,20 @@ impl SceneStyle {
             cells,
             min_shapes,
             max_shapes,
+            palette: Palette::Standard,
         })
+    }
+
+    /// The same with other colours and forms.
+    #[must_use]
+    pub fn with_palette(self, palette: Palette) -> Self {
+        Self { palette, ..self }
+    }
+
+    /// Which colours and forms there are.
+    #[must_use]
+    pub fn palette(&self) -> Palette {
+        self.palette
     }
 
     /// Width and height of the pictures in pixels.
@@ -74,7 +120,9 @@ impl TryFrom<StyleFields> for SceneStyle {
 
     fn try_from(fields: StyleFields) -> Result<Self, String> {
         let shapes = fields.min_shapes..=fields.max_shapes;
-        Self::new(fields.side, fields.cells, shapes).ok_or_else(|| {
+        let style = Self::new(fields.side, fields.cells, shapes);
+        let style = style.map(|style| style.with_palette(fields.palette));
+        style.ok_or_else(|| {
             format!(
                 "the scenes need 1 to {MAX_CELLS} cells per side, a side of {MIN_CELL} pixels per \
                  cell to {MAX_SIDE} pixels, and 1 to cells x cells shapes"

@@ -201,6 +201,8 @@ impl fmt::Display for Background {
             Self::White => "white",
             Self::Grey => "grey",
             Self::Beige => "beige",
+            Self::Black => "black",
+            Self::Pink => "pink",
         })
     }
 }
