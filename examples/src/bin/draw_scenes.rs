@@ -1,0 +1,135 @@
+//! Draws scenes as a data set of chats: pictures, and a file of questions with the right answers.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use vispec_data::scenes::{Palette, Scene, SceneStyle};
+use vispec_examples::failure::{Failure, exit_code};
+
+/// Draw scenes as a data set of chats, which `capture --source chat` reads
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Flags {
+    /// Directory for chats.jsonl and the pictures, which its rows name
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of scenes
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true)]
+    count: u64,
+    /// Seed of the scenes
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    seed: u64,
+    /// Rows and columns of the grid that shapes stand on
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
+    cells: u32,
+    /// Fewest shapes of a scene
+    #[arg(long, default_value_t = 2, allow_negative_numbers = true)]
+    min_shapes: u32,
+    /// Most shapes of a scene
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true)]
+    max_shapes: u32,
+    /// Which colours and forms there are: standard, or carried, which the tiny models know
+    #[arg(long, default_value = "standard")]
+    palette: Palette,
+    /// Pixels of a picture's side; repeat the flag to go through several
+    #[arg(long = "side", default_value = "84", allow_negative_numbers = true)]
+    sides: Vec<u32>,
+    /// Question about each picture; repeat the flag to go through several
+    #[arg(
+        long = "question",
+        value_name = "TEXT",
+        default_value = "Describe the image."
+    )]
+    questions: Vec<String>,
+}
+
+/// Name of the file of chats.
+const CHATS: &str = "chats.jsonl";
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let styles = flags.styles()?;
+    if flags.count == 0 {
+        return Err(Failure::usage("--count is 0, expected at least 1"));
+    }
+    fs::create_dir_all(&flags.out).with_context(|| flags.out.display().to_string())?;
+    let bar = ProgressBar::new(flags.count);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} scenes, {eta} left") {
+        bar.set_style(style);
+    }
+    // The file of chats comes last and at once: where it is, all pictures are.
+    let partial = flags.out.join(format!("{CHATS}.partial"));
+    let file = File::create(&partial).with_context(|| partial.display().to_string())?;
+    let mut chats = BufWriter::new(file);
+    for index in 0..flags.count {
+        // Every combination of a side and a question occurs equally often.
+        let (style, rest) = taken(&styles, index);
+        let (question, _) = taken(&flags.questions, rest);
+        let scene = Scene::generate(style, flags.seed, index);
+        let name = format!("{index:05}.png");
+        save(&scene, &flags.out.join(&name))?;
+        let written = writeln!(chats, "{}", chat(&scene, index, &name, question));
+        written.with_context(|| partial.display().to_string())?;
+        bar.inc(1);
+    }
+    let path = flags.out.join(CHATS);
+    chats.flush()?;
+    fs::rename(&partial, &path).with_context(|| path.display().to_string())?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+impl Flags {
+    /// One style for each side.
+    fn styles(&self) -> Result<Vec<SceneStyle>, Failure> {
+        let shapes = self.min_shapes..=self.max_shapes;
+        let style = |&side| {
+            let style = SceneStyle::new(side, self.cells, shapes.clone());
+            let style = style.map(|style| style.with_palette(self.palette));
+            style.ok_or_else(|| {
+                Failure::Usage(format!(
+                    "--side {side} --cells {} --min-shapes {} --max-shapes {}: expected 1 to 9 \
+                     cells, at least 10 pixels per cell, at most 8192 pixels, and 1 to cells x \
+                     cells shapes",
+                    self.cells, self.min_shapes, self.max_shapes
+                ))
+            })
+        };
+        self.sides.iter().map(style).collect()
+    }
+}
+
+/// The item whose turn it is, and how often all items were gone through before.
+fn taken<T>(items: &[T], index: u64) -> (&T, u64) {
+    let len = items.len() as u64;
+    (&items[(index % len) as usize], index / len)
+}
+
+fn save(scene: &Scene, path: &Path) -> anyhow::Result<()> {
+    let saved = scene.draw().save(path);
+    saved.with_context(|| path.display().to_string())
+}
+
+fn chat(scene: &Scene, index: u64, image: &str, question: &str) -> Value {
+    json!({
+        "id": format!("scene {index}"),
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": question}],
+            },
+            {"role": "assistant", "content": scene.description()},
+        ],
+        "images": [image],
+    })
+}
