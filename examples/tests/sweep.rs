@@ -2,6 +2,8 @@
 #![cfg(unix)] // a process is killed
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod xtask_program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,36 +15,9 @@ use vispec_report::record::{
     CellStatus, PromptRecord, RECORDS_FILE, RecordLine, RecordReader, RunFailure,
 };
 
-const PROMPTS: usize = 8;
+use xtask_program::xtask;
 
-/// `xtask` belongs to another package, so cargo does not tell where it is unless asked. Asked like
-/// this it is the `xtask` that was built for the tests of the workspace, if they are all run.
-fn xtask() -> PathBuf {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap());
-    // What cargo tells tests about their package would make it build dependencies anew that ask for
-    // the same of themselves.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
-        }
-    }
-    let output = cargo
-        .args(["test", "--offline", "--workspace", "--test", "sweep"])
-        .args(["--no-run", "--message-format=json"])
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let executable = messages.lines().find_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let is_it = message["target"]["name"] == "xtask" && message["profile"]["test"] == false;
-        let executable = message["executable"].as_str().filter(|_| is_it)?;
-        Some(PathBuf::from(executable))
-    });
-    executable.unwrap()
-}
+const PROMPTS: usize = 8;
 
 /// Three methods of a tiny target, with a draft that is not there as the last.
 fn write_sweep(dir: &Path) -> PathBuf {

@@ -1,10 +1,14 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `random-checkpoint`, `sweep`
-//! and `report`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `random-checkpoint`, `sweep`,
+//! `report` and `reproduce`.
 
 mod bench;
 mod fixtures;
+mod launch;
+mod line_watcher;
+mod programs;
 mod random_checkpoint;
 mod report;
+mod reproduce;
 mod sweep;
 mod tidy;
 
@@ -32,6 +36,8 @@ enum Chore {
     RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
     /// Make tables, plots and a page of all cells below a directory
     Report(report::Flags),
+    /// Train the drafts of the paper's comparison in miniature, measure them, and write a page
+    Reproduce(reproduce::Flags),
     /// Run every cell of a grid, one process each, and go on where an earlier sweep ended
     Sweep(sweep::Flags),
 }
@@ -58,6 +64,7 @@ fn run(chore: Chore) -> Result<()> {
             random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
         }
         Chore::Report(flags) => report::run(&flags),
+        Chore::Reproduce(flags) => reproduce::run(&flags),
         Chore::Sweep(flags) => sweep::run(&flags),
     }
 }

@@ -1,7 +1,6 @@
 //! `cargo xtask sweep`: every cell of a grid, one process each.
 
 mod file;
-mod launch;
 mod plan;
 mod progress;
 
@@ -13,25 +12,30 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use vispec_report::record::{CellStatus, HEADER_FILE, RUN_FAILURE_FILE, is_being_written};
+use vispec_report::record::{
+    CellStatus, HEADER_FILE, RUN_FAILURE_FILE, RunFailure, is_being_written,
+};
 
-use launch::{Outcome, launch};
 use plan::{Plan, PlannedCell};
-use progress::{LOOK_EVERY, SweepProgress};
+use progress::SweepProgress;
+
+use crate::launch::{Outcome, launch};
+use crate::line_watcher::LOOK_EVERY;
+use crate::programs;
 
 #[derive(Args)]
 pub(crate) struct Flags {
     /// What to run; examples/configs/bench/demo.toml says how it is written
-    file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Directory for the cells [default: target/sweeps/NAME OF THE FILE]
     #[arg(long)]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Program that runs a cell [default: built once with cargo, in release mode]
     #[arg(long)]
-    evaluate: Option<PathBuf>,
+    pub(crate) evaluate: Option<PathBuf>,
     /// Only say which cells there are and which are complete
     #[arg(long)]
-    list: bool,
+    pub(crate) list: bool,
 }
 
 /// How a cell of the sweep ended.
@@ -64,7 +68,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     }
     let evaluate = match &flags.evaluate {
         Some(path) => path.clone(),
-        None => build_evaluate()?,
+        None => programs::build(&["evaluate"])?.path("evaluate"),
     };
     let progress = SweepProgress::new(&plan, &out);
     let mut ends = Vec::new();
@@ -110,14 +114,14 @@ fn run_cell(
         return Ok(CellEnd::WasComplete);
     }
     let bar = progress.begin(cell, dir);
-    let outcome = launch(command, &bar);
+    let outcome = launch(command, |line| bar.show(line));
     bar.finish();
     let failure = match outcome {
         Outcome::Success if is_complete(dir)? => {
             remove_failure(dir)?;
             return Ok(CellEnd::Completed);
         }
-        Outcome::Success => launch::incomplete_in_spite_of_success(),
+        Outcome::Success => incomplete_in_spite_of_success(),
         Outcome::Failure(failure) => failure,
     };
     failure.write(dir)?;
@@ -150,23 +154,10 @@ fn remove_failure(dir: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that runs cells, and says where it is.
-fn build_evaluate() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = crate::root();
-    let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "vispec-examples"])
-        .args(["--bin", "evaluate"])
-        .current_dir(&root)
-        .status()
-        .context("cargo could not be started")?;
-    if !status.success() {
-        bail!("evaluate could not be built: {status}");
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), |dir| root.join(dir));
-    let name = format!("evaluate{}", std::env::consts::EXE_SUFFIX);
-    Ok(target.join("release").join(name))
+/// A process that says it is done while records are missing.
+fn incomplete_in_spite_of_success() -> RunFailure {
+    let line = "it ended with exit code 0, but records are missing";
+    RunFailure::new(Some(0), vec![line.to_owned()])
 }
 
 #[expect(clippy::print_stdout, reason = "what a program says")]

@@ -1,20 +1,12 @@
 //! What a sweep shows while it runs.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use vispec_report::record::RECORDS_FILE;
 
 use super::plan::{Plan, PlannedCell};
-
-/// Time between two looks at how many records a cell has.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+use crate::line_watcher::{LOOK_EVERY, LineWatcher, count_lines};
 
 /// A bar for the sweep, and one for the cell that runs.
 pub(super) struct SweepProgress {
@@ -26,8 +18,7 @@ pub(super) struct SweepProgress {
 /// know how `evaluate` writes its progress.
 pub(super) struct CellBar {
     bar: ProgressBar,
-    stop: Arc<AtomicBool>,
-    watcher: JoinHandle<()>,
+    watcher: LineWatcher,
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -81,25 +72,15 @@ impl SweepProgress {
         let bar = self.bars.add(ProgressBar::new(prompts));
         bar.set_style(style("{prefix} {bar:20} {pos}/{len} {wide_msg}"));
         bar.set_prefix(cell.settings.directory_name());
-        let stop = Arc::new(AtomicBool::new(false));
-        let watcher = thread::spawn({
-            let (bar, total, stop) = (bar.clone(), self.total.clone(), Arc::clone(&stop));
-            let mut seen = count_lines(&path).min(prompts);
-            move || {
-                loop {
-                    let last_look = stop.load(Ordering::Acquire);
-                    let records = count_lines(&path).min(prompts);
-                    bar.set_position(records);
-                    total.inc(records.saturating_sub(seen));
-                    seen = seen.max(records);
-                    if last_look {
-                        break;
-                    }
-                    thread::park_timeout(LOOK_EVERY);
-                }
-            }
+        let (shown, total) = (bar.clone(), self.total.clone());
+        let mut seen = count_lines(&path).min(prompts);
+        let watcher = LineWatcher::start(path, move |lines| {
+            let records = lines.min(prompts);
+            shown.set_position(records);
+            total.inc(records.saturating_sub(seen));
+            seen = seen.max(records);
         });
-        CellBar { bar, stop, watcher }
+        CellBar { bar, watcher }
     }
 
     pub(super) fn finish(self) {
@@ -115,24 +96,11 @@ impl CellBar {
 
     /// Counts once more and removes the bar.
     pub(super) fn finish(self) {
-        self.stop.store(true, Ordering::Release);
-        self.watcher.thread().unpark();
-        // It holds no lock and cannot fail in a way that would matter to the sweep.
-        drop(self.watcher.join());
+        self.watcher.finish();
         self.bar.finish_and_clear();
     }
 }
 
 fn records_file(out: &Path, cell: &PlannedCell) -> PathBuf {
     out.join(cell.settings.directory_name()).join(RECORDS_FILE)
-}
-
-/// Lines of a file; 0 if it is not there.
-fn count_lines(path: &Path) -> u64 {
-    File::open(path).map_or(0, |file| {
-        BufReader::new(file)
-            .split(b'\n')
-            .map_while(Result::ok)
-            .count() as u64
-    })
 }

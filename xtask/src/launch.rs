@@ -1,4 +1,4 @@
-//! One process that runs a cell.
+//! One process that is run to its end.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -6,21 +6,20 @@ use std::process::{Command, Stdio};
 
 use vispec_report::record::RunFailure;
 
-use super::progress::CellBar;
-
 /// Lines of standard error that are kept of a process that failed.
 const TAIL: usize = 20;
 
 /// How a process ended.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// With exit code 0.
     Success,
     /// In any other way.
     Failure(RunFailure),
 }
 
-/// Runs a process to its end. What it writes to standard error is shown, and the end is kept.
-pub(super) fn launch(mut command: Command, bar: &CellBar) -> Outcome {
+/// Runs a process to its end. What it writes to standard error is shown line by line, and the end
+/// is kept.
+pub(crate) fn launch(mut command: Command, show: impl Fn(&str)) -> Outcome {
     let failed =
         |code, tail: VecDeque<String>| Outcome::Failure(RunFailure::new(code, tail.into()));
     let started = command
@@ -42,7 +41,7 @@ pub(super) fn launch(mut command: Command, bar: &CellBar) -> Outcome {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
-            bar.show(text);
+            show(text);
             if tail.len() == TAIL {
                 tail.pop_front();
             }
@@ -62,10 +61,4 @@ pub(super) fn launch(mut command: Command, bar: &CellBar) -> Outcome {
             failed(None, tail)
         }
     }
-}
-
-/// A process that says it is done while records are missing.
-pub(super) fn incomplete_in_spite_of_success() -> RunFailure {
-    let line = "it ended with exit code 0, but records are missing";
-    RunFailure::new(Some(0), vec![line.to_owned()])
 }

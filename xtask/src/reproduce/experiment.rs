@@ -1,0 +1,193 @@
+//! The file that describes the experiment, for every scale.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use vispec_report::record::{Method, TotalToken};
+
+/// What is compared with what, on which data. Paths are relative to the repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Experiment {
+    /// The target of all drafts.
+    pub(super) target: PathBuf,
+    /// Conversations without images, in ShareGPT's layout.
+    pub(super) text: PathBuf,
+    pub(super) scenes: Scenes,
+    pub(super) capture: Capture,
+    pub(super) training: Training,
+    pub(super) evaluation: Evaluation,
+    /// The drafts, in the order of tables.
+    #[serde(rename = "draft")]
+    pub(super) drafts: Vec<DraftPlan>,
+    /// Differences that the report shows.
+    #[serde(rename = "comparison")]
+    pub(super) comparisons: Vec<Comparison>,
+    /// Sizes, by name.
+    #[serde(rename = "scale")]
+    pub(super) scales: BTreeMap<String, Scale>,
+}
+
+/// Pictures to train on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scenes {
+    pub(super) seed: u64,
+    pub(super) cells: u32,
+    pub(super) min_shapes: u32,
+    pub(super) max_shapes: u32,
+    /// As `draw_scenes` knows it.
+    pub(super) palette: String,
+    /// Pixels of the pictures' sides, in turn.
+    pub(super) sides: Vec<u32>,
+    /// What is asked about them, in turn.
+    pub(super) questions: Vec<String>,
+}
+
+/// How the target answers about them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Capture {
+    pub(super) min_pixels: usize,
+    pub(super) max_pixels: usize,
+    pub(super) max_new_tokens: usize,
+}
+
+/// What all drafts have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Training {
+    /// Values of the presets that are replaced.
+    pub(super) settings: Vec<String>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Evaluation {
+    /// Files that define tasks.
+    pub(super) tasks: Vec<PathBuf>,
+    pub(super) temperatures: Vec<f32>,
+    pub(super) max_new_tokens: u32,
+    pub(super) depth: u32,
+    pub(super) top_k: u32,
+    pub(super) total_token: TotalToken,
+}
+
+/// A draft and how it is trained.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DraftPlan {
+    /// Name in tables.
+    pub(super) name: String,
+    /// How it drafts.
+    pub(super) method: Method,
+    /// Preset of the first stage; absent if there is none.
+    pub(super) text_preset: Option<PathBuf>,
+    /// Preset of the second stage.
+    pub(super) image_preset: PathBuf,
+    /// Values of the second stage's preset that are replaced.
+    #[serde(default)]
+    pub(super) image_settings: Vec<String>,
+}
+
+/// One draft against another on the same prompts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Comparison {
+    pub(super) draft: String,
+    pub(super) against: String,
+    /// What the difference shows.
+    pub(super) question: String,
+}
+
+/// A size of the experiment.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scale {
+    /// Conversations without images.
+    pub(super) texts: usize,
+    /// Pictures to train on.
+    pub(super) scenes: usize,
+    /// Epochs of the first stage.
+    pub(super) text_epochs: usize,
+    /// Epochs of the second stage.
+    pub(super) image_epochs: usize,
+    /// Epochs of the second stage without a first, for as many steps in all.
+    pub(super) image_only_epochs: usize,
+    /// Held-out prompts of each task.
+    pub(super) prompts: u64,
+    /// How often each draft is trained, from other first weights and in another order.
+    pub(super) seeds: u64,
+}
+
+impl DraftPlan {
+    /// Name of its directory when it is trained with a seed.
+    pub(super) fn trained_name(&self, seed: u64) -> String {
+        format!("{}.{seed}", self.name)
+    }
+}
+
+impl Experiment {
+    /// Reads and checks the file.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let experiment: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        experiment
+            .check()
+            .with_context(|| path.display().to_string())?;
+        Ok(experiment)
+    }
+
+    /// The sizes of a scale.
+    pub(super) fn scale(&self, name: &str) -> Result<Scale> {
+        let scale = self.scales.get(name).copied();
+        scale.with_context(|| {
+            let known: Vec<&str> = self.scales.keys().map(String::as_str).collect();
+            format!("scale.{name}: missing, there are {}", known.join(", "))
+        })
+    }
+
+    /// Messages start with the key at fault.
+    fn check(&self) -> Result<()> {
+        let mut names: Vec<&str> = self
+            .drafts
+            .iter()
+            .map(|draft| draft.name.as_str())
+            .collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("draft.name: {:?} occurs more than once", twice[0]);
+        }
+        for draft in &self.drafts {
+            if !draft.method.has_network() {
+                bail!("draft.method: {} has nothing to train", draft.method);
+            }
+        }
+        for comparison in &self.comparisons {
+            for name in [&comparison.draft, &comparison.against] {
+                if !names.contains(&name.as_str()) {
+                    bail!("comparison: there is no draft {name:?}");
+                }
+            }
+        }
+        for (name, scale) in &self.scales {
+            let counts = [
+                ("texts", scale.texts as u64),
+                ("scenes", scale.scenes as u64),
+                ("text_epochs", scale.text_epochs as u64),
+                ("image_epochs", scale.image_epochs as u64),
+                ("image_only_epochs", scale.image_only_epochs as u64),
+                ("prompts", scale.prompts),
+                ("seeds", scale.seeds),
+            ];
+            if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+                bail!("scale.{name}.{key}: 0, expected at least 1");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask reproduce`: the paper's comparison in miniature, from drawing pictures to tables.
+//!
+//! Each step is a process of a program that users have, too. A step that was done is not done
+//! again unless something that it depends on has changed; one that was cut off goes on, because the
+//! programs do.
+
+mod experiment;
+mod report;
+mod run;
+mod state;
+mod steps;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::programs::{self, Programs};
+use experiment::Experiment;
+use run::Runner;
+use state::State;
+
+/// What is compared, and how large it is.
+const EXPERIMENT: &str = "examples/configs/reproduce/experiment.toml";
+/// Programs that steps run.
+const PROGRAMS: [&str; 4] = ["draw_scenes", "capture", "train", "evaluate"];
+
+#[derive(Args)]
+pub(crate) struct Flags {
+    /// How much is drawn, trained and measured
+    #[arg(long, value_enum)]
+    scale: ScaleName,
+    /// Directory for everything that steps make; what is there is gone on with
+    /// [default: target/reproduce/SCALE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Directory for tables and plots
+    /// [default: docs/reproduction for mini, OUT/report for smoke]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Directory of the programs [default: built with cargo, in release mode]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// What is compared
+    #[arg(long, value_name = "FILE")]
+    experiment: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum ScaleName {
+    /// The comparison, within an hour on two cores
+    Mini,
+    /// The way from end to end, in minutes; what comes out means nothing
+    Smoke,
+}
+
+impl ScaleName {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Mini => "mini",
+            Self::Smoke => "smoke",
+        }
+    }
+
+    fn report(self, out: &Path) -> PathBuf {
+        match self {
+            Self::Mini => crate::root().join("docs/reproduction"),
+            Self::Smoke => out.join("report"),
+        }
+    }
+}
+
+/// Does all steps that are not done, and writes the report.
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let root = crate::root();
+    let scale_name = flags.scale.as_str();
+    let out = match &flags.out {
+        Some(out) => absolute(out)?,
+        None => root.join("target/reproduce").join(scale_name),
+    };
+    let report_dir = match &flags.report {
+        Some(dir) => absolute(dir)?,
+        None => flags.scale.report(&out),
+    };
+    let file = match &flags.experiment {
+        Some(file) => absolute(file)?,
+        None => root.join(EXPERIMENT),
+    };
+    let programs = match &flags.programs {
+        Some(dir) => Programs::of(&absolute(dir)?),
+        None => programs::build(&PROGRAMS)?,
+    };
+    // Records then name carried checkpoints as anybody would, whoever runs this from wherever.
+    std::env::set_current_dir(&root).with_context(|| root.display().to_string())?;
+
+    let experiment = Experiment::read(&file)?;
+    let scale = experiment.scale(scale_name)?;
+    let steps = steps::plan(&experiment, scale, &out)?;
+    let state = State::open(&out)?;
+    let outcomes = Runner::new(&state, &programs).run(&steps)?;
+    let report = report::Report {
+        scale_name,
+        experiment: &experiment,
+        scale,
+        out: &out,
+        steps: &outcomes,
+    };
+    report.write(&report_dir)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
+}

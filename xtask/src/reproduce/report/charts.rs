@@ -1,0 +1,87 @@
+//! The plots of the page.
+
+use std::collections::BTreeMap;
+
+use vispec_report::plots::{Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars};
+use vispec_report::statistics::Estimate;
+
+use super::results::{Condition, Outcome, Results};
+
+/// tau and speed-up at each temperature.
+pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
+    // Keys are bits, which are in the order of the numbers: temperatures are not negative.
+    let mut by_temperature: BTreeMap<u32, Vec<&Condition<'_>>> = BTreeMap::new();
+    for condition in &results.conditions {
+        let key = condition.temperature.to_bits();
+        by_temperature.entry(key).or_default().push(condition);
+    }
+    let mut figures = Vec::new();
+    for (bits, conditions) in by_temperature {
+        let temperature = f32::from_bits(bits);
+        figures.push(Figure {
+            name: format!("tau-t{temperature}"),
+            chart: Chart::Bars(bars(
+                &conditions,
+                (
+                    format!("Accepted draft tokens per cycle, temperature {temperature}"),
+                    "bonus token excluded; 95% bootstrap intervals over prompts".to_owned(),
+                    ("tau", BarUnit::Number),
+                ),
+                |outcome| outcome.estimates.tau,
+            )),
+        });
+        figures.push(Figure {
+            name: format!("speed-up-t{temperature}"),
+            chart: Chart::Bars(bars(
+                &conditions,
+                (
+                    format!("Speed-up over plain decoding, temperature {temperature}"),
+                    "tokens per second of the cycles; 95% bootstrap intervals over prompts"
+                        .to_owned(),
+                    ("speed-up", BarUnit::Times),
+                ),
+                |outcome| outcome.estimates.decode.pooled,
+            )),
+        });
+    }
+    figures
+}
+
+/// A group of bars for each task.
+fn bars(
+    conditions: &[&Condition<'_>],
+    (title, subtitle, (y_label, unit)): (String, String, (&str, BarUnit)),
+    figure: impl Fn(&Outcome<'_>) -> Estimate,
+) -> GroupedBars {
+    let names = conditions.first().map_or(Vec::new(), |condition| {
+        let outcomes = condition.outcomes.iter();
+        outcomes.map(|outcome| outcome.draft.to_owned()).collect()
+    });
+    let groups = conditions.iter().map(|condition| BarGroup {
+        label: condition.title(),
+        bars: condition
+            .outcomes
+            .iter()
+            .map(|outcome| {
+                let Estimate { value, low, high } = figure(outcome);
+                value.is_finite().then_some(Bar {
+                    value,
+                    interval: (low.is_finite() && high.is_finite()).then_some((low, high)),
+                })
+            })
+            .collect(),
+    });
+    GroupedBars {
+        title,
+        subtitle,
+        x_label: "held-out prompts".to_owned(),
+        y_label: y_label.to_owned(),
+        unit,
+        series: names
+            .into_iter()
+            .enumerate()
+            .map(|(i, name)| (name, i))
+            .collect(),
+        groups: groups.collect(),
+    }
+}

@@ -1,0 +1,144 @@
+//! What the experiment found, as a page with tables and plots.
+
+mod charts;
+mod results;
+mod tables;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use vispec_report::collection::Collection;
+use vispec_report::plots::{Theme, to_png};
+use vispec_report::tables::Table;
+
+use super::experiment::{Experiment, Scale};
+use super::run::Done;
+use results::Results;
+
+/// Everything that the page tells.
+pub(super) struct Report<'a> {
+    pub(super) scale_name: &'a str,
+    pub(super) experiment: &'a Experiment,
+    pub(super) scale: Scale,
+    pub(super) out: &'a Path,
+    pub(super) steps: &'a [Done],
+}
+
+impl Report<'_> {
+    /// Writes the page, called like the scale, and its tables and plots into `dir`.
+    #[expect(clippy::print_stdout, reason = "what a program says")]
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let cells = self.out.join("cells");
+        let collection = Collection::read(&cells)?;
+        let results = Results::of(self.experiment, self.scale.seeds, &collection)?;
+        let tables = [
+            tables::acceptance(&results),
+            tables::differences(&results, self.experiment)?,
+            tables::speeds(&results),
+            tables::drafts(self),
+            tables::steps(self.steps),
+        ];
+        let figures = charts::all(&results);
+
+        let plots_dir = dir.join(format!("{}-plots", self.scale_name));
+        let tables_dir = dir.join(format!("{}-tables", self.scale_name));
+        for dir in [&plots_dir, &tables_dir] {
+            fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        }
+        for table in &tables {
+            let path = tables_dir.join(format!("{}.csv", table.name));
+            fs::write(&path, table.to_csv()).with_context(|| path.display().to_string())?;
+        }
+        for figure in &figures {
+            let svg = figure.to_svg(Theme::File);
+            let png = to_png(&figure.name, &svg)?;
+            let path = plots_dir.join(&figure.name);
+            fs::write(path.with_extension("svg"), svg)
+                .and_then(|()| fs::write(path.with_extension("png"), png))
+                .with_context(|| path.display().to_string())?;
+        }
+        let mut text = self.heading(&results);
+        for table in &tables {
+            text += &format!("\n{}", table.to_markdown());
+            for figure in figures.iter().filter(|_| table.name == tables::ACCEPTANCE) {
+                let (scale, name) = (self.scale_name, &figure.name);
+                text += &format!("\n![{name}]({scale}-plots/{name}.svg)\n");
+            }
+        }
+        let path = dir.join(format!("{}.md", self.scale_name));
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        println!("{}", path.display());
+        Ok(())
+    }
+
+    /// Command, machine, day, and what was done to how much data.
+    fn heading(&self, results: &Results<'_>) -> String {
+        let scale = self.scale;
+        let machine = results.machine;
+        let minutes = self.steps.iter().map(|step| step.seconds).sum::<f64>() / 60.0;
+        let evaluation = &self.experiment.evaluation;
+        let settings: Vec<String> = self.experiment.training.settings.iter().map(code).collect();
+        format!(
+            "# Reproduction, scale {name}\n\n\
+             Written by `cargo xtask reproduce --scale {name}`; do not edit.\n\n\
+             * Machine: {cores} x {cpu}, {isa}, {memory:.0} GiB, {os}\n\
+             * Measured from {from} on\n\
+             * Time of all steps: {minutes:.0} minutes\n\
+             * Target: `{target}`\n\
+             * First stage: {texts} conversations without images; epochs: {text_epochs}\n\
+             * Second stage: {scenes} drawn pictures with sides of {sides} pixels, described by \
+             the target; epochs: {image_epochs}, or {image_only_epochs} without a first stage\n\
+             * Values of the presets that were replaced: {settings}\n\
+             * Trainings of each draft, from other first weights and in another order: {seeds}\n\
+             * Held-out prompts of each task: {prompts}, at most {max_new_tokens} tokens each\n\
+             * Trees: {depth}/{top_k}/{total_token} (depth, top-k, total-token)\n",
+            name = self.scale_name,
+            cores = machine.cores,
+            cpu = machine.cpu_model,
+            isa = machine.isa,
+            memory = machine.memory_bytes as f64 / f64::from(1 << 30),
+            os = machine.os,
+            from = results.started.strftime("%Y-%m-%d %H:%M UTC"),
+            target = self.experiment.target.display(),
+            texts = scale.texts,
+            text_epochs = scale.text_epochs,
+            scenes = scale.scenes,
+            sides = listed(&self.experiment.scenes.sides),
+            image_epochs = scale.image_epochs,
+            image_only_epochs = scale.image_only_epochs,
+            settings = settings.join(", "),
+            seeds = scale.seeds,
+            prompts = scale.prompts,
+            max_new_tokens = evaluation.max_new_tokens,
+            depth = evaluation.depth,
+            top_k = evaluation.top_k,
+            total_token = evaluation.total_token,
+        )
+    }
+}
+
+fn code(text: &String) -> String {
+    format!("`{text}`")
+}
+
+/// `1, 2 and 3`
+fn listed(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    match &numbers[..] {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        numbers => numbers.concat(),
+    }
+}
+
+/// A table whose first `text_columns` columns are text.
+fn table((name, title, note): (&str, &str, &str), columns: &[&str], text_columns: usize) -> Table {
+    Table {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        note: note.to_owned(),
+        columns: columns.iter().map(|&column| column.to_owned()).collect(),
+        rows: Vec::new(),
+        text_columns,
+    }
+}

@@ -1,0 +1,180 @@
+//! Measured cells by draft, task and temperature.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use vispec_report::collection::{Cell, Collection};
+use vispec_report::record::{CellStatus, Machine, RecordLine, RecordReader};
+use vispec_report::statistics::{Estimates, Measurements, Sample};
+
+use crate::reproduce::experiment::Experiment;
+
+/// One draft on one task at one temperature, its trainings together.
+pub(super) struct Outcome<'a> {
+    pub(super) draft: &'a str,
+    /// One for each prompt: the sums over trainings.
+    pub(super) samples: Vec<Sample>,
+    /// Of these samples.
+    pub(super) estimates: Estimates,
+    /// tau of each training.
+    pub(super) tau_by_seed: Vec<f64>,
+    /// Share of answers that are those of plain decoding.
+    pub(super) exact_share: f64,
+}
+
+/// A task at a temperature.
+pub(super) struct Condition<'a> {
+    /// Name of the task.
+    pub(super) task: String,
+    pub(super) temperature: f32,
+    /// Mean over prompts.
+    pub(super) image_tokens: f64,
+    /// In the order of the experiment's drafts.
+    pub(super) outcomes: Vec<Outcome<'a>>,
+}
+
+/// All cells.
+pub(super) struct Results<'a> {
+    pub(super) conditions: Vec<Condition<'a>>,
+    pub(super) machine: &'a Machine,
+    /// When the first cell was begun.
+    pub(super) started: jiff::Timestamp,
+}
+
+impl<'a> Results<'a> {
+    /// Sorts the cells. Each one has to be there, complete, of the same machine.
+    pub(super) fn of(
+        experiment: &'a Experiment,
+        seeds: u64,
+        collection: &'a Collection,
+    ) -> Result<Self> {
+        if let Some(problem) = collection.problems.first() {
+            bail!("{}: {}", problem.dir.display(), problem.message);
+        }
+        let Some(first) = collection.cells.first() else {
+            bail!("no cells");
+        };
+        let machine = &first.header.machine;
+        let mut conditions = Vec::new();
+        for &temperature in &experiment.evaluation.temperatures {
+            for task in &experiment.evaluation.tasks {
+                let mut outcomes = Vec::new();
+                for draft in &experiment.drafts {
+                    let names = (0..seeds).map(|seed| draft.trained_name(seed));
+                    let cells = names.map(|name| find(collection, (&name, task, temperature)));
+                    let cells: Vec<&Cell> = cells.collect::<Result<_>>()?;
+                    outcomes.push(Outcome::of(&draft.name, &cells)?);
+                }
+                conditions.push(Condition {
+                    task: stem(task),
+                    temperature,
+                    image_tokens: image_tokens(&outcomes),
+                    outcomes,
+                });
+            }
+        }
+        let started = collection.cells.iter().map(|cell| cell.header.started_at);
+        Ok(Self {
+            conditions,
+            machine,
+            started: started.min().unwrap_or(first.header.started_at),
+        })
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn of(draft: &'a str, cells: &[&Cell]) -> Result<Self> {
+        let mut together = Measurements::default();
+        let mut samples: Vec<Sample> = Vec::new();
+        for cell in cells {
+            if cell.status != CellStatus::Complete {
+                bail!("{}: {:?}", cell.dir.display(), cell.status);
+            }
+            together.merge(&cell.measurements);
+            let cell_samples = read_samples(cell)?;
+            samples = if samples.is_empty() {
+                cell_samples
+            } else {
+                let pairs = samples.iter().zip(&cell_samples);
+                pairs.map(|(a, b)| sum(a, b)).collect()
+            };
+        }
+        let tau = |cell: &&Cell| Estimates::of(&cell.measurements.blocks).tau.value;
+        Ok(Self {
+            draft,
+            estimates: Estimates::of(&samples.iter().collect()),
+            samples,
+            tau_by_seed: cells.iter().map(tau).collect(),
+            exact_share: together.exact_share().unwrap_or(f64::NAN),
+        })
+    }
+}
+
+/// The records of a cell in the order of its prompts, which is that in which they are answered.
+fn read_samples(cell: &Cell) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for line in RecordReader::open(&cell.dir)? {
+        if let RecordLine::Record(record) = line? {
+            samples.push(Sample::of(&record));
+        }
+    }
+    Ok(samples)
+}
+
+/// Two records of a prompt as one, so that prompts and not records are drawn for intervals.
+fn sum(a: &Sample, b: &Sample) -> Sample {
+    Sample {
+        image_tokens: a.image_tokens,
+        cycles: a.cycles + b.cycles,
+        accepted: a.accepted + b.accepted,
+        plain_tokens: a.plain_tokens + b.plain_tokens,
+        speculative_tokens: a.speculative_tokens + b.speculative_tokens,
+        plain_decode_ms: a.plain_decode_ms + b.plain_decode_ms,
+        plain_total_ms: a.plain_total_ms + b.plain_total_ms,
+        speculative_decode_ms: a.speculative_decode_ms + b.speculative_decode_ms,
+        speculative_total_ms: a.speculative_total_ms + b.speculative_total_ms,
+    }
+}
+
+impl Condition<'_> {
+    /// For headings.
+    pub(super) fn title(&self) -> String {
+        format!(
+            "{}, {:.0} image tokens",
+            self.task.replace('_', " "),
+            self.image_tokens
+        )
+    }
+
+    /// The outcome of a draft.
+    pub(super) fn outcome(&self, draft: &str) -> Option<&Outcome<'_>> {
+        self.outcomes.iter().find(|outcome| outcome.draft == draft)
+    }
+}
+
+fn find<'a>(
+    collection: &'a Collection,
+    (draft, task, temperature): (&str, &Path, f32),
+) -> Result<&'a Cell> {
+    let is_it = |cell: &&Cell| {
+        let settings = &cell.header.settings;
+        settings.draft_name() == Some(draft)
+            && Path::new(&settings.task) == task
+            && settings.temperature.to_bits() == temperature.to_bits()
+    };
+    match collection.cells.iter().find(is_it) {
+        Some(cell) => Ok(cell),
+        None => bail!("no cell of {draft}, {}, {temperature}", task.display()),
+    }
+}
+
+fn image_tokens(outcomes: &[Outcome<'_>]) -> f64 {
+    let samples = outcomes.first().map_or(&[][..], |outcome| &outcome.samples);
+    let sum: f64 = samples.iter().map(|s| f64::from(s.image_tokens)).sum();
+    sum / samples.len() as f64
+}
+
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}

@@ -1,0 +1,150 @@
+//! Which steps were done, and with what.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// What is noted of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Marker {
+    /// Hash of everything that the outcome depends on.
+    pub(super) key: String,
+    /// Seconds that it took, or none while it is not finished.
+    pub(super) seconds: Option<f64>,
+    /// Whether it was begun more than once; then `seconds` are those of the last time.
+    pub(super) resumed: bool,
+}
+
+/// The markers of a directory, one file for each step. Held by one process at a time.
+#[derive(Debug)]
+pub(super) struct State {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl State {
+    /// Opens the state below `out`.
+    pub(super) fn open(out: &Path) -> Result<Self> {
+        let dir = out.join("steps");
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let path = dir.join("lock");
+        let lock = File::create(&path).with_context(|| path.display().to_string())?;
+        if lock.try_lock().is_err() {
+            bail!("{}: another process reproduces here", out.display());
+        }
+        Ok(Self { dir, _lock: lock })
+    }
+
+    fn path(&self, step: &str) -> PathBuf {
+        self.dir.join(format!("{step}.json"))
+    }
+
+    /// What is noted of a step, if anything is. A marker that is damaged is an error: whoever
+    /// spoilt it may have spoilt more.
+    pub(super) fn marker(&self, step: &str) -> Result<Option<Marker>> {
+        let path = self.path(step);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let marker = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        Ok(Some(marker))
+    }
+
+    /// Notes something of a step, under a temporary name first.
+    pub(super) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
+        let path = self.path(step);
+        let partial = self.dir.join(format!("{step}.partial"));
+        let text = serde_json::to_string_pretty(marker)?;
+        fs::write(&partial, text).with_context(|| partial.display().to_string())?;
+        fs::rename(&partial, &path).with_context(|| path.display().to_string())
+    }
+}
+
+/// Hashes what the outcome of a step depends on.
+#[derive(Debug, Default)]
+pub(super) struct KeyHasher(Sha256);
+
+impl KeyHasher {
+    /// Adds a text.
+    pub(super) fn text(mut self, text: &str) -> Self {
+        // The length keeps "ab", "c" and "a", "bc" apart.
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+        self
+    }
+
+    /// Adds the contents of a file.
+    pub(super) fn file(mut self, path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        Ok(self)
+    }
+
+    /// Adds names and contents of the files of a directory.
+    pub(super) fn dir(self, dir: &Path) -> Result<Self> {
+        let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            paths.push(entry?.path());
+        }
+        paths.sort();
+        paths.iter().try_fold(self, |hasher, path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            hasher.text(&name).file(path)
+        })
+    }
+
+    /// The hash in hexadecimal.
+    pub(super) fn key(self) -> String {
+        let hash = self.0.finalize();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_texts_and_files_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        fs::write(&file, "one").unwrap();
+        let key = |texts: &[&str]| {
+            let hasher = texts
+                .iter()
+                .fold(KeyHasher::default(), |hasher, text| hasher.text(text));
+            hasher.dir(dir.path()).unwrap().key()
+        };
+        let first = key(&["ab", "c"]);
+        assert_eq!(first, key(&["ab", "c"]));
+        assert_ne!(first, key(&["a", "bc"]));
+        fs::write(&file, "two").unwrap();
+        assert_ne!(first, key(&["ab", "c"]));
+    }
+
+    #[test]
+    fn a_state_is_held_by_one_process_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        assert!(State::open(dir.path()).is_err());
+        assert_eq!(state.marker("draw").unwrap(), None);
+        let marker = Marker {
+            key: "k".to_owned(),
+            seconds: Some(1.5),
+            resumed: false,
+        };
+        state.write("draw", &marker).unwrap();
+        drop(state);
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.marker("draw").unwrap(), Some(marker));
+        fs::write(dir.path().join("steps/draw.json"), "{").unwrap();
+        assert!(state.marker("draw").is_err());
+    }
+}

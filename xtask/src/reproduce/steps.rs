@@ -1,0 +1,329 @@
+//! The steps of the experiment: programs with their flags, and what their outcome depends on.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::experiment::{DraftPlan, Experiment, Scale};
+use super::state::KeyHasher;
+
+/// A step.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Name of its marker.
+    pub(super) name: String,
+    /// Hash of everything that the outcome depends on.
+    pub(super) key: String,
+    /// Samples or prompts that go through a model, for estimates of time.
+    pub(super) units: u64,
+    /// Directory that the step writes.
+    pub(super) output: PathBuf,
+    /// What to do.
+    pub(super) work: Work,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Runs a program.
+    Program {
+        program: &'static str,
+        arguments: Vec<OsString>,
+        /// A file that the program adds lines to, and how many there will be.
+        lines: Option<(PathBuf, u64)>,
+    },
+    /// Measures the cells of a draft.
+    Sweep {
+        /// Directory of the draft that was trained, and where it is copied to.
+        draft: (PathBuf, PathBuf),
+        /// The sweep as TOML.
+        text: String,
+    },
+}
+
+/// Makes steps.
+struct Planner<'a> {
+    experiment: &'a Experiment,
+    scale: Scale,
+    out: &'a Path,
+    target_key: String,
+}
+
+/// Flags of a program.
+struct Flags(Vec<OsString>);
+
+impl Flags {
+    fn new(flags: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Self {
+        let pairs = flags.iter();
+        let words = pairs.flat_map(|(flag, value)| [flag.into(), value.as_ref().to_owned()]);
+        Self(words.collect())
+    }
+
+    fn with<'a>(mut self, flag: &str, values: impl IntoIterator<Item = &'a String>) -> Self {
+        for value in values {
+            self.0.extend([flag.into(), value.into()]);
+        }
+        self
+    }
+
+    fn first(mut self, word: &str) -> Self {
+        self.0.insert(0, word.into());
+        self
+    }
+
+    fn and(mut self, word: &str) -> Self {
+        self.0.push(word.into());
+        self
+    }
+}
+
+/// All steps in an order in which they can be done.
+pub(super) fn plan(experiment: &Experiment, scale: Scale, out: &Path) -> Result<Vec<Step>> {
+    let planner = Planner {
+        experiment,
+        scale,
+        out,
+        target_key: KeyHasher::default().dir(&experiment.target)?.key(),
+    };
+    let draw = planner.draw();
+    let text = planner.capture_text()?;
+    let images = planner.capture_images(&draw);
+    let mut trainings: Vec<Step> = Vec::new();
+    let mut sweeps = Vec::new();
+    for (seed, draft) in planner.trained() {
+        let first = match &draft.text_preset {
+            None => None,
+            Some(preset) => {
+                let step = planner.train_text(preset, seed, &text)?;
+                let init = step.output.join("last");
+                let key = step.key.clone();
+                // Drafts that start in the same way share their first stage.
+                if !trainings.iter().any(|other| other.name == step.name) {
+                    trainings.push(step);
+                }
+                Some((init, key))
+            }
+        };
+        let second = planner.train_images((draft, seed), first, &images)?;
+        sweeps.push(planner.evaluate((draft, seed), &second)?);
+        trainings.push(second);
+    }
+    let mut steps = vec![draw, text, images];
+    steps.extend(trainings);
+    steps.extend(sweeps);
+    Ok(steps)
+}
+
+impl Planner<'_> {
+    /// Each draft with each seed.
+    fn trained(&self) -> impl Iterator<Item = (u64, &DraftPlan)> {
+        let drafts = &self.experiment.drafts;
+        (0..self.scale.seeds).flat_map(move |seed| drafts.iter().map(move |draft| (seed, draft)))
+    }
+
+    fn step(
+        &self,
+        name: String,
+        (key, units): (KeyHasher, u64),
+        output: PathBuf,
+        work: Work,
+    ) -> Step {
+        // Where everything lies does not change what comes out.
+        let out = self.out.display().to_string();
+        let said = format!("{work:?}").replace(&out, "OUT");
+        Step {
+            key: key.text(&name).text(&said).key(),
+            name,
+            units,
+            output,
+            work,
+        }
+    }
+
+    fn draw(&self) -> Step {
+        let scenes = &self.experiment.scenes;
+        let output = self.out.join("scenes");
+        let count = self.scale.scenes;
+        let sides: Vec<String> = scenes.sides.iter().map(u32::to_string).collect();
+        let flags = Flags::new(&[
+            ("--out", &output),
+            ("--count", &count.to_string()),
+            ("--seed", &scenes.seed.to_string()),
+            ("--cells", &scenes.cells.to_string()),
+            ("--min-shapes", &scenes.min_shapes.to_string()),
+            ("--max-shapes", &scenes.max_shapes.to_string()),
+            ("--palette", &scenes.palette),
+        ]);
+        let flags = flags.with("--side", &sides);
+        let flags = flags.with("--question", &scenes.questions);
+        let work = Work::Program {
+            program: "draw_scenes",
+            arguments: flags.0,
+            lines: None,
+        };
+        self.step(
+            "draw".to_owned(),
+            (KeyHasher::default(), count as u64 / 10),
+            output,
+            work,
+        )
+    }
+
+    fn capture_text(&self) -> Result<Step> {
+        let output = self.out.join("captures/text");
+        let flags = Flags::new(&[
+            ("--target", &self.experiment.target),
+            ("--stage", &"1"),
+            ("--source", &"sharegpt"),
+            ("--data", &self.experiment.text),
+            ("--limit", &self.scale.texts.to_string()),
+            ("--storage", &"full"),
+            ("--out", &output),
+        ]);
+        let work = Work::Program {
+            program: "capture",
+            arguments: flags.first("run").0,
+            lines: None,
+        };
+        let key = KeyHasher::default()
+            .text(&self.target_key)
+            .file(&self.experiment.text)?;
+        let units = self.scale.texts as u64;
+        Ok(self.step("capture-text".to_owned(), (key, units), output, work))
+    }
+
+    fn capture_images(&self, draw: &Step) -> Step {
+        let output = self.out.join("captures/images");
+        let capture = &self.experiment.capture;
+        let flags = Flags::new(&[
+            ("--target", &self.experiment.target),
+            ("--stage", &"2"),
+            ("--source", &"chat"),
+            ("--data", &draw.output.join("chats.jsonl")),
+            ("--images", &draw.output),
+            ("--min-pixels", &capture.min_pixels.to_string()),
+            ("--max-pixels", &capture.max_pixels.to_string()),
+            ("--max-new-tokens", &capture.max_new_tokens.to_string()),
+            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
+            ("--storage", &"full"),
+            ("--out", &output),
+        ]);
+        let work = Work::Program {
+            program: "capture",
+            arguments: flags.first("run").and("--as-is").0,
+            lines: None,
+        };
+        let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
+        let units = self.scale.scenes as u64;
+        self.step("capture-images".to_owned(), (key, units), output, work)
+    }
+
+    fn train_text(&self, preset: &Path, seed: u64, capture: &Step) -> Result<Step> {
+        let stem = preset.file_stem().unwrap_or_default().to_string_lossy();
+        let epochs = self.scale.text_epochs;
+        let units = (self.scale.texts * epochs) as u64;
+        self.train(
+            format!("train-text-{stem}.{seed}"),
+            (preset, &[], (epochs, seed)),
+            (None, capture),
+            units,
+        )
+    }
+
+    fn train_images(
+        &self,
+        (draft, seed): (&DraftPlan, u64),
+        first: Option<(PathBuf, String)>,
+        capture: &Step,
+    ) -> Result<Step> {
+        let epochs = match first {
+            Some(_) => self.scale.image_epochs,
+            None => self.scale.image_only_epochs,
+        };
+        let units = (self.scale.scenes * epochs) as u64;
+        self.train(
+            format!("train-{}", draft.trained_name(seed)),
+            (&draft.image_preset, &draft.image_settings, (epochs, seed)),
+            (first, capture),
+            units,
+        )
+    }
+
+    fn train(
+        &self,
+        name: String,
+        (preset, settings, (epochs, seed)): (&Path, &[String], (usize, u64)),
+        (init, capture): (Option<(PathBuf, String)>, &Step),
+        units: u64,
+    ) -> Result<Step> {
+        let output = self.out.join("runs").join(&name);
+        let mut flags = Flags::new(&[
+            ("--config", &preset),
+            ("--data", &capture.output),
+            ("--target", &self.experiment.target),
+            ("--out", &output),
+        ]);
+        let mut key = KeyHasher::default()
+            .text(&self.target_key)
+            .text(&capture.key)
+            .file(preset)?;
+        if let Some((dir, draft_key)) = &init {
+            flags.0.extend(["--init".into(), dir.into()]);
+            key = key.text(draft_key);
+        }
+        let own = [format!("optimizer.epochs={epochs}"), format!("seed={seed}")];
+        let common = &self.experiment.training.settings;
+        let flags = flags.with("--set", common.iter().chain(settings).chain(&own));
+        let work = Work::Program {
+            program: "train",
+            arguments: flags.0,
+            lines: Some((output.join("metrics.jsonl"), units)),
+        };
+        Ok(self.step(name, (key, units), output, work))
+    }
+
+    fn evaluate(&self, (draft, seed): (&DraftPlan, u64), training: &Step) -> Result<Step> {
+        let evaluation = &self.experiment.evaluation;
+        let name = draft.trained_name(seed);
+        let dir = self.out.join("drafts").join(&name);
+        let sweep = json!({
+            "data": self.out,
+            "device": "flex",
+            "prompts": self.scale.prompts,
+            "max_new_tokens": evaluation.max_new_tokens,
+            "tasks": evaluation.tasks,
+            "temperatures": evaluation.temperatures,
+            "seeds": [0],
+            "dtypes": ["f32"],
+            "model": [{
+                "target": self.experiment.target,
+                "draft": [{"method": draft.method, "dir": dir}],
+            }],
+            "tree": [{
+                "depth": [evaluation.depth],
+                "top_k": [evaluation.top_k],
+                "total_token": [evaluation.total_token],
+            }],
+        });
+        let cells = (evaluation.tasks.len() * evaluation.temperatures.len()) as u64;
+        let mut key = KeyHasher::default()
+            .text(&self.target_key)
+            .text(&training.key);
+        for task in &evaluation.tasks {
+            key = key.file(task)?;
+        }
+        let work = Work::Sweep {
+            draft: (training.output.join("last"), dir),
+            text: toml::to_string(&sweep)?,
+        };
+        Ok(self.step(
+            format!("evaluate-{name}"),
+            // Each prompt is answered twice.
+            (key, 2 * cells * self.scale.prompts),
+            self.out.join("cells").join(&name),
+            work,
+        ))
+    }
+}
