@@ -15,17 +15,17 @@ macro_rules! carried {
     };
 }
 
-/// Files of the pair by their places in `fixtures`.
+/// Files of the pair by their places in `fixtures`. `cargo xtask reproduce` makes the draft.
 const FILES: &[(&str, &[u8])] = carried![
-    "models/qwen-tied/chat_template.json",
-    "models/qwen-tied/config.json",
-    "models/qwen-tied/generation_config.json",
-    "models/qwen-tied/model.safetensors",
-    "models/qwen-tied/preprocessor_config.json",
-    "models/qwen-tied/tokenizer.json",
-    "models/qwen-tied/tokenizer_config.json",
-    "drafts/qwen-tied-q4/config.json",
-    "drafts/qwen-tied-q4/model.safetensors",
+    "models/qwen-untied/chat_template.json",
+    "models/qwen-untied/config.json",
+    "models/qwen-untied/generation_config.json",
+    "models/qwen-untied/model.safetensors",
+    "models/qwen-untied/preprocessor_config.json",
+    "models/qwen-untied/tokenizer.json",
+    "models/qwen-untied/tokenizer_config.json",
+    "drafts/qwen-untied-reproduced/config.json",
+    "drafts/qwen-untied-reproduced/model.safetensors",
 ];
 
 /// The pair in a directory that goes with this value.
@@ -56,13 +56,13 @@ impl DemoPair {
     /// Directory of the target.
     #[must_use]
     pub fn target(&self) -> PathBuf {
-        self.place("models/qwen-tied")
+        self.place("models/qwen-untied")
     }
 
     /// Directory of the draft.
     #[must_use]
     pub fn draft(&self) -> PathBuf {
-        self.place("drafts/qwen-tied-q4")
+        self.place("drafts/qwen-untied-reproduced")
     }
 
     fn place(&self, path: &str) -> PathBuf {

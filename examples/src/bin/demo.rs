@@ -42,11 +42,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let image = flags
         .image
         .clone()
-        .unwrap_or_else(|| fixtures.join("cases/qwen-tied/q4-img-large/image_0.png"));
+        .unwrap_or_else(|| fixtures.join("cases/qwen-tied/img-large/image_0.png"));
     let images = [DecodedImage::open(&image, &ImageLimits::default())?];
     let engine = Engine::load(&EngineOptions {
-        target: fixtures.join("models/qwen-tied"),
-        draft: Some(fixtures.join("drafts/qwen-tied-q4")),
+        target: fixtures.join("models/qwen-untied"),
+        draft: Some(fixtures.join("drafts/qwen-untied-reproduced")),
         draft_vocab: None,
         device: DeviceSpec::Flex.open()?,
         dtype: DtypeChoice::F32,

@@ -7,7 +7,7 @@ const ASK: &str = "Describe the image briefly.";
 #[test]
 fn a_conversation_goes_on_and_starts_again() {
     let picture = image("qwen-tied/q4-img-large");
-    let expected = Program::generate("qwen-tied")
+    let expected = Program::generate("qwen-untied")
         .image(&picture)
         .prompt(ASK)
         .run();
