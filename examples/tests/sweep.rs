@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use vispec_report::record::{
     CellStatus, PromptRecord, RECORDS_FILE, RecordLine, RecordReader, RunFailure,
 };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// `xtask` belongs to another package, so cargo does not tell where it is unless asked. Asked like
 /// this it is the `xtask` that was built for the tests of the workspace, if they are all run.
-pub fn xtask() -> PathBuf {
+pub(crate) fn xtask() -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap());
     // What cargo tells tests about their package would make it build dependencies anew that ask for
     // the same of themselves.
