@@ -80,7 +80,7 @@ impl Head {
     }
 
     /// The same with weights, inputs and gradients rounded to bf16 in products, whose sums stay
-    /// f32. On CPUs that multiply bf16 this takes half the time.
+    /// f32: faster on CPUs that multiply bf16, and nowhere else.
     ///
     /// # Errors
     /// [`TrainError::Setting`] on another device than the CPU, [`TrainError::Device`] if the weight
