@@ -63,6 +63,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
         "medusa",
         "eagle2",
         "eagle2-unrolled",
+        "vispec-q2-regressed",
         "vispec-q2",
         "vispec-q5",
         "vispec-q2-images-only",
@@ -90,7 +91,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
     let second = reproduce(&out, None);
     assert!(second.status.success(), "{}", text(&second.stderr));
     let said = text(&second.stdout);
-    assert_eq!(said.matches("was there (").count(), 19, "{said}");
+    assert_eq!(said.matches("was there (").count(), 21, "{said}");
     assert!(!said.contains("done in"));
     let lock = out.join("steps/lock");
     let without_lock = |times: Vec<(PathBuf, SystemTime)>| -> Vec<_> {

@@ -58,7 +58,7 @@ fn bars(
         outcomes.map(|outcome| outcome.draft.to_owned()).collect()
     });
     let groups = conditions.iter().map(|condition| BarGroup {
-        label: condition.title(),
+        label: condition.short_title(),
         bars: condition
             .outcomes
             .iter()
@@ -74,7 +74,7 @@ fn bars(
     GroupedBars {
         title,
         subtitle,
-        x_label: "held-out prompts".to_owned(),
+        x_label: "held-out prompts (image tokens)".to_owned(),
         y_label: y_label.to_owned(),
         unit,
         series: names

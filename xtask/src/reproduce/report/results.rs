@@ -146,6 +146,12 @@ impl Condition<'_> {
         )
     }
 
+    /// For places with little room.
+    pub(super) fn short_title(&self) -> String {
+        let name = self.task.replace('_', " ");
+        format!("{name} ({:.0})", self.image_tokens)
+    }
+
     /// The outcome of a draft.
     pub(super) fn outcome(&self, draft: &str) -> Option<&Outcome<'_>> {
         self.outcomes.iter().find(|outcome| outcome.draft == draft)
