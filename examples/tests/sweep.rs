@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vispec_report::record::{
-    CellStatus, PromptRecord, RECORDS_FILE, RecordLine, RecordReader, RunFailure,
+    CellHeader, CellStatus, Method, PromptRecord, RECORDS_FILE, RecordLine, RecordReader,
+    RunFailure,
 };
 
 use xtask_program::xtask;
@@ -80,6 +81,9 @@ fn n_lines(cell: &Path) -> usize {
 
 /// What does not depend on the clock, with one line per prompt.
 fn outcomes(cell: &Path) -> Vec<(String, Vec<u32>, Vec<u32>)> {
+    // Prompt lookup drafts what pays by measured cost, which differs from run to run.
+    let settings = CellHeader::read(cell).unwrap().settings;
+    let sized_by_cost = settings.method == Method::PromptLookup;
     let outcome = |record: PromptRecord| {
         assert!(
             record.identical(),
@@ -88,7 +92,11 @@ fn outcomes(cell: &Path) -> Vec<(String, Vec<u32>, Vec<u32>)> {
             record.prompt_id
         );
         let arm = record.speculative;
-        (record.prompt_id, arm.token_ids, arm.accepted_per_cycle)
+        let accepted = match sized_by_cost {
+            true => Vec::new(),
+            false => arm.accepted_per_cycle,
+        };
+        (record.prompt_id, arm.token_ids, accepted)
     };
     let lines = RecordReader::open(cell).unwrap().map(Result::unwrap);
     lines

@@ -29,7 +29,7 @@ fn demo_shows_that_both_answers_are_the_same() {
     let outcome = Program::demo().run();
     outcome.assert_success();
     let out = &outcome.stdout;
-    let answer = "The picture shows a small yellow cross on a pink background.";
+    let answer = "The picture shows a large yellow square on a pink background.";
     assert_eq!(out.matches(answer).count(), 2, "{out}");
     assert!(out.contains("identical: yes"), "{out}");
     let tau = out.lines().find(|line| line.starts_with("tau")).unwrap();
