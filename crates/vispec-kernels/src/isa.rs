@@ -11,7 +11,9 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// [`Isa::Avx512`] with bf16 dot products and 8-bit dot products (VNNI).
+    /// [`Isa::Avx512`] with 8-bit dot products (VNNI).
+    Avx512Vnni,
+    /// [`Isa::Avx512Vnni`] with bf16 dot products.
     Avx512Bf16,
     /// AArch64 with Advanced SIMD.
     Neon,
@@ -19,10 +21,11 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, portable code first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Portable,
         Self::Avx2,
         Self::Avx512,
+        Self::Avx512Vnni,
         Self::Avx512Bf16,
         Self::Neon,
     ];
@@ -47,10 +50,12 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => {
-                Self::Avx512.is_available()
-                    && is_x86_feature_detected!("avx512bf16")
-                    && is_x86_feature_detected!("avx512vnni")
+                Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16")
             }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
@@ -81,6 +86,7 @@ impl Isa {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
             Self::Neon => "neon",
         }

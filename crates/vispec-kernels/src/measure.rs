@@ -47,7 +47,7 @@ fn fold(isa: Isa, words: &[u64]) -> u64 {
     unsafe {
         match isa {
             Isa::Avx2 => return fold_avx2(words),
-            Isa::Avx512 | Isa::Avx512Bf16 => return fold_avx512(words),
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => return fold_avx512(words),
             Isa::Portable | Isa::Neon => {}
         }
     }
@@ -132,7 +132,7 @@ fn spin(isa: Isa, unit: Unit, rounds: usize) -> usize {
         match (isa, unit) {
             (Isa::Avx2, _) => return spin_avx2(rounds),
             (Isa::Avx512Bf16, Unit::Bf16) => return spin_bf16(rounds),
-            (Isa::Avx512 | Isa::Avx512Bf16, _) => return spin_avx512(rounds),
+            (Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16, _) => return spin_avx512(rounds),
             (Isa::Portable | Isa::Neon, _) => {}
         }
     }

@@ -117,7 +117,7 @@ dot!(
     Bf16,
     bf16,
     512,
-    WideWidening,
+    Wide,
     super::pack::even_odd::<LANES>,
     fn load(weight, phase) {
         let pairs = _mm512_loadu_si512(weight.cast());

@@ -148,7 +148,7 @@ unsafe fn row_tile<D: Dot>(
     block: &Block,
     sums: *mut D::Sum,
 ) {
-    use Tiles::{Narrow, NarrowWidening, Wide, WideWidening};
+    use Tiles::{Narrow, NarrowWidening, Wide};
     let row = rows.start;
     // SAFETY: the caller's promise; each height divides `OUTPUT_BLOCK`.
     unsafe {
@@ -161,11 +161,13 @@ unsafe fn row_tile<D: Dot>(
             (Narrow, 2) => column::<D, 6, 2>(job, row, outputs, block, sums),
             (Narrow, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
             (Narrow, 4) => column::<D, 3, 4>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 4) => column::<D, 6, 4>(job, row, outputs, block, sums),
-            (Wide | WideWidening, 5) => column::<D, 4, 5>(job, row, outputs, block, sums),
+            (Wide, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
+            (Wide, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
+            (Wide, 4) => column::<D, 4, 4>(job, row, outputs, block, sums),
+            (Wide, 5) => column::<D, 4, 5>(job, row, outputs, block, sums),
             (Wide, 6) => column::<D, 4, 6>(job, row, outputs, block, sums),
+            (Wide, 7) => column::<D, 3, 7>(job, row, outputs, block, sums),
+            (Wide, 8) => column::<D, 3, 8>(job, row, outputs, block, sums),
             _ => unreachable!("a tile has 1 to `max_rows` rows"),
         }
     }

@@ -18,8 +18,6 @@ pub(crate) enum Tiles {
     NarrowWidening,
     /// 32 registers, 24 of them sums.
     Wide,
-    /// 32 registers, some of which widening takes.
-    WideWidening,
 }
 
 impl Tiles {
@@ -27,8 +25,8 @@ impl Tiles {
     pub(crate) fn max_rows(self) -> usize {
         match self {
             Self::Narrow => 4,
-            Self::NarrowWidening | Self::WideWidening => 5,
-            Self::Wide => 6,
+            Self::NarrowWidening => 5,
+            Self::Wide => 8,
         }
     }
 }

@@ -116,7 +116,7 @@ unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => call.run::<avx2::F32>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F32>(),
+                Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => call.run::<avx512::F32>(),
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => call.run::<neon::F32>(),
                 _ => call.run::<Portable<f32>>(),
@@ -125,7 +125,7 @@ unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => call.run::<avx2::Bf16>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => call.run::<avx512::Bf16>(),
+                Isa::Avx512 | Isa::Avx512Vnni => call.run::<avx512::Bf16>(),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Bf16 => call.run::<avx512::Bf16Pairs>(),
                 #[cfg(target_arch = "aarch64")]
@@ -136,7 +136,7 @@ unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => call.run::<avx2::F16>(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => call.run::<avx512::F16>(),
+                Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => call.run::<avx512::F16>(),
                 _ => call.run::<Portable<f16>>(),
             },
             Weight::Int8 { group, .. } => quantized::eight(isa, call, group),

@@ -33,7 +33,7 @@ macro_rules! dot {
             const STEP: usize = 2 * LANES;
             const PHASES: usize = 2;
             const BLOCK: usize = $block;
-            const TILES: Tiles = Tiles::WideWidening;
+            const TILES: Tiles = Tiles::Wide;
 
             unsafe fn pack(x: &[f32], packed: &mut [f32]) {
                 $pack(x, packed);

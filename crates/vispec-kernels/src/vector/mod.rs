@@ -33,7 +33,7 @@ pub(crate) unsafe fn dispatch(isa: Isa, routine: impl Routine) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::enter(routine),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => avx512::enter(routine),
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => avx512::enter(routine),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::enter(routine),
             #[allow(

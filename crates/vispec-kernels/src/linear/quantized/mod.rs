@@ -33,6 +33,8 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
     const STEP_BYTES: usize;
     /// What [`Quantized::weights`] adds to each weight.
     const OFFSET: i32;
+    /// Weight rows of a tile of three rows or more, of which the registers hold the sums: 2 or 4.
+    const HEIGHT: usize;
     /// Register of weights.
     type Weights: Copy;
     /// Register of integer sums.
@@ -49,7 +51,15 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
     unsafe fn words(correction: i32) -> Self::Words;
     unsafe fn dot(words: Self::Words, weights: Self::Weights, x: *const u8) -> Self::Words;
     unsafe fn sums() -> Self::Sums;
-    unsafe fn scale(sums: Self::Sums, words: Self::Words, scale: f32) -> Self::Sums;
+    /// A factor in every lane.
+    unsafe fn splat(factor: f32) -> Self::Sums;
+    /// Adds the words times both factors.
+    unsafe fn scale(
+        sums: Self::Sums,
+        words: Self::Words,
+        weight: Self::Sums,
+        x: Self::Sums,
+    ) -> Self::Sums;
     unsafe fn total(sums: Self::Sums) -> f32;
 }
 
@@ -84,7 +94,7 @@ pub(super) unsafe fn eight(isa: Isa, call: Call<'_, '_>, group: usize) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int8>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => linear::<vnni::Int8>(call, group),
+            Isa::Avx512Vnni | Isa::Avx512Bf16 => linear::<vnni::Int8>(call, group),
             _ => linear::<portable::Int8>(call, group),
         }
     }
@@ -101,7 +111,7 @@ pub(super) unsafe fn four(isa: Isa, call: Call<'_, '_>, group: usize) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int4>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => linear::<vnni::Int4>(call, group),
+            Isa::Avx512Vnni | Isa::Avx512Bf16 => linear::<vnni::Int4>(call, group),
             _ => linear::<portable::Int4>(call, group),
         }
     }
@@ -189,38 +199,97 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     }
 }
 
-/// Works on `outputs` of a job, in tiles of rows and outputs.
+/// Most rows of a tile.
+const TILE_ROWS: usize = 4;
+/// How far ahead to prefetch weights that stream from memory.
+const AHEAD_BYTES: usize = 2 << 10;
+
+/// Works on `outputs` of a job, in tiles of rows and outputs. If the rows fit into one tile, each
+/// weight is used once, and the weight rows of a tile lie far apart: the hardware follows a few
+/// long streams better than many short ones. Otherwise neighbours stay in the nearest cache from
+/// one tile of rows to the next.
 ///
 /// # Safety
 /// The machine must support the instruction set, the lengths fit, and no other thread work on
 /// these outputs.
 #[inline(always)]
 unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
-    let rows = job.rows;
-    let mut output = outputs.start;
-    while output < outputs.end {
-        let height = if output + 2 <= outputs.end { 2 } else { 1 };
-        let pair = if rows == 1 && output + 4 <= outputs.end {
-            4
-        } else {
-            height
-        };
-        let mut row = 0;
-        // SAFETY: tiles lie within the rows and the outputs.
-        unsafe {
-            while row < rows {
-                row += match (pair, rows - row) {
-                    (4, _) => tile::<Q, 4, 1>(job, row, output),
-                    (2, 1) => tile::<Q, 2, 1>(job, row, output),
-                    (2, 3) => tile::<Q, 2, 3>(job, row, output),
-                    (2, 2) => tile::<Q, 2, 2>(job, row, output),
-                    (2, _) => tile::<Q, 2, 4>(job, row, output),
-                    _ => tile::<Q, 1, 1>(job, row, output),
-                };
-            }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (job.rows, Q::HEIGHT) {
+            (3.., 2) => columns::<Q, 2>(job, outputs),
+            _ => columns::<Q, 4>(job, outputs),
         }
-        output += pair;
     }
+}
+
+/// The same with tiles of `HEIGHT` weight rows.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn columns<Q: Quantized, const HEIGHT: usize>(job: &Job<'_>, outputs: Range<usize>) {
+    let tiles = outputs.len() / HEIGHT;
+    let once = job.rows <= TILE_ROWS;
+    let (apart, down) = if once { (tiles, 1) } else { (1, HEIGHT) };
+    // SAFETY: tiles lie within the outputs.
+    unsafe {
+        for tile in 0..tiles {
+            row_tiles::<Q, HEIGHT>(job, outputs.start + tile * down, apart, once);
+        }
+        for output in outputs.start + tiles * HEIGHT..outputs.end {
+            row_tiles::<Q, 1>(job, output, 1, once);
+        }
+    }
+}
+
+/// All rows of the outputs of a tile: `output` and those `apart` from it.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn row_tiles<Q: Quantized, const HEIGHT: usize>(
+    job: &Job<'_>,
+    output: usize,
+    apart: usize,
+    once: bool,
+) {
+    let row_bytes = job.inputs / GROUP_STEP * Q::STEP_BYTES;
+    let mut row = 0;
+    while row < job.rows {
+        let ahead = match (once, row) {
+            (true, _) => Some(AHEAD_BYTES),
+            (false, 0) => Some(HEIGHT * row_bytes),
+            (false, _) => None,
+        };
+        let place = Place {
+            row,
+            output,
+            apart,
+            ahead,
+        };
+        // SAFETY: the caller's promise; a tile has at most the rows that are left.
+        unsafe {
+            row += match job.rows - row {
+                1 => tile::<Q, HEIGHT, 1>(job, &place),
+                2 => tile::<Q, HEIGHT, 2>(job, &place),
+                3 => tile::<Q, HEIGHT, 3>(job, &place),
+                _ => tile::<Q, HEIGHT, TILE_ROWS>(job, &place),
+            };
+        }
+    }
+}
+
+/// Where a tile is.
+struct Place {
+    /// First row.
+    row: usize,
+    /// First output.
+    output: usize,
+    /// From one output to the next.
+    apart: usize,
+    /// From the weight at hand to the one to prefetch, in bytes.
+    ahead: Option<usize>,
 }
 
 /// Sums of `HEIGHT x ROWS` output elements over all groups. Returns `ROWS`.
@@ -230,63 +299,55 @@ unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
 #[inline(always)]
 unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
     job: &Job<'_>,
-    row: usize,
-    output: usize,
+    place: &Place,
 ) -> usize {
     let steps = job.group / GROUP_STEP;
     let groups = job.inputs / job.group;
     let row_bytes = groups * steps * Q::STEP_BYTES;
     // SAFETY: the caller's promise; a prefetch may point anywhere.
     unsafe {
-        let weight = job.values.as_ptr().add(output * row_bytes);
-        let scales = job.scales.as_ptr().add(output * groups);
-        let x = job.x.as_ptr().add(row * job.stride);
+        let weight = job.values.as_ptr().add(place.output * row_bytes);
+        let scales = job.scales.as_ptr().add(place.output * groups);
+        let x = job.x.as_ptr().add(place.row * job.stride);
         let mut sums = [[Q::sums(); ROWS]; HEIGHT];
         for group in 0..groups {
             let x = x.add(group * (job.group + TRAILER));
             let trailer = |row: usize| x.add(row * job.stride + job.group);
-            let mut words = [[Q::words(0); ROWS]; HEIGHT];
-            if Q::OFFSET != 0 {
-                for row in 0..ROWS {
-                    let correction = trailer(row).add(4).cast::<i32>().read_unaligned();
-                    for words in &mut words {
-                        words[row] = Q::words(correction);
+            for (height, sums) in sums.iter_mut().enumerate() {
+                let weight = weight.add(height * place.apart * row_bytes);
+                let mut words = [Q::words(0); ROWS];
+                if Q::OFFSET != 0 {
+                    for (row, words) in words.iter_mut().enumerate() {
+                        *words = Q::words(trailer(row).add(4).cast::<i32>().read_unaligned());
                     }
                 }
-            }
-            for step in 0..steps {
-                let at = (group * steps + step) * Q::STEP_BYTES;
-                for (height, words) in words.iter_mut().enumerate() {
-                    let weight = weight.add(height * row_bytes + at);
-                    if row == 0 && at % CACHE_LINE < Q::STEP_BYTES {
-                        super::dot::prefetch(weight.wrapping_add(HEIGHT * row_bytes));
+                for step in 0..steps {
+                    let at = (group * steps + step) * Q::STEP_BYTES;
+                    if let Some(ahead) = place.ahead
+                        && at % CACHE_LINE < Q::STEP_BYTES
+                    {
+                        super::dot::prefetch(weight.wrapping_add(at + ahead));
                     }
-                    let weights = Q::weights(weight);
+                    let weights = Q::weights(weight.add(at));
                     for (row, words) in words.iter_mut().enumerate() {
                         let x = x.add(row * job.stride + step * GROUP_STEP);
                         *words = Q::dot(*words, weights, x);
                     }
                 }
-            }
-            let mut x_scales = [0.0; ROWS];
-            for (row, scale) in x_scales.iter_mut().enumerate() {
-                *scale = trailer(row).cast::<f32>().read_unaligned();
-            }
-            for (height, sums) in sums.iter_mut().enumerate() {
-                let bits = (*scales.add(height * groups + group)).to_bits();
-                let scale = f32::from_bits(u32::from(bits) << 16);
+                let bits = (*scales.add(height * place.apart * groups + group)).to_bits();
+                let scale = Q::splat(f32::from_bits(u32::from(bits) << 16));
                 for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum = Q::scale(*sum, words[height][row], scale * x_scales[row]);
+                    let x_scale = Q::splat(trailer(row).cast::<f32>().read_unaligned());
+                    *sum = Q::scale(*sum, words[row], scale, x_scale);
                 }
             }
         }
         for (height, sums) in sums.into_iter().enumerate() {
+            let output = place.output + height * place.apart;
             for (tile_row, sum) in sums.into_iter().enumerate() {
-                let bias = job.bias.map(|bias| bias[output + height]);
+                let bias = job.bias.map(|bias| bias[output]);
                 let total = Q::total(sum);
-                let to = job
-                    .out
-                    .add((row + tile_row) * job.outputs + output + height);
+                let to = job.out.add((place.row + tile_row) * job.outputs + output);
                 *to = bias.map_or(total, |bias| total + bias);
             }
         }

@@ -14,6 +14,7 @@ macro_rules! quantized {
         impl Quantized for $name {
             const STEP_BYTES: usize = $bytes;
             const OFFSET: i32 = 0;
+            const HEIGHT: usize = 2;
             type Weights = [i8; GROUP_STEP];
             type Words = i32;
             type Sums = f32;
@@ -55,8 +56,13 @@ macro_rules! quantized {
             }
 
             #[inline(always)]
-            unsafe fn scale(sums: f32, words: i32, scale: f32) -> f32 {
-                sums + words as f32 * scale
+            unsafe fn splat(factor: f32) -> f32 {
+                factor
+            }
+
+            #[inline(always)]
+            unsafe fn scale(sums: f32, words: i32, weight: f32, x: f32) -> f32 {
+                sums + words as f32 * (weight * x)
             }
 
             #[inline(always)]

@@ -27,6 +27,7 @@ macro_rules! quantized {
         impl Quantized for $name {
             const STEP_BYTES: usize = $bytes;
             const OFFSET: i32 = $offset;
+            const HEIGHT: usize = 4;
             type Weights = __m256i;
             type Words = __m256i;
             type Sums = __m256;
@@ -66,9 +67,17 @@ macro_rules! quantized {
             }
 
             #[inline(always)]
-            unsafe fn scale(sums: __m256, words: __m256i, scale: f32) -> __m256 {
+            unsafe fn splat(factor: f32) -> __m256 {
+                // SAFETY: the caller promises AVX2.
+                unsafe { _mm256_set1_ps(factor) }
+            }
+
+            #[inline(always)]
+            unsafe fn scale(sums: __m256, words: __m256i, weight: __m256, x: __m256) -> __m256 {
                 // SAFETY: the caller promises FMA.
-                unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), _mm256_set1_ps(scale), sums) }
+                unsafe {
+                    _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), _mm256_mul_ps(weight, x), sums)
+                }
             }
 
             #[inline(always)]
