@@ -7,7 +7,9 @@ Run it with a Python that has torch. `train` takes `--steps` steps of stage 1 (a
 stage 2 (ViSpec, one unrolled pass), each with the output head in f32 and in bf16; its metrics say how
 long each step took, reading of samples included, and how many tokens and supervised positions it
 had. Torch then takes steps of exactly these sizes in f32. This is done `--rounds` times, each in a
-process of its own. A Markdown table of the best rounds goes to stdout.
+process of its own. A Markdown table of the best rounds goes to stdout: wall time, which means
+something on an otherwise idle machine only, and CPU time, which with `--threads 1` (threads that
+wait for each other spin) means something on a busy one, too.
 
 The torch step is written for speed, not after upstream's code: only supervised rows go through the
 head, the teacher's distribution is computed once for all passes, attention is the fused kernel,
@@ -16,6 +18,7 @@ AdamW is the fused one, samples are in memory.
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -95,13 +98,15 @@ def torch_worker(args):
             total = total + 0.1 * ranking(logits, top) / 2
         return total
 
-    seconds = {}
+    seconds, cpu = {}, {}
     for stage, steps in job["steps"].items():
         draft = Draft(hidden, intermediate, heads, stage == "stage2")
         optimizer = torch.optim.AdamW(
             draft.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
         times = []
-        for tokens, supervised in steps:
+        for number, (tokens, supervised) in enumerate(steps):
+            if number == WARM_UP:
+                before = time.process_time()
             start = time.perf_counter()
             optimizer.zero_grad()
             loss_of(draft, stage, tokens - 1, supervised).backward()
@@ -109,28 +114,39 @@ def torch_worker(args):
             optimizer.step()
             times.append(time.perf_counter() - start)
         seconds[stage] = sum(times[WARM_UP:])
-    print(json.dumps({"torch": torch.__version__, "seconds": seconds}))
+        cpu[stage] = (time.process_time() - before) / (len(steps) - WARM_UP)
+    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "cpu": cpu}))
 
 
-def ours(args, stage, head):
-    """Takes steps with `train`; gives their sizes, and the seconds of those that count."""
+def run(args, stage, head, n_steps):
+    """Runs `train` until it has taken `n_steps`; gives its records of steps and its CPU seconds."""
     out = Path(tempfile.mkdtemp())
     command = [args.train, "--config", CONFIGS / STAGES[stage], "--target", args.target, "--data", args.data]
     command += ["--set", f"compute.head={head}", "--out", out]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     metrics, lines = out / "metrics.jsonl", []
-    while process.poll() is None and len(lines) < args.steps:
-        time.sleep(0.2)
+    while len(lines) < n_steps:
+        if process.poll() is not None:
+            sys.exit(f"{args.train} ended after {len(lines)} steps")
+        time.sleep(0.1)
         lines = metrics.read_text().splitlines() if metrics.exists() else []
     process.send_signal(signal.SIGINT)
-    process.wait()
+    _, _, usage = os.wait4(process.pid, 0)
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
     shutil.rmtree(out)
-    if len(lines) < args.steps:
-        sys.exit(f"{args.train} ended after {len(lines)} steps")
-    records = [json.loads(line) for line in lines[: args.steps]]
+    return records, usage.ru_utime + usage.ru_stime
+
+
+def ours(args, stage, head):
+    """Sizes of steps, the seconds of those that count, and CPU seconds of one."""
+    short, start = run(args, stage, head, 1)
+    records, whole = run(args, stage, head, args.steps)
+    cpu = (whole - start) / (len(records) - len(short))
+    records = records[: args.steps]
     sizes = [(r["losses"]["tokens"], r["losses"]["supervised"]) for r in records]
     seconds = sum(r["losses"]["tokens"] / r["tokens_per_second"] for r in records[WARM_UP:])
-    return sizes, seconds
+    return sizes, seconds, cpu
 
 
 def main():
@@ -150,28 +166,31 @@ def main():
     job = {"hidden": text["hidden_size"], "intermediate": text["intermediate_size"],
            "heads": text["num_attention_heads"], "vocab": text["vocab_size"], "steps": {}}
     best, tokens = {}, {}
-    keep = lambda key, seconds: best.__setitem__(key, min(seconds, best.get(key, seconds)))
+
+    def keep(stage, by, *found):
+        best[stage, by] = [min(pair) for pair in zip(found, best.get((stage, by), found))]
+
     for _ in range(args.rounds):
         for stage in STAGES:
             for head in "f32", "bf16":
-                job["steps"][stage], seconds = ours(args, stage, head)
-                keep((stage, head), seconds)
+                job["steps"][stage], seconds, cpu = ours(args, stage, head)
+                keep(stage, head, seconds, cpu)
             tokens[stage] = sum(size[0] for size in job["steps"][stage][WARM_UP:])
         command = [sys.executable, __file__, "--torch-worker", "--threads", str(args.threads)]
         done = subprocess.run(command, input=json.dumps(job), check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
         for stage, seconds in found["seconds"].items():
-            keep((stage, "torch"), seconds)
+            keep(stage, "torch", seconds, found["cpu"][stage])
     counted = args.steps - WARM_UP
     print(f"torch {found['torch']}, {args.threads} threads, {counted} steps, best of {args.rounds} rounds\n")
-    print("| stage | by | ms per step | tokens/s | times torch's |")
-    print("|---|---|---|---|---|")
+    print("| stage | by | ms per step | tokens/s | torch / this | CPU ms per step | torch / this |")
+    print("|---|---|---|---|---|---|---|")
     for stage in STAGES:
         for by in "f32", "bf16", "torch":
-            seconds = best[stage, by]
+            (seconds, cpu), (torch_seconds, torch_cpu) = best[stage, by], best[stage, "torch"]
             name = "torch, f32" if by == "torch" else f"ours, head in {by}"
             print(f"| {stage} | {name} | {1e3 * seconds / counted:.0f} | {tokens[stage] / seconds:.0f} "
-                  f"| {best[stage, 'torch'] / seconds:.2f} |")
+                  f"| {torch_seconds / seconds:.2f} | {1e3 * cpu:.0f} | {torch_cpu / cpu:.2f} |")
 
 
 main()
