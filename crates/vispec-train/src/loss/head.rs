@@ -80,7 +80,7 @@ impl Head {
     }
 
     /// The same with weights, inputs and gradients rounded to bf16 in products, whose sums stay
-    /// f32: faster on CPUs that multiply bf16, and nowhere else.
+    /// f32. Meant for CPUs that multiply bf16; on others it takes longer.
     ///
     /// # Errors
     /// [`TrainError::Setting`] on another device than the CPU, [`TrainError::Device`] if the weight
