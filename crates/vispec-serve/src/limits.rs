@@ -41,10 +41,10 @@ pub struct ConnectionLimits {
 }
 
 impl Default for ConnectionLimits {
-    /// 256 connections, 10 seconds for a head, 30 for a write and for a shutdown.
+    /// 768 connections, 10 seconds for a head, 30 for a write and for a shutdown.
     fn default() -> Self {
         Self {
-            max_connections: 256,
+            max_connections: 768,
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),

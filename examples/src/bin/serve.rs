@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use indicatif::ProgressBar;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use vispec::{Engine, EngineSettings, ImageLimits};
 use vispec_examples::demo_pair::DemoPair;
@@ -27,6 +27,8 @@ const KEY_VARIABLE: &str = "VISPEC_API_KEY";
 /// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
 const MAX_PIXELS: u64 = 16 << 20;
 const MIB: usize = 1 << 20;
+/// Clients that may wait to be accepted; the system resets those that come when there is no room.
+const BACKLOG: u32 = 1024;
 /// Threads for connections; answers have threads of their own.
 const IO_THREADS: usize = 2;
 
@@ -102,7 +104,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     // An address in use is found before the models are read.
     let address = SocketAddr::new(flags.host, flags.port);
     let listener = runtime
-        .block_on(TcpListener::bind(address))
+        .block_on(async { listen(address) })
         .with_context(|| address.to_string())?;
     let address = listener.local_addr()?;
 
@@ -137,6 +139,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     runtime.shutdown_background();
     drop(carried);
     outcome
+}
+
+/// Listens with more room for clients that wait to be accepted than the system gives by itself.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that was started again finds its port free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn first_of(
