@@ -14,7 +14,6 @@ use vispec_report::record::{
     CellHeader, CellStatus, Method, PromptRecord, RECORDS_FILE, RecordLine, RecordReader,
     RunFailure,
 };
-
 use xtask_program::xtask;
 
 const PROMPTS: usize = 8;
