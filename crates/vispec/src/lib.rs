@@ -32,7 +32,7 @@
 //! The next turn of a conversation reads only what is new of it.
 //!
 //! Who wants other drafters, targets or rules uses [`vispec_core`] and [`vispec_models`] directly,
-//! which are re-exported as [`core`](crate::core) and [`models`].
+//! which are re-exported as [`core`] and [`models`].
 
 mod answer;
 mod answer_text;
