@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use clap::Args;
 use clap::parser::ValueSource;
+use clap::{Args, Parser};
 use vispec_core::TreeShape;
 use vispec_models::{Engine, Method};
 
@@ -80,14 +80,23 @@ impl ServedFlags {
             carried: demo,
         })
     }
+}
 
-    /// Settings of trees: for the carried pair, trees that show something, unless the user said
-    /// otherwise. Its draft costs as much as its target, so that the trees that pay are empty.
-    pub fn adjust(&self, decode: &mut DecodeFlags, total_token: Option<ValueSource>) {
-        if self.target.is_none() && total_token != Some(ValueSource::CommandLine) {
-            decode.tree.total_token = TotalToken::Fixed(UPSTREAM_NODES);
-        }
+/// Parses the command line of a program that may run the carried pair, and exits if it makes no
+/// sense. The carried draft costs as much as its target, so that the trees that pay are empty: that
+/// pair gets trees that show something, unless the user said otherwise.
+pub fn parse<F: Parser>(parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags)) -> F {
+    let matches = F::command().get_matches();
+    let mut flags = match F::from_arg_matches(&matches) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    let (models, decode) = parts(&mut flags);
+    let size_given = matches.value_source("total_token") == Some(ValueSource::CommandLine);
+    if models.target.is_none() && !size_given {
+        decode.tree.total_token = TotalToken::Fixed(UPSTREAM_NODES);
     }
+    flags
 }
 
 /// The reference implementation's number of nodes.

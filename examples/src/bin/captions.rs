@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler};
@@ -14,7 +14,7 @@ use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 
 /// Caption images; run again with the same output, it goes on where it was
 #[derive(Parser, Debug)]
@@ -43,13 +43,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let matches = Flags::command().get_matches();
-    let total_token = matches.value_source("total_token");
-    let mut flags = match Flags::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(error) => error.exit(),
-    };
-    flags.models.adjust(&mut flags.decode, total_token);
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 

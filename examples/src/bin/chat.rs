@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::Parser;
 use indicatif::ProgressBar;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -18,7 +18,7 @@ use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::run::{Run, Settings, answer_next};
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::TextStream;
 use vispec_examples::tree_printer::print_tree;
 use vispec_models::ConversationStore;
@@ -41,13 +41,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let matches = Flags::command().get_matches();
-    let total_token = matches.value_source("total_token");
-    let mut flags = match Flags::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(error) => error.exit(),
-    };
-    flags.models.adjust(&mut flags.decode, total_token);
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 

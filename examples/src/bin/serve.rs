@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::Parser;
 use indicatif::ProgressBar;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use vispec::{Engine, EngineSettings, ImageLimits};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_serve::{
     ApiKey, ConnectionLimits, EngineModel, RemoteImageLimits, RequestDefaults, RequestLimits,
     ServeOptions, serve,
@@ -78,13 +78,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let matches = Flags::command().get_matches();
-    let total_token = matches.value_source("total_token");
-    let mut flags = match Flags::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(error) => error.exit(),
-    };
-    flags.models.adjust(&mut flags.decode, total_token);
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 
