@@ -38,6 +38,7 @@ mod kernels;
 mod linear;
 mod mapped_file;
 pub mod measure;
+mod panel;
 mod pointwise;
 mod pool;
 mod quantize;
@@ -50,5 +51,7 @@ pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
 pub use pool::{in_pool, n_threads};
-pub use quantize::{Bits, GROUP_STEP, QuantizeError, QuantizedWeight, check_group};
+pub use quantize::{
+    Bits, GROUP_STEP, QuantizeError, QuantizedPanels, QuantizedWeight, check_group,
+};
 pub use weight::{GroupedLinear, LinearShape, Weight};

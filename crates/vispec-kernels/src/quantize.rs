@@ -5,6 +5,8 @@ use std::fmt;
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::panel::{Layout, PANEL};
+use crate::scratch::Line;
 use crate::weight::Weight;
 
 /// Group sizes are multiples of this.
@@ -70,19 +72,13 @@ impl std::error::Error for QuantizeError {}
 /// A quantised `[outputs, inputs]` weight that owns its memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedWeight {
-    values: Values,
+    values: Vec<Line>,
     scales: Vec<bf16>,
-    group: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Values {
-    Eight(Vec<i8>),
-    Four(Vec<u8>),
+    layout: Layout,
 }
 
 impl QuantizedWeight {
-    /// Quantises a weight, rows in parallel. Scales are rounded to bf16 before the weights are
+    /// Quantises a weight, panels in parallel. Scales are rounded to bf16 before the weights are
     /// divided by them, so that they add no error of their own.
     ///
     /// # Shapes
@@ -106,134 +102,153 @@ impl QuantizedWeight {
                 found: len,
             });
         }
-        let mut scales = vec![bf16::ZERO; len / group];
-        let rows = scales.par_chunks_mut(inputs / group).enumerate();
-        let values = match bits {
-            Bits::Eight => {
-                let mut values = vec![0; len];
-                rows.zip(values.par_chunks_mut(inputs)).try_for_each(
-                    |((row, scales), values)| {
-                        let weights = widen(weight, row, inputs)?;
-                        let groups = weights.chunks(group).zip(values.chunks_mut(group));
-                        for (scale, (weights, values)) in scales.iter_mut().zip(groups) {
-                            *scale = eight(weights, values);
-                        }
-                        Ok(())
-                    },
-                )?;
-                Values::Eight(values)
-            }
-            Bits::Four => {
-                let mut values = vec![0; len / 2];
-                rows.zip(values.par_chunks_mut(inputs / 2)).try_for_each(
-                    |((row, scales), values)| {
-                        let weights = widen(weight, row, inputs)?;
-                        let groups = weights.chunks(group).zip(values.chunks_mut(group / 2));
-                        for (scale, (weights, values)) in scales.iter_mut().zip(groups) {
-                            *scale = four(weights, values);
-                        }
-                        Ok(())
-                    },
-                )?;
-                Values::Four(values)
-            }
+        let layout = Layout {
+            outputs: len / inputs,
+            inputs,
+            group,
+            bits,
         };
+        let mut values = vec![Line([0; 64]); layout.lines()];
+        let mut scales = vec![bf16::ZERO; layout.scales()];
+        let panels = values
+            .par_chunks_mut(layout.panel_lines())
+            .zip(scales.par_chunks_mut(layout.panel_scales()))
+            .enumerate();
+        panels.try_for_each(|(panel, (values, scales))| {
+            for row in 0..PANEL.min(layout.outputs - panel * PANEL) {
+                let weights = widen(weight, panel * PANEL + row, inputs)?;
+                for (index, weights) in weights.chunks(group).enumerate() {
+                    let (scale, round) = rounding(weights, bits);
+                    scales[index * PANEL + row] = scale;
+                    for (input, weight) in weights.iter().enumerate() {
+                        layout.put(values, row, index * group + input, round(*weight));
+                    }
+                }
+            }
+            Ok(())
+        })?;
         Ok(Self {
             values,
             scales,
-            group,
+            layout,
         })
     }
 
     /// A weight from what [`value_bytes`](Self::value_bytes) and [`scales`](Self::scales) gave.
     ///
     /// # Errors
-    /// If the group does not fit the inputs, or the lengths do not fit each other.
+    /// If the group does not fit the inputs, or the lengths do not fit the shape.
     pub fn from_parts(
         values: &[u8],
         scales: Vec<bf16>,
-        inputs: usize,
+        [outputs, inputs]: [usize; 2],
         (group, bits): (usize, Bits),
     ) -> Result<Self, QuantizeError> {
         check_group(group, inputs)?;
-        let len = scales.len() * group;
-        let (expected, values) = match bits {
-            Bits::Eight => {
-                let signed = values.iter().map(|&value| value.cast_signed()).collect();
-                (len, Values::Eight(signed))
-            }
-            Bits::Four => (len / 2, Values::Four(values.to_vec())),
-        };
-        let found = match &values {
-            Values::Eight(values) => values.len(),
-            Values::Four(values) => values.len(),
-        };
-        if found != expected || !len.is_multiple_of(inputs) {
-            return Err(QuantizeError::Length { expected, found });
-        }
-        Ok(Self {
-            values,
-            scales,
+        let layout = Layout {
+            outputs,
+            inputs,
             group,
+            bits,
+        };
+        for (expected, found) in [
+            (layout.lines() * size_of::<Line>(), values.len()),
+            (layout.scales(), scales.len()),
+        ] {
+            if found != expected {
+                return Err(QuantizeError::Length { expected, found });
+            }
+        }
+        let (lines, _) = values.as_chunks();
+        Ok(Self {
+            values: lines.iter().map(|line| Line(*line)).collect(),
+            scales,
+            layout,
         })
     }
 
     /// The weights as bytes, in a form that only this crate knows.
     #[must_use]
     pub fn value_bytes(&self) -> &[u8] {
-        match &self.values {
-            Values::Eight(values) => {
-                // SAFETY: signed and unsigned bytes have the same layout.
-                unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
-            }
-            Values::Four(values) => values,
-        }
+        Line::bytes(&self.values)
     }
 
-    /// The scales, group by group.
+    /// The scales, in a form that only this crate knows.
     #[must_use]
     pub fn scales(&self) -> &[bf16] {
         &self.scales
     }
 
+    /// The weights that the quantised ones stand for: `[outputs, inputs]`.
+    #[must_use]
+    pub fn to_f32(&self) -> Vec<f32> {
+        let layout = self.layout;
+        let weight = |output: usize, input: usize| {
+            let panel = &self.values[output / PANEL * layout.panel_lines()..];
+            let scales = &self.scales[output / PANEL * layout.panel_scales()..];
+            let scale = scales[input / layout.group * PANEL + output % PANEL];
+            layout.get(panel, output % PANEL, input) as f32 * scale.to_f32()
+        };
+        (0..layout.outputs)
+            .flat_map(|output| (0..layout.inputs).map(move |input| weight(output, input)))
+            .collect()
+    }
+
     /// The weight cut to some of its rows, in this order.
     ///
     /// # Panics
-    /// If there is no such row, or `inputs` is not the length of a row.
+    /// If there is no such row.
     #[must_use]
-    pub fn select_outputs(&self, outputs: &[u32], inputs: usize) -> Self {
-        fn rows<T: Copy>(all: &[T], len: usize, picked: &[u32]) -> Vec<T> {
-            let rows = picked.iter().map(|&row| row as usize * len);
-            rows.flat_map(|start| all[start..start + len].iter().copied())
-                .collect()
+    pub fn select_outputs(&self, outputs: &[u32]) -> Self {
+        let from = self.layout;
+        let to = Layout {
+            outputs: outputs.len(),
+            ..from
+        };
+        let mut values = vec![Line([0; 64]); to.lines()];
+        let mut scales = vec![bf16::ZERO; to.scales()];
+        for (new, &old) in outputs.iter().enumerate() {
+            let old = old as usize;
+            assert!(old < from.outputs, "no row {old} in {} rows", from.outputs);
+            let own = |place: usize| 4 * (place % PANEL)..4 * (place % PANEL) + 4;
+            let lines = values[new / PANEL * to.panel_lines()..].iter_mut();
+            for (to, from) in lines
+                .zip(&self.values[old / PANEL * from.panel_lines()..])
+                .take(to.panel_lines())
+            {
+                to.0[own(new)].copy_from_slice(&from.0[own(old)]);
+            }
+            for group in 0..from.inputs / from.group {
+                let place = |row: usize| row / PANEL * to.panel_scales() + group * PANEL;
+                scales[place(new) + new % PANEL] = self.scales[place(old) + old % PANEL];
+            }
         }
         Self {
-            values: match &self.values {
-                Values::Eight(values) => Values::Eight(rows(values, inputs, outputs)),
-                Values::Four(values) => Values::Four(rows(values, inputs / 2, outputs)),
-            },
-            scales: rows(&self.scales, inputs / self.group, outputs),
-            group: self.group,
+            values,
+            scales,
+            layout: to,
         }
     }
 
     /// The weight for [`crate::linear()`].
     #[must_use]
     pub fn borrow(&self) -> Weight<'_> {
-        let (scales, group) = (&self.scales[..], self.group);
-        match &self.values {
-            Values::Eight(values) => Weight::Int8 {
-                values,
-                scales,
-                group,
-            },
-            Values::Four(values) => Weight::Int4 {
-                values,
-                scales,
-                group,
-            },
-        }
+        Weight::Quantized(QuantizedPanels {
+            values: &self.values,
+            scales: &self.scales,
+            layout: self.layout,
+        })
     }
+}
+
+/// A borrowed [`QuantizedWeight`].
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedPanels<'a> {
+    /// [`Layout::lines`] lines.
+    pub(crate) values: &'a [Line],
+    /// [`Layout::scales`] scales.
+    pub(crate) scales: &'a [bf16],
+    pub(crate) layout: Layout,
 }
 
 /// Checks that a group of weights can share a scale.
@@ -257,7 +272,7 @@ fn widen(weight: Weight<'_>, row: usize, inputs: usize) -> Result<Vec<f32>, Quan
         Weight::F32(values) => values[range].to_vec(),
         Weight::Bf16(values) => values[range].iter().map(|value| value.to_f32()).collect(),
         Weight::F16(values) => values[range].iter().map(|value| value.to_f32()).collect(),
-        Weight::Int8 { .. } | Weight::Int4 { .. } => return Err(QuantizeError::Quantized),
+        Weight::Quantized(_) => return Err(QuantizeError::Quantized),
     };
     if row_values.iter().all(|value| value.is_finite()) {
         Ok(row_values)
@@ -266,37 +281,19 @@ fn widen(weight: Weight<'_>, row: usize, inputs: usize) -> Result<Vec<f32>, Quan
     }
 }
 
-/// Quantises a group to -127..=127 and returns the scale.
-fn eight(weights: &[f32], values: &mut [i8]) -> bf16 {
-    let greatest = weights
-        .iter()
-        .fold(0.0_f32, |greatest, weight| greatest.max(weight.abs()));
-    let scale = bf16::from_f32(greatest / 127.0);
-    let inverse = inverse(scale);
-    for (value, weight) in values.iter_mut().zip(weights) {
-        *value = (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-    }
-    scale
-}
-
-/// Quantises a group to -8..=7, the weight of the greatest magnitude to -8, and returns the
-/// scale. Of each [`GROUP_STEP`] weights the first half goes to the low nibbles.
-fn four(weights: &[f32], values: &mut [u8]) -> bf16 {
+/// The scale of a group, and how its weights are rounded: to -127..=127, or to -8..=7 with the
+/// weight of the greatest magnitude at -8.
+fn rounding(weights: &[f32], bits: Bits) -> (bf16, impl Fn(f32) -> i8) {
     let greater = |a: f32, b: &f32| if b.abs() > a.abs() { *b } else { a };
     let greatest = weights.iter().fold(0.0_f32, greater);
-    let scale = bf16::from_f32(greatest / -8.0);
+    let (scale, [least, most]) = match bits {
+        Bits::Eight => (greatest.abs() / 127.0, [-127.0, 127.0]),
+        Bits::Four => (greatest / -8.0, [-8.0, 7.0]),
+    };
+    let scale = bf16::from_f32(scale);
     let inverse = inverse(scale);
-    let nibble = |weight: f32| (weight * inverse + 8.0).round_ties_even().clamp(0.0, 15.0) as u8;
-    let steps = weights
-        .chunks_exact(GROUP_STEP)
-        .zip(values.chunks_exact_mut(GROUP_STEP / 2));
-    for (weights, values) in steps {
-        let (low, high) = weights.split_at(GROUP_STEP / 2);
-        for ((value, low), high) in values.iter_mut().zip(low).zip(high) {
-            *value = nibble(*low) | nibble(*high) << 4;
-        }
-    }
-    scale
+    let round = move |weight: f32| (weight * inverse).round_ties_even().clamp(least, most) as i8;
+    (scale, round)
 }
 
 /// One over the scale; zero for a group of zeros, or of weights too small for a scale.

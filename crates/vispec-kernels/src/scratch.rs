@@ -20,9 +20,17 @@ unsafe impl Plain for half::bf16 {}
 unsafe impl Plain for u8 {}
 
 /// A cache line, for its alignment.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
+impl Line {
+    /// The bytes of some lines.
+    pub(crate) fn bytes(lines: &[Self]) -> &[u8] {
+        // SAFETY: a line is 64 initialised bytes, with nothing between one and the next.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    }
+}
 
 /// A buffer of the thread, given back when dropped. A second one at the same time is new.
 pub(crate) struct Scratch {

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::quantize::QuantizedPanels;
+
 /// Row-major `[outputs, inputs]` weight, borrowed as the checkpoint stores it.
 ///
 /// A memory map at any offset that suits the element type will do: no wider alignment is needed.
@@ -14,24 +16,8 @@ pub enum Weight<'a> {
     Bf16(&'a [bf16]),
     /// IEEE half precision.
     F16(&'a [f16]),
-    /// Signed bytes times a scale per group; see [`crate::QuantizedWeight`].
-    Int8 {
-        /// `[outputs, inputs]`, from -127 to 127.
-        values: &'a [i8],
-        /// `[outputs, inputs / group]`.
-        scales: &'a [bf16],
-        /// Weights that share a scale: a multiple of 32 that divides the inputs.
-        group: usize,
-    },
-    /// Nibbles less eight times a scale per group; see [`crate::QuantizedWeight`].
-    Int4 {
-        /// `[outputs, inputs / 2]`: of each 32 weights, the first 16 in the low nibbles.
-        values: &'a [u8],
-        /// `[outputs, inputs / group]`.
-        scales: &'a [bf16],
-        /// Weights that share a scale: a multiple of 32 that divides the inputs.
-        group: usize,
-    },
+    /// Bytes or nibbles times a scale per group.
+    Quantized(QuantizedPanels<'a>),
 }
 
 impl Weight<'_> {
@@ -42,8 +28,7 @@ impl Weight<'_> {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::F16(values) => values.len(),
-            Self::Int8 { values, .. } => values.len(),
-            Self::Int4 { values, .. } => 2 * values.len(),
+            Self::Quantized(panels) => panels.layout.outputs * panels.layout.inputs,
         }
     }
 
@@ -60,8 +45,9 @@ impl Weight<'_> {
             Self::F32(values) => size_of_val(*values),
             Self::Bf16(values) => size_of_val(*values),
             Self::F16(values) => size_of_val(*values),
-            Self::Int8 { values, scales, .. } => size_of_val(*values) + size_of_val(*scales),
-            Self::Int4 { values, scales, .. } => size_of_val(*values) + size_of_val(*scales),
+            Self::Quantized(QuantizedPanels { values, scales, .. }) => {
+                size_of_val(*values) + size_of_val(*scales)
+            }
         }
     }
 }

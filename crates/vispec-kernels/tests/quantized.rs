@@ -19,42 +19,6 @@ fn run(kernels: Kernels, x: &[f32], weight: Weight<'_>, shape: LinearShape) -> V
     out
 }
 
-/// The weights that the quantised ones stand for.
-fn dequantized(weight: Weight<'_>) -> Vec<f32> {
-    match weight {
-        Weight::Int8 {
-            values,
-            scales,
-            group,
-        } => {
-            let scale = |index: usize| scales[index / group].to_f32();
-            values
-                .iter()
-                .enumerate()
-                .map(|(index, value)| f32::from(*value) * scale(index))
-                .collect()
-        }
-        Weight::Int4 {
-            values,
-            scales,
-            group,
-        } => {
-            let nibble = |index: usize| {
-                let byte = values[index / 32 * 16 + index % 16];
-                if index % 32 < 16 {
-                    byte & 15
-                } else {
-                    byte >> 4
-                }
-            };
-            let weight =
-                |index| f32::from(nibble(index) as i8 - 8) * scales[index / group].to_f32();
-            (0..2 * values.len()).map(weight).collect()
-        }
-        _ => unreachable!(),
-    }
-}
-
 /// Root mean square.
 fn size(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, len) = values.fold((0.0, 0), |(sum, len), value| (sum + value * value, len + 1));
@@ -76,7 +40,7 @@ proptest! {
         let weight: Vec<f32> = values(outputs * inputs, seed).iter().map(|w| w * scale).collect();
         for (bits, steps) in [(Bits::Eight, 127.0), (Bits::Four, 8.0)] {
             let quantized = QuantizedWeight::new(Weight::F32(&weight), inputs, group, bits).unwrap();
-            for (group, back) in weight.chunks(group).zip(dequantized(quantized.borrow()).chunks(group)) {
+            for (group, back) in weight.chunks(group).zip(quantized.to_f32().chunks(group)) {
                 let greatest = group.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
                 // Half a step, or a whole one where the nibbles end at 7, and the scale's rounding.
                 let bound = if bits == Bits::Eight { 1.02 } else { 1.05 } * greatest / steps;
@@ -101,7 +65,7 @@ proptest! {
             values(outputs * shape.inputs, seed ^ 1).iter().map(|w| bf16::from_f32(*w)).collect();
         for bits in [Bits::Eight, Bits::Four] {
             let quantized = QuantizedWeight::new(Weight::Bf16(&weight), shape.inputs, group, bits).unwrap();
-            let back = dequantized(quantized.borrow());
+            let back = quantized.to_f32();
             let portable = run(Kernels::new(Isa::Portable).unwrap(), &x, quantized.borrow(), shape);
             for kernels in kernels() {
                 let out = run(kernels, &x, quantized.borrow(), shape);
@@ -117,6 +81,30 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_can_be_picked_and_parts_put_together() {
+    let weight = values(37 * 96, 3);
+    for bits in [Bits::Eight, Bits::Four] {
+        let quantized = QuantizedWeight::new(Weight::F32(&weight), 96, 32, bits).unwrap();
+        let all = quantized.to_f32();
+        let picked = [
+            36_u32, 0, 17, 17, 5, 31, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13,
+        ];
+        let rows = picked.map(|row| &all[96 * row as usize..][..96]).concat();
+        assert_eq!(quantized.select_outputs(&picked).to_f32(), rows);
+
+        let scales = quantized.scales().to_vec();
+        let parts = |values: &[u8], outputs| {
+            QuantizedWeight::from_parts(values, scales.clone(), [outputs, 96], (32, bits))
+        };
+        assert_eq!(parts(quantized.value_bytes(), 37).as_ref(), Ok(&quantized));
+        let cut = &quantized.value_bytes()[1..];
+        assert!(matches!(parts(cut, 37), Err(QuantizeError::Length { .. })));
+        let other = parts(quantized.value_bytes(), 49);
+        assert!(matches!(other, Err(QuantizeError::Length { .. })));
     }
 }
 

@@ -24,7 +24,7 @@ unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
 }
 
 #[inline(always)]
-pub(super) unsafe fn total(sum: __m256) -> f32 {
+unsafe fn total(sum: __m256) -> f32 {
     // SAFETY: the caller promises AVX2.
     unsafe {
         let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));

@@ -24,7 +24,7 @@ use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
 use self::dot::{Dot, Stored};
 use self::portable::Portable;
 use crate::isa::Isa;
-use crate::quantize::check_group;
+use crate::quantize::Bits;
 use crate::scratch::{Plain, Scratch};
 use crate::weight::{GroupedLinear, Weight};
 
@@ -83,22 +83,21 @@ fn check(layer: &GroupedLinear<'_>, rows: usize, inputs: usize) {
     if let Some(bias) = layer.bias {
         assert_eq!(bias.len(), outputs, "linear: `bias` must be [outputs]");
     }
-    if let Weight::Int8 { scales, group, .. } | Weight::Int4 { scales, group, .. } = layer.weight {
-        let fits = check_group(group, inputs).is_ok() && scales.len() == outputs * (inputs / group);
-        assert!(
-            fits,
-            "linear: `scales` must be [outputs, inputs / group], `group` a multiple of 32"
+    if let Weight::Quantized(panels) = layer.weight {
+        assert_eq!(
+            panels.layout.inputs, inputs,
+            "linear: a quantised `weight` must be [outputs, inputs]"
         );
     }
 }
 
 /// What decides how rows are packed: the dtype, and the group if it is quantised.
-fn packing<'a>(weight: &Weight<'a>) -> (Discriminant<Weight<'a>>, usize) {
-    let group = match weight {
-        Weight::Int8 { group, .. } | Weight::Int4 { group, .. } => *group,
-        Weight::F32(_) | Weight::Bf16(_) | Weight::F16(_) => 0,
+fn packing<'a>(weight: &Weight<'a>) -> (Discriminant<Weight<'a>>, Option<(usize, Bits)>) {
+    let quantized = match weight {
+        Weight::Quantized(panels) => Some((panels.layout.group, panels.layout.bits)),
+        Weight::F32(_) | Weight::Bf16(_) | Weight::F16(_) => None,
     };
-    (discriminant(weight), group)
+    (discriminant(weight), quantized)
 }
 
 /// Picks the kernel for an instruction set and a dtype.
@@ -139,8 +138,7 @@ unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
                 Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => call.run::<avx512::F16>(),
                 _ => call.run::<Portable<f16>>(),
             },
-            Weight::Int8 { group, .. } => quantized::eight(isa, call, group),
-            Weight::Int4 { group, .. } => quantized::four(isa, call, group),
+            Weight::Quantized(panels) => quantized::dispatch(isa, call, panels.layout),
         }
     }
 }
@@ -183,7 +181,7 @@ impl Call<'_, '_> {
         });
         let jobs: Vec<_> = jobs.collect();
         let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
-        in_outputs(rows * inputs, &outputs, |layer, outputs| {
+        in_outputs(rows * inputs, &outputs, OUTPUT_BLOCK, |layer, outputs| {
             // SAFETY: the caller's promise; ranges of outputs are disjoint.
             unsafe { D::run(&jobs[layer], outputs) };
         });
@@ -213,16 +211,21 @@ fn in_rows<'a, T: Plain>(
     packed
 }
 
-/// Gives each thread some of the outputs of some of the layers.
-fn in_outputs(products: usize, outputs: &[usize], work: impl Fn(usize, Range<usize>) + Sync) {
-    let blocks: usize = outputs.iter().map(|len| len.div_ceil(OUTPUT_BLOCK)).sum();
+/// Gives each thread some of the outputs of some of the layers, in whole blocks.
+fn in_outputs(
+    products: usize,
+    outputs: &[usize],
+    block: usize,
+    work: impl Fn(usize, Range<usize>) + Sync,
+) {
+    let blocks: usize = outputs.iter().map(|len| len.div_ceil(block)).sum();
     let part = |part: Range<usize>| {
         let mut first = 0;
         for (layer, &len) in outputs.iter().enumerate() {
-            let end = first + len.div_ceil(OUTPUT_BLOCK);
+            let end = first + len.div_ceil(block);
             let own = part.start.max(first)..part.end.min(end);
             if !own.is_empty() {
-                let outputs = (own.start - first) * OUTPUT_BLOCK..(own.end - first) * OUTPUT_BLOCK;
+                let outputs = (own.start - first) * block..(own.end - first) * block;
                 work(layer, outputs.start..outputs.end.min(len));
             }
             first = end;

@@ -117,7 +117,7 @@ impl Linear {
                 LinearWeight::Dense(Param::from_tensor(weight.select(0, index)))
             }
             LinearWeight::Quantized(QuantizedMatrix { weight, dims }) => {
-                let rows = weight.select_outputs(outputs, dims[1]);
+                let rows = weight.select_outputs(outputs);
                 LinearWeight::Quantized(QuantizedMatrix::new(
                     Arc::new(rows),
                     [outputs.len(), dims[1]],

@@ -94,8 +94,11 @@ impl Ledger {
                 none.insert(QuantizedFile::open(&path, &sources)?)
             }
         };
-        let inputs = checkpoint.shape(name).and_then(|shape| shape.last());
-        let weight = match file.read(name, inputs.copied().unwrap_or(0), quantization) {
+        let kept_weight = match checkpoint.shape(name) {
+            Some(&[outputs, inputs]) => file.read(name, [outputs, inputs], quantization),
+            _ => None,
+        };
+        let weight = match kept_weight {
             Some(weight) => weight,
             None => {
                 kept.n_made += 1;

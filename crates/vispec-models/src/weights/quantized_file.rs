@@ -15,7 +15,7 @@ use crate::error::ModelError;
 use crate::precision::Quantization;
 
 /// Changes with the meaning of the tensors.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 const VALUES: &str = ".values";
 const SCALES: &str = ".scales";
 
@@ -67,11 +67,11 @@ impl QuantizedFile {
         Ok(Self { map })
     }
 
-    /// The weight `name`, if the file has it.
+    /// The weight `name` `[outputs, inputs]`, if the file has it.
     pub(super) fn read(
         &self,
         name: &str,
-        inputs: usize,
+        [outputs, inputs]: [usize; 2],
         quantization: Quantization,
     ) -> Option<QuantizedWeight> {
         let map = self.map.as_ref()?;
@@ -84,8 +84,12 @@ impl QuantizedFile {
             .map(|pair| bf16::from_le_bytes([pair[0], pair[1]]))
             .collect();
         let group = quantization.group_for(inputs);
-        let weight =
-            QuantizedWeight::from_parts(values.data(), scales, inputs, (group, quantization.bits));
+        let weight = QuantizedWeight::from_parts(
+            values.data(),
+            scales,
+            [outputs, inputs],
+            (group, quantization.bits),
+        );
         map.release(values.data());
         weight.ok()
     }

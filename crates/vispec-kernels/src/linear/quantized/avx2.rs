@@ -1,9 +1,12 @@
-//! Integer dot products with AVX2: bytes to 16-bit pairs, pairs to 32-bit words.
+//! Integer dot products with AVX2: bytes to 16-bit pairs, pairs to 32-bit words; two registers
+//! are a panel.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{GROUP_STEP, Job, Quantized};
+use half::bf16;
+
+use super::{Job, Line, PANEL, Quantized};
 
 /// Signed bytes. The sign of a weight moves to `x`, as one side must be unsigned; no pair
 /// exceeds 16 bits since both sides lie within -127..=127.
@@ -25,93 +28,144 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
 /// Implements [`Quantized`] from how weights are loaded and multiplied.
 macro_rules! quantized {
     (
-        $name:ident, $bytes:expr, $offset:literal,
+        $name:ident, $lines:literal, $offset:literal,
         fn load($from:ident) { $($load:tt)* }
         fn pairs($weights:ident, $x:ident) { $($pairs:tt)* }
     ) => {
+        // SAFETY of the blocks: the trait asks the caller for the instruction set and for
+        // pointers that can be read.
         impl Quantized for $name {
-            const STEP_BYTES: usize = $bytes;
+            const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
-            const HEIGHT: usize = 2;
-            type Weights = __m256i;
-            type Words = __m256i;
-            type Sums = __m256;
+            const ROWS: usize = 2;
+            type Weights = [__m256i; 2];
+            type Inputs = __m256i;
+            type Words = [__m256i; 2];
+            type Sums = [__m256; 2];
 
             unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]) {
-                // SAFETY: the caller promises AVX2.
+                // SAFETY: see above.
                 unsafe { pack::<Self>(x, group, packed) };
             }
 
             unsafe fn run(job: &Job<'_>, outputs: Range<usize>) {
-                // SAFETY: the caller's promise.
+                // SAFETY: see above.
                 unsafe { enter::<Self>(job, outputs) };
             }
 
             #[inline(always)]
-            unsafe fn weights($from: *const u8) -> __m256i {
-                // SAFETY: the caller promises AVX2 and a step.
+            unsafe fn weights($from: *const Line) -> [[__m256i; 2]; 2] {
+                // SAFETY: see above.
                 unsafe { $($load)* }
             }
 
             #[inline(always)]
-            unsafe fn words(correction: i32) -> __m256i {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_zextsi128_si256(_mm_cvtsi32_si128(correction)) }
+            unsafe fn inputs(x: *const u8) -> __m256i {
+                // SAFETY: see above.
+                unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
             }
 
             #[inline(always)]
-            unsafe fn dot(words: __m256i, $weights: __m256i, x: *const u8) -> __m256i {
-                // SAFETY: the caller promises AVX2 and a step.
+            unsafe fn words(value: i32) -> [__m256i; 2] {
+                // SAFETY: see above.
+                unsafe { [_mm256_set1_epi32(value); 2] }
+            }
+
+            #[inline(always)]
+            unsafe fn dot(
+                words: [__m256i; 2],
+                weights: [__m256i; 2],
+                $x: __m256i,
+            ) -> [__m256i; 2] {
+                let dot = |words, $weights| {
+                    // SAFETY: see above.
+                    unsafe {
+                        let pairs = { $($pairs)* };
+                        _mm256_add_epi32(words, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                    }
+                };
+                [dot(words[0], weights[0]), dot(words[1], weights[1])]
+            }
+
+            #[inline(always)]
+            unsafe fn zero() -> [__m256; 2] {
+                // SAFETY: see above.
+                unsafe { [_mm256_setzero_ps(); 2] }
+            }
+
+            #[inline(always)]
+            unsafe fn scales(from: *const bf16) -> [__m256; 2] {
+                // SAFETY: see above; bf16 are the upper halves of f32.
                 unsafe {
-                    let $x = _mm256_loadu_si256(x.cast());
-                    let pairs = { $($pairs)* };
-                    _mm256_add_epi32(words, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                    [from, from.add(PANEL / 2)].map(|from| {
+                        let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+                    })
                 }
             }
 
             #[inline(always)]
-            unsafe fn sums() -> __m256 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_setzero_ps() }
+            unsafe fn scale(
+                sums: [__m256; 2],
+                words: [__m256i; 2],
+                weights: [__m256; 2],
+                x: f32,
+            ) -> [__m256; 2] {
+                let scale = |sums, words, weights| {
+                    // SAFETY: see above.
+                    unsafe {
+                        let scale = _mm256_mul_ps(weights, _mm256_set1_ps(x));
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), scale, sums)
+                    }
+                };
+                [
+                    scale(sums[0], words[0], weights[0]),
+                    scale(sums[1], words[1], weights[1]),
+                ]
             }
 
             #[inline(always)]
-            unsafe fn splat(factor: f32) -> __m256 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_set1_ps(factor) }
-            }
-
-            #[inline(always)]
-            unsafe fn scale(sums: __m256, words: __m256i, weight: __m256, x: __m256) -> __m256 {
-                // SAFETY: the caller promises FMA.
-                unsafe {
-                    _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), _mm256_mul_ps(weight, x), sums)
+            unsafe fn totals(sums: [__m256; 2]) -> [f32; PANEL] {
+                let mut totals = [0.0; PANEL];
+                for (totals, sums) in totals.chunks_exact_mut(PANEL / 2).zip(sums) {
+                    // SAFETY: see above; eight floats can be written.
+                    unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), sums) };
                 }
-            }
-
-            #[inline(always)]
-            unsafe fn total(sums: __m256) -> f32 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { crate::linear::avx2::total(sums) }
+                totals
             }
         }
     };
 }
 
+/// Half a line.
+///
+/// # Safety
+/// The machine must support AVX2, and the line be readable; `half` is 0 or 1.
+#[inline(always)]
+unsafe fn half_line(line: *const Line, half: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_load_si256(line.cast::<__m256i>().add(half)) }
+}
+
 quantized!(
-    Int8, GROUP_STEP, 0,
-    fn load(from) { _mm256_loadu_si256(from.cast()) }
+    Int8, 2, 0,
+    fn load(from) {
+        let signed = |line, half| {
+            _mm256_xor_si256(half_line(line, half), _mm256_set1_epi8(-128))
+        };
+        [from, from.add(1)].map(|line| [signed(line, 0), signed(line, 1)])
+    }
     fn pairs(weights, x) {
         _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights))
     }
 );
 
 quantized!(
-    Int4, GROUP_STEP / 2, 8,
+    Int4, 1, 8,
     fn load(from) {
-        let packed = _mm_loadu_si128(from.cast());
-        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
-        _mm256_and_si256(both, _mm256_set1_epi8(15))
+        let both = [half_line(from, 0), half_line(from, 1)];
+        let nibbles = |bytes| _mm256_and_si256(bytes, _mm256_set1_epi8(15));
+        [both.map(nibbles), both.map(|both| nibbles(_mm256_srli_epi16::<4>(both)))]
     }
     fn pairs(weights, x) { _mm256_maddubs_epi16(weights, x) }
 );

@@ -1,7 +1,8 @@
 //! Linear layers with quantised weights: integer dot products within a group, then scales.
 //!
 //! Rows of `x` are quantised to 8 bits group by group, so products are exact integers, and the
-//! sum over groups has a fixed order: batch-invariant like the float kernels.
+//! sum over groups has a fixed order: batch-invariant like the float kernels. A register holds
+//! the sixteen outputs of a panel, so no sum runs across it.
 
 mod portable;
 
@@ -14,53 +15,69 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{CACHE_LINE, Call};
+use super::Call;
+use super::dot::prefetch;
 use crate::isa::Isa;
-use crate::quantize::GROUP_STEP;
-use crate::scratch::Scratch;
+use crate::panel::{Layout, PANEL};
+use crate::quantize::{Bits, QuantizedPanels};
+use crate::scratch::{Line, Scratch};
 use crate::weight::Weight;
 
 /// Bytes after the quantised inputs of a group: their scale and the correction.
 const TRAILER: usize = 8;
+/// Inputs of a step; a group is a whole number of them.
+const STEP: usize = 8;
+/// Outputs that stay with one thread.
+const BLOCK: usize = 2 * PANEL;
+/// How far ahead to prefetch weights that stream from memory.
+const AHEAD_LINES: usize = 32;
 
 /// What an instruction set and a width contribute.
 ///
 /// # Safety
-/// All functions: the machine must support the instruction set, and a step be readable where a
-/// pointer points.
+/// All functions: the machine must support the instruction set, and what is read must be
+/// readable where a pointer points.
 pub(super) trait Quantized: Sized + Send + Sync + 'static {
-    /// Bytes of [`GROUP_STEP`] weights.
-    const STEP_BYTES: usize;
+    /// Lines of the [`STEP`] inputs of a panel.
+    const STEP_LINES: usize;
     /// What [`Quantized::weights`] adds to each weight.
     const OFFSET: i32;
-    /// Weight rows of a tile of three rows or more, of which the registers hold the sums: 2 or 4.
-    const HEIGHT: usize;
-    /// Register of weights.
+    /// Most rows of a tile of two panels whose sums the registers hold.
+    const ROWS: usize;
+    /// Four inputs of the weights of a panel.
     type Weights: Copy;
-    /// Register of integer sums.
+    /// Four inputs of a row, for each output of a panel.
+    type Inputs: Copy;
+    /// An integer sum for each output of a panel.
     type Words: Copy;
-    /// Register of float sums.
+    /// A float sum for each output of a panel.
     type Sums: Copy;
 
     /// Quantises one row of `x`; see [`pack`].
     unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]);
     /// Works on `outputs` of a job; see [`run`].
     unsafe fn run(job: &Job<'_>, outputs: Range<usize>);
-    unsafe fn weights(from: *const u8) -> Self::Weights;
-    /// Integer sums that start with `correction` in total.
-    unsafe fn words(correction: i32) -> Self::Words;
-    unsafe fn dot(words: Self::Words, weights: Self::Weights, x: *const u8) -> Self::Words;
-    unsafe fn sums() -> Self::Sums;
-    /// A factor in every lane.
-    unsafe fn splat(factor: f32) -> Self::Sums;
-    /// Adds the words times both factors.
+    /// The first and the second half of a step.
+    unsafe fn weights(step: *const Line) -> [Self::Weights; 2];
+    /// Repeats four bytes.
+    unsafe fn inputs(x: *const u8) -> Self::Inputs;
+    /// `value` in every sum.
+    unsafe fn words(value: i32) -> Self::Words;
+    /// Adds the products of four inputs.
+    unsafe fn dot(words: Self::Words, weights: Self::Weights, x: Self::Inputs) -> Self::Words;
+    /// Sums of zero.
+    unsafe fn zero() -> Self::Sums;
+    /// The scales of a group of a panel.
+    unsafe fn scales(from: *const bf16) -> Self::Sums;
+    /// Adds the words times both scales.
     unsafe fn scale(
         sums: Self::Sums,
         words: Self::Words,
-        weight: Self::Sums,
-        x: Self::Sums,
+        weights: Self::Sums,
+        x: f32,
     ) -> Self::Sums;
-    unsafe fn total(sums: Self::Sums) -> f32;
+    /// The sums of the outputs in order.
+    unsafe fn totals(sums: Self::Sums) -> [f32; PANEL];
 }
 
 /// One layer, its rows packed and its lengths checked.
@@ -70,11 +87,7 @@ pub(super) struct Job<'a> {
     /// Bytes per packed row.
     stride: usize,
     rows: usize,
-    values: &'a [u8],
-    scales: &'a [bf16],
-    inputs: usize,
-    group: usize,
-    outputs: usize,
+    panels: QuantizedPanels<'a>,
     bias: Option<&'a [f32]>,
     out: *mut f32,
 }
@@ -83,36 +96,25 @@ pub(super) struct Job<'a> {
 // that concurrent calls get disjoint ranges of outputs.
 unsafe impl Sync for Job<'_> {}
 
-/// Linear layers with signed bytes, in groups of `group`.
+/// Linear layers of one width and group.
 ///
 /// # Safety
 /// The machine must support `isa`; `call` must be checked.
-pub(super) unsafe fn eight(isa: Isa, call: Call<'_, '_>, group: usize) {
+pub(super) unsafe fn dispatch(isa: Isa, call: Call<'_, '_>, layout: Layout) {
+    let group = layout.group;
     // SAFETY: the caller's promise.
     unsafe {
-        match isa {
+        match (isa, layout.bits) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int8>(call, group),
+            (Isa::Avx2 | Isa::Avx512, Bits::Eight) => linear::<avx2::Int8>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Avx512Bf16 => linear::<vnni::Int8>(call, group),
-            _ => linear::<portable::Int8>(call, group),
-        }
-    }
-}
-
-/// Linear layers with nibbles, in groups of `group`.
-///
-/// # Safety
-/// The machine must support `isa`; `call` must be checked.
-pub(super) unsafe fn four(isa: Isa, call: Call<'_, '_>, group: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match isa {
+            (Isa::Avx2 | Isa::Avx512, Bits::Four) => linear::<avx2::Int4>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => linear::<avx2::Int4>(call, group),
+            (Isa::Avx512Vnni | Isa::Avx512Bf16, Bits::Eight) => linear::<vnni::Int8>(call, group),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Avx512Bf16 => linear::<vnni::Int4>(call, group),
-            _ => linear::<portable::Int4>(call, group),
+            (Isa::Avx512Vnni | Isa::Avx512Bf16, Bits::Four) => linear::<vnni::Int4>(call, group),
+            (_, Bits::Eight) => linear::<portable::Int8>(call, group),
+            (_, Bits::Four) => linear::<portable::Int4>(call, group),
         }
     }
 }
@@ -130,42 +132,29 @@ unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
         // SAFETY: the caller's promise; the packed row has room for all groups.
         unsafe { Q::pack(x, group, packed) };
     });
-    let jobs = call.layers.iter_mut().map(|layer| {
-        let (values, scales) = bytes(&layer.weight);
-        Job {
+    let jobs = call.layers.iter_mut().filter_map(|layer| {
+        let Weight::Quantized(panels) = layer.weight else {
+            return None;
+        };
+        Some(Job {
             x,
             stride,
             rows,
-            values,
-            scales,
-            inputs,
-            group,
-            outputs: layer.outputs,
+            panels,
             bias: layer.bias,
             out: layer.out[call.rows.start * layer.outputs..].as_mut_ptr(),
-        }
+        })
     });
     let jobs: Vec<_> = jobs.collect();
-    let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
-    super::in_outputs(rows * inputs, &outputs, |layer, outputs| {
+    let outputs: Vec<_> = jobs.iter().map(|job| job.panels.layout.outputs).collect();
+    super::in_outputs(rows * inputs, &outputs, BLOCK, |layer, outputs| {
         // SAFETY: the caller's promise; ranges of outputs are disjoint.
         unsafe { Q::run(&jobs[layer], outputs) };
     });
 }
 
-/// The bytes and the scales of a quantised weight.
-fn bytes<'a>(weight: &Weight<'a>) -> (&'a [u8], &'a [bf16]) {
-    match *weight {
-        Weight::Int8 { values, scales, .. } => {
-            // SAFETY: the same bytes, read as unsigned ones.
-            let values =
-                unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
-            (values, scales)
-        }
-        Weight::Int4 { values, scales, .. } => (values, scales),
-        Weight::F32(_) | Weight::Bf16(_) | Weight::F16(_) => (&[], &[]),
-    }
-}
+/// From here on floats are a whole number apart.
+const INTEGERS: f32 = 12_582_912.0;
 
 /// Quantises a row of `x` to bytes from -127 to 127, each group followed by its scale and by
 /// what corrects for [`Quantized::OFFSET`]. A group that is not finite gets a scale of NaN.
@@ -175,23 +164,24 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
         .chunks_exact(group)
         .zip(packed.chunks_exact_mut(group + TRAILER))
     {
-        let greatest = x
-            .iter()
-            .fold(0.0_f32, |a, x| if x.abs() > a { x.abs() } else { a });
-        let finite = x.iter().fold(true, |finite, x| finite & x.is_finite());
-        let inverse = if greatest > 0.0 && finite {
-            127.0 / greatest
+        // The bits of magnitudes order like them, with infinities and NaNs on top.
+        let greatest = x.iter().map(|x| x.abs().to_bits()).fold(0, u32::max);
+        let greatest = f32::from_bits(greatest);
+        let finite = greatest.is_finite();
+        let inverse = 127.0 / greatest;
+        let inverse = if inverse.is_finite() && finite {
+            inverse
         } else {
             0.0
         };
-        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         let (values, trailer) = packed.split_at_mut(group);
         let mut sum = 0_i32;
         for (value, x) in values.iter_mut().zip(x) {
-            let scaled = (x * inverse).round_ties_even();
-            let scaled = if finite { scaled as i32 } else { 0 };
-            sum += scaled;
-            *value = scaled as i8 as u8;
+            // Rounds to the nearest integer, ties to even, and leaves it in the lowest bits.
+            let rounded = (x * inverse + INTEGERS).to_bits() as i32 - INTEGERS.to_bits() as i32;
+            let rounded = if finite { rounded } else { 0 };
+            sum += rounded;
+            *value = rounded as u8;
         }
         let scale = if finite { greatest / 127.0 } else { f32::NAN };
         trailer[..4].copy_from_slice(&scale.to_ne_bytes());
@@ -199,158 +189,184 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     }
 }
 
-/// Most rows of a tile.
-const TILE_ROWS: usize = 4;
-/// How far ahead to prefetch weights that stream from memory.
-const AHEAD_BYTES: usize = 2 << 10;
-
-/// Works on `outputs` of a job, in tiles of rows and outputs. If the rows fit into one tile, each
-/// weight is used once, and the weight rows of a tile lie far apart: the hardware follows a few
-/// long streams better than many short ones. Otherwise neighbours stay in the nearest cache from
+/// Works on `outputs` of a job, in tiles of rows and panels. If the rows fit into one tile, each
+/// weight is used once, and the panels of a tile lie far apart: the hardware follows a few long
+/// streams better than many short ones. Otherwise two neighbours stay in the nearest caches from
 /// one tile of rows to the next.
 ///
 /// # Safety
-/// The machine must support the instruction set, the lengths fit, and no other thread work on
-/// these outputs.
+/// The machine must support the instruction set, the lengths fit, `outputs` be whole panels (or
+/// end with the last one), and no other thread work on these outputs.
 #[inline(always)]
 unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
+    let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
     // SAFETY: the caller's promise.
     unsafe {
-        match (job.rows, Q::HEIGHT) {
-            (3.., 2) => columns::<Q, 2>(job, outputs),
-            _ => columns::<Q, 4>(job, outputs),
+        match job.rows {
+            1 => columns::<Q, 4>(job, panels),
+            _ => columns::<Q, 2>(job, panels),
         }
     }
 }
 
-/// The same with tiles of `HEIGHT` weight rows.
+/// The same with tiles of `WIDTH` panels.
 ///
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn columns<Q: Quantized, const HEIGHT: usize>(job: &Job<'_>, outputs: Range<usize>) {
-    let tiles = outputs.len() / HEIGHT;
-    let once = job.rows <= TILE_ROWS;
-    let (apart, down) = if once { (tiles, 1) } else { (1, HEIGHT) };
-    // SAFETY: tiles lie within the outputs.
+unsafe fn columns<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panels: Range<usize>) {
+    let tiles = panels.len() / WIDTH;
+    let (apart, down) = if job.rows <= Q::ROWS {
+        (tiles, 1)
+    } else {
+        (1, WIDTH)
+    };
+    // SAFETY: tiles lie within the panels.
     unsafe {
         for tile in 0..tiles {
-            row_tiles::<Q, HEIGHT>(job, outputs.start + tile * down, apart, once);
+            row_tiles::<Q, WIDTH>(job, panels.start + tile * down, apart);
         }
-        for output in outputs.start + tiles * HEIGHT..outputs.end {
-            row_tiles::<Q, 1>(job, output, 1, once);
+        for panel in panels.start + tiles * WIDTH..panels.end {
+            row_tiles::<Q, 1>(job, panel, 1);
         }
     }
 }
 
-/// All rows of the outputs of a tile: `output` and those `apart` from it.
+/// All rows of the outputs of a tile: `panel` and those `apart` from it.
 ///
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn row_tiles<Q: Quantized, const HEIGHT: usize>(
-    job: &Job<'_>,
-    output: usize,
-    apart: usize,
-    once: bool,
-) {
-    let row_bytes = job.inputs / GROUP_STEP * Q::STEP_BYTES;
-    let mut row = 0;
-    while row < job.rows {
-        let ahead = match (once, row) {
-            (true, _) => Some(AHEAD_BYTES),
-            (false, 0) => Some(HEIGHT * row_bytes),
-            (false, _) => None,
-        };
+unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panel: usize, apart: usize) {
+    let layout = job.panels.layout;
+    let tiles = job.rows.div_ceil(Q::ROWS);
+    let group_lines = layout.group / layout.line_inputs();
+    for tile in 0..tiles {
+        let rows = share(job.rows, tiles, tile);
         let place = Place {
-            row,
-            output,
+            row: rows.start,
+            panel,
             apart,
-            ahead,
+            fetch: share(group_lines, tiles, tile),
+            ahead: if tiles == 1 {
+                AHEAD_LINES
+            } else {
+                WIDTH * layout.panel_lines()
+            },
         };
-        // SAFETY: the caller's promise; a tile has at most the rows that are left.
+        // SAFETY: the caller's promise; the rows of a tile are in range.
         unsafe {
-            row += match job.rows - row {
-                1 => tile::<Q, HEIGHT, 1>(job, &place),
-                2 => tile::<Q, HEIGHT, 2>(job, &place),
-                3 => tile::<Q, HEIGHT, 3>(job, &place),
-                _ => tile::<Q, HEIGHT, TILE_ROWS>(job, &place),
-            };
+            match rows.len() {
+                1 => self::tile::<Q, WIDTH, 1>(job, &place),
+                2 => self::tile::<Q, WIDTH, 2>(job, &place),
+                3 => self::tile::<Q, WIDTH, 3>(job, &place),
+                4 => self::tile::<Q, WIDTH, 4>(job, &place),
+                5 => self::tile::<Q, WIDTH, 5>(job, &place),
+                _ => self::tile::<Q, WIDTH, 6>(job, &place),
+            }
         }
     }
+}
+
+/// The `index`-th of `parts` nearly equal shares of `0..len`.
+fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
+    len * index / parts..len * (index + 1) / parts
 }
 
 /// Where a tile is.
 struct Place {
     /// First row.
     row: usize,
-    /// First output.
-    output: usize,
-    /// From one output to the next.
+    /// First panel.
+    panel: usize,
+    /// From one panel to the next.
     apart: usize,
-    /// From the weight at hand to the one to prefetch, in bytes.
-    ahead: Option<usize>,
+    /// The lines of each group that this tile prefetches, evenly over time: memory is slower
+    /// than the products of a few rows.
+    fetch: Range<usize>,
+    /// From a line to the one to prefetch.
+    ahead: usize,
 }
 
-/// Sums of `HEIGHT x ROWS` output elements over all groups. Returns `ROWS`.
+/// Sums of `WIDTH` panels by `ROWS` rows over all groups.
 ///
 /// # Safety
 /// As for [`run`]; the tile must be in range.
 #[inline(always)]
-unsafe fn tile<Q: Quantized, const HEIGHT: usize, const ROWS: usize>(
-    job: &Job<'_>,
-    place: &Place,
-) -> usize {
-    let steps = job.group / GROUP_STEP;
-    let groups = job.inputs / job.group;
-    let row_bytes = groups * steps * Q::STEP_BYTES;
+unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
+    let layout = job.panels.layout;
+    let steps = layout.group / STEP;
+    let down = place.apart * layout.panel_lines();
     // SAFETY: the caller's promise; a prefetch may point anywhere.
     unsafe {
-        let weight = job.values.as_ptr().add(place.output * row_bytes);
-        let scales = job.scales.as_ptr().add(place.output * groups);
-        let x = job.x.as_ptr().add(place.row * job.stride);
-        let mut sums = [[Q::sums(); ROWS]; HEIGHT];
-        for group in 0..groups {
-            let x = x.add(group * (job.group + TRAILER));
-            let trailer = |row: usize| x.add(row * job.stride + job.group);
-            for (height, sums) in sums.iter_mut().enumerate() {
-                let weight = weight.add(height * place.apart * row_bytes);
-                let mut words = [Q::words(0); ROWS];
-                if Q::OFFSET != 0 {
-                    for (row, words) in words.iter_mut().enumerate() {
-                        *words = Q::words(trailer(row).add(4).cast::<i32>().read_unaligned());
-                    }
-                }
-                for step in 0..steps {
-                    let at = (group * steps + step) * Q::STEP_BYTES;
-                    if let Some(ahead) = place.ahead
-                        && at % CACHE_LINE < Q::STEP_BYTES
-                    {
-                        super::dot::prefetch(weight.wrapping_add(at + ahead));
-                    }
-                    let weights = Q::weights(weight.add(at));
-                    for (row, words) in words.iter_mut().enumerate() {
-                        let x = x.add(row * job.stride + step * GROUP_STEP);
-                        *words = Q::dot(*words, weights, x);
-                    }
-                }
-                let bits = (*scales.add(height * place.apart * groups + group)).to_bits();
-                let scale = Q::splat(f32::from_bits(u32::from(bits) << 16));
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let x_scale = Q::splat(trailer(row).cast::<f32>().read_unaligned());
-                    *sum = Q::scale(*sum, words[row], scale, x_scale);
+        let lines = job.panels.values.as_ptr();
+        let mut lines = lines.add(place.panel * layout.panel_lines());
+        let scales = job.panels.scales.as_ptr();
+        let mut scales = scales.add(place.panel * layout.panel_scales());
+        let mut x = job.x.as_ptr().add(place.row * job.stride);
+        let mut sums = [[Q::zero(); WIDTH]; ROWS];
+        for _ in 0..layout.inputs / layout.group {
+            for panel in 0..WIDTH {
+                let lines = lines.wrapping_add(panel * down + place.ahead);
+                for line in place.fetch.clone() {
+                    prefetch(lines.wrapping_add(line));
                 }
             }
+            let mut words = [[Q::words(0); WIDTH]; ROWS];
+            if Q::OFFSET != 0 {
+                for (row, words) in words.iter_mut().enumerate() {
+                    let correction = x.add(row * job.stride + layout.group + 4).cast::<i32>();
+                    *words = [Q::words(correction.read_unaligned()); WIDTH];
+                }
+            }
+            for _ in 0..steps {
+                let mut weights = [Q::weights(lines); WIDTH];
+                for (panel, weights) in weights.iter_mut().enumerate().skip(1) {
+                    *weights = Q::weights(lines.add(panel * down));
+                }
+                for half in 0..2 {
+                    for (row, words) in words.iter_mut().enumerate() {
+                        let x = Q::inputs(x.add(row * job.stride + half * (STEP / 2)));
+                        for (words, weights) in words.iter_mut().zip(&weights) {
+                            *words = Q::dot(*words, weights[half], x);
+                        }
+                    }
+                }
+                lines = lines.add(Q::STEP_LINES);
+                x = x.add(STEP);
+            }
+            let panel_scales = place.apart * layout.panel_scales();
+            for panel in 0..WIDTH {
+                let scales = Q::scales(scales.add(panel * panel_scales));
+                for (row, (sums, words)) in sums.iter_mut().zip(&words).enumerate() {
+                    let x = x.add(row * job.stride).cast::<f32>().read_unaligned();
+                    sums[panel] = Q::scale(sums[panel], words[panel], scales, x);
+                }
+            }
+            scales = scales.add(PANEL);
+            x = x.add(TRAILER);
         }
-        for (height, sums) in sums.into_iter().enumerate() {
-            let output = place.output + height * place.apart;
-            for (tile_row, sum) in sums.into_iter().enumerate() {
-                let bias = job.bias.map(|bias| bias[output]);
-                let total = Q::total(sum);
-                let to = job.out.add((place.row + tile_row) * job.outputs + output);
-                *to = bias.map_or(total, |bias| total + bias);
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (panel, sums) in sums.into_iter().enumerate() {
+                let output = (place.panel + panel * place.apart) * PANEL;
+                write(job, place.row + row, output, Q::totals(sums));
             }
         }
     }
-    ROWS
+}
+
+/// Writes the totals of a panel, of which the last may not be full.
+///
+/// # Safety
+/// As for [`run`]; the row and the first output must be in range.
+#[inline(always)]
+unsafe fn write(job: &Job<'_>, row: usize, output: usize, totals: [f32; PANEL]) {
+    let outputs = job.panels.layout.outputs;
+    for (index, total) in totals.into_iter().enumerate().take(outputs - output) {
+        let bias = job.bias.map(|bias| bias[output + index]);
+        // SAFETY: the row and the output are in range, and the output is the caller's.
+        unsafe {
+            *job.out.add(row * outputs + output + index) = bias.map_or(total, |bias| total + bias);
+        }
+    }
 }

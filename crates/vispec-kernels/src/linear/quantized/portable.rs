@@ -1,23 +1,28 @@
 //! Integer dot products in plain Rust.
 
+use std::array::from_fn;
 use std::ops::Range;
 
-use super::{GROUP_STEP, Job, Quantized};
+use half::bf16;
 
-/// Signed bytes.
+use super::{Job, Line, PANEL, Quantized};
+
+/// Bytes less 128.
 pub(super) struct Int8;
 /// Nibbles less eight.
 pub(super) struct Int4;
 
 macro_rules! quantized {
-    ($name:ident, $bytes:expr, $weights:expr) => {
+    ($name:ident, $lines:literal, fn load($from:ident) { $($load:tt)* }) => {
+        // SAFETY of the blocks: the trait asks the caller for pointers that can be read.
         impl Quantized for $name {
-            const STEP_BYTES: usize = $bytes;
+            const STEP_LINES: usize = $lines;
             const OFFSET: i32 = 0;
-            const HEIGHT: usize = 2;
-            type Weights = [i8; GROUP_STEP];
-            type Words = i32;
-            type Sums = f32;
+            const ROWS: usize = 2;
+            type Weights = [[i8; 4]; PANEL];
+            type Inputs = [i8; 4];
+            type Words = [i32; PANEL];
+            type Sums = [f32; PANEL];
 
             unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]) {
                 super::pack::<Self>(x, group, packed);
@@ -29,60 +34,92 @@ macro_rules! quantized {
             }
 
             #[inline(always)]
-            unsafe fn weights(from: *const u8) -> [i8; GROUP_STEP] {
-                // SAFETY: the caller promises a step; bytes need no alignment.
-                $weights(unsafe { from.cast::<[u8; $bytes]>().read() })
+            unsafe fn weights($from: *const Line) -> [[[i8; 4]; PANEL]; 2] {
+                // SAFETY: see above.
+                unsafe { $($load)* }
             }
 
             #[inline(always)]
-            unsafe fn words(correction: i32) -> i32 {
-                correction
+            unsafe fn inputs(x: *const u8) -> [i8; 4] {
+                // SAFETY: see above; bytes need no alignment.
+                unsafe { x.cast::<[i8; 4]>().read() }
             }
 
             #[inline(always)]
-            unsafe fn dot(words: i32, weights: [i8; GROUP_STEP], x: *const u8) -> i32 {
-                // SAFETY: the caller promises a step; bytes need no alignment.
-                let x = unsafe { x.cast::<[i8; GROUP_STEP]>().read() };
-                let products = weights
-                    .iter()
-                    .zip(x)
-                    .map(|(w, x)| i32::from(*w) * i32::from(x));
-                words + products.sum::<i32>()
+            unsafe fn words(value: i32) -> [i32; PANEL] {
+                [value; PANEL]
             }
 
             #[inline(always)]
-            unsafe fn sums() -> f32 {
-                0.0
+            unsafe fn dot(
+                words: [i32; PANEL],
+                weights: [[i8; 4]; PANEL],
+                x: [i8; 4],
+            ) -> [i32; PANEL] {
+                from_fn(|output| {
+                    let products = weights[output].iter().zip(x);
+                    words[output]
+                        + products
+                            .map(|(w, x)| i32::from(*w) * i32::from(x))
+                            .sum::<i32>()
+                })
             }
 
             #[inline(always)]
-            unsafe fn splat(factor: f32) -> f32 {
-                factor
+            unsafe fn zero() -> [f32; PANEL] {
+                [0.0; PANEL]
             }
 
             #[inline(always)]
-            unsafe fn scale(sums: f32, words: i32, weight: f32, x: f32) -> f32 {
-                sums + words as f32 * (weight * x)
+            unsafe fn scales(from: *const bf16) -> [f32; PANEL] {
+                // SAFETY: see above.
+                let scales = unsafe { from.cast::<[bf16; PANEL]>().read() };
+                scales.map(bf16::to_f32)
             }
 
             #[inline(always)]
-            unsafe fn total(sums: f32) -> f32 {
+            unsafe fn scale(
+                sums: [f32; PANEL],
+                words: [i32; PANEL],
+                weights: [f32; PANEL],
+                x: f32,
+            ) -> [f32; PANEL] {
+                from_fn(|output| sums[output] + words[output] as f32 * (weights[output] * x))
+            }
+
+            #[inline(always)]
+            unsafe fn totals(sums: [f32; PANEL]) -> [f32; PANEL] {
                 sums
             }
         }
     };
 }
 
-quantized!(Int8, GROUP_STEP, |bytes: [u8; GROUP_STEP]| bytes
-    .map(|byte| byte as i8));
-quantized!(Int4, GROUP_STEP / 2, |bytes: [u8; GROUP_STEP / 2]| {
-    std::array::from_fn(|index| {
-        let byte = bytes[index % (GROUP_STEP / 2)];
-        let nibble = if index < GROUP_STEP / 2 {
-            byte & 15
-        } else {
-            byte >> 4
-        };
-        nibble as i8 - 8
-    })
-});
+/// The bytes of a line, four for each output.
+///
+/// # Safety
+/// The line must be readable.
+#[inline(always)]
+unsafe fn quads(line: *const Line) -> [[u8; 4]; PANEL] {
+    // SAFETY: the caller's promise; a line is 64 bytes.
+    unsafe { line.cast::<[[u8; 4]; PANEL]>().read() }
+}
+
+quantized!(
+    Int8, 2,
+    fn load(from) {
+        [from, from.add(1)].map(|line| {
+            quads(line).map(|quad| quad.map(|byte| byte.wrapping_sub(128).cast_signed()))
+        })
+    }
+);
+
+quantized!(
+    Int4, 1,
+    fn load(from) {
+        let both = quads(from);
+        [0, 4].map(|shift| {
+            both.map(|quad| quad.map(|byte| (byte >> shift & 15).cast_signed() - 8))
+        })
+    }
+);

@@ -1,11 +1,13 @@
-//! Integer dot products with AVX-512 VNNI on 256-bit registers, as groups may be 32 long.
+//! Integer dot products with AVX-512 VNNI: a register is a panel.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{GROUP_STEP, Job, Quantized};
+use half::bf16;
 
-/// Bytes made unsigned: 128 too many, which the correction takes back.
+use super::{Job, Line, PANEL, Quantized};
+
+/// Bytes, unsigned: 128 too many, which the correction takes back.
 pub(super) struct Int8;
 /// Nibbles, unsigned: eight too many, which the correction takes back.
 pub(super) struct Int4;
@@ -23,84 +25,98 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
 
 /// Implements [`Quantized`] from how weights are loaded.
 macro_rules! quantized {
-    ($name:ident, $bytes:expr, $offset:literal, fn load($from:ident) { $($load:tt)* }) => {
+    ($name:ident, $lines:literal, $offset:literal, fn load($from:ident) { $($load:tt)* }) => {
+        // SAFETY of the blocks: the trait asks the caller for the instruction set and for
+        // pointers that can be read.
         impl Quantized for $name {
-            const STEP_BYTES: usize = $bytes;
+            const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
-            const HEIGHT: usize = 4;
-            type Weights = __m256i;
-            type Words = __m256i;
-            type Sums = __m256;
+            const ROWS: usize = 6;
+            type Weights = __m512i;
+            type Inputs = __m512i;
+            type Words = __m512i;
+            type Sums = __m512;
 
             unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]) {
-                // SAFETY: the caller promises AVX-512.
+                // SAFETY: see above.
                 unsafe { pack::<Self>(x, group, packed) };
             }
 
             unsafe fn run(job: &Job<'_>, outputs: Range<usize>) {
-                // SAFETY: the caller's promise.
+                // SAFETY: see above.
                 unsafe { enter::<Self>(job, outputs) };
             }
 
             #[inline(always)]
-            unsafe fn weights($from: *const u8) -> __m256i {
-                // SAFETY: the caller promises AVX2 and a step.
+            unsafe fn weights($from: *const Line) -> [__m512i; 2] {
+                // SAFETY: see above.
                 unsafe { $($load)* }
             }
 
             #[inline(always)]
-            unsafe fn words(correction: i32) -> __m256i {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_zextsi128_si256(_mm_cvtsi32_si128(correction)) }
+            unsafe fn inputs(x: *const u8) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
             }
 
             #[inline(always)]
-            unsafe fn dot(words: __m256i, weights: __m256i, x: *const u8) -> __m256i {
-                // SAFETY: the caller promises VNNI and a step.
-                unsafe { _mm256_dpbusd_epi32(words, weights, _mm256_loadu_si256(x.cast())) }
+            unsafe fn words(value: i32) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_set1_epi32(value) }
             }
 
             #[inline(always)]
-            unsafe fn sums() -> __m256 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_setzero_ps() }
+            unsafe fn dot(words: __m512i, weights: __m512i, x: __m512i) -> __m512i {
+                // SAFETY: see above.
+                unsafe { _mm512_dpbusd_epi32(words, weights, x) }
             }
 
             #[inline(always)]
-            unsafe fn splat(factor: f32) -> __m256 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { _mm256_set1_ps(factor) }
+            unsafe fn zero() -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_setzero_ps() }
             }
 
             #[inline(always)]
-            unsafe fn scale(sums: __m256, words: __m256i, weight: __m256, x: __m256) -> __m256 {
-                // SAFETY: the caller promises FMA.
+            unsafe fn scales(from: *const bf16) -> __m512 {
+                // SAFETY: see above; bf16 are the upper halves of f32.
                 unsafe {
-                    _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), _mm256_mul_ps(weight, x), sums)
+                    let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
                 }
             }
 
             #[inline(always)]
-            unsafe fn total(sums: __m256) -> f32 {
-                // SAFETY: the caller promises AVX2.
-                unsafe { crate::linear::avx2::total(sums) }
+            unsafe fn scale(sums: __m512, words: __m512i, weights: __m512, x: f32) -> __m512 {
+                // SAFETY: see above.
+                unsafe {
+                    let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x));
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(words), scale, sums)
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn totals(sums: __m512) -> [f32; PANEL] {
+                let mut totals = [0.0; PANEL];
+                // SAFETY: see above; sixteen floats can be written.
+                unsafe { _mm512_storeu_ps(totals.as_mut_ptr(), sums) };
+                totals
             }
         }
     };
 }
 
 quantized!(
-    Int8, GROUP_STEP, 128,
-    fn load(from) {
-        _mm256_xor_si256(_mm256_loadu_si256(from.cast()), _mm256_set1_epi8(-128))
-    }
+    Int8, 2, 128,
+    fn load(from) { [_mm512_load_si512(from.cast()), _mm512_load_si512(from.add(1).cast())] }
 );
 
 quantized!(
-    Int4, GROUP_STEP / 2, 8,
+    Int4, 1, 8,
     fn load(from) {
-        let packed = _mm_loadu_si128(from.cast());
-        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
-        _mm256_and_si256(both, _mm256_set1_epi8(15))
+        let both = _mm512_load_si512(from.cast());
+        let nibbles = _mm512_set1_epi8(15);
+        let high = _mm512_srli_epi16::<4>(both);
+        [_mm512_and_si512(both, nibbles), _mm512_and_si512(high, nibbles)]
     }
 );
