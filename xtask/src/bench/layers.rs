@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::table::{NONE, Table, percent, time};
 
 /// Inputs and outputs of the layers: of a model of 3 billion parameters, and of a small one.
-pub(super) const LAYERS: [(usize, usize); 2] = [(2_048, 11_008), (576, 1_536)];
+pub(super) const LAYERS: [(usize, usize); 2] = [(2_048, 11_008), (512, 1_408)];
 /// Rows of a call: decoding, then trees of growing size.
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 30, 60];
 /// Rows from which on arithmetic, not memory, is what a layer waits for.

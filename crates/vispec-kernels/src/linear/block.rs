@@ -85,10 +85,13 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
         let rows = share(job.rows, row_blocks, row_block);
         let tiles = rows.len().div_ceil(D::TILES.max_rows());
         let inputs = if tiles == 1 {
-            job.inputs.max(1)
+            job.inputs
         } else {
-            D::BLOCK
+            // Blocks of one length: each prefetches as much as the next one needs.
+            let blocks = job.inputs.div_ceil(D::BLOCK).max(1);
+            job.inputs.div_ceil(blocks).next_multiple_of(D::STEP)
         };
+        let inputs = inputs.max(1);
         let height = if tiles == 1 {
             outputs.len().max(1)
         } else {

@@ -21,6 +21,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
+pub(crate) use self::dot::prefetch;
 use self::dot::{Dot, Stored};
 use self::portable::Portable;
 use crate::isa::Isa;
