@@ -24,8 +24,8 @@
 //! ```
 //!
 //! The free functions use the best instruction set found at run time; [`Kernels`] names one.
-//! Threads come from the current rayon pool. A model that runs a whole step inside
-//! [`rayon::ThreadPool::install`] saves the wake-up of the pool at each call.
+//! Threads come from the current rayon pool. A model that runs a whole step inside [`in_pool`]
+//! saves waking them at each call.
 #![allow(
     unsafe_code,
     reason = "SIMD intrinsics: the one crate of the workspace that needs them"
@@ -43,6 +43,7 @@ mod pointwise;
 mod pool;
 mod quantize;
 mod scratch;
+mod team;
 mod vector;
 mod weight;
 

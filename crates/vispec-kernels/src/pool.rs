@@ -1,20 +1,181 @@
 //! The threads that kernels share.
+//!
+//! A decoding step is a hundred or more parallel loops of some ten microseconds, with short
+//! serial work between them. Going to sleep in between, and being woken, would cost as much as
+//! the loops. So [`in_pool`] gives a step a *team*: threads that wait for the next loop by
+//! spinning as long as the step lasts, and sleep between steps. Loops outside of a step, and
+//! steps while the team is taken, run in rayon's pool.
 
-/// Multiplications below which waking the pool costs more than it saves.
+use std::cell::Cell;
+use std::sync::{Mutex, OnceLock, TryLockError};
+
+use rayon::prelude::*;
+
+use crate::team::Team;
+
+/// Multiplications below which gathering a team costs more than it saves.
 const POOL_PRODUCTS: usize = 1 << 23;
 
-/// Runs `work`, which calls kernels with about `products` multiplications together, within the
-/// thread pool if it is worth it: then no kernel has to wake the pool.
+/// Multiplications below which one thread is faster than a hand-off to several, if they sleep.
+const SERIAL_PRODUCTS: usize = 1 << 19;
+/// The same if they spin.
+const SERIAL_PRODUCTS_LED: usize = 1 << 16;
+
+thread_local! {
+    /// The team of the step that this thread leads.
+    static LED: Cell<Option<&'static Team>> = const { Cell::new(None) };
+}
+
+/// The one team of the process, and its lead.
+fn team() -> &'static (Team, Mutex<()>) {
+    static TEAM: OnceLock<(Team, Mutex<()>)> = OnceLock::new();
+    TEAM.get_or_init(|| (Team::new(n_threads()), Mutex::new(())))
+}
+
+/// Ends a step when dropped, panics included.
+struct Dismiss(&'static Team);
+
+impl Drop for Dismiss {
+    fn drop(&mut self) {
+        LED.set(None);
+        self.0.dismiss();
+    }
+}
+
+/// Runs `work`, which calls kernels with about `products` multiplications together, with a team
+/// of threads if it is worth it and the team is free: then no kernel has to wake a thread.
 pub fn in_pool<R: Send>(products: usize, work: impl FnOnce() -> R + Send) -> R {
-    if products < POOL_PRODUCTS || rayon::current_thread_index().is_some() {
+    if products < POOL_PRODUCTS || LED.get().is_some() || n_threads() == 1 {
+        return work();
+    }
+    let (team, taken) = team();
+    let lead = match taken.try_lock() {
+        Ok(taken) => Some(taken),
+        // A step that panicked has dismissed the team.
+        Err(TryLockError::Poisoned(taken)) => Some(taken.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+    .filter(|_| team.threads() == n_threads());
+    if lead.is_some() {
+        team.gather();
+        LED.set(Some(team));
+        let _dismiss = Dismiss(team);
+        work()
+    } else if rayon::current_thread_index().is_some() {
         work()
     } else {
         rayon::scope(|_| work())
     }
 }
 
+/// Whether a loop of so many multiplications is faster on all threads than on one.
+pub(crate) fn pays(products: usize) -> bool {
+    let led = LED.get().is_some();
+    let serial = if led {
+        SERIAL_PRODUCTS_LED
+    } else {
+        SERIAL_PRODUCTS
+    };
+    n_threads() > 1 && products >= serial
+}
+
+/// Runs `work` for each of `0..tasks`, on all threads.
+pub(crate) fn for_each(tasks: usize, work: impl Fn(usize) + Sync + Send) {
+    // A loop within a task must not disturb the team, which is busy with this one.
+    match LED.take() {
+        Some(team) => {
+            team.for_each(tasks, &work);
+            LED.set(Some(team));
+        }
+        None => (0..tasks).into_par_iter().with_max_len(1).for_each(work),
+    }
+}
+
+/// Runs `work` for each of the rows of `out`, on all threads.
+///
+/// # Shapes
+/// `out[rows, len]`; what is left over is not touched.
+pub(crate) fn for_each_row<T: Send>(
+    out: &mut [T],
+    len: usize,
+    work: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
+    /// The rows, for threads that take different ones.
+    struct Rows<T>(*mut T);
+    // SAFETY: no two threads get the same row, and `T` may be sent.
+    unsafe impl<T: Send> Sync for Rows<T> {}
+    // SAFETY: as above.
+    unsafe impl<T: Send> Send for Rows<T> {}
+    impl<T> Rows<T> {
+        fn start(&self, at: usize) -> *mut T {
+            self.0.wrapping_add(at)
+        }
+    }
+    let tasks = out.len().checked_div(len).unwrap_or(0);
+    let rows = Rows(out.as_mut_ptr());
+    for_each(tasks, |row| {
+        // SAFETY: the row lies within `out`, which is borrowed meanwhile, and each task has a row
+        // of its own.
+        let out = unsafe { std::slice::from_raw_parts_mut(rows.start(row * len), len) };
+        work(row, out);
+    });
+}
+
 /// Threads that kernels called from here share.
 #[must_use]
 pub fn n_threads() -> usize {
     rayon::current_num_threads()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    /// The sum of `0..tasks`, by loops within a loop.
+    fn sum(tasks: usize) -> usize {
+        let sum = AtomicUsize::new(0);
+        for_each(tasks, |task| {
+            for_each(task, |_| {
+                sum.fetch_add(1, Relaxed);
+            });
+        });
+        sum.into_inner()
+    }
+
+    #[test]
+    fn steps_at_the_same_time_and_loops_within_loops() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for tasks in 0..40 {
+                        let all = in_pool(usize::MAX, || [sum(tasks), sum(tasks)]);
+                        assert_eq!(all, [tasks * tasks.saturating_sub(1) / 2; 2]);
+                        assert!(LED.get().is_none());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_step_that_panics_gives_the_team_back() {
+        for _ in 0..3 {
+            let step = || in_pool(usize::MAX, || for_each(4, |task| assert_ne!(task, 2)));
+            assert!(std::panic::catch_unwind(step).is_err());
+            assert!(LED.get().is_none());
+        }
+        assert_eq!(in_pool(usize::MAX, || sum(5)), 10);
+    }
+
+    #[test]
+    fn rows_are_written_once() {
+        let mut rows = vec![0; 23];
+        for_each_row(&mut rows, 5, |row, out| out.fill(row + 1));
+        let expected: Vec<_> = (0..20).map(|at| at / 5 + 1).chain([0; 3]).collect();
+        assert_eq!(rows, expected);
+        for_each_row(&mut rows, 0, |_, _| unreachable!());
+    }
 }

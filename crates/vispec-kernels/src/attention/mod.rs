@@ -6,10 +6,10 @@ mod segment;
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use self::heads::{Heads, MOST_QUERIES};
 use crate::isa::Isa;
+use crate::pool;
 use crate::vector::{Element, dispatch};
 
 /// Cached keys and values, each `[kv_heads, cache_stride, head_dim]`.
@@ -128,9 +128,6 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// Products below which one thread is faster than a hand-off to several.
-const SERIAL_PRODUCTS: usize = 1 << 19;
-
 /// See [`crate::Kernels::attention`].
 pub(crate) fn run(
     isa: Isa,
@@ -247,9 +244,9 @@ fn split<E: Element>(isa: Isa, call: &Call<'_, E>) {
         ..
     } = call.shape;
     let queries = rows * call.group();
-    let threads = rayon::current_num_threads();
+    let threads = pool::n_threads();
     let keys: usize = (0..rows).map(|row| call.len(row)).sum();
-    let parallel = threads > 1 && 2 * keys * heads * head_dim >= SERIAL_PRODUCTS;
+    let parallel = pool::pays(2 * keys * heads * head_dim);
     // Fewer queries at a time read the keys more often, but keep all threads busy.
     let most = if parallel && !kv_heads.is_multiple_of(threads) {
         (queries * kv_heads)
@@ -276,10 +273,7 @@ fn split<E: Element>(isa: Isa, call: &Call<'_, E>) {
         };
     };
     if parallel {
-        (0..kv_heads * blocks)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(work);
+        pool::for_each(kv_heads * blocks, work);
     } else {
         (0..kv_heads * blocks).for_each(work);
     }

@@ -18,19 +18,17 @@ use std::mem::{Discriminant, discriminant};
 use std::ops::Range;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
 pub(crate) use self::dot::prefetch;
 use self::dot::{Dot, Stored};
 use self::portable::Portable;
 use crate::isa::Isa;
+use crate::pool;
 use crate::quantize::Bits;
 use crate::scratch::{Plain, Scratch};
 use crate::weight::{GroupedLinear, Weight};
 
-/// Multiplications below which one thread is faster than a hand-off to several.
-const SERIAL_PRODUCTS: usize = 1 << 19;
 /// Elements of `x` below which one thread packs them.
 const SERIAL_PACK: usize = 1 << 17;
 /// Bytes of packed `x` worked on at a time.
@@ -195,7 +193,7 @@ fn in_rows<'a, T: Plain>(
     inputs: usize,
     stride: usize,
     packed: &'a mut [T],
-    pack: impl Fn(&[f32], &mut [T]) + Sync,
+    pack: impl Fn(&[f32], &mut [T]) + Sync + Send,
 ) -> &'a [T] {
     if inputs == 0 {
         return packed;
@@ -204,10 +202,9 @@ fn in_rows<'a, T: Plain>(
         let rows = x.chunks_exact(inputs).zip(packed.chunks_exact_mut(stride));
         rows.for_each(|(x, packed)| pack(x, packed));
     } else {
-        let rows = x
-            .par_chunks_exact(inputs)
-            .zip(packed.par_chunks_exact_mut(stride));
-        rows.for_each(|(x, packed)| pack(x, packed));
+        pool::for_each_row(packed, stride, |row, packed| {
+            pack(&x[row * inputs..(row + 1) * inputs], packed);
+        });
     }
     packed
 }
@@ -217,7 +214,7 @@ fn in_outputs(
     products: usize,
     outputs: &[usize],
     block: usize,
-    work: impl Fn(usize, Range<usize>) + Sync,
+    work: impl Fn(usize, Range<usize>) + Sync + Send,
 ) {
     let blocks: usize = outputs.iter().map(|len| len.div_ceil(block)).sum();
     let part = |part: Range<usize>| {
@@ -232,13 +229,13 @@ fn in_outputs(
             first = end;
         }
     };
-    let tasks = rayon::current_num_threads() * TASKS_PER_THREAD;
-    let serial = products * outputs.iter().sum::<usize>() < SERIAL_PRODUCTS;
-    if serial || tasks <= TASKS_PER_THREAD {
+    if !pool::pays(products * outputs.iter().sum::<usize>()) {
         part(0..blocks);
         return;
     }
+    let tasks = pool::n_threads() * TASKS_PER_THREAD;
     let len = blocks.div_ceil(tasks);
-    let parts = (0..blocks.div_ceil(len)).into_par_iter().with_max_len(1);
-    parts.for_each(|index| part(index * len..blocks.min((index + 1) * len)));
+    pool::for_each(blocks.div_ceil(len), |index| {
+        part(index * len..blocks.min((index + 1) * len));
+    });
 }
