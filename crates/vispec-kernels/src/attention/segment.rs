@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::heads::{Buffers, Heads, Keys, Running, SCORES};
 use crate::vector::{Element, MAX_LANES, TURN, Vector};
 
+/// Registers of a tile where its width does not fit: sums that do not wait for each other.
+const FEWER: usize = 4;
+
 impl<E: Element> Heads<'_, '_, E> {
     /// Scores of `keys` for `queries`, each a sum over the head in ascending order.
     ///
@@ -25,9 +28,12 @@ impl<E: Element> Heads<'_, '_, E> {
                 self.score_tile::<V, 4, 2>(keys, query, buffers);
                 query += 4;
             }
-            while query < queries.end {
+            if query + 2 <= queries.end {
+                self.score_tile::<V, 2, 4>(keys, query, buffers);
+                query += 2;
+            }
+            if query < queries.end {
                 self.score_tile::<V, 1, 8>(keys, query, buffers);
-                query += 1;
             }
         }
     }
@@ -50,6 +56,10 @@ impl<E: Element> Heads<'_, '_, E> {
             while register + WIDTH <= registers {
                 self.score_block::<V, QUERIES, WIDTH>(keys.first, query, register, buffers);
                 register += WIDTH;
+            }
+            while register + FEWER <= registers {
+                self.score_block::<V, QUERIES, FEWER>(keys.first, query, register, buffers);
+                register += FEWER;
             }
             while register < registers {
                 self.score_block::<V, QUERIES, 1>(keys.first, query, register, buffers);
@@ -192,9 +202,16 @@ impl<E: Element> Heads<'_, '_, E> {
                 }
                 query += 4;
             }
-            while query < queries.end {
+            if query + 2 <= queries.end {
+                let common = seen(query).min(seen(query + 1));
+                self.add_tile::<V, 2, 4>(keys, 0..common, query, buffers);
+                for query in query..query + 2 {
+                    self.add_tile::<V, 1, 8>(keys, common..seen(query), query, buffers);
+                }
+                query += 2;
+            }
+            if query < queries.end {
                 self.add_tile::<V, 1, 8>(keys, 0..seen(query), query, buffers);
-                query += 1;
             }
         }
     }
@@ -230,6 +247,10 @@ impl<E: Element> Heads<'_, '_, E> {
             while place + WIDTH * V::LANES <= head_dim {
                 block.add::<V, QUERIES, WIDTH>(place, sums);
                 place += WIDTH * V::LANES;
+            }
+            while place + FEWER * V::LANES <= head_dim {
+                block.add::<V, QUERIES, FEWER>(place, sums);
+                place += FEWER * V::LANES;
             }
             while place + V::LANES <= head_dim {
                 block.add::<V, QUERIES, 1>(place, sums);
