@@ -1,51 +1,8 @@
-//! The JSON files of a checkpoint, of any content: the first byte chooses which one. The others are
-//! those of a fixture.
 #![no_main]
 
-use std::path::Path;
+#[path = "../inputs/configs.rs"]
+mod input;
 
-use libfuzzer_sys::fuzz_target;
-use vispec_models::draft::DraftConfig;
-use vispec_models::llava::LlavaConfig;
-use vispec_models::qwen2_5_vl::QwenConfig;
-use vispec_processor::{Messages, Processor};
-
-macro_rules! fixture {
-    ($($name:literal),*) => {
-        [$((
-            $name,
-            include_bytes!(concat!("../../fixtures/models/qwen-tied/", $name)).as_slice(),
-        )),*]
-    };
-}
-
-const FILES: [(&str, &[u8]); 6] = fixture![
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer_config.json",
-    "chat_template.json",
-    "generation_config.json",
-    "tokenizer.json"
-];
-
-fn read(dir: &Path) {
-    let _ = QwenConfig::read(dir);
-    let _ = LlavaConfig::read(dir);
-    let _ = DraftConfig::read(dir);
-    if let Ok(processor) = Processor::from_dir(dir) {
-        let _ = processor.prepare(&Messages::from_prompt(None, "What is it?", 0), &[]);
-    }
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Some((&kind, content)) = data.split_first() else {
-        return;
-    };
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let chosen = usize::from(kind) % FILES.len();
-    for (index, (name, whole)) in FILES.into_iter().enumerate() {
-        let content = if index == chosen { content } else { whole };
-        std::fs::write(dir.path().join(name), content).expect("a temporary file");
-    }
-    read(dir.path());
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -1,49 +1,8 @@
-//! Files of tasks of any content: the first byte chooses the format.
 #![no_main]
 
-use std::path::Path;
+#[path = "../inputs/dataset_rows.rs"]
+mod input;
 
-use libfuzzer_sys::fuzz_target;
-use vispec_data::{ReadOptions, TaskDefinition};
-use vispec_processor::ImageLimits;
-
-/// Formats with a file of each.
-const FORMATS: [(&str, &str); 4] = [
-    ("json_lines", "rows.jsonl"),
-    ("json", "rows.json"),
-    ("tsv", "rows.tsv"),
-    ("parquet", "rows.parquet"),
-];
-
-fn read(format: &str, file: &str, dir: &Path) {
-    let definition = format!(
-        "name = \"fuzzed\"\ntitle = \"t\"\nsource = \"s\"\nid = \"{{id}}\"\n\
-         [rows]\nformat = \"{format}\"\nfiles = [\"{file}\"]\n\
-         [prompt]\nuser = [{{ text = \"{{question}}\" }}, {{ image_column = \"image\" }}]\n"
-    );
-    let Ok(task) = TaskDefinition::from_toml("fuzzed", &definition) else {
-        panic!("the definition of {format} is not one");
-    };
-    let limits = ImageLimits {
-        max_pixels: 1 << 16,
-        max_side: 1 << 10,
-    };
-    let Ok(samples) = task.open(dir, &ReadOptions::default()) else {
-        return;
-    };
-    for sample in samples.take(16).flatten() {
-        for image in &sample.images {
-            let _ = image.decode(&limits);
-        }
-    }
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Some((&kind, content)) = data.split_first() else {
-        return;
-    };
-    let (format, file) = FORMATS[usize::from(kind) % FORMATS.len()];
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(dir.path().join(file), content).expect("a temporary file");
-    read(format, file, dir.path());
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -1,39 +1,8 @@
-//! Image files of any content, as far as the pixels that a model gets.
 #![no_main]
 
-use std::sync::OnceLock;
+#[path = "../inputs/image.rs"]
+mod input;
 
-use libfuzzer_sys::fuzz_target;
-use vispec_processor::{DecodedImage, ImageLimits, Processor};
-
-/// Small, so that most of the time goes into files and not into pixels.
-const LIMITS: ImageLimits = ImageLimits {
-    max_pixels: 1 << 14,
-    max_side: 1 << 10,
-};
-
-fn processors() -> &'static [Processor] {
-    static PROCESSORS: OnceLock<Vec<Processor>> = OnceLock::new();
-    PROCESSORS.get_or_init(|| {
-        let models = ["qwen-tied", "llava-next"].map(|model| {
-            let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
-            Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
-        });
-        Vec::from(models)
-    })
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(image) = DecodedImage::from_bytes(data, &LIMITS) else {
-        return;
-    };
-    let size = image.size();
-    assert_eq!(image.rgb().len(), size.height * size.width * 3);
-    assert!(size.height * size.width <= 1 << 14);
-    for processor in processors() {
-        let processor = processor.image_processor();
-        if let (Ok(_), Ok(n_tokens)) = (processor.process(&image), processor.n_tokens(size)) {
-            assert!(n_tokens > 0);
-        }
-    }
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -1,52 +1,8 @@
-//! Manifests of captures, their shards, and definitions of tasks, of any content: the first byte
-//! chooses. A manifest finds the shard of a real capture and the other way round.
 #![no_main]
 
-use std::path::Path;
+#[path = "../inputs/manifests.rs"]
+mod input;
 
-use libfuzzer_sys::fuzz_target;
-use vispec_data::TaskDefinition;
-use vispec_data::capture::CaptureReader;
-
-const MANIFEST: &str = include_str!("../data/capture.json");
-const MANIFEST_SHARD: &[u8] = include_bytes!("../data/shard-00000000.safetensors");
-/// What the manifest says of the length of its shard.
-const SHARD_BYTES: &str = "\"bytes\": 578";
-
-fn write(dir: &Path, name: &str, content: &[u8]) {
-    std::fs::write(dir.join(name), content).expect("a temporary file");
-}
-
-fn read_capture(manifest: &[u8], shard: &[u8]) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    write(dir.path(), "capture.json", manifest);
-    write(dir.path(), "shard-00000000.safetensors", shard);
-    let Ok(reader) = CaptureReader::open(dir.path()) else {
-        return;
-    };
-    let manifest = reader.manifest();
-    let _ = (manifest.n_bytes(), manifest.n_tokens(), manifest.mean_size());
-    let _ = (reader.identity(), reader.verify(|_| {}));
-    for index in 0..reader.len().min(4) {
-        let _ = (reader.tokens(index), reader.sample(index));
-    }
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Some((&kind, content)) = data.split_first() else {
-        return;
-    };
-    match kind % 3 {
-        0 => {
-            if let Ok(text) = std::str::from_utf8(content) {
-                let _ = TaskDefinition::from_toml("fuzzed", text);
-            }
-        }
-        1 => read_capture(content, MANIFEST_SHARD),
-        _ => {
-            assert!(MANIFEST.contains(SHARD_BYTES));
-            let length = format!("\"bytes\": {}", content.len());
-            read_capture(MANIFEST.replace(SHARD_BYTES, &length).as_bytes(), content);
-        }
-    }
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -1,40 +1,8 @@
-//! Chats of any content, through templates, tokenizers and the layout of images.
 #![no_main]
 
-use std::sync::OnceLock;
+#[path = "../inputs/messages.rs"]
+mod input;
 
-use libfuzzer_sys::fuzz_target;
-use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
-
-/// More images than this are more of the same.
-const MAX_IMAGES: usize = 4;
-const IMAGE: &[u8] = include_bytes!("../seeds/image/bmp");
-
-struct Given {
-    processors: [Processor; 2],
-    image: DecodedImage,
-}
-
-fn given() -> &'static Given {
-    static GIVEN: OnceLock<Given> = OnceLock::new();
-    GIVEN.get_or_init(|| Given {
-        processors: ["qwen-tied", "llava-15"].map(|model| {
-            let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
-            Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
-        }),
-        image: DecodedImage::from_bytes(IMAGE, &ImageLimits::default()).expect("an image"),
-    })
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(messages) = Messages::from_json(data) else {
-        return;
-    };
-    let images = vec![given().image.clone(); messages.n_images().min(MAX_IMAGES)];
-    for processor in &given().processors {
-        if let Ok(prompt) = processor.prepare(&messages, &images) {
-            assert_eq!(prompt.positions.len(), prompt.token_ids.len());
-            assert_eq!(prompt.images.len(), messages.n_images());
-        }
-    }
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -1,13 +1,8 @@
-//! Bodies of requests of any content.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../inputs/server_body.rs"]
+mod input;
 
-fuzz_target!(|data: &[u8]| {
-    for read in [vispec_serve::read_chat, vispec_serve::read_completion] {
-        if let Err(error) = read(data) {
-            assert!(error["error"]["message"].is_string());
-            assert!(error["error"]["code"].is_string());
-        }
-    }
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    input::check(data);
 });

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -264,10 +263,12 @@ fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), Mode
         fs::create_dir_all(dir).map_err(io)?;
     }
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut out = fs::File::create(&temporary).map_err(io)?;
-    out.write_all(text.as_bytes()).map_err(io)?;
-    drop(out);
-    fs::rename(&temporary, path).map_err(io)
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first failure is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(io)
 }
 
 /// Measures behind a prompt of text.

@@ -197,6 +197,14 @@ fn costs_that_cannot_be_kept_are_still_used() {
     let place = CalibrationPlace::InDir(in_the_way.path().to_owned());
     let calibration = calibrate(&engine, Method::PromptLookup, &place).unwrap();
     assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
+    // A write that fails at its end leaves nothing behind either.
+    let dir = tempfile::tempdir().unwrap();
+    let in_the_way = dir.path().join("costs.json");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let place = CalibrationPlace::File(in_the_way);
+    let calibration = calibrate(&engine, Method::PromptLookup, &place).unwrap();
+    assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[test]

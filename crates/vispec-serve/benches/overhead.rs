@@ -90,7 +90,9 @@ impl Bench {
                 sender.send(listener.local_addr().unwrap()).unwrap();
                 let options = ServeOptions::default();
                 let forever = std::future::pending();
-                serve(listener, Arc::new(model), options, forever).await.unwrap();
+                serve(listener, Arc::new(model), options, forever)
+                    .await
+                    .unwrap();
             });
         });
         let image = Path::new(FIXTURES).join("cases/qwen-tied/q4-img-large/image_0.png");
@@ -263,8 +265,14 @@ fn main() {
 fn report(took: &[[[Duration; 3]; 4]], tokens: [usize; 2]) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let span = (tokens[1] - tokens[0]) as f64;
-    let over = |value: &dyn Fn(&[[Duration; 3]; 4]) -> f64| median(took.iter().map(value).collect());
-    println!("{} rounds, answers of {} and {} tokens; medians", took.len(), tokens[0], tokens[1]);
+    let over =
+        |value: &dyn Fn(&[[Duration; 3]; 4]) -> f64| median(took.iter().map(value).collect());
+    println!(
+        "{} rounds, answers of {} and {} tokens; medians",
+        took.len(),
+        tokens[0],
+        tokens[1]
+    );
     println!(
         "{:<24}{:>14}{:>14}{:>16}{:>18}{:>14}",
         "", "short, ms", "added, ms", "per token, ms", "added per token", "first text, ms"

@@ -42,6 +42,14 @@ impl ApiError {
         }
     }
 
+    /// The same about a field.
+    pub(crate) fn about(self, param: &str) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            ..self
+        }
+    }
+
     /// The same with another status.
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }

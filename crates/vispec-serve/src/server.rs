@@ -20,7 +20,7 @@ use crate::model::AnswerModel;
 use crate::queue::JobQueue;
 use crate::remote_image::{RemoteImageLimits, RemoteImages};
 use crate::request::RequestDefaults;
-use crate::routes::{App, BodyMemory, router};
+use crate::routes::{App, BodyMemory, MAX_PARSED_HEADERS, router};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -167,6 +167,7 @@ fn serve_connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        .max_headers(MAX_PARSED_HEADERS)
         .serve_connection(
             TokioIo::new(Box::pin(stream)),
             TowerToHyperService::new(router),

@@ -22,6 +22,16 @@ pub(crate) enum Endpoint {
     Completion,
 }
 
+impl Endpoint {
+    /// The field of a request that holds the prompt.
+    pub(crate) fn prompt_field(self) -> &'static str {
+        match self {
+            Self::Chat => "messages",
+            Self::Completion => "prompt",
+        }
+    }
+}
+
 /// One answer, whole.
 #[derive(Debug, Default)]
 pub(crate) struct Choice {

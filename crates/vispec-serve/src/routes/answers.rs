@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
-use vispec::{AnswerPrompt, AnswerRequest, ImageInput};
+use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
 
 use super::App;
 use super::body::read_json;
@@ -102,7 +102,7 @@ async fn deliver(
     } = submitted;
     let prompt_tokens = match events.recv().await {
         Some(AnswerEvent::Started(prompt_tokens)) => prompt_tokens,
-        Some(AnswerEvent::Failed(error)) => return Err(error.into()),
+        Some(AnswerEvent::Failed(error)) => return Err(not_started(endpoint, error)),
         Some(AnswerEvent::ShutDown) => return Err(ApiError::shutting_down()),
         Some(AnswerEvent::Cycle(_) | AnswerEvent::Finished(_)) | None => return Err(lost()),
     };
@@ -115,6 +115,17 @@ async fn deliver(
             Ok(([("x-accel-buffering", "no")], sse).into_response())
         }
     }
+}
+
+/// Why there is no answer, with the field that it is about.
+fn not_started(endpoint: Endpoint, error: AnswerError) -> ApiError {
+    let field = match &error {
+        AnswerError::Failed(_) => return error.into(),
+        // The one setting that only the model can check, because it knows the tokens.
+        AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
+        AnswerError::Refused { .. } => endpoint.prompt_field(),
+    };
+    ApiError::from(error).about(field)
 }
 
 async fn whole(reply: &Reply, choices: u32, mut events: Events) -> Result<Value, ApiError> {

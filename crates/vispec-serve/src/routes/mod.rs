@@ -2,13 +2,16 @@
 
 mod answers;
 mod body;
+mod head;
 mod page;
 
 use std::sync::Arc;
 
 pub(crate) use body::BodyMemory;
+pub(crate) use head::MAX_PARSED_HEADERS;
 
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -56,6 +59,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(protected)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(head::check))
         .with_state(app)
 }
 
@@ -78,8 +82,15 @@ async fn models(State(app): State<App>) -> Json<Value> {
 
 async fn model(
     State(app): State<App>,
-    axum::extract::Path(id): axum::extract::Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id.map_err(|_| {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_path",
+            "the path is not valid UTF-8",
+        )
+    })?;
     if id == app.model.id() {
         return Ok(Json(describe(&app)));
     }

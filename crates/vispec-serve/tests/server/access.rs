@@ -122,7 +122,7 @@ async fn clients_that_send_slowly_are_dropped() {
     for flood in [
         format!(
             "GET /health HTTP/1.1\r\n{}\r\n",
-            "X-Flood: x\r\n".repeat(500)
+            "X-Flood: x\r\n".repeat(5000)
         ),
         format!(
             "GET /health HTTP/1.1\r\nX-Flood: {}\r\n\r\n",
@@ -136,4 +136,44 @@ async fn clients_that_send_slowly_are_dropped() {
         );
     }
     assert_eq!(server.get("/health").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_told_so() {
+    let server = Running::start(Scripted::new(), ServeOptions::default()).await;
+    let close = "Host: x\r\nConnection: close\r\n";
+    for (status, code, head) in [
+        (
+            431,
+            "headers_too_large",
+            format!(
+                "/health HTTP/1.1\r\n{close}{}",
+                "X-Flood: x\r\n".repeat(500)
+            ),
+        ),
+        (
+            431,
+            "headers_too_large",
+            format!("/health HTTP/1.1\r\n{close}X: {}\r\n", "x".repeat(100_000)),
+        ),
+        (
+            414,
+            "path_too_long",
+            format!("/{} HTTP/1.1\r\n{close}", "x".repeat(20_000)),
+        ),
+        (
+            400,
+            "invalid_path",
+            format!("/v1/models/%ff HTTP/1.1\r\n{close}"),
+        ),
+    ] {
+        let answer = stalled(&server, format!("GET {head}\r\n")).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"]["code"], code);
+    }
 }

@@ -205,6 +205,8 @@ async fn messages_that_make_no_sense_are_refused() {
                 (400, &json!(code)),
                 "{shown}: {error}"
             );
+            let param = error["param"].as_str().unwrap_or_default();
+            assert!(param.starts_with("messages"), "{shown}: {error}");
         }
     }
 }

@@ -1,0 +1,51 @@
+//! Bounds of the head of a request that are tighter than those of the HTTP library, which refuses
+//! without saying why.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::api_error::ApiError;
+
+/// Header fields of a request that the HTTP library reads at all; one with more gets a bare status.
+pub(crate) const MAX_PARSED_HEADERS: usize = 1024;
+/// Header fields of a request.
+const MAX_HEADERS: usize = 100;
+/// Bytes of names and values of the header fields.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Bytes of path and query.
+const MAX_PATH_BYTES: usize = 8 << 10;
+
+/// Lets requests with a head of usual size pass.
+///
+/// # Errors
+/// Status 431 or 414.
+pub(super) async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    let fields = headers.iter();
+    let bytes: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        return Err(ApiError::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            format!(
+                "the request has {} header fields of {bytes} bytes, expected at most \
+                 {MAX_HEADERS} of {MAX_HEADER_BYTES}",
+                headers.len()
+            ),
+        ));
+    }
+    let path = request.uri().path_and_query();
+    let path_bytes = path.map_or(0, |path| path.as_str().len());
+    if path_bytes > MAX_PATH_BYTES {
+        return Err(ApiError::new(
+            StatusCode::URI_TOO_LONG,
+            "path_too_long",
+            format!("the path has {path_bytes} bytes, expected at most {MAX_PATH_BYTES}"),
+        ));
+    }
+    Ok(next.run(request).await)
+}

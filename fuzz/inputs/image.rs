@@ -1,0 +1,39 @@
+//! Image files of any content, as far as the pixels that a model gets.
+
+use std::sync::OnceLock;
+
+use vispec_processor::{DecodedImage, ImageLimits, Processor};
+
+/// Small, so that most of the time goes into files and not into pixels.
+const LIMITS: ImageLimits = ImageLimits {
+    max_pixels: 1 << 14,
+    max_side: 1 << 10,
+};
+
+fn processors() -> &'static [Processor] {
+    static PROCESSORS: OnceLock<Vec<Processor>> = OnceLock::new();
+    PROCESSORS.get_or_init(|| {
+        let models = ["qwen-tied", "llava-next"].map(|model| {
+            let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
+            Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
+        });
+        Vec::from(models)
+    })
+}
+
+/// Whether an image can be decoded.
+pub fn check(data: &[u8]) -> bool {
+    let Ok(image) = DecodedImage::from_bytes(data, &LIMITS) else {
+        return false;
+    };
+    let size = image.size();
+    assert_eq!(image.rgb().len(), size.height * size.width * 3);
+    assert!(size.height * size.width <= 1 << 14);
+    for processor in processors() {
+        let processor = processor.image_processor();
+        if let (Ok(_), Ok(n_tokens)) = (processor.process(&image), processor.n_tokens(size)) {
+            assert!(n_tokens > 0);
+        }
+    }
+    true
+}
