@@ -14,18 +14,19 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::json;
-use vispec::core::{GenerationConfig, MatchPicks, generate};
+use vispec::core::{GenerationConfig, GenerationObserver, MatchPicks, TokenId, generate};
 use vispec::{
     AnswerCycle, AnswerListener, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput,
-    ImageLimits, LoadOptions, Messages, TreeChoice, TreeShape,
+    ImageLimits, LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
 };
+use vispec_processor::Detokenizer;
 use vispec_serve::{EngineModel, ServeOptions, serve};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 const QUESTION: &str = "Describe the image in detail.";
 const ROUNDS: usize = 100;
 /// Answers of one token tell the cost of a request, longer ones that of a token.
-const LENGTHS: [usize; 2] = [1, 64];
+const LENGTHS: [usize; 2] = [1, 256];
 
 /// How the question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +130,12 @@ impl Bench {
         };
         let rule = MatchPicks::greedy();
         let (target, drafter) = (models.target(), drafter.unwrap());
-        let answer = generate(target, drafter, rule, &prompt, config, &mut ()).unwrap();
+        let detokenizer = Detokenizer::new(models.processor().tokenizer(), SpecialText::Skip);
+        let mut shown = Shown {
+            detokenizer,
+            text: String::new(),
+        };
+        let answer = generate(target, drafter, rule, &prompt, config, &mut shown).unwrap();
         let total = started.elapsed();
         Took {
             total,
@@ -212,6 +218,19 @@ fn has_text(reply: &[u8]) -> bool {
     places.any(|part| part.starts_with(KEY) && !part.ends_with(b"\""))
 }
 
+/// Makes text of tokens as they come, as the program `generate` does.
+struct Shown<'a> {
+    detokenizer: Detokenizer<'a>,
+    text: String,
+}
+
+impl GenerationObserver for Shown<'_> {
+    fn on_tokens(&mut self, tokens: &[TokenId]) -> ControlFlow<()> {
+        self.text += &self.detokenizer.push(tokens).unwrap();
+        ControlFlow::Continue(())
+    }
+}
+
 /// Takes an answer as it grows.
 struct Text {
     started: Instant,
@@ -231,9 +250,17 @@ impl AnswerListener for Text {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The median, and an interval that holds it in 95 of 100 runs whatever the law of the values.
+fn median(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let (n, last) = (values.len() as f64, values.len() - 1);
+    let at = |place: f64| values[(place.max(0.0) as usize).min(last)];
+    [
+        n / 2.0,
+        n / 2.0 - 0.98 * n.sqrt(),
+        n / 2.0 + 0.98 * n.sqrt(),
+    ]
+    .map(at)
 }
 
 fn main() {
@@ -261,34 +288,30 @@ fn main() {
     report(&took, tokens);
 }
 
-/// Medians over rounds, and medians of the differences within a round.
+/// Medians over rounds; what is added, and its share, is compared within each round.
 fn report(took: &[[[Duration; 3]; 4]], tokens: [usize; 2]) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let span = (tokens[1] - tokens[0]) as f64;
+    let per_token = |times: &[Duration; 3]| (ms(times[1]) - ms(times[0])) / span;
     let over =
         |value: &dyn Fn(&[[Duration; 3]; 4]) -> f64| median(took.iter().map(value).collect());
+    let [short, long] = tokens;
     println!(
-        "{} rounds, answers of {} and {} tokens; medians",
-        took.len(),
-        tokens[0],
-        tokens[1]
+        "{} rounds, answers of {short} and {long} tokens; medians [95 % intervals]",
+        took.len()
     );
-    println!(
-        "{:<24}{:>14}{:>14}{:>16}{:>18}{:>14}",
-        "", "short, ms", "added, ms", "per token, ms", "added per token", "first text, ms"
-    );
-    let per_token = |times: &[Duration; 3]| (ms(times[1]) - ms(times[0])) / span;
     for (way, kind) in Way::ALL.into_iter().enumerate() {
-        let short = over(&|round| ms(round[way][0]));
-        let added = over(&|round| ms(round[way][0]) - ms(round[0][0]));
-        let token = over(&|round| per_token(&round[way]));
-        let share = over(&|round| per_token(&round[way]) - per_token(&round[0]))
-            / over(&|round| per_token(&round[0]));
-        let first = over(&|round| ms(round[way][2]));
-        println!(
-            "{:<24}{short:>14.3}{added:>14.3}{token:>16.4}{:>17.2}%{first:>14.3}",
-            kind.name(),
-            share * 100.0,
-        );
+        let [request, ..] = over(&|round| ms(round[way][0]));
+        let [added, least, most] = over(&|round| ms(round[way][0]) - ms(round[0][0]));
+        println!("{}", kind.name());
+        println!("  {request:.3} ms for {short} token, {added:+.3} [{least:+.3}, {most:+.3}]");
+        let [token, ..] = over(&|round| per_token(&round[way]));
+        let share = |round: &[[Duration; 3]; 4]| per_token(&round[way]) / per_token(&round[0]);
+        let [share, least, most] = over(&share).map(|share| 100.0 * (share - 1.0));
+        println!("  {token:.4} ms per further token, {share:+.2} % [{least:+.2}, {most:+.2}]");
+        let [first, ..] = over(&|round| ms(round[way][2]));
+        if kind != Way::Generate && kind != Way::Whole {
+            println!("  {first:.3} ms to the first text");
+        }
     }
 }

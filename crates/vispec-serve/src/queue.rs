@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::model::AnswerModel;
 
 /// What a request hears of its answers, in this order: `Started`, then for each of them any number
-/// of `Cycle` and an end.
+/// of `Cycle`, or one by [`Pace::Whole`], and an end.
 ///
 /// The channel has no bound, so that a client that reads slowly never holds up the model; what it
 /// holds is bounded by the length of the answer.
@@ -45,10 +45,20 @@ pub(crate) enum NotQueued {
     Closed,
 }
 
+/// How often a request hears of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// With each cycle.
+    Cycles,
+    /// Once, when the answer has ended: no other thread is woken before.
+    Whole,
+}
+
 #[derive(Debug)]
 struct Job {
     request: AnswerRequest,
     choices: u32,
+    pace: Pace,
     events: UnboundedSender<AnswerEvent>,
     submitted: Instant,
 }
@@ -105,7 +115,8 @@ impl JobQueue {
         workers.collect()
     }
 
-    /// Puts a request for so many answers in line. Dropping the receiver takes it out again, or ends its answer.
+    /// Puts a request for so many answers in line. Dropping the receiver takes it out again, or ends
+    /// its answer.
     ///
     /// # Errors
     /// [`NotQueued`] if there is no place.
@@ -113,6 +124,7 @@ impl JobQueue {
         &self,
         request: AnswerRequest,
         choices: u32,
+        pace: Pace,
     ) -> Result<UnboundedReceiver<AnswerEvent>, NotQueued> {
         let (events, receiver) = unbounded_channel();
         let mut state = self.lock();
@@ -130,6 +142,7 @@ impl JobQueue {
         state.waiting.push_back(Job {
             request,
             choices,
+            pace,
             events,
             submitted: Instant::now(),
         });
@@ -245,6 +258,8 @@ impl JobQueue {
         let mut listener = Listener {
             queue: self,
             events: &job.events,
+            pace: job.pace,
+            held: AnswerCycle::default(),
             submitted: job.submitted,
             progress,
         };
@@ -257,6 +272,10 @@ impl JobQueue {
         match answered {
             Ok(answered) => {
                 self.metrics.answered(&answered);
+                if job.pace == Pace::Whole {
+                    // A client that has gone does not mind.
+                    let _ = job.events.send(AnswerEvent::Cycle(listener.held));
+                }
                 let shut_down = answered.end == AnswerEnd::Cancelled && !job.events.is_closed();
                 if shut_down {
                     AnswerEvent::ShutDown
@@ -292,17 +311,29 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 struct Listener<'a> {
     queue: &'a JobQueue,
     events: &'a UnboundedSender<AnswerEvent>,
+    pace: Pace,
+    /// What a request that hears of its answer once has not heard yet.
+    held: AnswerCycle,
     submitted: Instant,
     progress: &'a mut Progress,
 }
 
 impl Listener<'_> {
-    fn send(&self, event: AnswerEvent) -> ControlFlow<()> {
+    /// Whether anybody still wants the answer.
+    fn wanted(&self) -> ControlFlow<()> {
         let stopping = self.queue.stopping.load(Ordering::Relaxed);
-        if stopping || self.events.send(event).is_err() {
+        if stopping || self.events.is_closed() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    fn send(&self, event: AnswerEvent) -> ControlFlow<()> {
+        self.wanted()?;
+        match self.events.send(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     }
 }
 
@@ -320,6 +351,13 @@ impl AnswerListener for Listener<'_> {
             *self.progress = Progress::Spoke;
             self.queue.metrics.first_token(self.submitted.elapsed());
         }
-        self.send(AnswerEvent::Cycle(cycle))
+        match self.pace {
+            Pace::Cycles => self.send(AnswerEvent::Cycle(cycle)),
+            Pace::Whole => {
+                self.held.pieces.extend(cycle.pieces);
+                self.held.log_probs.extend(cycle.log_probs);
+                self.wanted()
+            }
+        }
     }
 }

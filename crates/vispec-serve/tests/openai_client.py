@@ -94,7 +94,7 @@ def check_logprobs_and_choices():
     unwanted = ask(max_tokens=5, logit_bias={"5": -100}, presence_penalty=0.5)
     assert unwanted.usage.completion_tokens == 5
     text = client.completions.create(model=model, prompt="The picture", max_tokens=5, logprobs=1)
-    assert len(text.choices[0].logprobs.tokens) == 5
+    assert len(text.choices[0].logprobs.tokens) == text.usage.completion_tokens > 0
     print("log-probabilities, several answers and penalties have the client's shapes")
 
 

@@ -15,7 +15,7 @@ use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
 use super::App;
 use super::body::read_json;
 use crate::api_error::ApiError;
-use crate::queue::AnswerEvent;
+use crate::queue::{AnswerEvent, Pace};
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
 use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
@@ -64,10 +64,14 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
         delivery,
     } = parsed;
     fetch(app, &mut answer, remote).await?;
+    let pace = match delivery.mode {
+        DeliveryMode::Whole => Pace::Whole,
+        DeliveryMode::Stream | DeliveryMode::StreamWithUsage => Pace::Cycles,
+    };
     Ok(Submitted {
         delivery,
         choices,
-        events: app.queue.submit(answer, choices)?,
+        events: app.queue.submit(answer, choices, pace)?,
     })
 }
 
