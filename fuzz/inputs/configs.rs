@@ -9,44 +9,60 @@ use vispec_models::qwen2_5_vl::QwenConfig;
 use vispec_processor::{Messages, Processor};
 
 macro_rules! fixture {
-    ($($name:literal),*) => {
+    ($model:literal) => {
+        fixture![
+            $model,
+            "config.json",
+            "preprocessor_config.json",
+            "tokenizer_config.json",
+            "chat_template.json",
+            "generation_config.json",
+            "tokenizer.json"
+        ]
+    };
+    ($model:literal, $($name:literal),*) => {
         [$((
             $name,
-            include_bytes!(concat!("../../fixtures/models/qwen-tied/", $name)).as_slice(),
+            include_bytes!(concat!("../../fixtures/models/", $model, "/", $name)).as_slice(),
         )),*]
     };
 }
 
-const FILES: [(&str, &[u8]); 6] = fixture![
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer_config.json",
-    "chat_template.json",
-    "generation_config.json",
-    "tokenizer.json"
-];
+type Files = [(&'static str, &'static [u8]); 6];
 
-fn read(dir: &Path) -> bool {
+const MODELS: [Files; 2] = [fixture!("qwen-tied"), fixture!("llava-next")];
+
+/// Whether some model or draft has such a shape.
+fn is_config(dir: &Path) -> bool {
     let configs = [
         QwenConfig::read(dir).is_ok(),
         LlavaConfig::read(dir).is_ok(),
         DraftConfig::read(dir).is_ok(),
     ];
-    let messages = Messages::from_prompt(None, "What is it?", 0);
-    let prepared = Processor::from_dir(dir).map(|processor| processor.prepare(&messages, &[]));
-    prepared.is_ok_and(|prompt| prompt.is_ok()) && configs.contains(&true)
+    configs.contains(&true)
 }
 
-/// Whether a checkpoint with this file is of some model and takes a question.
+fn takes_a_question(dir: &Path) -> bool {
+    let messages = Messages::from_prompt(None, "What is it?", 0);
+    let prepared = Processor::from_dir(dir).map(|processor| processor.prepare(&messages, &[]));
+    prepared.is_ok_and(|prompt| prompt.is_ok())
+}
+
+/// Whether a config is of some model or draft, or a checkpoint with this other file takes a
+/// question.
 pub fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let chosen = usize::from(kind) % FILES.len();
-    for (index, (name, whole)) in FILES.into_iter().enumerate() {
+    let dir = dir.path();
+    let kind = usize::from(kind);
+    let files = MODELS[kind / MODELS[0].len() % MODELS.len()];
+    let chosen = kind % files.len();
+    for (index, (name, whole)) in files.into_iter().enumerate() {
         let content = if index == chosen { content } else { whole };
-        std::fs::write(dir.path().join(name), content).expect("a temporary file");
+        std::fs::write(dir.join(name), content).expect("a temporary file");
     }
-    read(dir.path())
+    let asked = takes_a_question(dir);
+    if chosen == 0 { is_config(dir) } else { asked }
 }

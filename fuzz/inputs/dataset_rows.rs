@@ -5,20 +5,26 @@ use std::path::Path;
 use vispec_data::{ReadOptions, TaskDefinition};
 use vispec_processor::ImageLimits;
 
-/// Formats with a file of each.
-const FORMATS: [(&str, &str); 4] = [
-    ("json_lines", "rows.jsonl"),
-    ("json", "rows.json"),
-    ("tsv", "rows.tsv"),
-    ("parquet", "rows.parquet"),
+/// Formats with a file of each, and what an image of theirs is: a file beside it, or in a column.
+const FORMATS: [(&str, &str, &str); 4] = [
+    ("json_lines", "rows.jsonl", "image_file"),
+    ("json", "rows.json", "image_file"),
+    ("tsv", "rows.tsv", "image_column"),
+    ("parquet", "rows.parquet", "image_column"),
 ];
+/// The file beside it.
+const IMAGE: &[u8] = include_bytes!("../seeds/image/png_bit");
 
 /// Whether a file has a row that is a prompt.
-fn read(format: &str, file: &str, dir: &Path) -> bool {
+fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
+    let place = match image {
+        "image_file" => "{image}",
+        _ => "image",
+    };
     let definition = format!(
         "name = \"fuzzed\"\ntitle = \"t\"\nsource = \"s\"\nid = \"{{id}}\"\n\
          [rows]\nformat = \"{format}\"\nfiles = [\"{file}\"]\n\
-         [prompt]\nuser = [{{ text = \"{{question}}\" }}, {{ image_column = \"image\" }}]\n"
+         [prompt]\nuser = [{{ text = \"{{question}}\" }}, {{ {image} = \"{place}\" }}]\n"
     );
     let Ok(task) = TaskDefinition::from_toml("fuzzed", &definition) else {
         panic!("the definition of {format} is not one");
@@ -43,8 +49,9 @@ pub fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };
-    let (format, file) = FORMATS[usize::from(kind) % FORMATS.len()];
+    let format = FORMATS[usize::from(kind) % FORMATS.len()];
     let dir = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(dir.path().join(file), content).expect("a temporary file");
-    read(format, file, dir.path())
+    std::fs::write(dir.path().join(format.1), content).expect("a temporary file");
+    std::fs::write(dir.path().join("a.png"), IMAGE).expect("a temporary file");
+    read(format, dir.path())
 }

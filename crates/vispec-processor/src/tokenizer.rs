@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
+
 use crate::error::{ProcessorError, Result};
 
 /// Whether the tokenizer adds the tokens that open and close a sequence, such as `<s>`.
@@ -28,6 +30,17 @@ pub enum SpecialText {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+}
+
+/// The tokenizer in the content of a file, or what is wrong with it.
+fn parse(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokenizer, String> {
+    let whole = serde_json::from_slice::<IgnoredAny>(&bytes);
+    whole.map_err(|error| error.to_string())?;
+    // The library panics where JSON is not of the shape that it expects.
+    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|error| error.to_string()),
+        Err(_) => Err("the library of tokenizers cannot make sense of it".to_owned()),
+    }
 }
 
 impl Tokenizer {
@@ -56,12 +69,13 @@ impl Tokenizer {
             }
             Err(source) => return Err(ProcessorError::Io { path, source }),
         };
-        let syntax = |error: tokenizers::Error| ProcessorError::TokenizerSyntax {
+        let syntax = |reason: String| ProcessorError::TokenizerSyntax {
             path: path.clone(),
-            reason: error.to_string(),
+            reason,
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(syntax)?;
-        inner.with_truncation(None).map_err(syntax)?;
+        let mut inner = parse(bytes).map_err(syntax)?;
+        let truncation = inner.with_truncation(None);
+        truncation.map_err(|error| syntax(error.to_string()))?;
         inner.with_padding(None);
         Ok(Self { inner, path })
     }
