@@ -3,7 +3,6 @@
 Usage: load.py PORT burst N      N requests at the same moment, each tried again when told to wait
        load.py PORT stream N S   N clients that stream one answer after the other for S seconds
        load.py PORT leave N      N clients that go away in every phase of an answer
-       load.py PORT overhead N   what the server adds to an answer, over N answers one by one
 
 The server must serve the pair that it carries (`serve` without flags). Exits with 1 if an answer is
 wrong or lost. See docs/reliability.md.
@@ -186,29 +185,6 @@ async def leave(n):
     return status != 200
 
 
-async def overhead(n):
-    """Time of a request outside of preprocessing, vision tower, prefill and decoding."""
-    payload = body(False, vispec={"detail": True})
-    around, per_token = [], []
-    before = await metrics()
-    for _ in range(n):
-        started = time.monotonic()
-        _, rest, _, _ = await request(payload)
-        seconds = time.monotonic() - started
-        answer = json.loads(rest[rest.index(b"{") : rest.rindex(b"}") + 1])
-        inside = (answer["vispec"]["prefill_ms"] + answer["vispec"]["decode_ms"]) / 1000
-        around.append(seconds - inside)
-        per_token.append(answer["vispec"]["decode_ms"] / answer["usage"]["completion_tokens"])
-    after = await metrics()
-    phase = "vispec_phase_seconds_total{phase=\"%s\"}"
-    phases = (phase % name for name in ("preprocess", "vision"))
-    encode = sum(after[name] - before.get(name, 0) for name in phases) / n
-    median = percentile(around, 0.5) - encode
-    print(f"{n} answers: {median * 1000:.2f} ms around preprocessing and generation (median)")
-    print(f"decoding {percentile(per_token, 0.5):.4f} ms per token (median)")
-    return 0
-
-
 mode, *numbers = sys.argv[2:]
-run = {"burst": burst, "stream": stream, "leave": leave, "overhead": overhead}[mode]
+run = {"burst": burst, "stream": stream, "leave": leave}[mode]
 sys.exit(bool(asyncio.run(run(*map(int, numbers)))))

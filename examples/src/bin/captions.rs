@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -67,8 +68,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let name = path.display().to_string();
         if interrupted.load(Ordering::Relaxed) {
             bar.finish_and_clear();
-            eprintln!("interrupted; the same command goes on with {name}");
-            return Ok(());
+            return Err(Failure::Other(anyhow::anyhow!(
+                "interrupted; the same command goes on with {name}"
+            )));
         }
         if !captions.has(&name) {
             match caption(flags, sampler, &engine, path) {
@@ -78,7 +80,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
                     bar.set_message(format!("({failed} failed)"));
                     captions.append(&name, json!({"error": format!("{error:#}")}))?;
                 }
-                Err(error) => return Err(error.context(name).into()),
+                Err(error) => return Err(error.into()),
             }
         }
         bar.inc(1);
@@ -128,8 +130,9 @@ fn caption(
         seed: flags.decode.seed,
         ..AnswerRequest::chat(messages, vec![image])
     };
-    let mut answer = engine.start(request)?;
-    let text = answer.text()?;
+    let at = || path.display().to_string();
+    let mut answer = engine.start(request).with_context(at)?;
+    let text = answer.text().with_context(at)?;
     let stats = answer.answered().map(|answered| answered.stats.clone());
     let stats = stats.unwrap_or_default();
     Ok(json!({
