@@ -3,7 +3,7 @@
 use vispec_processor::{ChatTemplate, GenerationPrompt, Messages, SpecialTokens};
 
 /// Whether a template compiles and renders.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(source) = std::str::from_utf8(data) else {
         return false;
     };

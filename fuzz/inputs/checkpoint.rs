@@ -50,7 +50,7 @@ fn write(dir: &Path, name: &str, content: &[u8]) {
 }
 
 /// Whether a checkpoint opens and all its tensors can be read.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };

@@ -50,7 +50,7 @@ fn takes_a_question(dir: &Path) -> bool {
 
 /// Whether a config is of some model or draft, or a checkpoint with this other file takes a
 /// question.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };

@@ -45,7 +45,7 @@ fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
 }
 
 /// Whether a file has a row that is a prompt.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };

@@ -22,7 +22,7 @@ fn processors() -> &'static [Processor] {
 }
 
 /// Whether an image can be decoded.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(image) = DecodedImage::from_bytes(data, &LIMITS) else {
         return false;
     };

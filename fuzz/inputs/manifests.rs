@@ -36,7 +36,7 @@ fn read_capture(manifest: &[u8], shard: &[u8]) -> bool {
 }
 
 /// Whether a capture can be read, or a definition is one.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };

@@ -25,7 +25,7 @@ fn given() -> &'static Given {
 }
 
 /// Whether a chat becomes a prompt.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(messages) = Messages::from_json(data) else {
         return false;
     };

@@ -30,7 +30,7 @@ fn read(dir: &Path, name: &str) -> bool {
 }
 
 /// Whether there is a record, a header or a note.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;
     };

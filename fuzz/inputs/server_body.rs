@@ -1,7 +1,7 @@
 //! Bodies of requests of any content.
 
 /// Whether a body is a request to either endpoint.
-pub fn check(data: &[u8]) -> bool {
+pub(crate) fn check(data: &[u8]) -> bool {
     let readers = [vispec_serve::read_chat, vispec_serve::read_completion];
     let errors = readers.map(|read| read(data).err());
     for error in errors.iter().flatten() {
