@@ -150,6 +150,15 @@ pub enum TrainError {
         #[source]
         source: BoxError,
     },
+    /// What a target is taught could not be made.
+    #[error("lesson {id:?}: {source}")]
+    Lesson {
+        /// What it is.
+        id: String,
+        /// What failed.
+        #[source]
+        source: BoxError,
+    },
     /// Values could not be read back from the device.
     #[error("reading {what} from the device: {reason}")]
     Device {

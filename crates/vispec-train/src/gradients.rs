@@ -7,7 +7,7 @@ use burn::tensor::{Gradients as Tape, Tensor};
 
 use crate::error::TrainError;
 use crate::network::path::Path;
-use crate::network::{HostTensor, Network};
+use crate::network::{HostTensor, Trainable};
 
 /// Gradients `[elements]` of parameters, as the network holds these, by name. Parameters that the
 /// loss does not depend on are not there.
@@ -42,7 +42,7 @@ impl ModuleVisitor for Collector<'_> {
 impl Gradients {
     /// Takes the gradients of `network` off a tape.
     #[must_use]
-    pub fn take(network: &Network, mut tape: Tape) -> Self {
+    pub fn take(network: &impl Trainable, mut tape: Tape) -> Self {
         let mut collector = Collector {
             path: Path::default(),
             tape: &mut tape,

@@ -1,4 +1,4 @@
-//! Training of ViSpec, EAGLE-2 and Medusa drafts, on Burn.
+//! Training of ViSpec, EAGLE-2 and Medusa drafts, and of tiny targets to train drafts for, on Burn.
 
 mod config;
 pub mod data;
@@ -14,6 +14,7 @@ mod optimizer;
 pub mod run;
 mod schedule;
 mod step;
+pub mod target;
 
 pub use config::{
     CheckpointSettings, ComputeSettings, DataSettings, DraftSettings, EvaluationSettings, HeadType,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::network::path::Path;
-use crate::network::{HostTensor, Network};
+use crate::network::{HostTensor, Trainable};
 
 /// Settings of AdamW; the defaults are upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,12 @@ impl Optimizer {
 
     /// Takes a step.
     #[must_use]
-    pub fn step(&mut self, network: Network, gradients: Gradients, learning_rate: f64) -> Network {
+    pub fn step<N: Trainable>(
+        &mut self,
+        network: N,
+        gradients: Gradients,
+        learning_rate: f64,
+    ) -> N {
         network.map(&mut Update {
             path: Path::default(),
             learning_rate,

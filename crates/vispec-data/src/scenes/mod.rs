@@ -9,8 +9,10 @@ mod draw;
 mod random;
 mod scene;
 mod style;
+mod telling;
 mod words;
 
 pub use scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
 pub use style::{Palette, SceneStyle};
+pub use telling::Telling;
 pub use words::{Question, QuestionKind};

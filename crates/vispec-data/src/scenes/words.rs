@@ -159,7 +159,7 @@ fn plural(noun: &str) -> String {
 }
 
 /// `a`, `a and b`, `a, b and c`.
-fn enumerated(items: &[String]) -> String {
+pub(super) fn enumerated(items: &[String]) -> String {
     match items {
         [] => String::new(),
         [only] => only.clone(),

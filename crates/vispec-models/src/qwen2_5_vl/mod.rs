@@ -14,7 +14,7 @@ pub use vision_config::QwenVisionConfig;
 use crate::weights::RenameRule;
 
 /// From the names that transformers writes since 4.52 to those of the published checkpoints.
-pub(crate) const RENAME_RULES: &[RenameRule] = &[
+pub const RENAME_RULES: &[RenameRule] = &[
     RenameRule {
         from: "model.visual.",
         to: "visual.",

@@ -18,29 +18,55 @@ pub(super) struct Rotary {
 impl Rotary {
     /// Angles of one position for each row, half-split as in Hugging Face models.
     #[must_use]
+    pub(super) fn new(positions: &[usize], config: &DecoderConfig, device: &Device) -> Self {
+        Self::from_positions(positions.len(), |row, _| positions[row], config, device)
+    }
+
+    /// Angles of positions on the axes time, height and width, `[3][rows]`, as in Qwen2-VL: the
+    /// first `sections[0]` frequencies turn with time, the next `sections[1]` with height, the rest
+    /// with width.
+    #[must_use]
+    pub(super) fn multimodal(
+        axes: [&[u32]; 3],
+        sections: [usize; 3],
+        config: &DecoderConfig,
+        device: &Device,
+    ) -> Self {
+        let axis = |frequency: usize| match frequency {
+            j if j < sections[0] => axes[0],
+            j if j < sections[0] + sections[1] => axes[1],
+            _ => axes[2],
+        };
+        let position = |row: usize, frequency: usize| axis(frequency)[row] as usize;
+        Self::from_positions(axes[0].len(), position, config, device)
+    }
+
+    /// `position` is given a row and the index of a frequency.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         reason = "positions stay far below 2^24, and published models have f32 frequencies"
     )]
-    pub(super) fn new(positions: &[usize], config: &DecoderConfig, device: &Device) -> Self {
+    fn from_positions(
+        n_rows: usize,
+        position: impl Fn(usize, usize) -> usize,
+        config: &DecoderConfig,
+        device: &Device,
+    ) -> Self {
         let head_dim = config.head_dim;
         let frequencies: Vec<f32> = (0..head_dim / 2)
             .map(|j| (1.0 / config.rope_theta.powf((2 * j) as f64 / head_dim as f64)) as f32)
             .collect();
         let table = |of: fn(f64) -> f64| {
-            let mut values = Vec::with_capacity(positions.len() * head_dim);
-            for &position in positions {
-                let row = frequencies
-                    .iter()
-                    .map(|frequency| of(f64::from(position as f32 * frequency)) as f32);
-                values.extend(row.clone());
-                values.extend(row);
+            let mut values = Vec::with_capacity(n_rows * head_dim);
+            for row in 0..n_rows {
+                let angles = frequencies.iter().enumerate().map(|(j, frequency)| {
+                    of(f64::from(position(row, j) as f32 * frequency)) as f32
+                });
+                values.extend(angles.clone());
+                values.extend(angles);
             }
-            Tensor::from_data(
-                TensorData::new(values, [positions.len(), 1, head_dim]),
-                device,
-            )
+            Tensor::from_data(TensorData::new(values, [n_rows, 1, head_dim]), device)
         };
         Self {
             cos: table(f64::cos),

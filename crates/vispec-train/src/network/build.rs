@@ -127,9 +127,9 @@ impl DraftShape {
 }
 
 /// Parameters on their way to a device.
-struct Source<'p> {
-    parameters: &'p Parameters,
-    device: &'p Device,
+pub(super) struct Source<'p> {
+    pub(super) parameters: &'p Parameters,
+    pub(super) device: &'p Device,
 }
 
 impl Source<'_> {
@@ -140,7 +140,7 @@ impl Source<'_> {
         }
     }
 
-    fn linear(&self, name: &str) -> Linear {
+    pub(super) fn linear(&self, name: &str) -> Linear {
         let weight = format!("{name}.weight");
         let transposed = self
             .parameters
@@ -158,7 +158,7 @@ impl Source<'_> {
         Linear::new(transposed.to_device(self.device), bias)
     }
 
-    fn norm(&self, name: &str, eps: f64) -> RmsNorm {
+    pub(super) fn norm(&self, name: &str, eps: f64) -> RmsNorm {
         RmsNorm::new(self.tensor(&format!("{name}.weight")), eps)
     }
 
@@ -173,11 +173,12 @@ impl Source<'_> {
         }
     }
 
-    fn layer(&self, layer: usize, eps: f64) -> DecoderLayer {
+    pub(super) fn layer(&self, layer: usize, eps: f64) -> DecoderLayer {
         let at = |name: &str| format!("layers.{layer}.{name}");
         let linear = |name: &str| self.linear(&at(name));
+        let has_input_norm = self.parameters.contains_key(&at("input_layernorm.weight"));
         DecoderLayer {
-            input_layernorm: (layer > 0).then(|| self.norm(&at("input_layernorm"), eps)),
+            input_layernorm: has_input_norm.then(|| self.norm(&at("input_layernorm"), eps)),
             self_attn: Attention {
                 q_proj: linear("self_attn.q_proj"),
                 k_proj: linear("self_attn.k_proj"),

@@ -32,7 +32,7 @@ pub struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn forward(
+    pub(super) fn forward(
         &self,
         x: Tensor<2>,
         rotary: &Rotary,

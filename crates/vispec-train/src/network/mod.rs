@@ -1,4 +1,4 @@
-//! Drafts as modules whose parameters can be trained.
+//! Drafts, and the language models of targets, as modules whose parameters can be trained.
 //!
 //! Their inference modules in vispec-models run through kernels that know no gradients and keep
 //! caches; these run on Burn's own operations, over whole samples, several passes in one graph.
@@ -13,16 +13,18 @@ mod medusa;
 mod parameters;
 pub(crate) mod path;
 mod rows;
+mod target;
 
 pub use adaptor::VisionAdaptor;
 pub use build::{DraftShape, NetworkKind};
 pub use draft::{DecoderLayer, DraftInputs, DraftNetwork, GatedMlp};
 pub use layers::{Linear, RmsNorm};
 pub use medusa::{MedusaNetwork, ResidualBlock};
-pub use parameters::{HostTensor, Parameters};
+pub use parameters::{HostTensor, Parameters, Trainable};
 pub use rows::DraftRows;
+pub use target::{TargetInputs, TargetNetwork, TargetShape};
 
-use burn::module::{Module as _, ModuleMapper, ModuleVisitor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
 
 /// A draft in training.
 #[derive(Debug, Clone)]
@@ -34,21 +36,28 @@ pub enum Network {
     Medusa(MedusaNetwork),
 }
 
-impl Network {
-    /// Visits all parameters.
-    pub fn visit(&self, visitor: &mut impl ModuleVisitor) {
+impl Trainable for Network {
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
         match self {
             Self::Draft(network) => network.visit(visitor),
             Self::Medusa(network) => network.visit(visitor),
         }
     }
 
-    /// Replaces all parameters.
-    #[must_use]
-    pub fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self {
         match self {
             Self::Draft(network) => Self::Draft(network.map(mapper)),
             Self::Medusa(network) => Self::Medusa(network.map(mapper)),
         }
+    }
+}
+
+impl Trainable for TargetNetwork {
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        Module::visit(self, visitor);
+    }
+
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+        Module::map(self, mapper)
     }
 }

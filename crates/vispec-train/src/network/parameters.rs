@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{ModuleVisitor, Param};
+use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::Network;
 use super::path::Path;
 use crate::error::TrainError;
 
@@ -92,17 +91,43 @@ impl ModuleVisitor for Reader {
     }
 }
 
-impl Network {
+/// Makes parameters the leaves of a graph of their own.
+struct Fork;
+
+impl ModuleMapper for Fork {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, value, mapper) = param.consume();
+        let value = value.inner().autodiff().require_grad();
+        Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+/// A network whose parameters have the names that checkpoints give them.
+pub trait Trainable: Sized {
+    /// Visits all parameters.
+    fn visit(&self, visitor: &mut impl ModuleVisitor);
+
+    /// Replaces all parameters.
+    #[must_use]
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self;
+
     /// All parameters, as a checkpoint has them.
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
-    pub fn parameters(&self) -> Result<Parameters, TrainError> {
+    fn parameters(&self) -> Result<Parameters, TrainError> {
         let mut reader = Reader {
             path: Path::default(),
             found: Ok(Parameters::new()),
         };
         self.visit(&mut reader);
         reader.found
+    }
+
+    /// The same network with a graph of its own, so that gradients can be computed beside those of
+    /// others. Memory of the parameters is shared.
+    #[must_use]
+    fn forked(self) -> Self {
+        self.map(&mut Fork)
     }
 }

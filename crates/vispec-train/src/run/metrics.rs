@@ -60,7 +60,7 @@ pub enum MetricsRecord {
 
 /// The file under way.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     path: PathBuf,
     file: File,
     len: u64,
@@ -68,7 +68,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// Opens the file in `dir` and drops what is behind `len`: steps that are done once more.
-    pub(super) fn open(dir: &Path, len: u64) -> Result<Self, TrainError> {
+    pub(crate) fn open(dir: &Path, len: u64) -> Result<Self, TrainError> {
         let path = dir.join(METRICS_FILE);
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).read(true).write(true);
@@ -86,7 +86,7 @@ impl Metrics {
     }
 
     /// Appends a line.
-    pub(super) fn write(&mut self, record: &MetricsRecord) -> Result<(), TrainError> {
+    pub(crate) fn write(&mut self, record: &impl Serialize) -> Result<(), TrainError> {
         let line = serde_json::to_string(record).map_err(|error| TrainError::Checkpoint {
             path: self.path.clone(),
             reason: error.to_string(),
@@ -100,7 +100,7 @@ impl Metrics {
     }
 
     /// Bytes until now.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 }

@@ -7,6 +7,9 @@ mod simulate;
 mod state;
 mod trainer;
 
+pub(crate) use metrics::Metrics;
+pub(crate) use state::{RunProgress, State, config_difference};
+
 pub use held_out::{HeldOut, LossSums};
 pub use metrics::{EpochRecord, METRICS_FILE, MetricsRecord, StepRecord};
 pub use simulate::{Acceptance, Drafting, ROLLED_STEPS, Simulation};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytemuck::pod_collect_to_vec;
 use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::held_out::LossSums;
@@ -18,8 +19,14 @@ use crate::optimizer::Moments;
 /// Name of the file.
 pub const STATE_FILE: &str = "state.safetensors";
 
-/// Entry of the metadata that holds [`Progress`].
+/// Entry of the metadata that holds the progress.
 const PROGRESS: &str = "progress";
+
+/// Where a run stands, as its state keeps it.
+pub(crate) trait RunProgress: Serialize + DeserializeOwned {
+    /// Updates that each parameter has seen.
+    fn updates(&mut self) -> &mut BTreeMap<String, usize>;
+}
 
 /// The best epoch until now.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -75,13 +82,19 @@ impl Progress {
 
 /// A state that was read.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) progress: Progress,
-    pub(super) parameters: Parameters,
-    pub(super) moments: BTreeMap<String, Moments>,
+pub(crate) struct State<P> {
+    pub(crate) progress: P,
+    pub(crate) parameters: Parameters,
+    pub(crate) moments: BTreeMap<String, Moments>,
 }
 
-impl State {
+impl RunProgress for Progress {
+    fn updates(&mut self) -> &mut BTreeMap<String, usize> {
+        &mut self.updates
+    }
+}
+
+impl State<Progress> {
     /// Fails unless the state is one of this run.
     pub(super) fn check(
         &self,
@@ -92,10 +105,7 @@ impl State {
     ) -> Result<(), TrainError> {
         let path = dir.join(STATE_FILE);
         let difference = if self.progress.config != *config {
-            let value = |config: &TrainConfig| toml::Value::try_from(config).ok();
-            let both = value(&self.progress.config).zip(value(config));
-            let named = both.and_then(|(found, now)| first_difference("", &found, &now));
-            Some(named.unwrap_or_else(|| "the config is another one".to_owned()))
+            Some(config_difference(&self.progress.config, config))
         } else if self.progress.data != data {
             Some("the data are others".to_owned())
         } else {
@@ -116,9 +126,11 @@ impl State {
         }
         Ok(())
     }
+}
 
+impl<P: RunProgress> State<P> {
     /// Writes the state in place of an older one.
-    pub(super) fn write(self, dir: &Path) -> Result<(), TrainError> {
+    pub(crate) fn write(self, dir: &Path) -> Result<(), TrainError> {
         let Self {
             mut progress,
             parameters,
@@ -128,9 +140,9 @@ impl State {
             .into_iter()
             .map(|(name, tensor)| (format!("weights.{name}"), tensor))
             .collect();
-        progress.updates.clear();
+        progress.updates().clear();
         for (name, moments) in moments {
-            progress.updates.insert(name.clone(), moments.updates);
+            progress.updates().insert(name.clone(), moments.updates);
             tensors.insert(format!("moment_1.{name}"), moments.first);
             tensors.insert(format!("moment_2.{name}"), moments.second);
         }
@@ -144,7 +156,7 @@ impl State {
     }
 
     /// Reads the state in `dir`, if there is one.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>, TrainError> {
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, TrainError> {
         let path = dir.join(STATE_FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -162,8 +174,7 @@ impl State {
             .as_ref()
             .and_then(|metadata| metadata.get(PROGRESS))
             .ok_or_else(|| damaged(format!("no metadata {PROGRESS:?}: not a state of a run")))?;
-        let progress: Progress =
-            toml::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        let progress: P = toml::from_str(text).map_err(|error| damaged(error.to_string()))?;
         let tensors =
             SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
         let mut state = Self {
@@ -187,7 +198,7 @@ impl State {
             self.parameters.insert(name.to_owned(), tensor);
             return Ok(());
         }
-        let updates = self.progress.updates.get(name).copied();
+        let updates = self.progress.updates().get(name).copied();
         let moments = self.moments.entry(name.to_owned()).or_default();
         moments.updates = updates.ok_or_else(|| format!("no number of updates of {name:?}"))?;
         match part {
@@ -197,6 +208,14 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// What distinguishes the config of a run from the one that it is continued with.
+pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> String {
+    let value = |config: &C| toml::Value::try_from(config).ok();
+    let both = value(before).zip(value(now));
+    let named = both.and_then(|(before, now)| first_difference("", &before, &now));
+    named.unwrap_or_else(|| "the config is another one".to_owned())
 }
 
 /// The first setting in which a config of before differs from that of now.

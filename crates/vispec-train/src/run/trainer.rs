@@ -19,7 +19,7 @@ use crate::files;
 use crate::gradients::Gradients;
 use crate::init::Start;
 use crate::loss::Head;
-use crate::network::{DraftShape, Network, NetworkKind};
+use crate::network::{DraftShape, Network, NetworkKind, Trainable as _};
 use crate::optimizer::Optimizer;
 use crate::step::Losses;
 
