@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use vispec_kernels::measure::read_bandwidth;
-use vispec_kernels::{Bits, Isa, LinearShape, QuantizedWeight, Weight, linear};
+use vispec_kernels::{Bits, Isa, LinearShape, QuantizedWeight, Weight, in_pool, linear};
 
 /// Weights in turn.
 const TURNS: usize = 8;
@@ -79,7 +79,8 @@ fn main() {
     let one = values(inputs * outputs);
     for dtype in dtypes.split(',') {
         let mut run = |weights: &[Weight<'_>]| {
-            time(dtype, weights, inputs, &rows, patience, &mut found);
+            // Models run whole steps within the pool.
+            in_pool(usize::MAX, || time(dtype, weights, inputs, &rows, patience, &mut found));
         };
         match dtype {
             "f32" => {
