@@ -51,7 +51,8 @@ pub fn exit_code(main: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
 }
 
 /// The message and those of its causes, each said once: many messages quote their cause.
-pub(crate) fn with_causes(error: &anyhow::Error) -> String {
+#[must_use]
+pub fn with_causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |message, cause| {
         let cause = cause.to_string();
         if message.is_empty() {

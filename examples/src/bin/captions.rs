@@ -13,7 +13,7 @@ use serde_json::json;
 use vispec::{AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler};
 use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
-use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::served::{self, Served, ServedFlags};
 
@@ -78,7 +78,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
                 Err(error) if flags.keep_going => {
                     failed += 1;
                     bar.set_message(format!("({failed} failed)"));
-                    captions.append(&name, json!({"error": format!("{error:#}")}))?;
+                    captions.append(&name, json!({"error": with_causes(&error)}))?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -15,7 +15,7 @@ use rustyline::error::ReadlineError;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_examples::chat_command::ChatCommand;
 use vispec_examples::conversation::Conversation;
-use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
@@ -97,7 +97,7 @@ fn report(failure: Failure) -> Result<(), Failure> {
     match failure {
         Failure::Usage(message) => eprintln!("{message}"),
         Failure::Other(error) if error.is::<io::Error>() => return Err(error.into()),
-        Failure::Other(error) => eprintln!("{error:#}"),
+        Failure::Other(error) => eprintln!("{}", with_causes(&error)),
     }
     Ok(())
 }
