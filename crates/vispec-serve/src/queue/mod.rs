@@ -1,7 +1,8 @@
 //! The bounded queue before the model, and the threads that work it off in order.
 
+mod listener;
+
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use vispec::{AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerRequest, Answered};
+use vispec::{AnswerCycle, AnswerEnd, AnswerError, AnswerRequest, Answered};
 
+use self::listener::{Listener, Progress};
 use crate::metrics::{Metrics, Outcome};
 use crate::model::AnswerModel;
 
@@ -255,14 +257,7 @@ impl JobQueue {
 
     /// One answer to a request, and how it ended.
     fn answer(&self, model: &dyn AnswerModel, job: &Job, progress: &mut Progress) -> AnswerEvent {
-        let mut listener = Listener {
-            queue: self,
-            events: &job.events,
-            pace: job.pace,
-            held: AnswerCycle::default(),
-            submitted: job.submitted,
-            progress,
-        };
+        let mut listener = Listener::new(self, job, progress);
         // What a model keeps between requests is not left half done by a panic, and the server must
         // outlive a request that brings one out.
         let answered = catch_unwind(AssertUnwindSafe(|| {
@@ -272,10 +267,7 @@ impl JobQueue {
         match answered {
             Ok(answered) => {
                 self.metrics.answered(&answered);
-                if job.pace == Pace::Whole {
-                    // A client that has gone does not mind.
-                    let _ = job.events.send(AnswerEvent::Cycle(listener.held));
-                }
+                listener.tell_held();
                 let shut_down = answered.end == AnswerEnd::Cancelled && !job.events.is_closed();
                 if shut_down {
                     AnswerEvent::ShutDown
@@ -293,71 +285,8 @@ impl JobQueue {
     }
 }
 
-/// What the client has heard of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Waiting,
-    Started,
-    Spoke,
-}
-
 /// The message of an error and those of its causes, for the log.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     Vec::from_iter(causes.map(ToString::to_string)).join(": ")
-}
-
-/// Hands an answer on to the client that waits for it.
-struct Listener<'a> {
-    queue: &'a JobQueue,
-    events: &'a UnboundedSender<AnswerEvent>,
-    pace: Pace,
-    /// What a request that hears of its answer once has not heard yet.
-    held: AnswerCycle,
-    submitted: Instant,
-    progress: &'a mut Progress,
-}
-
-impl Listener<'_> {
-    /// Whether anybody still wants the answer.
-    fn wanted(&self) -> ControlFlow<()> {
-        let stopping = self.queue.stopping.load(Ordering::Relaxed);
-        if stopping || self.events.is_closed() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn send(&self, event: AnswerEvent) -> ControlFlow<()> {
-        self.wanted()?;
-        match self.events.send(event) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    }
-}
-
-impl AnswerListener for Listener<'_> {
-    fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()> {
-        if *self.progress != Progress::Waiting {
-            return ControlFlow::Continue(());
-        }
-        *self.progress = Progress::Started;
-        self.send(AnswerEvent::Started(prompt_tokens))
-    }
-
-    fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {
-        if *self.progress != Progress::Spoke {
-            *self.progress = Progress::Spoke;
-            self.queue.metrics.first_token(self.submitted.elapsed());
-        }
-        match self.pace {
-            Pace::Cycles => self.send(AnswerEvent::Cycle(cycle)),
-            Pace::Whole => {
-                self.held.pieces.extend(cycle.pieces);
-                self.held.log_probs.extend(cycle.log_probs);
-                self.wanted()
-            }
-        }
-    }
 }
