@@ -57,7 +57,7 @@ def ours_worker(args):
             file = Path(args.calibration or directory) / f"cal-{args.dtype}.json"
             file.unlink(missing_ok=True)
             run("--draft", args.draft, "--max-new-tokens", "2", "--calibration", str(file))
-            found["verify"] = {c["rows"]: c["seconds"] for c in json.loads(file.read_text())["verify"]}
+            found["verify"] = {c["rows"]: c["seconds"] for c in json.loads(file.read_text())["target"]["verify"]}
     print(json.dumps(found))
 
 
