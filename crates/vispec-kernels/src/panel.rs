@@ -9,6 +9,8 @@
 use crate::quantize::Bits;
 use crate::scratch::Line;
 
+/// From here on floats are a whole number apart.
+pub(crate) const INTEGERS: f32 = 12_582_912.0;
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 16;
 
@@ -54,36 +56,31 @@ impl Layout {
         self.outputs.div_ceil(PANEL) * self.panel_scales()
     }
 
-    /// What is added to a weight to make it unsigned.
-    fn offset(self) -> i32 {
-        match self.bits {
-            Bits::Eight => 128,
-            Bits::Four => 8,
+    /// Writes a row of unsigned weights into a panel.
+    pub(crate) fn put(self, panel: &mut [Line], row: usize, unsigned: &[u8]) {
+        let own = 4 * row..4 * row + 4;
+        for (line, unsigned) in panel
+            .iter_mut()
+            .zip(unsigned.chunks_exact(self.line_inputs()))
+        {
+            let (low, high) = unsigned.split_at(4);
+            let bytes = &mut line.0[own.clone()];
+            bytes.copy_from_slice(low);
+            for (byte, high) in bytes.iter_mut().zip(high) {
+                *byte |= high << 4;
+            }
         }
     }
 
-    /// Line, byte of it, and shift of a weight.
-    fn place(self, row: usize, input: usize) -> (usize, usize, u32) {
-        let in_line = input % self.line_inputs();
-        let shift = if in_line < 4 { 0 } else { 4 };
-        (input / self.line_inputs(), 4 * row + in_line % 4, shift)
-    }
-
-    /// Writes a weight into a panel of zeros.
-    pub(crate) fn put(self, panel: &mut [Line], row: usize, input: usize, weight: i8) {
-        let (line, byte, shift) = self.place(row, input);
-        let unsigned = (i32::from(weight) + self.offset()) as u8;
-        panel[line].0[byte] |= unsigned << shift;
-    }
-
     /// Reads a weight from a panel.
-    pub(crate) fn get(self, panel: &[Line], row: usize, input: usize) -> i32 {
-        let (line, byte, shift) = self.place(row, input);
-        let byte = panel[line].0[byte];
-        let unsigned = match self.bits {
-            Bits::Eight => byte,
-            Bits::Four => byte >> shift & 15,
+    pub(crate) fn get(self, panel: &[Line], row: usize, input: usize) -> f32 {
+        let in_line = input % self.line_inputs();
+        let byte = panel[input / self.line_inputs()].0[4 * row + in_line % 4];
+        let unsigned = match (self.bits, in_line) {
+            (Bits::Eight, _) => byte,
+            (Bits::Four, 0..4) => byte & 15,
+            (Bits::Four, _) => byte >> 4,
         };
-        i32::from(unsigned) - self.offset()
+        f32::from(unsigned) - self.bits.offset()
     }
 }

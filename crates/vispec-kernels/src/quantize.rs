@@ -5,7 +5,7 @@ use std::fmt;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::panel::{Layout, PANEL};
+use crate::panel::{INTEGERS, Layout, PANEL};
 use crate::scratch::Line;
 use crate::weight::Weight;
 
@@ -19,6 +19,16 @@ pub enum Bits {
     Eight,
     /// Nibbles that stand for -8 to 7.
     Four,
+}
+
+impl Bits {
+    /// What is added to a weight to make it unsigned.
+    pub(crate) fn offset(self) -> f32 {
+        match self {
+            Self::Eight => 128.0,
+            Self::Four => 8.0,
+        }
+    }
 }
 
 /// Why a weight cannot be quantised, or parts do not make up a quantised weight.
@@ -115,15 +125,14 @@ impl QuantizedWeight {
             .zip(scales.par_chunks_mut(layout.panel_scales()))
             .enumerate();
         panels.try_for_each(|(panel, (values, scales))| {
+            let mut unsigned = vec![0_u8; inputs];
             for row in 0..PANEL.min(layout.outputs - panel * PANEL) {
                 let weights = widen(weight, panel * PANEL + row, inputs)?;
-                for (index, weights) in weights.chunks(group).enumerate() {
-                    let (scale, round) = rounding(weights, bits);
-                    scales[index * PANEL + row] = scale;
-                    for (input, weight) in weights.iter().enumerate() {
-                        layout.put(values, row, index * group + input, round(*weight));
-                    }
+                let groups = weights.chunks(group).zip(unsigned.chunks_mut(group));
+                for (index, (weights, unsigned)) in groups.enumerate() {
+                    scales[index * PANEL + row] = round(weights, bits, unsigned);
                 }
+                layout.put(values, row, &unsigned);
             }
             Ok(())
         })?;
@@ -187,7 +196,7 @@ impl QuantizedWeight {
             let panel = &self.values[output / PANEL * layout.panel_lines()..];
             let scales = &self.scales[output / PANEL * layout.panel_scales()..];
             let scale = scales[input / layout.group * PANEL + output % PANEL];
-            layout.get(panel, output % PANEL, input) as f32 * scale.to_f32()
+            layout.get(panel, output % PANEL, input) * scale.to_f32()
         };
         (0..layout.outputs)
             .flat_map(|output| (0..layout.inputs).map(move |input| weight(output, input)))
@@ -281,9 +290,9 @@ fn widen(weight: Weight<'_>, row: usize, inputs: usize) -> Result<Vec<f32>, Quan
     }
 }
 
-/// The scale of a group, and how its weights are rounded: to -127..=127, or to -8..=7 with the
-/// weight of the greatest magnitude at -8.
-fn rounding(weights: &[f32], bits: Bits) -> (bf16, impl Fn(f32) -> i8) {
+/// Rounds a group to -127..=127, or to -8..=7 with the weight of the greatest magnitude at -8,
+/// and returns the scale. What is written is [`Bits::offset`] more than that.
+fn round(weights: &[f32], bits: Bits, unsigned: &mut [u8]) -> bf16 {
     let greater = |a: f32, b: &f32| if b.abs() > a.abs() { *b } else { a };
     let greatest = weights.iter().fold(0.0_f32, greater);
     let (scale, [least, most]) = match bits {
@@ -292,8 +301,12 @@ fn rounding(weights: &[f32], bits: Bits) -> (bf16, impl Fn(f32) -> i8) {
     };
     let scale = bf16::from_f32(scale);
     let inverse = inverse(scale);
-    let round = move |weight: f32| (weight * inverse).round_ties_even().clamp(least, most) as i8;
-    (scale, round)
+    for (unsigned, weight) in unsigned.iter_mut().zip(weights) {
+        let weight = (weight * inverse).clamp(least, most);
+        // The nearest integer, ties to even, is in the lowest bits.
+        *unsigned = (weight + INTEGERS + bits.offset()).to_bits() as u8;
+    }
+    scale
 }
 
 /// One over the scale; zero for a group of zeros, or of weights too small for a scale.

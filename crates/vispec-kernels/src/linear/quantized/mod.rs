@@ -18,7 +18,7 @@ use half::bf16;
 use super::Call;
 use super::dot::prefetch;
 use crate::isa::Isa;
-use crate::panel::{Layout, PANEL};
+use crate::panel::{INTEGERS, Layout, PANEL};
 use crate::quantize::{Bits, QuantizedPanels};
 use crate::scratch::{Line, Scratch};
 use crate::weight::Weight;
@@ -152,9 +152,6 @@ unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
         unsafe { Q::run(&jobs[layer], outputs) };
     });
 }
-
-/// From here on floats are a whole number apart.
-const INTEGERS: f32 = 12_582_912.0;
 
 /// Quantises a row of `x` to bytes from -127 to 127, each group followed by its scale and by
 /// what corrects for [`Quantized::OFFSET`]. A group that is not finite gets a scale of NaN.
