@@ -95,13 +95,14 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Accounts of a generation behind a prompt of so many tokens.
+    /// Accounts of a generation behind a prompt of so many tokens, which a draft has not to read
+    /// unless [`leave_unread`](Self::leave_unread) says so.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let seconds = HEAD_START * costs.verify(1);
         Self {
             max_loss,
             allowance: max_loss * costs.prefill(prompt_tokens),
-            unread: prompt_tokens,
+            unread: 0,
             costs,
             tokens: HEAD_START,
             seconds,

@@ -92,6 +92,7 @@ fn a_draft_that_costs_as_much_as_the_target_cannot_pay() {
 fn what_can_be_lost_is_saved_up_first() {
     let table = costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2)));
     let mut budget = Budget::new(table.clone(), 0.025, 10);
+    budget.leave_unread(10);
     // Prefill takes 1 and earns 0.025; reading takes 0.1 and grows with each cycle.
     let mut cycles = 0;
     while budget.may_draft() == Err(Idle::TooRisky) {
@@ -117,17 +118,21 @@ fn what_can_be_lost_is_saved_up_first() {
 #[test]
 fn a_prompt_that_took_long_earns_the_right_to_try() {
     let table = || costs(&[(1, 1.0), (2, 1.1)], Some((0.2, 0.2)));
-    assert_eq!(
-        Budget::new(table(), 0.025, 10).may_draft(),
-        Err(Idle::TooRisky)
-    );
-    let dear = CostTable::new(
-        TargetCosts {
-            prefill: 2.0,
+    let new = |table: Arc<CostTable>, to_read: usize| {
+        let mut budget = Budget::new(table, 0.025, 10);
+        budget.leave_unread(to_read);
+        budget
+    };
+    assert_eq!(new(table(), 10).may_draft(), Err(Idle::TooRisky));
+    let dear = |prefill: f64| {
+        let target = TargetCosts {
+            prefill,
             ..table().target_costs().clone()
-        },
-        table().draft_costs().cloned(),
-    );
-    let mut budget = Budget::new(Arc::new(dear.unwrap()), 0.025, 10);
-    assert_eq!(budget.may_draft(), Ok(()));
+        };
+        Arc::new(CostTable::new(target, table().draft_costs().cloned()).unwrap())
+    };
+    assert_eq!(new(dear(2.0), 10).may_draft(), Ok(()));
+    // A draft that compresses most of the prompt needs to earn less.
+    assert_eq!(new(dear(1.4), 10).may_draft(), Err(Idle::TooRisky));
+    assert_eq!(new(dear(1.4), 2).may_draft(), Ok(()));
 }

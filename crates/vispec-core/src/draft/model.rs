@@ -1,7 +1,7 @@
 //! What a neural drafter must supply; [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) does the
 //! rest.
 
-use crate::{BoxError, TargetModel, TokenId, TopK};
+use crate::{BoxError, Prompt as _, TargetModel, TokenId, TopK};
 
 /// Result of one forward pass of a draft model.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,6 +42,12 @@ pub trait DraftModel<T: TargetModel> {
     /// Number of levels if the network fixes it (one per Medusa head), regardless of the shape.
     fn fixed_levels(&self) -> Option<usize> {
         None
+    }
+
+    /// What reading `prompt` costs, in tokens that are read one by one: fewer than it has if the
+    /// network compresses some.
+    fn tokens_to_read(&self, prompt: &T::Prompt) -> usize {
+        prompt.token_ids().len()
     }
 
     /// Drops everything, reads the prompt and the first token, and returns the best continuations

@@ -74,6 +74,35 @@ impl DraftNetwork {
         Some(vision.imadpt.n_queries())
     }
 
+    /// What reading a prompt of `n_tokens` with `images` of so many tokens costs, in tokens of text:
+    /// of a compressed image token only a key and a value of the adaptor are computed.
+    #[must_use]
+    pub fn tokens_to_read(
+        &self,
+        n_tokens: usize,
+        images: impl ExactSizeIterator<Item = usize>,
+    ) -> usize {
+        let Some(n_queries) = self.n_queries() else {
+            return n_tokens;
+        };
+        let DecoderConfig {
+            hidden,
+            intermediate,
+            heads,
+            head_dim,
+            layers,
+            ..
+        } = self.config;
+        let width = heads * head_dim;
+        let of_image_token = 2 * hidden * width;
+        let of_text_token = 2 * hidden * hidden + layers * hidden * (4 * width + 3 * intermediate);
+        let n_images = images.len();
+        let image_tokens: usize = images.sum();
+        n_tokens.saturating_sub(image_tokens)
+            + n_images * (n_queries - 1)
+            + (image_tokens * of_image_token).div_ceil(of_text_token.max(1))
+    }
+
     /// Shapes of the decoder.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData, s};
-use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, TokenId};
+use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, Prompt as _, TokenId};
 
 use super::network::DraftNetwork;
 use super::vocab::DraftHead;
@@ -258,6 +258,13 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
 
     fn name(&self) -> &str {
         self.draft.name
+    }
+
+    fn tokens_to_read(&self, prompt: &EncodedPrompt) -> usize {
+        let images = prompt.image_runs().iter().map(ExactSizeIterator::len);
+        self.draft
+            .network
+            .tokens_to_read(prompt.token_ids().len(), images)
     }
 
     fn begin(

@@ -62,9 +62,13 @@ impl AutoGrowth {
 
     /// Starts a generation. What was learned from another one is dropped, so that what is drafted
     /// does not depend on it. Tells whether to draft in the first cycle.
-    pub(super) fn begin(&mut self, prompt_tokens: usize) -> bool {
+    ///
+    /// # Arguments
+    /// * `to_read` - tokens that the draft has to read of a prompt of `prompt_tokens`.
+    pub(super) fn begin(&mut self, prompt_tokens: usize, to_read: usize) -> bool {
         *self = Self::new(self.limits.clone());
         self.budget = budget_of(&self.limits, prompt_tokens);
+        self.budget.leave_unread(to_read);
         self.prepare(0)
     }
 

@@ -414,7 +414,8 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         next: TokenId,
     ) -> Result<TokenTree, BoxError> {
         if let Sizing::Auto(auto) = &mut self.sizing {
-            let drafts = auto.begin(prompt.token_ids().len());
+            let to_read = self.model.tokens_to_read(prompt);
+            let drafts = auto.begin(prompt.token_ids().len(), to_read);
             if !auto.could_pay() {
                 return Ok(TokenTree::new(next));
             }
