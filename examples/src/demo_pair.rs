@@ -15,17 +15,18 @@ macro_rules! carried {
     };
 }
 
-/// Files of the pair by their places in `fixtures`. `cargo xtask reproduce` makes the draft.
+/// Files of the pair by their places in `fixtures`. `make_target` makes the target, `cargo xtask
+/// reproduce` the draft.
 const FILES: &[(&str, &[u8])] = carried![
-    "models/qwen-untied/chat_template.json",
-    "models/qwen-untied/config.json",
-    "models/qwen-untied/generation_config.json",
-    "models/qwen-untied/model.safetensors",
-    "models/qwen-untied/preprocessor_config.json",
-    "models/qwen-untied/tokenizer.json",
-    "models/qwen-untied/tokenizer_config.json",
-    "drafts/qwen-untied-reproduced/config.json",
-    "drafts/qwen-untied-reproduced/model.safetensors",
+    "models/qwen-scenes/chat_template.json",
+    "models/qwen-scenes/config.json",
+    "models/qwen-scenes/generation_config.json",
+    "models/qwen-scenes/model.safetensors",
+    "models/qwen-scenes/preprocessor_config.json",
+    "models/qwen-scenes/tokenizer.json",
+    "models/qwen-scenes/tokenizer_config.json",
+    "drafts/qwen-scenes-q2/config.json",
+    "drafts/qwen-scenes-q2/model.safetensors",
 ];
 
 /// The pair in a directory that goes with this value.
@@ -56,13 +57,13 @@ impl DemoPair {
     /// Directory of the target.
     #[must_use]
     pub fn target(&self) -> PathBuf {
-        self.place("models/qwen-untied")
+        self.place("models/qwen-scenes")
     }
 
     /// Directory of the draft.
     #[must_use]
     pub fn draft(&self) -> PathBuf {
-        self.place("drafts/qwen-untied-reproduced")
+        self.place("drafts/qwen-scenes-q2")
     }
 
     fn place(&self, path: &str) -> PathBuf {

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use clap::parser::ValueSource;
-use clap::{Args, Parser};
+use clap::Args;
 use vispec_core::TreeShape;
 use vispec_models::{Engine, Method};
 
 use crate::demo_pair::DemoPair;
 use crate::failure::Failure;
-use crate::flags::{DecodeFlags, LoadFlags};
-use crate::tree::TotalToken;
+use crate::flags::LoadFlags;
 
 /// Models that may be left out.
 #[derive(Args, Debug)]
@@ -81,26 +79,6 @@ impl ServedFlags {
         })
     }
 }
-
-/// Parses the command line of a program that may run the carried pair, and exits if it makes no
-/// sense. The carried draft costs as much as its target, so that the trees that pay are empty: that
-/// pair gets trees that show something, unless the user said otherwise.
-pub fn parse<F: Parser>(parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags)) -> F {
-    let matches = F::command().get_matches();
-    let mut flags = match F::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(error) => error.exit(),
-    };
-    let (models, decode) = parts(&mut flags);
-    let size_given = matches.value_source("total_token") == Some(ValueSource::CommandLine);
-    if models.target.is_none() && !size_given {
-        decode.tree.total_token = TotalToken::Fixed(UPSTREAM_NODES);
-    }
-    flags
-}
-
-/// The reference implementation's number of nodes.
-const UPSTREAM_NODES: usize = 30;
 
 /// What to call a target: the last part of a directory, or the id on the hub.
 fn name_of(target: &str) -> String {

@@ -1,5 +1,6 @@
 //! Targets that are made: more layers change nothing at first, runs can be interrupted, and what is
 //! written loads.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -158,12 +159,13 @@ fn more_layers_do_not_change_what_a_target_computes() {
 
 #[test]
 fn settings_that_cannot_be_used_are_named() {
-    let refused = |change: fn(&mut MakeTargetConfig)| {
+    type Change = fn(&mut MakeTargetConfig);
+    let refused = |change: Change| {
         let mut config = config();
         change(&mut config);
         config.check().unwrap_err().to_string()
     };
-    let cases: [(fn(&mut MakeTargetConfig), &str); 4] = [
+    let cases: [(Change, &str); 4] = [
         (|config| config.stages[1].layers = 2, "stage.layers is 2"),
         (
             |config| config.stages[0].sides = vec![252],

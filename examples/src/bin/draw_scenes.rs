@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use vispec_data::scenes::{Palette, Scene, SceneStyle};
+use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling};
 use vispec_examples::failure::{Failure, exit_code};
 
 /// Draw scenes as a data set of chats, which `capture --source chat` reads
@@ -47,6 +47,27 @@ struct Flags {
         default_value = "Describe the image."
     )]
     questions: Vec<String>,
+    /// What the answers beside the pictures are
+    #[arg(long, value_enum, default_value = "description")]
+    answer: Answer,
+}
+
+/// Right answers.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// All shapes by row and column, and how many there are of each form
+    Description,
+    /// One sentence with all shapes, in words that the tiny models know
+    Caption,
+}
+
+impl Answer {
+    fn about(self, scene: &Scene) -> String {
+        match self {
+            Self::Description => scene.description(),
+            Self::Caption => scene.told(Telling::Sentence),
+        }
+    }
 }
 
 /// Name of the file of chats.
@@ -78,7 +99,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let scene = Scene::generate(style, flags.seed, index);
         let name = format!("{index:05}.png");
         save(&scene, &flags.out.join(&name))?;
-        let written = writeln!(chats, "{}", chat(&scene, index, &name, question));
+        let answer = flags.answer.about(&scene);
+        let written = writeln!(chats, "{}", chat((index, &name), question, &answer));
         written.with_context(|| partial.display().to_string())?;
         bar.inc(1);
     }
@@ -120,7 +142,7 @@ fn save(scene: &Scene, path: &Path) -> anyhow::Result<()> {
     saved.with_context(|| path.display().to_string())
 }
 
-fn chat(scene: &Scene, index: u64, image: &str, question: &str) -> Value {
+fn chat((index, image): (u64, &str), question: &str, answer: &str) -> Value {
     json!({
         "id": format!("scene {index}"),
         "messages": [
@@ -128,7 +150,7 @@ fn chat(scene: &Scene, index: u64, image: &str, question: &str) -> Value {
                 "role": "user",
                 "content": [{"type": "image"}, {"type": "text", "text": question}],
             },
-            {"role": "assistant", "content": scene.description()},
+            {"role": "assistant", "content": answer},
         ],
         "images": [image],
     })

@@ -10,10 +10,15 @@ use crate::program::Program;
 fn start(program: Program) -> (Child, String) {
     let mut command = program.args("--port 0").command();
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    stderr.read_line(&mut line).unwrap();
-    let address = line.trim().rsplit_once("http://").unwrap().1.to_owned();
+    // Before the address it may say that it measured what passes cost.
+    let address = loop {
+        let mut line = String::new();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0);
+        if let Some((_, address)) = line.trim().rsplit_once("http://") {
+            break address.to_owned();
+        }
+    };
     // What comes later must not stop the server for want of a reader.
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     (child, address)

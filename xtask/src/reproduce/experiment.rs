@@ -45,6 +45,19 @@ pub(super) struct Scenes {
     pub(super) sides: Vec<u32>,
     /// What is asked about them, in turn.
     pub(super) questions: Vec<String>,
+    /// What is asked where they have captions.
+    pub(super) caption_question: String,
+}
+
+/// What a second stage reads about pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PictureText {
+    /// Answers that the target writes.
+    #[default]
+    Answers,
+    /// Short captions that come with the pictures, as the paper's EAGLE-2 reads.
+    Captions,
 }
 
 /// How the target answers about them.
@@ -92,6 +105,9 @@ pub(super) struct DraftPlan {
     /// Values of the second stage's preset that are replaced.
     #[serde(default)]
     pub(super) image_settings: Vec<String>,
+    /// What the second stage reads.
+    #[serde(default)]
+    pub(super) pictures: PictureText,
 }
 
 /// One draft against another on the same prompts.

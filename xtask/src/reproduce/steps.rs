@@ -1,12 +1,14 @@
 //! The steps of the experiment: programs with their flags, and what their outcome depends on.
 
+mod data;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
 
-use super::experiment::{DraftPlan, Experiment, Scale};
+use super::experiment::{DraftPlan, Experiment, PictureText, Scale};
 use super::state::KeyHasher;
 
 /// A step.
@@ -90,6 +92,8 @@ pub(super) fn plan(experiment: &Experiment, scale: Scale, out: &Path) -> Result<
     let draw = planner.draw();
     let text = planner.capture_text()?;
     let images = planner.capture_images(&draw);
+    let captioned = planner.draw_captioned();
+    let captions = planner.capture_captions(&captioned);
     let mut trainings: Vec<Step> = Vec::new();
     let mut sweeps = Vec::new();
     for (seed, draft) in planner.trained() {
@@ -106,11 +110,22 @@ pub(super) fn plan(experiment: &Experiment, scale: Scale, out: &Path) -> Result<
                 Some((init, key))
             }
         };
-        let second = planner.train_images((draft, seed), first, &images)?;
+        let capture = match draft.pictures {
+            PictureText::Answers => &images,
+            PictureText::Captions => &captions,
+        };
+        let second = planner.train_images((draft, seed), first, capture)?;
         sweeps.push(planner.evaluate((draft, seed), &second)?);
         trainings.push(second);
     }
     let mut steps = vec![draw, text, images];
+    let drafts = &experiment.drafts;
+    if drafts
+        .iter()
+        .any(|draft| draft.pictures == PictureText::Captions)
+    {
+        steps.extend([captioned, captions]);
+    }
     steps.extend(trainings);
     steps.extend(sweeps);
     Ok(steps)
@@ -140,84 +155,6 @@ impl Planner<'_> {
             output,
             work,
         }
-    }
-
-    fn draw(&self) -> Step {
-        let scenes = &self.experiment.scenes;
-        let output = self.out.join("scenes");
-        let count = self.scale.scenes;
-        let sides: Vec<String> = scenes.sides.iter().map(u32::to_string).collect();
-        let flags = Flags::new(&[
-            ("--out", &output),
-            ("--count", &count.to_string()),
-            ("--seed", &scenes.seed.to_string()),
-            ("--cells", &scenes.cells.to_string()),
-            ("--min-shapes", &scenes.min_shapes.to_string()),
-            ("--max-shapes", &scenes.max_shapes.to_string()),
-            ("--palette", &scenes.palette),
-        ]);
-        let flags = flags.with("--side", &sides);
-        let flags = flags.with("--question", &scenes.questions);
-        let work = Work::Program {
-            program: "draw_scenes",
-            arguments: flags.0,
-            lines: None,
-        };
-        self.step(
-            "draw".to_owned(),
-            (KeyHasher::default(), count as u64 / 10),
-            output,
-            work,
-        )
-    }
-
-    fn capture_text(&self) -> Result<Step> {
-        let output = self.out.join("captures/text");
-        let flags = Flags::new(&[
-            ("--target", &self.experiment.target),
-            ("--stage", &"1"),
-            ("--source", &"sharegpt"),
-            ("--data", &self.experiment.text),
-            ("--limit", &self.scale.texts.to_string()),
-            ("--storage", &"full"),
-            ("--out", &output),
-        ]);
-        let work = Work::Program {
-            program: "capture",
-            arguments: flags.first("run").0,
-            lines: None,
-        };
-        let key = KeyHasher::default()
-            .text(&self.target_key)
-            .file(&self.experiment.text)?;
-        let units = self.scale.texts as u64;
-        Ok(self.step("capture-text".to_owned(), (key, units), output, work))
-    }
-
-    fn capture_images(&self, draw: &Step) -> Step {
-        let output = self.out.join("captures/images");
-        let capture = &self.experiment.capture;
-        let flags = Flags::new(&[
-            ("--target", &self.experiment.target),
-            ("--stage", &"2"),
-            ("--source", &"chat"),
-            ("--data", &draw.output.join("chats.jsonl")),
-            ("--images", &draw.output),
-            ("--min-pixels", &capture.min_pixels.to_string()),
-            ("--max-pixels", &capture.max_pixels.to_string()),
-            ("--max-new-tokens", &capture.max_new_tokens.to_string()),
-            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
-            ("--storage", &"full"),
-            ("--out", &output),
-        ]);
-        let work = Work::Program {
-            program: "capture",
-            arguments: flags.first("run").and("--as-is").0,
-            lines: None,
-        };
-        let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
-        let units = self.scale.scenes as u64;
-        self.step("capture-images".to_owned(), (key, units), output, work)
     }
 
     fn train_text(&self, preset: &Path, seed: u64, capture: &Step) -> Result<Step> {

@@ -112,7 +112,7 @@ impl MakeTargetConfig {
             return Err(setting(field, "0", "at least 1"));
         }
         for stage in &self.stages {
-            if !(stage.learning_rate > 0.0 && stage.learning_rate.is_finite()) {
+            if !above_zero(stage.learning_rate) {
                 let found = stage.learning_rate.to_string();
                 return Err(setting("stage.learning_rate", found, "a number above 0"));
             }
@@ -128,7 +128,7 @@ impl MakeTargetConfig {
             let expected = format!("at least the {} of the stage before", two[0].layers);
             return Err(setting("stage.layers", two[1].layers.to_string(), expected));
         }
-        if !(self.clip_value > 0.0) {
+        if !above_zero(self.clip_value) {
             let found = self.clip_value.to_string();
             return Err(setting("clip_value", found, "a number above 0"));
         }
@@ -166,6 +166,10 @@ impl MakeTargetConfig {
         sides.dedup();
         sides
     }
+}
+
+fn above_zero(value: f64) -> bool {
+    value > 0.0 && value.is_finite()
 }
 
 fn setting(

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::config::{MakeTargetConfig, Stage};
+use super::cross_entropy::{negative_mean, read, scalar};
 use super::export::export;
-use super::lessons::{Lesson, Teacher};
+use super::judge::{Judgement, judge};
+use super::lessons::Teacher;
 use super::start::TargetStart;
 use crate::error::TrainError;
 use crate::files;
 use crate::gradients::Gradients;
-use crate::network::{TargetInputs, TargetNetwork, TargetShape, Trainable as _};
+use crate::network::{TargetNetwork, TargetShape, Trainable as _};
 use crate::optimizer::Optimizer;
 use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference};
 
@@ -35,24 +37,6 @@ pub struct TargetStep {
     pub loss: f64,
     /// Of the step.
     pub seconds: f64,
-}
-
-/// How well held-out scenes of one size are told.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// The stage that ended, from 0.
-    pub stage: usize,
-    /// Side of the pictures in pixels.
-    pub side: u32,
-    /// Image tokens of each.
-    pub image_tokens: usize,
-    /// Cross entropy of answer tokens, mean over scenes.
-    pub loss: f64,
-    /// Share of answer tokens that are the most likely ones.
-    pub right_tokens: f64,
-    /// Share of answers of which every token is the most likely one: greedy decoding gives them
-    /// word for word.
-    pub right_answers: f64,
 }
 
 #[derive(Serialize)]
@@ -265,7 +249,9 @@ impl TargetTrainer {
             &parameters,
         )?;
         for side in self.progress.config.sides() {
-            let judgement = self.judge(side)?;
+            let n_scenes = self.progress.config.held_out;
+            let stage = self.progress.stage;
+            let judgement = judge(&self.teacher, &self.network, (stage, side), n_scenes)?;
             observer.judged(&judgement);
             self.metrics.write(&Record::Judgement(judgement))?;
         }
@@ -283,42 +269,6 @@ impl TargetTrainer {
             self.optimizer = Optimizer::new(&self.progress.config.adamw);
         }
         self.save()
-    }
-
-    fn judge(&self, side: u32) -> Result<Judgement, TrainError> {
-        let n_scenes = self.progress.config.held_out;
-        let mut sums = Judgement {
-            stage: self.progress.stage,
-            side,
-            image_tokens: 0,
-            loss: 0.0,
-            right_tokens: 0.0,
-            right_answers: 0.0,
-        };
-        let (mut tokens, mut right) = (0, 0);
-        for number in 0..n_scenes {
-            let lesson = self.teacher.held_out(number, side)?;
-            let log_probabilities = read(&self.network, &lesson);
-            sums.image_tokens = lesson.image_tokens;
-            sums.loss += scalar(negative_mean(log_probabilities.clone(), &lesson.next));
-            let best = log_probabilities.argmax(1).into_data();
-            let best = best.iter::<i64>().zip(&lesson.next);
-            let n_right = best
-                .filter(|(best, next)| *best == i64::from(**next))
-                .count();
-            tokens += lesson.next.len();
-            right += n_right;
-            sums.right_answers += f64::from(u8::from(n_right == lesson.next.len()));
-        }
-        #[expect(clippy::cast_precision_loss, reason = "few scenes")]
-        let (n_scenes, right, tokens) =
-            (n_scenes.max(1) as f64, right as f64, tokens.max(1) as f64);
-        Ok(Judgement {
-            loss: sums.loss / n_scenes,
-            right_tokens: right / tokens,
-            right_answers: sums.right_answers / n_scenes,
-            ..sums
-        })
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
@@ -372,26 +322,4 @@ fn share(
             .add(Gradients::take(&network, loss.backward()));
     }
     Ok(sum)
-}
-
-/// Log-probabilities `[rows, vocab]` of what is behind the rows of a lesson.
-fn read(network: &TargetNetwork, lesson: &Lesson) -> Tensor<2> {
-    network.log_probabilities(&TargetInputs {
-        embeds: lesson.embeds.clone().autodiff(),
-        axes: lesson.positions.axes(),
-        rows: &lesson.rows,
-    })
-}
-
-/// Cross entropy, mean over rows.
-fn negative_mean(log_probabilities: Tensor<2>, next: &[u32]) -> Tensor<1> {
-    let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
-    let shape = [ids.len(), 1];
-    let device = log_probabilities.device();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
-    log_probabilities.gather(1, ids).mean().neg()
-}
-
-fn scalar(tensor: Tensor<1>) -> f64 {
-    f64::from(tensor.into_scalar::<f32>())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor};
 use fixture::{Fixture, Golden, Stats};
 use vispec_train::loss::Head;
-use vispec_train::network::HostTensor;
+use vispec_train::network::{HostTensor, Trainable as _};
 use vispec_train::{AdamWSettings, Gradients, Objective, Optimizer};
 
 const TOLERANCE: f64 = 1e-4;

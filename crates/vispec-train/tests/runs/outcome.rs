@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use vispec_models::Draft;
+use vispec_train::network::Trainable as _;
 use vispec_train::run::{Ended, MetricsRecord, RunPaths, Trainer};
 use vispec_train::{MedusaTargets, Objective, Start, TrainConfig, TrainError};
 

@@ -1,0 +1,28 @@
+//! What a network makes of a lesson.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::lessons::Lesson;
+use crate::network::{TargetInputs, TargetNetwork};
+
+/// Log-probabilities `[rows, vocab]` of what is behind the rows of a lesson.
+pub(super) fn read(network: &TargetNetwork, lesson: &Lesson) -> Tensor<2> {
+    network.log_probabilities(&TargetInputs {
+        embeds: lesson.embeds.clone().autodiff(),
+        axes: lesson.positions.axes(),
+        rows: &lesson.rows,
+    })
+}
+
+/// Cross entropy, mean over rows.
+pub(super) fn negative_mean(log_probabilities: Tensor<2>, next: &[u32]) -> Tensor<1> {
+    let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
+    let shape = [ids.len(), 1];
+    let device = log_probabilities.device();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
+    log_probabilities.gather(1, ids).mean().neg()
+}
+
+pub(super) fn scalar(tensor: Tensor<1>) -> f64 {
+    f64::from(tensor.into_scalar::<f32>())
+}

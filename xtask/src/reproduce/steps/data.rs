@@ -1,0 +1,127 @@
+//! Steps that make what drafts are trained on.
+
+use anyhow::Result;
+
+use super::{Flags, Planner, Step, Work};
+use crate::reproduce::state::KeyHasher;
+
+impl Planner<'_> {
+    pub(super) fn draw(&self) -> Step {
+        self.draw_with(
+            "draw",
+            "scenes",
+            &self.experiment.scenes.questions,
+            "description",
+        )
+    }
+
+    /// The same pictures with captions in place of what the target writes.
+    pub(super) fn draw_captioned(&self) -> Step {
+        let question = std::slice::from_ref(&self.experiment.scenes.caption_question);
+        self.draw_with("draw-captioned", "captioned", question, "caption")
+    }
+
+    fn draw_with(&self, name: &str, dir: &str, questions: &[String], answer: &str) -> Step {
+        let scenes = &self.experiment.scenes;
+        let output = self.out.join(dir);
+        let count = self.scale.scenes;
+        let sides: Vec<String> = scenes.sides.iter().map(u32::to_string).collect();
+        let flags = Flags::new(&[
+            ("--out", &output),
+            ("--count", &count.to_string()),
+            ("--seed", &scenes.seed.to_string()),
+            ("--cells", &scenes.cells.to_string()),
+            ("--min-shapes", &scenes.min_shapes.to_string()),
+            ("--max-shapes", &scenes.max_shapes.to_string()),
+            ("--palette", &scenes.palette),
+            ("--answer", &answer),
+        ]);
+        let flags = flags.with("--side", &sides);
+        let flags = flags.with("--question", questions);
+        let work = Work::Program {
+            program: "draw_scenes",
+            arguments: flags.0,
+            lines: None,
+        };
+        self.step(
+            name.to_owned(),
+            (KeyHasher::default(), count as u64 / 10),
+            output,
+            work,
+        )
+    }
+
+    pub(super) fn capture_text(&self) -> Result<Step> {
+        let output = self.out.join("captures/text");
+        let flags = Flags::new(&[
+            ("--target", &self.experiment.target),
+            ("--stage", &"1"),
+            ("--source", &"sharegpt"),
+            ("--data", &self.experiment.text),
+            ("--limit", &self.scale.texts.to_string()),
+            ("--storage", &"full"),
+            ("--out", &output),
+        ]);
+        let work = Work::Program {
+            program: "capture",
+            arguments: flags.first("run").0,
+            lines: None,
+        };
+        let key = KeyHasher::default()
+            .text(&self.target_key)
+            .file(&self.experiment.text)?;
+        let units = self.scale.texts as u64;
+        Ok(self.step("capture-text".to_owned(), (key, units), output, work))
+    }
+
+    pub(super) fn capture_images(&self, draw: &Step) -> Step {
+        let output = self.out.join("captures/images");
+        let capture = &self.experiment.capture;
+        let flags = Flags::new(&[
+            ("--target", &self.experiment.target),
+            ("--stage", &"2"),
+            ("--source", &"chat"),
+            ("--data", &draw.output.join("chats.jsonl")),
+            ("--images", &draw.output),
+            ("--min-pixels", &capture.min_pixels.to_string()),
+            ("--max-pixels", &capture.max_pixels.to_string()),
+            ("--max-new-tokens", &capture.max_new_tokens.to_string()),
+            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
+            ("--storage", &"full"),
+            ("--out", &output),
+        ]);
+        let work = Work::Program {
+            program: "capture",
+            arguments: flags.first("run").and("--as-is").0,
+            lines: None,
+        };
+        let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
+        let units = self.scale.scenes as u64;
+        self.step("capture-images".to_owned(), (key, units), output, work)
+    }
+
+    /// The target reads captions instead of writing answers.
+    pub(super) fn capture_captions(&self, draw: &Step) -> Step {
+        let output = self.out.join("captures/captions");
+        let capture = &self.experiment.capture;
+        let flags = Flags::new(&[
+            ("--target", &self.experiment.target),
+            ("--stage", &"1"),
+            ("--source", &"chat"),
+            ("--data", &draw.output.join("chats.jsonl")),
+            ("--images", &draw.output),
+            ("--min-pixels", &capture.min_pixels.to_string()),
+            ("--max-pixels", &capture.max_pixels.to_string()),
+            ("--storage", &"full"),
+            ("--out", &output),
+        ]);
+        let work = Work::Program {
+            program: "capture",
+            arguments: flags.first("run").0,
+            lines: None,
+        };
+        let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
+        let units = self.scale.scenes as u64;
+        self.step("capture-captions".to_owned(), (key, units), output, work)
+    }
+}
