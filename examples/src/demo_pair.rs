@@ -39,6 +39,10 @@ impl DemoPair {
     /// Name to show for it.
     pub const NAME: &str = "vispec-demo";
 
+    /// Share of the time of plain decoding that drafting may lose, more than by default: answers are
+    /// too short to save up for the first try.
+    pub const MAX_LOSS: f64 = 0.2;
+
     /// Writes the pair to a temporary directory, from which it can be mapped.
     ///
     /// # Errors

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{Args, Parser};
 use vispec_core::TreeShape;
 use vispec_models::{Engine, Method};
 
 use crate::demo_pair::DemoPair;
 use crate::failure::Failure;
-use crate::flags::LoadFlags;
+use crate::flags::{DecodeFlags, LoadFlags};
 
 /// Models that may be left out.
 #[derive(Args, Debug)]
@@ -78,6 +79,23 @@ impl ServedFlags {
             carried: demo,
         })
     }
+}
+
+/// Parses the command line of a program that may run the carried pair, and exits if it makes no
+/// sense. Answers of that pair are too short to save up for the first try: unless the user said
+/// otherwise, [`DemoPair::MAX_LOSS`] lets drafting begin at once.
+pub fn parse<F: Parser>(parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags)) -> F {
+    let matches = F::command().get_matches();
+    let mut flags = match F::from_arg_matches(&matches) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    let (models, decode) = parts(&mut flags);
+    let loss_given = matches.value_source("max_loss") == Some(ValueSource::CommandLine);
+    if models.target.is_none() && !loss_given {
+        decode.tree.max_loss = DemoPair::MAX_LOSS;
+    }
+    flags
 }
 
 /// What to call a target: the last part of a directory, or the id on the hub.

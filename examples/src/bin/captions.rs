@@ -15,7 +15,7 @@ use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 
 /// Caption images; run again with the same output, it goes on where it was
 #[derive(Parser, Debug)]
@@ -44,7 +44,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 

@@ -18,7 +18,7 @@ use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::run::{Run, Settings, answer_next};
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::TextStream;
 use vispec_examples::tree_printer::print_tree;
 use vispec_models::ConversationStore;
@@ -41,7 +41,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use vispec_core::{AutoTree, GenerationConfig};
+use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::run::{Run, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
@@ -19,10 +20,6 @@ use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 /// Tiny models and images that the repository carries.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
-
-/// Share of the time of plain decoding that drafting may lose. More than programs allow by default,
-/// so that it begins at once: an answer of the demo is too short to save up for the first try.
-const MAX_LOSS: f64 = 0.2;
 
 /// Watch a vision-language model answer, token by token and speculatively
 #[derive(Parser, Debug)]
@@ -70,7 +67,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         sampler: vispec_core::Sampler::Greedy,
         seed: 0,
         tree: AutoTree {
-            max_loss: MAX_LOSS,
+            max_loss: DemoPair::MAX_LOSS,
             ..AutoTree::new(Arc::new(costs))
         }
         .into(),

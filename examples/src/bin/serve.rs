@@ -16,7 +16,7 @@ use vispec::{Engine, EngineSettings, ImageLimits};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
-use vispec_examples::served::{Served, ServedFlags};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_serve::{
     ApiKey, ConnectionLimits, EngineModel, RemoteImageLimits, RequestDefaults, RequestLimits,
     ServeOptions, serve,
@@ -78,7 +78,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
     exit_code(|| run(&flags))
 }
 

@@ -23,7 +23,7 @@ fn a_second_run_does_what_is_left() {
     run(&images[..1]).assert_success();
     let first = lines(&out);
     assert_eq!(first.len(), 1);
-    let expected = Program::generate("qwen-untied")
+    let expected = Program::generate("qwen-scenes")
         .image(&images[0])
         .prompt("Describe the image briefly.")
         .run();
