@@ -22,6 +22,10 @@ use super::image_source::{Encoding, ImagePlace};
 use super::{Columns, ImageSource, Record, Source, Table, io_error};
 use crate::error::{DataError, Result, RowOrigin};
 
+/// Rows of a row group, all of which are in memory at a time. A few bytes can stand for any number
+/// of equal rows; writers make groups of at most some hundred thousand.
+const MAX_GROUP_ROWS: usize = 1 << 22;
+
 /// A cell of a column of byte strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CellPlace {
@@ -105,10 +109,13 @@ impl ParquetRows {
         let mut group_starts = vec![0usize];
         for group in metadata.row_groups() {
             let n_rows = usize::try_from(group.num_rows()).ok();
+            let n_rows = n_rows.filter(|&n_rows| n_rows <= MAX_GROUP_ROWS);
             let start = group_starts.last().copied().unwrap_or_default();
             let next = n_rows.and_then(|n_rows| start.checked_add(n_rows));
             let next = next.ok_or_else(|| {
-                let reason = format!("a row group of {} rows", group.num_rows());
+                let found = group.num_rows();
+                let reason =
+                    format!("a row group of {found} rows, expected at most {MAX_GROUP_ROWS}");
                 file_syntax(path, reason)
             })?;
             group_starts.push(next);
@@ -131,10 +138,6 @@ impl ParquetRows {
 
     fn read_group(&self, group: usize) -> Result<Vec<Map<String, Value>>> {
         let n_rows = self.group_starts[group + 1] - self.group_starts[group];
-        // A projection without columns has no rows; a task may need nothing but images.
-        if self.projection.get_fields().is_empty() {
-            return Ok(vec![Map::new(); n_rows]);
-        }
         let wrong = wrong(&self.path);
         let reader = self.reader.get_row_group(group).map_err(&wrong)?;
         let rows = reader
@@ -168,6 +171,11 @@ impl Table for ParquetRows {
     fn record(&mut self, row: usize) -> Result<Record> {
         let (group, row_in_group) = self.locate(row);
         let origin = self.origin(row);
+        // A projection without columns has no rows; a task may need nothing but images.
+        if self.projection.get_fields().is_empty() {
+            let fields = Map::new();
+            return Ok(Record { origin, fields });
+        }
         let rows = match self.group.take() {
             Some((read, rows)) if read == group => rows,
             _ => without_panics(&self.path, || self.read_group(group))?,
