@@ -10,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use parquet::column::page::Page;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
@@ -140,6 +141,17 @@ impl ParquetRows {
         let n_rows = self.group_starts[group + 1] - self.group_starts[group];
         let wrong = wrong(&self.path);
         let reader = self.reader.get_row_group(group).map_err(&wrong)?;
+        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let read = self.projection.get_fields();
+        for (leaf, column) in schema.columns().iter().enumerate() {
+            let name = column.path().parts().first();
+            if read
+                .iter()
+                .any(|field| Some(field.name()) == name.map(String::as_str))
+            {
+                check_dictionary(&self.path, &*reader, leaf)?;
+            }
+        }
         let rows = reader
             .get_row_iter(Some(self.projection.clone()))
             .map_err(&wrong)?;
@@ -244,6 +256,7 @@ fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
     let reader = open_reader(path)?;
     let wrong = wrong(path);
     let group = reader.get_row_group(place.row_group).map_err(&wrong)?;
+    check_dictionary(path, &*group, place.leaf)?;
     let ColumnReader::ByteArrayColumnReader(mut column) =
         group.get_column_reader(place.leaf).map_err(&wrong)?
     else {
@@ -261,6 +274,25 @@ fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
         )
         .map_err(&wrong)?;
     Ok(values.first().map(|cell: &ByteArray| cell.data().to_vec()))
+}
+
+/// Refuses a dictionary that cannot hold as many values as its head says, for which the `parquet`
+/// crate would make room.
+fn check_dictionary(path: &Path, group: &dyn RowGroupReader, leaf: usize) -> Result<()> {
+    let mut pages = group.get_column_page_reader(leaf).map_err(wrong(path))?;
+    let first = pages.get_next_page().map_err(wrong(path))?;
+    let Some(Page::DictionaryPage {
+        buf, num_values, ..
+    }) = first
+    else {
+        return Ok(());
+    };
+    // Each value takes at least a byte.
+    if usize::try_from(num_values).is_ok_and(|values| values <= buf.len()) {
+        return Ok(());
+    }
+    let reason = format!("a dictionary of {num_values} values in {} bytes", buf.len());
+    Err(file_syntax(path, reason))
 }
 
 /// Finds the bytes of an image column, and how they are written.
