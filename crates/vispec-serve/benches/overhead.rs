@@ -1,4 +1,4 @@
-//! What the server adds to an answer of the demo pair: the same question to the same models, by
+//! What the server adds to an answer of the pair that programs carry: the same question to the same models, by
 //! `vispec_core::generate`, by the crate `vispec`, and over HTTP, in turns.
 //!
 //! `cargo bench --bench overhead`; an argument is the number of rounds.
@@ -74,8 +74,8 @@ impl Bench {
             conversation_memory: 0,
             ..LoadOptions::default()
         };
-        let draft = place("drafts/qwen-untied-reproduced");
-        let engine = Engine::load(&place("models/qwen-untied"), Some(&draft), options).unwrap();
+        let draft = place("drafts/qwen-scenes-q2");
+        let engine = Engine::load(&place("models/qwen-scenes"), Some(&draft), options).unwrap();
         let model = EngineModel {
             id: "demo".to_owned(),
             engine: engine.clone(),

@@ -32,8 +32,8 @@ question = {
 
 
 def generate(*flags):
-    command = [binaries / "generate", "--target", FIXTURES / "models/qwen-untied"]
-    command += ["--draft", FIXTURES / "drafts/qwen-untied-reproduced", "--total-token", "30", "--json"]
+    command = [binaries / "generate", "--target", FIXTURES / "models/qwen-scenes"]
+    command += ["--draft", FIXTURES / "drafts/qwen-scenes-q2", "--total-token", "30", "--json"]
     command += ["--image", IMAGE, "--prompt", ASK, *flags]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
