@@ -34,8 +34,8 @@ fn demo_shows_that_both_answers_are_the_same() {
     assert!(out.contains("identical: yes"), "{out}");
     let tau = out.lines().find(|line| line.starts_with("tau")).unwrap();
     let tau: f64 = tau.split_whitespace().last().unwrap().parse().unwrap();
-    // How much is drafted follows from what passes take here and now.
-    assert!(tau > 0.0, "{out}");
+    // How much is drafted, if anything, follows from what passes take here and now.
+    assert!((0.0..=8.0).contains(&tau), "{out}");
     assert_eq!(outcome.stderr, "");
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Case {
     pub(super) prompt: String,
     pub(super) image: Option<PathBuf>,
     pub(super) max_new_tokens: usize,
+    /// `--max-loss`, if not the default.
+    pub(super) max_loss: Option<f64>,
     /// Runs of which the median counts.
     pub(super) repeats: usize,
 }
@@ -100,6 +102,9 @@ impl Case {
             ("--max-new-tokens", self.max_new_tokens.to_string()),
         ] {
             arguments.extend([flag.to_owned(), value]);
+        }
+        if let Some(max_loss) = self.max_loss {
+            arguments.extend(["--max-loss".to_owned(), max_loss.to_string()]);
         }
         arguments.extend(["--json", "--compare"].map(str::to_owned));
         arguments
