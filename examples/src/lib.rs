@@ -14,6 +14,7 @@ pub mod record;
 pub mod run;
 pub mod served;
 pub mod shortage;
+pub mod step_bar;
 pub mod stream;
 pub mod tree;
 pub mod tree_printer;

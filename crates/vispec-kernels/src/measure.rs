@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::isa::Isa;
-use crate::linear::prefetch;
+use crate::linear::{AHEAD_BYTES, CACHE_LINE, prefetch};
 
 /// Passes from which the best is taken.
 const PASSES: usize = 12;
@@ -16,10 +16,6 @@ const PASSES: usize = 12;
 const BUFFER_BYTES: usize = 256 << 20;
 /// What is timed at once.
 const WINDOW_BYTES: usize = 32 << 20;
-/// How far ahead to prefetch.
-const AHEAD_BYTES: usize = 2 << 10;
-/// Bytes.
-const CACHE_LINE: usize = 64;
 
 /// Read bandwidth of `threads` threads in bytes per second: the best 32 MiB of a few passes over
 /// 256 MiB. Like a kernel, it runs in a pool whose threads are awake, and each window is about as

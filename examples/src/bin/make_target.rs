@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::progress_lines::{ProgressLines, say};
+use vispec_examples::step_bar::StepBar;
 use vispec_models::DeviceSpec;
 use vispec_train::run::Ended;
 use vispec_train::target::{
@@ -44,10 +43,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
 
-    let mut view = View::new();
+    let mut view = View(StepBar::default());
     let mut trainer = TargetTrainer::open(config, &flags.out, &flags.device.open()?)?;
     let ended = trainer.run(&stop, &mut view)?;
-    view.bar.finish_and_clear();
+    view.0.finish();
     if ended == Ended::Interrupted {
         return Err(Failure::Other(anyhow::anyhow!(
             "interrupted; the same command goes on from there"
@@ -57,37 +56,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 }
 
 /// What a user sees on stderr.
-struct View {
-    bar: ProgressBar,
-    lines: ProgressLines,
-}
-
-impl View {
-    fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template(
-            "{elapsed_precise} {wide_bar} {pos}/{len} steps, {eta} left  {msg}",
-        ) {
-            bar.set_style(style);
-        }
-        Self {
-            bar,
-            lines: ProgressLines::default(),
-        }
-    }
-}
+struct View(StepBar);
 
 impl TargetObserver for View {
     fn started(&mut self, step: usize, n_steps: usize) {
-        self.bar.set_length(n_steps as u64);
-        self.bar.set_position(step as u64);
-        self.bar.reset_eta();
+        self.0.start(step, n_steps);
     }
 
     fn step(&mut self, record: &TargetStep) {
-        self.bar.set_position(record.step as u64 + 1);
-        self.bar.set_message(format!("loss {:.3}", record.loss));
-        self.lines.step(&self.bar, "steps");
+        self.0.step(record.step, format!("loss {:.3}", record.loss));
     }
 
     fn judged(&mut self, judgement: &Judgement) {
@@ -99,6 +76,6 @@ impl TargetObserver for View {
             100.0 * judgement.right_tokens,
             100.0 * judgement.right_answers,
         );
-        say(&self.bar, &line);
+        self.0.say(&line);
     }
 }

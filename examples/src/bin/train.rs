@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::progress_lines::{ProgressLines, say};
+use vispec_examples::step_bar::StepBar;
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
 use vispec_train::data::Captures;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
@@ -61,7 +60,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
 
-    let mut view = View::new();
+    let mut view = View(StepBar::default());
     let paths = RunPaths {
         out: flags.out.clone(),
     };
@@ -72,7 +71,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         }
     })?;
     let ended = trainer.run(&stop, &mut view)?;
-    view.bar.finish_and_clear();
+    view.0.finish();
     if ended == Ended::Interrupted {
         let step = trainer.progress().step;
         return Err(Failure::Other(anyhow::anyhow!(
@@ -83,25 +82,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 }
 
 /// What a user sees on stderr.
-struct View {
-    bar: ProgressBar,
-    lines: ProgressLines,
-}
-
-impl View {
-    fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template(
-            "{elapsed_precise} {wide_bar} {pos}/{len} steps, {eta} left  {msg}",
-        ) {
-            bar.set_style(style);
-        }
-        Self {
-            bar,
-            lines: ProgressLines::default(),
-        }
-    }
-}
+struct View(StepBar);
 
 fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
@@ -109,23 +90,19 @@ fn shown(value: Option<f64>) -> String {
 
 impl Observer for View {
     fn started(&mut self, step: usize, n_steps: usize) {
-        self.bar.set_length(n_steps as u64);
-        self.bar.set_position(step as u64);
-        self.bar.reset_eta();
+        self.0.start(step, n_steps);
     }
 
     fn step(&mut self, record: &StepRecord) {
-        self.bar.set_position(record.step as u64 + 1);
         let loss = shown(record.losses.map(|losses| losses.loss));
         let rate = record.tokens_per_second;
-        self.bar
-            .set_message(format!("loss {loss}, {rate:.0} tokens/s"));
-        self.lines.step(&self.bar, "steps");
+        self.0
+            .step(record.step, format!("loss {loss}, {rate:.0} tokens/s"));
     }
 
     fn judging(&mut self, done: usize, of: usize) {
-        self.bar
-            .set_message(format!("judging held-out sample {} of {of}", done + 1));
+        self.0
+            .message(format!("judging held-out sample {} of {of}", done + 1));
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
@@ -142,6 +119,6 @@ impl Observer for View {
             if record.best { " (best)" } else { "" },
             record.refused.len(),
         );
-        say(&self.bar, &line);
+        self.0.say(&line);
     }
 }

@@ -135,7 +135,7 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
 }
 
 /// The `index`-th of `parts` nearly equal shares of `0..len`.
-fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
+pub(super) fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
     len * index / parts..len * (index + 1) / parts
 }
 

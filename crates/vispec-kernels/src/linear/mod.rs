@@ -23,6 +23,7 @@ use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
 pub(crate) use self::dot::prefetch;
 use self::dot::{Dot, Stored};
 use self::portable::Portable;
+pub(crate) use self::tile::AHEAD_BYTES;
 use crate::isa::Isa;
 use crate::pool;
 use crate::quantize::Bits;
@@ -34,7 +35,7 @@ const SERIAL_PACK: usize = 1 << 17;
 /// Bytes of packed `x` worked on at a time.
 const PANEL_BYTES: usize = 16 << 20;
 /// Bytes.
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 /// Tasks per thread: threads that share their core with others then get less work.
 const TASKS_PER_THREAD: usize = 4;
 

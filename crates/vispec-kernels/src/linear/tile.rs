@@ -7,7 +7,7 @@ use super::block::{Block, Job};
 use super::dot::{Dot, prefetch};
 
 /// How far ahead to prefetch weights that stream from memory.
-const AHEAD_BYTES: usize = 2 << 10;
+pub(crate) const AHEAD_BYTES: usize = 2 << 10;
 /// No instruction set takes longer steps.
 const LONGEST_STEP: usize = 64;
 

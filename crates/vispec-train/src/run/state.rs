@@ -13,8 +13,8 @@ use crate::config::TrainConfig;
 use crate::data::Refusal;
 use crate::error::TrainError;
 use crate::files;
-use crate::network::{DraftShape, HostTensor, Parameters};
-use crate::optimizer::Moments;
+use crate::network::{DraftShape, HostTensor, Parameters, Trainable};
+use crate::optimizer::{Moments, Optimizer};
 
 /// Name of the file.
 pub const STATE_FILE: &str = "state.safetensors";
@@ -86,6 +86,27 @@ pub(crate) struct State<P> {
     pub(crate) progress: P,
     pub(crate) parameters: Parameters,
     pub(crate) moments: BTreeMap<String, Moments>,
+}
+
+impl<P: RunProgress> State<P> {
+    /// The state of a run as it stands.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if tensors cannot be read back.
+    pub(crate) fn of(
+        progress: &P,
+        network: &impl Trainable,
+        optimizer: &Optimizer,
+    ) -> Result<Self, TrainError>
+    where
+        P: Clone,
+    {
+        Ok(Self {
+            progress: progress.clone(),
+            parameters: network.parameters()?,
+            moments: optimizer.moments()?,
+        })
+    }
 }
 
 impl RunProgress for Progress {

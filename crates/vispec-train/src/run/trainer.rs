@@ -345,12 +345,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.progress.metrics_bytes = self.metrics.len();
-        let state = State {
-            progress: self.progress.clone(),
-            parameters: self.network.parameters()?,
-            moments: self.optimizer.moments()?,
-        };
-        state.write(&self.paths.out)
+        State::of(&self.progress, &self.network, &self.optimizer)?.write(&self.paths.out)
     }
 }
 

@@ -273,12 +273,7 @@ impl TargetTrainer {
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.progress.metrics_bytes = self.metrics.len();
-        let state = State {
-            progress: self.progress.clone(),
-            parameters: self.network.parameters()?,
-            moments: self.optimizer.moments()?,
-        };
-        state.write(&self.out)
+        State::of(&self.progress, &self.network, &self.optimizer)?.write(&self.out)
     }
 }
 

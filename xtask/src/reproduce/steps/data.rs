@@ -75,53 +75,40 @@ impl Planner<'_> {
     }
 
     pub(super) fn capture_images(&self, draw: &Step) -> Step {
-        let output = self.out.join("captures/images");
-        let capture = &self.experiment.capture;
-        let flags = Flags::new(&[
-            ("--target", &self.experiment.target),
-            ("--stage", &"2"),
-            ("--source", &"chat"),
-            ("--data", &draw.output.join("chats.jsonl")),
-            ("--images", &draw.output),
-            ("--min-pixels", &capture.min_pixels.to_string()),
-            ("--max-pixels", &capture.max_pixels.to_string()),
-            ("--max-new-tokens", &capture.max_new_tokens.to_string()),
-            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
-            ("--storage", &"full"),
-            ("--out", &output),
-        ]);
-        let work = Work::Program {
-            program: "capture",
-            arguments: flags.first("run").and("--as-is").0,
-            lines: None,
-        };
-        let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
-        let units = self.scale.scenes as u64;
-        self.step("capture-images".to_owned(), (key, units), output, work)
+        let longest = self.experiment.capture.max_new_tokens.to_string();
+        let writing = Flags::new(&[("--max-new-tokens", &longest)]).and("--as-is");
+        self.capture_pictures("images", "2", draw, writing)
     }
 
     /// The target reads captions instead of writing answers.
     pub(super) fn capture_captions(&self, draw: &Step) -> Step {
-        let output = self.out.join("captures/captions");
+        self.capture_pictures("captions", "1", draw, Flags::new(&[]))
+    }
+
+    fn capture_pictures(&self, name: &str, stage: &str, draw: &Step, more: Flags) -> Step {
+        let output = self.out.join("captures").join(name);
         let capture = &self.experiment.capture;
         let flags = Flags::new(&[
             ("--target", &self.experiment.target),
-            ("--stage", &"1"),
+            ("--stage", &stage),
             ("--source", &"chat"),
             ("--data", &draw.output.join("chats.jsonl")),
             ("--images", &draw.output),
             ("--min-pixels", &capture.min_pixels.to_string()),
             ("--max-pixels", &capture.max_pixels.to_string()),
+            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
             ("--storage", &"full"),
             ("--out", &output),
         ]);
+        let mut arguments = flags.first("run").0;
+        arguments.extend(more.0);
         let work = Work::Program {
             program: "capture",
-            arguments: flags.first("run").0,
+            arguments,
             lines: None,
         };
         let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
         let units = self.scale.scenes as u64;
-        self.step("capture-captions".to_owned(), (key, units), output, work)
+        self.step(format!("capture-{name}"), (key, units), output, work)
     }
 }

@@ -15,8 +15,9 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::Call;
+use super::block::share;
 use super::dot::prefetch;
+use super::{AHEAD_BYTES, CACHE_LINE, Call};
 use crate::isa::Isa;
 use crate::panel::{INTEGERS, Layout, PANEL};
 use crate::quantize::{Bits, QuantizedPanels};
@@ -30,7 +31,7 @@ const STEP: usize = 8;
 /// Outputs that stay with one thread.
 const BLOCK: usize = 2 * PANEL;
 /// How far ahead to prefetch weights that stream from memory.
-const AHEAD_LINES: usize = 32;
+const AHEAD_LINES: usize = AHEAD_BYTES / CACHE_LINE;
 
 /// What an instruction set and a width contribute.
 ///
@@ -263,11 +264,6 @@ unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panel: usiz
             }
         }
     }
-}
-
-/// The `index`-th of `parts` nearly equal shares of `0..len`.
-fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
-    len * index / parts..len * (index + 1) / parts
 }
 
 /// Where a tile is.
