@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling};
+use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling, Wording};
 use vispec_examples::failure::{Failure, exit_code};
 
 /// Draw scenes as a data set of chats, which `capture --source chat` reads
@@ -65,7 +65,7 @@ impl Answer {
     fn about(self, scene: &Scene) -> String {
         match self {
             Self::Description => scene.description(),
-            Self::Caption => scene.told(Telling::Sentence),
+            Self::Caption => scene.told(Telling::Sentence, Wording::Even),
         }
     }
 }

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use vispec_report::record::{Method, TotalToken};
+use vispec_report::record::{Method, TreeSettings};
 
 /// What is compared with what, on which data. Paths are relative to the repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Experiment {
-    /// The target of all drafts.
-    pub(super) target: PathBuf,
     /// Conversations without images, in ShareGPT's layout.
     pub(super) text: PathBuf,
     pub(super) scenes: Scenes,
@@ -85,9 +83,8 @@ pub(super) struct Evaluation {
     pub(super) tasks: Vec<PathBuf>,
     pub(super) temperatures: Vec<f32>,
     pub(super) max_new_tokens: u32,
-    pub(super) depth: u32,
-    pub(super) top_k: u32,
-    pub(super) total_token: TotalToken,
+    /// Each with each task and temperature.
+    pub(super) trees: Vec<TreeSettings>,
 }
 
 /// A draft and how it is trained.
@@ -120,10 +117,21 @@ pub(super) struct Comparison {
     pub(super) question: String,
 }
 
+/// The target of all drafts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TargetPlan {
+    /// One that is there.
+    Carried(PathBuf),
+    /// One that `make_target` makes with a config.
+    Made(PathBuf),
+}
+
 /// A size of the experiment.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scale {
+    pub(super) target: TargetPlan,
     /// Conversations without images.
     pub(super) texts: usize,
     /// Pictures to train on.
@@ -159,8 +167,8 @@ impl Experiment {
     }
 
     /// The sizes of a scale.
-    pub(super) fn scale(&self, name: &str) -> Result<Scale> {
-        let scale = self.scales.get(name).copied();
+    pub(super) fn scale(&self, name: &str) -> Result<&Scale> {
+        let scale = self.scales.get(name);
         scale.with_context(|| {
             let known: Vec<&str> = self.scales.keys().map(String::as_str).collect();
             format!("scale.{name}: missing, there are {}", known.join(", "))
@@ -189,6 +197,9 @@ impl Experiment {
                     bail!("comparison: there is no draft {name:?}");
                 }
             }
+        }
+        if self.evaluation.trees.is_empty() {
+            bail!("evaluation.trees: empty, expected at least one");
         }
         for (name, scale) in &self.scales {
             let counts = [

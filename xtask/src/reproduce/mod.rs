@@ -23,7 +23,7 @@ use state::State;
 /// What is compared, and how large it is.
 const EXPERIMENT: &str = "examples/configs/reproduce/experiment.toml";
 /// Programs that steps run.
-const PROGRAMS: [&str; 4] = ["draw_scenes", "capture", "train", "evaluate"];
+const PROGRAMS: [&str; 5] = ["make_target", "draw_scenes", "capture", "train", "evaluate"];
 
 #[derive(Args)]
 pub(crate) struct Flags {

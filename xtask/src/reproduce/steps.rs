@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
+use vispec_report::record::TreeSettings;
 
-use super::experiment::{DraftPlan, Experiment, PictureText, Scale};
+use super::experiment::{DraftPlan, Experiment, PictureText, Scale, TargetPlan};
 use super::state::KeyHasher;
 
 /// A step.
@@ -48,8 +49,10 @@ pub(super) enum Work {
 /// Makes steps.
 struct Planner<'a> {
     experiment: &'a Experiment,
-    scale: Scale,
+    scale: &'a Scale,
     out: &'a Path,
+    /// Checkpoint of the target.
+    target: PathBuf,
     target_key: String,
 }
 
@@ -82,12 +85,26 @@ impl Flags {
 }
 
 /// All steps in an order in which they can be done.
-pub(super) fn plan(experiment: &Experiment, scale: Scale, out: &Path) -> Result<Vec<Step>> {
-    let planner = Planner {
+pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result<Vec<Step>> {
+    let mut planner = Planner {
         experiment,
         scale,
         out,
-        target_key: KeyHasher::default().dir(&experiment.target)?.key(),
+        target: PathBuf::new(),
+        target_key: String::new(),
+    };
+    let make_target = match &scale.target {
+        TargetPlan::Carried(dir) => {
+            planner.target.clone_from(dir);
+            planner.target_key = KeyHasher::default().dir(dir)?.key();
+            None
+        }
+        TargetPlan::Made(config) => {
+            let step = planner.make_target(config)?;
+            planner.target = step.output.join("checkpoint");
+            planner.target_key.clone_from(&step.key);
+            Some(step)
+        }
     };
     let draw = planner.draw();
     let text = planner.capture_text()?;
@@ -118,7 +135,8 @@ pub(super) fn plan(experiment: &Experiment, scale: Scale, out: &Path) -> Result<
         sweeps.push(planner.evaluate((draft, seed), &second)?);
         trainings.push(second);
     }
-    let mut steps = vec![draw, text, images];
+    let mut steps: Vec<Step> = make_target.into_iter().collect();
+    steps.extend([draw, text, images]);
     let drafts = &experiment.drafts;
     if drafts
         .iter()
@@ -199,7 +217,7 @@ impl Planner<'_> {
         let mut flags = Flags::new(&[
             ("--config", &preset),
             ("--data", &capture.output),
-            ("--target", &self.experiment.target),
+            ("--target", &self.target),
             ("--out", &output),
         ]);
         let mut key = KeyHasher::default()
@@ -225,6 +243,14 @@ impl Planner<'_> {
         let evaluation = &self.experiment.evaluation;
         let name = draft.trained_name(seed);
         let dir = self.out.join("drafts").join(&name);
+        let tree = |tree: &TreeSettings| {
+            json!({
+                "depth": [tree.depth],
+                "top_k": [tree.top_k],
+                "total_token": [tree.total_token],
+            })
+        };
+        let trees: Vec<_> = evaluation.trees.iter().map(tree).collect();
         let sweep = json!({
             "data": self.out,
             "device": "flex",
@@ -235,16 +261,12 @@ impl Planner<'_> {
             "seeds": [0],
             "dtypes": ["f32"],
             "model": [{
-                "target": self.experiment.target,
+                "target": self.target,
                 "draft": [{"method": draft.method, "dir": dir}],
             }],
-            "tree": [{
-                "depth": [evaluation.depth],
-                "top_k": [evaluation.top_k],
-                "total_token": [evaluation.total_token],
-            }],
+            "tree": trees,
         });
-        let cells = (evaluation.tasks.len() * evaluation.temperatures.len()) as u64;
+        let cells = (evaluation.tasks.len() * evaluation.temperatures.len() * trees.len()) as u64;
         let mut key = KeyHasher::default()
             .text(&self.target_key)
             .text(&training.key);

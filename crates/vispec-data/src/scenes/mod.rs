@@ -14,5 +14,5 @@ mod words;
 
 pub use scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
 pub use style::{Palette, SceneStyle};
-pub use telling::Telling;
+pub use telling::{Telling, Wording};
 pub use words::{Question, QuestionKind};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vispec_data::scenes::{Palette, SceneStyle};
+use vispec_data::scenes::{Palette, SceneStyle, Wording};
 
 use crate::error::TrainError;
 use crate::optimizer::AdamWSettings;
@@ -52,6 +52,9 @@ pub struct SceneSettings {
     pub max_shapes: u32,
     /// Colours and forms by name.
     pub palette: String,
+    /// How much the words of answers depend on the picture.
+    #[serde(default)]
+    pub wording: Wording,
 }
 
 /// Some steps with a number of layers and sizes of pictures. Each stage starts with new moments.

@@ -111,7 +111,7 @@ impl Teacher {
         let mut messages = Messages::from_prompt(None, telling.request(), 1);
         messages.push(Message {
             role: "assistant".to_owned(),
-            content: Content::Text(scene.told(telling)),
+            content: Content::Text(scene.told(telling, self.config.scenes.wording)),
         });
         self.prepared(id, &messages, &[image])
     }

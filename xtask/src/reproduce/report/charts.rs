@@ -3,27 +3,31 @@
 use std::collections::BTreeMap;
 
 use vispec_report::plots::{Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars};
+use vispec_report::record::TreeSettings;
 use vispec_report::statistics::Estimate;
 
 use super::results::{Condition, Outcome, Results};
 
-/// tau and speed-up at each temperature.
+/// tau and speed-up with each tree at each temperature.
 pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
-    // Keys are bits, which are in the order of the numbers: temperatures are not negative.
-    let mut by_temperature: BTreeMap<u32, Vec<&Condition<'_>>> = BTreeMap::new();
+    // Bits are in the order of the numbers: temperatures are not negative.
+    let mut grouped: BTreeMap<(TreeSettings, u32), Vec<&Condition<'_>>> = BTreeMap::new();
     for condition in &results.conditions {
-        let key = condition.temperature.to_bits();
-        by_temperature.entry(key).or_default().push(condition);
+        let key = (condition.tree, condition.temperature.to_bits());
+        grouped.entry(key).or_default().push(condition);
     }
     let mut figures = Vec::new();
-    for (bits, conditions) in by_temperature {
+    for ((tree, bits), conditions) in grouped {
         let temperature = f32::from_bits(bits);
+        let shape = tree.to_string().replace('/', "-");
         figures.push(Figure {
-            name: format!("tau-t{temperature}"),
+            name: format!("tau-{shape}-t{temperature}"),
             chart: Chart::Bars(bars(
                 &conditions,
                 (
-                    format!("Accepted draft tokens per cycle, temperature {temperature}"),
+                    format!(
+                        "Accepted draft tokens per cycle, trees {tree}, temperature {temperature}"
+                    ),
                     "bonus token excluded; 95% bootstrap intervals over prompts".to_owned(),
                     ("tau", BarUnit::Number),
                 ),
@@ -31,11 +35,13 @@ pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
             )),
         });
         figures.push(Figure {
-            name: format!("speed-up-t{temperature}"),
+            name: format!("speed-up-{shape}-t{temperature}"),
             chart: Chart::Bars(bars(
                 &conditions,
                 (
-                    format!("Speed-up over plain decoding, temperature {temperature}"),
+                    format!(
+                        "Speed-up over plain decoding, trees {tree}, temperature {temperature}"
+                    ),
                     "tokens per second of the cycles; 95% bootstrap intervals over prompts"
                         .to_owned(),
                     ("speed-up", BarUnit::Times),

@@ -12,7 +12,7 @@ use vispec_report::collection::Collection;
 use vispec_report::plots::{Theme, to_png};
 use vispec_report::tables::Table;
 
-use super::experiment::{Experiment, Scale};
+use super::experiment::{Experiment, Scale, TargetPlan};
 use super::run::Done;
 use results::Results;
 
@@ -20,7 +20,7 @@ use results::Results;
 pub(super) struct Report<'a> {
     pub(super) scale_name: &'a str,
     pub(super) experiment: &'a Experiment,
-    pub(super) scale: Scale,
+    pub(super) scale: &'a Scale,
     pub(super) out: &'a Path,
     pub(super) steps: &'a [Done],
 }
@@ -78,6 +78,12 @@ impl Report<'_> {
         let machine = results.machine;
         let minutes = self.steps.iter().map(|step| step.seconds).sum::<f64>() / 60.0;
         let evaluation = &self.experiment.evaluation;
+        let target = match &scale.target {
+            TargetPlan::Carried(dir) => format!("`{}`", dir.display()),
+            TargetPlan::Made(config) => {
+                format!("made by `make_target --config {}`", config.display())
+            }
+        };
         let settings: Vec<String> = self.experiment.training.settings.iter().map(code).collect();
         format!(
             "# Reproduction, scale {name}\n\n\
@@ -85,14 +91,14 @@ impl Report<'_> {
              * Machine: {cores} x {cpu}, {isa}, {memory:.0} GiB, {os}\n\
              * Measured from {from} on\n\
              * Time of all steps: {minutes:.0} minutes\n\
-             * Target: `{target}`\n\
+             * Target: {target}\n\
              * First stage: {texts} conversations without images; epochs: {text_epochs}\n\
              * Second stage: {scenes} drawn pictures with sides of {sides} pixels, described by \
              the target; epochs: {image_epochs}, or {image_only_epochs} without a first stage\n\
              * Values of the presets that were replaced: {settings}\n\
              * Trainings of each draft, from other first weights and in another order: {seeds}\n\
              * Held-out prompts of each task: {prompts}, at most {max_new_tokens} tokens each\n\
-             * Trees: {depth}/{top_k}/{total_token} (depth, top-k, total-token)\n",
+             * Trees: {trees} (depth/top-k/total-token)\n",
             name = self.scale_name,
             cores = machine.cores,
             cpu = machine.cpu_model,
@@ -100,7 +106,6 @@ impl Report<'_> {
             memory = machine.memory_bytes as f64 / f64::from(1 << 30),
             os = machine.os,
             from = results.started.strftime("%Y-%m-%d %H:%M UTC"),
-            target = self.experiment.target.display(),
             texts = scale.texts,
             text_epochs = scale.text_epochs,
             scenes = scale.scenes,
@@ -111,9 +116,7 @@ impl Report<'_> {
             seeds = scale.seeds,
             prompts = scale.prompts,
             max_new_tokens = evaluation.max_new_tokens,
-            depth = evaluation.depth,
-            top_k = evaluation.top_k,
-            total_token = evaluation.total_token,
+            trees = listed(&evaluation.trees),
         )
     }
 }
@@ -123,8 +126,8 @@ fn code(text: &String) -> String {
 }
 
 /// `1, 2 and 3`
-fn listed(numbers: &[u32]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+fn listed(numbers: &[impl ToString]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     match &numbers[..] {
         [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
         numbers => numbers.concat(),

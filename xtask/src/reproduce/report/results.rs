@@ -1,13 +1,13 @@
 //! Measured cells by draft, task and temperature.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use vispec_report::collection::{Cell, Collection};
-use vispec_report::record::{CellStatus, Machine, RecordLine, RecordReader};
+use vispec_report::record::{CellStatus, Machine, RecordLine, RecordReader, TreeSettings};
 use vispec_report::statistics::{Estimates, Measurements, Sample};
 
-use crate::reproduce::experiment::Experiment;
+use crate::reproduce::experiment::{Evaluation, Experiment};
 
 /// One draft on one task at one temperature, its trainings together.
 pub(super) struct Outcome<'a> {
@@ -22,11 +22,12 @@ pub(super) struct Outcome<'a> {
     pub(super) exact_share: f64,
 }
 
-/// A task at a temperature.
+/// A task at a temperature, with trees of a shape.
 pub(super) struct Condition<'a> {
     /// Name of the task.
     pub(super) task: String,
     pub(super) temperature: f32,
+    pub(super) tree: TreeSettings,
     /// Mean over prompts.
     pub(super) image_tokens: f64,
     /// In the order of the experiment's drafts.
@@ -56,22 +57,21 @@ impl<'a> Results<'a> {
         };
         let machine = &first.header.machine;
         let mut conditions = Vec::new();
-        for &temperature in &experiment.evaluation.temperatures {
-            for task in &experiment.evaluation.tasks {
-                let mut outcomes = Vec::new();
-                for draft in &experiment.drafts {
-                    let names = (0..seeds).map(|seed| draft.trained_name(seed));
-                    let cells = names.map(|name| find(collection, (&name, task, temperature)));
-                    let cells: Vec<&Cell> = cells.collect::<Result<_>>()?;
-                    outcomes.push(Outcome::of(&draft.name, &cells)?);
-                }
-                conditions.push(Condition {
-                    task: stem(task),
-                    temperature,
-                    image_tokens: image_tokens(&outcomes),
-                    outcomes,
-                });
+        for (tree, temperature, task) in conditions_of(&experiment.evaluation) {
+            let mut outcomes = Vec::new();
+            for draft in &experiment.drafts {
+                let names = (0..seeds).map(|seed| draft.trained_name(seed));
+                let cells = names.map(|name| find(collection, (&name, task, temperature, tree)));
+                let cells: Vec<&Cell> = cells.collect::<Result<_>>()?;
+                outcomes.push(Outcome::of(&draft.name, &cells)?);
             }
+            conditions.push(Condition {
+                task: stem(task),
+                temperature,
+                tree,
+                image_tokens: image_tokens(&outcomes),
+                outcomes,
+            });
         }
         let started = collection.cells.iter().map(|cell| cell.header.started_at);
         Ok(Self {
@@ -158,19 +158,36 @@ impl Condition<'_> {
     }
 }
 
+/// Every tree, temperature and task, in the order of tables.
+fn conditions_of(evaluation: &Evaluation) -> impl Iterator<Item = (TreeSettings, f32, &PathBuf)> {
+    evaluation.trees.iter().flat_map(move |&tree| {
+        evaluation
+            .temperatures
+            .iter()
+            .flat_map(move |&temperature| {
+                let tasks = evaluation.tasks.iter();
+                tasks.map(move |task| (tree, temperature, task))
+            })
+    })
+}
+
 fn find<'a>(
     collection: &'a Collection,
-    (draft, task, temperature): (&str, &Path, f32),
+    (draft, task, temperature, tree): (&str, &Path, f32, TreeSettings),
 ) -> Result<&'a Cell> {
     let is_it = |cell: &&Cell| {
         let settings = &cell.header.settings;
         settings.draft_name() == Some(draft)
             && Path::new(&settings.task) == task
             && settings.temperature.to_bits() == temperature.to_bits()
+            && settings.tree == Some(tree)
     };
     match collection.cells.iter().find(is_it) {
         Some(cell) => Ok(cell),
-        None => bail!("no cell of {draft}, {}, {temperature}", task.display()),
+        None => bail!(
+            "no cell of {draft}, {}, {temperature}, {tree}",
+            task.display()
+        ),
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
         ),
         &[
             "task",
+            "tree",
             "T",
             "draft",
             "tau",
@@ -37,7 +38,7 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
             "tau of each training",
             "identical",
         ],
-        3,
+        4,
     );
     for condition in &results.conditions {
         for outcome in &condition.outcomes {
@@ -46,6 +47,7 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
             let by_seed: Vec<String> = by_seed.map(|tau| format!("{tau:.2}")).collect();
             table.rows.push(vec![
                 condition.title(),
+                condition.tree.to_string(),
                 condition.temperature.to_string(),
                 outcome.draft.to_owned(),
                 with_interval(tau),
@@ -74,11 +76,12 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
             "draft",
             "against",
             "task",
+            "tree",
             "T",
             "difference",
             "of each training",
         ],
-        5,
+        6,
     );
     for comparison in &experiment.comparisons {
         for condition in &results.conditions {
@@ -98,6 +101,7 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
                 comparison.draft.clone(),
                 comparison.against.clone(),
                 condition.title(),
+                condition.tree.to_string(),
                 condition.temperature.to_string(),
                 with_interval(difference),
                 by_seed,
@@ -120,19 +124,21 @@ pub(super) fn speeds(results: &Results<'_>) -> Table {
         ),
         &[
             "task",
+            "tree",
             "T",
             "draft",
             "plain tokens/s",
             "speculative tokens/s",
             "speed-up",
         ],
-        3,
+        4,
     );
     for condition in &results.conditions {
         for outcome in &condition.outcomes {
             let estimates = &outcome.estimates;
             table.rows.push(vec![
                 condition.title(),
+                condition.tree.to_string(),
                 condition.temperature.to_string(),
                 outcome.draft.to_owned(),
                 format!("{:.0}", estimates.plain_tokens_per_second.value),

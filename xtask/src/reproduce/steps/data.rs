@@ -1,11 +1,52 @@
 //! Steps that make what drafts are trained on.
 
-use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use super::{Flags, Planner, Step, Work};
 use crate::reproduce::state::KeyHasher;
 
+/// The part of a config of `make_target` that says what the outcome depends on and how long it takes.
+#[derive(Deserialize)]
+struct TargetConfig {
+    base: PathBuf,
+    text: PathBuf,
+    held_out: u64,
+    stage: Vec<TargetStage>,
+}
+
+/// A stage of it.
+#[derive(Deserialize)]
+struct TargetStage {
+    steps: u64,
+    batch_size: u64,
+}
+
 impl Planner<'_> {
+    pub(super) fn make_target(&self, config: &Path) -> Result<Step> {
+        let output = self.out.join("target");
+        let flags = Flags::new(&[("--config", &config), ("--out", &output)]);
+        let text = fs::read_to_string(config).with_context(|| config.display().to_string())?;
+        let read: TargetConfig =
+            toml::from_str(&text).with_context(|| config.display().to_string())?;
+        let steps: u64 = read.stage.iter().map(|stage| stage.steps).sum();
+        let lessons: u64 = read.stage.iter().map(|s| s.steps * s.batch_size).sum();
+        let key = KeyHasher::default()
+            .text(&text)
+            .dir(&read.base)?
+            .file(&read.text)?;
+        let work = Work::Program {
+            program: "make_target",
+            arguments: flags.0,
+            lines: Some((output.join("metrics.jsonl"), steps)),
+        };
+        let units = lessons + read.held_out;
+        Ok(self.step("make-target".to_owned(), (key, units), output, work))
+    }
+
     pub(super) fn draw(&self) -> Step {
         self.draw_with(
             "draw",
@@ -54,7 +95,7 @@ impl Planner<'_> {
     pub(super) fn capture_text(&self) -> Result<Step> {
         let output = self.out.join("captures/text");
         let flags = Flags::new(&[
-            ("--target", &self.experiment.target),
+            ("--target", &self.target),
             ("--stage", &"1"),
             ("--source", &"sharegpt"),
             ("--data", &self.experiment.text),
@@ -89,7 +130,7 @@ impl Planner<'_> {
         let output = self.out.join("captures").join(name);
         let capture = &self.experiment.capture;
         let flags = Flags::new(&[
-            ("--target", &self.experiment.target),
+            ("--target", &self.target),
             ("--stage", &stage),
             ("--source", &"chat"),
             ("--data", &draw.output.join("chats.jsonl")),

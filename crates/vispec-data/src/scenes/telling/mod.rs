@@ -1,6 +1,10 @@
 //! Scenes told in prose, in the words that the tiny models of `fixtures` know: what a target is
 //! trained to answer.
 
+mod varied;
+
+use serde::{Deserialize, Serialize};
+
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind};
 use super::words::enumerated;
 
@@ -33,10 +37,29 @@ impl Telling {
     }
 }
 
+/// How much the words of an answer depend on the scene.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wording {
+    /// Each request has one frame, into which the names of what is seen are put.
+    #[default]
+    Even,
+    /// Ground, form, size and place also decide how a sentence goes on, so that who does not see
+    /// the picture cannot guess it.
+    Varied,
+}
+
 impl Scene {
     /// The scene as the answer to a request.
     #[must_use]
-    pub fn told(&self, telling: Telling) -> String {
+    pub fn told(&self, telling: Telling, wording: Wording) -> String {
+        match wording {
+            Wording::Even => self.told_evenly(telling),
+            Wording::Varied => varied::told(self, telling, |shape| self.place(shape)),
+        }
+    }
+
+    fn told_evenly(&self, telling: Telling) -> String {
         let ground = self.background();
         let feeling = likeness_of_ground(ground);
         match telling {
@@ -157,17 +180,26 @@ mod tests {
     use super::*;
     use crate::scenes::{Palette, SceneStyle};
 
+    fn pairs() -> impl Iterator<Item = (Telling, Wording)> {
+        let wordings = [Wording::Even, Wording::Varied];
+        Telling::ALL
+            .into_iter()
+            .flat_map(move |telling| wordings.map(|wording| (telling, wording)))
+    }
+
     #[test]
     fn every_telling_names_every_shape() {
         let style = SceneStyle::new(84, 2, 1..=4).unwrap();
         let style = style.with_palette(Palette::Carried);
         for index in 0..50 {
             let scene = Scene::generate(&style, 3, index);
-            for telling in Telling::ALL {
-                let told = scene.told(telling);
+            for (telling, wording) in pairs() {
+                let told = scene.told(telling, wording);
                 assert!(told.contains(&scene.background().to_string()), "{told}");
                 for shape in scene.shapes() {
-                    assert!(told.contains(&full_name(shape)), "{told}");
+                    for word in full_name(shape).split(' ') {
+                        assert!(told.contains(word), "{told}");
+                    }
                 }
             }
         }
