@@ -33,10 +33,13 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod attention;
+mod backward;
+mod causal;
 mod isa;
 mod kernels;
 mod linear;
 mod mapped_file;
+mod matrix;
 pub mod measure;
 mod panel;
 mod pointwise;
@@ -48,10 +51,12 @@ mod vector;
 mod weight;
 
 pub use attention::{AttentionShape, KeyValues, VisibleRows};
+pub use causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
-pub use pool::{in_pool, n_threads};
+pub use matrix::Matrix;
+pub use pool::{in_pool, map_rows, n_threads};
 pub use quantize::{
     Bits, GROUP_STEP, QuantizeError, QuantizedPanels, QuantizedWeight, check_group,
 };

@@ -10,7 +10,7 @@ const PARALLEL: usize = 1 << 16;
 
 /// Starts of whole registers in `0..len`, and the length of the rest.
 #[inline(always)]
-fn whole<V: Vector>(len: usize) -> (impl Iterator<Item = usize>, usize) {
+pub(crate) fn whole<V: Vector>(len: usize) -> (impl Iterator<Item = usize>, usize) {
     let rest = len % V::LANES;
     ((0..len - rest).step_by(V::LANES), rest)
 }
@@ -230,16 +230,12 @@ impl Routine for Rotary<'_> {
                     turned.0.store(a);
                     turned.1.store(b);
                 }
-                if rest > 0 {
-                    let start = half - rest;
-                    let (a, b) = (low.as_mut_ptr().add(start), high.as_mut_ptr().add(start));
-                    let cos = V::load_part(cos.add(start), rest);
-                    let sin = V::load_part(sin.add(start), rest);
-                    let turned: (V, V) =
-                        turn(V::load_part(a, rest), V::load_part(b, rest), (cos, sin));
-                    turned.0.store_part(a, rest);
-                    turned.1.store_part(b, rest);
-                }
+            }
+            // Heads are often narrower than registers; the compiler uses narrower ones here.
+            let angles = self.cos.iter().zip(self.sin).skip(half - rest);
+            let pairs = low.iter_mut().zip(high).skip(half - rest);
+            for ((low, high), (cos, sin)) in pairs.zip(angles) {
+                (*low, *high) = (*low * cos - *high * sin, *high * cos + *low * sin);
             }
         }
     }

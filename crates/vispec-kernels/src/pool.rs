@@ -121,6 +121,30 @@ pub(crate) fn for_each_row<T: Send>(
     });
 }
 
+/// Runs `work` for each of the rows of `values`, on all threads, and gives what it makes of them.
+///
+/// # Shapes
+/// `values[rows, len]`; what is left over is not touched.
+pub fn map_rows<T: Send, R: Send>(
+    values: &mut [T],
+    len: usize,
+    work: impl Fn(usize, &mut [T]) -> R + Sync + Send,
+) -> Vec<R> {
+    let mut rows: Vec<(&mut [T], Option<R>)> = match len {
+        0 => Vec::new(),
+        _ => values
+            .chunks_exact_mut(len)
+            .map(|row| (row, None))
+            .collect(),
+    };
+    for_each_row(&mut rows, 1, |index, row| {
+        for (values, result) in row {
+            *result = Some(work(index, values));
+        }
+    });
+    rows.into_iter().filter_map(|(_, result)| result).collect()
+}
+
 /// Threads that kernels called from here share.
 #[must_use]
 pub fn n_threads() -> usize {
@@ -177,5 +201,11 @@ mod tests {
         let expected: Vec<_> = (0..20).map(|at| at / 5 + 1).chain([0; 3]).collect();
         assert_eq!(rows, expected);
         for_each_row(&mut rows, 0, |_, _| unreachable!());
+        let sums = map_rows(&mut rows, 5, |row, values| {
+            values.fill(row);
+            values.iter().sum::<usize>()
+        });
+        assert_eq!(sums, [0, 5, 10, 15]);
+        assert!(map_rows(&mut rows, 0, |_, _| ()).is_empty());
     }
 }

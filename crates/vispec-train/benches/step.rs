@@ -1,7 +1,7 @@
 //! A training step: forward, backward and update, on synthetic samples.
 
 use burn::tensor::{Device, Distribution, Tensor};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
 use vispec_models::nn::{Bias, DecoderConfig};
 use vispec_train::data::PreparedSample;
@@ -9,22 +9,30 @@ use vispec_train::loss::Head;
 use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
 use vispec_train::{AdamWSettings, Objective, Optimizer};
 
-/// Sizes of a target and of a sample.
+/// Sizes of a target and of a sample: text, then an image, then the supervised answer.
 struct Sizes {
     name: &'static str,
     decoder: DecoderConfig,
     vocab: usize,
-    tokens: usize,
-    supervised: usize,
+    prompt: usize,
+    image: usize,
+    answer: usize,
 }
 
+impl Sizes {
+    fn tokens(&self) -> usize {
+        self.prompt + self.image + self.answer
+    }
+}
+
+/// Those of the carried target `qwen-scenes` with a large picture, and of SmolLM2-135M without one.
 fn sizes() -> [Sizes; 2] {
     let decoder = DecoderConfig {
-        hidden: 64,
-        intermediate: 160,
+        hidden: 96,
+        intermediate: 192,
         layers: 1,
-        heads: 4,
-        kv_heads: 4,
+        heads: 6,
+        kv_heads: 6,
         head_dim: 16,
         qkv_bias: Bias::No,
         rms_eps: 1e-5,
@@ -32,11 +40,12 @@ fn sizes() -> [Sizes; 2] {
     };
     [
         Sizes {
-            name: "demo",
+            name: "h96-v608-t500",
             decoder,
-            vocab: 640,
-            tokens: 64,
-            supervised: 48,
+            vocab: 608,
+            prompt: 30,
+            image: 400,
+            answer: 70,
         },
         Sizes {
             name: "h576-v49152-t256",
@@ -49,8 +58,9 @@ fn sizes() -> [Sizes; 2] {
                 ..decoder
             },
             vocab: 49_152,
-            tokens: 256,
-            supervised: 200,
+            prompt: 56,
+            image: 0,
+            answer: 200,
         },
     ]
 }
@@ -68,19 +78,23 @@ fn random(shape: &[usize], device: &Device) -> HostTensor {
 }
 
 fn sample(sizes: &Sizes, device: &Device) -> PreparedSample {
-    let positions = sizes.tokens - 1;
+    let positions = sizes.tokens() - 1;
     let matrix = || {
         let tensor = random(&[positions, sizes.decoder.hidden], device);
         Array2::from_shape_vec((positions, sizes.decoder.hidden), tensor.values)
             .expect("as many elements as the shape says")
     };
+    let image = sizes.prompt..sizes.prompt + sizes.image;
     PreparedSample {
         id: "synthetic".into(),
         embeds: matrix(),
         hidden: matrix(),
         target: matrix() * 10.0,
-        image_mask: vec![false; positions],
-        supervised: (positions - sizes.supervised..positions).collect(),
+        // Of the token after each position.
+        image_mask: (1..=positions)
+            .map(|token| image.contains(&token))
+            .collect(),
+        supervised: (positions - sizes.answer..positions).collect(),
     }
 }
 
@@ -113,12 +127,13 @@ fn step(criterion: &mut Criterion) {
     };
     let vispec = NetworkKind::Vispec { n_queries: 2 };
     let stages = [
-        ("stage1", NetworkKind::Eagle2, stage_1),
-        ("stage2", vispec, stage_2),
+        ("eagle2", NetworkKind::Eagle2, stage_1),
+        ("vispec-stage2", vispec, stage_2),
     ];
     let mut group = criterion.benchmark_group("step");
     group.sample_size(10);
     for sizes in sizes() {
+        group.throughput(Throughput::Elements(sizes.tokens() as u64));
         let head = random(&[sizes.vocab, sizes.decoder.hidden], &device);
         let head = Head::new(head.to_device(&device));
         let rounded = head.clone().in_bf16().expect("the CPU has both types");

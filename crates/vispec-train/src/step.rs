@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
+use vispec_kernels::in_pool;
 
 use crate::data::PreparedSample;
 use crate::error::TrainError;
@@ -86,9 +87,13 @@ impl Network {
         objective: &Objective,
         head: &Head,
     ) -> Result<(Losses, Gradients), TrainError> {
-        let Graph { losses, surrogate } = self.graph(samples, objective, head)?;
-        let tape = surrogate.backward();
-        Ok((losses, Gradients::take(self, tape)))
+        let rows: usize = samples.iter().map(|sample| sample.hidden.nrows()).sum();
+        // About ten matrices, each in three products: the way forth, and gradients of both factors.
+        in_pool(30 * rows * head.hidden() * head.hidden(), || {
+            let Graph { losses, surrogate } = self.graph(samples, objective, head)?;
+            let tape = surrogate.backward();
+            Ok((losses, Gradients::take(self, tape)))
+        })
     }
 
     /// Losses of a batch.

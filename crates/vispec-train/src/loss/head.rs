@@ -7,7 +7,7 @@
 //! all passes over a sample.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, s};
-use rayon::prelude::*;
+use vispec_kernels::map_rows;
 use vispec_models::device::is_cpu;
 use vispec_models::nn::Linear;
 
@@ -193,10 +193,9 @@ impl Head {
     /// Probabilities `[rows, vocab]` of the teacher and its best tokens.
     fn teach(&self, target: Tensor<2>) -> Result<(Vec<f32>, Vec<TeacherRow>), TrainError> {
         let mut teacher = self.logits(target)?;
-        let top = teacher
-            .par_chunks_mut(self.vocab_size())
-            .map(TeacherRow::new)
-            .collect();
+        let top = map_rows(&mut teacher, self.vocab_size(), |_, row| {
+            TeacherRow::new(row)
+        });
         Ok((teacher, top))
     }
 
@@ -209,12 +208,10 @@ impl Head {
         weights: &RowWeights,
     ) -> (Tensor<2>, Vec<RowLoss>) {
         let vocab = self.vocab_size();
-        let losses: Vec<RowLoss> = logits
-            .par_chunks_mut(vocab)
-            .zip(teacher.par_chunks(vocab))
-            .zip(top)
-            .map(|((logits, teacher), row)| row_loss(logits, teacher, row, weights))
-            .collect();
+        let losses = map_rows(&mut logits, vocab, |row, logits| {
+            let teacher = &teacher[row * vocab..(row + 1) * vocab];
+            row_loss(logits, teacher, &top[row], weights)
+        });
         let data = TensorData::new(logits, [losses.len(), vocab]);
         let gradient = self.back_through(Tensor::from_data(data, &self.device()));
         (gradient, losses)

@@ -1,18 +1,31 @@
 //! Causal self-attention over the rows of several samples, and the angles of their positions.
 
+use std::cell::OnceCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation, s};
 use vispec_models::nn::DecoderConfig;
 
+use super::cpu;
 use super::layers::Linear;
 
-/// Cosines and sines of positions, `[rows, 1, head_dim]`.
+/// Cosines and sines of the angles of positions, each `[rows, head_dim / 2]`.
+#[derive(Debug)]
+pub(super) struct Angles {
+    pub(super) cos: Vec<f32>,
+    pub(super) sin: Vec<f32>,
+}
+
+/// The angles of rows in memory, and on their device when they are asked for there.
 #[derive(Debug, Clone)]
 pub(super) struct Rotary {
-    cos: Tensor<3>,
-    sin: Tensor<3>,
+    angles: Arc<Angles>,
+    /// Cosines and sines `[rows, 1, head_dim]`.
+    tables: OnceCell<[Tensor<3>; 2]>,
+    head_dim: usize,
+    device: Device,
 }
 
 impl Rotary {
@@ -57,31 +70,46 @@ impl Rotary {
         let frequencies: Vec<f32> = (0..head_dim / 2)
             .map(|j| (1.0 / config.rope_theta.powf((2 * j) as f64 / head_dim as f64)) as f32)
             .collect();
-        let table = |of: fn(f64) -> f64| {
-            let mut values = Vec::with_capacity(n_rows * head_dim);
-            for row in 0..n_rows {
-                let angles = frequencies.iter().enumerate().map(|(j, frequency)| {
-                    of(f64::from(position(row, j) as f32 * frequency)) as f32
-                });
-                values.extend(angles.clone());
-                values.extend(angles);
-            }
-            Tensor::from_data(TensorData::new(values, [n_rows, 1, head_dim]), device)
+        let n_angles = n_rows * frequencies.len();
+        let mut angles = Angles {
+            cos: Vec::with_capacity(n_angles),
+            sin: Vec::with_capacity(n_angles),
         };
-        Self {
-            cos: table(f64::cos),
-            sin: table(f64::sin),
+        for row in 0..n_rows {
+            for (j, frequency) in frequencies.iter().enumerate() {
+                let angle = f64::from(position(row, j) as f32 * frequency);
+                angles.cos.push(angle.cos() as f32);
+                angles.sin.push(angle.sin() as f32);
+            }
         }
+        Self {
+            angles: Arc::new(angles),
+            tables: OnceCell::new(),
+            head_dim,
+            device: device.clone(),
+        }
+    }
+
+    /// The angles in memory.
+    pub(super) fn angles(&self) -> &Arc<Angles> {
+        &self.angles
     }
 
     /// # Shapes
     /// `x` and the result `[rows, heads, head_dim]`.
     fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
-        let [_, _, head_dim] = x.dims();
-        let first = x.clone().slice(s![.., .., 0..head_dim / 2]);
-        let second = x.clone().slice(s![.., .., head_dim / 2..]);
+        let half = self.head_dim / 2;
+        let [cos, sin] = self.tables.get_or_init(|| {
+            [&self.angles.cos, &self.angles.sin].map(|values| {
+                let shape = [values.len() / half.max(1), 1, half];
+                let halves = TensorData::new(values.clone(), shape);
+                Tensor::from_data(halves, &self.device).repeat_dim(2, 2)
+            })
+        });
+        let first = x.clone().slice(s![.., .., 0..half]);
+        let second = x.clone().slice(s![.., .., half..]);
         let turned = Tensor::cat(vec![second.neg(), first], 2);
-        x * self.cos.clone() + turned * self.sin.clone()
+        x * cos.clone() + turned * sin.clone()
     }
 }
 
@@ -109,20 +137,39 @@ impl Attention {
         samples: &[Range<usize>],
         config: &DecoderConfig,
     ) -> Tensor<2> {
-        let [rows, _] = x.dims();
-        let split = |y: Tensor<2>, heads| y.reshape([rows, heads, config.head_dim]);
-        let query = rotary.rotate(split(self.q_proj.forward(x.clone()), config.heads));
-        let keys = rotary.rotate(split(self.k_proj.forward(x.clone()), config.kv_heads));
-        let values = split(self.v_proj.forward(x.clone()), config.kv_heads);
-        let attended = samples
-            .iter()
-            .map(|range| {
-                let rows = |y: &Tensor<3>| y.clone().slice(s![range.clone(), .., ..]);
-                attend_causally(rows(&query), rows(&keys), rows(&values))
-            })
-            .collect();
-        self.o_proj.forward(Tensor::cat(attended, 0))
+        let query = self.q_proj.forward(x.clone());
+        let keys = self.k_proj.forward(x.clone());
+        let values = self.v_proj.forward(x.clone());
+        let projected = [query, keys, values];
+        let attended = match cpu::attend_causally(&projected, rotary, samples, config) {
+            Some(attended) => attended,
+            None => attend_samples(projected, rotary, samples, config),
+        };
+        self.o_proj.forward(attended)
     }
+}
+
+/// [`cpu::attend_causally`] by Burn's operations.
+pub(super) fn attend_samples(
+    projected: [Tensor<2>; 3],
+    rotary: &Rotary,
+    samples: &[Range<usize>],
+    config: &DecoderConfig,
+) -> Tensor<2> {
+    let [query, keys, values] = projected;
+    let [rows, _] = query.dims();
+    let split = |y: Tensor<2>, heads| y.reshape([rows, heads, config.head_dim]);
+    let query = rotary.rotate(split(query, config.heads));
+    let keys = rotary.rotate(split(keys, config.kv_heads));
+    let values = split(values, config.kv_heads);
+    let attended = samples
+        .iter()
+        .map(|range| {
+            let rows = |y: &Tensor<3>| y.clone().slice(s![range.clone(), .., ..]);
+            attend_causally(rows(&query), rows(&keys), rows(&values))
+        })
+        .collect();
+    Tensor::cat(attended, 0)
 }
 
 /// # Shapes

@@ -8,6 +8,7 @@ use vispec_models::nn::DecoderConfig;
 
 use super::adaptor::VisionAdaptor;
 use super::attention::{Attention, Rotary};
+use super::cpu;
 use super::layers::{Linear, RmsNorm};
 use super::rows::DraftRows;
 
@@ -20,6 +21,20 @@ pub struct GatedMlp {
     pub(super) up_proj: Linear,
     /// Back to the outer width.
     pub(super) down_proj: Linear,
+}
+
+impl GatedMlp {
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        let product = match cpu::silu_mul(&gate, &up) {
+            Some(product) => product,
+            None => activation::silu(gate) * up,
+        };
+        self.down_proj.forward(product)
+    }
 }
 
 /// One pre-norm layer. The first layer of a draft has no norm in front of attention.
@@ -45,11 +60,7 @@ impl DecoderLayer {
         };
         let x = x + self.self_attn.forward(&input, rotary, samples, config);
         let normed = self.post_attention_layernorm.forward(x.clone());
-        let gate = activation::silu(self.mlp.gate_proj.forward(normed.clone()));
-        x + self
-            .mlp
-            .down_proj
-            .forward(gate * self.mlp.up_proj.forward(normed))
+        x + self.mlp.forward(normed)
     }
 }
 

@@ -3,6 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, module};
 
+use super::cpu;
+
 /// `y = x W + b`.
 ///
 /// The weight is held as `[inputs, outputs]`, the transpose of what checkpoints have: products
@@ -27,7 +29,11 @@ impl Linear {
     /// `x` `[rows, inputs]`, result `[rows, outputs]`.
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        module::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        match cpu::linear(&x, &weight, bias.as_ref()) {
+            Some(out) => out,
+            None => module::linear(x, weight, bias),
+        }
     }
 }
 
@@ -53,8 +59,17 @@ impl RmsNorm {
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mean_square = x.clone().square().mean_dim(1);
-        let scale = (mean_square + self.eps).sqrt().recip();
-        x * scale * self.weight.val().unsqueeze()
+        let weight = self.weight.val();
+        match cpu::rms_norm(&x, &weight, self.eps) {
+            Some(out) => out,
+            None => rms_norm(x, weight, self.eps),
+        }
     }
+}
+
+/// [`cpu::rms_norm`] by Burn's operations.
+pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    let mean_square = x.clone().square().mean_dim(1);
+    let scale = (mean_square + eps).sqrt().recip();
+    x * scale * weight.unsqueeze()
 }

@@ -7,6 +7,7 @@
 mod adaptor;
 mod attention;
 mod build;
+mod cpu;
 mod draft;
 mod layers;
 mod medusa;

@@ -1,0 +1,155 @@
+//! Products of matrices in any layout, for training: `out += a · b`.
+//!
+//! Each element of `out` has one accumulator that takes the products in the order of the inner
+//! axis, so its bits depend neither on the number of rows nor on that of threads.
+
+mod pack;
+mod tile;
+
+pub(crate) use self::pack::{pack, packed_len};
+pub(crate) use self::tile::{Panels, multiply, multiply_part};
+use crate::isa::Isa;
+use crate::pool;
+use crate::scratch::Scratch;
+
+/// Rows of `a` that tasks have a multiple of: every tile height divides it.
+const ROW_STEP: usize = 24;
+/// Tasks per thread.
+const TASKS_PER_THREAD: usize = 2;
+/// Length of a row up to which `b` is read where it lies.
+const NEAR: usize = 256;
+
+/// A matrix, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix whose rows lie one behind the other.
+    ///
+    /// # Panics
+    /// If there are not `rows * columns` values.
+    #[must_use]
+    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(
+            values.len(),
+            rows * columns,
+            "matrix: `values` must be [rows, columns]"
+        );
+        Self {
+            values,
+            rows,
+            columns,
+            row_stride: columns,
+            column_stride: 1,
+        }
+    }
+
+    /// The transposed matrix, of the same memory.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    /// From row `row` and column `column` on.
+    fn from(&self, row: usize, column: usize) -> Strided {
+        let start = row * self.row_stride + column * self.column_stride;
+        Strided {
+            start: self.values.as_ptr().wrapping_add(start),
+            row: self.row_stride,
+            column: self.column_stride,
+        }
+    }
+}
+
+/// Element `(i, j)` is at `start + i * row + j * column`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided {
+    pub(crate) start: *const f32,
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// The output, of which each task writes a block of its own.
+struct Out(*mut f32);
+
+// SAFETY: tasks have disjoint blocks.
+unsafe impl Sync for Out {}
+
+impl Out {
+    fn at(&self, place: usize) -> *mut f32 {
+        self.0.wrapping_add(place)
+    }
+}
+
+/// See [`crate::Kernels::add_product`].
+pub(crate) fn add_product(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+    assert_eq!(
+        b.rows, inner,
+        "add_product: `b` must have as many rows as `a` has columns"
+    );
+    assert_eq!(
+        out.len(),
+        rows * columns,
+        "add_product: `out` must be [rows of a, columns of b]"
+    );
+    if out.is_empty() || inner == 0 {
+        return;
+    }
+    let width = tile::panel_width(isa);
+    let panels = columns.div_ceil(width);
+    let parallel = pool::pays(rows * inner * columns);
+    let parts = if parallel {
+        (TASKS_PER_THREAD * pool::n_threads()).div_ceil(panels)
+    } else {
+        1
+    };
+    let height = rows.div_ceil(parts).next_multiple_of(ROW_STEP);
+    let parts = rows.div_ceil(height);
+    let in_place = b.column_stride == 1
+        && b.row_stride <= NEAR
+        && columns.is_multiple_of(tile::register_width(isa));
+    let to = Out(out.as_mut_ptr());
+    let work = |task: usize| {
+        let (panel, part) = (task / parts, task % parts);
+        let first = panel * width;
+        let len = width.min(columns - first);
+        let (top, bottom) = (part * height, rows.min((part + 1) * height));
+        let mut scratch = Scratch::take();
+        // SAFETY: `isa` is available, by the contract of `Kernels`; all places lie in the three
+        // matrices, whose lengths were checked; tasks have disjoint blocks of `out`.
+        unsafe {
+            let panels = if in_place {
+                Panels {
+                    start: b.from(0, first).start,
+                    row: b.row_stride,
+                    inner,
+                    columns: len,
+                }
+            } else {
+                let packed = scratch.slice(packed_len(isa, inner, len));
+                pack(isa, b.from(0, first), inner, len, packed.as_mut_ptr());
+                Panels::packed(isa, packed.as_ptr(), inner, len)
+            };
+            let to = to.at(top * columns + first);
+            multiply(isa, a.from(top, 0), bottom - top, panels, to, columns);
+        }
+    };
+    if parallel {
+        pool::for_each(panels * parts, work);
+    } else {
+        (0..panels * parts).for_each(work);
+    }
+}

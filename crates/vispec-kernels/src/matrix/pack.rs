@@ -1,0 +1,120 @@
+//! The right matrix of a product, cut into panels of columns.
+
+use super::Strided;
+use super::tile::{panel_width, register_width};
+use crate::isa::Isa;
+use crate::vector::{Routine, TURN, Vector, dispatch};
+
+/// Floats of `[inner, columns]` in panels.
+pub(crate) fn packed_len(isa: Isa, inner: usize, columns: usize) -> usize {
+    inner * columns.next_multiple_of(register_width(isa))
+}
+
+/// Writes `from` `[inner, columns]` as panels, one behind the other: in each the rows, one behind
+/// the other, filled up to whole registers with whatever does no harm.
+///
+/// # Safety
+/// The machine must support `isa`, `from` be readable, and `to` have room for [`packed_len`] floats.
+pub(crate) unsafe fn pack(isa: Isa, from: Strided, inner: usize, columns: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        dispatch(
+            isa,
+            Pack {
+                from,
+                inner,
+                columns,
+                to,
+                width: panel_width(isa),
+            },
+        );
+    }
+}
+
+struct Pack {
+    from: Strided,
+    inner: usize,
+    columns: usize,
+    to: *mut f32,
+    /// Columns of a panel.
+    width: usize,
+}
+
+impl Routine for Pack {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        for first in (0..self.columns).step_by(self.width) {
+            let len = self.width.min(self.columns - first);
+            let stride = len.next_multiple_of(V::LANES);
+            // SAFETY: the caller's promise; the panels before this one are full.
+            unsafe {
+                let to = self.to.add(self.inner * first);
+                let from = self.from.start.add(first * self.from.column);
+                if self.from.row == 1 {
+                    self.turn::<V>(from, len, to, stride);
+                } else {
+                    self.copy(from, len, to, stride);
+                }
+            }
+        }
+    }
+}
+
+impl Pack {
+    /// Copies rows.
+    ///
+    /// # Safety
+    /// `from` must have `inner` rows of `len` columns, and `to` room for rows of `stride` floats.
+    #[inline(always)]
+    unsafe fn copy(&self, from: *const f32, len: usize, to: *mut f32, stride: usize) {
+        for row in 0..self.inner {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (from, to) = (from.add(row * self.from.row), to.add(row * stride));
+                if self.from.column == 1 {
+                    to.copy_from_nonoverlapping(from, len);
+                } else {
+                    for column in 0..len {
+                        *to.add(column) = *from.add(column * self.from.column);
+                    }
+                }
+                for column in len..stride {
+                    *to.add(column) = 0.0;
+                }
+            }
+        }
+    }
+
+    /// Copies rows whose elements lie far apart, but those of a column one behind the other.
+    ///
+    /// # Safety
+    /// As for [`Pack::copy`]; and the machine must support the instruction set.
+    #[inline(always)]
+    unsafe fn turn<V: Vector>(&self, from: *const f32, len: usize, to: *mut f32, stride: usize) {
+        let rest = self.inner % TURN;
+        for first in (0..stride).step_by(TURN) {
+            let count = TURN.min(stride - first);
+            // SAFETY: the caller's promise; blocks lie within the panel.
+            unsafe {
+                // Registers of fewer lanes than a block has rows leave a narrower last block.
+                let whole = if count == TURN && len > first {
+                    self.inner - rest
+                } else {
+                    0
+                };
+                let column =
+                    |index: usize| from.add((first + index).min(len - 1) * self.from.column);
+                let columns: [*const f32; TURN] = std::array::from_fn(column);
+                for row in (0..whole).step_by(TURN) {
+                    let columns = columns.map(|column| column.add(row));
+                    V::transpose(columns, to.add(row * stride + first), stride);
+                }
+                for row in whole..self.inner {
+                    for index in 0..count {
+                        *to.add(row * stride + first + index) = *columns[index].add(row);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Differentiable operations on the kernels of `vispec-kernels`: each is one node of the graph, with
+//! a way back of its own.
+//!
+//! Each function returns `None` unless its tensors are recorded for automatic differentiation on the
+//! CPU backend, in f32; the caller then uses Burn's operations, which the tests compare with.
+
+#[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
+mod linear;
+#[cfg(feature = "flex")]
+mod pointwise;
+#[cfg(feature = "flex")]
+mod record;
+
+#[cfg(feature = "flex")]
+pub(super) use attention::attend_causally;
+#[cfg(feature = "flex")]
+pub(super) use linear::linear;
+#[cfg(feature = "flex")]
+pub(super) use pointwise::{rms_norm, silu_mul};
+
+#[cfg(not(feature = "flex"))]
+mod absent {
+    use std::ops::Range;
+
+    use burn::tensor::Tensor;
+    use vispec_models::nn::DecoderConfig;
+
+    use crate::network::attention::Rotary;
+
+    pub(in crate::network) fn attend_causally(
+        _projected: &[Tensor<2>; 3],
+        _rotary: &Rotary,
+        _samples: &[Range<usize>],
+        _config: &DecoderConfig,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    pub(in crate::network) fn linear(
+        _x: &Tensor<2>,
+        _weight: &Tensor<2>,
+        _bias: Option<&Tensor<1>>,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    pub(in crate::network) fn rms_norm(
+        _x: &Tensor<2>,
+        _weight: &Tensor<1>,
+        _eps: f64,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    pub(in crate::network) fn silu_mul(_gate: &Tensor<2>, _up: &Tensor<2>) -> Option<Tensor<2>> {
+        None
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+pub(super) use absent::{attend_causally, linear, rms_norm, silu_mul};
+
+#[cfg(all(test, feature = "flex"))]
+mod tests;

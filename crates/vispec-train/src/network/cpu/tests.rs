@@ -1,0 +1,137 @@
+//! Each operation and its gradients against Burn's operations.
+
+use burn::tensor::{Device, Tensor, TensorData, activation, module};
+use proptest::prelude::*;
+use vispec_models::nn::{Bias, DecoderConfig};
+
+use super::{attend_causally, linear, rms_norm, silu_mul};
+use crate::network::attention::{Rotary, attend_samples};
+use crate::network::layers;
+
+/// Numbers in -1..1 that depend on `seed` only.
+fn values(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        f32::from(u16::try_from(state >> 48).unwrap_or(0)) / 32768.0 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn recorded<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let values = TensorData::new(values(shape.iter().product(), seed), shape);
+    Tensor::from_data(values, &Device::flex().autodiff()).require_grad()
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+/// The output, and the gradients of `matrices` and `vectors` in a loss with random slopes.
+fn outcome<const M: usize, const V: usize>(
+    matrices: &[Tensor<2>; M],
+    vectors: &[Tensor<1>; V],
+    of: impl Fn([Tensor<2>; M], [Tensor<1>; V]) -> Tensor<2>,
+) -> Vec<Vec<f32>> {
+    let out = of(matrices.clone(), vectors.clone());
+    let slopes = recorded(out.dims(), 99).detach();
+    let tape = (out.clone() * slopes).sum().backward();
+    let mut found = vec![floats(out.inner())];
+    found.extend(matrices.iter().map(|m| floats(m.grad(&tape).unwrap())));
+    found.extend(vectors.iter().map(|v| floats(v.grad(&tape).unwrap())));
+    found
+}
+
+fn compare(found: &[Vec<f32>], expected: &[Vec<f32>]) -> Result<(), TestCaseError> {
+    for (found, expected) in found.iter().zip(expected) {
+        prop_assert_eq!(found.len(), expected.len());
+        let size = expected.iter().fold(1.0_f32, |size, x| size.max(x.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            prop_assert!(
+                (found - expected).abs() < 1e-5 * size,
+                "{found}, not {expected}"
+            );
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn linear_layers(rows in 1_usize..40, inputs in 1_usize..40, outputs in 1_usize..80, seed: u64) {
+        let matrices = [recorded([rows, inputs], seed), recorded([inputs, outputs], seed ^ 1)];
+        let found = outcome(&matrices, &[], |[x, w], []| linear(&x, &w, None).unwrap());
+        let expected = outcome(&matrices, &[], |[x, w], []| module::linear(x, w, None));
+        compare(&found, &expected)?;
+        let bias = [recorded([outputs], seed ^ 2)];
+        let found = outcome(&matrices, &bias, |[x, w], [b]| linear(&x, &w, Some(&b)).unwrap());
+        let expected = outcome(&matrices, &bias, |[x, w], [b]| module::linear(x, w, Some(b)));
+        compare(&found, &expected)?;
+    }
+
+    #[test]
+    fn pointwise_operations(rows in 1_usize..9, hidden in 1_usize..70, seed: u64) {
+        let (x, weight) = ([recorded([rows, hidden], seed)], [recorded([hidden], seed ^ 1)]);
+        let found = outcome(&x, &weight, |[x], [w]| rms_norm(&x, &w, 1e-3).unwrap());
+        let expected = outcome(&x, &weight, |[x], [w]| layers::rms_norm(x, w, 1e-3));
+        compare(&found, &expected)?;
+        let gated = [recorded([rows, hidden], seed), recorded([rows, hidden], seed ^ 1)];
+        let found = outcome(&gated, &[], |[gate, up], []| silu_mul(&gate, &up).unwrap());
+        let expected = outcome(&gated, &[], |[gate, up], []| activation::silu(gate) * up);
+        compare(&found, &expected)?;
+    }
+
+    #[test]
+    fn attention(
+        lens in prop::collection::vec(1_usize..70, 1..4),
+        kv_heads in 1_usize..3,
+        groups in 1_usize..4,
+        half in 1_usize..10,
+        seed: u64,
+    ) {
+        let config = DecoderConfig {
+            hidden: 1,
+            intermediate: 1,
+            layers: 1,
+            heads: kv_heads * groups,
+            kv_heads,
+            head_dim: 2 * half,
+            qkv_bias: Bias::No,
+            rms_eps: 1e-5,
+            rope_theta: 100.0,
+        };
+        let mut samples = Vec::new();
+        let mut positions = Vec::new();
+        for len in lens {
+            samples.push(positions.len()..positions.len() + len);
+            positions.extend(0..len);
+        }
+        let device = Device::flex().autodiff();
+        let rotary = Rotary::new(&positions, &config, &device);
+        let rows = positions.len();
+        let matrix = |heads: usize, seed| recorded([rows, heads * config.head_dim], seed);
+        let projected = [
+            matrix(config.heads, seed),
+            matrix(kv_heads, seed ^ 1),
+            matrix(kv_heads, seed ^ 2),
+        ];
+        let found = outcome(&projected, &[], |projected, []| {
+            attend_causally(&projected, &rotary, &samples, &config).unwrap()
+        });
+        let expected = outcome(&projected, &[], |projected, []| {
+            attend_samples(projected, &rotary, &samples, &config)
+        });
+        compare(&found, &expected)?;
+    }
+}
+
+#[test]
+fn other_tensors_are_left_to_burn() {
+    let plain = recorded::<2>([2, 2], 1).inner();
+    assert!(linear(&plain, &plain, None).is_none());
+    assert!(silu_mul(&plain, &plain).is_none());
+}
