@@ -66,19 +66,24 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
         "vispec-q2",
         "vispec-q5",
         "vispec-q2-pictures",
+        "vispec-q2-two-passes",
         "vispec-q2-regressed",
         "eagle2-unrolled",
     ];
     let acceptance = fs::read_to_string(out.join("report/smoke-tables/acceptance.csv")).unwrap();
     for draft in drafts {
-        // Four tasks at two temperatures, and every answer that of plain decoding.
+        // Four tasks with two trees at two temperatures, and every answer that of plain decoding.
         let rows = acceptance
             .lines()
             .filter(|line| line.contains(&format!(",{draft},")) && line.ends_with(",100 %"));
-        assert_eq!(rows.count(), 8, "{draft} in\n{acceptance}");
+        assert_eq!(rows.count(), 16, "{draft} in\n{acceptance}");
         assert!(page.contains(draft));
     }
-    for image in ["tau-t0.svg", "tau-t1.png", "speed-up-t0.png"] {
+    for image in [
+        "tau-3-8-30-t0.svg",
+        "tau-7-8-30-t1.png",
+        "speed-up-3-8-30-t0.png",
+    ] {
         assert!(
             out.join("report/smoke-plots").join(image).exists(),
             "{image}"
@@ -93,7 +98,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
     let second = reproduce(&out, None);
     assert!(second.status.success(), "{}", text(&second.stderr));
     let said = text(&second.stdout);
-    assert_eq!(said.matches("was there (").count(), 24, "{said}");
+    assert_eq!(said.matches("was there (").count(), 26, "{said}");
     assert!(!said.contains("done in"));
     let lock = out.join("steps/lock");
     let without_lock = |times: Vec<(PathBuf, SystemTime)>| -> Vec<_> {

@@ -21,6 +21,7 @@ struct TargetConfig {
 /// A stage of it.
 #[derive(Deserialize)]
 struct TargetStage {
+    layers: u64,
     steps: u64,
     batch_size: u64,
 }
@@ -33,7 +34,9 @@ impl Planner<'_> {
         let read: TargetConfig =
             toml::from_str(&text).with_context(|| config.display().to_string())?;
         let steps: u64 = read.stage.iter().map(|stage| stage.steps).sum();
-        let lessons: u64 = read.stage.iter().map(|s| s.steps * s.batch_size).sum();
+        // A layer of a target takes about as long as a draft, which is one layer.
+        let passes = read.stage.iter().map(|s| s.steps * s.batch_size * s.layers);
+        let units = passes.sum::<u64>() + read.held_out;
         let key = KeyHasher::default()
             .text(&text)
             .dir(&read.base)?
@@ -43,7 +46,6 @@ impl Planner<'_> {
             arguments: flags.0,
             lines: Some((output.join("metrics.jsonl"), steps)),
         };
-        let units = lessons + read.held_out;
         Ok(self.step("make-target".to_owned(), (key, units), output, work))
     }
 
