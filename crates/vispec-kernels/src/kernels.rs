@@ -1,11 +1,12 @@
 //! The entry points: a chosen instruction set, and free functions that use the detected one.
 
+use crate::adamw::AdamWFactors;
 use crate::attention::{AttentionShape, KeyValues, VisibleRows};
 use crate::causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
 use crate::isa::Isa;
 use crate::matrix::Matrix;
 use crate::weight::{GroupedLinear, LinearShape, Weight};
-use crate::{attention as attend, backward, causal, linear as dense, matrix, pointwise};
+use crate::{adamw, attention as attend, backward, causal, linear as dense, matrix, pointwise};
 
 /// The kernels of one instruction set.
 ///
@@ -209,6 +210,20 @@ impl Kernels {
         of_gate_and_up: [&mut [f32]; 2],
     ) {
         backward::silu_mul(self.isa, gate, up, gradient, of_gate_and_up);
+    }
+
+    /// One update of AdamW; `means` are those of gradients and of their squares.
+    ///
+    /// # Panics
+    /// If the slices are not equally long.
+    pub fn adamw(
+        self,
+        factors: &AdamWFactors,
+        gradients: &[f32],
+        parameters: &mut [f32],
+        means: [&mut [f32]; 2],
+    ) {
+        adamw::run(self.isa, factors, gradients, parameters, means);
     }
 }
 

@@ -32,6 +32,7 @@
 )]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod adamw;
 mod attention;
 mod backward;
 mod causal;
@@ -50,6 +51,7 @@ mod team;
 mod vector;
 mod weight;
 
+pub use adamw::AdamWFactors;
 pub use attention::{AttentionShape, KeyValues, VisibleRows};
 pub use causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
 pub use isa::Isa;

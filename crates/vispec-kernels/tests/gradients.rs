@@ -33,7 +33,7 @@ proptest! {
     #[test]
     fn products_agree(
         rows in 0_usize..70,
-        inner in 0_usize..50,
+        inner in prop_oneof![4 => 0_usize..50, 1 => 1000_usize..1100],
         columns in 0_usize..150,
         turned: [bool; 2],
         seed: u64,
@@ -58,7 +58,7 @@ proptest! {
         for kernels in kernels() {
             let mut out = start.clone();
             kernels.add_product(a, b, &mut out);
-            assert_close(&out, &expected, 1e-6);
+            assert_close(&out, &expected, 4e-6);
         }
     }
 

@@ -159,6 +159,9 @@ pub enum TrainError {
         #[source]
         source: BoxError,
     },
+    /// A thread could not be started.
+    #[error("starting a thread for lessons")]
+    Thread(#[source] rayon::ThreadPoolBuildError),
     /// Values could not be read back from the device.
     #[error("reading {what} from the device: {reason}")]
     Device {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::module::{ModuleMapper, Param};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use vispec_kernels::{AdamWFactors, Kernels};
+use vispec_models::device::is_cpu;
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
@@ -51,6 +53,7 @@ pub struct Moments {
 /// AdamW with the moments of each parameter. A parameter that a batch has no gradient for keeps
 /// its value and its moments, as in PyTorch.
 pub struct Optimizer {
+    settings: AdamWSettings,
     adamw: AdamW,
     states: BTreeMap<String, AdamWState<1>>,
 }
@@ -66,9 +69,72 @@ impl std::fmt::Debug for Optimizer {
 struct Update<'u> {
     path: Path,
     learning_rate: f64,
+    settings: &'u AdamWSettings,
     adamw: &'u AdamW,
     states: &'u mut BTreeMap<String, AdamWState<1>>,
     gradients: Gradients,
+}
+
+/// The state of a parameter before its first update.
+fn fresh(parameter: &Tensor<1>) -> AdamWState<1> {
+    let zeros = Tensor::zeros_like(parameter);
+    AdamWState {
+        momentum: AdaptiveMomentumState::new(0, zeros.clone(), zeros),
+    }
+}
+
+/// The elements of a tensor on the CPU: its own memory, if nobody shares it.
+struct Floats(TensorData);
+
+impl Floats {
+    fn new(tensor: Tensor<1>) -> Self {
+        Self(tensor.into_data())
+    }
+
+    fn get(&mut self) -> &mut [f32] {
+        let floats = self.0.as_mut_slice();
+        floats.expect("parameters and their gradients are f32")
+    }
+
+    fn into_tensor(self, device: &Device) -> Tensor<1> {
+        Tensor::from_data(self.0, device)
+    }
+}
+
+impl Update<'_> {
+    /// What [`AdamW`] does in a dozen operations, in one pass.
+    fn step_on_cpu(
+        &self,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        state: AdamWState<1>,
+    ) -> (Tensor<1>, AdamWState<1>) {
+        let device = parameter.device();
+        let momentum = state.momentum;
+        let updates = momentum.time + 1;
+        let power = i32::try_from(updates).unwrap_or(i32::MAX);
+        let settings = self.settings;
+        let betas = [settings.beta_1, settings.beta_2];
+        #[expect(clippy::cast_possible_truncation, reason = "updates are in f32")]
+        let factors = AdamWFactors {
+            betas,
+            corrections: betas.map(|beta| 1.0 / (1.0 - beta.powi(power))),
+            epsilon: settings.epsilon,
+            learning_rate: self.learning_rate as f32,
+            shrink: (1.0 - self.learning_rate * f64::from(settings.weight_decay)) as f32,
+        };
+        let mut parameter = Floats::new(parameter);
+        let mut gradient = Floats::new(gradient);
+        let mut means = [momentum.moment_1, momentum.moment_2].map(Floats::new);
+        let [first, second] = &mut means;
+        let (parameters, gradients) = (parameter.get(), gradient.get());
+        Kernels::detected().adamw(&factors, gradients, parameters, [first.get(), second.get()]);
+        let [first, second] = means.map(|mean| mean.into_tensor(&device));
+        let state = AdamWState {
+            momentum: AdaptiveMomentumState::new(updates, first, second),
+        };
+        (parameter.into_tensor(&device), state)
+    }
 }
 
 impl ModuleMapper for Update<'_> {
@@ -89,7 +155,13 @@ impl ModuleMapper for Update<'_> {
         let (id, value, mapper) = param.consume();
         let shape = value.shape();
         let flat = value.inner().reshape([shape.num_elements()]);
-        let (flat, state) = self.adamw.step(self.learning_rate, flat, gradient, state);
+        let (flat, state) = if is_cpu(&flat.device()) {
+            let state = state.unwrap_or_else(|| fresh(&flat));
+            let (flat, state) = self.step_on_cpu(flat, gradient, state);
+            (flat, Some(state))
+        } else {
+            self.adamw.step(self.learning_rate, flat, gradient, state)
+        };
         if let Some(state) = state {
             self.states.insert(name, state);
         }
@@ -108,6 +180,7 @@ impl Optimizer {
             .with_epsilon(settings.epsilon)
             .with_weight_decay(settings.weight_decay);
         Self {
+            settings: *settings,
             adamw: config.build(),
             states: BTreeMap::new(),
         }
@@ -124,6 +197,7 @@ impl Optimizer {
         network.map(&mut Update {
             path: Path::default(),
             learning_rate,
+            settings: &self.settings,
             adamw: &self.adamw,
             states: &mut self.states,
             gradients,
@@ -156,5 +230,39 @@ impl Optimizer {
             ),
         };
         self.states = moments.iter().map(|(n, m)| (n.clone(), state(m))).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pass_does_what_the_operations_do() {
+        let device = Device::flex();
+        let settings = AdamWSettings::default();
+        let mut optimizer = Optimizer::new(&settings);
+        let update = Update {
+            path: Path::default(),
+            learning_rate: 0.01,
+            settings: &settings,
+            adamw: &optimizer.adamw,
+            states: &mut optimizer.states,
+            gradients: Gradients::default(),
+        };
+        let start = Tensor::from_floats([0.5, -2.0, 1e-3, 0.0, 7.0], &device);
+        let (mut found, mut expected) = (start.clone(), start.clone());
+        let (mut own, mut theirs) = (fresh(&start), None);
+        for step in 0..5_u8 {
+            let slopes = [0.1, -3.0, 1e-9, 0.0, 0.5].map(|slope| slope + f32::from(step) * 0.2);
+            let gradient = Tensor::from_floats(slopes, &device);
+            (found, own) = update.step_on_cpu(found, gradient.clone(), own);
+            (expected, theirs) = update.adamw.step(0.01, expected, gradient, theirs);
+            let largest = (found.clone() - expected.clone()).abs().max();
+            assert!(largest.into_scalar::<f32>() < 1e-6);
+        }
+        assert_eq!(own.momentum.time, 5);
+        let moved = (found - start).abs().max();
+        assert!(moved.into_scalar::<f32>() > 0.01);
     }
 }

@@ -16,6 +16,8 @@ use crate::scratch::Scratch;
 const ROW_STEP: usize = 24;
 /// Tasks per thread.
 const TASKS_PER_THREAD: usize = 2;
+/// Rows of `b` that are worked on at a time: those of a panel stay in a cache.
+const DEPTH: usize = 512;
 /// Length of a row up to which `b` is read where it lies.
 const NEAR: usize = 256;
 
@@ -128,23 +130,27 @@ pub(crate) fn add_product(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32
         let len = width.min(columns - first);
         let (top, bottom) = (part * height, rows.min((part + 1) * height));
         let mut scratch = Scratch::take();
-        // SAFETY: `isa` is available, by the contract of `Kernels`; all places lie in the three
-        // matrices, whose lengths were checked; tasks have disjoint blocks of `out`.
-        unsafe {
-            let panels = if in_place {
-                Panels {
-                    start: b.from(0, first).start,
-                    row: b.row_stride,
-                    inner,
-                    columns: len,
-                }
-            } else {
-                let packed = scratch.slice(packed_len(isa, inner, len));
-                pack(isa, b.from(0, first), inner, len, packed.as_mut_ptr());
-                Panels::packed(isa, packed.as_ptr(), inner, len)
-            };
-            let to = to.at(top * columns + first);
-            multiply(isa, a.from(top, 0), bottom - top, panels, to, columns);
+        for start in (0..inner).step_by(DEPTH) {
+            let depth = DEPTH.min(inner - start);
+            // SAFETY: `isa` is available, by the contract of `Kernels`; all places lie in the three
+            // matrices, whose lengths were checked; tasks have disjoint blocks of `out`.
+            unsafe {
+                let from = b.from(start, first);
+                let panels = if in_place {
+                    Panels {
+                        start: from.start,
+                        row: b.row_stride,
+                        inner: depth,
+                        columns: len,
+                    }
+                } else {
+                    let packed = scratch.slice(packed_len(isa, depth, len));
+                    pack(isa, from, depth, len, packed.as_mut_ptr());
+                    Panels::packed(isa, packed.as_ptr(), depth, len)
+                };
+                let to = to.at(top * columns + first);
+                multiply(isa, a.from(top, start), bottom - top, panels, to, columns);
+            }
         }
     };
     if parallel {

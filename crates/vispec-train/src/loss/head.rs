@@ -11,6 +11,7 @@ use vispec_kernels::map_rows;
 use vispec_models::device::is_cpu;
 use vispec_models::nn::Linear;
 
+use super::cpu;
 use super::row::{Divergence, RowLoss, RowWeights, TeacherRow, row_loss};
 use super::softmax::top_k;
 use crate::error::TrainError;
@@ -137,6 +138,11 @@ impl Head {
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+        if self.back.is_empty()
+            && let Some(logits) = cpu::logits(&hidden, &self.weight)
+        {
+            return Ok(logits);
+        }
         let data = self.linear.forward(hidden).into_data();
         data.try_into_vec::<f32>()
             .map_err(|error| TrainError::Device {
@@ -212,13 +218,19 @@ impl Head {
             let teacher = &teacher[row * vocab..(row + 1) * vocab];
             row_loss(logits, teacher, &top[row], weights)
         });
-        let data = TensorData::new(logits, [losses.len(), vocab]);
-        let gradient = self.back_through(Tensor::from_data(data, &self.device()));
+        let gradient = self.back_through(logits, losses.len());
         (gradient, losses)
     }
 
     /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
-    fn back_through(&self, gradient: Tensor<2>) -> Tensor<2> {
+    fn back_through(&self, gradient: Vec<f32>, rows: usize) -> Tensor<2> {
+        if self.back.is_empty()
+            && let Some(product) = cpu::back_through(&gradient, &self.weight)
+        {
+            return product;
+        }
+        let data = TensorData::new(gradient, [rows, self.vocab_size()]);
+        let gradient = Tensor::<2>::from_data(data, &self.device());
         let pieces = self.back.iter().enumerate().map(|(number, piece)| {
             let start = number * PIECE;
             let end = self.vocab_size().min(start + PIECE);

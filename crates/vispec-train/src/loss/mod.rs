@@ -1,6 +1,7 @@
 //! What training minimises: distances between the draft's outputs and the target's hidden states,
 //! and between the distributions that the target's head makes of both.
 
+mod cpu;
 mod head;
 mod row;
 mod smooth_l1;

@@ -87,6 +87,12 @@ pub struct TargetTrainer {
     metrics: Metrics,
 }
 
+/// Runs `work` with one thread for its parallel loops: the other threads have work of their own.
+fn alone<R: Send>(work: impl FnOnce() -> Result<R, TrainError> + Send) -> Result<R, TrainError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map_err(TrainError::Thread)?.install(work)
+}
+
 /// What a worker found out.
 struct Share {
     loss: f64,
@@ -195,7 +201,14 @@ impl TargetTrainer {
         let shares: Vec<Result<Share, TrainError>> = std::thread::scope(|scope| {
             let worker = |worker: usize| {
                 let numbers = numbers.iter().copied().skip(worker).step_by(workers);
-                scope.spawn(move || share(teacher, network, numbers, &stage.sides, step))
+                let lessons = move || share(teacher, network, numbers, &stage.sides, step);
+                scope.spawn(move || {
+                    if workers > 1 {
+                        alone(lessons)
+                    } else {
+                        lessons()
+                    }
+                })
             };
             let handles: Vec<_> = (0..workers).map(worker).collect();
             let joined = handles.into_iter().map(|handle| handle.join());
