@@ -1,4 +1,4 @@
-//! CPU kernels for decoding: batch-invariant linear layers and attention.
+//! CPU kernels for decoding, batch-invariant linear layers and attention, and for training.
 //!
 //! Burn's CPU backends widen a 16-bit matrix anew at each call, and their results depend on how
 //! many rows share the call. These kernels read weights as the checkpoint stores them
@@ -22,6 +22,9 @@
 //! linear(&x, Weight::F32(&weight), Some(&[0.5, 0.0]), &mut out, shape);
 //! assert_eq!(out, [1.5, 5.0, 4.5, 11.0]);
 //! ```
+//!
+//! For training there are products of matrices in any layout, causal attention over whole samples,
+//! gradients of all of these, and AdamW: [`Kernels`] has them. They are as independent of threads.
 //!
 //! The free functions use the best instruction set found at run time; [`Kernels`] names one.
 //! Threads come from the current rayon pool. A model that runs a whole step inside [`in_pool`]

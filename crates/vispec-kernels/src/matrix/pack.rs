@@ -97,11 +97,7 @@ impl Pack {
             // SAFETY: the caller's promise; blocks lie within the panel.
             unsafe {
                 // Registers of fewer lanes than a block has rows leave a narrower last block.
-                let whole = if count == TURN && len > first {
-                    self.inner - rest
-                } else {
-                    0
-                };
+                let whole = if count == TURN { self.inner - rest } else { 0 };
                 let column =
                     |index: usize| from.add((first + index).min(len - 1) * self.from.column);
                 let columns: [*const f32; TURN] = std::array::from_fn(column);
@@ -110,8 +106,9 @@ impl Pack {
                     V::transpose(columns, to.add(row * stride + first), stride);
                 }
                 for row in whole..self.inner {
-                    for index in 0..count {
-                        *to.add(row * stride + first + index) = *columns[index].add(row);
+                    let to = to.add(row * stride + first);
+                    for (index, column) in columns[..count].iter().enumerate() {
+                        *to.add(index) = *column.add(row);
                     }
                 }
             }

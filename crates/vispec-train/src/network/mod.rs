@@ -1,7 +1,8 @@
 //! Drafts, and the language models of targets, as modules whose parameters can be trained.
 //!
 //! Their inference modules in vispec-models run through kernels that know no gradients and keep
-//! caches; these run on Burn's own operations, over whole samples, several passes in one graph.
+//! caches; these run over whole samples, several passes in one graph: on the CPU through kernels of
+//! training, elsewhere on Burn's own operations.
 //! Both read and write the same checkpoints, and tests compare their outputs.
 
 mod adaptor;
