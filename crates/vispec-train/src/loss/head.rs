@@ -18,7 +18,7 @@ use crate::error::TrainError;
 use crate::network::HostTensor;
 
 /// Bytes of logits that are there at a time.
-const LOGITS_AT_ONCE: usize = 32 << 20;
+const LOGITS_AT_ONCE: usize = 16 << 20;
 
 /// Rows of the weight that one product of a gradient in bf16 takes: its operands stay in cache.
 const PIECE: usize = 4096;

@@ -26,8 +26,11 @@ fn recorded<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec().unwrap()
+    let floats = tensor.into_data().try_into_vec();
+    floats.expect("tensors of f32")
 }
+
+const RECORDED: &str = "a gradient of each input";
 
 /// The output, and the gradients of `matrices` and `vectors` in a loss with random slopes.
 fn outcome<const M: usize, const V: usize>(
@@ -39,8 +42,16 @@ fn outcome<const M: usize, const V: usize>(
     let slopes = recorded(out.dims(), 99).detach();
     let tape = (out.clone() * slopes).sum().backward();
     let mut found = vec![floats(out.inner())];
-    found.extend(matrices.iter().map(|m| floats(m.grad(&tape).unwrap())));
-    found.extend(vectors.iter().map(|v| floats(v.grad(&tape).unwrap())));
+    found.extend(
+        matrices
+            .iter()
+            .map(|m| floats(m.grad(&tape).expect(RECORDED))),
+    );
+    found.extend(
+        vectors
+            .iter()
+            .map(|v| floats(v.grad(&tape).expect(RECORDED))),
+    );
     found
 }
 
