@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "vispec-core",
             "vispec-data",
+            "vispec-kernels",
             "vispec-models",
             "vispec-processor",
         ],
