@@ -88,14 +88,25 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files.collect()
 }
 
-const STAGE_2: &str = "--source scenes-long --scenes 40 --limit 12 --stage 2 --max-new-tokens 24 \
-                       --storage full --shard-positions 4 --min-pixels 3136 --max-pixels 12544";
+/// Flags of twelve answers in shards of four.
+fn stage_2(storage: &str) -> String {
+    format!(
+        "--source scenes-long --scenes 40 --limit 12 --stage 2 --max-new-tokens 24 \
+         --storage {storage} --shard-positions 4 --min-pixels 3136 --max-pixels 12544"
+    )
+}
 
 #[test]
 fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
+    for storage in ["full", "packed"] {
+        survives_kills(&stage_2(storage));
+    }
+}
+
+fn survives_kills(flags: &str) {
     let alone = tempfile::tempdir().unwrap();
     let started = Instant::now();
-    succeed(&run_args("qwen-tied", alone.path(), STAGE_2));
+    succeed(&run_args("qwen-tied", alone.path(), flags));
     let full_run = started.elapsed();
     let expected = files(alone.path());
     assert_eq!(
@@ -109,7 +120,7 @@ fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
     let mut n_killed = 0;
     let mut dir = tempfile::tempdir().unwrap();
     for kill in 0..10u32 {
-        let args = run_args("qwen-tied", dir.path(), STAGE_2);
+        let args = run_args("qwen-tied", dir.path(), flags);
         let mut child = shell("", &strs(&args))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -129,16 +140,17 @@ fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
         }
     }
     assert!(n_killed > 0);
-    succeed(&run_args("qwen-tied", dir.path(), STAGE_2));
+    succeed(&run_args("qwen-tied", dir.path(), flags));
     assert_eq!(files(dir.path()), expected);
 }
 
 #[test]
 fn a_draft_changes_nothing_but_the_time() {
+    let flags = stage_2("packed");
     let plain = tempfile::tempdir().unwrap();
-    succeed(&run_args("llava-next", plain.path(), STAGE_2));
+    succeed(&run_args("llava-next", plain.path(), &flags));
     let speculative = tempfile::tempdir().unwrap();
-    let mut args = run_args("llava-next", speculative.path(), STAGE_2);
+    let mut args = run_args("llava-next", speculative.path(), &flags);
     let draft = fixtures().join("drafts/llava-next-q2");
     args.extend(["--draft".to_owned(), draft.to_str().unwrap().to_owned()]);
     args.extend(["--total-token", "30"].map(str::to_owned));
@@ -149,10 +161,11 @@ fn a_draft_changes_nothing_but_the_time() {
 
 #[test]
 fn a_full_disk_is_said_and_survived() {
+    let flags = stage_2("full");
     let alone = tempfile::tempdir().unwrap();
-    succeed(&run_args("qwen-tied", alone.path(), STAGE_2));
+    succeed(&run_args("qwen-tied", alone.path(), &flags));
     let dir = tempfile::tempdir().unwrap();
-    let args = run_args("qwen-tied", dir.path(), STAGE_2);
+    let args = run_args("qwen-tied", dir.path(), &flags);
     // A limit in blocks of 512 bytes that a sample meets and a shard does not.
     let largest = files(alone.path()).values().map(Vec::len).max().unwrap();
     let before = format!("trap '' XFSZ; ulimit -f {};", largest * 3 / 4 / 512);
@@ -180,8 +193,16 @@ fn files_of(dir: &Path, extension: &str) -> bool {
 
 #[test]
 fn shares_are_merged_and_checked() {
-    let stage_1 = "--source scenes-short --scenes 30 --end 11 --stage 1 --storage compact \
-                   --shard-positions 2";
+    for storage in ["compact", "packed"] {
+        merges_and_checks(storage);
+    }
+}
+
+fn merges_and_checks(storage: &str) {
+    let stage_1 = format!(
+        "--source scenes-short --scenes 30 --end 11 --stage 1 --storage {storage} \
+         --shard-positions 2"
+    );
     let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     for (index, dir) in dirs.iter().enumerate() {
         let flags = format!("{stage_1} --shard {}/3", index + 1);
@@ -196,6 +217,11 @@ fn shares_are_merged_and_checked() {
     let (stdout, _) = succeed(&args);
     assert!(stdout.contains("samples: 11 in 6 shards"), "{stdout}");
     assert!(stdout.contains("68000 such samples"), "{stdout}");
+    for storage in ["full", "compact", "packed", "online"] {
+        let line = format!("image tokens, {storage}: ");
+        let line = stdout.lines().find(|other| other.contains(&line)).unwrap();
+        assert!(line.contains("tokens of text fit into 150 GB"), "{line}");
+    }
     let (stdout, _) = succeed(&["check".to_owned(), path(&out)]);
     assert!(stdout.contains("all hashes are right"), "{stdout}");
 
@@ -213,9 +239,18 @@ fn shares_are_merged_and_checked() {
     let flags = format!("{stage_1} --shard 1/3");
     let other = run_args("qwen-tied", dirs[0].path(), &flags);
     refuse(&other, 1, &["capture.json", "target.fingerprint"]);
-    let flags = flags.replace("compact", "full");
+    let flags = flags.replace(storage, "full");
     let other = run_args("llava-15", dirs[0].path(), &flags);
-    refuse(&other, 1, &["storage is \"compact\", expected \"full\""]);
+    let difference = format!("storage is \"{storage}\", expected \"full\"");
+    refuse(&other, 1, &[&difference]);
+}
+
+#[test]
+fn the_documented_sizes_are_those_that_are_calculated() {
+    let (stdout, _) = succeed(&["sizes".to_owned()]);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/capture.md");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains(&stdout), "docs/capture.md lacks\n{stdout}");
 }
 
 /// Rows in the layout of LLaVA-Pretrain with one image that is there, one that is missing, one that
@@ -299,7 +334,7 @@ fn flags_that_make_no_sense_are_refused() {
     );
     refused(
         "--source scenes-long --stage 1 --storage tar",
-        &["full, compact or online"],
+        &["full, compact, packed or online"],
     );
     refused(
         "--source scenes-long --stage 2 --max-new-tokens 0",

@@ -139,7 +139,7 @@ fn first_loss(out: &Path) -> f64 {
 fn captures_of_all_storages_are_trained_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    for storage in ["full", "compact", "online"] {
+    for storage in ["full", "compact", "packed", "online"] {
         capture(storage, &path(storage));
         let run = path(&format!("{storage}-run"));
         let mut child = train(&[&path(storage)], &run, 1);
@@ -151,13 +151,38 @@ fn captures_of_all_storages_are_trained_on() {
     assert!((online / full - 1.0).abs() < 1e-4, "{online} {full}");
     let compact = first_loss(&path("compact-run"));
     assert!((compact / full - 1.0).abs() < 1e-2, "{compact} {full}");
+    let packed = first_loss(&path("packed-run"));
+    assert!((packed / full - 1.0).abs() < 1e-2, "{packed} {full}");
 
     let both = path("both-run");
-    let mut child = train(&[&path("compact"), &path("online")], &both, 1);
+    let mut child = train(&[&path("packed"), &path("online")], &both, 1);
     assert!(child.wait().unwrap().success());
     let steps = |out: &Path| curve(out).iter().filter(|r| r["record"] == "step").count();
     assert_eq!(steps(&path("full-run")), 10);
     assert_eq!(steps(&both), 21);
+}
+
+#[test]
+fn eagle_2_refuses_captures_without_states_of_image_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = repository("examples/configs/train/eagle2.toml");
+    let model = repository("fixtures/models/qwen-tied");
+    for storage in ["compact", "packed"] {
+        let data = dir.path().join(storage);
+        capture(storage, &data);
+        let out = dir.path().join("out");
+        let paths = [&config, &model, &data, &out].map(|path| path.to_str().unwrap());
+        let flags = ["--config", "--target", "--data", "--out"];
+        let arguments: Vec<&str> = flags
+            .into_iter()
+            .zip(paths)
+            .flat_map(|(f, p)| [f, p])
+            .collect();
+        fails_with(
+            &arguments,
+            "hidden states of image tokens were not captured",
+        );
+    }
 }
 
 #[test]

@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use vispec_data::capture::{
     CaptureError, CaptureHeader, CaptureReader, CaptureStage, CaptureWriter, CapturedSample,
-    ElementType, ImageRecord, LeftOut, LeftOutKind, Manifest, PositionRange, SampleRecord, Share,
-    SourceIdentity, StorageKind, TargetIdentity, TokenSample, fingerprint, merge,
+    ElementType, ImageFeatures, ImageRecord, LeftOut, LeftOutKind, Manifest, PositionRange,
+    SampleRecord, SampleVectors, Share, SourceIdentity, StorageKind, TargetIdentity, TokenSample,
+    fingerprint, merge,
 };
 
 const HIDDEN: usize = 4;
@@ -80,6 +81,53 @@ fn sample(position: usize, image_mask: Vec<bool>) -> CapturedSample {
     }
 }
 
+fn put(
+    writer: &mut CaptureWriter,
+    position: usize,
+    record: SampleRecord,
+    sample: &CapturedSample,
+) -> Result<(), CaptureError> {
+    let tokens = TokenSample {
+        record,
+        token_ids: sample.token_ids.clone(),
+        loss_mask: sample.loss_mask.clone(),
+        image_mask: sample.image_mask.clone(),
+        image_files: Vec::new(),
+    };
+    let vectors = SampleVectors {
+        input_embeds: sample.input_embeds.clone(),
+        hidden_states: sample.hidden_states.clone(),
+    };
+    writer.put(position, &tokens, &vectors)
+}
+
+/// Computes what [`sample`] has for images.
+struct Images;
+
+impl ImageFeatures for Images {
+    fn features(
+        &self,
+        tokens: &TokenSample,
+    ) -> Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        let position = tokens.record.id.trim_start_matches("id ").parse()?;
+        let whole = sample(position, tokens.image_mask.clone());
+        let rows: Vec<usize> = (0..tokens.image_mask.len())
+            .filter(|&row| tokens.image_mask[row])
+            .collect();
+        Ok(whole.input_embeds.select(ndarray::Axis(0), &rows))
+    }
+}
+
+fn open_with_all(dir: &Path) -> CaptureReader {
+    CaptureReader::open(dir)
+        .unwrap()
+        .with_embeddings(Box::new(table()))
+        .with_image_features(Box::new(Images))
+}
+
+/// Storages whose samples are read without running a target.
+const STORED: [StorageKind; 3] = [StorageKind::Full, StorageKind::Compact, StorageKind::Packed];
+
 fn mask(position: usize) -> Vec<bool> {
     (0..5 + position % 4)
         .map(|row| row % 4 == 1 || row % 4 == 2)
@@ -109,7 +157,7 @@ fn step(writer: &mut CaptureWriter, position: usize) {
         writer.leave_out(left_out).unwrap();
     } else {
         let sample = sample(position, mask(position));
-        writer.put(position, record(position), &sample).unwrap();
+        put(writer, position, record(position), &sample).unwrap();
     }
 }
 
@@ -124,7 +172,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Hidden states that a draft reads; the others are zero in compact captures.
+/// Hidden states that a draft reads; the others are zero in compact and packed captures.
 fn only_read(mut sample: CapturedSample) -> CapturedSample {
     for row in 0..sample.image_mask.len() {
         if sample.image_mask[row] && sample.image_mask.get(row + 1) == Some(&true) {
@@ -134,25 +182,54 @@ fn only_read(mut sample: CapturedSample) -> CapturedSample {
     sample
 }
 
+/// What a storage gives back of a sample.
+#[track_caller]
+fn assert_given_back(found: &CapturedSample, sample: CapturedSample, storage: StorageKind) {
+    match storage {
+        StorageKind::Full => assert_eq!(*found, sample),
+        StorageKind::Compact => assert_eq!(*found, only_read(sample)),
+        StorageKind::Packed => {
+            let expected = only_read(sample);
+            for (found, expected) in found
+                .hidden_states
+                .rows()
+                .into_iter()
+                .zip(expected.hidden_states.rows())
+            {
+                let largest = expected
+                    .iter()
+                    .fold(0.0_f32, |max, value| max.max(value.abs()));
+                for (found, expected) in found.iter().zip(expected) {
+                    // Half of a 127th, rounded up to 8 bits of mantissa.
+                    let bound = largest / 127.0 * 0.504;
+                    assert!((found - expected).abs() <= bound, "{found} {expected}");
+                }
+            }
+            let hidden_states = found.hidden_states.clone();
+            let expected = CapturedSample {
+                hidden_states,
+                ..expected
+            };
+            assert_eq!(*found, expected);
+        }
+        StorageKind::Online => panic!("online captures hold no vectors"),
+    }
+}
+
 #[test]
-fn full_and_compact_captures_give_back_what_went_in() {
-    for storage in [StorageKind::Full, StorageKind::Compact] {
+fn captures_give_back_what_went_in() {
+    for storage in STORED {
         let dir = tempfile::tempdir().unwrap();
         let manifest = write(dir.path(), storage, 11, whole(11));
         assert_eq!(manifest.n_samples(), 9);
         assert_eq!(manifest.left_out().count(), 2);
-        let reader = CaptureReader::open(dir.path()).unwrap();
-        let reader = reader.with_embeddings(Box::new(table()));
+        let reader = open_with_all(dir.path());
         reader.verify(|_| {}).unwrap();
         assert_eq!(reader.len(), 9);
         let positions = (0..11).filter(|position| position % 5 != 4);
         for (index, position) in positions.enumerate() {
             let expected = sample(position, mask(position));
-            let expected = match storage {
-                StorageKind::Full => expected,
-                _ => only_read(expected),
-            };
-            assert_eq!(reader.sample(index).unwrap(), expected);
+            assert_given_back(&reader.sample(index).unwrap(), expected, storage);
             assert_eq!(reader.tokens(index).unwrap().record, record(position));
         }
         let error = reader.sample(9).unwrap_err();
@@ -161,6 +238,72 @@ fn full_and_compact_captures_give_back_what_went_in() {
             "{error}"
         );
     }
+}
+
+/// Features that are not those of the image.
+struct Wrong([usize; 2]);
+
+impl ImageFeatures for Wrong {
+    fn features(
+        &self,
+        _: &TokenSample,
+    ) -> Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        match self.0 {
+            [0, _] => Err("no such image".into()),
+            shape => Ok(Array2::zeros(shape)),
+        }
+    }
+}
+
+#[test]
+fn packed_captures_need_the_features_of_their_images() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), StorageKind::Packed, 3, whole(3));
+    let open = || {
+        CaptureReader::open(dir.path())
+            .unwrap()
+            .with_embeddings(Box::new(table()))
+    };
+    assert!(open().manifest().has_images());
+    let error = open().sample(0).unwrap_err();
+    assert!(matches!(error, CaptureError::NeedsMore { .. }), "{error}");
+    assert!(error.to_string().contains("vision tower"), "{error}");
+    let with = |shape| open().with_image_features(Box::new(Wrong(shape)));
+    for shape in [[1, HIDDEN], [2, HIDDEN + 1]] {
+        let error = with(shape).sample(0).unwrap_err();
+        assert!(matches!(error, CaptureError::SampleShape { .. }), "{error}");
+    }
+    let error = with([0, 0]).sample(0).unwrap_err().to_string();
+    assert!(error.contains("id 0 (x.json, row 0)"), "{error}");
+    assert!(error.contains("no such image"), "{error}");
+}
+
+#[test]
+fn images_that_were_replaced_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    fs::write(&path, b"pixels").unwrap();
+    let sample = TokenSample {
+        record: SampleRecord {
+            images: vec![
+                ImageRecord::of_file(path.clone(), b"pixels"),
+                ImageRecord::Stored(2),
+            ],
+            ..record(0)
+        },
+        token_ids: Vec::new(),
+        loss_mask: Vec::new(),
+        image_mask: Vec::new(),
+        image_files: vec![vec![1, 2]],
+    };
+    assert_eq!(sample.images().unwrap(), [&b"pixels"[..], &[1, 2]]);
+    fs::write(&path, b"pixelz").unwrap();
+    let error = sample.images().unwrap_err();
+    assert!(matches!(error, CaptureError::ImageHash { .. }), "{error}");
+    assert!(error.to_string().contains("a.png"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = sample.images().unwrap_err();
+    assert!(matches!(error, CaptureError::Io { .. }), "{error}");
 }
 
 #[test]
@@ -220,11 +363,12 @@ fn compact_captures_need_the_embeddings_of_their_tokens() {
 
 #[test]
 fn an_interrupted_capture_goes_on_to_the_same_bytes() {
-    let expected = tempfile::tempdir().unwrap();
-    write(expected.path(), StorageKind::Full, 11, whole(11));
-    for stop in 0..11 {
+    let storages = STORED.into_iter().cycle();
+    for (stop, storage) in (0..11).zip(storages) {
+        let expected = tempfile::tempdir().unwrap();
+        write(expected.path(), storage, 11, whole(11));
         let dir = tempfile::tempdir().unwrap();
-        let open = || CaptureWriter::open(dir.path(), header(StorageKind::Full, 11), whole(11));
+        let open = || CaptureWriter::open(dir.path(), header(storage, 11), whole(11));
         let mut writer = open().unwrap();
         for position in writer.missing().into_iter().take(stop) {
             step(&mut writer, position);
@@ -366,13 +510,13 @@ fn manifests_of_other_versions_are_refused() {
     assert!(error.contains("\"../x\" is not a file name"), "{error}");
 }
 
-/// Shares `index` of `count` of 11 positions.
-fn shares(count: usize) -> Vec<(TempDir, PositionRange)> {
+/// All of `count` shares of 11 positions.
+fn shares(count: usize, storage: StorageKind) -> Vec<(TempDir, PositionRange)> {
     let share = |index| {
         let share: Share = format!("{index}/{count}").parse().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let covers = share.of(whole(11));
-        write(dir.path(), StorageKind::Full, 11, covers);
+        write(dir.path(), storage, 11, covers);
         (dir, covers)
     };
     (1..=count).map(share).collect()
@@ -380,16 +524,21 @@ fn shares(count: usize) -> Vec<(TempDir, PositionRange)> {
 
 #[test]
 fn merged_shares_hold_the_samples_of_one_run() {
-    let alone = tempfile::tempdir().unwrap();
-    write(alone.path(), StorageKind::Full, 11, whole(11));
-    let alone = CaptureReader::open(alone.path()).unwrap();
-    for count in [1, 2, 4, 12] {
-        let shares = shares(count);
+    for (count, storage) in [
+        (1, StorageKind::Full),
+        (2, StorageKind::Compact),
+        (4, StorageKind::Packed),
+        (12, StorageKind::Full),
+    ] {
+        let alone = tempfile::tempdir().unwrap();
+        write(alone.path(), storage, 11, whole(11));
+        let alone = open_with_all(alone.path());
+        let shares = shares(count, storage);
         let mut dirs: Vec<PathBuf> = shares.iter().map(|(dir, _)| dir.path().into()).collect();
         dirs.reverse();
         let out = tempfile::tempdir().unwrap();
         merge(&dirs, out.path()).unwrap();
-        let merged = CaptureReader::open(out.path()).unwrap();
+        let merged = open_with_all(out.path());
         merged.verify(|_| {}).unwrap();
         assert_eq!(merged.len(), alone.len());
         for index in 0..alone.len() {
@@ -410,8 +559,8 @@ fn merged_shares_hold_the_samples_of_one_run() {
 #[test]
 fn shares_that_do_not_fit_together_are_refused() {
     let out = tempfile::tempdir().unwrap();
-    let thirds = shares(3);
-    let halves = shares(2);
+    let thirds = shares(3, StorageKind::Full);
+    let halves = shares(2, StorageKind::Full);
     let dirs = |dirs: &[&(TempDir, PositionRange)]| -> Vec<PathBuf> {
         dirs.iter().map(|(dir, _)| dir.path().into()).collect()
     };
@@ -446,25 +595,31 @@ fn shares_that_do_not_fit_together_are_refused() {
 
 #[test]
 fn samples_that_cannot_be_stored_are_refused() {
+    for storage in STORED {
+        refuses_what_it_cannot_store(storage);
+    }
+}
+
+fn refuses_what_it_cannot_store(storage: StorageKind) {
     let dir = tempfile::tempdir().unwrap();
     let covers = PositionRange { start: 2, end: 5 };
-    let mut writer = CaptureWriter::open(dir.path(), header(StorageKind::Full, 9), covers).unwrap();
+    let mut writer = CaptureWriter::open(dir.path(), header(storage, 9), covers).unwrap();
     let sound = || sample(2, mask(2));
-    let error = writer.put(1, record(1), &sound()).unwrap_err();
+    let error = put(&mut writer, 1, record(1), &sound()).unwrap_err();
     assert!(
         matches!(error, CaptureError::Position { position: 1, .. }),
         "{error}"
     );
     let mut short = sound();
     short.hidden_states = Array2::zeros([1, HIDDEN]);
-    let error = writer.put(2, record(2), &short).unwrap_err();
+    let error = put(&mut writer, 2, record(2), &short).unwrap_err();
     assert!(
         matches!(error, CaptureError::SampleShape { found: 1, .. }),
         "{error}"
     );
     let mut broken = sound();
     broken.hidden_states[[3, 1]] = f32::NAN;
-    let error = writer.put(2, record(2), &broken).unwrap_err();
+    let error = put(&mut writer, 2, record(2), &broken).unwrap_err();
     assert!(matches!(error, CaptureError::NotFinite { .. }), "{error}");
     assert_eq!(writer.missing(), [2, 3, 4]);
     let error = writer.finish().unwrap_err();
@@ -497,17 +652,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_placement_of_images_survives_compact_storage(
+    fn any_placement_of_images_survives(
         image_mask in prop::collection::vec(any::<bool>(), 1..40),
     ) {
-        let dir = tempfile::tempdir().unwrap();
-        let header = header(StorageKind::Compact, 1);
-        let mut writer = CaptureWriter::open(dir.path(), header, whole(1)).unwrap();
-        let sample = sample(3, image_mask);
-        writer.put(0, record(3), &sample).unwrap();
-        writer.finish().unwrap();
-        let reader = CaptureReader::open(dir.path()).unwrap();
-        let reader = reader.with_embeddings(Box::new(table()));
-        prop_assert_eq!(reader.sample(0).unwrap(), only_read(sample));
+        for storage in STORED {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer =
+                CaptureWriter::open(dir.path(), header(storage, 1), whole(1)).unwrap();
+            let sample = sample(3, image_mask.clone());
+            put(&mut writer, 0, record(3), &sample).unwrap();
+            writer.finish().unwrap();
+            let found = open_with_all(dir.path()).sample(0).unwrap();
+            assert_given_back(&found, sample, storage);
+        }
     }
 }

@@ -7,33 +7,17 @@ use vispec_core::{BoxError, KvCache as _, NodeId, Prompt, TargetModel, TargetOut
 use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
-use crate::llava::{LlavaConfig, LlavaVision};
+use crate::llava::LlavaConfig;
 use crate::logits::DeviceLogits;
 use crate::nn::{AttentionPlan, DecoderConfig, DecoderStack, ModelCache, RotaryTable};
 use crate::precision::{DtypeChoice, Precision};
 use crate::prompt::EncodedPrompt;
-use crate::qwen2_5_vl::{QwenConfig, QwenVision};
+use crate::qwen2_5_vl::QwenConfig;
 use crate::target_text::TargetText;
+use crate::target_vision::VisionTower;
 use crate::text_model::{HeadWeights, TextModel};
 use crate::vlm_cache::VlmCache;
 use crate::weights::{Checkpoint, Weights};
-
-/// The part of a target that turns an image into vectors for the language model.
-#[derive(Debug)]
-enum VisionTower {
-    Qwen(Box<QwenVision>),
-    Llava(Box<LlavaVision>),
-}
-
-impl VisionTower {
-    /// Gives `[image_tokens, hidden]`.
-    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
-        match self {
-            Self::Qwen(tower) => tower.encode(image),
-            Self::Llava(tower) => tower.encode(image),
-        }
-    }
-}
 
 /// A Qwen2.5-VL, LLaVA-1.5 or LLaVA-1.6 model.
 #[derive(Debug)]
@@ -81,13 +65,13 @@ impl VlmTarget {
             config.vocab_size,
             head,
         );
-        let vision = QwenVision::load(&weights.at("visual").unquantized(), &config.vision);
+        let vision = VisionTower::qwen(&weights, &config);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
             stack: DecoderStack::new(text.decoder(), &decoder),
             text,
-            vision: VisionTower::Qwen(Box::new(vision)),
+            vision,
             rotary_sections: Some(config.rotary_sections()),
             context_len: config.context_len(),
             device: device.clone(),
@@ -114,13 +98,13 @@ impl VlmTarget {
             config.vocab_size(),
             head,
         );
-        let vision = LlavaVision::load(&weights.unquantized(), &config);
+        let vision = VisionTower::llava(&weights, &config);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
             stack: DecoderStack::new(text.decoder(), &decoder),
             text,
-            vision: VisionTower::Llava(Box::new(vision)),
+            vision,
             rotary_sections: None,
             context_len: config.context_len(),
             device: device.clone(),

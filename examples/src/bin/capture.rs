@@ -10,6 +10,7 @@ use vispec_data::capture::{CaptureReader, Manifest, merge};
 use vispec_examples::capture::flags::{SourceFlags, StageFlags};
 use vispec_examples::capture::report::write_manifest;
 use vispec_examples::capture::run::{Outcome, capture};
+use vispec_examples::capture::sizes::write_published;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::ModelFlags;
 use vispec_examples::tree::TreeFlags;
@@ -40,6 +41,8 @@ enum Command {
         /// Directory of the capture
         dir: PathBuf,
     },
+    /// Print how much disk captures of the paper's targets take, calculated
+    Sizes,
     /// Read a capture and compare hashes
     Check {
         /// Directory of the capture
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Run(flags) => run(flags),
         Command::Merge { out, shares } => print(&merge(shares, out)?),
         Command::Inspect { dir } => print(&Manifest::read(dir)?),
+        Command::Sizes => Ok(write_published(&mut io::stdout().lock())?),
         Command::Check { dir } => check(dir),
     })
 }

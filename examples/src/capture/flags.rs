@@ -170,7 +170,7 @@ pub struct StageFlags {
     /// Directory of the capture; one that was interrupted is gone on with
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// full (as upstream), compact or online
+    /// full (as upstream), compact, packed (8 bits, images by reference) or online
     #[arg(long, default_value = "compact")]
     pub storage: StorageKind,
     /// Positions of a shard

@@ -5,3 +5,4 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod sample;
+pub mod sizes;

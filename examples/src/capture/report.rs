@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use vispec_data::capture::{CaptureStage, LeftOutKind, Manifest, PAPER_SAMPLES, StorageKind};
 
+use super::sizes::{disk_gigabytes, paper_gigabytes, text_within_disk};
+
 const GB: f64 = 1e9;
 
 /// Writes what a capture holds.
@@ -78,15 +80,20 @@ fn write_sizes(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()> {
     )?;
     let size = manifest.mean_size();
     let header = &manifest.header;
-    for storage in [StorageKind::Full, StorageKind::Compact, StorageKind::Online] {
-        let bytes = size.bytes(storage, header.dtype, header.target.hidden) * PAPER_SAMPLES;
-        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
-        let bytes = bytes as f64 / GB;
+    let of = (header.dtype, header.target.hidden);
+    for storage in StorageKind::ALL {
+        let fits = match text_within_disk(&size, storage, of) {
+            Some(most) => format!("up to {most} tokens of text fit"),
+            None => "the images alone do not fit".to_owned(),
+        };
         writeln!(
             out,
             "calculated, {PAPER_SAMPLES} samples of {} text and {} image tokens, {storage}: \
-             {bytes:.1} GB",
-            size.text, size.image
+             {:.1} GB; {fits} into {} GB",
+            size.text,
+            size.image,
+            paper_gigabytes(&size, storage, of),
+            disk_gigabytes()
         )?;
     }
     Ok(())

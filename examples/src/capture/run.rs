@@ -85,12 +85,11 @@ fn run(
     for &position in &missing {
         let computed = one(position, source, maker, &mut progress)?;
         let left_out = match computed {
-            Computed::Vectors(record, sample) => {
-                writer.put(position, record, &sample)?;
-                None
-            }
-            Computed::Tokens(sample) => {
-                writer.put_tokens(position, &sample)?;
+            Computed::Sample(sample, vectors) => {
+                match vectors {
+                    Some(vectors) => writer.put(position, &sample, &vectors)?,
+                    None => writer.put_tokens(position, &sample)?,
+                }
                 None
             }
             Computed::Dropped(reason) => Some((LeftOutKind::Dropped, reason)),

@@ -1,12 +1,11 @@
 //! One sample: what the target reads or writes of one conversation.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use vispec_core::{GenerationConfig, MatchPicks, PositionUniforms, Prompt as _, Sampler, TreeSize};
 use vispec_data::capture::{
-    CaptureStage, CapturedSample, ImageRecord, PromptForm, SampleRecord, StorageKind, TokenSample,
+    CaptureStage, ImageRecord, PromptForm, SampleRecord, SampleVectors, StorageKind, TokenSample,
 };
 use vispec_data::conversations::{Conversation, DropReason, long_answer_prompt};
 use vispec_data::{DataError, ImageSource};
@@ -19,10 +18,8 @@ use crate::failure::Failure;
 /// What becomes of a conversation.
 #[derive(Debug)]
 pub enum Computed {
-    /// A sample with its vectors.
-    Vectors(SampleRecord, Box<CapturedSample>),
-    /// A sample without.
-    Tokens(Box<TokenSample>),
+    /// A sample, with its vectors unless none are kept.
+    Sample(Box<TokenSample>, Option<SampleVectors>),
     /// Nothing can be learned from it, for this reason.
     Dropped(String),
     /// Its row or its images are broken.
@@ -130,13 +127,12 @@ impl SampleMaker<'_> {
         for run in &answered.prompt.image_runs {
             image_mask[run.clone()].fill(true);
         }
-        let features = match self.storage {
-            StorageKind::Online => None,
-            StorageKind::Full | StorageKind::Compact => {
-                let encoded = self.engine.target().encode(&answered.prompt)?;
-                let features = read_features(self.engine.target(), &encoded);
-                Some(features.map_err(|error| anyhow::anyhow!(error))?)
-            }
+        let features = if self.storage.keeps_hidden_states() {
+            let encoded = self.engine.target().encode(&answered.prompt)?;
+            let features = read_features(self.engine.target(), &encoded);
+            Some(features.map_err(|error| anyhow::anyhow!(error))?)
+        } else {
+            None
         };
         Ok(Ok(Sequence {
             prompt_tokens: answered.prompt.token_ids.len(),
@@ -191,7 +187,7 @@ impl SampleMaker<'_> {
             loss_mask: written.collect(),
             image_mask: features.image_mask(),
             prompt_tokens,
-            features: (self.storage != StorageKind::Online).then_some(features),
+            features: self.storage.keeps_hidden_states().then_some(features),
         }))
     }
 
@@ -202,47 +198,52 @@ impl SampleMaker<'_> {
         sequence: Sequence,
         reading: &mut Duration,
     ) -> Result<Computed, Failure> {
-        let mut record = SampleRecord {
-            id: conversation.id.clone(),
-            origin: conversation.origin.to_string(),
-            prompt_tokens: sequence.prompt_tokens,
-            images: Vec::new(),
+        let started = Instant::now();
+        let (images, image_files) = if self.storage.keeps_images() {
+            kept_images(sources)?
+        } else {
+            (Vec::new(), Vec::new())
         };
-        let Some(features) = sequence.features else {
-            let started = Instant::now();
-            let mut image_files = Vec::new();
-            for source in sources {
-                if let Some(path) = source.file_path() {
-                    record.images.push(ImageRecord::File(absolute(path)?));
-                } else {
-                    let file = source.image_file()?;
-                    record.images.push(ImageRecord::Stored(file.len()));
-                    image_files.push(file);
-                }
-            }
-            *reading += started.elapsed();
-            return Ok(Computed::Tokens(Box::new(TokenSample {
-                record,
-                token_ids: sequence.tokens,
-                loss_mask: sequence.loss_mask,
-                image_mask: sequence.image_mask,
-                image_files,
-            })));
-        };
+        *reading += started.elapsed();
         let shape = [sequence.tokens.len(), self.engine.target().hidden()];
-        let (embeds, hidden) = features.into_host()?;
-        let sample = CapturedSample {
-            id: record.id.clone(),
+        let vectors = match sequence.features {
+            None => None,
+            Some(features) => {
+                let (embeds, hidden) = features.into_host()?;
+                Some(SampleVectors {
+                    input_embeds: Array2::from_shape_vec(shape, embeds)?,
+                    hidden_states: Array2::from_shape_vec(shape, hidden)?,
+                })
+            }
+        };
+        let sample = TokenSample {
+            record: SampleRecord {
+                id: conversation.id.clone(),
+                origin: conversation.origin.to_string(),
+                prompt_tokens: sequence.prompt_tokens,
+                images,
+            },
             token_ids: sequence.tokens,
-            input_embeds: Array2::from_shape_vec(shape, embeds)?,
-            hidden_states: Array2::from_shape_vec(shape, hidden)?,
             loss_mask: sequence.loss_mask,
             image_mask: sequence.image_mask,
+            image_files,
         };
-        Ok(Computed::Vectors(record, Box::new(sample)))
+        Ok(Computed::Sample(Box::new(sample), vectors))
     }
 }
 
-fn absolute(path: &Path) -> Result<std::path::PathBuf, std::io::Error> {
-    std::path::absolute(path)
+/// Where the images of a sample are, and the bytes of those that are not files by themselves.
+fn kept_images(sources: &[ImageSource]) -> Result<(Vec<ImageRecord>, Vec<Vec<u8>>), Failure> {
+    let mut records = Vec::with_capacity(sources.len());
+    let mut files = Vec::new();
+    for source in sources {
+        let file = source.image_file()?;
+        if let Some(path) = source.file_path() {
+            records.push(ImageRecord::of_file(std::path::absolute(path)?, &file));
+        } else {
+            records.push(ImageRecord::Stored(file.len()));
+            files.push(file);
+        }
+    }
+    Ok((records, files))
 }

@@ -1,9 +1,13 @@
 //! How many bytes samples take.
 
+use super::grouped::n_groups;
 use super::header::{ElementType, StorageKind};
 
 /// Samples of each stage in the paper.
 pub const PAPER_SAMPLES: usize = 68_000;
+
+/// Bytes of disk that the paper's samples of a stage are to fit into.
+pub const DISK_BYTES: u64 = 150_000_000_000;
 
 /// Bytes of a token besides its vectors: id and two masks.
 const TOKEN_BYTES: usize = 6;
@@ -20,26 +24,79 @@ pub struct SampleSize {
 }
 
 impl SampleSize {
-    /// Bytes of the tensors of such a sample. Images themselves, which online captures may hold, are
-    /// not counted.
+    /// Bytes of the tensors of such a sample. Images themselves, which packed and online captures may
+    /// hold, are not counted.
     #[must_use]
     pub fn bytes(&self, storage: StorageKind, dtype: ElementType, hidden: usize) -> usize {
         let tokens = self.text + self.image;
+        let hidden_rows = self.text + self.images;
         let vectors = match storage {
-            StorageKind::Full => 2 * tokens * dtype.n_bytes(),
+            StorageKind::Full => 2 * tokens * hidden * dtype.n_bytes(),
             StorageKind::Compact => {
-                let hidden_rows = self.text + self.images;
-                (hidden_rows + self.image) * ElementType::Bf16.n_bytes()
+                (hidden_rows + self.image) * hidden * ElementType::Bf16.n_bytes()
+            }
+            StorageKind::Packed => {
+                hidden_rows * (hidden + n_groups(hidden) * ElementType::Bf16.n_bytes())
             }
             StorageKind::Online => 0,
         };
-        vectors * hidden + tokens * TOKEN_BYTES
+        vectors + tokens * TOKEN_BYTES
+    }
+
+    /// Tokens of text that such a sample, with the images that it has, could have within `room`
+    /// bytes; `None` if the images alone take more.
+    #[must_use]
+    pub fn text_within(
+        &self,
+        room: usize,
+        storage: StorageKind,
+        dtype: ElementType,
+        hidden: usize,
+    ) -> Option<usize> {
+        let bytes = |text| Self { text, ..*self }.bytes(storage, dtype, hidden);
+        let images = bytes(0);
+        let room = room.checked_sub(images)?;
+        Some(room / (bytes(1) - images))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn packed_keeps_eight_bits_of_what_is_read_and_a_scale_for_64() {
+        let size = SampleSize {
+            text: 300,
+            image: 2144,
+            images: 1,
+        };
+        let packed = size.bytes(StorageKind::Packed, ElementType::F16, 4096);
+        assert_eq!(packed, 301 * (4096 + 2 * 64) + 2444 * 6);
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_text_than_that_fits(
+            text in 0_usize..100,
+            image in 0_usize..3000,
+            hidden in 1_usize..6000,
+            room in 0_usize..100_000_000,
+        ) {
+            let size = SampleSize { text, image, images: 1 };
+            for storage in StorageKind::ALL {
+                let bytes = |text| {
+                    SampleSize { text, ..size }.bytes(storage, ElementType::F16, hidden)
+                };
+                match size.text_within(room, storage, ElementType::F16, hidden) {
+                    Some(most) => prop_assert!(bytes(most) <= room && bytes(most + 1) > room),
+                    None => prop_assert!(bytes(0) > room),
+                }
+            }
+        }
+    }
 
     #[test]
     fn compact_keeps_one_vector_per_token_and_one_more_per_image() {

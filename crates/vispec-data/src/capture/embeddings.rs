@@ -1,6 +1,10 @@
-//! Where compact captures get the embeddings of their text from.
+//! Where captures get the input embeddings from that they do not hold.
+
+use std::error::Error;
 
 use ndarray::Array2;
+
+use super::token_sample::TokenSample;
 
 /// The embedding table of a target: what it reads for a token of text.
 pub trait TokenEmbeddings: Send + Sync {
@@ -26,4 +30,13 @@ impl TokenEmbeddings for Array2<f32> {
         }
         true
     }
+}
+
+/// The vision tower of a target: what it reads for the image tokens of a sample.
+pub trait ImageFeatures: Send + Sync {
+    /// The features of all images of a sample, one after the other, `[image_tokens, hidden]`.
+    ///
+    /// # Errors
+    /// If an image is not there any more, or the tower fails.
+    fn features(&self, sample: &TokenSample) -> Result<Array2<f32>, Box<dyn Error + Send + Sync>>;
 }

@@ -157,7 +157,7 @@ pub enum CaptureError {
         /// What was given.
         found: String,
     },
-    /// Samples of this storage need a target to be completed.
+    /// Samples of this storage need more than the capture to be completed.
     #[error("{dir}: samples are stored as {found}; {advice}")]
     NeedsMore {
         /// The capture.
@@ -166,6 +166,32 @@ pub enum CaptureError {
         found: &'static str,
         /// What the reader lacks.
         advice: &'static str,
+    },
+    /// An image of a sample is not the one that was captured.
+    #[error(
+        "sample {id}: {path}: sha256 {found}, expected {expected}; the image was replaced after the \
+         capture"
+    )]
+    ImageHash {
+        /// The sample.
+        id: String,
+        /// The image.
+        path: PathBuf,
+        /// Hash of the file.
+        found: String,
+        /// Hash of the file that was captured.
+        expected: String,
+    },
+    /// Image features, which packed captures do not hold, could not be computed again.
+    #[error("sample {id} ({origin}): computing its image features: {source}")]
+    ImageFeatures {
+        /// The sample.
+        id: String,
+        /// File and row that it was made of.
+        origin: String,
+        /// What failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A token of a sample has no embedding.
     #[error("sample {id}: token {token} has no embedding of {hidden} values")]

@@ -20,17 +20,42 @@ pub enum StorageKind {
     /// Hidden states in bf16 where a draft reads them, and image features in bf16. Embeddings of
     /// text come from the target's table.
     Compact,
+    /// Hidden states in 8 bits where a draft reads them, and images. Embeddings of text come from
+    /// the target's table; image features are computed again during training, by its vision tower.
+    Packed,
     /// Tokens, masks and images; the target is run again during training.
     Online,
 }
 
 impl StorageKind {
+    /// All of them, from the largest to the smallest.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Compact, Self::Packed, Self::Online];
+
+    /// Whether hidden states are kept, which the target has to compute for a capture.
+    #[must_use]
+    pub fn keeps_hidden_states(self) -> bool {
+        match self {
+            Self::Full | Self::Compact | Self::Packed => true,
+            Self::Online => false,
+        }
+    }
+
+    /// Whether images are kept, because training needs them.
+    #[must_use]
+    pub fn keeps_images(self) -> bool {
+        match self {
+            Self::Full | Self::Compact => false,
+            Self::Packed | Self::Online => true,
+        }
+    }
+
     /// The name that users type.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Compact => "compact",
+            Self::Packed => "packed",
             Self::Online => "online",
         }
     }
@@ -40,10 +65,10 @@ impl FromStr for StorageKind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Full, Self::Compact, Self::Online]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
-            .ok_or_else(|| format!("unknown storage {name:?}, expected full, compact or online"))
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| {
+            format!("unknown storage {name:?}, expected full, compact, packed or online")
+        })
     }
 }
 
@@ -169,7 +194,7 @@ pub struct CaptureHeader {
     pub target: TargetIdentity,
     /// What is kept of a sample.
     pub storage: StorageKind,
-    /// Element type of full captures; compact ones are bf16.
+    /// Element type of full captures; compact ones are in bf16, packed ones in 8 bits.
     pub dtype: ElementType,
     /// How the target came to the tokens.
     pub stage: CaptureStage,

@@ -11,7 +11,7 @@ use super::budget::SampleSize;
 use super::error::{CaptureError, Result, io_error};
 use super::header::{CaptureHeader, FORMAT_VERSION};
 use super::share::PositionRange;
-use super::storage::TokenSample;
+use super::token_sample::TokenSample;
 use super::whole_file::write_whole;
 
 const FORMAT: &str = "vispec-capture";
@@ -195,6 +195,13 @@ impl Manifest {
                 expected,
             }),
         }
+    }
+
+    /// Whether any sample in finished shards has images.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        let mut samples = self.shards.iter().flat_map(|shard| &shard.samples);
+        samples.any(|sample| sample.image_tokens > 0)
     }
 
     /// Number of samples in finished shards.

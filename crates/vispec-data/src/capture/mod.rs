@@ -13,9 +13,11 @@
 //! removed before what is on the right is there.
 
 mod budget;
+mod elements;
 mod embeddings;
 mod error;
 mod fingerprint;
+mod grouped;
 mod header;
 mod manifest;
 mod merge;
@@ -24,13 +26,14 @@ mod record;
 mod sample;
 mod share;
 mod source;
-mod storage;
 mod tensor_file;
+mod token_sample;
+mod vectors;
 mod whole_file;
 mod writer;
 
-pub use budget::{PAPER_SAMPLES, SampleSize};
-pub use embeddings::TokenEmbeddings;
+pub use budget::{DISK_BYTES, PAPER_SAMPLES, SampleSize};
+pub use embeddings::{ImageFeatures, TokenEmbeddings};
 pub use error::CaptureError;
 pub use fingerprint::fingerprint;
 pub use header::{
@@ -41,8 +44,8 @@ pub use manifest::{LeftOut, LeftOutKind, Manifest, ShardEntry, ShardSample};
 pub use merge::merge;
 pub use reader::CaptureReader;
 pub use record::{ImageRecord, SampleRecord};
-pub use sample::CapturedSample;
+pub use sample::{CapturedSample, SampleVectors};
 pub use share::{PositionRange, Share};
 pub use source::SampleSource;
-pub use storage::TokenSample;
+pub use token_sample::TokenSample;
 pub use writer::CaptureWriter;

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::embeddings::TokenEmbeddings;
+use super::embeddings::{ImageFeatures, TokenEmbeddings};
 use super::error::{CaptureError, Result, io_error};
 use super::header::{CaptureHeader, StorageKind};
 use super::manifest::{Manifest, ShardEntry};
 use super::record::SampleRecord;
 use super::sample::CapturedSample;
-use super::storage::{StoredVectors, TokenSample, read_tokens};
 use super::tensor_file::TensorFile;
+use super::token_sample::{TokenSample, read_tokens};
+use super::vectors::StoredVectors;
 use super::writer::{check_length, sample_prefix};
 
 /// The samples of a capture. It holds the manifest and no samples; each is read when asked for.
@@ -24,6 +25,7 @@ pub struct CaptureReader {
     /// Shard and position of each sample.
     places: Vec<(usize, usize)>,
     embeddings: Option<Box<dyn TokenEmbeddings>>,
+    images: Option<Box<dyn ImageFeatures>>,
 }
 
 impl CaptureReader {
@@ -53,6 +55,7 @@ impl CaptureReader {
             manifest,
             places,
             embeddings: None,
+            images: None,
         })
     }
 
@@ -74,10 +77,17 @@ impl CaptureReader {
         })
     }
 
-    /// Gives compact captures the embeddings of their text.
+    /// Gives compact and packed captures the embeddings of their text.
     #[must_use]
     pub fn with_embeddings(mut self, table: Box<dyn TokenEmbeddings>) -> Self {
         self.embeddings = Some(table);
+        self
+    }
+
+    /// Gives packed captures the features of their images.
+    #[must_use]
+    pub fn with_image_features(mut self, images: Box<dyn ImageFeatures>) -> Self {
+        self.images = Some(images);
         self
     }
 
@@ -138,24 +148,10 @@ impl CaptureReader {
     /// Reads sample `index`.
     ///
     /// # Errors
-    /// Those of [`Self::tokens`]; [`CaptureError::NeedsMore`] if the capture is online, or compact
-    /// and there are no embeddings.
+    /// Those of [`Self::tokens`]; [`CaptureError::NeedsMore`] if the capture is online, or compact or
+    /// packed and there are no embeddings, or packed and there is nothing to compute the features of
+    /// its images; [`CaptureError::ImageFeatures`] if they cannot be computed.
     pub fn sample(&self, index: usize) -> Result<CapturedSample> {
-        let needs = |advice| CaptureError::NeedsMore {
-            dir: self.dir.clone(),
-            found: self.header().storage.as_str(),
-            advice,
-        };
-        let table = match (self.header().storage, &self.embeddings) {
-            (StorageKind::Full, _) => None,
-            (StorageKind::Compact, Some(table)) => Some(table),
-            (StorageKind::Compact, None) => {
-                return Err(needs("the embeddings of the target's tokens are needed"));
-            }
-            (StorageKind::Online, _) => {
-                return Err(needs("the target has to be run to complete them"));
-            }
-        };
         let (tokens, mut file, prefix) = self.open_sample(index)?;
         let vectors = StoredVectors {
             file: &mut file,
@@ -163,9 +159,30 @@ impl CaptureReader {
             hidden: self.header().target.hidden,
             dtype: self.header().dtype,
         };
-        match table {
-            None => vectors.full(tokens),
-            Some(table) => vectors.compact(tokens, table.as_ref()),
+        match self.header().storage {
+            StorageKind::Full => vectors.full(tokens),
+            StorageKind::Compact => vectors.compact(tokens, self.table()?),
+            StorageKind::Packed => {
+                let images = self.images.as_deref();
+                if images.is_none() && tokens.image_mask.contains(&true) {
+                    return Err(self.needs("the target's vision tower has to be run on the images"));
+                }
+                vectors.packed(tokens, self.table()?, images)
+            }
+            StorageKind::Online => Err(self.needs("the target has to be run to complete them")),
+        }
+    }
+
+    fn table(&self) -> Result<&dyn TokenEmbeddings> {
+        let missing = || self.needs("the embeddings of the target's tokens are needed");
+        self.embeddings.as_deref().ok_or_else(missing)
+    }
+
+    fn needs(&self, advice: &'static str) -> CaptureError {
+        CaptureError::NeedsMore {
+            dir: self.dir.clone(),
+            found: self.header().storage.as_str(),
+            advice,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Stored beside the tensors of a sample, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +23,30 @@ pub struct SampleRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ImageRecord {
-    /// A file, as the capture was told to find it.
+    /// A file, as the capture was told to find it; the form of captures that did not keep hashes.
     File(PathBuf),
+    /// A file, which has to be the same when it is read again.
+    HashedFile {
+        /// As the capture was told to find it.
+        path: PathBuf,
+        /// Hash of its bytes.
+        sha256: String,
+    },
     /// Beside the sample, as an image file of so many bytes.
     Stored(usize),
+}
+
+impl ImageRecord {
+    /// A file that holds `bytes`.
+    #[must_use]
+    pub fn of_file(path: PathBuf, bytes: &[u8]) -> Self {
+        Self::HashedFile {
+            path,
+            sha256: sha256(bytes),
+        }
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }

@@ -21,3 +21,12 @@ pub struct CapturedSample {
     /// `[seq]`: true where an image feature stands in place of a token's embedding.
     pub image_mask: Vec<bool>,
 }
+
+/// What a target computed for a sequence, position by position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleVectors {
+    /// `[seq, hidden]`, as in [`CapturedSample`].
+    pub input_embeds: Array2<f32>,
+    /// `[seq, hidden]`: what leaves the last norm of the target.
+    pub hidden_states: Array2<f32>,
+}

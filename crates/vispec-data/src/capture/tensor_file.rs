@@ -46,6 +46,21 @@ impl TensorHead {
     }
 }
 
+/// A tensor in memory.
+pub(super) struct StoredTensor {
+    pub(super) head: TensorHead,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl StoredTensor {
+    pub(super) fn new(name: &str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Self {
+        Self {
+            head: TensorHead::new(name, dtype, shape),
+            bytes,
+        }
+    }
+}
+
 /// Writes a file: its header, then the bytes of each tensor, which `copy` writes when asked.
 ///
 /// `failed` makes an error of what the operating system reports.

@@ -12,10 +12,11 @@ use super::error::{CaptureError, Result, io_error};
 use super::header::CaptureHeader;
 use super::manifest::{LeftOut, Manifest, ShardEntry, ShardSample};
 use super::record::SampleRecord;
-use super::sample::CapturedSample;
+use super::sample::SampleVectors;
 use super::share::PositionRange;
-use super::storage::{StoredTensor, TokenSample, read_tokens, token_tensors, vector_tensors};
-use super::tensor_file::{TensorFile, TensorHead, write_tensors};
+use super::tensor_file::{StoredTensor, TensorFile, TensorHead, write_tensors};
+use super::token_sample::{TokenSample, read_tokens, token_tensors};
+use super::vectors::vector_tensors;
 use super::whole_file::{remove_temporaries, write_whole};
 
 /// Folder of samples whose shard is not finished.
@@ -110,7 +111,7 @@ impl CaptureWriter {
             .collect()
     }
 
-    /// Stores a sample with its vectors.
+    /// Stores a sample with what the storage keeps of its vectors.
     ///
     /// # Errors
     /// [`CaptureError::Position`], [`CaptureError::SampleShape`], [`CaptureError::NotFinite`] and
@@ -118,20 +119,13 @@ impl CaptureWriter {
     pub fn put(
         &mut self,
         position: usize,
-        record: SampleRecord,
-        sample: &CapturedSample,
+        sample: &TokenSample,
+        vectors: &SampleVectors,
     ) -> Result<()> {
         let header = &self.manifest.header;
-        let mut tensors = vector_tensors(sample, header.storage, header.dtype)?;
-        let tokens = TokenSample {
-            record,
-            token_ids: sample.token_ids.clone(),
-            loss_mask: sample.loss_mask.clone(),
-            image_mask: sample.image_mask.clone(),
-            image_files: Vec::new(),
-        };
-        tensors.extend(token_tensors(&tokens)?);
-        self.store(position, &tokens.record, tensors)
+        let mut tensors = vector_tensors(sample, vectors, header.storage, header.dtype)?;
+        tensors.extend(token_tensors(sample)?);
+        self.store(position, &sample.record, tensors)
     }
 
     /// Stores a sample without vectors, for online captures.

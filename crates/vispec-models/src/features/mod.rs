@@ -9,3 +9,5 @@ mod sequence;
 
 pub use recorder::answer_with_features;
 pub use sequence::{SequenceFeatures, read_features};
+
+pub(crate) use sequence::host_values;

@@ -63,7 +63,8 @@ pub fn read_features(
     })
 }
 
-fn host_values(tensor: Tensor<2>, what: &'static str) -> Result<Vec<f32>, ModelError> {
+/// Copies a tensor to the host as f32.
+pub(crate) fn host_values(tensor: Tensor<2>, what: &'static str) -> Result<Vec<f32>, ModelError> {
     let failed = |reason: String| ModelError::DeviceRead { what, reason };
     let data = Tensor::<2>::cast(tensor, DType::F32).try_into_data();
     let data = data.map_err(|error| failed(error.to_string()))?;

@@ -9,8 +9,9 @@ use vispec_data::capture::{
     CaptureReader, CapturedSample, SampleSource, StorageKind, TokenEmbeddings, fingerprint,
 };
 use vispec_models::nn::Embedding;
-use vispec_models::{DtypeChoice, TargetText, VlmTarget};
+use vispec_models::{DtypeChoice, TargetText, TargetVision, VlmTarget};
 
+use super::images::{ImageEncoder, ImageReader};
 use super::online::OnlineReader;
 use crate::error::TrainError;
 
@@ -33,9 +34,9 @@ struct Capture {
 }
 
 impl Captures {
-    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has. Only
-    /// captures that were stored `online` load the whole target, in the element type that they were
-    /// made with.
+    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has. Captures
+    /// that were stored `online` load the whole target, in the element type that they were made
+    /// with; `packed` ones that have images load its vision tower.
     ///
     /// # Errors
     /// [`TrainError::Capture`] if one is not a finished capture of this target,
@@ -51,23 +52,42 @@ impl Captures {
         for dir in dirs {
             let reader = CaptureReader::open_for(dir, &fingerprint)?;
             let header = reader.header();
-            let online = match header.storage {
-                StorageKind::Full | StorageKind::Compact => None,
-                StorageKind::Online => {
-                    let dtype = header.target.dtype.clone();
-                    let target = match targets.get(&dtype) {
-                        Some(target) => Arc::clone(target),
-                        None => Arc::new(load(target_dir, text, &dtype)?),
-                    };
-                    targets.insert(dtype, Arc::clone(&target));
-                    Some(OnlineReader::new(target, &header.stage)?)
-                }
-            };
+            let dtype = &header.target.dtype;
             let table = EmbeddingTable(text.embedding().clone());
-            captures.push(Capture {
-                reader: reader.with_embeddings(Box::new(table)),
-                online,
-            });
+            let images = || ImageReader::new(target_dir, &header.stage);
+            let mut online = None;
+            let mut vision = None;
+            match header.storage {
+                StorageKind::Full | StorageKind::Compact => {}
+                StorageKind::Packed => {
+                    if reader.manifest().has_images() {
+                        let dtype = parse(target_dir, dtype)?;
+                        vision = Some(ImageEncoder {
+                            vision: TargetVision::load(target_dir, text.device(), dtype)?,
+                            images: images()?,
+                        });
+                    }
+                }
+                StorageKind::Online => {
+                    let target = match targets.get(dtype) {
+                        Some(target) => Arc::clone(target),
+                        None => {
+                            let choice = parse(target_dir, dtype)?;
+                            Arc::new(VlmTarget::load(target_dir, text.device(), choice)?)
+                        }
+                    };
+                    targets.insert(dtype.clone(), Arc::clone(&target));
+                    online = Some(OnlineReader {
+                        target,
+                        images: images()?,
+                    });
+                }
+            }
+            let mut reader = reader.with_embeddings(Box::new(table));
+            if let Some(vision) = vision {
+                reader = reader.with_image_features(Box::new(vision));
+            }
+            captures.push(Capture { reader, online });
         }
         let lens: Vec<usize> = captures.iter().map(|c| c.reader.len()).collect();
         Ok(Self {
@@ -77,12 +97,12 @@ impl Captures {
     }
 }
 
-fn load(dir: &Path, text: &TargetText, dtype: &str) -> Result<VlmTarget, TrainError> {
-    let choice: DtypeChoice = dtype.parse().map_err(|reason| TrainError::Checkpoint {
+/// The element type that a capture was made with.
+fn parse(dir: &Path, dtype: &str) -> Result<DtypeChoice, TrainError> {
+    dtype.parse().map_err(|reason| TrainError::Checkpoint {
         path: dir.to_owned(),
         reason,
-    })?;
-    Ok(VlmTarget::load(dir, text.device(), choice)?)
+    })
 }
 
 impl SampleSource for Captures {

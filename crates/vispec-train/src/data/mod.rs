@@ -1,6 +1,7 @@
 //! From captured samples to what a training step reads.
 
 mod captures;
+mod images;
 mod noise;
 mod online;
 mod prepared;

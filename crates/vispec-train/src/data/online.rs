@@ -4,40 +4,21 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 use vispec_core::BoxError;
-use vispec_data::capture::{CaptureStage, CapturedSample, ImageRecord, TokenSample};
+use vispec_data::capture::{CapturedSample, TokenSample};
 use vispec_models::VlmTarget;
 use vispec_models::features::{SequenceFeatures, read_features};
-use vispec_processor::{DecodedImage, ImageLimits, Processor};
 
+use super::images::ImageReader;
 use crate::error::TrainError;
 
 /// A target that completes samples.
 #[derive(Debug)]
 pub(super) struct OnlineReader {
-    target: Arc<VlmTarget>,
-    processor: Processor,
+    pub(super) target: Arc<VlmTarget>,
+    pub(super) images: ImageReader,
 }
 
 impl OnlineReader {
-    /// Prepares images as the capture did.
-    ///
-    /// # Errors
-    /// [`TrainError::Model`] if the target's directory has no processor.
-    pub(super) fn new(target: Arc<VlmTarget>, stage: &CaptureStage) -> Result<Self, TrainError> {
-        let read = || {
-            let processor = Processor::from_dir(target.dir())?;
-            match stage {
-                CaptureStage::TeacherForced { pixels, .. }
-                | CaptureStage::Generated { pixels, .. } => match *pixels {
-                    Some((min, max)) => processor.with_pixels(Some(min), Some(max)),
-                    None => Ok(processor),
-                },
-            }
-        };
-        let processor = read().map_err(vispec_models::ModelError::from)?;
-        Ok(Self { target, processor })
-    }
-
     /// Computes embeddings and hidden states of a sample in one pass.
     ///
     /// # Errors
@@ -65,19 +46,7 @@ impl OnlineReader {
     }
 
     fn features(&self, sample: &TokenSample) -> Result<SequenceFeatures, BoxError> {
-        let limits = ImageLimits::default();
-        let mut stored = sample.image_files.iter();
-        let mut images = Vec::with_capacity(sample.record.images.len());
-        for record in &sample.record.images {
-            images.push(match record {
-                ImageRecord::File(path) => DecodedImage::open(path, &limits)?,
-                ImageRecord::Stored(_) => {
-                    let bytes = stored.next().ok_or("an image file is missing")?;
-                    DecodedImage::from_bytes(bytes, &limits)?
-                }
-            });
-        }
-        let prepared = self.processor.prepare_tokens(&sample.token_ids, &images)?;
+        let prepared = self.images.prepare(sample)?;
         let encoded = self.target.encode(&prepared)?;
         read_features(&self.target, &encoded)
     }

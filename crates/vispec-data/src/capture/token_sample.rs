@@ -1,0 +1,174 @@
+//! A sample without its vectors, from and to tensors.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::error::{CaptureError, Result, io_error};
+use super::record::{ImageRecord, SampleRecord, sha256};
+use super::tensor_file::{StoredTensor, TensorFile};
+
+/// What every capture holds of a sample: everything but the vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSample {
+    /// Where the sample comes from.
+    pub record: SampleRecord,
+    /// `[seq]`, with image tokens at their places.
+    pub token_ids: Vec<u32>,
+    /// `[seq]`, as in [`CapturedSample`](super::CapturedSample).
+    pub loss_mask: Vec<bool>,
+    /// `[seq]`, as in [`CapturedSample`](super::CapturedSample).
+    pub image_mask: Vec<bool>,
+    /// Image files, in the order of the [`ImageRecord::Stored`] of the record.
+    pub image_files: Vec<Vec<u8>>,
+}
+
+impl TokenSample {
+    /// The image files of the sample, in order; those that are not stored are read now.
+    ///
+    /// # Errors
+    /// [`CaptureError::Io`] if a file cannot be read, [`CaptureError::ImageHash`] if it is not the
+    /// one that was captured, [`CaptureError::SampleShape`] if one that should be stored is not.
+    pub fn images(&self) -> Result<Vec<Cow<'_, [u8]>>> {
+        self.check_stored()?;
+        let mut stored = self.image_files.iter();
+        let image = |record: &ImageRecord| match record {
+            ImageRecord::Stored(_) => Ok(stored.next().map(|file| Cow::Borrowed(&file[..]))),
+            ImageRecord::File(path) => Ok(Some(Cow::Owned(read_image(path)?))),
+            ImageRecord::HashedFile { path, sha256 } => {
+                let bytes = read_image(path)?;
+                self.check_image(path, &bytes, sha256)?;
+                Ok(Some(Cow::Owned(bytes)))
+            }
+        };
+        let images = self
+            .record
+            .images
+            .iter()
+            .map(image)
+            .collect::<Result<Vec<_>>>()?;
+        Ok(images.into_iter().flatten().collect())
+    }
+
+    fn check_stored(&self) -> Result<()> {
+        let is_stored = |image: &&ImageRecord| matches!(image, ImageRecord::Stored(_));
+        let n_stored = self.record.images.iter().filter(is_stored).count();
+        let found = self.image_files.len();
+        check_rows(&self.record.id, "the list of image files", found, n_stored)
+    }
+
+    fn check_image(&self, path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
+        let found = sha256(bytes);
+        if found == expected {
+            return Ok(());
+        }
+        Err(CaptureError::ImageHash {
+            id: self.record.id.clone(),
+            path: path.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        })
+    }
+}
+
+fn read_image(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(io_error(path))
+}
+
+/// Names of tensors.
+mod name {
+    pub(super) const TOKEN_IDS: &str = "token_ids";
+    pub(super) const LOSS_MASK: &str = "loss_mask";
+    pub(super) const IMAGE_MASK: &str = "image_mask";
+    pub(super) const IMAGE_FILE: &str = "image_file";
+}
+
+/// The tensors of a sample without vectors.
+pub(super) fn token_tensors(sample: &TokenSample) -> Result<Vec<StoredTensor>> {
+    let seq = sample.token_ids.len();
+    let masks = [
+        ("the loss mask", sample.loss_mask.len()),
+        ("the image mask", sample.image_mask.len()),
+    ];
+    for (what, found) in masks {
+        check_rows(&sample.record.id, what, found, seq)?;
+    }
+    sample.check_stored()?;
+    let ids = sample.token_ids.iter().flat_map(|id| id.to_le_bytes());
+    let bits = |mask: &[bool]| mask.iter().map(|&bit| u8::from(bit)).collect();
+    let mut tensors = vec![
+        StoredTensor::new(name::TOKEN_IDS, Dtype::U32, &[seq], ids.collect()),
+        StoredTensor::new(name::LOSS_MASK, Dtype::U8, &[seq], bits(&sample.loss_mask)),
+        StoredTensor::new(
+            name::IMAGE_MASK,
+            Dtype::U8,
+            &[seq],
+            bits(&sample.image_mask),
+        ),
+    ];
+    for (index, file) in sample.image_files.iter().enumerate() {
+        let name = format!("{}.{index}", name::IMAGE_FILE);
+        tensors.push(StoredTensor::new(
+            &name,
+            Dtype::U8,
+            &[file.len()],
+            file.clone(),
+        ));
+    }
+    Ok(tensors)
+}
+
+/// Refuses a part of a sample that is not as long as it should be.
+pub(super) fn check_rows(
+    id: &str,
+    what: &'static str,
+    found: usize,
+    expected: usize,
+) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CaptureError::SampleShape {
+        id: id.to_owned(),
+        what,
+        found,
+        expected,
+    })
+}
+
+/// Reads the tensors of the sample whose names start with `prefix`.
+pub(super) fn read_tokens(
+    file: &mut TensorFile,
+    prefix: &str,
+    record: SampleRecord,
+) -> Result<TokenSample> {
+    let (shape, ids) = file.read(&format!("{prefix}{}", name::TOKEN_IDS), Dtype::U32, 1)?;
+    let (ids, _) = ids.as_chunks::<4>();
+    let token_ids = ids.iter().map(|id| u32::from_le_bytes(*id)).collect();
+    let mut mask = |name: &str| {
+        let (found, bits) = file.read(&format!("{prefix}{name}"), Dtype::U8, 1)?;
+        if found != shape {
+            let reason = format!("tensor {prefix}{name} is {found:?}, expected {shape:?}");
+            return Err(file.damaged(reason));
+        }
+        Ok(bits.into_iter().map(|bit| bit != 0).collect())
+    };
+    let (loss_mask, image_mask) = (mask(name::LOSS_MASK)?, mask(name::IMAGE_MASK)?);
+    let mut image_files = Vec::new();
+    loop {
+        let name = format!("{prefix}{}.{}", name::IMAGE_FILE, image_files.len());
+        if !file.has(&name) {
+            break;
+        }
+        image_files.push(file.read(&name, Dtype::U8, 1)?.1);
+    }
+    Ok(TokenSample {
+        record,
+        token_ids,
+        loss_mask,
+        image_mask,
+        image_files,
+    })
+}

@@ -1,0 +1,278 @@
+//! From the vectors of a sample to tensors and back, for each storage.
+
+use half::bf16;
+use ndarray::Array2;
+use safetensors::Dtype;
+
+use super::elements::{decoded, encoded, safetensors_type};
+use super::embeddings::{ImageFeatures, TokenEmbeddings};
+use super::error::{CaptureError, Result};
+use super::grouped::{Grouped, n_groups};
+use super::header::{ElementType, StorageKind};
+use super::sample::{CapturedSample, SampleVectors};
+use super::tensor_file::{StoredTensor, TensorFile};
+use super::token_sample::{TokenSample, check_rows};
+
+/// Names of tensors.
+mod name {
+    pub(super) const INPUT_EMBEDS: &str = "input_embeds";
+    pub(super) const IMAGE_EMBEDS: &str = "image_embeds";
+    pub(super) const HIDDEN_STATES: &str = "hidden_states";
+    /// Of hidden states in 8 bits.
+    pub(super) const HIDDEN_SCALES: &str = "hidden_scales";
+}
+
+/// Positions whose hidden states a draft reads: text, and the last token of each image, because the
+/// text behind it starts from there. Others are only replaced by the vision adaptor.
+fn read_rows(image_mask: &[bool]) -> Vec<usize> {
+    let is_read = |&row: &usize| !image_mask[row] || image_mask.get(row + 1) != Some(&true);
+    (0..image_mask.len()).filter(is_read).collect()
+}
+
+fn image_rows(image_mask: &[bool]) -> Vec<usize> {
+    (0..image_mask.len())
+        .filter(|&row| image_mask[row])
+        .collect()
+}
+
+/// The vectors of a sample that are stored.
+struct Kept<'a> {
+    id: &'a str,
+    what: &'static str,
+    vectors: &'a Array2<f32>,
+    rows: Vec<usize>,
+}
+
+impl Kept<'_> {
+    fn in_elements(&self, name: &str, dtype: ElementType) -> Result<StoredTensor> {
+        let bytes = encoded(self.vectors, &self.rows, dtype)
+            .map_err(|found| self.not_finite(found, dtype.as_str()))?;
+        let shape = [self.rows.len(), self.vectors.ncols()];
+        let dtype = safetensors_type(dtype);
+        Ok(StoredTensor::new(name, dtype, &shape, bytes))
+    }
+
+    /// Numbers and scales.
+    fn in_groups(&self, name: &str, scales_name: &str) -> Result<[StoredTensor; 2]> {
+        let width = self.vectors.ncols();
+        let grouped = Grouped::round(self.vectors, &self.rows)
+            .map_err(|found| self.not_finite(found, "8 bits"))?;
+        let numbers = grouped.numbers.iter().map(|number| number.to_le_bytes()[0]);
+        let scales = grouped.scales.iter().flat_map(|scale| scale.to_le_bytes());
+        let rows = self.rows.len();
+        let groups = n_groups(width);
+        Ok([
+            StoredTensor::new(name, Dtype::I8, &[rows, width], numbers.collect()),
+            StoredTensor::new(scales_name, Dtype::BF16, &[rows, groups], scales.collect()),
+        ])
+    }
+
+    fn not_finite(&self, found: f32, dtype: &'static str) -> CaptureError {
+        CaptureError::NotFinite {
+            id: self.id.to_owned(),
+            what: self.what,
+            found,
+            dtype,
+        }
+    }
+}
+
+/// The vectors of a sample as `storage` keeps them.
+pub(super) fn vector_tensors(
+    tokens: &TokenSample,
+    vectors: &SampleVectors,
+    storage: StorageKind,
+    dtype: ElementType,
+) -> Result<Vec<StoredTensor>> {
+    let id = &tokens.record.id;
+    let seq = tokens.token_ids.len();
+    let kept = |what, vectors, rows| Kept {
+        id,
+        what,
+        vectors,
+        rows,
+    };
+    let embeds = |rows| kept("the input embeddings", &vectors.input_embeds, rows);
+    let hidden = |rows| kept("the hidden states", &vectors.hidden_states, rows);
+    for part in [embeds(Vec::new()), hidden(Vec::new())] {
+        check_rows(id, part.what, part.vectors.nrows(), seq)?;
+    }
+    let all = || (0..seq).collect::<Vec<_>>();
+    let read = || read_rows(&tokens.image_mask);
+    match storage {
+        StorageKind::Full => Ok(vec![
+            embeds(all()).in_elements(name::INPUT_EMBEDS, dtype)?,
+            hidden(all()).in_elements(name::HIDDEN_STATES, dtype)?,
+        ]),
+        StorageKind::Compact => {
+            let images = embeds(image_rows(&tokens.image_mask));
+            Ok(vec![
+                images.in_elements(name::IMAGE_EMBEDS, ElementType::Bf16)?,
+                hidden(read()).in_elements(name::HIDDEN_STATES, ElementType::Bf16)?,
+            ])
+        }
+        StorageKind::Packed => {
+            let hidden = hidden(read());
+            let tensors = hidden.in_groups(name::HIDDEN_STATES, name::HIDDEN_SCALES)?;
+            Ok(tensors.into())
+        }
+        StorageKind::Online => Ok(Vec::new()),
+    }
+}
+
+/// Where the vectors of a stored sample are, and how they are stored.
+pub(super) struct StoredVectors<'a> {
+    pub(super) file: &'a mut TensorFile,
+    pub(super) prefix: &'a str,
+    pub(super) hidden: usize,
+    pub(super) dtype: ElementType,
+}
+
+impl StoredVectors<'_> {
+    /// The bytes of `[rows, width]` values.
+    fn bytes(&mut self, name: &str, dtype: Dtype, expected: [usize; 2]) -> Result<Vec<u8>> {
+        let name = format!("{}{name}", self.prefix);
+        let (shape, bytes) = self.file.read(&name, dtype, 2)?;
+        if shape != expected {
+            let reason = format!("tensor {name} is {shape:?}, expected {expected:?}");
+            return Err(self.file.damaged(reason));
+        }
+        Ok(bytes)
+    }
+
+    fn matrix(&self, rows: usize, values: Vec<f32>) -> Result<Array2<f32>> {
+        Array2::from_shape_vec([rows, self.hidden], values)
+            .map_err(|error| self.file.damaged(error.to_string()))
+    }
+
+    fn in_elements(&mut self, name: &str, dtype: ElementType, rows: usize) -> Result<Array2<f32>> {
+        let bytes = self.bytes(name, safetensors_type(dtype), [rows, self.hidden])?;
+        self.matrix(rows, decoded(&bytes, dtype))
+    }
+
+    fn in_groups(&mut self, name: &str, scales_name: &str, rows: usize) -> Result<Array2<f32>> {
+        let numbers = self.bytes(name, Dtype::I8, [rows, self.hidden])?;
+        let groups = n_groups(self.hidden);
+        let scales = self.bytes(scales_name, Dtype::BF16, [rows, groups])?;
+        let (pairs, _) = scales.as_chunks::<2>();
+        let grouped = Grouped {
+            numbers: numbers.iter().map(|&byte| byte.cast_signed()).collect(),
+            scales: pairs
+                .iter()
+                .map(|pair| bf16::from_le_bytes(*pair))
+                .collect(),
+        };
+        self.matrix(rows, grouped.values(self.hidden))
+    }
+
+    /// Completes a sample that was stored with all its vectors.
+    pub(super) fn full(mut self, tokens: TokenSample) -> Result<CapturedSample> {
+        let seq = tokens.token_ids.len();
+        let dtype = self.dtype;
+        let input_embeds = self.in_elements(name::INPUT_EMBEDS, dtype, seq)?;
+        let hidden_states = self.in_elements(name::HIDDEN_STATES, dtype, seq)?;
+        Ok(captured(tokens, input_embeds, hidden_states))
+    }
+
+    /// Completes a compact sample with the embeddings of its text.
+    pub(super) fn compact(
+        mut self,
+        tokens: TokenSample,
+        table: &dyn TokenEmbeddings,
+    ) -> Result<CapturedSample> {
+        let n_images = image_rows(&tokens.image_mask).len();
+        let images = self.in_elements(name::IMAGE_EMBEDS, ElementType::Bf16, n_images)?;
+        let n_read = read_rows(&tokens.image_mask).len();
+        let states = self.in_elements(name::HIDDEN_STATES, ElementType::Bf16, n_read)?;
+        self.spread(tokens, table, &images, &states)
+    }
+
+    /// Completes a packed sample with the embeddings of its text and of its images.
+    pub(super) fn packed(
+        mut self,
+        tokens: TokenSample,
+        table: &dyn TokenEmbeddings,
+        images: Option<&dyn ImageFeatures>,
+    ) -> Result<CapturedSample> {
+        let n_read = read_rows(&tokens.image_mask).len();
+        let states = self.in_groups(name::HIDDEN_STATES, name::HIDDEN_SCALES, n_read)?;
+        let images = self.image_features(&tokens, images)?;
+        self.spread(tokens, table, &images, &states)
+    }
+
+    /// What the target reads for the image tokens of a sample, `[image_tokens, hidden]`.
+    fn image_features(
+        &self,
+        tokens: &TokenSample,
+        images: Option<&dyn ImageFeatures>,
+    ) -> Result<Array2<f32>> {
+        let expected = image_rows(&tokens.image_mask).len();
+        let features = match images {
+            Some(images) if expected > 0 => {
+                images
+                    .features(tokens)
+                    .map_err(|source| CaptureError::ImageFeatures {
+                        id: tokens.record.id.clone(),
+                        origin: tokens.record.origin.clone(),
+                        source,
+                    })?
+            }
+            _ => Array2::zeros([0, self.hidden]),
+        };
+        let id = &tokens.record.id;
+        check_rows(id, "the image features", features.nrows(), expected)?;
+        let what = "each row of the image features";
+        check_rows(id, what, features.ncols(), self.hidden)?;
+        Ok(features)
+    }
+
+    /// Puts the vectors that were kept of a sample to their places.
+    fn spread(
+        &self,
+        tokens: TokenSample,
+        table: &dyn TokenEmbeddings,
+        images: &Array2<f32>,
+        states: &Array2<f32>,
+    ) -> Result<CapturedSample> {
+        let seq = tokens.token_ids.len();
+        let mut hidden_states = Array2::zeros([seq, self.hidden]);
+        let rows = read_rows(&tokens.image_mask);
+        for (row, state) in rows.into_iter().zip(states.rows()) {
+            hidden_states.row_mut(row).assign(&state);
+        }
+        let mut input_embeds = Array2::zeros([seq, self.hidden]);
+        let rows = image_rows(&tokens.image_mask);
+        for (row, image) in rows.into_iter().zip(images.rows()) {
+            input_embeds.row_mut(row).assign(&image);
+        }
+        let mut embedding = vec![0.0; self.hidden];
+        for row in (0..seq).filter(|&row| !tokens.image_mask[row]) {
+            let token = tokens.token_ids[row];
+            if table.hidden() != self.hidden || !table.copy_row(token, &mut embedding) {
+                return Err(CaptureError::NoEmbedding {
+                    id: tokens.record.id,
+                    token,
+                    hidden: self.hidden,
+                });
+            }
+            let embedding = ndarray::aview1(&embedding);
+            input_embeds.row_mut(row).assign(&embedding);
+        }
+        Ok(captured(tokens, input_embeds, hidden_states))
+    }
+}
+
+fn captured(
+    tokens: TokenSample,
+    input_embeds: Array2<f32>,
+    hidden_states: Array2<f32>,
+) -> CapturedSample {
+    CapturedSample {
+        id: tokens.record.id,
+        token_ids: tokens.token_ids,
+        input_embeds,
+        hidden_states,
+        loss_mask: tokens.loss_mask,
+        image_mask: tokens.image_mask,
+    }
+}
