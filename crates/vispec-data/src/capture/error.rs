@@ -169,12 +169,9 @@ pub enum CaptureError {
     },
     /// An image of a sample is not the one that was captured.
     #[error(
-        "sample {id}: {path}: sha256 {found}, expected {expected}; the image was replaced after the \
-         capture"
+        "{path}: sha256 {found}, expected {expected}; the image was replaced after the capture"
     )]
     ImageHash {
-        /// The sample.
-        id: String,
         /// The image.
         path: PathBuf,
         /// Hash of the file.

@@ -39,7 +39,7 @@ impl TokenSample {
             ImageRecord::File(path) => Ok(Some(Cow::Owned(read_image(path)?))),
             ImageRecord::HashedFile { path, sha256 } => {
                 let bytes = read_image(path)?;
-                self.check_image(path, &bytes, sha256)?;
+                check_image(path, &bytes, sha256)?;
                 Ok(Some(Cow::Owned(bytes)))
             }
         };
@@ -58,19 +58,18 @@ impl TokenSample {
         let found = self.image_files.len();
         check_rows(&self.record.id, "the list of image files", found, n_stored)
     }
+}
 
-    fn check_image(&self, path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
-        let found = sha256(bytes);
-        if found == expected {
-            return Ok(());
-        }
-        Err(CaptureError::ImageHash {
-            id: self.record.id.clone(),
-            path: path.to_owned(),
-            found,
-            expected: expected.to_owned(),
-        })
+fn check_image(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
+    let found = sha256(bytes);
+    if found == expected {
+        return Ok(());
     }
+    Err(CaptureError::ImageHash {
+        path: path.to_owned(),
+        found,
+        expected: expected.to_owned(),
+    })
 }
 
 fn read_image(path: &Path) -> Result<Vec<u8>> {
