@@ -287,7 +287,7 @@ fn llava_rows() -> (TempDir, Vec<String>) {
 
 #[test]
 fn broken_rows_are_named_and_bounded() {
-    let (_data, flags) = llava_rows();
+    let (data, flags) = llava_rows();
     let out = tempfile::tempdir().unwrap();
     let mut args = run_args("qwen-tied", out.path(), "--stage 1 --storage online");
     args.extend(flags);
@@ -312,6 +312,11 @@ fn broken_rows_are_named_and_bounded() {
         assert!(stdout.contains(name), "no {name:?} in {stdout}");
     }
     assert!(stdout.contains("dropped: 1 (no answer)"), "{stdout}");
+
+    let check = ["check".to_owned(), out.path().to_str().unwrap().to_owned()];
+    succeed(&check);
+    fs::write(data.path().join("00000/a.png"), "another").unwrap();
+    refuse(&check, 1, &["a.png: sha256", "replaced after the capture"]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ enum Command {
     },
     /// Print how much disk captures of the paper's targets take, calculated
     Sizes,
-    /// Read a capture and compare hashes
+    /// Read a capture and the image files that it needs, and compare hashes
     Check {
         /// Directory of the capture
         dir: PathBuf,
@@ -115,7 +115,7 @@ fn check(dir: &std::path::Path) -> Result<(), Failure> {
     let bar = indicatif::ProgressBar::new(shards as u64);
     reader.verify(|_| bar.inc(1))?;
     for index in 0..reader.len() {
-        reader.tokens(index)?;
+        reader.tokens(index)?.images()?;
     }
     bar.finish_and_clear();
     print(reader.manifest())?;
