@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tolerance};
+use vispec_data::scenes::Wording;
 use vispec_models::features::read_features;
 use vispec_models::{DtypeChoice, VlmTarget};
 use vispec_processor::{Messages, Processor};
@@ -46,6 +47,7 @@ fn config() -> MakeTargetConfig {
             min_shapes: 1,
             max_shapes: 2,
             palette: "carried".to_owned(),
+            wording: Wording::Varied,
         },
         held_out: 2,
         clip_value: 0.5,
