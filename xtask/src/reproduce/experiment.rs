@@ -22,7 +22,7 @@ pub(super) struct Experiment {
     #[serde(rename = "draft")]
     pub(super) drafts: Vec<DraftPlan>,
     /// Differences that the report shows.
-    #[serde(rename = "comparison")]
+    #[serde(rename = "comparison", default)]
     pub(super) comparisons: Vec<Comparison>,
     /// Sizes, by name.
     #[serde(rename = "scale")]
@@ -216,5 +216,24 @@ impl Experiment {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carried_experiments_are_sound() {
+        let dir = crate::root().join("examples/configs/reproduce");
+        for (name, scales) in [
+            ("experiment.toml", &["mini", "smoke"][..]),
+            ("demo.toml", &["mini"]),
+        ] {
+            let experiment = Experiment::read(&dir.join(name)).unwrap();
+            for scale in scales {
+                experiment.scale(scale).unwrap();
+            }
+        }
     }
 }

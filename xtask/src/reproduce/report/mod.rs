@@ -59,7 +59,7 @@ impl Report<'_> {
                 .with_context(|| path.display().to_string())?;
         }
         let mut text = self.heading(&results);
-        for table in &tables {
+        for table in tables.iter().filter(|table| !table.rows.is_empty()) {
             text += &format!("\n{}", table.to_markdown());
             for figure in figures.iter().filter(|_| table.name == tables::ACCEPTANCE) {
                 let (scale, name) = (self.scale_name, &figure.name);
