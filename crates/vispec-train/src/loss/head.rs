@@ -2,9 +2,10 @@
 //! output.
 //!
 //! The vocabulary is a hundred times wider than the hidden states, so logits are never part of a
-//! graph and never there for more than [`Head::rows_at_once`] positions: gradients are known in
-//! closed form and go through the head at once. The teacher's probabilities are computed once for
-//! all passes over a sample.
+//! graph and never there for more than [`Head::rows_at_once`] rows: gradients are known in closed
+//! form and go through the head at once. The teacher's probabilities are computed once for all
+//! passes over a sample, and the teacher and all passes go through the head together, which reads
+//! its weight once for all of them.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, s};
 use vispec_kernels::map_rows;
@@ -18,7 +19,7 @@ use crate::error::TrainError;
 use crate::network::HostTensor;
 
 /// Bytes of logits that are there at a time.
-const LOGITS_AT_ONCE: usize = 16 << 20;
+const LOGITS_AT_ONCE: usize = 64 << 20;
 
 /// Rows of the weight that one product of a gradient in bf16 takes: its operands stay in cache.
 const PIECE: usize = 4096;
@@ -131,10 +132,10 @@ impl Head {
         &self.linear
     }
 
-    /// Positions whose logits are there at a time.
+    /// Rows whose logits are there at a time.
     #[must_use]
     pub fn rows_at_once(&self) -> usize {
-        (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(8, 256)
+        (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(32, 1024)
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
@@ -178,58 +179,43 @@ impl Head {
             ranking: (terms.ranking_weight / terms.rows as f64) as f32,
         };
         let mut sums = HeadSums::default();
+        let vocab = self.vocab_size();
         let mut parts = vec![Vec::new(); passes.len()];
-        for start in (0..rows).step_by(self.rows_at_once()) {
-            let range = start..rows.min(start + self.rows_at_once());
-            let (teacher, top) = self.teach(target.clone().slice(s![range.clone(), ..]))?;
-            for (number, (pass, parts)) in passes.iter().zip(&mut parts).enumerate() {
-                let student = pass.clone().slice(s![range.clone(), ..]);
-                let logits = self.logits(student)?;
-                let (gradient, losses) = self.compare(logits, &teacher, &top, &weights);
-                for loss in &losses {
-                    sums.add(loss, number == 0);
-                }
-                parts.push(gradient);
+        let step = (self.rows_at_once() / (1 + passes.len())).max(1);
+        for start in (0..rows).step_by(step) {
+            let range = start..rows.min(start + step);
+            let n_rows = range.len();
+            let read = std::iter::once(target).chain(passes);
+            let read = read.map(|states| states.clone().slice(s![range.clone(), ..]));
+            let mut logits = self.logits(Tensor::cat(read.collect(), 0))?;
+            let (teacher, students) = logits.split_at_mut(n_rows * vocab);
+            let top = map_rows(teacher, vocab, |_, row| TeacherRow::new(row));
+            let losses = map_rows(students, vocab, |row, logits| {
+                let position = row % n_rows;
+                let teacher = &teacher[position * vocab..(position + 1) * vocab];
+                row_loss(logits, teacher, &top[position], &weights)
+            });
+            for (row, loss) in losses.iter().enumerate() {
+                sums.add(loss, row < n_rows);
+            }
+            let gradients = self.back_through(students, losses.len());
+            for (number, parts) in parts.iter_mut().enumerate() {
+                let rows = s![number * n_rows..(number + 1) * n_rows, ..];
+                parts.push(gradients.clone().slice(rows));
             }
         }
         let gradients = parts.into_iter().map(|parts| Tensor::cat(parts, 0));
         Ok((sums, gradients.collect()))
     }
 
-    /// Probabilities `[rows, vocab]` of the teacher and its best tokens.
-    fn teach(&self, target: Tensor<2>) -> Result<(Vec<f32>, Vec<TeacherRow>), TrainError> {
-        let mut teacher = self.logits(target)?;
-        let top = map_rows(&mut teacher, self.vocab_size(), |_, row| {
-            TeacherRow::new(row)
-        });
-        Ok((teacher, top))
-    }
-
-    /// Losses of each row, and the gradient with respect to what the head read, `[rows, hidden]`.
-    fn compare(
-        &self,
-        mut logits: Vec<f32>,
-        teacher: &[f32],
-        top: &[TeacherRow],
-        weights: &RowWeights,
-    ) -> (Tensor<2>, Vec<RowLoss>) {
-        let vocab = self.vocab_size();
-        let losses = map_rows(&mut logits, vocab, |row, logits| {
-            let teacher = &teacher[row * vocab..(row + 1) * vocab];
-            row_loss(logits, teacher, &top[row], weights)
-        });
-        let gradient = self.back_through(logits, losses.len());
-        (gradient, losses)
-    }
-
     /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
-    fn back_through(&self, gradient: Vec<f32>, rows: usize) -> Tensor<2> {
+    fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
         if self.back.is_empty()
-            && let Some(product) = cpu::back_through(&gradient, &self.weight)
+            && let Some(product) = cpu::back_through(gradient, &self.weight)
         {
             return product;
         }
-        let data = TensorData::new(gradient, [rows, self.vocab_size()]);
+        let data = TensorData::new(gradient.to_vec(), [rows, self.vocab_size()]);
         let gradient = Tensor::<2>::from_data(data, &self.device());
         let pieces = self.back.iter().enumerate().map(|(number, piece)| {
             let start = number * PIECE;
