@@ -23,8 +23,9 @@ pub(crate) enum Role {
 }
 
 /// Okabe and Ito's palette, which people with any colour vision can tell apart, without its
-/// yellow, which is too light for lines on white, and with a grey: for light and dark grounds.
-const PALETTE: [(&str, &str); 8] = [
+/// yellow, which is too light for lines on white, and with a grey, a brown and an olive: for light
+/// and dark grounds.
+const PALETTE: [(&str, &str); 10] = [
     ("#0072b2", "#56b4e9"),
     ("#e69f00", "#f0b429"),
     ("#009e73", "#2fc79a"),
@@ -33,6 +34,8 @@ const PALETTE: [(&str, &str); 8] = [
     ("#d55e00", "#ff8a3d"),
     ("#56b4e9", "#9bd3f5"),
     ("#1b1b3a", "#dcdcf2"),
+    ("#8c5a2b", "#c58b55"),
+    ("#8a8d1f", "#c9cc5a"),
 ];
 
 const INK: (&str, &str) = ("#1f2328", "#e6e8eb");
