@@ -121,6 +121,21 @@ pub(crate) fn for_each_row<T: Send>(
     });
 }
 
+/// Memory that tasks write, each at places of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Out(pub(crate) *mut f32);
+
+// SAFETY: whoever writes through the pointer promises that no other task has these places.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    pub(crate) fn at(self, place: usize) -> *mut f32 {
+        self.0.wrapping_add(place)
+    }
+}
+
 /// Runs `work` for each of the rows of `values`, on all threads, and gives what it makes of them.
 ///
 /// # Shapes

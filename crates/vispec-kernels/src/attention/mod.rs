@@ -9,7 +9,7 @@ use half::bf16;
 
 use self::heads::{Heads, MOST_QUERIES};
 use crate::isa::Isa;
-use crate::pool;
+use crate::pool::{self, Out};
 use crate::vector::{Element, dispatch};
 
 /// Cached keys and values, each `[kv_heads, cache_stride, head_dim]`.
@@ -201,18 +201,10 @@ struct Call<'a, E> {
     keys: &'a [E],
     values: &'a [E],
     visible: VisibleRows<'a>,
+    /// Each thread writes the heads of its own queries.
     out: Out,
     shape: AttentionShape,
 }
-
-/// The output, of which each thread writes the heads of its own queries.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: threads get disjoint queries.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
 
 impl<E: Element> Call<'_, E> {
     /// Query heads per key head.

@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use super::scores::ScoreGradient;
-use super::{
-    AttendedGradient, BLOCK, CausalAttention, CausalGradients, Out, blocks, pack_into, take,
-};
+use super::{AttendedGradient, BLOCK, CausalAttention, CausalGradients, blocks, pack_into, take};
 use crate::isa::Isa;
 use crate::matrix::{Panels, Strided, multiply, multiply_part, packed_len};
+use crate::pool::Out;
 use crate::scratch::Scratch;
 
 /// See [`crate::Kernels::causal_attention_backward`].

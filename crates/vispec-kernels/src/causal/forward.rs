@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::scores::softmax;
-use super::{Attended, BLOCK, CausalAttention, Out, blocks, pack_into, take};
+use super::{Attended, BLOCK, CausalAttention, blocks, pack_into, take};
 use crate::isa::Isa;
 use crate::matrix::{Strided, multiply_part, packed_len};
+use crate::pool::Out;
 use crate::scratch::Scratch;
 
 /// See [`crate::Kernels::causal_attention`].

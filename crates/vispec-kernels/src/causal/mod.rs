@@ -133,21 +133,6 @@ impl CausalAttention<'_> {
     }
 }
 
-/// Memory that tasks write at places of their own.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: tasks write the heads of their own samples only.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
-
-impl Out {
-    fn at(self, place: usize) -> *mut f32 {
-        self.0.wrapping_add(place)
-    }
-}
-
 /// Blocks of queries of a sample of `rows` rows.
 fn blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows)

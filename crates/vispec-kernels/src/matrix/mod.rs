@@ -9,7 +9,7 @@ mod tile;
 pub(crate) use self::pack::{pack, packed_len};
 pub(crate) use self::tile::{Panels, multiply, multiply_part};
 use crate::isa::Isa;
-use crate::pool;
+use crate::pool::{self, Out};
 use crate::scratch::Scratch;
 
 /// Rows of `a` that tasks have a multiple of: every tile height divides it.
@@ -81,18 +81,6 @@ pub(crate) struct Strided {
     pub(crate) start: *const f32,
     pub(crate) row: usize,
     pub(crate) column: usize,
-}
-
-/// The output, of which each task writes a block of its own.
-struct Out(*mut f32);
-
-// SAFETY: tasks have disjoint blocks.
-unsafe impl Sync for Out {}
-
-impl Out {
-    fn at(&self, place: usize) -> *mut f32 {
-        self.0.wrapping_add(place)
-    }
 }
 
 /// See [`crate::Kernels::add_product`].
