@@ -28,7 +28,7 @@ pub struct AnyresImageProcessor {
 }
 
 impl AnyresImageProcessor {
-    /// Reads `preprocessor_config.json`, and from `config.json` the resolutions that the model
+    /// Reads the config of the image processor, and from `config.json` the resolutions that the model
     /// packs features for, which must be the same. One of the two may leave them out.
     pub(crate) fn from_config(
         config: &ConfigFile,

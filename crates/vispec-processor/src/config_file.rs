@@ -13,11 +13,14 @@ const MAX_SIZE: usize = 1 << 30;
 /// Largest side of an image or patch that a config may ask for, so that areas cannot overflow.
 const MAX_SIDE: usize = 1 << 13;
 
-/// The parsed content of one config file. Fields that nobody asks for are ignored.
+/// The parsed content of one config file, or of one object in it. Fields that nobody asks for are
+/// ignored.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
     root: Value,
+    /// What errors write before the name of a field: the object's own name and a dot.
+    prefix: String,
 }
 
 impl ConfigFile {
@@ -49,13 +52,30 @@ impl ConfigFile {
         }
         let bytes = read_limited(&path, MAX_TEXT)?;
         match serde_json::from_slice(&bytes) {
-            Ok(root) => Ok(Some(Self { path, root })),
+            Ok(root) => Ok(Some(Self {
+                path,
+                root,
+                prefix: String::new(),
+            })),
             Err(source) => Err(ProcessorError::ConfigSyntax { path, source }),
         }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The object that a field holds, as if it were a file of its own; errors keep the whole name.
+    pub(crate) fn section(&self, field: &str) -> Result<Option<Self>> {
+        match self.value(field) {
+            None => Ok(None),
+            Some(object @ Value::Object(_)) => Ok(Some(Self {
+                path: self.path.clone(),
+                root: object.clone(),
+                prefix: format!("{}{field}.", self.prefix),
+            })),
+            Some(_) => Err(self.invalid(field, "an object")),
+        }
     }
 
     /// The value of a field, with dots between levels. JSON `null` counts as absent, as it does
@@ -141,7 +161,7 @@ impl ConfigFile {
     pub(crate) fn missing(&self, field: &str) -> ProcessorError {
         ProcessorError::MissingField {
             path: self.path.clone(),
-            field: field.to_owned(),
+            field: format!("{}{field}", self.prefix),
         }
     }
 
@@ -155,7 +175,7 @@ impl ConfigFile {
         }
         ProcessorError::ConfigValue {
             path: self.path.clone(),
-            field: field.to_owned(),
+            field: format!("{}{field}", self.prefix),
             found,
             expected: expected.to_owned(),
         }

@@ -12,8 +12,12 @@ use crate::model_family::ModelFamily;
 use crate::pixel_values::ProcessedImage;
 use crate::qwen_image::QwenImageProcessor;
 
-/// Name of the file that describes an image processor.
-const CONFIG_NAME: &str = "preprocessor_config.json";
+/// The file that describes the processor as a whole.
+const PROCESSOR_CONFIG: &str = "processor_config.json";
+/// The object in it that describes the image processor, which transformers 5 writes.
+const SECTION: &str = "image_processor";
+/// The file that describes an image processor in checkpoints of earlier versions.
+const PREPROCESSOR_CONFIG: &str = "preprocessor_config.json";
 
 /// Turns images into the input of a vision tower.
 #[derive(Debug, Clone)]
@@ -33,15 +37,14 @@ pub enum ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` of the checkpoint in `dir`, and checks that it fits the
+    /// Reads what the checkpoint in `dir` says of its image processor, and checks that it fits the
     /// model's `config.json`.
     pub(crate) fn from_dir(
         dir: &Path,
         family: ModelFamily,
         model_config: &ConfigFile,
     ) -> Result<Self> {
-        let advice = "it describes how images are resized and normalised";
-        let config = ConfigFile::open(dir, CONFIG_NAME, advice)?;
+        let config = open_config(dir)?;
         match family {
             ModelFamily::Qwen2_5Vl => {
                 let processor = QwenImageProcessor::from_config(&config)?;
@@ -110,6 +113,19 @@ impl ImageProcessor {
     }
 }
 
+/// `image_processor` in `processor_config.json`, else `preprocessor_config.json`, which is the order
+/// of transformers 5.
+fn open_config(dir: &Path) -> Result<ConfigFile> {
+    if let Some(processor) = ConfigFile::open_if_present(dir, PROCESSOR_CONFIG)?
+        && let Some(section) = processor.section(SECTION)?
+    {
+        return Ok(section);
+    }
+    let advice = "it describes how images are resized and normalised, unless processor_config.json \
+                  has image_processor";
+    ConfigFile::open(dir, PREPROCESSOR_CONFIG, advice)
+}
+
 const IMAGE_SIZE: &str = "vision_config.image_size";
 const PATCH_SIZE: &str = "vision_config.patch_size";
 const STRATEGY: &str = "vision_feature_select_strategy";
@@ -136,7 +152,7 @@ impl ClipTower {
             let expected = format!("at most {image_size}, the value of {IMAGE_SIZE}");
             return Err(config.invalid(PATCH_SIZE, &expected));
         }
-        if let Some(processor) = ConfigFile::open_if_present(dir, "processor_config.json")? {
+        if let Some(processor) = ConfigFile::open_if_present(dir, PROCESSOR_CONFIG)? {
             processor.require_one_of(STRATEGY, &[strategy])?;
             for (field, expected) in [
                 ("patch_size", patch_size),

@@ -59,9 +59,10 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// Reads what belongs to the inputs of a checkpoint: `config.json`,
-    /// `preprocessor_config.json`, `tokenizer.json`, `tokenizer_config.json`, the chat template, and
-    /// if they exist `processor_config.json` and `generation_config.json`.
+    /// Reads what belongs to the inputs of a checkpoint: `config.json`, the settings of the image
+    /// processor (`image_processor` in `processor_config.json`, else `preprocessor_config.json`),
+    /// `tokenizer.json`, `tokenizer_config.json`, the chat template, and if they exist
+    /// `processor_config.json` and `generation_config.json`.
     ///
     /// # Errors
     /// Those of reading the files, naming file and field, and

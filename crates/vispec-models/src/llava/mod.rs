@@ -26,8 +26,13 @@ pub(crate) const RENAME_RULES: &[RenameRule] = &[
         to: "language_model.lm_head.",
     },
     RenameRule {
+        from: "model.vision_tower.vision_model.",
+        to: "vision_tower.vision_model.",
+    },
+    // Since 5.0 the tower has one level less.
+    RenameRule {
         from: "model.vision_tower.",
-        to: "vision_tower.",
+        to: "vision_tower.vision_model.",
     },
     RenameRule {
         from: "model.multi_modal_projector.",
