@@ -1,16 +1,18 @@
 //! Decoding of image files into 8-bit RGB, with limits.
 
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{ProcessorError, Result};
+use crate::gif_image::GifImage;
 use crate::image_size::ImageSize;
-use crate::jpeg_end::jpeg_has_end;
+use crate::jpeg_image::JpegImage;
 use crate::read_limited::read_limited;
 
-/// Formats that the `image` crate is built with.
+/// Formats that can be read.
 const SUPPORTED_FORMATS: &str = "png, jpeg, webp, gif, bmp";
 
 /// Largest image file that is read, in bytes.
@@ -40,10 +42,10 @@ impl Default for ImageLimits {
 /// An image as 8-bit RGB.
 ///
 /// Conversion follows Pillow's `convert("RGB")`: an alpha channel is dropped and not blended,
-/// palettes are looked up, grey is repeated, and of 16-bit channels the high byte is kept (for
-/// 16-bit grey without alpha Pillow may saturate instead). Of animations only the first frame is
-/// used. The EXIF orientation is not applied, as in the published image processors. Lossy formats
-/// may differ from Pillow by a few levels, because JPEG and WebP decoders differ.
+/// palettes are looked up, grey is repeated, and of 16-bit channels the high byte is kept, except
+/// that 16-bit grey without alpha is clipped at 255. Of animations only the first frame is used.
+/// The EXIF orientation is not applied, as in the published image processors. JPEG may differ from
+/// Pillow by a few levels, because decoders round differently; all else is equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DecodedImage {
     size: ImageSize,
@@ -125,36 +127,71 @@ impl std::fmt::Debug for DecodedImage {
 }
 
 fn decode(image: &str, bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage> {
+    let damaged = |reason: String| ProcessorError::DamagedImage {
+        image: image.to_owned(),
+        reason,
+    };
+    let (dimensions, rgb) = match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => {
+            let jpeg = JpegImage::open(bytes).map_err(damaged)?;
+            let dimensions = check_dimensions(image, jpeg.dimensions(), limits)?;
+            (dimensions, jpeg.into_rgb8().map_err(damaged)?)
+        }
+        Ok(ImageFormat::Gif) => {
+            let gif = GifImage::open(bytes).map_err(damaged)?;
+            let dimensions = check_dimensions(image, gif.dimensions(), limits)?;
+            (dimensions, gif.into_rgb8().map_err(damaged)?)
+        }
+        Ok(format) if format.reading_enabled() => decode_other(image, bytes, format, limits)?,
+        Ok(_) | Err(_) => return Err(not_an_image(image)),
+    };
+    let (width, height) = dimensions;
+    Ok(DecodedImage {
+        size: ImageSize::new(height as usize, width as usize),
+        rgb,
+    })
+}
+
+/// Width, height and pixels of what the `image` crate reads.
+fn decode_other(
+    image: &str,
+    bytes: &[u8],
+    format: ImageFormat,
+    limits: &ImageLimits,
+) -> Result<((u32, u32), Vec<u8>)> {
     let max_bytes = limits.max_pixels.saturating_mul(DECODER_BYTES_PER_PIXEL);
     let damaged = |error: ImageError| image_error(image, &error, max_bytes);
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| damaged(ImageError::IoError(error)))?;
-    let Some(format) = reader.format().filter(ImageFormat::reading_enabled) else {
-        return Err(not_an_image(image));
-    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder_limits = Limits::default();
     decoder_limits.max_alloc = Some(max_bytes);
     reader.limits(decoder_limits);
     let decoder = reader.into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    check_dimensions(image, width, height, limits)?;
-    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
-        let reason = "the end-of-image marker is missing".to_owned();
-        return Err(ProcessorError::DamagedImage {
-            image: image.to_owned(),
-            reason,
-        });
-    }
+    let dimensions = check_dimensions(image, decoder.dimensions(), limits)?;
     let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let size = ImageSize::new(decoded.height() as usize, decoded.width() as usize);
-    Ok(DecodedImage {
-        size,
-        rgb: to_rgb8(decoded),
-    })
+    // What Pillow reads as one channel of 16 bits it clips, also if a level of it is transparent,
+    // which the decoder turns into a second channel.
+    let sixteen_bit_grey = format == ImageFormat::Png && bytes.get(PNG_SAMPLES) == Some(&[16, 0]);
+    let rgb = if sixteen_bit_grey {
+        let clipped = |sample: u16| u8::try_from(sample).unwrap_or(u8::MAX);
+        let grey = decoded.into_luma16().into_raw();
+        grey.into_iter()
+            .flat_map(|sample| [clipped(sample); 3])
+            .collect()
+    } else {
+        to_rgb8(decoded)
+    };
+    Ok((dimensions, rgb))
 }
 
-fn check_dimensions(image: &str, width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
+/// Where a PNG file tells the bits of a sample and which channels there are; 0 is grey alone.
+const PNG_SAMPLES: Range<usize> = 24..26;
+
+/// Gives width and height back if they are within the limits.
+fn check_dimensions(
+    image: &str,
+    (width, height): (u32, u32),
+    limits: &ImageLimits,
+) -> Result<(u32, u32)> {
     if width == 0 || height == 0 {
         return Err(ProcessorError::EmptyImage {
             image: image.to_owned(),
@@ -178,16 +215,12 @@ fn check_dimensions(image: &str, width: u32, height: u32, limits: &ImageLimits) 
     if n_pixels > limits.max_pixels {
         return too_large("number of pixels", n_pixels, limits.max_pixels);
     }
-    Ok(())
+    Ok((width, height))
 }
 
 fn to_rgb8(decoded: DynamicImage) -> Vec<u8> {
     let high_byte = |sample: u16| sample.to_be_bytes()[0];
     match decoded {
-        DynamicImage::ImageLuma16(grey) => grey
-            .pixels()
-            .flat_map(|pixel| [high_byte(pixel.0[0]); 3])
-            .collect(),
         DynamicImage::ImageLumaA16(grey) => grey
             .pixels()
             .flat_map(|pixel| [high_byte(pixel.0[0]); 3])
@@ -225,7 +258,7 @@ fn image_error(image: &str, error: &ImageError, max_bytes: u64) -> ProcessorErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Luma, Rgba};
+    use image::{ImageBuffer, Rgb, Rgba};
 
     fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
@@ -248,34 +281,38 @@ mod tests {
 
     #[test]
     fn sixteen_bits_keep_the_high_byte() {
-        let image = ImageBuffer::from_pixel(1, 1, Luma([0x12ffu16]));
-        let bytes = encode(&DynamicImage::ImageLuma16(image), ImageFormat::Png);
-        assert_eq!(decode_ok(&bytes).rgb(), [0x12; 3]);
+        let image = ImageBuffer::from_pixel(1, 1, Rgb([0x12ffu16, 0x0100, 0xfeff]));
+        let bytes = encode(&DynamicImage::ImageRgb16(image), ImageFormat::Png);
+        assert_eq!(decode_ok(&bytes).rgb(), [0x12, 0x01, 0xfe]);
     }
 
     #[test]
     fn truncated_files_are_errors() {
         let image = ImageBuffer::from_fn(64, 64, |x, y| {
-            image::Rgb([
+            Rgb([
                 (x * 37 % 256) as u8,
                 (y * 91 % 256) as u8,
                 (x * y % 256) as u8,
             ])
         });
-        for format in [
-            ImageFormat::Png,
-            ImageFormat::Jpeg,
-            ImageFormat::Bmp,
-            ImageFormat::WebP,
-            ImageFormat::Gif,
+        let encoded = |format| encode(&DynamicImage::ImageRgb8(image.clone()), format);
+        let jpeg = include_bytes!("../../../fixtures/images/plain.jpg");
+        let progressive = include_bytes!("../../../fixtures/images/progressive.jpg");
+        let gif = include_bytes!("../../../fixtures/images/small-frame.gif");
+        for (name, bytes) in [
+            ("png", encoded(ImageFormat::Png)),
+            ("bmp", encoded(ImageFormat::Bmp)),
+            ("webp", encoded(ImageFormat::WebP)),
+            ("jpeg", jpeg.to_vec()),
+            ("progressive jpeg", progressive.to_vec()),
+            ("gif", gif.to_vec()),
         ] {
-            let bytes = encode(&DynamicImage::ImageRgb8(image.clone()), format);
             decode_ok(&bytes);
             for keep in [bytes.len() / 4, bytes.len() / 2, bytes.len() * 3 / 4] {
                 let error = DecodedImage::from_bytes(&bytes[..keep], &ImageLimits::default());
                 assert!(
                     matches!(error, Err(ProcessorError::DamagedImage { .. })),
-                    "{format:?} {keep}: {error:?}"
+                    "{name} {keep}: {error:?}"
                 );
             }
         }

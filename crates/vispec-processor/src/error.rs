@@ -75,7 +75,7 @@ pub enum ProcessorError {
     },
     /// An image is too long for its width, or the reverse, for the image processor.
     #[error(
-        "the image is {width} x {height} pixels, an aspect ratio of {found:.1}, the limit is {limit}"
+        "the image is {width} x {height} pixels, an aspect ratio of {found}, the limit is {limit}"
     )]
     AspectRatio {
         /// Width in pixels.

@@ -74,8 +74,8 @@ pub struct QwenImageProcessor {
 }
 
 impl QwenImageProcessor {
-    /// Reads `preprocessor_config.json`. As in transformers `patch_size`, `temporal_patch_size` and
-    /// `merge_size` default to 14, 2 and 2. Limits of the area are `min_pixels` and `max_pixels`,
+    /// Reads the config of the image processor. As in transformers `patch_size`,
+    /// `temporal_patch_size` and `merge_size` default to 14, 2 and 2. Limits of the area are `min_pixels` and `max_pixels`,
     /// else `size.shortest_edge` and `size.longest_edge`, else 56 * 56 and 28 * 28 * 1280.
     pub(crate) fn from_config(config: &ConfigFile) -> Result<Self> {
         config.require_one_of("image_processor_type", PROCESSOR_TYPES)?;
@@ -273,6 +273,11 @@ mod tests {
 
     #[test]
     fn extreme_ratios_are_errors() {
+        let just_above = smart_resize(ImageSize::new(100, 20_001), 28, 1, 1000).unwrap_err();
+        assert_eq!(
+            just_above.to_string(),
+            "the image is 20001 x 100 pixels, an aspect ratio of 200.01, the limit is 200"
+        );
         let error = smart_resize(ImageSize::new(1, 201), 28, 1, 1000).unwrap_err();
         assert!(matches!(
             error,
