@@ -7,8 +7,10 @@ use minijinja::{Environment, Error, ErrorKind};
 
 use crate::error::{ProcessorError, Result};
 use crate::generation_tags::accept_generation_tags;
+use crate::jinja_filters::add_filters;
 use crate::messages::{Content, Message, Messages, Part};
 use crate::python_json::to_python_json;
+use crate::python_text::format_value;
 use crate::special_tokens::SpecialTokens;
 use crate::strftime::{Instant, strftime};
 
@@ -58,8 +60,9 @@ impl ChatTemplate {
     ///
     /// The environment is that of transformers: blocks are trimmed, `tojson` does not escape HTML,
     /// `raise_exception` and `strftime_now` (in UTC) exist, methods of Python's strings, lists and
-    /// dictionaries work, and `{% generation %}` marks nothing. Execution time and output are
-    /// bounded.
+    /// dictionaries work, `{% generation %}` marks nothing, and lists, dictionaries and numbers are
+    /// written as Python writes them. Line ends of any system count as line feeds, as they do for
+    /// Python and Jinja. Execution time and output are bounded.
     ///
     /// # Errors
     /// [`ProcessorError::TemplateSyntax`].
@@ -75,9 +78,12 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: &str| {
             strftime(format, Instant::now())
         });
+        environment.set_formatter(format_value);
+        add_filters(&mut environment);
         environment.add_filter("tojson", tojson);
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         environment
-            .add_template_owned(name.to_owned(), accept_generation_tags(source))
+            .add_template_owned(name.to_owned(), accept_generation_tags(&source))
             .map_err(|error| ProcessorError::TemplateSyntax {
                 template: name.to_owned(),
                 line: error.line().unwrap_or(0),
@@ -157,7 +163,10 @@ impl ChatTemplate {
                 content,
             }];
             self.render_as(&messages, GenerationPrompt::Add, form)
-                .is_ok_and(|text| text.contains(PROBE) && !text.contains("{\"type\""))
+                .is_ok_and(|text| {
+                    let as_dictionary = ["{'type'", "{\"type\""];
+                    text.contains(PROBE) && !as_dictionary.iter().any(|form| text.contains(form))
+                })
         };
         let parts = Content::Parts(vec![Part::Text(PROBE.to_owned())]);
         let strings = understands(Content::Text(PROBE.to_owned()), ContentForm::Both);
