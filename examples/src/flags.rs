@@ -8,7 +8,7 @@ use clap::Args;
 use vispec_core::{GenerationConfig, Sampler};
 use vispec_models::{
     DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, KeepQuantized,
-    Method, Quantization, resolve_checkpoint,
+    KvPrecision, Method, Quantization, resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -56,10 +56,17 @@ pub struct LoadFlags {
     /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
     #[arg(long, default_value = "flex", value_parser = parse_device)]
     pub device: DeviceSpec,
-    /// Let the draft choose among some tokens only: a list (see `draft_vocab`), or the first N ids.
-    /// Lossless: the target still chooses among all
-    #[arg(long, value_name = "FILE|N", requires = "draft", value_parser = parse_draft_vocab)]
-    pub draft_vocab: Option<DraftVocab>,
+    /// Tokens that the draft chooses among, besides those of prompt and answer: auto (the list that
+    /// comes with the draft, else as many as its step may cost), all, a list (see `draft_vocab`), or
+    /// the first N ids. Lossless: the target still chooses among all
+    #[arg(
+        long,
+        value_name = "auto|all|FILE|N",
+        default_value = "auto",
+        requires = "draft",
+        value_parser = parse_draft_vocab
+    )]
+    pub draft_vocab: DraftVocab,
     /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8 and int4, which
     /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs or as many as
     /// int8:GROUP says
@@ -72,9 +79,11 @@ pub struct LoadFlags {
 }
 
 fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
-    Ok(match text.parse() {
-        Ok(n) => DraftVocab::First(n),
-        Err(_) => DraftVocab::File(text.into()),
+    Ok(match (text, text.parse()) {
+        ("auto", _) => DraftVocab::Auto,
+        ("all", _) => DraftVocab::All,
+        (_, Ok(n)) => DraftVocab::First(n),
+        (_, Err(_)) => DraftVocab::File(text.into()),
     })
 }
 
@@ -132,6 +141,7 @@ impl LoadFlags {
             draft_vocab: self.draft_vocab.clone(),
             device,
             dtype: self.dtype(),
+            kv: KvPrecision::Auto,
         })?)
     }
 }

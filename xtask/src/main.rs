@@ -1,10 +1,11 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `random-checkpoint`, `sweep`,
-//! `report` and `reproduce`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `load`,
+//! `random-checkpoint`, `sweep`, `report` and `reproduce`.
 
 mod bench;
 mod fixtures;
 mod launch;
 mod line_watcher;
+mod load;
 mod programs;
 mod random_checkpoint;
 mod report;
@@ -32,6 +33,8 @@ enum Chore {
     Fixtures,
     /// Measure linear layers and generation, and compare with what the machine can do
     Bench(bench::BenchFlags),
+    /// Measure how fast a server on this machine answers several clients at once
+    Load(load::LoadFlags),
     /// Write a checkpoint with the shapes of a published model and random weights
     RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
     /// Make tables, plots and a page of all cells below a directory
@@ -60,6 +63,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::check(&root()),
         Chore::Fixtures => fixtures::check(&fixtures),
         Chore::Bench(flags) => bench::run(&flags, &root()),
+        Chore::Load(flags) => load::run(&flags),
         Chore::RandomCheckpoint(flags) => {
             random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
         }

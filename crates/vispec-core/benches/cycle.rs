@@ -11,7 +11,7 @@ use vispec_core::testing::{TableFeatures, TableModel};
 use vispec_core::{
     AcceptanceRule, Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion,
     GenerationConfig, HostLogits, KvCache, LogitsError, MatchPicks, NoDraft, NodeId, OutputOf,
-    PositionUniforms, PromptLookupDrafter, Sampler, Session, TargetLogits, TargetModel,
+    PassInput, PositionUniforms, PromptLookupDrafter, Sampler, Session, TargetLogits, TargetModel,
     TargetOutput, TokenId, TokenTree, TopK, TreeShape, UniformStream,
 };
 
@@ -152,24 +152,23 @@ impl TargetModel for Instant {
         Ok(Length(0))
     }
 
-    fn prefill(
+    fn read(
         &self,
-        prompt: &Vec<TokenId>,
+        input: PassInput<'_, Vec<TokenId>>,
         cache: &mut Length,
     ) -> Result<OutputOf<Self>, BoxError> {
-        cache.0 = prompt.len();
-        Ok(TargetOutput {
-            logits: Picked(vec![5]),
-            features: (),
-        })
-    }
-
-    fn verify(&self, tree: &TokenTree, cache: &mut Length) -> Result<OutputOf<Self>, BoxError> {
-        cache.0 += tree.n_nodes();
-        Ok(TargetOutput {
-            logits: picks(tree),
-            features: (),
-        })
+        let logits = match input {
+            PassInput::Prompt { end, .. } => {
+                cache.0 = end;
+                Picked(vec![5])
+            }
+            PassInput::Tree(tree) => {
+                cache.0 += tree.n_nodes();
+                picks(tree)
+            }
+        };
+        let features = ();
+        Ok(TargetOutput { logits, features })
     }
 
     fn gather_features(&self, _: (), _: &[NodeId]) -> Result<(), BoxError> {
@@ -177,17 +176,16 @@ impl TargetModel for Instant {
     }
 }
 
-fn drafter(total_token: usize) -> DynamicTreeDrafter<Prepared> {
+fn drafter(total_token: usize) -> DynamicTreeDrafter<Instant, Prepared> {
     let shape = TreeShape::from_upstream(3, 8, total_token).expect("a legal shape");
     DynamicTreeDrafter::new(Prepared::new(8), shape)
 }
 
 fn grow(total_token: usize) -> TokenTree {
     let mut drafter = drafter(total_token);
-    let drafter: &mut dyn Drafter<TableModel> = &mut drafter;
-    drafter
-        .begin(&vec![0], TableFeatures::default(), 5)
-        .expect("candidates are good")
+    let first = drafter.begin(&vec![0], (), 5);
+    let tree = first.and_then(|proposal| proposal.finish(&mut drafter));
+    tree.expect("candidates are good")
 }
 
 fn parts(criterion: &mut Criterion) {
@@ -195,8 +193,10 @@ fn parts(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("{total_token} nodes"));
         group.bench_function("grow", |bencher| {
             let mut drafter = drafter(total_token);
-            let drafter: &mut dyn Drafter<TableModel> = &mut drafter;
-            bencher.iter(|| drafter.advance(&[], TableFeatures::default(), black_box(5)));
+            bencher.iter(|| {
+                let next = drafter.advance(&[], (), black_box(5));
+                next.and_then(|proposal| proposal.finish(&mut drafter))
+            });
         });
         let tree = grow(total_token);
         group.bench_function("mask", |bencher| bencher.iter(|| black_box(&tree).mask()));
@@ -232,18 +232,18 @@ fn whole_cycle(criterion: &mut Criterion) {
     group.bench_function("30 nodes", |bencher| {
         let (drafter, rule) = (drafter(30), MatchPicks::greedy());
         let mut session =
-            Session::start(&Instant, drafter, rule, &prompt, config.clone(), &mut ()).expect(start);
+            Session::start(&Instant, drafter, rule, &prompt, config.clone()).expect(start);
         let tree = grow(30);
         bencher.iter(|| {
             black_box(tree.mask());
-            session.step(&mut ())
+            session.step(&Instant, &mut ())
         });
     });
     group.bench_function("plain decoding", |bencher| {
         let rule = MatchPicks::greedy();
         let mut session =
-            Session::start(&Instant, NoDraft, rule, &prompt, config.clone(), &mut ()).expect(start);
-        bencher.iter(|| session.step(&mut ()));
+            Session::start(&Instant, NoDraft, rule, &prompt, config.clone()).expect(start);
+        bencher.iter(|| session.step(&Instant, &mut ()));
     });
     group.bench_function("prompt lookup in 4000 tokens", |bencher| {
         let prompt: Vec<TokenId> = (0..4_000).map(|at| (at * at) % 5_003).collect();

@@ -1,6 +1,6 @@
 //! Errors of the decoding cycle and of configuration.
 
-use crate::{BoxError, LogitsError, TokenId, TreeError};
+use crate::{BoxError, LogitsError, Panicked, TokenId, TreeError};
 
 /// A setting that makes no sense.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
@@ -101,7 +101,10 @@ pub enum DecodeError {
     /// The acceptance rule returned a path that does not lead down from the root.
     #[error("the acceptance rule returned a path that is not a root path of the tree")]
     InvalidVerdict,
-    /// `step` was called after an earlier step had failed.
+    /// A plug-in panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+    /// The session was asked for more after it had failed.
     #[error("the session cannot go on after an error")]
     SessionFailed,
 }

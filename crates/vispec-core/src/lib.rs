@@ -75,7 +75,6 @@
 //!
 //! # Limits
 //!
-//! The batch size is 1.
 //! There are no grammars.
 //!
 //! # Features
@@ -91,6 +90,7 @@ mod draft;
 mod error;
 mod logits;
 mod observe;
+mod panics;
 mod sample;
 mod stats;
 mod target;
@@ -104,23 +104,25 @@ pub use accept::{
     Verdict,
 };
 pub use budget::{
-    AutoTree, Cost, CostError, CostTable, DraftCosts, TargetCosts, measure_draft_costs,
+    AutoTree, Cost, CostError, CostTable, DraftCosts, PassLoad, TargetCosts, measure_draft_costs,
     measure_target_costs,
 };
 pub use cache::KvCache;
 pub use decode::{
-    FinishReason, Generation, GenerationConfig, Session, Step, generate, generate_in,
+    Batch, Ended, FinishReason, Generation, GenerationConfig, Pass, PassRows, SequenceId, Session,
+    Step, Work, generate, generate_in,
 };
 pub use draft::{
-    Beam, DraftError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, Idle, NoDraft,
-    PromptLookupConfig, PromptLookupDrafter, TopK, TreeSize,
+    Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, DynamicTreeDrafter,
+    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
+pub use panics::Panicked;
 pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream};
 pub use stats::GenerationStats;
-pub use target::{OutputOf, Prompt, TargetModel, TargetOutput};
+pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};
 pub use tree::{NodeId, RetrieveIndices, ShapeError, TokenTree, TreeError, TreeMask, TreeShape};
 

@@ -146,6 +146,7 @@ proptest! {
         (free, slope, draft) in (1..9_usize, 0.0..0.5_f64, 0.01..0.5_f64),
         greedy: bool,
         max_loss in prop_oneof![Just(0.0), Just(0.025), Just(1.0)],
+        joined: bool,
     ) {
         let model = TableModel::random(vocab, order, seed);
         let sampler = if greedy { Sampler::Greedy } else { Sampler::new(1.0, None, None).unwrap() };
@@ -161,7 +162,9 @@ proptest! {
             unread: 0,
             seconds: &seconds,
         };
-        let neural = run(&model, DynamicTreeDrafter::new(metered, auto), &sampler);
+        let drafter = DynamicTreeDrafter::new(metered, auto);
+        let drafter = if joined { drafter.with_lookup() } else { drafter };
+        let neural = run(&model, drafter, &sampler);
         prop_assert_eq!(&neural.tokens, &expected);
         let found = seconds.get() + verify_time(&neural.stats, &costs);
         let most = most_seconds(&costs, max_loss, &neural.stats);
@@ -232,6 +235,35 @@ fn a_repeating_answer_is_looked_up() {
     )
     .stats;
     assert!(verify_time(&stats, &costs) < 0.5 * 200.0 * costs.verify(1));
+}
+
+/// With both, repetitions are followed as far as without the network, which rests meanwhile.
+#[test]
+fn what_is_looked_up_competes_with_the_network() {
+    let counts = |context: &[TokenId]| {
+        let next = context.last().map_or(0, |&last| (last as usize + 1) % 10);
+        let logit = move |token| if token == next { 5.0 } else { 0.0 };
+        (0..10).map(logit).collect()
+    };
+    let target = TableModel::from_fn(10, counts);
+    let costs = machine(4, 0.1, Some(0.1));
+    let seconds = |draft: TableModel, joined: bool| {
+        let auto = AutoTree::new(costs.clone());
+        let drafter = DynamicTreeDrafter::new(TableDraft::new(draft), auto);
+        let mut drafter = if joined {
+            drafter.with_lookup()
+        } else {
+            drafter
+        };
+        let stats = run(&target, &mut drafter, &Sampler::Greedy).stats;
+        let drafted = drafter.model().n_expansions() as f64 * costs.expand(1);
+        verify_time(&stats, &costs) + drafted
+    };
+    let useless = || TableModel::random(10, 1, 7);
+    assert!(seconds(useless(), true) < 0.6 * seconds(useless(), false));
+    // A network that knows the target is not given up for what is looked up.
+    let perfect = || TableModel::from_fn(10, counts);
+    assert!(seconds(perfect(), true) <= 1.02 * seconds(perfect(), false));
 }
 
 #[test]

@@ -108,6 +108,7 @@ proptest! {
         other in 0..2_u64,
         shape in shapes(),
         fixed_levels in prop::option::of(1..6_usize),
+        joined: bool,
     ) {
         let model = TableModel::random(vocab, order, seed);
         // With `other` 0 the draft knows the target's law, else it is wrong about it.
@@ -115,7 +116,9 @@ proptest! {
         if let Some(levels) = fixed_levels {
             draft = draft.with_fixed_levels(levels);
         }
-        check(&model, DynamicTreeDrafter::new(draft, shape), 24)?;
+        let drafter = DynamicTreeDrafter::new(draft, shape);
+        let drafter = if joined { drafter.with_lookup() } else { drafter };
+        check(&model, drafter, 24)?;
     }
 
     #[test]

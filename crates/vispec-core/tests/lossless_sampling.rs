@@ -21,7 +21,7 @@ fn limit(max_new_tokens: usize) -> GenerationConfig {
     }
 }
 
-fn dynamic(law: TableModel, total_token: usize) -> DynamicTreeDrafter<TableDraft> {
+fn dynamic(law: TableModel, total_token: usize) -> DynamicTreeDrafter<TableModel, TableDraft> {
     let shape = TreeShape::from_upstream(2, 2, total_token).unwrap();
     DynamicTreeDrafter::new(TableDraft::new(law), shape)
 }

@@ -10,9 +10,8 @@ use vispec_core::{
 fn draft(config: PromptLookupConfig, prompt: &[TokenId], next: TokenId) -> TokenTree {
     let mut drafter = PromptLookupDrafter::new(config).unwrap();
     let drafter: &mut dyn Drafter<TableModel> = &mut drafter;
-    drafter
-        .begin(&prompt.to_vec(), TableFeatures::default(), next)
-        .unwrap()
+    let first = drafter.begin(&prompt.to_vec(), TableFeatures::default(), next);
+    first.unwrap().finish(drafter).unwrap()
 }
 
 fn config(max_tokens: usize, max_branches: usize) -> PromptLookupConfig {

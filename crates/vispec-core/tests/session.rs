@@ -11,8 +11,8 @@ use vispec_core::testing::{
 use vispec_core::{
     AcceptanceRule, BoxError, DecodeError, Drafter, FinishReason, Generation, GenerationConfig,
     GenerationObserver, GenerationStats, HostLogits, KvCache, LogitsError, MatchPicks, NoDraft,
-    NodeId, OutputOf, PositionUniforms, Sampler, Session, TargetLogits, TargetModel, TokenId,
-    TokenTree, TreeError, Verdict, generate,
+    NodeId, OutputOf, PassInput, PositionUniforms, Proposal, Sampler, Session, TargetLogits,
+    TargetModel, TokenId, TokenTree, TreeError, Verdict, Work, generate,
 };
 
 const PROMPT: [TokenId; 3] = [0, 1, 0];
@@ -124,37 +124,31 @@ fn nothing_is_drafted_for_the_last_token() {
     let start = |max_new_tokens| {
         let drafter = CheckingDrafter::new(NoDraft);
         let config = config(max_new_tokens, &[]);
-        Session::start(
-            &model,
-            drafter,
-            MatchPicks::greedy(),
-            &prompt,
-            config,
-            &mut (),
-        )
-        .unwrap()
+        Session::start(&model, drafter, MatchPicks::greedy(), &prompt, config).unwrap()
     };
     let mut session = start(3);
-    assert_eq!(session.tokens(), &answer(1));
+    assert_eq!(session.work().unwrap(), Work::Prompt { left: PROMPT.len() });
+    let step = session.step(&model, &mut ()).unwrap().unwrap();
+    assert_eq!((step.tokens, step.accepted), (answer(1), 0));
     assert_eq!(
         session.drafter().n_trees(),
         0,
         "the first token needs no draft"
     );
-    let step = session.step(&mut ()).unwrap().unwrap();
+    let step = session.step(&model, &mut ()).unwrap().unwrap();
     assert_eq!((step.tokens, step.accepted), (answer(2)[1..].to_vec(), 0));
-    session.step(&mut ()).unwrap();
+    session.step(&model, &mut ()).unwrap();
     assert_eq!(session.tokens(), answer(3));
     assert_eq!(
         (session.finish_reason(), session.drafter().n_trees()),
         (None, 2)
     );
     // The last cycle puts the last token through the target and emits nothing.
-    let step = session.step(&mut ()).unwrap().unwrap();
+    let step = session.step(&model, &mut ()).unwrap().unwrap();
     assert_eq!((step.tokens, step.accepted), (Vec::new(), 0));
     assert_eq!(step.finish_reason, Some(FinishReason::Length));
     assert_eq!(session.drafter().n_trees(), 2);
-    assert_eq!(session.step(&mut ()).unwrap(), None);
+    assert_eq!(session.step(&model, &mut ()).unwrap(), None);
     assert_eq!(session.tokens(), answer(3));
 
     let session = start(0);
@@ -356,22 +350,20 @@ impl TargetModel for Broken {
         self.inner.new_cache()
     }
 
-    fn prefill(
+    fn read(
         &self,
-        prompt: &Vec<TokenId>,
+        input: PassInput<'_, Vec<TokenId>>,
         cache: &mut TableCache,
     ) -> Result<OutputOf<Self>, BoxError> {
-        let mut output = self.inner.prefill(prompt, cache)?;
-        if self.fault == Fault::PrefillNan {
-            output.logits = HostLogits::new(vec![f32::NAN; 50], 50);
-        }
-        Ok(output)
-    }
-
-    fn verify(&self, tree: &TokenTree, cache: &mut TableCache) -> Result<OutputOf<Self>, BoxError> {
+        let mut output = self.inner.read(input, cache)?;
+        let PassInput::Tree(tree) = input else {
+            if self.fault == Fault::PrefillNan {
+                output.logits = HostLogits::new(vec![f32::NAN; 50], 50);
+            }
+            return Ok(output);
+        };
         self.n_passes.set(self.n_passes.get() + 1);
         self.log.borrow_mut().push(tree.n_nodes());
-        let mut output = self.inner.verify(tree, cache)?;
         if self.n_passes.get() < 2 {
             return Ok(output);
         }
@@ -455,12 +447,12 @@ fn a_failed_session_stays_failed_and_keeps_its_tokens() {
     let prompt = PROMPT.to_vec();
     let target = Broken::new(Fault::VerifyFails);
     let rule = MatchPicks::greedy();
-    let mut session =
-        Session::start(&target, NoDraft, rule, &prompt, config(20, &[]), &mut ()).unwrap();
-    session.step(&mut ()).unwrap();
-    assert!(session.step(&mut ()).is_err());
+    let mut session = Session::start(&target, NoDraft, rule, &prompt, config(20, &[])).unwrap();
+    session.step(&target, &mut ()).unwrap();
+    session.step(&target, &mut ()).unwrap();
+    assert!(session.step(&target, &mut ()).is_err());
     assert!(matches!(
-        session.step(&mut ()),
+        session.step(&target, &mut ()),
         Err(DecodeError::SessionFailed)
     ));
     assert_eq!(session.tokens(), answer(2));
@@ -500,8 +492,8 @@ impl<T: TargetModel> Drafter<T> for Careless {
         _: &T::Prompt,
         _: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        (self.0)(next)
+    ) -> Result<Proposal, BoxError> {
+        Ok((self.0)(next)?.into())
     }
 
     fn advance(
@@ -509,8 +501,8 @@ impl<T: TargetModel> Drafter<T> for Careless {
         _: &[TokenId],
         _: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        (self.0)(next)
+    ) -> Result<Proposal, BoxError> {
+        Ok((self.0)(next)?.into())
     }
 }
 

@@ -82,14 +82,11 @@ impl DraftModel<TableModel> for Scripted {
 
 fn grow(levels: Vec<TopK>, shape: TreeShape, root: TokenId) -> (TokenTree, Vec<Beam>) {
     let mut drafter = DynamicTreeDrafter::new(Scripted::new(levels), shape);
-    let tree = drafter
-        .begin(&vec![0], TableFeatures::default(), root)
-        .unwrap();
+    let first = drafter.begin(&vec![0], TableFeatures::default(), root);
+    let tree = first.unwrap().finish(&mut drafter).unwrap();
     // A second cycle with the same candidates: nothing of the first may be left over.
-    let again = drafter
-        .advance(&[], TableFeatures::default(), root)
-        .unwrap();
-    assert_eq!(tree, again);
+    let second = drafter.advance(&[], TableFeatures::default(), root);
+    assert_eq!(tree, second.unwrap().finish(&mut drafter).unwrap());
     (tree, drafter.model().beams.clone())
 }
 
@@ -247,7 +244,8 @@ fn impossible_candidates_are_errors() {
     let good = top_k(2, &[(1, -0.5), (2, -1.0)]);
     let draft = |levels: Vec<TopK>| {
         let mut drafter = DynamicTreeDrafter::new(Scripted::new(levels), shape);
-        drafter.begin(&vec![0], TableFeatures::default(), 0)
+        let first = drafter.begin(&vec![0], TableFeatures::default(), 0);
+        first.and_then(|proposal| proposal.finish(&mut drafter))
     };
     let nan = top_k(2, &[(1, f32::NAN), (2, -1.0)]);
     assert!(draft(vec![nan, good.clone()]).is_err());

@@ -3,7 +3,7 @@
 //! `cargo bench -p vispec-kernels --bench attention`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use vispec_kernels::{AttentionShape, KeyValues, VisibleRows, attention};
+use vispec_kernels::{AttentionSegment, AttentionShape, KeyValues, VisibleRows, attention};
 
 /// Numbers in -0.5..0.5.
 fn values(len: usize) -> Vec<f32> {
@@ -49,12 +49,9 @@ fn caches(criterion: &mut Criterion) {
             for rows in [1, 4, 8, 30, 60, 256] {
                 let scale = 0.1;
                 let shape = AttentionShape {
-                    rows,
                     heads,
                     kv_heads,
                     head_dim,
-                    cache_stride,
-                    prefix,
                     scale,
                 };
                 let q = values(rows * heads * head_dim);
@@ -69,10 +66,17 @@ fn caches(criterion: &mut Criterion) {
                 } else {
                     ("tree", tree)
                 };
+                let segment = AttentionSegment {
+                    rows,
+                    cache,
+                    cache_stride,
+                    prefix,
+                    visible,
+                };
                 let read = 2 * kv_heads * (prefix + rows) * head_dim * size_of::<f32>();
                 group.throughput(Throughput::Bytes(read as u64));
                 group.bench_function(BenchmarkId::new(kind, rows), |bencher| {
-                    bencher.iter(|| attention(&q, cache, visible, &mut out, shape));
+                    bencher.iter(|| attention(&q, &[segment], &mut out, shape));
                 });
             }
         }

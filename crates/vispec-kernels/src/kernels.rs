@@ -1,7 +1,7 @@
 //! The entry points: a chosen instruction set, and free functions that use the detected one.
 
 use crate::adamw::AdamWFactors;
-use crate::attention::{AttentionShape, KeyValues, VisibleRows};
+use crate::attention::{AttentionSegment, AttentionShape};
 use crate::causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
 use crate::isa::Isa;
 use crate::matrix::Matrix;
@@ -85,28 +85,30 @@ impl Kernels {
         dense::run(self.isa, x, rows, inputs, layers);
     }
 
-    /// Grouped-query attention of a few rows over a cache, each row with keys of its own.
+    /// Grouped-query attention of a few rows of some sequences, each sequence with a cache of its
+    /// own and each row with keys of its own.
     ///
-    /// Query row `r` sees cache rows `0..prefix`, then the rows `visible` lists for it, in that
-    /// order. Its result depends only on that sequence of keys and values: not on where they
-    /// stand in the cache, nor on other rows. Masked siblings are never touched.
+    /// A segment's query row `r` sees cache rows `0..prefix`, then the rows `visible` lists for it,
+    /// in that order. Its result depends only on that sequence of keys and values: not on where
+    /// they stand in the cache, nor on other rows and segments. Masked siblings are never touched.
     ///
     /// # Shapes
-    /// `q[rows, heads, head_dim]`, keys and values `[kv_heads, cache_stride, head_dim]`,
-    /// `out[rows, heads * head_dim]`. Query head `h` reads key head `h / (heads / kv_heads)`.
+    /// `q[rows, heads, head_dim]` and `out[rows, heads * head_dim]`, where `rows` are those of all
+    /// segments, one segment after the other; keys and values of each segment
+    /// `[kv_heads, cache_stride, head_dim]`. Query head `h` reads key head
+    /// `h / (heads / kv_heads)`.
     ///
     /// # Panics
-    /// If a slice does not fit `shape`, `kv_heads` does not divide `heads`, a visible row is
-    /// out of the cache, or a row sees no key at all.
+    /// If a slice does not fit, `kv_heads` does not divide `heads`, a visible row is out of the
+    /// cache, or a row sees no key at all.
     pub fn attention(
         self,
         q: &[f32],
-        cache: KeyValues<'_>,
-        visible: VisibleRows<'_>,
+        segments: &[AttentionSegment<'_>],
         out: &mut [f32],
         shape: AttentionShape,
     ) {
-        attend::run(self.isa, q, cache, visible, out, shape);
+        attend::run(self.isa, q, segments, out, shape);
     }
 
     /// Root-mean-square normalisation of each row: `x / sqrt(mean(x^2) + eps) * weight`.
@@ -252,15 +254,14 @@ pub fn linear_group(x: &[f32], rows: usize, inputs: usize, layers: &mut [Grouped
 /// [`Kernels::attention`] with the detected instruction set.
 ///
 /// # Panics
-/// If a slice does not fit `shape`, or `visible` does not fit the cache.
+/// If a slice does not fit, or `visible` does not fit the cache.
 pub fn attention(
     q: &[f32],
-    cache: KeyValues<'_>,
-    visible: VisibleRows<'_>,
+    segments: &[AttentionSegment<'_>],
     out: &mut [f32],
     shape: AttentionShape,
 ) {
-    Kernels::detected().attention(q, cache, visible, out, shape);
+    Kernels::detected().attention(q, segments, out, shape);
 }
 
 /// [`Kernels::rms_norm`] with the detected instruction set.

@@ -55,7 +55,7 @@ mod vector;
 mod weight;
 
 pub use adamw::AdamWFactors;
-pub use attention::{AttentionShape, KeyValues, VisibleRows};
+pub use attention::{AttentionSegment, AttentionShape, KeyValues, VisibleRows};
 pub use causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};

@@ -1,12 +1,13 @@
 //! The small operations between matrix products: normalisation, gating, rotary embedding.
 
-use rayon::prelude::*;
-
 use crate::isa::Isa;
-use crate::vector::{Routine, Vector, dispatch};
+use crate::pool;
+use crate::vector::{MAX_LANES, Routine, Vector, dispatch};
 
-/// Elements for which a hand-off to another thread pays.
-const PARALLEL: usize = 1 << 16;
+/// Multiplications that an element of each operation takes about as long as.
+const NORM_PRODUCTS: usize = 4;
+const SILU_PRODUCTS: usize = 8;
+const ROTARY_PRODUCTS: usize = 4;
 
 /// Starts of whole registers in `0..len`, and the length of the rest.
 #[inline(always)]
@@ -23,8 +24,7 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
         hidden > 0 && x.len().is_multiple_of(hidden),
         "rms_norm: `weight` must divide `x`"
     );
-    let rows = (PARALLEL / hidden).max(1) * hidden;
-    let norm = |(x, out): (&[f32], &mut [f32])| {
+    let norm = |x: &[f32], out: &mut [f32]| {
         for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
             // SAFETY: `isa` is available, by the contract of `Kernels`.
             unsafe {
@@ -40,12 +40,13 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
             };
         }
     };
-    if x.len() <= rows {
-        norm((x, out));
+    let chunk = pool::chunk_len(x.len(), hidden, NORM_PRODUCTS);
+    if chunk >= x.len() {
+        norm(x, out);
     } else {
-        x.par_chunks(rows)
-            .zip(out.par_chunks_mut(rows))
-            .for_each(norm);
+        pool::for_each_chunk(out, chunk, |index, out| {
+            norm(&x[index * chunk..][..out.len()], out);
+        });
     }
 }
 
@@ -107,17 +108,18 @@ pub(crate) fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
         out.len(),
         "silu_mul: `out` must be as long as `gate`"
     );
-    let silu_mul = |((gate, up), out): ((&[f32], &[f32]), &mut [f32])| {
+    let silu_mul = |gate: &[f32], up: &[f32], out: &mut [f32]| {
         // SAFETY: `isa` is available, by the contract of `Kernels`.
         unsafe { dispatch(isa, SiluMul { gate, up, out }) };
     };
-    if gate.len() <= PARALLEL {
-        silu_mul(((gate, up), out));
+    let chunk = pool::chunk_len(out.len(), MAX_LANES, SILU_PRODUCTS);
+    if chunk >= out.len() {
+        silu_mul(gate, up, out);
     } else {
-        gate.par_chunks(PARALLEL / 4)
-            .zip(up.par_chunks(PARALLEL / 4))
-            .zip(out.par_chunks_mut(PARALLEL / 4))
-            .for_each(silu_mul);
+        pool::for_each_chunk(out, chunk, |index, out| {
+            let part = index * chunk..index * chunk + out.len();
+            silu_mul(&gate[part.clone()], &up[part], out);
+        });
     }
 }
 
@@ -187,21 +189,21 @@ pub(crate) fn rotary(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim
     let fits = rows > 0 && x.len().is_multiple_of(rows * head_dim);
     assert!(fits, "rotary: `x` must be [rows, heads, head_dim]");
     let row_len = x.len() / rows;
-    let rotate = |((x, cos), sin): ((&mut [f32], &[f32]), &[f32])| {
-        // SAFETY: `isa` is available, by the contract of `Kernels`.
-        unsafe { dispatch(isa, Rotary { x, cos, sin }) };
-    };
-    if x.len() <= PARALLEL {
+    let rotate = |x: &mut [f32], cos: &[f32], sin: &[f32]| {
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
         for (x, (cos, sin)) in x.chunks_exact_mut(row_len).zip(angles) {
-            rotate(((x, cos), sin));
+            // SAFETY: `isa` is available, by the contract of `Kernels`.
+            unsafe { dispatch(isa, Rotary { x, cos, sin }) };
         }
+    };
+    let chunk = pool::chunk_len(x.len(), row_len, ROTARY_PRODUCTS);
+    if chunk >= x.len() {
+        rotate(x, cos, sin);
     } else {
-        x.par_chunks_exact_mut(row_len)
-            .zip(cos.par_chunks_exact(half))
-            .zip(sin.par_chunks_exact(half))
-            .with_min_len((PARALLEL / 4 / row_len).max(1))
-            .for_each(rotate);
+        let angles = chunk / row_len * half;
+        pool::for_each_chunk(x, chunk, |index, x| {
+            rotate(x, &cos[index * angles..], &sin[index * angles..]);
+        });
     }
 }
 

@@ -21,6 +21,10 @@ const SERIAL_PRODUCTS: usize = 1 << 19;
 /// The same if they spin.
 const SERIAL_PRODUCTS_LED: usize = 1 << 16;
 
+/// Chunks of a small operation for each thread: more than one, so that one that comes late is given
+/// less.
+const CHUNKS_PER_THREAD: usize = 2;
+
 thread_local! {
     /// The team of the step that this thread leads.
     static LED: Cell<Option<&'static Team>> = const { Cell::new(None) };
@@ -81,6 +85,9 @@ pub(crate) fn pays(products: usize) -> bool {
 
 /// Runs `work` for each of `0..tasks`, on all threads.
 pub(crate) fn for_each(tasks: usize, work: impl Fn(usize) + Sync + Send) {
+    if tasks <= 1 {
+        return (0..tasks).for_each(work);
+    }
     // A loop within a task must not disturb the team, which is busy with this one.
     match LED.take() {
         Some(team) => {
@@ -100,25 +107,52 @@ pub(crate) fn for_each_row<T: Send>(
     len: usize,
     work: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
-    /// The rows, for threads that take different ones.
-    struct Rows<T>(*mut T);
-    // SAFETY: no two threads get the same row, and `T` may be sent.
-    unsafe impl<T: Send> Sync for Rows<T> {}
+    let whole = out.len() / len.max(1) * len;
+    for_each_chunk(&mut out[..whole], len, work);
+}
+
+/// Runs `work` for each `len` elements of `out`, of which the last may be fewer, on all threads.
+pub(crate) fn for_each_chunk<T: Send>(
+    out: &mut [T],
+    len: usize,
+    work: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
+    /// The chunks, for threads that take different ones.
+    struct Chunks<T>(*mut T);
+    // SAFETY: no two threads get the same chunk, and `T` may be sent.
+    unsafe impl<T: Send> Sync for Chunks<T> {}
     // SAFETY: as above.
-    unsafe impl<T: Send> Send for Rows<T> {}
-    impl<T> Rows<T> {
+    unsafe impl<T: Send> Send for Chunks<T> {}
+    impl<T> Chunks<T> {
         fn start(&self, at: usize) -> *mut T {
             self.0.wrapping_add(at)
         }
     }
-    let tasks = out.len().checked_div(len).unwrap_or(0);
-    let rows = Rows(out.as_mut_ptr());
-    for_each(tasks, |row| {
-        // SAFETY: the row lies within `out`, which is borrowed meanwhile, and each task has a row
-        // of its own.
-        let out = unsafe { std::slice::from_raw_parts_mut(rows.start(row * len), len) };
-        work(row, out);
+    if out.is_empty() {
+        return;
+    }
+    let end = out.len();
+    let chunks = Chunks(out.as_mut_ptr());
+    for_each(end.div_ceil(len), |chunk| {
+        let start = chunk * len;
+        // SAFETY: the chunk lies within `out`, which is borrowed meanwhile, and each task has a
+        // chunk of its own.
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(chunks.start(start), len.min(end - start)) };
+        work(chunk, out);
     });
+}
+
+/// Length of the chunks in which a small operation on `len` elements is shared, in multiples of
+/// `unit`; all of them if one thread is faster. `products` are the multiplications that an element
+/// takes about as long as.
+pub(crate) fn chunk_len(len: usize, unit: usize, products: usize) -> usize {
+    if pays(len.saturating_mul(products)) {
+        let units = len.div_ceil(unit);
+        units.div_ceil(CHUNKS_PER_THREAD * n_threads()) * unit
+    } else {
+        len
+    }
 }
 
 /// Memory that tasks write, each at places of its own.
@@ -216,6 +250,10 @@ mod tests {
         let expected: Vec<_> = (0..20).map(|at| at / 5 + 1).chain([0; 3]).collect();
         assert_eq!(rows, expected);
         for_each_row(&mut rows, 0, |_, _| unreachable!());
+        for_each_chunk(&mut rows, 5, |chunk, out| out.fill(out.len() + chunk));
+        let expected: Vec<_> = (0..20).map(|at| at / 5 + 5).chain([7; 3]).collect();
+        assert_eq!(rows, expected);
+        for_each_chunk(&mut rows[..0], 0, |_, _| unreachable!());
         let sums = map_rows(&mut rows, 5, |row, values| {
             values.fill(row);
             values.iter().sum::<usize>()

@@ -79,6 +79,12 @@ proptest! {
 
 #[test]
 fn large_slices_are_cut_up_without_a_trace() {
+    cut_up_without_a_trace();
+    // Within a step smaller slices are cut up, too.
+    vispec_kernels::in_pool(usize::MAX, cut_up_without_a_trace);
+}
+
+fn cut_up_without_a_trace() {
     let (gate, up) = (values(300_001, 1), values(300_001, 2));
     for kernels in kernels() {
         let mut whole = vec![f32::NAN; gate.len()];

@@ -9,7 +9,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use vispec_core::{
     Beam, DraftModel, KvCache, NodeId, Sampler, TargetLogits, TargetModel, TokenTree,
 };
-use vispec_models::{DeviceSpec, Draft, DtypeChoice, EncodedPrompt, Engine, EngineOptions};
+use vispec_models::{
+    DeviceSpec, Draft, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
+};
 use vispec_processor::Messages;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
@@ -23,9 +25,10 @@ fn engine() -> Engine {
     Engine::load(&EngineOptions {
         target: path("VISPEC_BENCH_TARGET", "models/qwen-tied"),
         draft: Some(path("VISPEC_BENCH_DRAFT", "drafts/qwen-tied-q4")),
-        draft_vocab: None,
+        draft_vocab: DraftVocab::Auto,
         device: DeviceSpec::Flex.open().unwrap(),
         dtype: DtypeChoice::Auto,
+        kv: KvPrecision::Auto,
     })
     .unwrap()
 }

@@ -14,6 +14,7 @@ use vispec_processor::{Positions, PreparedPrompt};
 use crate::draft::Draft;
 use crate::engine::{Engine, Method};
 use crate::error::ModelError;
+use crate::precision::KvPrecision;
 use crate::target::VlmTarget;
 
 /// Tokens in the cache while costs are measured, if the target's context is twice as long.
@@ -105,7 +106,12 @@ impl CalibrationKey {
             ),
             threads: vispec_kernels::n_threads(),
             device: format!("{:?}", engine.target().device()),
-            dtype: engine.target().precision().to_string(),
+            dtype: match engine.target().kv_precision() {
+                KvPrecision::Auto => engine.target().precision().to_string(),
+                kv @ KvPrecision::Bf16 => {
+                    format!("{} with caches in {kv}", engine.target().precision())
+                }
+            },
             target: CheckpointStamp::of(engine.target().dir())?,
             method: method.as_str().to_owned(),
             draft_vocab: draft.and_then(Draft::vocab_len),

@@ -12,7 +12,7 @@ use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, Proces
 use crate::conversations::{ConversationStore, ImageDigest};
 use crate::draft::{Draft, DraftKind, DraftVocab};
 use crate::error::ModelError;
-use crate::precision::DtypeChoice;
+use crate::precision::{DtypeChoice, KvPrecision};
 use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
 
@@ -89,12 +89,14 @@ pub struct EngineOptions {
     pub target: PathBuf,
     /// Directory of the draft's checkpoint.
     pub draft: Option<PathBuf>,
-    /// Tokens that the draft chooses from, if not all.
-    pub draft_vocab: Option<DraftVocab>,
+    /// Tokens that the draft chooses from.
+    pub draft_vocab: DraftVocab,
     /// Where to compute.
     pub device: Device,
     /// Element type of the weights.
     pub dtype: DtypeChoice,
+    /// Element type of the target's cached keys and values.
+    pub kv: KvPrecision,
 }
 
 /// A loaded target with its processor and, if there is one, its draft.
@@ -124,13 +126,13 @@ impl Engine {
         // The cheap parts first: a checkpoint without a tokenizer fails before its weights load.
         let processor = Processor::from_dir(&options.target)?;
         let target = VlmTarget::load(&options.target, &options.device, options.dtype)?;
+        let target = target.with_kv_precision(options.kv)?;
         let draft = match &options.draft {
-            Some(dir) => Some(Draft::load(dir, &target)?),
+            Some(dir) => {
+                let draft = Draft::load(dir, &target)?;
+                Some(draft.restricted(&options.draft_vocab, dir, &target)?)
+            }
             None => None,
-        };
-        let draft = match (draft, &options.draft_vocab) {
-            (Some(draft), Some(vocab)) => Some(draft.restricted(vocab, &target)?),
-            (draft, _) => draft,
         };
         Ok(Self {
             target,

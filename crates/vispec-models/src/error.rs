@@ -178,11 +178,13 @@ pub enum ModelError {
         #[source]
         source: vispec_kernels::QuantizeError,
     },
-    /// The model computed NaN or infinity.
-    #[error("non-finite values in {step}")]
-    NonFinite {
-        /// Where they were found.
-        step: &'static str,
+    /// A prompt does not have as many images as places for them.
+    #[error("there are {found} images, the prompt has places for {expected}")]
+    ImageCount {
+        /// Images.
+        found: usize,
+        /// Runs of image places in the prompt.
+        expected: usize,
     },
     /// The number of vectors from the vision tower is not the number of places for them.
     #[error("the vision tower gave {found} vectors, the prompt has {expected} image places")]
@@ -191,6 +193,40 @@ pub enum ModelError {
         found: usize,
         /// Image places in the prompt.
         expected: usize,
+    },
+    /// A prompt's embeddings or positions are not those of its tokens for this target.
+    #[error(
+        "a prompt has embeddings {embeds:?} and {positions} positions, expected {expected:?}: tokens \
+         and width of the target"
+    )]
+    PromptShape {
+        /// Shape of the embeddings.
+        embeds: [usize; 2],
+        /// Number of rotary positions.
+        positions: usize,
+        /// Tokens, and width of the target.
+        expected: [usize; 2],
+    },
+    /// A part of a prompt is empty, or reaches behind its end.
+    #[error("a prompt of {n_tokens} tokens cannot be read to {end}, {cached} are in the cache")]
+    PromptRange {
+        /// End of the part.
+        end: usize,
+        /// Rows in the cache.
+        cached: usize,
+        /// Tokens of the prompt.
+        n_tokens: usize,
+    },
+    /// A cache holds tokens of a prompt whose hidden states it does not remember.
+    #[error(
+        "a prompt cannot go on in this cache: it holds {cached} tokens, and the hidden states of \
+         {known}"
+    )]
+    UnknownFeatures {
+        /// Rows in the cache.
+        cached: usize,
+        /// Rows whose hidden states are known.
+        known: usize,
     },
     /// A token id lies outside the embedding table.
     #[error("token id {found} lies outside the vocabulary of {vocab_size}")]

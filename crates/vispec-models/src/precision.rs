@@ -132,6 +132,57 @@ impl DtypeChoice {
     }
 }
 
+/// Element type of cached keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvPrecision {
+    /// That of activations, which is f32 on the CPU.
+    #[default]
+    Auto,
+    /// 16-bit brain floating point: half the memory of f32, and other, slightly less exact hidden
+    /// states. Drafted or not, alone or among others, a sequence has the same ones.
+    Bf16,
+}
+
+impl fmt::Display for KvPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for KvPrecision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Auto, Self::Bf16]
+            .into_iter()
+            .find(|precision| precision.to_string() == name)
+            .ok_or_else(|| format!("unknown type of caches {name:?}, expected auto or bf16"))
+    }
+}
+
+impl KvPrecision {
+    /// The element type beside activations of type `compute` on `device`.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedDtype`] if caches are on a device and would be of another type than
+    /// the activations.
+    pub(crate) fn resolve(self, compute: DType, device: &Device) -> Result<DType, ModelError> {
+        match self {
+            Self::Auto => Ok(compute),
+            Self::Bf16 if compute == DType::BF16 || crate::device::is_cpu(device) => {
+                Ok(DType::BF16)
+            }
+            Self::Bf16 => Err(ModelError::UnsupportedDtype {
+                device: format!("{device:?}"),
+                dtype: "a bf16 cache beside other activations".to_owned(),
+            }),
+        }
+    }
+}
+
 /// Element types of weights and activations on one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision {

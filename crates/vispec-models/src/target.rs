@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Int, Tensor, TensorData, s};
-use vispec_core::{BoxError, KvCache as _, NodeId, Prompt, TargetModel, TargetOutput, TokenTree};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
 use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
 use crate::llava::LlavaConfig;
 use crate::logits::DeviceLogits;
-use crate::nn::{AttentionPlan, DecoderConfig, DecoderStack, ModelCache, RotaryTable};
-use crate::precision::{DtypeChoice, Precision};
+use crate::nn::{DecoderConfig, DecoderStack, ModelCache, RotaryTable};
+use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
 use crate::qwen2_5_vl::QwenConfig;
+use crate::target_pass;
 use crate::target_text::TargetText;
 use crate::target_vision::VisionTower;
 use crate::text_model::{HeadWeights, TextModel};
@@ -32,6 +33,8 @@ pub struct VlmTarget {
     context_len: usize,
     device: Device,
     precision: Precision,
+    /// Type of cached keys and values, as it was asked for and as it is.
+    kv: (KvPrecision, DType),
 }
 
 impl VlmTarget {
@@ -76,6 +79,7 @@ impl VlmTarget {
             context_len: config.context_len(),
             device: device.clone(),
             precision,
+            kv: (KvPrecision::Auto, precision.compute),
         })
     }
 
@@ -109,7 +113,25 @@ impl VlmTarget {
             context_len: config.context_len(),
             device: device.clone(),
             precision,
+            kv: (KvPrecision::Auto, precision.compute),
         })
+    }
+
+    /// The same target with keys and values of new caches in another type.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedDtype`] if the device has caches of that type only beside activations
+    /// of it.
+    pub fn with_kv_precision(mut self, precision: KvPrecision) -> Result<Self, ModelError> {
+        let dtype = precision.resolve(self.precision.compute, &self.device)?;
+        self.kv = (precision, dtype);
+        Ok(self)
+    }
+
+    /// Type of keys and values in new caches.
+    #[must_use]
+    pub fn kv_precision(&self) -> KvPrecision {
+        self.kv.0
     }
 
     /// Directory of the checkpoint.
@@ -172,6 +194,7 @@ impl VlmTarget {
     /// of the text.
     ///
     /// # Errors
+    /// [`ModelError::ImageCount`] if there are not as many images as places for them,
     /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
     /// in the prompt, [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
     pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
@@ -188,11 +211,18 @@ impl VlmTarget {
         prompt: &PreparedPrompt,
         features: Vec<Tensor<2>>,
     ) -> Result<EncodedPrompt, ModelError> {
+        let runs = &prompt.image_runs;
+        if features.len() != runs.len() {
+            return Err(ModelError::ImageCount {
+                found: features.len(),
+                expected: runs.len(),
+            });
+        }
         let dtype = self.precision.compute;
         let embedding = self.text.embedding();
         let mut parts = Vec::new();
         let mut done = 0;
-        for (run, features) in prompt.image_runs.iter().zip(features) {
+        for (run, features) in runs.iter().zip(features) {
             if done < run.start {
                 let text = &prompt.token_ids[done..run.start];
                 parts.push(embedding.forward(text, dtype)?);
@@ -213,7 +243,7 @@ impl VlmTarget {
         Ok(EncodedPrompt::new(
             prompt.token_ids.clone(),
             Tensor::cat(parts, 0),
-            prompt.image_runs.clone(),
+            runs.clone(),
             (prompt.positions.clone(), prompt.rope_delta),
         ))
     }
@@ -223,29 +253,46 @@ impl VlmTarget {
     /// another pass would not have the same bits.
     #[must_use]
     pub fn resumable_cache(&self) -> Option<VlmCache> {
-        let like = (&self.device, self.precision.compute);
-        let kv = self.stack.new_cache(like);
-        kv.n_bytes()?;
-        Some(VlmCache::resumable(kv, self.hidden()))
+        let cache = self.recording_cache();
+        cache.kv.n_bytes()?;
+        Some(cache)
     }
 
-    fn config(&self) -> &DecoderConfig {
+    /// An empty cache that remembers the hidden states of its rows: after a generation they are the
+    /// features of the answer
+    /// ([`SequenceFeatures::of_answer`](crate::features::SequenceFeatures::of_answer)).
+    #[must_use]
+    pub fn recording_cache(&self) -> VlmCache {
+        VlmCache::recording(self.new_kv())
+    }
+
+    /// Memory of a row in a cache: its keys and values in all layers. Caches grow in steps, so that
+    /// a cache has room for up to half as many rows again as it was asked to hold, or for 256.
+    #[must_use]
+    pub fn cache_bytes_per_row(&self) -> usize {
+        self.stack.cache_bytes_per_row(self.kv.1)
+    }
+
+    /// What a row takes besides in caches that remember hidden states.
+    #[must_use]
+    pub fn feature_bytes_per_row(&self) -> usize {
+        self.hidden() * self.precision.compute.size()
+    }
+
+    fn new_kv(&self) -> ModelCache {
+        self.stack.new_cache((&self.device, self.kv.1))
+    }
+
+    pub(crate) fn config(&self) -> &DecoderConfig {
         self.stack.config()
     }
 
-    /// Hidden states `[rows, hidden]` after the final norm; the rows are appended to `cache`.
-    fn forward(
-        &self,
-        embeds: Tensor<2>,
-        rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut ModelCache,
-    ) -> Tensor<2> {
-        self.text
-            .finish(self.stack.forward(embeds, rotary, plan, cache))
+    /// The decoder of [`text`](Self::text), ready to run.
+    pub(crate) fn stack(&self) -> &DecoderStack {
+        &self.stack
     }
 
-    fn rotary(&self, positions: &[i64]) -> RotaryTable {
+    pub(crate) fn rotary(&self, positions: &[i64]) -> RotaryTable {
         let like = (&self.device, self.precision.compute);
         RotaryTable::new(
             positions,
@@ -256,7 +303,7 @@ impl VlmTarget {
     }
 
     /// Rotary table of some tokens of a prompt by their positions on the three axes.
-    fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
+    pub(crate) fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
         match self.rotary_sections {
             Some(sections) => RotaryTable::multimodal(
                 axes,
@@ -270,7 +317,7 @@ impl VlmTarget {
     }
 }
 
-fn row_position(row: usize) -> i64 {
+pub(crate) fn row_position(row: usize) -> i64 {
     i64::try_from(row).unwrap_or(i64::MAX)
 }
 
@@ -290,60 +337,25 @@ impl TargetModel for VlmTarget {
     }
 
     fn new_cache(&self) -> Result<VlmCache, BoxError> {
-        let like = (&self.device, self.precision.compute);
-        Ok(VlmCache::new(self.stack.new_cache(like)))
+        Ok(VlmCache::new(self.new_kv()))
     }
 
-    fn prefill(
+    fn read(
         &self,
-        prompt: &EncodedPrompt,
+        input: PassInput<'_, EncodedPrompt>,
         cache: &mut VlmCache,
-    ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
-        let n_tokens = prompt.token_ids().len();
-        let known = cache.len();
-        let n_new = n_tokens - known;
-        self.stack.step(n_new, self.vocab_size(), || {
-            let positions = prompt.positions().axes().map(|axis| &axis[known..]);
-            let rotary = self.prompt_rotary(positions);
-            cache.position_delta = prompt.rope_delta();
-            let plan = AttentionPlan::Causal { prefix: known };
-            let embeds = prompt.embeds().clone().slice(s![known..n_tokens, ..]);
-            let new = self.forward(embeds, &rotary, &plan, &mut cache.kv);
-            let last = new.clone().slice(s![n_new - 1..n_new, ..]);
-            let logits = DeviceLogits::new(self.text.head().forward(last));
-            let features = cache.features_with(new, known)?;
-            Ok(TargetOutput { logits, features })
-        })
+    ) -> Result<OutputOf<Self>, BoxError> {
+        let results = self.forward(&mut [Segment { input, cache }]);
+        let result = results.into_iter().next();
+        result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
     }
 
-    fn verify(
-        &self,
-        tree: &TokenTree,
-        cache: &mut VlmCache,
-    ) -> Result<TargetOutput<DeviceLogits, Tensor<2>>, BoxError> {
-        self.stack.step(tree.n_nodes(), self.vocab_size(), || {
-            let embeds = self
-                .text
-                .embedding()
-                .forward(tree.tokens(), self.precision.compute)?;
-            let base = row_position(cache.len()) + cache.position_delta;
-            let positions: Vec<i64> = tree.depths().iter().map(|&d| base + i64::from(d)).collect();
-            let paths: Vec<Vec<usize>> = tree
-                .nodes()
-                .map(|node| tree.path(node).into_iter().map(NodeId::index).collect())
-                .collect();
-            let plan = AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice));
-            let features = self.forward(embeds, &self.rotary(&positions), &plan, &mut cache.kv);
-            let logits = DeviceLogits::new(self.text.head().forward(features.clone()));
-            cache.note_features(&features)?;
-            Ok(TargetOutput { logits, features })
-        })
+    fn forward(&self, segments: &mut [Segment<'_, Self>]) -> Vec<Result<OutputOf<Self>, BoxError>> {
+        target_pass::run(self, segments)
     }
 
     fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {
-        if path.iter().enumerate().all(|(i, node)| node.index() == i) {
-            return Ok(features.slice(s![0..path.len(), ..]));
-        }
+        // Always a copy, since the features may be a view of those of a large pass.
         let rows: Vec<i64> = path.iter().map(|node| row_position(node.index())).collect();
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [path.len()]), &self.device);
         Ok(features.select(0, rows))

@@ -15,8 +15,8 @@ use vispec_core::{
 use vispec_kernels::Bits;
 use vispec_models::{
     CalibrationOrigin, CalibrationPlace, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice,
-    EncodedPrompt, Engine, EngineOptions, KeepQuantized, Method, ModelError, Quantization,
-    calibrate,
+    EncodedPrompt, Engine, EngineOptions, KeepQuantized, KvPrecision, Method, ModelError,
+    Quantization, calibrate,
 };
 
 fn tokens(
@@ -95,9 +95,10 @@ fn a_draft_with_part_of_the_vocabulary_is_as_exact() {
                 let engine = Engine::load(&EngineOptions {
                     target: fixtures().join("models/qwen-untied"),
                     draft: Some(fixtures().join("drafts").join(draft)),
-                    draft_vocab: Some(vocab.clone()),
+                    draft_vocab: vocab.clone(),
                     device: DeviceSpec::Flex.open().unwrap(),
                     dtype: dtype.parse().unwrap(),
+                    kv: KvPrecision::Auto,
                 })
                 .unwrap();
                 let prompt = question(&engine, "qwen-untied", "Describe the image briefly.");
@@ -122,9 +123,10 @@ fn groups_that_do_not_divide_are_refused() {
         let error = Engine::load(&EngineOptions {
             target: fixtures().join("models").join(model),
             draft: None,
-            draft_vocab: None,
+            draft_vocab: DraftVocab::Auto,
             device: DeviceSpec::Flex.open().unwrap(),
             dtype: dtype.parse().unwrap(),
+            kv: KvPrecision::Auto,
         })
         .unwrap_err();
         assert!(matches!(error, ModelError::Quantize { .. }), "{error}");

@@ -6,13 +6,13 @@
 mod reference;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use reference::{Numbers, VISPEC, assert_close, fixtures, floats, image_of, load};
+use reference::{Numbers, VISPEC, assert_close, fixtures, floats, image_of, load, load_with_kv};
 use vispec_core::{
     Beam, BoxError, DraftModel, KvCache, NodeId, Prompt, TargetLogits, TargetModel, TokenId,
     TokenTree,
 };
 use vispec_models::draft::{NeuralDraft, NeuralDraftSession};
-use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, VlmCache, VlmTarget};
+use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, KvPrecision, VlmCache, VlmTarget};
 use vispec_processor::{Messages, Positions, PreparedPrompt};
 
 const TOLERANCE: f64 = 1e-4;
@@ -94,13 +94,16 @@ fn wide(values: &[f32]) -> Vec<f64> {
 fn a_tree_is_verified_as_its_paths_are_decoded() {
     let mut numbers = Numbers(1);
     for (name, _) in VISPEC {
-        for dtype in ["f32", "bf16", "f16", "int8", "int4", "int4:32"] {
+        let wide =
+            ["f32", "bf16", "f16", "int8", "int4", "int4:32"].map(|d| (d, KvPrecision::Auto));
+        let half = ["f32", "bf16"].map(|dtype| (dtype, KvPrecision::Bf16));
+        for (dtype, kv) in wide.into_iter().chain(half) {
             // 80 inputs are no multiple of 32.
             if dtype.starts_with("int") && name == "llava-next" {
                 continue;
             }
             let dtype: DtypeChoice = dtype.parse().unwrap();
-            let engine = load(name, None, dtype);
+            let engine = load_with_kv(name, None, dtype, kv);
             let target = engine.target();
             let prompt = target.encode(&prepared(&engine, name)).unwrap();
             let mut before = target.new_cache().unwrap();
@@ -116,7 +119,7 @@ fn a_tree_is_verified_as_its_paths_are_decoded() {
                     for (node, expected) in path.iter().zip(alone) {
                         assert!(
                             rows[node.index()] == expected,
-                            "{name}, {dtype:?}: node {} of {n_nodes} differs",
+                            "{name}, {dtype:?}, {kv:?}: node {} of {n_nodes} differs",
                             node.index()
                         );
                     }

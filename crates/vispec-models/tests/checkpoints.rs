@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use reference::torch_archive::{TorchTensor, write_torch_archive};
 use reference::{Decoding, copy_of, fixtures, load_dirs, question, shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use vispec_models::{DtypeChoice, Engine, EngineOptions, ModelError};
+use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, ModelError};
 
 /// A tensor in memory.
 #[derive(Debug, Clone)]
@@ -113,9 +113,10 @@ fn try_load(target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, ModelErro
     Engine::load(&EngineOptions {
         target,
         draft,
-        draft_vocab: None,
+        draft_vocab: DraftVocab::Auto,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::Auto,
+        kv: KvPrecision::Auto,
     })
 }
 

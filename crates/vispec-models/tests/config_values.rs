@@ -9,7 +9,7 @@ use std::path::Path;
 
 use reference::{Decoding, copy_of, fixtures, image_of, shape};
 use serde_json::{Value, json};
-use vispec_models::{DtypeChoice, Engine, EngineOptions};
+use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision};
 use vispec_processor::Messages;
 
 /// Paths to all values below `value`.
@@ -53,9 +53,10 @@ fn try_to_answer(
     let engine = Engine::load(&EngineOptions {
         target: target.to_owned(),
         draft: Some(draft.to_owned()),
-        draft_vocab: None,
+        draft_vocab: DraftVocab::Auto,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::F32,
+        kv: KvPrecision::Auto,
     })?;
     let messages = Messages::from_prompt(None, "What is this?", 1);
     let (prompt, _) = engine.encode(&messages, &[image_of(image)])?;

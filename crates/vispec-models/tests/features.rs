@@ -8,9 +8,9 @@ use burn::tensor::Tensor;
 use reference::{image_of, load};
 use vispec_core::{
     GenerationConfig, MatchPicks, NodeId, PositionUniforms, Prompt, Sampler, TargetModel, TokenId,
-    TokenTree, TreeShape,
+    TokenTree, TreeShape, generate_in,
 };
-use vispec_models::features::{SequenceFeatures, answer_with_features, read_features};
+use vispec_models::features::{SequenceFeatures, read_features};
 use vispec_models::{DtypeChoice, EncodedPrompt, Engine, Method};
 use vispec_processor::Messages;
 
@@ -32,16 +32,18 @@ fn answered(
         max_new_tokens,
         stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
     };
-    let (generation, features) = answer_with_features(
-        engine.target(),
-        prompt,
+    let target = engine.target();
+    let (generation, cache) = generate_in(
+        target,
         engine.drafter(method, shape).unwrap(),
         MatchPicks::new(sampler, PositionUniforms::new(0)),
+        (prompt, target.recording_cache()),
         config,
         &mut (),
     )
     .unwrap();
-    (generation.tokens, features)
+    let features = SequenceFeatures::of_answer(target, prompt, &generation.tokens, &cache);
+    (generation.tokens, features.unwrap())
 }
 
 /// The prompt in one pass, then the answer in one pass over a chain.

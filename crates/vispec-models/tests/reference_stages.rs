@@ -15,8 +15,8 @@ use burn::tensor::Tensor;
 use reference::{Array, Case, Tensors, assert_close, floats};
 use vispec_core::{
     Beam, BoxError, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig,
-    GenerationObserver, MatchPicks, NodeId, OutputOf, PositionUniforms, Sampler, TargetLogits,
-    TargetModel, TokenId, TokenTree, TreeShape, Verdict, generate,
+    GenerationObserver, MatchPicks, NodeId, OutputOf, PassInput, PositionUniforms, Sampler,
+    TargetLogits, TargetModel, TokenId, TokenTree, TreeShape, Verdict, generate,
 };
 use vispec_models::draft::NeuralDraftSession;
 use vispec_models::{DeviceLogits, Draft, EncodedPrompt, VlmCache, VlmTarget};
@@ -45,17 +45,20 @@ impl TargetModel for Watched<'_> {
     fn new_cache(&self) -> Result<VlmCache, BoxError> {
         self.target.new_cache()
     }
-    fn prefill(&self, p: &EncodedPrompt, c: &mut VlmCache) -> Result<OutputOf<Self>, BoxError> {
-        let mut output = self.target.prefill(p, c)?;
-        let logits = output.logits.read_row(0)?.to_vec();
-        self.prefill
-            .borrow_mut()
-            .push((floats(&output.features), logits));
-        Ok(output)
-    }
-    fn verify(&self, t: &TokenTree, c: &mut VlmCache) -> Result<OutputOf<Self>, BoxError> {
-        let output = self.target.verify(t, c)?;
-        self.verified.borrow_mut().push(floats(&output.features));
+    fn read(
+        &self,
+        input: PassInput<'_, EncodedPrompt>,
+        cache: &mut VlmCache,
+    ) -> Result<OutputOf<Self>, BoxError> {
+        let mut output = self.target.read(input, cache)?;
+        let features = floats(&output.features);
+        match input {
+            PassInput::Prompt { .. } => {
+                let logits = output.logits.read_row(0)?.to_vec();
+                self.prefill.borrow_mut().push((features, logits));
+            }
+            PassInput::Tree(_) => self.verified.borrow_mut().push(features),
+        }
         Ok(output)
     }
     fn gather_features(&self, f: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {

@@ -2,7 +2,7 @@
 //! such as the caption of a similar image. `custom_drafter TARGET IMAGE QUESTION GUESS`.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
-use vispec::core::{BoxError, Drafter, NodeId, TargetModel, TokenId, TokenTree};
+use vispec::core::{BoxError, Drafter, NodeId, Proposal, TargetModel, TokenId, TokenTree};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, generate};
 use vispec::{
     DecodedImage, Engine, ImageLimits, LoadOptions, Messages, Method, SequenceTokens, SpecialText,
@@ -37,8 +37,8 @@ impl<T: TargetModel> Drafter<T> for KnownText {
         _: &T::Prompt,
         _: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        self.guess(next)
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.guess(next)?.into())
     }
 
     fn advance(
@@ -46,8 +46,8 @@ impl<T: TargetModel> Drafter<T> for KnownText {
         _: &[TokenId],
         _: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        self.guess(next)
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.guess(next)?.into())
     }
 }
 

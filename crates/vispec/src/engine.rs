@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use vispec_core::{AutoTree, TreeShape, TreeSize};
 use vispec_models::{
-    CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DtypeChoice, EngineOptions,
-    KeptConversations, Method, ModelError, calibrate, resolve_checkpoint,
+    CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
+    EngineOptions, KeptConversations, KvPrecision, Method, ModelError, calibrate,
+    resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -104,9 +105,10 @@ impl Engine {
         let models = vispec_models::Engine::load(&EngineOptions {
             target: place(target)?,
             draft: draft.map(place).transpose()?,
-            draft_vocab: None,
+            draft_vocab: DraftVocab::Auto,
             device: options.device.open()?,
             dtype: options.dtype,
+            kv: KvPrecision::Auto,
         })?;
         let method = options.method.unwrap_or_else(|| models.default_method());
         // A draft that is for another method is found out now and not with the first question.

@@ -2,11 +2,12 @@
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use vispec_core::{BoxError, DecodeError, Drafter, Generation, GenerationConfig, HostLogits};
-use vispec_core::{KvCache, MatchPicks, NoDraft, NodeId, PromptLookupDrafter, TargetModel};
-use vispec_core::{TargetOutput, TokenId, TokenTree, generate};
+use vispec_core::{KvCache, MatchPicks, NoDraft, NodeId, PassInput, PromptLookupDrafter};
+use vispec_core::{TargetModel, TargetOutput, TokenId, generate};
 
 /// Continues the Fibonacci numbers modulo 7.
 struct Fibonacci;
+type Output = Result<TargetOutput<HostLogits, ()>, BoxError>; // hidden states: none here
 
 /// A real model caches keys and values; this one the tokens themselves.
 struct Tokens(Vec<TokenId>);
@@ -25,14 +26,11 @@ impl KvCache for Tokens {
     }
 }
 
-type Output = TargetOutput<HostLogits, ()>; // logits and hidden states (none here)
-
 impl TargetModel for Fibonacci {
     type Prompt = Vec<TokenId>;
     type Cache = Tokens;
     type Features = ();
     type Logits = HostLogits;
-
     fn vocab_size(&self) -> usize {
         7
     }
@@ -42,21 +40,23 @@ impl TargetModel for Fibonacci {
     fn new_cache(&self) -> Result<Tokens, BoxError> {
         Ok(Tokens(Vec::new()))
     }
-    fn prefill(&self, prompt: &Vec<TokenId>, cache: &mut Tokens) -> Result<Output, BoxError> {
-        let (&last, before) = prompt.split_last().ok_or("the prompt is empty")?;
-        cache.0.extend_from_slice(before);
-        self.verify(&TokenTree::new(last), cache)
-    }
-    fn verify(&self, tree: &TokenTree, cache: &mut Tokens) -> Result<Output, BoxError> {
-        let mut rows = Vec::new();
-        for node in tree.nodes() {
-            let path = tree.path(node).into_iter().map(|node| tree.token(node));
-            let context: Vec<TokenId> = cache.0.iter().copied().chain(path).collect();
-            let next = context.iter().rev().take(2).sum::<TokenId>() % 7;
-            rows.extend((0..7).map(|token| f32::from(token == next)));
+    fn read(&self, input: PassInput<'_, Vec<TokenId>>, cache: &mut Tokens) -> Output {
+        let next = |before: &[TokenId]| before.iter().rev().take(2).sum::<TokenId>() % 7;
+        let mut rows = Vec::new(); // what comes next after each
+        if let PassInput::Prompt { prompt, end } = input {
+            cache.0.extend_from_slice(&prompt[cache.len()..end]);
+            rows.push(next(&cache.0)); // after the last alone
+        } else if let PassInput::Tree(tree) = input {
+            for node in tree.nodes() {
+                let path = tree.path(node).into_iter().map(|node| tree.token(node));
+                let before: Vec<TokenId> = cache.0.iter().copied().chain(path).collect();
+                rows.push(next(&before));
+            }
+            cache.0.extend_from_slice(tree.tokens()); // one row per node
         }
-        cache.0.extend_from_slice(tree.tokens()); // one row per node
-        let (logits, features) = (HostLogits::new(rows, 7), ());
+        let one_hot = |next| (0..7).map(move |token| f32::from(token == next));
+        let logits = rows.into_iter().flat_map(one_hot).collect();
+        let (logits, features) = (HostLogits::new(logits, 7), ());
         Ok(TargetOutput { logits, features })
     }
     fn gather_features(&self, _features: (), _path: &[NodeId]) -> Result<(), BoxError> {

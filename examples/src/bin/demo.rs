@@ -13,8 +13,8 @@ use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::run::{Run, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
 use vispec_models::{
-    CalibrationPlace, DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method,
-    calibrate,
+    CalibrationPlace, DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions,
+    KvPrecision, Method, calibrate,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -52,9 +52,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let engine = Engine::load(&EngineOptions {
         target: fixtures.join("models/qwen-scenes"),
         draft: Some(fixtures.join("drafts/qwen-scenes-q2")),
-        draft_vocab: None,
+        draft_vocab: DraftVocab::Auto,
         device: DeviceSpec::Flex.open()?,
         dtype: DtypeChoice::F32,
+        kv: KvPrecision::Auto,
     })?;
     let (prompt, _) = engine.encode(&Messages::from_prompt(None, &flags.prompt, 1), &images)?;
     let method = engine.default_method();

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
-use vispec_core::{GenerationConfig, MatchPicks, PositionUniforms, Prompt as _, Sampler, TreeSize};
+use vispec_core::{
+    GenerationConfig, MatchPicks, PositionUniforms, Prompt as _, Sampler, TreeSize, generate_in,
+};
 use vispec_data::capture::{
     CaptureStage, ImageRecord, PromptForm, SampleRecord, SampleVectors, StorageKind, TokenSample,
 };
 use vispec_data::conversations::{Conversation, DropReason, long_answer_prompt};
 use vispec_data::{DataError, ImageSource};
-use vispec_models::features::{SequenceFeatures, answer_with_features, read_features};
+use vispec_models::features::{SequenceFeatures, read_features};
 use vispec_models::{Engine, Method};
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -172,14 +174,16 @@ impl SampleMaker<'_> {
             max_new_tokens: *max_new_tokens,
             stop_tokens: stop_tokens.collect(),
         };
-        let (_, features) = answer_with_features(
-            self.engine.target(),
-            &prompt,
+        let target = self.engine.target();
+        let (generation, cache) = generate_in(
+            target,
             self.engine.drafter(self.method, self.tree.clone())?,
             MatchPicks::new(sampler, PositionUniforms::new(seed)),
+            (&prompt, target.recording_cache()),
             config,
             &mut (),
         )?;
+        let features = SequenceFeatures::of_answer(target, &prompt, &generation.tokens, &cache)?;
         let n_tokens = features.token_ids.len();
         let written = (0..n_tokens).map(|index| index + 1 >= prompt_tokens);
         Ok(Ok(Sequence {

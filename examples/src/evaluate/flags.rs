@@ -6,6 +6,8 @@ use clap::Args;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
+use vispec_models::DraftVocab;
+
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags};
 use crate::shortage::ShortageFlag;
@@ -95,7 +97,8 @@ impl EvaluateFlags {
                 draft: self.draft.clone(),
                 method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
                 device: self.device.parse().map_err(Failure::usage)?,
-                draft_vocab: None,
+                // As the reference does, so that acceptance can be compared.
+                draft_vocab: DraftVocab::All,
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
             },

@@ -16,17 +16,27 @@
 //! fail take from it what they cost, and nothing is drafted that could overdraw it: by the table's
 //! times no answer ever takes longer than plain decoding by more than that share.
 
+//!
+//! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
+//! has the others' rows already, and a token is worth its share of a pass over all roots. So trees
+//! shrink as the pass fills, down to their roots. The candidates of all sequences that grow trees
+//! together compete in one list ([`share_nodes`]).
+
 mod costs;
+mod load;
 mod measure;
 mod rates;
+mod share;
 
 use std::sync::Arc;
 
 use crate::Idle;
 
 pub use costs::{Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use load::PassLoad;
 pub use measure::{measure_draft_costs, measure_target_costs};
 pub(crate) use rates::Rates;
+pub(crate) use share::{Bidder, Share, share_nodes};
 
 /// What one cycle counts for after the next one.
 const FORGETTING: f64 = 0.97;
@@ -90,12 +100,23 @@ pub(crate) struct Budget {
     /// Of the cycle under way.
     drafted_for: f64,
     read_for: f64,
-    expected: f64,
-    n_nodes: usize,
+    /// Seconds that the tree's nodes below the root add to the pass.
+    extra: f64,
+    planned: Planned,
+    load: PassLoad,
+}
+
+/// What only the network proposed of a tree.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Planned {
+    /// Seconds that these nodes add to the pass.
+    pub(crate) extra: f64,
+    /// How many of them are expected to be accepted.
+    pub(crate) expected: f64,
 }
 
 impl Budget {
-    /// Accounts of a generation behind a prompt of so many tokens, which a draft has not to read
+    /// Accounts of a generation behind a prompt of so many tokens. The draft need not read them
     /// unless [`leave_unread`](Self::leave_unread) says so.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let seconds = HEAD_START * costs.verify(1);
@@ -111,36 +132,93 @@ impl Budget {
             next_pause: FIRST_PAUSE,
             drafted_for: 0.0,
             read_for: 0.0,
-            expected: 0.0,
-            n_nodes: 1,
+            extra: 0.0,
+            planned: Planned::default(),
+            load: PassLoad::ALONE,
         }
     }
 
-    /// Whether any draft could pay, however good: one that costs as much as what it saves is not
-    /// even given the prompt to read.
+    /// What the next pass carries besides this sequence.
+    pub(crate) fn note_load(&mut self, load: PassLoad) {
+        self.load = load;
+    }
+
+    /// What [`note_load`](Self::note_load) said last.
+    pub(crate) fn load(&self) -> PassLoad {
+        self.load
+    }
+
+    /// Whether any draft could pay for a sequence alone, however good: one that costs as much as
+    /// what it saves is not even given the prompt to read.
     pub(crate) fn could_pay(&self, max_levels: usize) -> bool {
-        let (mut tokens, mut chance) = (1.0, 1.0);
+        self.pays_at_best(PassLoad::ALONE, max_levels)
+    }
+
+    fn pays_at_best(&self, load: PassLoad, max_levels: usize) -> bool {
+        let token = self.seconds_per_token(load);
+        let (mut gained, mut chance) = (0.0, 1.0);
         let mut drafted_for = self.costs.commit();
         (1..=max_levels).any(|levels| {
             chance *= BEST_CHANCE;
-            tokens += chance;
-            let time = drafted_for + self.costs.verify(1 + levels);
+            gained += chance * token;
+            let roots = load.rows + 1;
+            let extra = self.costs.verify(roots + levels) - self.costs.verify(roots);
+            let time = drafted_for + extra;
             drafted_for += self.costs.expand(1);
-            tokens * self.costs.verify(1) > time
+            gained > time
         })
     }
 
+    /// A sequence's share of a pass over the roots of all, which is what a token takes without
+    /// drafts.
+    fn seconds_per_token(&self, load: PassLoad) -> f64 {
+        let sequences = load.sequences.max(1);
+        self.costs.verify(sequences) / sequences as f64
+    }
+
+    /// Seconds of one token of plain decoding.
+    fn plain(&self) -> f64 {
+        self.seconds_per_token(self.load)
+    }
+
     /// Tokens per second of the run so far, at least that of plain decoding.
-    fn pace(&self) -> f64 {
-        (self.tokens / self.seconds).max(1.0 / self.costs.verify(1))
+    pub(crate) fn pace(&self) -> f64 {
+        (self.tokens / self.seconds).max(1.0 / self.plain())
+    }
+
+    /// Tokens that verifying the best of these candidates is expected to gain over plain decoding.
+    ///
+    /// # Arguments
+    /// * `chances` - chance of each to be accepted, best first.
+    pub(crate) fn gain(&self, chances: &[f64]) -> f64 {
+        let budget = self;
+        let share = share_nodes(&[Bidder { budget, chances }])[0];
+        let expected: f64 = chances[..share.nodes].iter().sum();
+        expected - share.extra * self.pace()
+    }
+
+    /// Running profit of the network's drafts, in tokens per cycle.
+    pub(crate) fn profit(&self) -> f64 {
+        self.profit
+    }
+
+    /// Measured times.
+    pub(crate) fn costs(&self) -> &CostTable {
+        &self.costs
     }
 
     /// Whether to have the draft read and score in the next cycle, or why not; a pause gets shorter
     /// by asking.
-    pub(crate) fn may_draft(&mut self) -> Result<(), Idle> {
+    ///
+    /// # Arguments
+    /// * `max_levels` - levels that a tree may have.
+    pub(crate) fn may_draft(&mut self, max_levels: usize) -> Result<(), Idle> {
         if self.pause > 0 {
             self.pause -= 1;
             return Err(Idle::Paused);
+        }
+        if !self.pays_at_best(self.load, max_levels) {
+            return Err(Idle::NotWorthwhile);
         }
         let first = self.costs.read(self.unread) + self.costs.commit();
         if first + self.time_of_nodes(0, 1) > self.spare() {
@@ -151,8 +229,8 @@ impl Budget {
 
     /// Seconds that may be lost in the cycle under way, on top of what is spent already. Emitting
     /// its one sure token earns something, too.
-    fn spare(&self) -> f64 {
-        self.allowance + self.max_loss * self.costs.verify(1) - self.drafted_for - self.read_for
+    pub(crate) fn spare(&self) -> f64 {
+        self.allowance + self.max_loss * self.plain() - self.drafted_for - self.read_for
     }
 
     /// Accounts for the draft's first level, and for reading what it has not read before.
@@ -176,22 +254,9 @@ impl Budget {
     ///
     /// # Arguments
     /// * `chances` - chance of each candidate to be accepted, best first.
-    pub(crate) fn worth_verifying(&self, chances: impl Iterator<Item = f64>) -> usize {
-        let (mut best, mut best_profit) = (0, 0.0);
-        let mut sum = 0.0;
-        let spare = self.spare();
-        for (index, chance) in chances.enumerate() {
-            let time = self.time_of_nodes(0, index + 1);
-            if time > spare {
-                break;
-            }
-            sum += chance;
-            let profit = sum - time * self.pace();
-            if profit > best_profit {
-                (best, best_profit) = (index + 1, profit);
-            }
-        }
-        best
+    pub(crate) fn worth_verifying(&self, chances: &[f64]) -> usize {
+        let budget = self;
+        share_nodes(&[Bidder { budget, chances }])[0].nodes
     }
 
     /// How many rows of a beam to expand, given the chance that the best child of each is accepted,
@@ -221,7 +286,8 @@ impl Budget {
 
     /// Seconds that `more` nodes take besides the root and `n_draft`.
     fn time_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
-        self.costs.verify(1 + n_draft + more) - self.costs.verify(1 + n_draft)
+        let roots = self.load.rows + 1;
+        self.costs.verify(roots + n_draft + more) - self.costs.verify(roots + n_draft)
     }
 
     /// Whether one guess may be verified: if not, no tree is too small.
@@ -230,18 +296,24 @@ impl Budget {
     }
 
     /// Notes the tree that goes to the target.
-    pub(crate) fn plan(&mut self, n_nodes: usize, expected: f64) {
-        self.n_nodes = n_nodes;
-        self.expected = expected;
+    ///
+    /// # Arguments
+    /// * `extra` - seconds that its nodes below the root add to the pass.
+    pub(crate) fn plan(&mut self, extra: f64, by_network: Planned) {
+        self.extra = extra;
+        self.planned = by_network;
     }
 
-    /// Closes the accounts of a cycle that accepted `n_accepted` draft tokens, if one was under way.
-    pub(crate) fn settle(&mut self, n_accepted: usize) {
-        let time = self.costs.verify(self.n_nodes) + self.drafted_for;
+    /// Closes the accounts of a cycle that accepted `n_accepted` draft tokens, `by_network` of which
+    /// only the network had proposed.
+    pub(crate) fn settle(&mut self, n_accepted: usize, by_network: usize) {
+        let plain = self.plain();
+        let time = plain + self.extra + self.drafted_for;
         if self.drafted_for > 0.0 {
-            let extra = (time - self.costs.verify(1)) * self.pace();
+            let Planned { extra, expected } = self.planned;
+            let extra = (extra + self.drafted_for) * self.pace();
             // What came true is noisy and what was expected may be wrong: half of each.
-            let yielded = (self.expected + n_accepted as f64) / 2.0;
+            let yielded = (expected + by_network as f64) / 2.0;
             self.profit += PROFIT_SHARE * (yielded - extra - self.profit);
             if self.profit < 0.0 {
                 self.pause = self.next_pause;
@@ -253,13 +325,13 @@ impl Budget {
         }
         let tokens = 1.0 + n_accepted as f64;
         let time = time + self.read_for;
-        self.allowance += tokens * (1.0 + self.max_loss) * self.costs.verify(1) - time;
+        self.allowance += tokens * (1.0 + self.max_loss) * plain - time;
         self.tokens = self.tokens * FORGETTING + tokens;
         self.seconds = self.seconds * FORGETTING + time;
         self.drafted_for = 0.0;
         self.read_for = 0.0;
-        self.expected = 0.0;
-        self.n_nodes = 1;
+        self.extra = 0.0;
+        self.planned = Planned::default();
     }
 }
 

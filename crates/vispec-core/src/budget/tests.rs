@@ -19,6 +19,10 @@ fn costs(verify: &[(usize, f64)], draft: Option<(f64, f64)>) -> Arc<CostTable> {
     Arc::new(CostTable::new(target, draft).unwrap())
 }
 
+fn planned(extra: f64, expected: f64) -> Planned {
+    Planned { extra, expected }
+}
+
 /// Accounts that may lose anything.
 fn bold(costs: Arc<CostTable>) -> Budget {
     Budget::new(costs, 1e6, 1)
@@ -27,11 +31,11 @@ fn bold(costs: Arc<CostTable>) -> Budget {
 #[test]
 fn free_nodes_are_taken_and_dear_ones_only_if_likely() {
     let budget = bold(costs(&[(1, 1.0), (4, 1.0), (8, 3.0)], None));
-    assert_eq!(budget.worth_verifying([0.1; 3].into_iter()), 3);
+    assert_eq!(budget.worth_verifying(&[0.1; 3]), 3);
     // The fifth node costs half a pass.
-    assert_eq!(budget.worth_verifying([0.4; 7].into_iter()), 3);
-    assert_eq!(budget.worth_verifying([0.9; 7].into_iter()), 7);
-    assert_eq!(budget.worth_verifying(std::iter::empty()), 0);
+    assert_eq!(budget.worth_verifying(&[0.4; 7]), 3);
+    assert_eq!(budget.worth_verifying(&[0.9; 7]), 7);
+    assert_eq!(budget.worth_verifying(&[]), 0);
 }
 
 #[test]
@@ -45,12 +49,12 @@ fn a_level_must_yield_more_than_it_costs() {
 #[test]
 fn the_faster_the_run_the_dearer_is_time() {
     let mut budget = bold(costs(&[(1, 1.0), (2, 1.5)], None));
-    assert_eq!(budget.worth_verifying([0.6].into_iter()), 1);
+    assert_eq!(budget.worth_verifying(&[0.6]), 1);
     for _ in 0..100 {
-        budget.plan(2, 0.9);
-        budget.settle(3);
+        budget.plan(0.5, planned(0.5, 0.9));
+        budget.settle(3, 3);
     }
-    assert_eq!(budget.worth_verifying([0.6].into_iter()), 0);
+    assert_eq!(budget.worth_verifying(&[0.6]), 0);
 }
 
 #[test]
@@ -58,12 +62,12 @@ fn drafting_that_never_pays_is_paused_for_longer_and_longer() {
     let mut budget = bold(costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2))));
     let mut drafted = 0;
     for _ in 0..1_000 {
-        if budget.may_draft().is_ok() {
+        if budget.may_draft(8).is_ok() {
             drafted += 1;
             budget.pay_commit();
-            budget.plan(2, 0.1);
+            budget.plan(0.1, planned(0.1, 0.1));
         }
-        budget.settle(0);
+        budget.settle(0, 0);
     }
     assert!((10..40).contains(&drafted), "{drafted}");
 }
@@ -72,10 +76,10 @@ fn drafting_that_never_pays_is_paused_for_longer_and_longer() {
 fn drafting_that_pays_goes_on() {
     let mut budget = bold(costs(&[(1, 1.0), (2, 1.1)], Some((0.2, 0.2))));
     for _ in 0..1_000 {
-        assert!(budget.may_draft().is_ok());
+        assert!(budget.may_draft(8).is_ok());
         budget.pay_commit();
-        budget.plan(2, 0.8);
-        budget.settle(1);
+        budget.plan(0.1, planned(0.1, 0.8));
+        budget.settle(1, 1);
     }
 }
 
@@ -95,9 +99,9 @@ fn what_can_be_lost_is_saved_up_first() {
     budget.leave_unread(10);
     // Prefill takes 1 and earns 0.025; reading takes 0.1 and grows with each cycle.
     let mut cycles = 0;
-    while budget.may_draft() == Err(Idle::TooRisky) {
+    while budget.may_draft(8) == Err(Idle::TooRisky) {
         budget.leave_unread(1);
-        budget.settle(0);
+        budget.settle(0, 0);
         cycles += 1;
     }
     let needed: f64 = 0.1 + 0.4 + 0.1;
@@ -105,14 +109,14 @@ fn what_can_be_lost_is_saved_up_first() {
     assert_eq!(cycles, ((needed - 0.025 - 0.025) / earned).ceil() as usize);
     // A loss takes all of it; a gain is there to be risked at once.
     budget.pay_commit();
-    assert_eq!(budget.worth_verifying([0.9].into_iter()), 1);
+    assert_eq!(budget.worth_verifying(&[0.9]), 1);
     assert_eq!(budget.worth_expanding(1, [0.9].into_iter()), 0);
-    budget.plan(2, 0.9);
+    budget.plan(0.1, planned(0.1, 0.9));
     let mut lucky = budget.clone();
-    budget.settle(0);
-    assert!(budget.may_draft().is_err());
-    lucky.settle(1);
-    assert_eq!(lucky.may_draft(), Ok(()));
+    budget.settle(0, 0);
+    assert!(budget.may_draft(8).is_err());
+    lucky.settle(1, 1);
+    assert_eq!(lucky.may_draft(8), Ok(()));
 }
 
 #[test]
@@ -123,7 +127,7 @@ fn a_prompt_that_took_long_earns_the_right_to_try() {
         budget.leave_unread(to_read);
         budget
     };
-    assert_eq!(new(table(), 10).may_draft(), Err(Idle::TooRisky));
+    assert_eq!(new(table(), 10).may_draft(8), Err(Idle::TooRisky));
     let dear = |prefill: f64| {
         let target = TargetCosts {
             prefill,
@@ -131,8 +135,68 @@ fn a_prompt_that_took_long_earns_the_right_to_try() {
         };
         Arc::new(CostTable::new(target, table().draft_costs().cloned()).unwrap())
     };
-    assert_eq!(new(dear(2.0), 10).may_draft(), Ok(()));
+    assert_eq!(new(dear(2.0), 10).may_draft(8), Ok(()));
     // A draft that compresses most of the prompt needs to earn less.
-    assert_eq!(new(dear(1.4), 10).may_draft(), Err(Idle::TooRisky));
-    assert_eq!(new(dear(1.4), 2).may_draft(), Ok(()));
+    assert_eq!(new(dear(1.4), 10).may_draft(8), Err(Idle::TooRisky));
+    assert_eq!(new(dear(1.4), 2).may_draft(8), Ok(()));
+}
+
+/// Accounts of one of `sequences` that decode together.
+fn loaded(costs: Arc<CostTable>, sequences: usize) -> Budget {
+    let mut budget = bold(costs);
+    budget.note_load(PassLoad {
+        sequences,
+        rows: sequences - 1,
+    });
+    budget
+}
+
+#[test]
+fn trees_shrink_to_their_roots_as_the_pass_fills() {
+    // Rows are free up to four, as on a machine that waits for its memory.
+    let table = costs(&[(1, 1.0), (4, 1.0), (16, 4.0)], Some((0.05, 0.05)));
+    let chances = [0.9, 0.7, 0.5, 0.3, 0.2];
+    let nodes = |sequences| loaded(table.clone(), sequences).worth_verifying(&chances);
+    assert_eq!([1, 2, 4, 8].map(nodes), [4, 2, 0, 0]);
+    let may_draft = |sequences| loaded(table.clone(), sequences).may_draft(8);
+    assert_eq!(may_draft(1), Ok(()));
+    assert_eq!(may_draft(8), Err(Idle::NotWorthwhile));
+}
+
+#[test]
+fn candidates_of_all_sequences_compete() {
+    let table = costs(&[(1, 1.0), (2, 1.0), (5, 1.0), (6, 9.0)], None);
+    let (sure, doubtful) = (loaded(table.clone(), 2), loaded(table, 2));
+    let bid = |chances: [&[f64]; 2]| {
+        let bidders = [(&sure, chances[0]), (&doubtful, chances[1])];
+        let bidders = bidders.map(|(budget, chances)| Bidder { budget, chances });
+        let shares = share_nodes(&bidders);
+        [shares[0].nodes, shares[1].nodes]
+    };
+    // Three nodes are free.
+    assert_eq!(bid([&[0.9, 0.8, 0.7], &[0.6, 0.5]]), [3, 0]);
+    assert_eq!(bid([&[0.9, 0.5, 0.4], &[0.6, 0.1]]), [2, 1]);
+    assert_eq!(bid([&[], &[0.1]]), [0, 1]);
+    assert!(share_nodes(&[]).is_empty());
+}
+
+#[test]
+fn nobody_is_charged_more_than_it_has() {
+    let table = costs(&[(1, 1.0), (64, 64.0)], None);
+    let poor = {
+        let mut budget = Budget::new(table.clone(), 0.0, 1);
+        budget.note_load(PassLoad {
+            sequences: 2,
+            rows: 1,
+        });
+        budget
+    };
+    let rich = loaded(costs(&[(1, 1.0), (2, 2.0), (64, 10.0)], None), 2);
+    let bidders = [&rich, &poor].map(|budget| Bidder {
+        budget,
+        chances: &[1.0, 1.0],
+    });
+    let shares = share_nodes(&bidders);
+    assert_eq!((shares[0].nodes, shares[1].nodes), (2, 0));
+    assert!((shares[0].extra - 2.0 * 8.0 / 62.0).abs() < 1e-9);
 }

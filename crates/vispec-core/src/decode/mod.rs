@@ -1,9 +1,12 @@
 //! The decoding loop.
 
+mod batch;
+mod checks;
 mod session;
 mod stop;
 
-pub use session::{Session, Step};
+pub use batch::{Batch, Ended, Pass, PassRows, SequenceId};
+pub use session::{Session, Step, Work};
 pub use stop::{FinishReason, GenerationConfig};
 
 use crate::{
@@ -46,7 +49,7 @@ where
 
 /// [`generate`] in a cache that may hold the first tokens of the prompt, as
 /// [`Session::start_in`] takes it; hands the cache back for the next turn, as
-/// [`Session::into_cache`] gives it.
+/// [`Session::into_parts`] gives it.
 ///
 /// # Errors
 /// As [`generate`].
@@ -63,16 +66,17 @@ where
     D: Drafter<T>,
     A: AcceptanceRule,
 {
-    let mut session = Session::start_in(target, drafter, rule, beginning, config, observer)?;
+    let mut session = Session::start_in(target, drafter, rule, beginning, config)?;
     loop {
-        if let Some(finish_reason) = session.finish_reason() {
+        if let Work::Done(finish_reason) = session.work()? {
+            let (tokens, stats, cache) = session.into_parts();
             let generation = Generation {
-                tokens: session.tokens().to_vec(),
+                tokens,
                 finish_reason,
-                stats: session.stats().clone(),
+                stats,
             };
-            return Ok((generation, session.into_cache()));
+            return Ok((generation, cache));
         }
-        session.step(observer)?;
+        session.step(target, observer)?;
     }
 }

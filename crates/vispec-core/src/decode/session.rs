@@ -1,19 +1,23 @@
-//! One generation as a value: each step drafts, verifies, accepts and commits.
+//! One generation as a value that asks for work and takes results.
 
+use std::borrow::Borrow;
+use std::fmt;
 use std::time::Instant;
 
+use super::checks::{check_cache, check_rows, check_tree, check_verdict};
 use super::stop::{FinishReason, GenerationConfig, StopRules};
 use crate::{
-    AcceptanceRule, DecodeError, Drafter, GenerationObserver, GenerationStats, Idle, KvCache,
-    NodeId, Prompt, TargetLogits, TargetModel, TargetOutput, TokenId, TokenTree, TreeError,
-    Verdict,
+    AcceptanceRule, BoxError, DecodeError, Drafter, GenerationObserver, GenerationStats, Idle,
+    KvCache, OutputOf, PassInput, PassLoad, Prompt, Proposal, Segment, TargetModel, TargetOutput,
+    TokenId, TokenTree, Verdict,
 };
 
-/// What one cycle emitted.
+/// What one pass emitted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step {
-    /// Tokens emitted: accepted draft tokens, then the bonus token, cut where the answer ends.
+    /// Tokens emitted: accepted draft tokens, then the bonus token, cut where the answer ends. The
+    /// pass that ends the prompt emits the first token.
     pub tokens: Vec<TokenId>,
     /// How many of them were drafted.
     pub accepted: usize,
@@ -21,65 +25,96 @@ pub struct Step {
     pub finish_reason: Option<FinishReason>,
 }
 
-/// What the drafter has not seen yet.
-#[derive(Debug)]
-enum Pending<F> {
-    /// Features of the prompt.
-    Begin(F),
-    /// Features of the path that the last cycle kept.
-    Advance(F),
-    /// The drafter will not be asked any more.
-    Nothing,
+/// What a session waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// A pass of the target over so many tokens of the prompt, or over the first of them.
+    Prompt {
+        /// Tokens that are not read yet.
+        left: usize,
+    },
+    /// The drafter, for the next tree.
+    Draft,
+    /// A pass of the target over a tree of so many nodes.
+    Tree {
+        /// Nodes, the root included.
+        nodes: usize,
+    },
+    /// Nothing: the generation has ended.
+    Done(FinishReason),
 }
 
-/// One generation that a caller can step.
+/// One generation: it says what it waits for ([`work`](Self::work)) and takes the results, so that
+/// one thread can drive many, in shared passes ([`Batch`](crate::Batch)).
 ///
 /// Tokens are final once emitted. The last one is in the answer but not yet in the target's cache:
 /// it is the root of the next tree.
-#[derive(Debug)]
-pub struct Session<'a, T: TargetModel, D, A> {
-    target: &'a T,
-    prompt: &'a T::Prompt,
+///
+/// `P` is the prompt, owned, shared or borrowed.
+pub struct Session<T: TargetModel, P, D, A> {
+    prompt: P,
     drafter: D,
     rule: A,
     rules: StopRules,
+    vocab_size: usize,
     cache: T::Cache,
-    pending: Pending<T::Features>,
+    state: State<T::Features>,
     /// Draft tokens that the last cycle accepted.
     accepted: Vec<TokenId>,
     tokens: Vec<TokenId>,
     stats: GenerationStats,
-    state: State,
+    /// Start of the cycle under way.
+    cycle_start: Instant,
+    /// Start of the pass under way.
+    pass_start: Instant,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Running,
+impl<T: TargetModel, P, D, A> fmt::Debug for Session<T, P, D, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("cached", &self.cache.len())
+            .field("tokens", &self.tokens)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+enum State<F> {
+    /// The prompt is not read to its end.
+    Prompt,
+    /// The drafter has not seen what the last pass left: features of the prompt …
+    AfterPrompt(F),
+    /// … or of the path that was kept.
+    AfterTree(F),
+    /// The drafter grows a tree.
+    Growing,
+    /// The tree waits for its pass.
+    Tree(TokenTree),
     Finished(FinishReason),
     Failed,
 }
 
-impl<'a, T, D, A> Session<'a, T, D, A>
+impl<T, P, D, A> Session<T, P, D, A>
 where
     T: TargetModel,
+    P: Borrow<T::Prompt>,
     D: Drafter<T>,
     A: AcceptanceRule,
 {
-    /// Reads the prompt and emits the first token; nothing is drafted yet.
+    /// A generation of which nothing is read yet.
     ///
     /// # Errors
     /// [`DecodeError`] if the prompt is empty or leaves no room for an answer, or if the target
     /// fails.
     pub fn start(
-        target: &'a T,
+        target: &T,
         drafter: D,
         rule: A,
-        prompt: &'a T::Prompt,
+        prompt: P,
         config: GenerationConfig,
-        observer: &mut dyn GenerationObserver,
     ) -> Result<Self, DecodeError> {
         let cache = target.new_cache().map_err(DecodeError::Target)?;
-        Self::start_in(target, drafter, rule, (prompt, cache), config, observer)
+        Self::start_in(target, drafter, rule, (prompt, cache), config)
     }
 
     /// [`start`](Self::start) in a cache that may hold the first tokens of the prompt, from an
@@ -89,14 +124,13 @@ where
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_in(
-        target: &'a T,
+        target: &T,
         drafter: D,
         rule: A,
-        (prompt, mut cache): (&'a T::Prompt, T::Cache),
+        (prompt, mut cache): (P, T::Cache),
         config: GenerationConfig,
-        observer: &mut dyn GenerationObserver,
     ) -> Result<Self, DecodeError> {
-        let prompt_tokens = prompt.token_ids().len();
+        let prompt_tokens = prompt.borrow().token_ids().len();
         let context_len = target.context_len();
         if prompt_tokens == 0 {
             return Err(DecodeError::EmptyPrompt);
@@ -108,13 +142,19 @@ where
             });
         }
         cache.truncate(prompt_tokens - 1);
-        let mut session = Self {
-            target,
+        let rules = StopRules::new(config, context_len - prompt_tokens);
+        let now = Instant::now();
+        Ok(Self {
             prompt,
             drafter,
             rule,
-            rules: StopRules::new(config, context_len - prompt_tokens),
-            pending: Pending::Nothing,
+            vocab_size: target.vocab_size(),
+            state: if rules.remaining(0) == 0 {
+                State::Finished(rules.limit())
+            } else {
+                State::Prompt
+            },
+            rules,
             accepted: Vec::new(),
             tokens: Vec::new(),
             stats: GenerationStats {
@@ -123,35 +163,178 @@ where
                 ..GenerationStats::default()
             },
             cache,
-            state: State::Running,
-        };
-        if session.rules.remaining(0) == 0 {
-            session.finish(session.rules.limit(), observer);
-        } else {
-            session.prefill(observer)?;
-        }
-        Ok(session)
+            cycle_start: now,
+            pass_start: now,
+        })
     }
 
-    /// One cycle; `None` if the generation has ended already.
+    /// What the session waits for.
     ///
     /// # Errors
-    /// [`DecodeError`] if a plug-in fails. The tokens emitted before stay valid, but the session
-    /// cannot go on.
-    pub fn step(
+    /// [`DecodeError::SessionFailed`] after an error.
+    pub fn work(&self) -> Result<Work, DecodeError> {
+        match &self.state {
+            State::Prompt => Ok(Work::Prompt {
+                left: self.stats.prompt_tokens - self.cache.len(),
+            }),
+            State::AfterPrompt(_) | State::AfterTree(_) | State::Growing => Ok(Work::Draft),
+            State::Tree(tree) => Ok(Work::Tree {
+                nodes: tree.n_nodes(),
+            }),
+            State::Finished(reason) => Ok(Work::Done(*reason)),
+            State::Failed => Err(DecodeError::SessionFailed),
+        }
+    }
+
+    /// Has the drafter make the next tree, to its end; does nothing unless the session waits for
+    /// it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the drafter fails or breaks its contract; the session cannot go on.
+    pub fn draft(&mut self, observer: &mut dyn GenerationObserver) -> Result<(), DecodeError> {
+        self.start_tree(PassLoad::ALONE, observer)?;
+        while let Some(drafter) = self.growing() {
+            let proposal = drafter.grow();
+            self.take_proposal(proposal, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Hands the drafter what the last pass left and takes its proposal. The pass that follows
+    /// carries `load` besides.
+    pub(super) fn start_tree(
         &mut self,
+        load: PassLoad,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<(), DecodeError> {
+        let state = match &self.state {
+            State::AfterPrompt(_) | State::AfterTree(_) => {
+                std::mem::replace(&mut self.state, State::Growing)
+            }
+            _ => return Ok(()),
+        };
+        self.cycle_start = Instant::now();
+        let root = self.tokens[self.tokens.len() - 1];
+        if self.rules.remaining(self.tokens.len()) == 0 {
+            // The last token only has to go through the target: nothing to draft for.
+            self.note_tree(1, Idle::LastToken);
+            self.state = State::Tree(TokenTree::new(root));
+            return Ok(());
+        }
+        self.drafter.note_load(load);
+        let prompt = self.prompt.borrow();
+        let proposal = match state {
+            State::AfterPrompt(features) => self.drafter.begin(prompt, features, root),
+            State::AfterTree(features) => self.drafter.advance(&self.accepted, features, root),
+            _ => Ok(TokenTree::new(root).into()),
+        };
+        self.take_proposal(proposal, observer)
+    }
+
+    /// The drafter, if it grows a tree.
+    pub(super) fn growing(&mut self) -> Option<&mut D> {
+        matches!(self.state, State::Growing).then_some(&mut self.drafter)
+    }
+
+    /// Takes what the drafter made of the tree.
+    pub(super) fn take_proposal(
+        &mut self,
+        proposal: Result<Proposal, BoxError>,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<(), DecodeError> {
+        let taken = match proposal {
+            Ok(Proposal::Growing) => return Ok(()),
+            Ok(Proposal::Tree(tree)) => self.take_tree(tree, observer),
+            Err(error) => Err(DecodeError::Draft(error)),
+        };
+        self.or_fail(taken)
+    }
+
+    /// The tree of this cycle, cut to what may still be emitted.
+    fn take_tree(
+        &mut self,
+        mut tree: TokenTree,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<(), DecodeError> {
+        // Cut after growth, so that what is left equals what an unlimited run would have there.
+        tree.truncate_depth(self.rules.remaining(self.tokens.len()));
+        check_tree(&tree, self.tokens[self.tokens.len() - 1], self.vocab_size)?;
+        let time = self.cycle_start.elapsed();
+        self.stats.draft_time += time;
+        let idle = self.drafter.idle();
+        self.note_tree(tree.n_nodes(), idle);
+        observer.on_draft(&tree, time);
+        self.state = State::Tree(tree);
+        Ok(())
+    }
+
+    /// What a pass of the target has to read for this session: its tree, or at most `most` tokens of
+    /// its prompt. `None` if it waits for something else.
+    pub fn segment(&mut self, most: usize) -> Option<Segment<'_, T>> {
+        let input = match &self.state {
+            State::Prompt => PassInput::Prompt {
+                prompt: self.prompt.borrow(),
+                end: self
+                    .stats
+                    .prompt_tokens
+                    .min(self.cache.len().saturating_add(most.max(1))),
+            },
+            State::Tree(tree) => PassInput::Tree(tree),
+            _ => return None,
+        };
+        self.pass_start = Instant::now();
+        Some(Segment {
+            input,
+            cache: &mut self.cache,
+        })
+    }
+
+    /// Takes what the target made of the [`segment`](Self::segment); what it emits, if anything.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the pass failed, or the target or the rule broke its contract. The tokens
+    /// emitted before stay valid, but the session cannot go on.
+    pub fn complete(
+        &mut self,
+        target: &T,
+        output: Result<OutputOf<T>, BoxError>,
         observer: &mut dyn GenerationObserver,
     ) -> Result<Option<Step>, DecodeError> {
-        match self.state {
-            State::Finished(_) => return Ok(None),
-            State::Failed => return Err(DecodeError::SessionFailed),
-            State::Running => {}
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        let step = match (state, output) {
+            (State::Prompt, Ok(output)) => self.complete_prompt(output, observer),
+            (State::Tree(tree), Ok(output)) => {
+                let step = self.complete_tree(target, &tree, output, observer);
+                step.map(Some)
+            }
+            (_, Err(error)) => Err(DecodeError::Target(error)),
+            (_, Ok(_)) => Err(DecodeError::SessionFailed),
+        };
+        self.or_fail(step)
+    }
+
+    /// Works until the next tokens are emitted; `None` if the generation has ended already.
+    ///
+    /// # Errors
+    /// As [`draft`](Self::draft) and [`complete`](Self::complete).
+    pub fn step(
+        &mut self,
+        target: &T,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<Option<Step>, DecodeError> {
+        loop {
+            if let Work::Done(_) = self.work()? {
+                return Ok(None);
+            }
+            self.draft(observer)?;
+            let Some(Segment { input, cache }) = self.segment(usize::MAX) else {
+                continue;
+            };
+            let output = target.read(input, cache);
+            if let Some(step) = self.complete(target, output, observer)? {
+                return Ok(Some(step));
+            }
         }
-        let step = self.cycle(observer);
-        if step.is_err() {
-            self.state = State::Failed;
-        }
-        step.map(Some)
     }
 
     /// Tokens emitted so far.
@@ -168,7 +351,7 @@ where
     pub fn finish_reason(&self) -> Option<FinishReason> {
         match self.state {
             State::Finished(reason) => Some(reason),
-            State::Running | State::Failed => None,
+            _ => None,
         }
     }
 
@@ -177,53 +360,84 @@ where
         &self.drafter
     }
 
-    /// Ends the session and hands out its tokens and statistics.
-    #[must_use]
-    pub fn into_parts(self) -> (Vec<TokenId>, GenerationStats) {
-        (self.tokens, self.stats)
+    /// The prompt.
+    pub fn prompt(&self) -> &T::Prompt {
+        self.prompt.borrow()
     }
 
-    /// Ends the session and hands out its cache, cut to the prompt and the tokens emitted. The last
-    /// token may be missing in it.
+    /// The target's cache.
+    pub fn cache(&self) -> &T::Cache {
+        &self.cache
+    }
+
+    /// Ends the session and hands out its tokens, its statistics and its cache, cut to the prompt
+    /// and the tokens emitted. The last token may be missing in the cache.
     #[must_use]
-    pub fn into_cache(mut self) -> T::Cache {
+    pub fn into_parts(mut self) -> (Vec<TokenId>, GenerationStats, T::Cache) {
         self.cache
             .truncate(self.stats.prompt_tokens + self.tokens.len());
-        self.cache
+        (self.tokens, self.stats, self.cache)
     }
 
-    fn prefill(&mut self, observer: &mut dyn GenerationObserver) -> Result<(), DecodeError> {
-        let start = Instant::now();
-        let prompt_tokens = self.stats.prompt_tokens;
-        let output = self.target.prefill(self.prompt, &mut self.cache);
+    fn complete_prompt(
+        &mut self,
+        output: OutputOf<T>,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<Option<Step>, DecodeError> {
         let TargetOutput {
             mut logits,
             features,
-        } = output.map_err(DecodeError::Target)?;
+        } = output;
         check_rows(&logits, 1)?;
-        self.check_cache("prefill", prompt_tokens)?;
-        let first = self
-            .rule
-            .first(&mut logits, prompt_tokens)
-            .map_err(|error| DecodeError::from_logits(error, 0))?;
-        self.stats.prefill_time = start.elapsed();
+        let prompt_tokens = self.stats.prompt_tokens;
+        self.stats.prefill_time += self.pass_start.elapsed();
+        if self.cache.len() < prompt_tokens {
+            self.state = State::Prompt;
+            return Ok(None);
+        }
+        check_cache(&self.cache, "prefill", prompt_tokens)?;
+        let picking = Instant::now();
+        let first = self.rule.first(&mut logits, prompt_tokens);
+        let first = first.map_err(|error| DecodeError::from_logits(error, 0))?;
+        self.stats.prefill_time += picking.elapsed();
         observer.on_prefill(prompt_tokens, self.stats.prefill_time);
-        self.pending = Pending::Begin(features);
         let (_, ending) = self.rules.cut(0, &[first]);
         let cancelled = self.emit(&[first], observer);
-        if let Some(reason) = ending.or(cancelled) {
+        let finish_reason = ending.or(cancelled);
+        self.state = State::AfterPrompt(features);
+        if let Some(reason) = finish_reason {
             self.finish(reason, observer);
         }
-        Ok(())
+        Ok(Some(Step {
+            tokens: vec![first],
+            accepted: 0,
+            finish_reason,
+        }))
     }
 
-    fn cycle(&mut self, observer: &mut dyn GenerationObserver) -> Result<Step, DecodeError> {
-        let cycle_start = Instant::now();
-        let tree = self.draft(observer)?;
-        let base = self.cache.len();
-        let (verdict, features) = self.verify(&tree, base, observer)?;
+    fn complete_tree(
+        &mut self,
+        target: &T,
+        tree: &TokenTree,
+        output: OutputOf<T>,
+        observer: &mut dyn GenerationObserver,
+    ) -> Result<Step, DecodeError> {
+        let TargetOutput {
+            mut logits,
+            features,
+        } = output;
+        check_rows(&logits, tree.n_nodes())?;
+        let base = self.stats.prompt_tokens + self.tokens.len() - 1;
+        check_cache(&self.cache, "verify", base + tree.n_nodes())?;
+        let cycle = self.stats.n_cycles() + 1;
+        let verdict = self.rule.accept(tree, &mut logits, base);
+        let verdict = verdict.map_err(|error| DecodeError::from_logits(error, cycle))?;
+        check_verdict(tree, &verdict)?;
+        let time = self.pass_start.elapsed();
+        self.stats.verify_time += time;
+        observer.on_verify(tree, &verdict, time);
         self.cache.keep_path(base, &verdict.path);
-        self.check_cache("keep_path", base + verdict.path.len())?;
+        check_cache(&self.cache, "keep_path", base + verdict.path.len())?;
 
         self.accepted.clear();
         self.accepted
@@ -239,9 +453,9 @@ where
         let cancelled = self.emit(&tokens, observer);
         let finish_reason = ending.or(cancelled);
         if finish_reason.is_none() {
-            self.hand_over(features, &tree, &verdict)?;
+            self.state = State::AfterTree(kept_features(target, features, tree, &verdict)?);
         }
-        self.stats.decode_time += cycle_start.elapsed();
+        self.stats.decode_time += self.cycle_start.elapsed();
         if let Some(reason) = finish_reason {
             self.finish(reason, observer);
         }
@@ -250,34 +464,6 @@ where
             accepted,
             finish_reason,
         })
-    }
-
-    /// The tree of this cycle, cut to what may still be emitted.
-    fn draft(&mut self, observer: &mut dyn GenerationObserver) -> Result<TokenTree, DecodeError> {
-        let root = self.tokens[self.tokens.len() - 1];
-        let remaining = self.rules.remaining(self.tokens.len());
-        let pending = std::mem::replace(&mut self.pending, Pending::Nothing);
-        if remaining == 0 {
-            // The last token only has to go through the target: nothing to draft for.
-            self.note_tree(1, Idle::LastToken);
-            return Ok(TokenTree::new(root));
-        }
-        let start = Instant::now();
-        let tree = match pending {
-            Pending::Begin(features) => self.drafter.begin(self.prompt, features, root),
-            Pending::Advance(features) => self.drafter.advance(&self.accepted, features, root),
-            Pending::Nothing => Ok(TokenTree::new(root)),
-        };
-        let mut tree = tree.map_err(DecodeError::Draft)?;
-        // Cut after growth, so that what is left equals what an unlimited run would have there.
-        tree.truncate_depth(remaining);
-        check_tree(&tree, root, self.target.vocab_size())?;
-        let time = start.elapsed();
-        self.stats.draft_time += time;
-        let idle = self.drafter.idle();
-        self.note_tree(tree.n_nodes(), idle);
-        observer.on_draft(&tree, time);
-        Ok(tree)
     }
 
     /// Counts the nodes of a tree, and if it holds only the root, why.
@@ -289,51 +475,7 @@ where
         }
     }
 
-    fn verify(
-        &mut self,
-        tree: &TokenTree,
-        base: usize,
-        observer: &mut dyn GenerationObserver,
-    ) -> Result<(Verdict, T::Features), DecodeError> {
-        let start = Instant::now();
-        let output = self.target.verify(tree, &mut self.cache);
-        let TargetOutput {
-            mut logits,
-            features,
-        } = output.map_err(DecodeError::Target)?;
-        check_rows(&logits, tree.n_nodes())?;
-        self.check_cache("verify", base + tree.n_nodes())?;
-        let cycle = self.stats.n_cycles() + 1;
-        let verdict = self
-            .rule
-            .accept(tree, &mut logits, base)
-            .map_err(|error| DecodeError::from_logits(error, cycle))?;
-        check_verdict(tree, &verdict)?;
-        let time = start.elapsed();
-        self.stats.verify_time += time;
-        observer.on_verify(tree, &verdict, time);
-        Ok((verdict, features))
-    }
-
-    /// Keeps the features of the accepted path for the next draft.
-    fn hand_over(
-        &mut self,
-        features: T::Features,
-        tree: &TokenTree,
-        verdict: &Verdict,
-    ) -> Result<(), DecodeError> {
-        // A path of all nodes is all rows in order: nothing to gather, as in plain decoding.
-        let features = if verdict.path.len() == tree.n_nodes() {
-            features
-        } else {
-            let gathered = self.target.gather_features(features, &verdict.path);
-            gathered.map_err(DecodeError::Target)?
-        };
-        self.pending = Pending::Advance(features);
-        Ok(())
-    }
-
-    /// Emits tokens that are cut already; tells whether the observer wants no more.
+    /// Emits tokens that are cut already; says whether the observer wants no more.
     fn emit(
         &mut self,
         tokens: &[TokenId],
@@ -350,62 +492,28 @@ where
 
     fn finish(&mut self, reason: FinishReason, observer: &mut dyn GenerationObserver) {
         self.state = State::Finished(reason);
-        self.pending = Pending::Nothing;
         observer.on_finish(reason, &self.stats);
     }
 
-    fn check_cache(&self, after: &'static str, expected: usize) -> Result<(), DecodeError> {
-        let found = self.cache.len();
-        if found == expected {
-            return Ok(());
+    fn or_fail<R>(&mut self, result: Result<R, DecodeError>) -> Result<R, DecodeError> {
+        if result.is_err() {
+            self.state = State::Failed;
         }
-        Err(DecodeError::CacheLength {
-            after,
-            expected,
-            found,
-        })
+        result
     }
 }
 
-fn check_rows(logits: &impl TargetLogits, expected: usize) -> Result<(), DecodeError> {
-    let found = logits.n_rows();
-    if found == expected {
-        return Ok(());
+/// The features of the accepted path, for the next draft.
+fn kept_features<T: TargetModel>(
+    target: &T,
+    features: T::Features,
+    tree: &TokenTree,
+    verdict: &Verdict,
+) -> Result<T::Features, DecodeError> {
+    // A path of all nodes is all rows in order: nothing to gather, as in plain decoding.
+    if verdict.path.len() == tree.n_nodes() {
+        return Ok(features);
     }
-    Err(DecodeError::LogitsRows { expected, found })
-}
-
-fn check_tree(tree: &TokenTree, root: TokenId, vocab_size: usize) -> Result<(), DecodeError> {
-    let found = tree.token(NodeId::ROOT);
-    if found != root {
-        return Err(TreeError::WrongRoot {
-            expected: root,
-            found,
-        }
-        .into());
-    }
-    let outside = |&(_, &token): &(usize, &TokenId)| token as usize >= vocab_size;
-    match tree.tokens().iter().enumerate().skip(1).find(outside) {
-        Some((node, &token)) => Err(DecodeError::VocabularyMismatch {
-            node,
-            token,
-            vocab_size,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn check_verdict(tree: &TokenTree, verdict: &Verdict) -> Result<(), DecodeError> {
-    let path = &verdict.path;
-    let in_tree = path.iter().all(|node| node.index() < tree.n_nodes());
-    let starts_at_root = path.first() == Some(&NodeId::ROOT);
-    let is_path = || {
-        path.windows(2)
-            .all(|pair| tree.parent(pair[1]) == Some(pair[0]))
-    };
-    if in_tree && starts_at_root && is_path() {
-        Ok(())
-    } else {
-        Err(DecodeError::InvalidVerdict)
-    }
+    let gathered = target.gather_features(features, &verdict.path);
+    gathered.map_err(DecodeError::Target)
 }

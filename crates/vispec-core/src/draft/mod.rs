@@ -7,8 +7,11 @@ mod top_k;
 
 pub use dynamic_tree::{DraftError, DynamicTreeDrafter, TreeSize};
 pub use lookup::{PromptLookupConfig, PromptLookupDrafter};
-pub use model::{Beam, DraftModel, Expansion};
+pub use model::{Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion};
 pub use top_k::TopK;
+
+use crate::panics::guarded;
+use crate::{BoxError, PassLoad, TargetModel, TokenId, TokenTree};
 
 /// Why a cycle verified the root alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,7 +53,38 @@ impl Idle {
     }
 }
 
-use crate::{BoxError, TargetModel, TokenId, TokenTree};
+/// What a drafter has of the next tree.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Proposal {
+    /// The tree.
+    Tree(TokenTree),
+    /// It needs passes of a network, which [`Drafter::grow`] runs.
+    Growing,
+}
+
+impl From<TokenTree> for Proposal {
+    fn from(tree: TokenTree) -> Self {
+        Self::Tree(tree)
+    }
+}
+
+impl Proposal {
+    /// Has `drafter`, which gave this, grow the tree to its end.
+    ///
+    /// # Errors
+    /// As [`Drafter::grow`].
+    pub fn finish<T: TargetModel>(
+        mut self,
+        drafter: &mut (impl Drafter<T> + ?Sized),
+    ) -> Result<TokenTree, BoxError> {
+        loop {
+            match self {
+                Self::Tree(tree) => return Ok(tree),
+                Self::Growing => self = drafter.grow()?,
+            }
+        }
+    }
+}
 
 /// Proposes the tree of the next cycle.
 ///
@@ -60,7 +94,14 @@ pub trait Drafter<T: TargetModel> {
     /// Name for reports, such as `vispec`.
     fn name(&self) -> &str;
 
-    /// Starts a generation and drafts the first tree, whose root is `next`.
+    /// Says what else the next pass of the target carries; called before [`begin`](Self::begin) and
+    /// [`advance`](Self::advance) if it is not this sequence alone. Drafters that go by measured
+    /// costs propose less then.
+    fn note_load(&mut self, load: PassLoad) {
+        let _ = load;
+    }
+
+    /// Starts a generation and proposes the first tree, whose root is `next`.
     ///
     /// `features` are those of every prompt position; whatever an earlier generation left in the
     /// drafter is dropped.
@@ -72,13 +113,13 @@ pub trait Drafter<T: TargetModel> {
         prompt: &T::Prompt,
         features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError>;
+    ) -> Result<Proposal, BoxError>;
 
-    /// Takes in what the last cycle kept and drafts a tree with root `next`.
+    /// Takes in what the last cycle kept and proposes a tree with root `next`.
     ///
     /// `accepted` are the draft tokens accepted, without the old root and without the bonus token,
     /// which is `next`. `features` are those of the old root and the accepted tokens:
-    /// `[1, accepted.len() + 1, hidden]`.
+    /// `[accepted.len() + 1, hidden]`.
     ///
     /// # Errors
     /// Any error of the drafter.
@@ -87,7 +128,27 @@ pub trait Drafter<T: TargetModel> {
         accepted: &[TokenId],
         features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError>;
+    ) -> Result<Proposal, BoxError>;
+
+    /// One step of a tree that is growing; only drafters that give [`Proposal::Growing`] have any.
+    ///
+    /// # Errors
+    /// Any error of the drafter.
+    fn grow(&mut self) -> Result<Proposal, BoxError> {
+        Err("no tree is growing".into())
+    }
+
+    /// One step of several sequences' trees, all of them growing; drafters of one network share its
+    /// pass. By default they take turns, and a drafter that panics fails alone.
+    fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>>
+    where
+        Self: Sized,
+    {
+        let drafters = drafters.iter_mut();
+        drafters
+            .map(|drafter| guarded("drafting", || drafter.grow())?)
+            .collect()
+    }
 
     /// Why the last tree holds only its root; asked for such trees only.
     fn idle(&self) -> Idle {
@@ -102,12 +163,16 @@ macro_rules! forward_drafter {
                 (**self).name()
             }
 
+            fn note_load(&mut self, load: PassLoad) {
+                (**self).note_load(load);
+            }
+
             fn begin(
                 &mut self,
                 prompt: &T::Prompt,
                 features: T::Features,
                 next: TokenId,
-            ) -> Result<TokenTree, BoxError> {
+            ) -> Result<Proposal, BoxError> {
                 (**self).begin(prompt, features, next)
             }
 
@@ -116,8 +181,12 @@ macro_rules! forward_drafter {
                 accepted: &[TokenId],
                 features: T::Features,
                 next: TokenId,
-            ) -> Result<TokenTree, BoxError> {
+            ) -> Result<Proposal, BoxError> {
                 (**self).advance(accepted, features, next)
+            }
+
+            fn grow(&mut self) -> Result<Proposal, BoxError> {
+                (**self).grow()
             }
 
             fn idle(&self) -> Idle {
@@ -143,8 +212,8 @@ impl<T: TargetModel> Drafter<T> for NoDraft {
         _prompt: &T::Prompt,
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(TokenTree::new(next))
+    ) -> Result<Proposal, BoxError> {
+        Ok(TokenTree::new(next).into())
     }
 
     fn advance(
@@ -152,7 +221,7 @@ impl<T: TargetModel> Drafter<T> for NoDraft {
         _accepted: &[TokenId],
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(TokenTree::new(next))
+    ) -> Result<Proposal, BoxError> {
+        Ok(TokenTree::new(next).into())
     }
 }

@@ -29,6 +29,42 @@ pub struct Beam {
     pub paths: Vec<Vec<usize>>,
 }
 
+/// A pass of a draft network that can share its weights' reads with those of other sequences.
+#[derive(Debug)]
+pub enum DraftStep<'a, F, H> {
+    /// As [`DraftModel::commit`].
+    Commit {
+        /// Draft tokens that the last cycle accepted.
+        accepted: &'a [TokenId],
+        /// Features of the old root and the accepted tokens.
+        features: F,
+        /// The next root.
+        next: TokenId,
+    },
+    /// As [`DraftModel::expand`].
+    Expand {
+        /// Rows of the pass.
+        beam: &'a Beam,
+        /// Hidden rows of the expansion before.
+        parents: &'a H,
+    },
+}
+
+/// The part of a draft pass that belongs to one sequence.
+#[derive(Debug)]
+pub struct DraftPass<'a, F, M, H> {
+    /// The sequence's network.
+    pub model: &'a mut M,
+    /// What it reads.
+    pub step: DraftStep<'a, F, H>,
+    /// Candidates per row.
+    pub top_k: usize,
+}
+
+/// [`DraftPass`] of a draft model for a target.
+pub type DraftPassOf<'a, T, M> =
+    DraftPass<'a, <T as TargetModel>::Features, M, <M as DraftModel<T>>::Hidden>;
+
 /// A network that scores continuations level by level.
 ///
 /// It keeps a committed cache and, while a tree grows, rows of the tree behind it.
@@ -121,4 +157,25 @@ pub trait DraftModel<T: TargetModel> {
         parents: &Self::Hidden,
         top_k: usize,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
+
+    /// One pass for several sequences: a result for each, as [`commit`](Self::commit) or
+    /// [`expand`](Self::expand) gives it. By default they are run one after the other.
+    ///
+    /// What a sequence is given must not depend on the others.
+    fn forward(
+        passes: Vec<DraftPassOf<'_, T, Self>>,
+    ) -> Vec<Result<Expansion<Self::Hidden>, BoxError>>
+    where
+        Self: Sized,
+    {
+        let run = |pass: DraftPassOf<'_, T, Self>| match pass.step {
+            DraftStep::Commit {
+                accepted,
+                features,
+                next,
+            } => pass.model.commit(accepted, features, next, pass.top_k),
+            DraftStep::Expand { beam, parents } => pass.model.expand(beam, parents, pass.top_k),
+        };
+        passes.into_iter().map(run).collect()
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::{TableFeatures, TableModel};
 use crate::{
-    BoxError, Drafter, NodeId, Prompt, TargetModel, TokenId, TokenTree, TreeError, UniformStream,
+    BoxError, Drafter, NodeId, PassLoad, Prompt, Proposal, TargetModel, TokenId, TokenTree,
+    TreeError, UniformStream,
 };
 
 /// Proposes the same tree below every root.
@@ -42,8 +43,8 @@ impl<T: TargetModel> Drafter<T> for FixedTreeDrafter {
         _prompt: &T::Prompt,
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(self.tree(next)?)
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.tree(next)?.into())
     }
 
     fn advance(
@@ -51,8 +52,8 @@ impl<T: TargetModel> Drafter<T> for FixedTreeDrafter {
         _accepted: &[TokenId],
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(self.tree(next)?)
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.tree(next)?.into())
     }
 }
 
@@ -103,8 +104,8 @@ impl<T: TargetModel> Drafter<T> for RandomDrafter {
         _prompt: &T::Prompt,
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(self.tree(next))
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.tree(next).into())
     }
 
     fn advance(
@@ -112,8 +113,8 @@ impl<T: TargetModel> Drafter<T> for RandomDrafter {
         _accepted: &[TokenId],
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
-        Ok(self.tree(next))
+    ) -> Result<Proposal, BoxError> {
+        Ok(self.tree(next).into())
     }
 }
 
@@ -157,9 +158,9 @@ impl<T: TargetModel> Drafter<T> for ContinuationDrafter {
         _prompt: &T::Prompt,
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
         self.n_known = 1;
-        self.tree(next)
+        Ok(self.tree(next)?.into())
     }
 
     fn advance(
@@ -167,9 +168,9 @@ impl<T: TargetModel> Drafter<T> for ContinuationDrafter {
         accepted: &[TokenId],
         _features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
         self.n_known += accepted.len() + 1;
-        self.tree(next)
+        Ok(self.tree(next)?.into())
     }
 }
 
@@ -213,7 +214,7 @@ impl<D: Drafter<TableModel>> Drafter<TableModel> for CheckingDrafter<D> {
         prompt: &Vec<TokenId>,
         features: TableFeatures,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
         let expected: Vec<_> = prompt.token_ids().iter().copied().enumerate().collect();
         assert_eq!(features.0, expected, "features of the prompt");
         self.context.clone_from(prompt);
@@ -227,7 +228,7 @@ impl<D: Drafter<TableModel>> Drafter<TableModel> for CheckingDrafter<D> {
         accepted: &[TokenId],
         features: TableFeatures,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
         let root_position = self.context.len() - 1;
         self.context.extend_from_slice(accepted);
         let path = self.context.iter().copied().enumerate().skip(root_position);
@@ -239,5 +240,13 @@ impl<D: Drafter<TableModel>> Drafter<TableModel> for CheckingDrafter<D> {
         self.context.push(next);
         self.n_trees += 1;
         self.inner.advance(accepted, features, next)
+    }
+
+    fn grow(&mut self) -> Result<Proposal, BoxError> {
+        self.inner.grow()
+    }
+
+    fn note_load(&mut self, load: PassLoad) {
+        self.inner.note_load(load);
     }
 }

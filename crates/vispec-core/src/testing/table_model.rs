@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    BoxError, HostLogits, KvCache, NodeId, OutputOf, PositionUniforms, Sampler, TargetModel,
-    TargetOutput, TokenId, TokenTree, UniformStream,
+    BoxError, HostLogits, KvCache, NodeId, OutputOf, PassInput, PositionUniforms, Sampler,
+    TargetModel, TargetOutput, TokenId, TokenTree, UniformStream,
 };
 
 type Law = dyn Fn(&[TokenId]) -> Vec<f32> + Send + Sync;
@@ -136,23 +136,46 @@ impl TargetModel for TableModel {
         Ok(TableCache::default())
     }
 
-    fn prefill(
+    fn read(
         &self,
-        prompt: &Vec<TokenId>,
+        input: PassInput<'_, Vec<TokenId>>,
         cache: &mut TableCache,
     ) -> Result<OutputOf<Self>, BoxError> {
-        if !prompt.starts_with(&cache.tokens) {
-            return Err("the cache holds other tokens than the prompt begins with".into());
+        match input {
+            PassInput::Prompt { prompt, end } => self.read_prompt(&prompt[..end], cache),
+            PassInput::Tree(tree) => Ok(self.read_tree(tree, cache)),
         }
-        cache.tokens.clone_from(prompt);
-        let features = TableFeatures(prompt.iter().copied().enumerate().collect());
+    }
+
+    fn gather_features(
+        &self,
+        features: TableFeatures,
+        path: &[NodeId],
+    ) -> Result<TableFeatures, BoxError> {
+        Ok(TableFeatures(
+            path.iter().map(|node| features.0[node.index()]).collect(),
+        ))
+    }
+}
+
+impl TableModel {
+    fn read_prompt(
+        &self,
+        tokens: &[TokenId],
+        cache: &mut TableCache,
+    ) -> Result<OutputOf<Self>, BoxError> {
+        if !tokens.starts_with(&cache.tokens) || tokens.len() == cache.len() {
+            return Err("the cache does not hold a beginning of the prompt".into());
+        }
+        cache.tokens = tokens.to_vec();
+        let features = TableFeatures(tokens.iter().copied().enumerate().collect());
         Ok(TargetOutput {
-            logits: HostLogits::new(self.logits(prompt), self.vocab),
+            logits: HostLogits::new(self.logits(tokens), self.vocab),
             features,
         })
     }
 
-    fn verify(&self, tree: &TokenTree, cache: &mut TableCache) -> Result<OutputOf<Self>, BoxError> {
+    fn read_tree(&self, tree: &TokenTree, cache: &mut TableCache) -> OutputOf<Self> {
         let base = cache.len();
         let mut logits = Vec::with_capacity(tree.n_nodes() * self.vocab);
         let mut features = Vec::with_capacity(tree.n_nodes());
@@ -164,20 +187,9 @@ impl TargetModel for TableModel {
             logits.extend(self.logits(&context));
         }
         cache.tokens.extend_from_slice(tree.tokens());
-        let logits = HostLogits::new(logits, self.vocab);
-        Ok(TargetOutput {
-            logits,
+        TargetOutput {
+            logits: HostLogits::new(logits, self.vocab),
             features: TableFeatures(features),
-        })
-    }
-
-    fn gather_features(
-        &self,
-        features: TableFeatures,
-        path: &[NodeId],
-    ) -> Result<TableFeatures, BoxError> {
-        Ok(TableFeatures(
-            path.iter().map(|node| features.0[node.index()]).collect(),
-        ))
+        }
     }
 }

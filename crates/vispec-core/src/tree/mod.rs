@@ -236,6 +236,27 @@ impl TokenTree {
         path
     }
 
+    /// What became of the tree: the nodes below the root whose parent was accepted, and whether they
+    /// were, given the accepted tokens below the root.
+    pub(crate) fn outcomes(
+        &self,
+        accepted: &[TokenId],
+    ) -> impl Iterator<Item = (NodeId, bool)> + use<'_> {
+        let mut on_path = vec![false; self.n_nodes()];
+        on_path[0] = true;
+        let accepted = accepted.to_vec();
+        self.nodes().skip(1).filter_map(move |node| {
+            let parent = self.parent(node).map_or(0, NodeId::index);
+            if !on_path[parent] {
+                return None;
+            }
+            let depth = self.depths()[node.index()] as usize;
+            let hit = accepted.get(depth - 1) == Some(&self.token(node));
+            on_path[node.index()] = hit;
+            Some((node, hit))
+        })
+    }
+
     /// Which node may attend to which, `true` = may attend.
     #[must_use]
     pub fn mask(&self) -> TreeMask {

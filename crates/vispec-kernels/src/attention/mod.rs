@@ -1,7 +1,8 @@
-//! Grouped-query attention over a cache, with a list of visible rows for each query row.
+//! Grouped-query attention over the caches of some sequences, with a list of visible rows for each
+//! query row.
 
 mod heads;
-mod segment;
+mod span;
 
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use half::bf16;
 use self::heads::{Heads, MOST_QUERIES};
 use crate::isa::Isa;
 use crate::pool::{self, Out};
-use crate::vector::{Element, dispatch};
+use crate::vector::dispatch;
 
 /// Cached keys and values, each `[kv_heads, cache_stride, head_dim]`.
 #[derive(Clone, Copy, Debug)]
@@ -62,23 +63,52 @@ impl VisibleRows<'_> {
             Self::Lists { offsets, rows } => &rows[offsets[row]..offsets[row + 1]],
         }
     }
+}
 
-    /// Panics unless every query row sees rows of the cache, at least one.
+/// The rows of one sequence in an attention call.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSegment<'a> {
+    /// Query rows.
+    pub rows: usize,
+    /// The sequence's keys and values.
+    pub cache: KeyValues<'a>,
+    /// Rows from one key head to the next in the cache: its capacity.
+    pub cache_stride: usize,
+    /// Cache rows every query row sees.
+    pub prefix: usize,
+    /// What each query row sees behind them.
+    pub visible: VisibleRows<'a>,
+}
+
+impl AttentionSegment<'_> {
+    /// Panics unless the cache has the shape that the call asks for, and every query row sees rows
+    /// of it, at least one.
     fn check(&self, shape: &AttentionShape) {
-        let AttentionShape {
+        let Self {
             rows,
             cache_stride,
             prefix,
             ..
-        } = *shape;
-        match self {
-            Self::Causal => {
+        } = *self;
+        let len = [shape.kv_heads, cache_stride, shape.head_dim];
+        let len = len.into_iter().try_fold(1, usize::checked_mul);
+        let found = match self.cache {
+            KeyValues::F32 { keys, values } => [keys.len(), values.len()],
+            KeyValues::Bf16 { keys, values } => [keys.len(), values.len()],
+        };
+        assert!(
+            found.into_iter().all(|found| Some(found) == len),
+            "attention: keys and values must be [kv_heads, cache_stride, head_dim]"
+        );
+        match self.visible {
+            VisibleRows::Causal => {
+                let end = prefix.checked_add(rows);
                 assert!(
-                    prefix + rows <= cache_stride,
+                    end.is_some_and(|end| end <= cache_stride),
                     "attention: more rows than the cache has"
                 );
             }
-            Self::Lists {
+            VisibleRows::Lists {
                 offsets,
                 rows: listed,
             } => {
@@ -107,47 +137,63 @@ impl VisibleRows<'_> {
             }
         }
     }
+
+    /// Number of keys that query row `row` sees.
+    fn len(&self, row: usize) -> usize {
+        self.prefix + self.visible.len(row)
+    }
+
+    /// Number of keys that stand in the cache in the order in which `rows` see them.
+    fn shared(&self, rows: &Range<usize>) -> usize {
+        match self.visible {
+            VisibleRows::Causal => self.prefix + rows.end,
+            VisibleRows::Lists { .. } => self.prefix,
+        }
+    }
 }
 
-/// Axes and scale of an attention call.
+/// Heads and scale of an attention call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
-    /// Query rows.
-    pub rows: usize,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
     /// Length of a head.
     pub head_dim: usize,
-    /// Rows from one key head to the next in the cache: its capacity.
-    pub cache_stride: usize,
-    /// Cache rows every query row sees.
-    pub prefix: usize,
     /// Factor of the scores, most often `1 / sqrt(head_dim)`.
     pub scale: f32,
+}
+
+impl AttentionShape {
+    /// Query heads per key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Length of a row of `q` and `out`.
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
 }
 
 /// See [`crate::Kernels::attention`].
 pub(crate) fn run(
     isa: Isa,
     q: &[f32],
-    cache: KeyValues<'_>,
-    visible: VisibleRows<'_>,
+    segments: &[AttentionSegment<'_>],
     out: &mut [f32],
     shape: AttentionShape,
 ) {
-    let AttentionShape {
-        rows,
-        heads,
-        kv_heads,
-        head_dim,
-        cache_stride,
-        ..
-    } = shape;
+    let rows = segments.iter().map(|segment| segment.rows);
+    let rows = rows.into_iter().try_fold(0, usize::checked_add);
+    let width = shape.heads.checked_mul(shape.head_dim);
+    let len = rows
+        .zip(width)
+        .and_then(|(rows, width)| rows.checked_mul(width));
     assert_eq!(
-        q.len(),
-        rows * heads * head_dim,
+        Some(q.len()),
+        len,
         "attention: `q` must be [rows, heads, head_dim]"
     );
     assert_eq!(
@@ -155,118 +201,122 @@ pub(crate) fn run(
         q.len(),
         "attention: `out` must be [rows, heads * head_dim]"
     );
-    let fits = kv_heads > 0 && heads.is_multiple_of(kv_heads);
+    let fits = shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads);
     assert!(fits, "attention: `kv_heads` must divide `heads`");
-    visible.check(&shape);
+    for segment in segments {
+        segment.check(&shape);
+    }
     if q.is_empty() {
         return;
     }
-    let len = kv_heads * cache_stride * head_dim;
-    let message = "attention: keys and values must be [kv_heads, cache_stride, head_dim]";
-    match cache {
-        KeyValues::F32 { keys, values } => {
-            assert!(keys.len() == len && values.len() == len, "{message}");
-            split(
-                isa,
-                &Call {
-                    q,
-                    keys,
-                    values,
-                    visible,
-                    out: Out(out.as_mut_ptr()),
-                    shape,
-                },
-            );
-        }
-        KeyValues::Bf16 { keys, values } => {
-            assert!(keys.len() == len && values.len() == len, "{message}");
-            split(
-                isa,
-                &Call {
-                    q,
-                    keys,
-                    values,
-                    visible,
-                    out: Out(out.as_mut_ptr()),
-                    shape,
-                },
-            );
-        }
-    }
+    let call = Call {
+        isa,
+        q,
+        segments,
+        out: Out(out.as_mut_ptr()),
+        shape,
+    };
+    call.run();
 }
 
-/// The arguments of a call whose lengths were checked.
-struct Call<'a, E> {
+/// The arguments of a call whose lengths and visible rows were checked.
+struct Call<'a> {
+    isa: Isa,
     q: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
-    visible: VisibleRows<'a>,
-    /// Each thread writes the heads of its own queries.
+    segments: &'a [AttentionSegment<'a>],
+    /// Each task writes the heads of its own queries.
     out: Out,
     shape: AttentionShape,
 }
 
-impl<E: Element> Call<'_, E> {
-    /// Query heads per key head.
-    fn group(&self) -> usize {
-        self.shape.heads / self.shape.kv_heads
-    }
-
-    /// Number of keys that query row `row` sees.
-    fn len(&self, row: usize) -> usize {
-        self.shape.prefix + self.visible.len(row)
-    }
-
-    /// Number of keys that stand in the cache in the order in which `rows` see them.
-    fn shared(&self, rows: &Range<usize>) -> usize {
-        match self.visible {
-            VisibleRows::Causal => self.shape.prefix + rows.end,
-            VisibleRows::Lists { .. } => self.shape.prefix,
+impl Call<'_> {
+    /// Gives each thread some of the queries of some of the key heads of some segments.
+    fn run(&self) {
+        let Self {
+            segments, shape, ..
+        } = *self;
+        let of_segment = |segment: &AttentionSegment<'_>| -> usize {
+            (0..segment.rows).map(|row| segment.len(row)).sum()
+        };
+        let keys: usize = segments.iter().map(of_segment).sum();
+        let parallel = pool::pays(2 * keys * shape.width());
+        let threads = pool::n_threads();
+        // Fewer queries at a time read the keys more often, but keep all threads busy.
+        let most = if parallel && !shape.kv_heads.is_multiple_of(threads) {
+            (self.q.len() / shape.head_dim)
+                .div_ceil(3 * threads)
+                .clamp(1, MOST_QUERIES)
+        } else {
+            MOST_QUERIES
+        };
+        let n_tasks = |segment| self.blocks(segment, most) * shape.kv_heads;
+        let tasks = segments.iter().map(n_tasks).sum();
+        let work = |mut task: usize| {
+            let mut first_row = 0;
+            for segment in segments {
+                let n_tasks = n_tasks(segment);
+                if task < n_tasks {
+                    return self.attend(segment, first_row, task, most);
+                }
+                task -= n_tasks;
+                first_row += segment.rows;
+            }
+        };
+        if parallel {
+            pool::for_each(tasks, work);
+        } else {
+            (0..tasks).for_each(work);
         }
     }
-}
 
-/// Gives each thread some of the queries of some of the key heads.
-fn split<E: Element>(isa: Isa, call: &Call<'_, E>) {
-    let AttentionShape {
-        rows,
-        kv_heads,
-        heads,
-        head_dim,
-        ..
-    } = call.shape;
-    let queries = rows * call.group();
-    let threads = pool::n_threads();
-    let keys: usize = (0..rows).map(|row| call.len(row)).sum();
-    let parallel = pool::pays(2 * keys * heads * head_dim);
-    // Fewer queries at a time read the keys more often, but keep all threads busy.
-    let most = if parallel && !kv_heads.is_multiple_of(threads) {
-        (queries * kv_heads)
-            .div_ceil(3 * threads)
-            .clamp(1, MOST_QUERIES)
-    } else {
-        MOST_QUERIES
-    };
-    let blocks = queries.div_ceil(most);
-    let work = |task: usize| {
-        let block = task % blocks;
+    /// Number of blocks of at most `most` queries of a key head of `segment`.
+    fn blocks(&self, segment: &AttentionSegment<'_>, most: usize) -> usize {
+        (segment.rows * self.shape.group()).div_ceil(most)
+    }
+
+    /// One block of queries of one key head of `segment`, whose rows begin at `first_row` of the
+    /// call. No two tasks of a segment have a query in common.
+    fn attend(&self, segment: &AttentionSegment<'_>, first_row: usize, task: usize, most: usize) {
+        let blocks = self.blocks(segment, most);
+        let (kv_head, block) = (task / blocks, task % blocks);
+        let queries = segment.rows * self.shape.group();
         let queries = queries * block / blocks..queries * (block + 1) / blocks;
-        // SAFETY: `isa` is available, by the contract of `Kernels`; lengths and visible rows
-        // were checked; tasks have disjoint queries.
+        let start = first_row * self.shape.width();
+        let q = &self.q[start..][..segment.rows * self.shape.width()];
+        // The segment's part of `out`, which is as long as `q`.
+        let out = Out(self.out.at(start));
+        // SAFETY: `isa` is available, by the contract of `Kernels`; lengths and visible rows of all
+        // segments were checked; segments have disjoint rows of `out`, and tasks of one segment
+        // disjoint heads of them.
         unsafe {
-            dispatch(
-                isa,
-                Heads {
-                    call,
-                    kv_head: task / blocks,
-                    queries,
-                },
-            )
-        };
-    };
-    if parallel {
-        pool::for_each(kv_heads * blocks, work);
-    } else {
-        (0..kv_heads * blocks).for_each(work);
+            match segment.cache {
+                KeyValues::F32 { keys, values } => {
+                    let heads = Heads {
+                        shape: self.shape,
+                        segment,
+                        q,
+                        keys,
+                        values,
+                        out,
+                        kv_head,
+                        queries,
+                    };
+                    dispatch(self.isa, heads);
+                }
+                KeyValues::Bf16 { keys, values } => {
+                    let heads = Heads {
+                        shape: self.shape,
+                        segment,
+                        q,
+                        keys,
+                        values,
+                        out,
+                        kv_head,
+                        queries,
+                    };
+                    dispatch(self.isa, heads);
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What the tests of the kernels share.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod attention;
+
 /// Random numbers in -1..1 that depend on `seed` only.
 pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;

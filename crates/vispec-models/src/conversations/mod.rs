@@ -117,9 +117,9 @@ impl ConversationStore {
     /// Keeps what answering `prompt` with `answer` left in `cache`, which must be one of
     /// [`cache_for`](Self::cache_for).
     pub fn keep(&self, prompt: &EncodedPrompt, answer: &[TokenId], cache: VlmCache) {
-        let Some(cache) = cache.at_rest() else {
+        if !cache.is_recording() {
             return;
-        };
+        }
         let mut beginning = Beginning::of(prompt, answer);
         beginning.truncate(cache.len());
         let images = prompt.images().to_vec();

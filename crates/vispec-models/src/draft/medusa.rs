@@ -1,10 +1,14 @@
 //! Medusa heads: a baseline that guesses each of the next tokens from the last hidden state alone.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, s};
-use vispec_core::{Beam, BoxError, DraftModel, Expansion, TokenId, TopK};
+use vispec_core::{
+    Beam, BoxError, DraftModel, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId, TopK,
+};
 
-use super::vocab::DraftHead;
+use super::vocab::{AddedTokens, DraftHead, Scoring};
 use crate::nn::{Bias, Linear};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
@@ -38,33 +42,41 @@ impl MedusaHeads {
     }
 
     /// # Shapes
-    /// `hidden` `[1, hidden]`, result `[heads, hidden]`.
+    /// `hidden` `[rows, hidden]`, result `[rows * heads, hidden]`: all heads of a row one after the
+    /// other.
     #[must_use]
     pub fn forward(&self, hidden: &Tensor<2>) -> Tensor<2> {
-        let rows = self
+        let [n_rows, width] = hidden.dims();
+        let guesses = self
             .heads
             .iter()
             .map(|head| hidden.clone() + activation::silu(head.forward(hidden.clone())))
             .collect();
-        Tensor::cat(rows, 0)
+        Tensor::stack::<3>(guesses, 1).reshape([n_rows * self.n_heads(), width])
     }
 }
 
 /// Medusa heads with the target's output head. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct Medusa {
-    pub(super) heads: MedusaHeads,
+    pub(super) heads: Arc<MedusaHeads>,
     /// The target's output head.
-    pub(super) head: DraftHead,
+    pub(super) head: Arc<DraftHead>,
 }
 
 impl Medusa {
+    /// Whether passes of both can be one.
+    fn shares_passes_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.heads, &other.heads) && Arc::ptr_eq(&self.head, &other.head)
+    }
+
     /// Starts a conversation.
     #[must_use]
     pub fn session(&self) -> MedusaSession {
         MedusaSession {
             medusa: self.clone(),
             guesses: None,
+            added: AddedTokens::default(),
         }
     }
 }
@@ -75,9 +87,16 @@ pub struct MedusaSession {
     medusa: Medusa,
     /// The best tokens of each head, `[heads, k]`, for the current root.
     guesses: Option<TopK>,
+    /// Tokens that it may guess besides those of the head.
+    added: AddedTokens,
 }
 
 impl MedusaSession {
+    /// Adds tokens that came up to those that may be guessed.
+    fn add(&mut self, tokens: impl IntoIterator<Item = TokenId>) {
+        self.medusa.head.add(&mut self.added, tokens);
+    }
+
     /// Row `level` of the guesses, once for each of `n_rows` parents.
     fn level(&self, level: usize, n_rows: usize) -> TopK {
         let Some(all) = &self.guesses else {
@@ -96,15 +115,50 @@ impl MedusaSession {
     }
 
     fn guess(&mut self, features: &Tensor<2>, k: usize) -> Result<Expansion<()>, BoxError> {
-        let [n_rows, _] = features.dims();
-        let last = features.clone().slice(s![n_rows - 1..n_rows, ..]);
-        let guesses = self.medusa.heads.forward(&last);
-        self.guesses = Some(self.medusa.head.top_k(guesses, k)?);
+        let medusa = self.medusa.clone();
+        let results = guess_together(&medusa, vec![(self, last_row(features), k)]);
+        let result = results.into_iter().next();
+        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
+    }
+
+    /// The guesses of the level below `beam`.
+    fn below(&self, beam: &Beam) -> Expansion<()> {
+        Expansion {
+            top: self.level(beam.level + 1, beam.tokens.len()),
+            hidden: (),
+        }
+    }
+}
+
+fn last_row(features: &Tensor<2>) -> Tensor<2> {
+    let [n_rows, _] = features.dims();
+    features.clone().slice(s![n_rows - 1..n_rows, ..])
+}
+
+/// Guesses for conversations that have the weights of `medusa`, from the hidden state `[1, hidden]`
+/// of each.
+fn guess_together(
+    medusa: &Medusa,
+    conversations: Vec<(&mut MedusaSession, Tensor<2>, usize)>,
+) -> Vec<Result<Expansion<()>, BoxError>> {
+    let n_heads = medusa.heads.n_heads();
+    let sequences = conversations.iter().map(|(session, _, k)| Scoring {
+        rows: n_heads,
+        top_k: *k,
+        added: &session.added,
+    });
+    let sequences: Vec<_> = sequences.collect();
+    let last = conversations.iter().map(|(_, last, _)| last.clone());
+    let last = Tensor::cat(last.collect(), 0);
+    let top = medusa.head.top_k(&medusa.heads.forward(&last), &sequences);
+    let guess = |((session, ..), top): ((&mut MedusaSession, _, _), Result<TopK, _>)| {
+        session.guesses = Some(top?);
         Ok(Expansion {
-            top: self.level(0, 1),
+            top: session.level(0, 1),
             hidden: (),
         })
-    }
+    };
+    conversations.into_iter().zip(top).map(guess).collect()
 }
 
 impl DraftModel<VlmTarget> for MedusaSession {
@@ -120,47 +174,90 @@ impl DraftModel<VlmTarget> for MedusaSession {
 
     fn begin(
         &mut self,
-        _prompt: &EncodedPrompt,
+        prompt: &EncodedPrompt,
         features: Tensor<2>,
-        _next: TokenId,
+        next: TokenId,
         k: usize,
     ) -> Result<Expansion<()>, BoxError> {
+        self.postpone_prompt(prompt, features.clone(), next)?;
         self.guess(&features, k)
     }
 
     fn commit(
         &mut self,
-        _accepted: &[TokenId],
+        accepted: &[TokenId],
         features: Tensor<2>,
-        _next: TokenId,
+        next: TokenId,
         k: usize,
     ) -> Result<Expansion<()>, BoxError> {
+        self.add(accepted.iter().copied().chain([next]));
         self.guess(&features, k)
     }
 
     /// The heads read the last features only.
     fn postpone_prompt(
         &mut self,
-        _prompt: &EncodedPrompt,
+        prompt: &EncodedPrompt,
         _features: Tensor<2>,
-        _next: TokenId,
+        next: TokenId,
     ) -> Result<(), BoxError> {
+        self.added = AddedTokens::default();
+        self.add(prompt.token_ids().iter().copied().chain([next]));
         Ok(())
     }
 
     fn postpone(
         &mut self,
-        _accepted: &[TokenId],
+        accepted: &[TokenId],
         _features: Tensor<2>,
-        _next: TokenId,
+        next: TokenId,
     ) -> Result<(), BoxError> {
+        self.add(accepted.iter().copied().chain([next]));
         Ok(())
     }
 
     fn expand(&mut self, beam: &Beam, _parents: &(), _k: usize) -> Result<Expansion<()>, BoxError> {
-        Ok(Expansion {
-            top: self.level(beam.level + 1, beam.tokens.len()),
-            hidden: (),
-        })
+        Ok(self.below(beam))
+    }
+
+    fn forward(
+        passes: Vec<DraftPassOf<'_, VlmTarget, Self>>,
+    ) -> Vec<Result<Expansion<()>, BoxError>> {
+        let missing = || Err("a draft pass gave no result for a sequence".into());
+        let mut results: Vec<_> = passes.iter().map(|_| missing()).collect();
+        let mut groups: Vec<(Medusa, Vec<usize>, Vec<_>)> = Vec::new();
+        for (place, pass) in passes.into_iter().enumerate() {
+            let features = match pass.step {
+                DraftStep::Commit {
+                    accepted,
+                    features,
+                    next,
+                } => {
+                    pass.model.add(accepted.iter().copied().chain([next]));
+                    features
+                }
+                DraftStep::Expand { beam, .. } => {
+                    results[place] = Ok(pass.model.below(beam));
+                    continue;
+                }
+            };
+            let medusa = &pass.model.medusa;
+            let group = groups
+                .iter()
+                .position(|(of_group, ..)| of_group.shares_passes_with(medusa));
+            let group = group.unwrap_or_else(|| {
+                groups.push((medusa.clone(), Vec::new(), Vec::new()));
+                groups.len() - 1
+            });
+            let (_, places, members) = &mut groups[group];
+            places.push(place);
+            members.push((pass.model, last_row(&features), pass.top_k));
+        }
+        for (medusa, places, members) in groups {
+            for (place, result) in places.into_iter().zip(guess_together(&medusa, members)) {
+                results[place] = result;
+            }
+        }
+        results
     }
 }

@@ -4,6 +4,7 @@ mod config;
 mod medusa;
 mod network;
 mod neural;
+mod neural_pass;
 mod vision_adaptor;
 mod vocab;
 
@@ -18,7 +19,7 @@ pub use medusa::{Medusa, MedusaHeads, MedusaSession};
 pub use network::{DraftNetwork, DraftPrompt, VisionFusion};
 pub use neural::{NeuralDraft, NeuralDraftSession};
 pub use vision_adaptor::{CompressedImage, VisionAdaptor};
-pub use vocab::{DraftHead, DraftVocab, DraftVocabFile};
+pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, VocabPlace};
 
 use crate::error::ModelError;
 use crate::nn::{DecoderStack, Embedding};
@@ -117,10 +118,10 @@ impl Draft {
             DraftKind::Medusa => {
                 // Carried by the published files, not used by the heads.
                 weights.skip("embed_tokens");
-                let heads = MedusaHeads::load(&weights, config.hidden());
+                let heads = Arc::new(MedusaHeads::load(&weights, config.hidden()));
                 Self::Medusa(Medusa {
                     heads,
-                    head: DraftHead::new(target.head.clone()),
+                    head: Arc::new(DraftHead::new(target.head.clone())),
                 })
             }
             DraftKind::Vispec | DraftKind::Eagle2 => {
@@ -136,7 +137,7 @@ impl Draft {
                     target.embedding.clone()
                 };
                 let name = kind.as_str();
-                let head = DraftHead::new(target.head.clone());
+                let head = Arc::new(DraftHead::new(target.head.clone()));
                 let stack = Arc::new(DecoderStack::new(network.decoder(), network.config()));
                 let network = Arc::new(network);
                 Self::Neural(
@@ -147,6 +148,7 @@ impl Draft {
                         stack,
                         embedding,
                         head,
+                        dtype: target.precision.compute,
                     },
                 )
             }
@@ -166,19 +168,32 @@ impl Draft {
 
     /// The same draft with the part of the output head that `vocab` names.
     ///
+    /// # Arguments
+    /// * `dir` - directory of the draft, which may hold a list of tokens.
+    ///
     /// # Errors
     /// Any error of [`DraftVocab::tokens`].
     pub fn restricted(
         mut self,
         vocab: &DraftVocab,
+        dir: &Path,
         target: &VlmTarget,
     ) -> Result<Self, ModelError> {
         let head = target.text().head();
-        *self.head_mut() = DraftHead::restricted(head, vocab.tokens(head.n_outputs())?);
+        let config = target.config();
+        let place = VocabPlace {
+            draft: dir,
+            vocab_size: head.n_outputs(),
+            hidden: config.hidden,
+            target_parameters: config.n_weights() + config.hidden * head.n_outputs(),
+        };
+        if let Some(tokens) = vocab.tokens(&place)? {
+            *self.head_mut() = Arc::new(DraftHead::restricted(head, tokens));
+        }
         Ok(self)
     }
 
-    fn head_mut(&mut self) -> &mut DraftHead {
+    fn head_mut(&mut self) -> &mut Arc<DraftHead> {
         match self {
             Self::Neural(_, draft) => &mut draft.head,
             Self::Medusa(medusa) => &mut medusa.head,
@@ -200,6 +215,16 @@ impl Draft {
         match self {
             Self::Neural(_, draft) => draft.network().n_queries(),
             Self::Medusa(_) => None,
+        }
+    }
+
+    /// Memory of a row in a conversation's cache of the draft; 0 if it has none. Caches grow in
+    /// steps as those of targets do.
+    #[must_use]
+    pub fn cache_bytes_per_row(&self) -> usize {
+        match self {
+            Self::Neural(_, draft) => draft.cache_bytes_per_row(),
+            Self::Medusa(_) => 0,
         }
     }
 

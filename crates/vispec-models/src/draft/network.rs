@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, s};
 
 use super::config::DraftConfig;
 use super::vision_adaptor::VisionAdaptor;
-use crate::nn::{Decoder, DecoderConfig, InputNorm, Linear};
+use crate::nn::{Decoder, DecoderConfig, InputNorm, Linear, join_rows};
 use crate::weights::Weights;
 
 /// The parts that make a draft vision-aware.
@@ -113,23 +113,24 @@ impl DraftNetwork {
     /// to which the image vector in force is added. A vision-aware draft without an image yet adds
     /// a vector of zeros.
     ///
+    /// # Arguments
+    /// * `images` - for each sequence that the rows are of, one after the other: how many rows, and
+    ///   its image vector `[1, hidden]`.
+    ///
     /// # Shapes
-    /// `embeds`, `hidden` and the result `[rows, hidden]`; `image` `[1, hidden]`.
+    /// `embeds`, `hidden` and the result `[rows, hidden]`.
     #[must_use]
     pub fn fuse(
         &self,
         embeds: Tensor<2>,
         hidden: Tensor<2>,
-        image: Option<&Tensor<2>>,
+        images: &[(usize, Option<&Tensor<2>>)],
     ) -> Tensor<2> {
         let hidden = match &self.vision {
             None => hidden,
             Some(vision) => {
-                let image = match image {
-                    Some(image) => image.clone().expand(hidden.dims()),
-                    None => hidden.zeros_like(),
-                };
-                vision.img_fc.forward(Tensor::cat(vec![hidden, image], 1))
+                let images = image_rows(&hidden, images);
+                vision.img_fc.forward(Tensor::cat(vec![hidden, images], 1))
             }
         };
         self.fc.forward(Tensor::cat(vec![embeds, hidden], 1))
@@ -165,7 +166,7 @@ impl DraftNetwork {
                 rows.push(self.fuse(
                     embeds.clone().slice(text),
                     hidden.clone().slice(text),
-                    prompt.image.as_ref(),
+                    &[(image.start - done, prompt.image.as_ref())],
                 ));
                 prompt.positions.extend((done..image.start).map(position));
             }
@@ -191,6 +192,17 @@ impl DraftNetwork {
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }
+}
+
+/// The image vector of each row of `hidden`, zeros where there is none.
+fn image_rows(hidden: &Tensor<2>, images: &[(usize, Option<&Tensor<2>>)]) -> Tensor<2> {
+    let [_, width] = hidden.dims();
+    let like = (&hidden.device(), hidden.dtype());
+    let rows = images.iter().map(|&(rows, image)| match image {
+        Some(image) => image.clone().expand([rows, width]),
+        None => Tensor::zeros([rows, width], like),
+    });
+    join_rows(rows.collect())
 }
 
 /// The last places of the image; if it has fewer than there are compressed tokens, the first

@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData, s};
-use vispec_core::{Beam, BoxError, DraftModel, Expansion, KvCache, Prompt as _, TokenId};
+use burn::tensor::{DType, Tensor, s};
+use vispec_core::{
+    Beam, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId,
+};
 
 use super::network::DraftNetwork;
-use super::vocab::DraftHead;
-use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, RotaryTable};
+use super::neural_pass;
+use super::vocab::{AddedTokens, DraftHead, Scoring};
+use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, RotaryTable, StackSegment};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
@@ -21,7 +24,9 @@ pub struct NeuralDraft {
     pub(super) stack: Arc<DecoderStack>,
     pub(super) embedding: Embedding,
     /// The target's output head.
-    pub(super) head: DraftHead,
+    pub(super) head: Arc<DraftHead>,
+    /// Type of activations and caches.
+    pub(super) dtype: DType,
 }
 
 impl NeuralDraft {
@@ -31,22 +36,32 @@ impl NeuralDraft {
         &self.network
     }
 
-    /// Runs the decoder over `rows` `[rows, hidden]` and appends them to `cache`.
-    fn decode(
+    /// Whether passes of both can be one: they have the same network and the same head.
+    pub(super) fn shares_passes_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.network, &other.network) && Arc::ptr_eq(&self.head, &other.head)
+    }
+
+    /// Runs the decoder over `rows` `[rows, hidden]` of some sequences and appends them to their
+    /// caches.
+    pub(super) fn decode(
         &self,
         rows: Tensor<2>,
         positions: &[i64],
-        plan: &AttentionPlan,
-        cache: &mut ModelCache,
+        segments: &mut [StackSegment<'_>],
     ) -> Tensor<2> {
         let config = self.stack.config();
         let like = (&rows.device(), rows.dtype());
         let rotary = RotaryTable::new(positions, config.head_dim, config.rope_theta, like);
-        self.stack.forward(rows, &rotary, plan, cache)
+        self.stack.forward(rows, &rotary, segments)
+    }
+
+    /// Memory of a row in a cache.
+    pub(super) fn cache_bytes_per_row(&self) -> usize {
+        self.stack.cache_bytes_per_row(self.dtype)
     }
 
     /// Runs a pass over `rows` where its kernels find their threads awake.
-    fn step<R: Send>(&self, rows: usize, pass: impl FnOnce() -> R + Send) -> R {
+    pub(super) fn step<R: Send>(&self, rows: usize, pass: impl FnOnce() -> R + Send) -> R {
         self.stack.step(rows, self.head.n_outputs(), pass)
     }
 
@@ -59,6 +74,7 @@ impl NeuralDraft {
             unread: None,
             postponed: Vec::new(),
             last_output: None,
+            added: AddedTokens::default(),
         }
     }
 }
@@ -66,13 +82,15 @@ impl NeuralDraft {
 /// A draft within one conversation.
 #[derive(Debug)]
 pub struct NeuralDraftSession {
-    draft: NeuralDraft,
-    state: Option<State>,
+    pub(super) draft: NeuralDraft,
+    pub(super) state: Option<State>,
     /// What `read_prompt` has to take in before anything else.
     unread: Option<UnreadPrompt>,
     /// Tokens and features that the next commit has to take in first.
-    postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
-    last_output: Option<Tensor<2>>,
+    pub(super) postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
+    pub(super) last_output: Option<Tensor<2>>,
+    /// Tokens that it may propose besides those of the head.
+    pub(super) added: AddedTokens,
 }
 
 #[derive(Debug)]
@@ -82,20 +100,21 @@ struct UnreadPrompt {
     next: TokenId,
 }
 
+/// What a draft keeps of a conversation.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Rows of committed tokens, then rows of the tree under growth.
-    cache: ModelCache,
-    committed_rows: usize,
+    pub(super) cache: ModelCache,
+    pub(super) committed_rows: usize,
     /// Position of the next committed token, in the uncompressed sequence.
-    next_position: usize,
-    image: Option<Tensor<2>>,
+    pub(super) next_position: usize,
+    pub(super) image: Option<Tensor<2>>,
 }
 
 /// `begin` was not called before `commit` or `expand`.
 #[derive(Debug, thiserror::Error)]
 #[error("the draft has not read a prompt yet")]
-struct NotBegun;
+pub(super) struct NotBegun;
 
 impl NeuralDraftSession {
     /// Output rows `[rows, hidden]` of the last pass over a prompt or over accepted tokens.
@@ -119,15 +138,7 @@ impl NeuralDraftSession {
         self.unread = None;
         self.postponed.clear();
         self.last_output = None;
-    }
-
-    /// Scores the last row of `output`.
-    fn expansion(&mut self, output: Tensor<2>, k: usize) -> Result<Expansion<Tensor<2>>, BoxError> {
-        let [n_rows, _] = output.dims();
-        let last = output.clone().slice(s![n_rows - 1..n_rows, ..]);
-        self.last_output = Some(output);
-        let top = self.draft.head.top_k(last.clone(), k)?;
-        Ok(Expansion { top, hidden: last })
+        self.added = AddedTokens::default();
     }
 
     fn read_prompt(
@@ -140,6 +151,8 @@ impl NeuralDraftSession {
         let like = (&features.device(), features.dtype());
         let mut cache = self.draft.stack.new_cache(like);
         let [n_tokens, _] = features.dims();
+        let known = prompt.token_ids().iter().copied().chain([next]);
+        self.draft.head.add(&mut self.added, known);
         let next = self.draft.embedding.forward(&[next], features.dtype())?;
         let embeds = Tensor::cat(
             vec![prompt.embeds().clone().slice(s![1..n_tokens, ..]), next],
@@ -151,10 +164,17 @@ impl NeuralDraftSession {
             .map(|run| run.start.saturating_sub(1)..run.end - 1)
             .collect();
         let read = network.read_prompt(&embeds, &features, &images);
-        let plan = AttentionPlan::Causal { prefix: 0 };
+        let plan = AttentionPlan::Causal {
+            prefix: 0,
+            rows: read.positions.len(),
+        };
+        let segment = StackSegment {
+            plan: &plan,
+            cache: &mut cache,
+        };
         let output = self
             .draft
-            .decode(read.rows, &read.positions, &plan, &mut cache);
+            .decode(read.rows, &read.positions, &mut [segment]);
         self.state = Some(State {
             committed_rows: cache.n_rows(),
             cache,
@@ -165,7 +185,7 @@ impl NeuralDraftSession {
     }
 
     /// Reads a prompt that was postponed.
-    fn catch_up(&mut self) -> Result<(), BoxError> {
+    pub(super) fn catch_up(&mut self) -> Result<(), BoxError> {
         let Some(unread) = self.unread.take() else {
             return Ok(());
         };
@@ -177,79 +197,26 @@ impl NeuralDraftSession {
         self.read_prompt(&prompt, features, next).map(drop)
     }
 
-    fn take_in(
-        &mut self,
-        accepted: &[TokenId],
-        features: Tensor<2>,
-        next: TokenId,
-        k: usize,
-    ) -> Result<Expansion<Tensor<2>>, BoxError> {
-        self.catch_up()?;
-        let state = self.state.as_mut().ok_or(NotBegun)?;
-        state.cache.truncate(state.committed_rows);
-        let mut tokens = Vec::new();
-        let mut parts = Vec::new();
-        for (earlier, features) in self.postponed.drain(..) {
-            tokens.extend(earlier);
-            parts.push(features);
-        }
-        tokens.extend(accepted.iter().copied().chain([next]));
-        let features = if parts.is_empty() {
-            features
-        } else {
-            parts.push(features);
-            Tensor::cat(parts, 0)
-        };
-        let embeds = self.draft.embedding.forward(&tokens, features.dtype())?;
-        let rows = self
-            .draft
-            .network
-            .fuse(embeds, features, state.image.as_ref());
-        let positions: Vec<i64> = (state.next_position..state.next_position + tokens.len())
-            .map(|p| i64::try_from(p).unwrap_or(i64::MAX))
-            .collect();
-        let plan = AttentionPlan::Causal {
-            prefix: state.committed_rows,
-        };
-        let output = self.draft.decode(rows, &positions, &plan, &mut state.cache);
-        state.committed_rows += tokens.len();
-        state.next_position += tokens.len();
-        self.expansion(output, k)
+    /// Rows that the next commit reads besides its own.
+    pub(super) fn n_waiting(&self) -> usize {
+        let postponed = self.postponed.iter().map(|(tokens, _)| tokens.len());
+        let prompt = self.unread.iter().map(|unread| unread.features.dims()[0]);
+        postponed.sum::<usize>() + prompt.sum::<usize>()
     }
 
-    fn score(
+    fn pass_alone(
         &mut self,
-        beam: &Beam,
-        parents: &Tensor<2>,
-        k: usize,
+        step: DraftStep<'_, Tensor<2>, Tensor<2>>,
+        top_k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
-        let state = self.state.as_mut().ok_or(NotBegun)?;
-        let rows: Vec<i64> = beam
-            .parent_rows
-            .iter()
-            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))
-            .collect();
-        let rows = Tensor::<1, Int>::from_data(
-            TensorData::new(rows, [beam.tokens.len()]),
-            &parents.device(),
-        );
-        let hidden = parents.clone().select(0, rows);
-        let embeds = self.draft.embedding.forward(&beam.tokens, hidden.dtype())?;
-        let inputs = self
-            .draft
-            .network
-            .fuse(embeds, hidden, state.image.as_ref());
-        let position = i64::try_from(state.next_position + beam.level).unwrap_or(i64::MAX);
-        let positions = vec![position; beam.tokens.len()];
-        let plan = AttentionPlan::tree(state.committed_rows, beam.paths.iter().map(Vec::as_slice));
-        let output = self
-            .draft
-            .decode(inputs, &positions, &plan, &mut state.cache);
-        let top = self.draft.head.top_k(output.clone(), k)?;
-        Ok(Expansion {
-            top,
-            hidden: output,
-        })
+        let pass = DraftPass {
+            model: self,
+            step,
+            top_k,
+        };
+        let results = Self::forward(vec![pass]);
+        let result = results.into_iter().next();
+        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
     }
 }
 
@@ -279,7 +246,17 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         self.forget();
         draft.step(rows, || {
             let output = self.read_prompt(prompt, features, next)?;
-            self.expansion(output, k)
+            let [n_rows, _] = output.dims();
+            let last = output.clone().slice(s![n_rows - 1..n_rows, ..]);
+            self.last_output = Some(output);
+            let scoring = Scoring {
+                rows: 1,
+                top_k: k,
+                added: &self.added,
+            };
+            let top = draft.head.top_k(&last, &[scoring]);
+            let top = top.into_iter().next().ok_or("no row was scored")??;
+            Ok(Expansion { top, hidden: last })
         })
     }
 
@@ -305,11 +282,12 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         next: TokenId,
         k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
-        let draft = self.draft.clone();
-        let postponed = self.postponed.iter().map(|(tokens, _)| tokens.len());
-        let prompt = self.unread.iter().map(|unread| unread.features.dims()[0]);
-        let rows = accepted.len() + 1 + postponed.sum::<usize>() + prompt.sum::<usize>();
-        draft.step(rows, || self.take_in(accepted, features, next, k))
+        let step = DraftStep::Commit {
+            accepted,
+            features,
+            next,
+        };
+        self.pass_alone(step, k)
     }
 
     fn postpone(
@@ -332,7 +310,12 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         parents: &Tensor<2>,
         k: usize,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
-        let draft = self.draft.clone();
-        draft.step(beam.tokens.len(), || self.score(beam, parents, k))
+        self.pass_alone(DraftStep::Expand { beam, parents }, k)
+    }
+
+    fn forward(
+        passes: Vec<DraftPassOf<'_, VlmTarget, Self>>,
+    ) -> Vec<Result<Expansion<Tensor<2>>, BoxError>> {
+        neural_pass::run(passes)
     }
 }

@@ -3,6 +3,7 @@
 //! Lossless whatever is left out: the target verifies over all tokens, and a token that the draft
 //! cannot propose is one that the target has to say itself.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +14,29 @@ use vispec_core::{BoxError, TokenId, TopK};
 
 use crate::error::ModelError;
 use crate::logits::top_k;
-use crate::nn::Linear;
+use crate::nn::{Linear, slice_rows};
 
-/// Tokens that a draft may propose.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The list of a draft that has one, beside its weights.
+const LIST_FILE: &str = "draft_vocab.json";
+/// Share of the target's parameters that the head of a draft may have, unless the caller says
+/// otherwise: passes over one row take as long as reading their weights does, so this is the share of
+/// a pass that scoring one level takes.
+const HEAD_SHARE: f64 = 0.035;
+/// Sizes are multiples of this, and at least four of them.
+const STEP: usize = 1024;
+/// Tokens that a sequence may add to the list.
+const MOST_ADDED: usize = 4096;
+
+/// Tokens that a draft may propose. Whatever is left out, a sequence adds the tokens of its prompt
+/// and of its answer as they come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DraftVocab {
+    /// The list that comes with the draft (`draft_vocab.json`); without one as many of the first ids
+    /// as a step of the draft may cost.
+    #[default]
+    Auto,
+    /// All.
+    All,
     /// The first so many ids. In vocabularies of byte-pair encodings, which most are, these are the
     /// tokens that were merged first, hence frequent ones.
     First(usize),
@@ -36,23 +55,57 @@ pub struct DraftVocabFile {
 }
 
 impl DraftVocab {
-    /// The ids for a target of `vocab_size` tokens.
+    /// The ids for a target, or `None` for all.
     ///
     /// # Errors
     /// [`ModelError::DraftVocab`] if there is none, or an id is out of range or occurs twice;
     /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it is no list.
-    pub fn tokens(&self, vocab_size: usize) -> Result<Vec<TokenId>, ModelError> {
+    pub fn tokens(&self, place: &VocabPlace<'_>) -> Result<Option<Vec<TokenId>>, ModelError> {
+        let vocab_size = place.vocab_size;
+        let first = |n: usize| (0..TokenId::try_from(n).unwrap_or(TokenId::MAX)).collect();
         match self {
-            Self::First(n) if (1..=vocab_size).contains(n) => {
-                let n = TokenId::try_from(*n).unwrap_or(TokenId::MAX);
-                Ok((0..n).collect())
+            Self::All => Ok(None),
+            Self::Auto => {
+                let list = place.draft.join(LIST_FILE);
+                if list.exists() {
+                    return Self::File(list).tokens(place);
+                }
+                let n = place.affordable();
+                Ok((n < vocab_size).then(|| first(n)))
             }
+            Self::First(n) if (1..=vocab_size).contains(n) => Ok(Some(first(*n))),
             Self::First(n) => Err(ModelError::DraftVocab {
                 path: PathBuf::from("--draft-vocab"),
                 reason: format!("{n} tokens, expected 1 to {vocab_size}"),
             }),
-            Self::File(path) => DraftVocabFile::read(path)?.checked(path, vocab_size),
+            Self::File(path) => {
+                let list = DraftVocabFile::read(path)?;
+                Ok(Some(list.checked(path, vocab_size)?))
+            }
         }
+    }
+}
+
+/// What a part of the vocabulary is chosen for.
+#[derive(Debug, Clone, Copy)]
+pub struct VocabPlace<'a> {
+    /// Directory of the draft.
+    pub draft: &'a Path,
+    /// Tokens of the target's head.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden: usize,
+    /// Parameters that a pass of the target over one row reads.
+    pub target_parameters: usize,
+}
+
+impl VocabPlace<'_> {
+    /// Tokens whose part of the head a step of the draft may read.
+    fn affordable(&self) -> usize {
+        let parameters = self.target_parameters as f64 * HEAD_SHARE;
+        let tokens = (parameters / self.hidden.max(1) as f64) as usize;
+        let rounded = (tokens + STEP / 2) / STEP * STEP;
+        rounded.max(4 * STEP).min(self.vocab_size)
     }
 }
 
@@ -103,33 +156,69 @@ impl DraftVocabFile {
 #[derive(Debug, Clone)]
 pub struct DraftHead {
     linear: Linear,
-    /// Token of each row, if they are not all there.
-    tokens: Option<Arc<[TokenId]>>,
+    /// If not all rows are there.
+    part: Option<Arc<Part>>,
+}
+
+/// Which rows of a head are there.
+#[derive(Debug)]
+struct Part {
+    /// Token of each row.
+    tokens: Vec<TokenId>,
+    /// By token.
+    is_listed: Vec<bool>,
+    /// The whole head.
+    whole: Linear,
+}
+
+/// Rows that a sequence needs besides the listed ones: of the tokens of its prompt and its answer.
+#[derive(Debug, Default)]
+pub(super) struct AddedTokens {
+    tokens: Vec<TokenId>,
+    /// Rows of `tokens`.
+    linear: Option<Linear>,
+}
+
+/// The part of a product with the head that belongs to one sequence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scoring<'a> {
+    /// Number of its rows.
+    pub(super) rows: usize,
+    /// Tokens that it asks for.
+    pub(super) top_k: usize,
+    pub(super) added: &'a AddedTokens,
 }
 
 impl DraftHead {
     /// The whole head.
     #[must_use]
     pub fn new(linear: Linear) -> Self {
-        Self {
-            linear,
-            tokens: None,
-        }
+        Self { linear, part: None }
     }
 
     /// The head cut to the rows of `tokens`.
     #[must_use]
-    pub fn restricted(linear: &Linear, tokens: Vec<TokenId>) -> Self {
+    pub fn restricted(whole: &Linear, tokens: Vec<TokenId>) -> Self {
+        let mut is_listed = vec![false; whole.n_outputs()];
+        for &token in &tokens {
+            if let Some(listed) = is_listed.get_mut(token as usize) {
+                *listed = true;
+            }
+        }
         Self {
-            linear: linear.select_outputs(&tokens),
-            tokens: Some(tokens.into()),
+            linear: whole.select_outputs(&tokens),
+            part: Some(Arc::new(Part {
+                tokens,
+                is_listed,
+                whole: whole.clone(),
+            })),
         }
     }
 
     /// Number of tokens, if they are not all.
     #[must_use]
     pub fn vocab_len(&self) -> Option<usize> {
-        self.tokens.as_ref().map(|tokens| tokens.len())
+        self.part.as_ref().map(|part| part.tokens.len())
     }
 
     /// Rows of the head.
@@ -138,16 +227,63 @@ impl DraftHead {
         self.linear.n_outputs()
     }
 
-    /// The `k` best tokens after each row of `hidden` `[rows, hidden]`; probabilities are those
-    /// among the tokens of the head.
-    pub(super) fn top_k(&self, hidden: Tensor<2>, k: usize) -> Result<TopK, BoxError> {
-        let mut top = top_k(self.linear.forward(hidden), k)?;
-        if let Some(tokens) = &self.tokens {
-            for token in &mut top.tokens {
-                *token = tokens[*token as usize];
+    /// Adds the tokens that are not listed to those of a sequence.
+    pub(super) fn add(&self, added: &mut AddedTokens, tokens: impl IntoIterator<Item = TokenId>) {
+        let Some(part) = &self.part else {
+            return;
+        };
+        let before = added.tokens.len();
+        let mut seen: HashSet<TokenId> = added.tokens.iter().copied().collect();
+        for token in tokens {
+            let is_listed = part.is_listed.get(token as usize).copied();
+            let is_full = added.tokens.len() == MOST_ADDED;
+            if !is_full && is_listed == Some(false) && seen.insert(token) {
+                added.tokens.push(token);
             }
         }
-        Ok(top)
+        if added.tokens.len() > before {
+            added.linear = Some(part.whole.select_outputs(&added.tokens));
+        }
+    }
+
+    /// The best tokens after each row of `hidden` `[rows, hidden]`; probabilities are those among the
+    /// tokens of the head and those that the sequence added.
+    ///
+    /// # Arguments
+    /// * `sequences` - those that the rows are of, one after the other. Each has its own result.
+    pub(super) fn top_k(
+        &self,
+        hidden: &Tensor<2>,
+        sequences: &[Scoring<'_>],
+    ) -> Vec<Result<TopK, BoxError>> {
+        let logits = self.linear.forward(hidden.clone());
+        let Some(part) = &self.part else {
+            let sequences = sequences
+                .iter()
+                .map(|scoring| (scoring.rows, scoring.top_k));
+            return top_k(logits, &Vec::from_iter(sequences));
+        };
+        let mut start = 0;
+        let each = sequences.iter().map(|scoring| {
+            let rows = start..start + scoring.rows;
+            start = rows.end;
+            let mut logits = slice_rows(&logits, rows.clone());
+            if let Some(added) = &scoring.added.linear {
+                let more = added.forward(slice_rows(hidden, rows));
+                logits = Tensor::cat(vec![logits, more], 1);
+            }
+            let found = top_k(logits, &[(scoring.rows, scoring.top_k)]);
+            let mut found = found.into_iter().next().ok_or("no row was scored")??;
+            for token in &mut found.tokens {
+                let row = *token as usize;
+                *token = match row.checked_sub(part.tokens.len()) {
+                    None => part.tokens[row],
+                    Some(row) => scoring.added.tokens[row],
+                };
+            }
+            Ok(found)
+        });
+        each.collect()
     }
 }
 
@@ -172,10 +308,63 @@ mod tests {
         assert_eq!(list(&[9, 0]).checked(path, 10).unwrap(), [9, 0]);
     }
 
+    fn place(vocab_size: usize, hidden: usize, target_parameters: usize) -> VocabPlace<'static> {
+        VocabPlace {
+            draft: Path::new("/there/is/no/draft"),
+            vocab_size,
+            hidden,
+            target_parameters,
+        }
+    }
+
     #[test]
     fn numbers_are_checked() {
-        assert_eq!(DraftVocab::First(3).tokens(10).unwrap(), [0, 1, 2]);
-        assert!(DraftVocab::First(0).tokens(10).is_err());
-        assert!(DraftVocab::First(11).tokens(10).is_err());
+        let place = place(10, 1, 1);
+        assert_eq!(
+            DraftVocab::First(3).tokens(&place).unwrap().unwrap(),
+            [0, 1, 2]
+        );
+        assert!(DraftVocab::First(0).tokens(&place).is_err());
+        assert!(DraftVocab::First(11).tokens(&place).is_err());
+        assert_eq!(DraftVocab::All.tokens(&place).unwrap(), None);
+    }
+
+    #[test]
+    fn as_many_tokens_as_a_step_may_cost() {
+        let n = |place: VocabPlace<'_>| {
+            DraftVocab::Auto
+                .tokens(&place)
+                .unwrap()
+                .map(|tokens| tokens.len())
+        };
+        // SmolLM2-135M, Qwen2.5-VL-7B, LLaVA-1.5-7B, a tiny model.
+        assert_eq!(n(place(49_152, 576, 134_515_008)), Some(8192));
+        assert_eq!(n(place(152_064, 3584, 7_070_619_136)), Some(68_608));
+        assert_eq!(n(place(32_064, 4096, 6_607_000_000)), None);
+        assert_eq!(n(place(608, 64, 100_000)), None);
+    }
+
+    #[test]
+    fn a_list_beside_the_draft_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(
+            dir.path().join(LIST_FILE),
+            serde_json::to_string(&list(&[7, 2])).unwrap(),
+        )
+        .unwrap();
+        let place = VocabPlace {
+            draft: dir.path(),
+            ..place(10, 1, 1)
+        };
+        assert_eq!(DraftVocab::Auto.tokens(&place).unwrap().unwrap(), [7, 2]);
+        let small = VocabPlace {
+            vocab_size: 5,
+            ..place
+        };
+        let error = DraftVocab::Auto.tokens(&small).unwrap_err().to_string();
+        assert!(
+            error.contains("draft_vocab.json") && error.contains('7'),
+            "{error}"
+        );
     }
 }

@@ -1,13 +1,13 @@
 //! Features of whole sequences: what a draft is trained on.
 //!
 //! A sequence that is there already is read in one pass ([`read_features`]). One that the target
-//! writes is recorded while it is decoded ([`answer_with_features`]), so nothing is computed twice;
-//! on the CPU the features do not depend on how the tokens were drafted.
+//! writes is decoded in a cache that remembers hidden states
+//! ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), which then has the features
+//! ([`SequenceFeatures::of_answer`]), so nothing is computed twice; on the CPU they do not depend on
+//! how the tokens were drafted, nor on the sequences that shared its passes.
 
-mod recorder;
 mod sequence;
 
-pub use recorder::answer_with_features;
 pub use sequence::{SequenceFeatures, read_features};
 
 pub(crate) use sequence::host_values;

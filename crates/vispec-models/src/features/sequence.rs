@@ -6,8 +6,10 @@ use burn::tensor::{DType, Tensor};
 use vispec_core::{BoxError, Prompt, TargetModel, TokenId};
 
 use crate::error::ModelError;
+use crate::nn::{join_rows, slice_rows};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
+use crate::vlm_cache::VlmCache;
 
 /// What a target computed for the tokens of a sequence.
 #[derive(Debug, Clone)]
@@ -23,6 +25,55 @@ pub struct SequenceFeatures {
 }
 
 impl SequenceFeatures {
+    /// The features of a prompt and its answer, from the cache in which it was decoded: of all
+    /// positions but the last, whose token the target never has to read:
+    /// `[prompt + answer - 1, hidden]`.
+    ///
+    /// # Arguments
+    /// * `cache` - one that remembers hidden states
+    ///   ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), as the generation left
+    ///   it.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownFeatures`] if the cache does not remember as many rows,
+    /// [`ModelError::TokenOutOfRange`] if a token of the answer is not in the vocabulary.
+    pub fn of_answer(
+        target: &VlmTarget,
+        prompt: &EncodedPrompt,
+        answer: &[TokenId],
+        cache: &VlmCache,
+    ) -> Result<Self, ModelError> {
+        let mut token_ids = [prompt.token_ids(), answer].concat();
+        token_ids.pop();
+        let n_rows = token_ids.len();
+        let known = cache.features().len();
+        let unknown = ModelError::UnknownFeatures {
+            cached: n_rows,
+            known,
+        };
+        let hidden_states = match cache.features().rows() {
+            // The last token may have been read, too; nothing comes after it.
+            Some(rows) if known >= n_rows && n_rows > 0 => slice_rows(&rows, 0..n_rows),
+            _ => return Err(unknown),
+        };
+        let mut embeds = vec![slice_rows(
+            prompt.embeds(),
+            0..prompt.token_ids().len().min(n_rows),
+        )];
+        if let [read @ .., _last] = answer
+            && !read.is_empty()
+        {
+            let dtype = target.precision().compute;
+            embeds.push(target.text().embedding().forward(read, dtype)?);
+        }
+        Ok(Self {
+            token_ids,
+            input_embeds: join_rows(embeds),
+            hidden_states,
+            image_runs: prompt.image_runs().to_vec(),
+        })
+    }
+
     /// `[seq]`: true where an image feature stands in place of a token's embedding.
     #[must_use]
     pub fn image_mask(&self) -> Vec<bool> {

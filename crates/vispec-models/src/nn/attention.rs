@@ -5,9 +5,10 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::kv_cache::LayerCache;
+use super::kv_cache::DeviceCache;
 use super::linear::{Bias, Linear};
 use super::rope::RotaryTable;
+use super::rows::{join_rows, slice_rows};
 use crate::weights::Weights;
 
 /// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
@@ -20,6 +21,8 @@ pub enum AttentionPlan {
     Causal {
         /// Rows in the cache before this pass.
         prefix: usize,
+        /// Rows of the pass.
+        rows: usize,
     },
     /// Row `r` sees what is listed for it.
     Tree(TreePlan),
@@ -86,8 +89,17 @@ impl AttentionPlan {
     #[must_use]
     pub fn prefix(&self) -> usize {
         match self {
-            Self::Causal { prefix } => *prefix,
+            Self::Causal { prefix, .. } => *prefix,
             Self::Tree(plan) => plan.prefix,
+        }
+    }
+
+    /// Rows of the pass.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        match self {
+            Self::Causal { rows, .. } => *rows,
+            Self::Tree(plan) => plan.offsets.len() - 1,
         }
     }
 
@@ -95,7 +107,7 @@ impl AttentionPlan {
     /// elsewhere.
     fn additive(&self, range: Range<usize>, total: usize, like: (&Device, DType)) -> Tensor<2> {
         match self {
-            Self::Causal { prefix } => {
+            Self::Causal { prefix, .. } => {
                 let n_rows = range.len();
                 let offset = i64::try_from(prefix + range.start).unwrap_or(i64::MAX);
                 let hidden = Tensor::<2, Bool>::tril_mask([n_rows, total], offset, like.0);
@@ -104,6 +116,15 @@ impl AttentionPlan {
             Self::Tree(plan) => plan.additive(total, like).clone().slice(s![range, ..]),
         }
     }
+}
+
+/// One sequence's part of a pass on a device.
+#[derive(Debug)]
+pub(super) struct DeviceSegment<'a> {
+    pub(super) plan: &'a AttentionPlan,
+    pub(super) cache: &'a mut DeviceCache,
+    /// Rows in the cache before the pass.
+    pub(super) len: usize,
 }
 
 /// `1 / sqrt(head_dim)`
@@ -151,28 +172,40 @@ impl Attention {
         }
     }
 
-    /// Appends the rows of `x` to `cache` behind its first `len` rows and attends as `plan` says.
+    /// Appends the rows of `x` to the caches of layer `layer` and attends as the plans say.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`.
+    /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
     #[must_use]
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         x: &Tensor<2>,
         rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut LayerCache,
-        len: usize,
+        layer: usize,
+        segments: &mut [DeviceSegment<'_>],
     ) -> Tensor<2> {
         let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
         let [query, keys, values] = Linear::forward_group(projections, x.clone());
         let (query, keys) = (rotary.rotate(query), rotary.rotate(keys));
-        let (keys, values) = cache.append(len, keys, values);
-        let [rows, _] = query.dims();
-        let total = len + rows;
-        let view = |t: Tensor<4>| t.slice(s![.., .., 0..total, ..]);
-        let attended = attend_by_products(query, view(keys), view(values), plan);
-        self.o_proj.forward(attended)
+        let mut attended = Vec::with_capacity(segments.len());
+        let mut start = 0;
+        for segment in segments {
+            let rows = start..start + segment.plan.n_rows();
+            start = rows.end;
+            let of_segment = |all: &Tensor<2>| slice_rows(all, rows.clone());
+            let cache = segment.cache.layer(layer);
+            let (keys, values) = cache.append(segment.len, of_segment(&keys), of_segment(&values));
+            let total = segment.len + rows.len();
+            let view = |t: Tensor<4>| t.slice(s![.., .., 0..total, ..]);
+            let query = of_segment(&query);
+            attended.push(attend_by_products(
+                query,
+                view(keys),
+                view(values),
+                segment.plan,
+            ));
+        }
+        self.o_proj.forward(join_rows(attended))
     }
 
     /// Projections of queries, keys, values and output.

@@ -3,8 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::attention::{Attention, AttentionPlan};
-use super::kv_cache::{DeviceCache, LayerCache};
+use super::attention::{Attention, DeviceSegment};
 use super::linear::Bias;
 use super::mlp::GatedMlp;
 use super::norm::RmsNorm;
@@ -32,6 +31,15 @@ pub struct DecoderConfig {
     pub rms_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+}
+
+impl DecoderConfig {
+    /// Weights of the linear layers, which a pass over one row reads.
+    #[must_use]
+    pub fn n_weights(&self) -> usize {
+        let attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads);
+        self.layers * (attention + 3 * self.hidden * self.intermediate)
+    }
 }
 
 /// Whether a layer normalises its input before attention.
@@ -79,22 +87,23 @@ impl DecoderLayer {
         }
     }
 
+    /// Layer `idx` of a stack.
+    ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(
+    fn forward(
         &self,
         x: Tensor<2>,
         rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut LayerCache,
-        len: usize,
+        idx: usize,
+        segments: &mut [DeviceSegment<'_>],
     ) -> Tensor<2> {
         let normed = match &self.input_layernorm {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        let x = x + self.self_attn.forward(&normed, rotary, plan, cache, len);
+        let x = x + self.self_attn.forward(&normed, rotary, idx, segments);
         let normed = self.post_attention_layernorm.forward(x.clone());
         x + self.mlp.forward(normed)
     }
@@ -139,22 +148,19 @@ impl Decoder {
         Self { layers }
     }
 
-    /// Runs all layers through Burn's operations and appends the rows to `cache` behind its first
-    /// `len`.
+    /// Runs all layers through Burn's operations and appends the rows to the caches.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`.
+    /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
     #[must_use]
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         mut x: Tensor<2>,
         rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut DeviceCache,
-        len: usize,
+        segments: &mut [DeviceSegment<'_>],
     ) -> Tensor<2> {
         for (idx, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, rotary, plan, cache.layer(idx), len);
+            x = layer.forward(x, rotary, idx, segments);
         }
         x
     }

@@ -12,7 +12,7 @@ const GROWTH: usize = 256;
 
 /// Rows to make room for where `needed` do not fit `capacity`. Geometric growth: each row is copied
 /// a bounded number of times, however long the answer.
-pub(super) fn grown_capacity(capacity: usize, needed: usize) -> usize {
+pub(crate) fn grown_capacity(capacity: usize, needed: usize) -> usize {
     needed.max(capacity + capacity / 2).next_multiple_of(GROWTH)
 }
 
@@ -185,17 +185,22 @@ impl ModelCache {
         }
     }
 
-    /// Frees what only running passes need.
-    pub(crate) fn drop_buffers(&mut self) {
+    /// The rows, which must be on a device.
+    pub(super) fn device_mut(&mut self) -> &mut DeviceCache {
         match &mut self.storage {
-            Storage::Device(_) => {}
+            Storage::Device(cache) => cache,
             #[cfg(feature = "flex")]
-            Storage::Host(cache) => cache.drop_buffers(),
+            Storage::Host(_) => panic!("a cache in memory, but the weights are on a device"),
         }
     }
 
-    pub(super) fn storage_mut(&mut self) -> &mut Storage {
-        &mut self.storage
+    /// The rows, which must be in memory.
+    #[cfg(feature = "flex")]
+    pub(super) fn host_mut(&mut self) -> &mut HostCache {
+        match &mut self.storage {
+            Storage::Host(cache) => cache,
+            Storage::Device(_) => panic!("a cache on a device, but the weights are in memory"),
+        }
     }
 
     /// Declares the `n_rows` that every layer has appended valid.

@@ -14,6 +14,7 @@ pub mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod rope;
+mod rows;
 pub mod stack;
 
 pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
@@ -24,4 +25,5 @@ pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::RotaryTable;
-pub use stack::DecoderStack;
+pub(crate) use rows::{join_rows, slice_rows};
+pub use stack::{DecoderStack, StackSegment};

@@ -110,6 +110,15 @@ impl RotaryTable {
         }
     }
 
+    /// The rows of this table, then those of `next`, which is for the same heads.
+    #[must_use]
+    pub fn followed_by(mut self, next: &Self) -> Self {
+        self.cos.extend_from_slice(&next.cos);
+        self.sin.extend_from_slice(&next.sin);
+        self.on_device = OnceLock::new();
+        self
+    }
+
     /// Size of a head.
     #[must_use]
     pub fn head_dim(&self) -> usize {

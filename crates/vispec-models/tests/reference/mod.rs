@@ -8,6 +8,7 @@
     reason = "each test program uses a part of this, and may panic"
 )]
 
+pub mod shared;
 pub mod torch_archive;
 
 use std::collections::HashMap;
@@ -21,7 +22,9 @@ use vispec_core::{
     BoxError, Generation, GenerationConfig, MatchPicks, PositionUniforms, Sampler, TreeShape,
     generate,
 };
-use vispec_models::{DeviceSpec, DtypeChoice, EncodedPrompt, Engine, EngineOptions, Method};
+use vispec_models::{
+    DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision, Method,
+};
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 pub fn fixtures() -> PathBuf {
@@ -47,18 +50,33 @@ pub const DRAFTERS: [(&str, Option<&str>, Method); 6] = [
 
 /// A target and a draft of the fixtures.
 pub fn load(target: &str, draft: Option<&str>, dtype: DtypeChoice) -> Engine {
+    load_with_kv(target, draft, dtype, KvPrecision::Auto)
+}
+
+/// The same with caches of another type.
+pub fn load_with_kv(
+    target: &str,
+    draft: Option<&str>,
+    dtype: DtypeChoice,
+    kv: KvPrecision,
+) -> Engine {
     let draft = draft.map(|draft| fixtures().join("drafts").join(draft));
-    load_dirs(fixtures().join("models").join(target), draft, dtype)
+    engine(fixtures().join("models").join(target), draft, dtype, kv)
 }
 
 /// A target and a draft in any directories.
 pub fn load_dirs(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice) -> Engine {
+    engine(target, draft, dtype, KvPrecision::Auto)
+}
+
+fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPrecision) -> Engine {
     Engine::load(&EngineOptions {
         target,
         draft,
-        draft_vocab: None,
+        draft_vocab: DraftVocab::Auto,
         device: test_device().open().unwrap(),
         dtype,
+        kv,
     })
     .unwrap()
 }

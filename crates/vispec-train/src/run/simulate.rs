@@ -270,8 +270,9 @@ impl<'s> Answer<'s> {
 
     fn begin(&self, drafter: &mut BoxedDrafter) -> Result<TokenTree, TrainError> {
         let next = self.sample.token_ids[self.first + 1];
-        drafter
-            .begin(&self.prompt, self.rows(0..self.first + 1), next)
+        let first = drafter.begin(&self.prompt, self.rows(0..self.first + 1), next);
+        first
+            .and_then(|proposal| proposal.finish(drafter))
             .map_err(self.failed())
     }
 
@@ -285,8 +286,8 @@ impl<'s> Answer<'s> {
         let tokens = &self.sample.token_ids;
         let kept = &tokens[position + 1 - accepted..=position];
         let features = self.rows(position - accepted..position + 1);
-        drafter
-            .advance(kept, features, tokens[position + 1])
+        let next = drafter.advance(kept, features, tokens[position + 1]);
+        next.and_then(|proposal| proposal.finish(drafter))
             .map_err(self.failed())
     }
 }

@@ -6,13 +6,18 @@
 //! always kept.
 
 mod auto;
+mod free;
+mod growth;
 
-use std::cmp::Ordering;
+use std::fmt;
 
 use self::auto::AutoGrowth;
+use self::free::FreeGuesses;
+use self::growth::{Growth, as_it_is};
+use crate::budget::{Bidder, Share, share_nodes};
 use crate::{
-    AutoTree, Beam, BoxError, DraftModel, Drafter, Expansion, Idle, NodeId, Prompt, TargetModel,
-    TokenId, TokenTree, TopK, TreeError, TreeShape,
+    AutoTree, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, Expansion, Idle,
+    PassLoad, Prompt, Proposal, TargetModel, TokenId, TokenTree, TreeError, TreeShape,
 };
 
 /// How large trees are.
@@ -69,41 +74,26 @@ pub enum DraftError {
     Tree(#[from] TreeError),
 }
 
-/// A token that was scored while the tree grew.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    token: TokenId,
-    /// Pool index of the parent, `None` below the root.
-    parent: Option<usize>,
-    /// Place among its siblings, from 0.
-    rank: usize,
-    log_prob: f32,
-    /// Sum from the root of log-probabilities, or of what they are worth.
-    score: f32,
-}
-
-impl Candidate {
-    /// Chance to be accepted, if scores are what log-probabilities are worth.
-    fn chance(&self) -> f64 {
-        f64::from(self.score).exp()
-    }
-}
-
-/// What a log-probability is worth as a score, given the rank among siblings.
-trait Worth: Fn(usize, f32) -> f32 {}
-impl<F: Fn(usize, f32) -> f32> Worth for F {}
-
-/// Scores of trees of fixed size are the draft's own.
-fn as_it_is(_rank: usize, log_prob: f32) -> f32 {
-    log_prob
-}
-
 /// Grows trees with a [`DraftModel`].
-#[derive(Clone, Debug)]
-pub struct DynamicTreeDrafter<M> {
+pub struct DynamicTreeDrafter<T: TargetModel, M: DraftModel<T>> {
     model: M,
     sizing: Sizing,
     growth: Growth,
+    stage: Stage<T::Features, M::Hidden>,
+    root: TokenId,
+    /// Draft tokens that the last cycle accepted.
+    accepted: Vec<TokenId>,
+    /// Guesses besides the network's.
+    free: Option<Box<FreeGuesses>>,
+}
+
+impl<T: TargetModel, M: DraftModel<T> + fmt::Debug> fmt::Debug for DynamicTreeDrafter<T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamicTreeDrafter")
+            .field("model", &self.model)
+            .field("sizing", &self.sizing)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -119,28 +109,38 @@ impl Sizing {
             Self::Auto(auto) => auto.limits.beam_width,
         }
     }
+
+    fn max_levels(&self) -> usize {
+        match self {
+            Self::Fixed(shape) => shape.levels(),
+            Self::Auto(auto) => auto.limits.max_levels,
+        }
+    }
+
+    /// What a log-probability is worth as a score.
+    fn worth(&self) -> impl Fn(usize, f32) -> f32 {
+        move |rank, log_prob| match self {
+            Self::Fixed(_) => as_it_is(rank, log_prob),
+            Self::Auto(auto) => auto.log_chance(rank, log_prob),
+        }
+    }
 }
 
-/// Everything scored in the current cycle; kept between cycles for its memory.
-#[derive(Clone, Default, Debug)]
-struct Growth {
-    pool: Vec<Candidate>,
-    /// Pool index where the candidates of the last expansion start.
-    level_start: usize,
-    /// Candidates per row of the last expansion.
-    row_width: usize,
-    /// Pool indices in some order.
-    order: Vec<usize>,
-    /// Pool index of each row of `beam`.
-    beam_pool: Vec<usize>,
-    beam: Beam,
-    /// Paths of the beam before, whose memory is used again.
-    old_paths: Vec<Vec<usize>>,
-    n_cache_rows: usize,
-    nodes: Vec<NodeId>,
+/// How far the tree has grown.
+enum Stage<F, H> {
+    /// No tree is growing.
+    Resting,
+    /// The network has to take in what the last cycle kept, whose features these are.
+    Commit(F),
+    /// It takes it in.
+    Committing,
+    /// Candidates of the levels before `level` are known.
+    Level { level: usize, hidden: H },
+    /// All candidates are known.
+    Grown,
 }
 
-impl<M> DynamicTreeDrafter<M> {
+impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
     /// Trees of the given size from the scores of `model`.
     pub fn new(model: M, size: impl Into<TreeSize>) -> Self {
         Self {
@@ -150,7 +150,23 @@ impl<M> DynamicTreeDrafter<M> {
                 TreeSize::Auto(limits) => Sizing::Auto(Box::new(AutoGrowth::new(limits))),
             },
             growth: Growth::default(),
+            stage: Stage::Resting,
+            root: 0,
+            accepted: Vec::new(),
+            free: None,
         }
+    }
+
+    /// The same drafter, in whose trees what followed the last tokens earlier in prompt and answer
+    /// competes with what the network scores.
+    #[must_use]
+    pub fn with_lookup(mut self) -> Self {
+        let most = match &self.sizing {
+            Sizing::Fixed(shape) => shape.max_nodes(),
+            Sizing::Auto(auto) => auto.limits.max_nodes,
+        };
+        self.free = Some(Box::new(FreeGuesses::new(most)));
+        self
     }
 
     /// The draft model.
@@ -158,253 +174,173 @@ impl<M> DynamicTreeDrafter<M> {
         &self.model
     }
 
-    fn grow<T: TargetModel>(
-        &mut self,
-        root: TokenId,
-        first: Expansion<M::Hidden>,
-    ) -> Result<TokenTree, BoxError>
-    where
-        M: DraftModel<T>,
-    {
-        let Self {
-            model,
-            sizing,
-            growth,
-        } = self;
-        match sizing {
-            Sizing::Fixed(shape) => growth.fixed_tree(model, *shape, root, first),
-            Sizing::Auto(auto) => growth.auto_tree(model, auto, root, first),
+    /// The pass that the tree needs next; `None` if all candidates are known.
+    fn next_pass(&mut self) -> Option<DraftPassOf<'_, T, M>> {
+        if matches!(self.stage, Stage::Level { .. }) && !self.choose_beam() {
+            self.stage = Stage::Grown;
         }
-    }
-}
-
-/// Levels that a model and a size agree on.
-fn n_levels<T: TargetModel, M: DraftModel<T>>(model: &M, wanted: usize) -> usize {
-    model.fixed_levels().unwrap_or(wanted).max(1)
-}
-
-impl Growth {
-    /// A tree of a given shape.
-    fn fixed_tree<T: TargetModel, M: DraftModel<T>>(
-        &mut self,
-        model: &mut M,
-        shape: TreeShape,
-        root: TokenId,
-        first: Expansion<M::Hidden>,
-    ) -> Result<TokenTree, BoxError> {
-        if shape.max_nodes() == 1 {
-            return Ok(TokenTree::new(root));
-        }
-        self.start(&first.top, as_it_is)?;
-        let mut hidden = first.hidden;
-        for level in 1..n_levels(model, shape.levels()) {
-            self.rank_level(shape.beam_width());
-            let top = self.expand(model, level, &mut hidden, shape.beam_width())?;
-            self.add_level(level, &top, as_it_is)?;
-        }
-        self.rank_pool(shape.max_nodes() - 1);
-        Ok(self.selected_tree(root)?)
-    }
-
-    /// A tree of the size that pays.
-    fn auto_tree<T: TargetModel, M: DraftModel<T>>(
-        &mut self,
-        model: &mut M,
-        auto: &mut AutoGrowth,
-        root: TokenId,
-        first: Expansion<M::Hidden>,
-    ) -> Result<TokenTree, BoxError> {
-        let (width, most) = (auto.limits.beam_width, auto.limits.max_nodes);
-        self.start(&first.top, |rank, log_prob| auto.log_chance(rank, log_prob))?;
-        let mut hidden = first.hidden;
-        for level in 1..n_levels(model, auto.limits.max_levels) {
-            self.rank_pool(most);
-            let n_draft = auto.worth_verifying(&self.pool, &self.order);
-            self.rank_level(width);
-            let rows = auto.worth_expanding(n_draft, &self.pool, &self.order);
-            if rows == 0 {
-                break;
+        let stage = match std::mem::replace(&mut self.stage, Stage::Committing) {
+            Stage::Commit(features) => {
+                return Some(DraftPass {
+                    model: &mut self.model,
+                    step: DraftStep::Commit {
+                        accepted: &self.accepted,
+                        features,
+                        next: self.root,
+                    },
+                    top_k: self.sizing.beam_width(),
+                });
             }
-            self.order.truncate(rows);
-            let top = self.expand(model, level, &mut hidden, width)?;
-            self.add_level(level, &top, |rank, log_prob| {
-                auto.log_chance(rank, log_prob)
-            })?;
-            auto.expanded(&self.pool[self.level_start..], rows);
+            other => other,
+        };
+        self.stage = stage;
+        let Stage::Level { hidden, .. } = &self.stage else {
+            return None;
+        };
+        Some(DraftPass {
+            model: &mut self.model,
+            step: DraftStep::Expand {
+                beam: &self.growth.beam,
+                parents: hidden,
+            },
+            top_k: self.sizing.beam_width(),
+        })
+    }
+
+    /// Makes a beam of the candidates that are worth expanding; `false` if none is.
+    fn choose_beam(&mut self) -> bool {
+        let Stage::Level { level, .. } = self.stage else {
+            return false;
+        };
+        let levels = self.model.fixed_levels();
+        if level >= levels.unwrap_or(self.sizing.max_levels()).max(1) {
+            return false;
         }
-        self.rank_pool(most);
-        let n_draft = auto.worth_verifying(&self.pool, &self.order);
-        self.order.truncate(n_draft);
-        let tree = self.selected_tree(root)?;
-        auto.plan(&tree, &self.pool, &self.order);
+        let growth = &mut self.growth;
+        match &self.sizing {
+            Sizing::Fixed(shape) if shape.max_nodes() == 1 => return false,
+            Sizing::Fixed(shape) => growth.rank_level(shape.beam_width()),
+            Sizing::Auto(auto) => {
+                growth.rank_pool(auto.limits.max_nodes);
+                let n_draft = auto.worth_verifying(&growth.pool, &growth.order);
+                growth.rank_level(auto.limits.beam_width);
+                let rows = auto.worth_expanding(n_draft, &growth.pool, &growth.order);
+                growth.order.truncate(rows);
+            }
+        }
+        if growth.order.is_empty() {
+            return false;
+        }
+        growth.take_beam(level - 1);
+        true
+    }
+
+    /// Takes in the candidates that a pass gave.
+    fn absorb(&mut self, expansion: Expansion<M::Hidden>) -> Result<Proposal, BoxError> {
+        let Expansion { top, hidden } = expansion;
+        let level = match self.stage {
+            Stage::Level { level, .. } => {
+                let rows = self.growth.beam.tokens.len();
+                self.growth.add_level(level, &top, self.sizing.worth())?;
+                if let Sizing::Auto(auto) = &mut self.sizing {
+                    auto.expanded(&self.growth.pool[self.growth.level_start..], rows);
+                }
+                level + 1
+            }
+            _ => {
+                self.growth.start(&top, self.sizing.worth())?;
+                1
+            }
+        };
+        self.stage = Stage::Level { level, hidden };
+        Ok(Proposal::Growing)
+    }
+
+    /// Ranks all candidates; gives the chances of those that may be verified, best first.
+    fn offers(&mut self) -> Vec<f64> {
+        if let Some(free) = &self.free {
+            self.growth.join(&free.guesses, &free.chances());
+        }
+        match &self.sizing {
+            Sizing::Fixed(shape) => {
+                self.growth.rank_pool(shape.max_nodes() - 1);
+                Vec::new()
+            }
+            Sizing::Auto(auto) => {
+                self.growth.rank_pool(auto.limits.max_nodes);
+                auto.chances(&self.growth.pool, &self.growth.order)
+            }
+        }
+    }
+
+    /// The tree of the best candidates, which are ranked.
+    fn cut(&mut self, share: Share) -> Result<TokenTree, BoxError> {
+        if !matches!(self.stage, Stage::Grown) {
+            return Err("no tree is growing".into());
+        }
+        self.stage = Stage::Resting;
+        self.growth.order.truncate(share.nodes);
+        let tree = self.growth.selected_tree(self.root)?;
+        if let Sizing::Auto(auto) = &mut self.sizing {
+            auto.plan(&tree, share.extra, &self.growth.pool, &self.growth.order);
+        }
+        if let Some(free) = &mut self.free {
+            let nodes = self.growth.order.iter();
+            let origins = nodes.map(|&index| self.growth.pool[index].origin);
+            free.verified = Some((tree.clone(), origins.collect()));
+        }
         Ok(tree)
     }
 
-    /// Has the candidates in `order` expanded, as the rows of `level - 1`.
-    fn expand<T: TargetModel, M: DraftModel<T>>(
-        &mut self,
-        model: &mut M,
-        level: usize,
-        hidden: &mut M::Hidden,
-        k: usize,
-    ) -> Result<TopK, BoxError> {
-        self.take_beam(level - 1);
-        let expansion = model.expand(&self.beam, hidden, k)?;
-        *hidden = expansion.hidden;
-        Ok(expansion.top)
-    }
-
-    /// Level 0: candidates below the root.
-    fn start(&mut self, top: &TopK, worth: impl Worth) -> Result<(), DraftError> {
-        self.pool.clear();
-        self.level_start = 0;
-        self.n_cache_rows = 0;
-        self.beam.paths.clear();
-        check(top, 1)?;
-        self.row_width = top.k;
-        self.add_children(None, top.row(0), 0, &worth)
-    }
-
-    /// The best candidates of the last expansion into `order`, best first.
-    fn rank_level(&mut self, width: usize) {
-        self.rank(self.level_start, width);
-    }
-
-    /// The best of all candidates into `order`, best first.
-    fn rank_pool(&mut self, most: usize) {
-        self.rank(0, most);
-    }
-
-    fn rank(&mut self, from: usize, most: usize) {
-        self.order.clear();
-        self.order.extend(from..self.pool.len());
-        let pool = &self.pool;
-        if most < self.order.len() {
-            self.order
-                .select_nth_unstable_by(most, |&a, &b| best_first(pool, a, b));
-            self.order.truncate(most);
+    /// The network drafts nothing in this cycle: what is free may still be worth verifying.
+    fn rest(&mut self) -> Proposal {
+        if self.free.is_none() {
+            return TokenTree::new(self.root).into();
         }
-        self.order.sort_unstable_by(|&a, &b| best_first(pool, a, b));
+        self.growth.clear();
+        self.stage = Stage::Grown;
+        Proposal::Growing
     }
 
-    /// The candidates in `order` become the rows of the next expansion.
-    fn take_beam(&mut self, level: usize) {
-        std::mem::swap(&mut self.beam.paths, &mut self.old_paths);
-        self.beam.level = level;
-        self.beam.tokens.clear();
-        self.beam.parent_rows.clear();
-        self.beam.paths.resize_with(self.order.len(), Vec::new);
-        for (row, &index) in self.order.iter().enumerate() {
-            let parent_row = if level == 0 {
-                0
-            } else {
-                (index - self.level_start) / self.row_width
+    /// Trees of drafters whose candidates are all known. Those sized by cost compete for the rows of
+    /// the pass.
+    fn finish_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
+        let offers: Vec<Vec<f64>> = drafters
+            .iter_mut()
+            .map(|drafter| drafter.offers())
+            .collect();
+        let bidders = drafters.iter().zip(&offers);
+        let bidders = bidders.filter_map(|(drafter, chances)| match &drafter.sizing {
+            Sizing::Auto(auto) => Some(Bidder {
+                budget: auto.budget(),
+                chances,
+            }),
+            Sizing::Fixed(_) => None,
+        });
+        let mut shares = share_nodes(&Vec::from_iter(bidders)).into_iter();
+        let finish = drafters.iter_mut().map(|drafter| {
+            let share = match drafter.sizing {
+                Sizing::Fixed(shape) => Share {
+                    nodes: shape.max_nodes() - 1,
+                    extra: 0.0,
+                },
+                Sizing::Auto(_) => shares.next().unwrap_or_default(),
             };
-            self.beam.tokens.push(self.pool[index].token);
-            self.beam.parent_rows.push(parent_row);
-            let path = &mut self.beam.paths[row];
-            path.clear();
-            if level > 0 {
-                path.extend_from_slice(&self.old_paths[parent_row]);
-            }
-            path.push(self.n_cache_rows + row);
-        }
-        self.n_cache_rows += self.order.len();
-        self.beam_pool.clone_from(&self.order);
-    }
-
-    /// The children that the model gave to the rows of the beam.
-    fn add_level(&mut self, level: usize, top: &TopK, worth: impl Worth) -> Result<(), DraftError> {
-        check(top, self.beam_pool.len())?;
-        self.level_start = self.pool.len();
-        self.row_width = top.k;
-        for row in 0..self.beam_pool.len() {
-            self.add_children(Some(self.beam_pool[row]), top.row(row), level, &worth)?;
-        }
-        Ok(())
-    }
-
-    fn add_children(
-        &mut self,
-        parent: Option<usize>,
-        children: impl Iterator<Item = (TokenId, f32)>,
-        level: usize,
-        worth: &impl Worth,
-    ) -> Result<(), DraftError> {
-        let parent_score = parent.map_or(0.0, |parent| self.pool[parent].score);
-        for (rank, (token, log_prob)) in children.enumerate() {
-            if log_prob.is_nan() {
-                return Err(DraftError::NotANumber { level });
-            }
-            // A child must never score above its parent.
-            let log_prob = log_prob.min(0.0);
-            let score = parent_score + worth(rank, log_prob).min(0.0);
-            self.pool.push(Candidate {
-                token,
-                parent,
-                rank,
-                log_prob,
-                score,
-            });
-        }
-        Ok(())
-    }
-
-    /// The candidates in `order`, in pool order, as a tree.
-    fn selected_tree(&mut self, root: TokenId) -> Result<TokenTree, DraftError> {
-        self.order.sort_unstable();
-        let mut tree = TokenTree::with_capacity(root, self.order.len() + 1);
-        self.nodes.clear();
-        self.nodes.resize(self.pool.len(), NodeId::ROOT);
-        for &index in &self.order {
-            let candidate = self.pool[index];
-            // A parent scores at least as high as its child and comes first in the pool, so it was
-            // selected too and is in the tree already.
-            let parent = candidate
-                .parent
-                .map_or(NodeId::ROOT, |parent| self.nodes[parent]);
-            self.nodes[index] = tree.push_scored(parent, candidate.token, candidate.log_prob)?;
-        }
-        Ok(tree)
-    }
-}
-
-/// Descending score; of equals the one scored first.
-fn best_first(pool: &[Candidate], a: usize, b: usize) -> Ordering {
-    // Scores are never NaN. (A total order would put -0 below 0, hence a parent below its child.)
-    let by_score = pool[b]
-        .score
-        .partial_cmp(&pool[a].score)
-        .unwrap_or(Ordering::Equal);
-    by_score.then(a.cmp(&b))
-}
-
-fn check(top: &TopK, expected: usize) -> Result<(), DraftError> {
-    let TopK {
-        k,
-        tokens,
-        log_probs,
-    } = top;
-    if tokens.len() != log_probs.len() || (*k == 0 && !tokens.is_empty()) {
-        let (tokens, log_probs) = (tokens.len(), log_probs.len());
-        return Err(DraftError::Ragged {
-            tokens,
-            log_probs,
-            k: *k,
+            Ok(drafter.cut(share)?.into())
         });
+        finish.collect()
     }
-    if tokens.len() != expected * k {
-        return Err(DraftError::Rows {
-            expected,
-            found: top.n_rows(),
-        });
-    }
-    Ok(())
 }
 
-impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
+impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
     fn name(&self) -> &str {
         self.model.name()
+    }
+
+    fn note_load(&mut self, load: PassLoad) {
+        if let Sizing::Auto(auto) = &mut self.sizing {
+            auto.note_load(load);
+        }
     }
 
     fn begin(
@@ -412,21 +348,26 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         prompt: &T::Prompt,
         features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
+        self.root = next;
+        if let Some(free) = &mut self.free {
+            free.begin(prompt.token_ids(), next)?;
+        }
         if let Sizing::Auto(auto) = &mut self.sizing {
             let to_read = self.model.tokens_to_read(prompt);
             let drafts = auto.begin(prompt.token_ids().len(), to_read);
             if !auto.could_pay() {
-                return Ok(TokenTree::new(next));
+                return Ok(self.rest());
             }
             if !drafts {
                 self.model.postpone_prompt(prompt, features, next)?;
-                return Ok(TokenTree::new(next));
+                return Ok(self.rest());
             }
         }
         let width = self.sizing.beam_width();
         let first = self.model.begin(prompt, features, next, width)?;
-        self.grow(next, first)
+        self.stage = Stage::Committing;
+        self.absorb(first)
     }
 
     fn advance(
@@ -434,19 +375,53 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<M> {
         accepted: &[TokenId],
         features: T::Features,
         next: TokenId,
-    ) -> Result<TokenTree, BoxError> {
+    ) -> Result<Proposal, BoxError> {
+        self.root = next;
+        if let Some(free) = &mut self.free {
+            free.advance(accepted, next)?;
+        }
         if let Sizing::Auto(auto) = &mut self.sizing {
+            let free_gain = self.free.as_ref().map_or(0.0, |free| free.gain(auto));
+            let drafts = auto.advance(accepted, free_gain);
             if !auto.could_pay() {
-                return Ok(TokenTree::new(next));
+                return Ok(self.rest());
             }
-            if !auto.advance(accepted) {
+            if !drafts {
                 self.model.postpone(accepted, features, next)?;
-                return Ok(TokenTree::new(next));
+                return Ok(self.rest());
             }
         }
-        let width = self.sizing.beam_width();
-        let first = self.model.commit(accepted, features, next, width)?;
-        self.grow(next, first)
+        self.accepted.clear();
+        self.accepted.extend_from_slice(accepted);
+        self.stage = Stage::Commit(features);
+        Ok(Proposal::Growing)
+    }
+
+    fn grow(&mut self) -> Result<Proposal, BoxError> {
+        let mut alone = Self::grow_together(&mut [self]);
+        alone.pop().unwrap_or(Ok(Proposal::Growing))
+    }
+
+    fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
+        let mut asked = Vec::with_capacity(drafters.len());
+        let mut passes = Vec::with_capacity(drafters.len());
+        for (index, drafter) in drafters.iter_mut().enumerate() {
+            if let Some(pass) = drafter.next_pass() {
+                asked.push(index);
+                passes.push(pass);
+            }
+        }
+        if passes.is_empty() {
+            return Self::finish_together(drafters);
+        }
+        let mut expansions = M::forward(passes).into_iter();
+        let mut results = Vec::from_iter(drafters.iter().map(|_| Ok(Proposal::Growing)));
+        for index in asked {
+            let expansion = expansions.next();
+            let expansion = expansion.unwrap_or_else(|| Err("a draft pass has no result".into()));
+            results[index] = expansion.and_then(|expansion| drafters[index].absorb(expansion));
+        }
+        results
     }
 
     fn idle(&self) -> Idle {

@@ -1,67 +1,114 @@
-//! Keys and values in plain memory.
+//! Keys and values in plain memory, in f32 or bf16.
 
-use super::{Buffers, head_rows};
+use burn::tensor::DType;
+use half::bf16;
+use vispec_kernels::KeyValues;
+
+use super::head_rows;
+use crate::nn::decoder::DecoderConfig;
 use crate::nn::kv_cache::grown_capacity;
 
-/// Keys and values of all layers, and the buffers of passes that use them.
+/// Keys and values of all layers.
 #[derive(Debug, Clone)]
 pub(in crate::nn) struct HostCache {
-    pub(super) layers: Vec<HostLayerCache>,
-    pub(super) buffers: Buffers,
+    layers: Vec<HostLayerCache>,
 }
 
-/// Keys and values of one layer, each `[kv_heads, capacity, head_dim]`.
+/// Keys and values of one layer.
 #[derive(Debug, Clone)]
 pub(super) struct HostLayerCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    slabs: Slabs,
+    shape: SlabShape,
+}
+
+/// Keys and values in the type that was chosen when the cache was made.
+#[derive(Debug, Clone)]
+enum Slabs {
+    F32(Slab<f32>),
+    Bf16(Slab<bf16>),
+}
+
+/// Keys and values, each `[kv_heads, capacity, head_dim]`.
+#[derive(Debug, Clone)]
+struct Slab<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SlabShape {
     kv_heads: usize,
     head_dim: usize,
     capacity: usize,
 }
 
+/// What a slab holds.
+trait Element: Copy + Default {
+    /// The nearest value.
+    fn of(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
 impl HostCache {
-    /// Takes no memory before rows are appended.
-    pub(super) fn new(n_layers: usize, kv_heads: usize, head_dim: usize) -> Self {
-        let layer = HostLayerCache {
-            keys: Vec::new(),
-            values: Vec::new(),
-            kv_heads,
-            head_dim,
+    /// Takes no memory before rows are appended. Rows are in f32 unless `dtype` is BF16.
+    pub(super) fn new(config: &DecoderConfig, dtype: DType) -> Self {
+        let slabs = if dtype == DType::BF16 {
+            Slabs::Bf16(Slab::default())
+        } else {
+            Slabs::F32(Slab::default())
+        };
+        let shape = SlabShape {
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
             capacity: 0,
         };
+        let layer = HostLayerCache { slabs, shape };
         Self {
-            layers: vec![layer; n_layers],
-            buffers: Buffers::default(),
+            layers: vec![layer; config.layers],
         }
     }
 
-    /// A copy of the first `len` rows, with as much room as they take and no buffers.
+    pub(super) fn layer(&self, idx: usize) -> &HostLayerCache {
+        &self.layers[idx]
+    }
+
+    pub(super) fn layer_mut(&mut self, idx: usize) -> &mut HostLayerCache {
+        &mut self.layers[idx]
+    }
+
+    /// A copy of the first `len` rows, with as much room as they take.
     pub(in crate::nn) fn beginning(&self, len: usize) -> Self {
         let layers = self.layers.iter();
         Self {
             layers: layers.map(|layer| layer.copied(len, len)).collect(),
-            buffers: Buffers::default(),
         }
-    }
-
-    /// Drops the buffers of passes, which the next pass makes again.
-    pub(in crate::nn) fn drop_buffers(&mut self) {
-        self.buffers = Buffers::default();
     }
 
     /// Memory of keys and values.
     pub(in crate::nn) fn n_bytes(&self) -> usize {
-        let floats = |layer: &HostLayerCache| layer.keys.len() + layer.values.len();
-        self.layers.iter().map(floats).sum::<usize>() * size_of::<f32>()
+        self.layers.iter().map(HostLayerCache::n_bytes).sum()
     }
 
     /// Moves rows `from` to the places from `to` on. No row is moved down onto one that is still to
     /// be moved: `from` ascends and lies behind `to`.
     pub(in crate::nn) fn move_rows(&mut self, from: &[usize], to: usize) {
-        for layer in &mut self.layers {
-            for (place, &row) in from.iter().enumerate() {
-                layer.move_row(row, to + place);
+        for HostLayerCache { slabs, shape } in &mut self.layers {
+            for (place, &row) in (to..).zip(from) {
+                match slabs {
+                    Slabs::F32(slab) => slab.move_row(*shape, row, place),
+                    Slabs::Bf16(slab) => slab.move_row(*shape, row, place),
+                }
             }
         }
     }
@@ -69,44 +116,83 @@ impl HostCache {
 
 impl HostLayerCache {
     pub(super) fn capacity(&self) -> usize {
-        self.capacity
+        self.shape.capacity
     }
 
     /// All keys and values, each `[kv_heads, capacity, head_dim]`.
-    pub(super) fn all(&self) -> (&[f32], &[f32]) {
-        (&self.keys, &self.values)
+    pub(super) fn all(&self) -> KeyValues<'_> {
+        match &self.slabs {
+            Slabs::F32(Slab { keys, values }) => KeyValues::F32 { keys, values },
+            Slabs::Bf16(Slab { keys, values }) => KeyValues::Bf16 { keys, values },
+        }
     }
 
     /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
     pub(super) fn append(&mut self, len: usize, keys: &[f32], values: &[f32]) {
-        let width = self.kv_heads * self.head_dim;
-        self.make_room(len, len + keys.len() / width);
-        let places = keys.chunks_exact(width).zip(values.chunks_exact(width));
-        for (row, (keys, values)) in places.enumerate() {
-            let heads = keys.chunks_exact(self.head_dim);
-            for (head, (keys, values)) in heads.zip(values.chunks_exact(self.head_dim)).enumerate()
-            {
-                let place = len + row..len + row + 1;
-                let range = head_rows(head, self.capacity, self.head_dim, place);
-                self.keys[range.clone()].copy_from_slice(keys);
-                self.values[range].copy_from_slice(values);
-            }
+        let needed = len + keys.len() / (self.shape.kv_heads * self.shape.head_dim);
+        if needed > self.capacity() {
+            *self = self.copied(len, grown_capacity(self.capacity(), needed));
         }
-    }
-
-    fn make_room(&mut self, len: usize, needed: usize) {
-        if needed > self.capacity {
-            *self = self.copied(len, grown_capacity(self.capacity, needed));
+        match &mut self.slabs {
+            Slabs::F32(slab) => slab.write(self.shape, len, keys, values),
+            Slabs::Bf16(slab) => slab.write(self.shape, len, keys, values),
         }
     }
 
     /// The first `len` rows with room for `capacity`.
     fn copied(&self, len: usize, capacity: usize) -> Self {
-        let part = |old: &[f32]| {
-            let mut new = vec![0.0; self.kv_heads * capacity * self.head_dim];
-            for head in 0..self.kv_heads {
-                let from = head_rows(head, self.capacity, self.head_dim, 0..len);
-                let to = head_rows(head, capacity, self.head_dim, 0..len);
+        let shape = SlabShape {
+            capacity,
+            ..self.shape
+        };
+        let slabs = match &self.slabs {
+            Slabs::F32(slab) => Slabs::F32(slab.copied(self.shape, len, shape)),
+            Slabs::Bf16(slab) => Slabs::Bf16(slab.copied(self.shape, len, shape)),
+        };
+        Self { slabs, shape }
+    }
+
+    fn n_bytes(&self) -> usize {
+        match &self.slabs {
+            Slabs::F32(slab) => slab.n_bytes(),
+            Slabs::Bf16(slab) => slab.n_bytes(),
+        }
+    }
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<T: Element> Slab<T> {
+    fn write(&mut self, shape: SlabShape, len: usize, keys: &[f32], values: &[f32]) {
+        for (all, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            for (row, new) in new
+                .chunks_exact(shape.kv_heads * shape.head_dim)
+                .enumerate()
+            {
+                let row = len + row..len + row + 1;
+                for (head, new) in new.chunks_exact(shape.head_dim).enumerate() {
+                    let range = head_rows(head, shape.capacity, shape.head_dim, row.clone());
+                    for (to, &from) in all[range].iter_mut().zip(new) {
+                        *to = T::of(from);
+                    }
+                }
+            }
+        }
+    }
+
+    fn copied(&self, from: SlabShape, len: usize, to: SlabShape) -> Self {
+        let part = |old: &[T]| {
+            let mut new = vec![T::default(); to.kv_heads * to.capacity * to.head_dim];
+            for head in 0..to.kv_heads {
+                let from = head_rows(head, from.capacity, from.head_dim, 0..len);
+                let to = head_rows(head, to.capacity, to.head_dim, 0..len);
                 new[to].copy_from_slice(&old[from]);
             }
             new
@@ -114,52 +200,86 @@ impl HostLayerCache {
         Self {
             keys: part(&self.keys),
             values: part(&self.values),
-            capacity,
-            ..*self
         }
     }
 
-    fn move_row(&mut self, from: usize, to: usize) {
-        for head in 0..self.kv_heads {
-            let source = head_rows(head, self.capacity, self.head_dim, from..from + 1);
-            let place = head_rows(head, self.capacity, self.head_dim, to..to + 1).start;
-            self.keys.copy_within(source.clone(), place);
-            self.values.copy_within(source, place);
+    fn move_row(&mut self, shape: SlabShape, from: usize, to: usize) {
+        for head in 0..shape.kv_heads {
+            let row = |row: usize| head_rows(head, shape.capacity, shape.head_dim, row..row + 1);
+            self.keys.copy_within(row(from), row(to).start);
+            self.values.copy_within(row(from), row(to).start);
         }
+    }
+
+    fn n_bytes(&self) -> usize {
+        size_of_val(&*self.keys) + size_of_val(&*self.values)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Bias;
+
+    const CONFIG: DecoderConfig = DecoderConfig {
+        hidden: 4,
+        intermediate: 4,
+        layers: 1,
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 2,
+        qkv_bias: Bias::No,
+        rms_eps: 1e-6,
+        rope_theta: 1e4,
+    };
+
+    /// Keys and values of a row of the first layer, as they are in memory.
+    fn row_of(cache: &HostCache, row: usize) -> (Vec<f32>, Vec<f32>) {
+        let layer = cache.layer(0);
+        let heads = (0..2).map(|head| head_rows(head, layer.capacity(), 2, row..row + 1));
+        let at: Vec<usize> = heads.flatten().collect();
+        let wide = |part: &[bf16]| at.iter().map(|&at| part[at].to_f32()).collect();
+        let same = |part: &[f32]| at.iter().map(|&at| part[at]).collect();
+        match layer.all() {
+            KeyValues::F32 { keys, values } => (same(keys), same(values)),
+            KeyValues::Bf16 { keys, values } => (wide(keys), wide(values)),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn rows_survive_growth_and_move() {
-        let mut cache = HostCache::new(1, 2, 2);
-        let row =
-            |r: usize| -> Vec<f32> { (0..4_u8).map(|i| r as f32 + f32::from(i) / 8.0).collect() };
-        for r in 0..300 {
-            let negated: Vec<f32> = row(r).iter().map(|v| -v).collect();
-            cache.layers[0].append(r, &row(r), &negated);
-        }
-        cache.move_rows(&[280, 299], 270);
-        let layer = &cache.beginning(273).layers[0];
-        for (place, r) in [
-            (0, 0),
-            (255, 255),
-            (256, 256),
-            (270, 280),
-            (271, 299),
-            (272, 272),
-        ] {
-            let (keys, values) = layer.all();
-            let of_row = |all: &[f32]| {
-                let heads = (0..2).map(|head| head_rows(head, 273, 2, place..place + 1));
-                Vec::from_iter(heads.flat_map(|range| all[range].to_vec()))
+        for dtype in [DType::F32, DType::BF16] {
+            let mut cache = HostCache::new(&CONFIG, dtype);
+            let row = |r: usize| -> Vec<f32> {
+                let exact = (0..4_u8).map(|i| r as f32 + f32::from(i) / 8.0);
+                exact
+                    .map(|value| match dtype {
+                        DType::F32 => value,
+                        _ => bf16::from_f32(value).to_f32(),
+                    })
+                    .collect()
             };
-            assert_eq!(of_row(keys), row(r), "row {place}");
-            let negated: Vec<f32> = of_row(values).iter().map(|v| -v).collect();
-            assert_eq!(negated, row(r));
+            for r in 0..300 {
+                let negated: Vec<f32> = row(r).iter().map(|v| -v).collect();
+                cache.layer_mut(0).append(r, &row(r), &negated);
+            }
+            cache.move_rows(&[280, 299], 270);
+            let cache = cache.beginning(273);
+            assert_eq!(cache.n_bytes(), 2 * 4 * 273 * dtype.size());
+            for (place, r) in [
+                (0, 0),
+                (255, 255),
+                (256, 256),
+                (270, 280),
+                (271, 299),
+                (272, 272),
+            ] {
+                let (keys, values) = row_of(&cache, place);
+                assert_eq!(keys, row(r), "row {place}");
+                let negated: Vec<f32> = values.iter().map(|v| -v).collect();
+                assert_eq!(negated, row(r));
+            }
         }
     }
 }

@@ -6,16 +6,17 @@
 
 mod cache;
 mod weights;
+mod workspace;
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, TensorData};
-use vispec_kernels::{AttentionShape, GroupedLinear, KeyValues, VisibleRows};
+use burn::tensor::{DType, Tensor, TensorData};
+use vispec_kernels::{AttentionSegment, AttentionShape, GroupedLinear, VisibleRows};
 
 pub(super) use self::cache::HostCache;
-use self::cache::HostLayerCache;
 use self::weights::HostLayer;
 pub(super) use self::weights::{HostLinear, host_f32};
+use self::workspace::{Buffers, Workspace};
 use super::attention::{AttentionPlan, scale};
 use super::decoder::{Decoder, DecoderConfig};
 use super::rope::RotaryTable;
@@ -26,42 +27,16 @@ use super::rope::RotaryTable;
 pub(super) struct HostDecoder {
     layers: Vec<HostLayer>,
     config: DecoderConfig,
+    workspace: Workspace,
 }
 
-/// Activations of one pass; the memory is used again by the next.
-#[derive(Debug, Clone, Default)]
-struct Buffers {
-    normed: Vec<f32>,
-    query: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    attended: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    product: Vec<f32>,
-    added: Vec<f32>,
-}
-
-impl Buffers {
-    fn resize(&mut self, rows: usize, config: &DecoderConfig) {
-        let DecoderConfig {
-            hidden,
-            intermediate,
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *config;
-        self.normed.resize(rows * hidden, 0.0);
-        self.query.resize(rows * heads * head_dim, 0.0);
-        self.keys.resize(rows * kv_heads * head_dim, 0.0);
-        self.values.resize(rows * kv_heads * head_dim, 0.0);
-        self.attended.resize(rows * heads * head_dim, 0.0);
-        self.gate.resize(rows * intermediate, 0.0);
-        self.up.resize(rows * intermediate, 0.0);
-        self.product.resize(rows * intermediate, 0.0);
-        self.added.resize(rows * hidden, 0.0);
-    }
+/// One sequence's part of a pass.
+#[derive(Debug)]
+pub(super) struct HostSegment<'a> {
+    pub(super) plan: &'a AttentionPlan,
+    pub(super) cache: &'a mut HostCache,
+    /// Rows in the cache before the pass.
+    pub(super) len: usize,
 }
 
 impl HostDecoder {
@@ -71,45 +46,38 @@ impl HostDecoder {
         Some(Self {
             layers: layers.collect::<Option<_>>()?,
             config: *config,
+            workspace: Workspace::default(),
         })
     }
 
     /// An empty cache for this stack.
-    pub(super) fn new_cache(&self) -> HostCache {
-        let DecoderConfig {
-            layers,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.config;
-        HostCache::new(layers, kv_heads, head_dim)
+    pub(super) fn new_cache(&self, dtype: DType) -> HostCache {
+        HostCache::new(&self.config, dtype)
     }
 
-    /// Runs all layers over `x` `[rows, hidden]` and appends the rows to `cache` behind its first
-    /// `len`.
+    /// Runs all layers over `x` `[rows, hidden]`, the rows of one segment after those of the other,
+    /// and appends them to the caches.
     pub(super) fn forward(
         &self,
         x: Tensor<2>,
         rotary: &RotaryTable,
-        plan: &AttentionPlan,
-        cache: &mut HostCache,
-        len: usize,
+        segments: &mut [HostSegment<'_>],
     ) -> Tensor<2> {
         let [rows, hidden] = x.dims();
         let device = x.device();
         let mut x = into_floats(x);
-        let HostCache { layers, buffers } = cache;
-        buffers.resize(rows, &self.config);
-        for (layer, cache) in self.layers.iter().zip(layers) {
+        let mut buffers = self.workspace.take(rows, &self.config);
+        for (idx, layer) in self.layers.iter().enumerate() {
             let pass = Pass {
                 config: &self.config,
                 layer,
+                idx,
                 rotary,
-                plan,
                 rows,
             };
-            pass.run(&mut x, buffers, cache, len);
+            pass.run(&mut x, &mut buffers, segments);
         }
+        self.workspace.give_back(buffers, rows);
         Tensor::from_data(TensorData::new(x, [rows, hidden]), &device)
     }
 }
@@ -118,13 +86,14 @@ impl HostDecoder {
 struct Pass<'a> {
     config: &'a DecoderConfig,
     layer: &'a HostLayer,
+    /// Place of the layer in the stack.
+    idx: usize,
     rotary: &'a RotaryTable,
-    plan: &'a AttentionPlan,
     rows: usize,
 }
 
 impl Pass<'_> {
-    fn run(&self, x: &mut [f32], buffers: &mut Buffers, cache: &mut HostLayerCache, len: usize) {
+    fn run(&self, x: &mut [f32], buffers: &mut Buffers, segments: &mut [HostSegment<'_>]) {
         let Buffers {
             normed,
             query,
@@ -152,8 +121,8 @@ impl Pass<'_> {
         let (cos, sin) = self.rotary.host();
         vispec_kernels::rotary(query, cos, sin, self.config.head_dim);
         vispec_kernels::rotary(keys, cos, sin, self.config.head_dim);
-        cache.append(len, keys, values);
-        self.attend(query, cache, attended);
+        self.append(keys, values, segments);
+        self.attend(query, segments, attended);
         self.linear(attended, [(&layer.output, added)]);
         add(x, added);
         layer.post_norm.apply(x, normed);
@@ -173,31 +142,48 @@ impl Pass<'_> {
         vispec_kernels::linear_group(x, self.rows, x.len() / self.rows.max(1), &mut calls);
     }
 
-    fn attend(&self, query: &[f32], cache: &HostLayerCache, out: &mut [f32]) {
+    /// Appends each segment's rows to its cache.
+    fn append(&self, keys: &[f32], values: &[f32], segments: &mut [HostSegment<'_>]) {
+        let width = self.config.kv_heads * self.config.head_dim;
+        let mut start = 0;
+        for segment in segments {
+            let rows = start..start + segment.plan.n_rows() * width;
+            start = rows.end;
+            let cache = segment.cache.layer_mut(self.idx);
+            cache.append(segment.len, &keys[rows.clone()], &values[rows]);
+        }
+    }
+
+    fn attend(&self, query: &[f32], segments: &[HostSegment<'_>], out: &mut [f32]) {
+        let segments = segments.iter().map(|segment| {
+            let cache = segment.cache.layer(self.idx);
+            AttentionSegment {
+                rows: segment.plan.n_rows(),
+                cache: cache.all(),
+                cache_stride: cache.capacity(),
+                prefix: segment.plan.prefix(),
+                visible: match segment.plan {
+                    AttentionPlan::Causal { .. } => VisibleRows::Causal,
+                    AttentionPlan::Tree(plan) => {
+                        let (offsets, rows) = plan.lists();
+                        VisibleRows::Lists { offsets, rows }
+                    }
+                },
+            }
+        });
         let DecoderConfig {
             heads,
             kv_heads,
             head_dim,
             ..
         } = *self.config;
-        let visible = match self.plan {
-            AttentionPlan::Causal { .. } => VisibleRows::Causal,
-            AttentionPlan::Tree(plan) => {
-                let (offsets, rows) = plan.lists();
-                VisibleRows::Lists { offsets, rows }
-            }
-        };
         let shape = AttentionShape {
-            rows: self.rows,
             heads,
             kv_heads,
             head_dim,
-            cache_stride: cache.capacity(),
-            prefix: self.plan.prefix(),
             scale: scale(head_dim),
         };
-        let (keys, values) = cache.all();
-        vispec_kernels::attention(query, KeyValues::F32 { keys, values }, visible, out, shape);
+        vispec_kernels::attention(query, &segments.collect::<Vec<_>>(), out, shape);
     }
 }
 

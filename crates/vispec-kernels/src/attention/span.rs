@@ -1,4 +1,4 @@
-//! The three passes over a segment of keys: scores, weights, weighted values.
+//! The three passes over a span of keys: scores, weights, weighted values.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::vector::{Element, MAX_LANES, TURN, Vector};
 /// Registers of a tile where its width does not fit: sums that do not wait for each other.
 const FEWER: usize = 4;
 
-impl<E: Element> Heads<'_, '_, E> {
+impl<E: Element> Heads<'_, E> {
     /// Scores of `keys` for `queries`, each a sum over the head in ascending order.
     ///
     /// # Safety
@@ -22,7 +22,7 @@ impl<E: Element> Heads<'_, '_, E> {
     ) {
         // SAFETY: the caller's promise; queries are in range.
         unsafe {
-            turn::<E, V>(keys, self.call.shape.head_dim, buffers.columns);
+            turn::<E, V>(keys, self.shape.head_dim, buffers.columns);
             let mut query = queries.start;
             while query + 4 <= queries.end {
                 self.score_tile::<V, 4, 2>(keys, query, buffers);
@@ -80,7 +80,7 @@ impl<E: Element> Heads<'_, '_, E> {
         register: usize,
         buffers: &Buffers,
     ) {
-        let head_dim = self.call.shape.head_dim;
+        let head_dim = self.shape.head_dim;
         let column = |index: usize| {
             let key = (register + index) * V::LANES;
             key / MAX_LANES * head_dim * MAX_LANES + key % MAX_LANES
@@ -88,7 +88,7 @@ impl<E: Element> Heads<'_, '_, E> {
         // SAFETY: the caller's promise; `at` is the start of a query.
         unsafe {
             let mut scores = [[V::splat(0.0); WIDTH]; QUERIES];
-            let mut q = [self.call.q.as_ptr(); QUERIES];
+            let mut q = [self.q.as_ptr(); QUERIES];
             for (index, q) in q.iter_mut().enumerate() {
                 *q = q.add(self.at(query + index));
             }
@@ -104,7 +104,7 @@ impl<E: Element> Heads<'_, '_, E> {
                     }
                 }
             }
-            let scale = V::splat(self.call.shape.scale);
+            let scale = V::splat(self.shape.scale);
             for (row, scores) in scores.into_iter().enumerate() {
                 let to = buffers.scores.add((query + row) * SCORES + first);
                 for (index, score) in scores.into_iter().enumerate() {
@@ -128,7 +128,7 @@ impl<E: Element> Heads<'_, '_, E> {
         running: &mut Running,
         buffers: &Buffers,
     ) {
-        let head_dim = self.call.shape.head_dim;
+        let head_dim = self.shape.head_dim;
         let padded = count.next_multiple_of(V::LANES);
         // SAFETY: the caller's promise; a row of scores has room for one more register.
         unsafe {
@@ -231,7 +231,7 @@ impl<E: Element> Heads<'_, '_, E> {
         if range.is_empty() {
             return;
         }
-        let head_dim = self.call.shape.head_dim;
+        let head_dim = self.shape.head_dim;
         let rest = head_dim % V::LANES;
         let mut place = 0;
         // SAFETY: the caller's promise.
@@ -342,7 +342,7 @@ impl<E: Element> Block<'_, E> {
 /// The last column fills up the last register.
 ///
 /// # Safety
-/// The machine must support the instruction set, and `columns` have room for a segment.
+/// The machine must support the instruction set, and `columns` have room for a span.
 #[inline(always)]
 unsafe fn turn<E: Element, V: Vector>(keys: &Keys<E>, head_dim: usize, columns: *mut f32) {
     let rest = head_dim % TURN;

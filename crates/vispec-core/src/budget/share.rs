@@ -1,0 +1,69 @@
+//! One list of candidates for all sequences of a pass.
+
+use super::Budget;
+
+/// A sequence that has candidates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bidder<'a> {
+    pub(crate) budget: &'a Budget,
+    /// Chance of each candidate to be accepted, best first.
+    pub(crate) chances: &'a [f64],
+}
+
+/// What a sequence gets.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Share {
+    /// How many of its best candidates to verify.
+    pub(crate) nodes: usize,
+    /// Seconds that they add to the pass.
+    pub(crate) extra: f64,
+}
+
+/// How many of the best candidates of each sequence to verify: likely ones first, whosever they
+/// are, for as long as the pass emits more tokens by them than the run would in the same time. No
+/// sequence is charged more than it has to spare.
+///
+/// All bidders see the same pass: the same costs, and the same number of roots and other rows.
+pub(crate) fn share_nodes(bidders: &[Bidder<'_>]) -> Vec<Share> {
+    let mut best = vec![Share::default(); bidders.len()];
+    let Some(first) = bidders.first() else {
+        return best;
+    };
+    let (costs, roots) = (first.budget.costs(), first.budget.load().rows + 1);
+    let pace: f64 = bidders.iter().map(|bidder| bidder.budget.pace()).sum();
+    let pace = pace / bidders.len() as f64;
+    let mut taken = vec![0; bidders.len()];
+    let mut open = vec![true; bidders.len()];
+    let (mut total, mut sum, mut best_profit) = (0, 0.0, 0.0);
+    let next = |taken: &[usize], open: &[bool]| {
+        let offers = bidders.iter().zip(taken).zip(open).enumerate();
+        let offers = offers.filter_map(|(index, ((bidder, &taken), open))| {
+            let chance = bidder.chances.get(taken).filter(|_| *open)?;
+            Some((index, *chance))
+        });
+        // Of equals the first, so that the choice does not hang on anything else.
+        offers.reduce(|best, offer| if offer.1 > best.1 { offer } else { best })
+    };
+    while let Some((index, chance)) = next(&taken, &open) {
+        let time = costs.verify(roots + total + 1) - costs.verify(roots);
+        let per_node = time / (total + 1) as f64;
+        if per_node * (taken[index] + 1) as f64 > bidders[index].budget.spare() {
+            open[index] = false;
+            continue;
+        }
+        taken[index] += 1;
+        total += 1;
+        sum += chance;
+        let profit = sum - time * pace;
+        if profit > best_profit {
+            best_profit = profit;
+            for (share, &nodes) in best.iter_mut().zip(&taken) {
+                *share = Share {
+                    nodes,
+                    extra: per_node * nodes as f64,
+                };
+            }
+        }
+    }
+    best
+}

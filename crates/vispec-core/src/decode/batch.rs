@@ -1,0 +1,327 @@
+//! Several generations in shared passes.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use super::session::{Session, Work};
+use super::stop::FinishReason;
+use crate::panics::guarded;
+use crate::{
+    AcceptanceRule, BoxError, DecodeError, Drafter, GenerationObserver, PassLoad, TargetModel,
+};
+
+/// Names a sequence of a [`Batch`]; never used again for another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SequenceId(u64);
+
+/// Generations that share the passes of a target and, where they can, those of a draft.
+///
+/// Each gets the tokens that it gets alone, if target and drafters keep their contracts. One that
+/// fails ends alone: an error or a panic of its drafter, rule or observer is the end of that
+/// sequence and of no other.
+pub struct Batch<T: TargetModel, P, D, A, O> {
+    sequences: Vec<Sequence<T, P, D, A, O>>,
+    next_id: u64,
+}
+
+/// A sequence and who is told of it.
+struct Sequence<T: TargetModel, P, D, A, O> {
+    id: SequenceId,
+    session: Session<T, P, D, A>,
+    observer: O,
+    failure: Option<DecodeError>,
+}
+
+/// A sequence that has ended.
+pub struct Ended<T: TargetModel, P, D, A, O> {
+    /// Its name.
+    pub id: SequenceId,
+    /// Why it ended.
+    pub outcome: Result<FinishReason, DecodeError>,
+    /// The generation.
+    pub session: Session<T, P, D, A>,
+    /// Who was told of it.
+    pub observer: O,
+}
+
+impl<T: TargetModel, P, D, A, O> fmt::Debug for Ended<T, P, D, A, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended")
+            .field("id", &self.id)
+            .field("outcome", &self.outcome)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a pass carried.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct PassRows {
+    /// Sequences.
+    pub sequences: usize,
+    /// Rows of prompts.
+    pub prompt: usize,
+    /// Rows of trees, their roots included.
+    pub tree: usize,
+}
+
+/// What came of a pass.
+#[derive(Debug)]
+pub struct Pass<T: TargetModel, P, D, A, O> {
+    /// What it carried.
+    pub rows: PassRows,
+    /// Sequences that ended with it; they are in the batch no more.
+    pub ended: Vec<Ended<T, P, D, A, O>>,
+}
+
+impl<T: TargetModel, P, D, A, O> Default for Batch<T, P, D, A, O> {
+    fn default() -> Self {
+        Self {
+            sequences: Vec::new(),
+            next_id: 0,
+        }
+    }
+}
+
+impl<T: TargetModel, P, D, A, O> fmt::Debug for Batch<T, P, D, A, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids = self.sequences.iter().map(|sequence| sequence.id);
+        f.debug_list().entries(ids).finish()
+    }
+}
+
+impl<T, P, D, A, O> Batch<T, P, D, A, O>
+where
+    T: TargetModel,
+    P: Borrow<T::Prompt>,
+    D: Drafter<T>,
+    A: AcceptanceRule,
+    O: GenerationObserver,
+{
+    /// Takes a generation in; its work is part of the next pass.
+    pub fn add(&mut self, session: Session<T, P, D, A>, observer: O) -> SequenceId {
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        self.sequences.push(Sequence {
+            id,
+            session,
+            observer,
+            failure: None,
+        });
+        id
+    }
+
+    /// Number of sequences.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// The generations, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = (SequenceId, &Session<T, P, D, A>)> {
+        self.sequences
+            .iter()
+            .map(|sequence| (sequence.id, &sequence.session))
+    }
+
+    /// Takes a generation out, wherever it is.
+    pub fn remove(&mut self, id: SequenceId) -> Option<(Session<T, P, D, A>, O)> {
+        let index = self.sequences.iter().position(|found| found.id == id)?;
+        let Sequence {
+            session, observer, ..
+        } = self.sequences.remove(index);
+        Some((session, observer))
+    }
+
+    /// Drafts for all that decode, then one pass of the target for all, which reads at most
+    /// `prompt_rows` tokens of prompts besides; at least one, if a prompt waits.
+    ///
+    /// Half of them go to the prompt that waits longest, so that each is read some time; the others
+    /// to those that need least.
+    pub fn pass(&mut self, target: &T, prompt_rows: usize) -> Pass<T, P, D, A, O> {
+        let shares = self.prompt_shares(prompt_rows.max(1));
+        self.draft(shares.iter().sum());
+        let rows = self.run(target, &shares);
+        Pass {
+            rows,
+            ended: self.take_ended(),
+        }
+    }
+
+    /// Tokens of its prompt that each sequence has read in this pass.
+    fn prompt_shares(&self, rows: usize) -> Vec<usize> {
+        let left = self.sequences.iter().map(|sequence| match sequence.work() {
+            Some(Work::Prompt { left }) => left,
+            _ => 0,
+        });
+        let mut left = Vec::from_iter(left);
+        let mut shares = vec![0; left.len()];
+        let mut order = Vec::from_iter((0..left.len()).filter(|&index| left[index] > 0));
+        let Some(&oldest) = order.first() else {
+            return shares;
+        };
+        let mut spare = rows;
+        let mut give = |index: usize, most: usize| {
+            let share = left[index].min(most).min(spare);
+            shares[index] += share;
+            left[index] -= share;
+            spare -= share;
+        };
+        give(oldest, rows.div_ceil(2));
+        order.sort_by_key(|&index| self.sequences[index].left());
+        for index in order {
+            give(index, rows);
+        }
+        shares
+    }
+
+    /// Trees for all that wait for one.
+    fn draft(&mut self, prompt_rows: usize) {
+        let decoding = |sequence: &&Sequence<T, P, D, A, O>| {
+            matches!(sequence.work(), Some(Work::Draft | Work::Tree { .. }))
+        };
+        let sequences = self.sequences.iter().filter(decoding).count();
+        let load = PassLoad {
+            sequences,
+            rows: prompt_rows + sequences.saturating_sub(1),
+        };
+        for sequence in &mut self.sequences {
+            sequence.attempt("drafting", |session, observer| {
+                session.start_tree(load, observer)
+            });
+        }
+        loop {
+            let (mut growing, mut drafters) = (Vec::new(), Vec::new());
+            for (index, sequence) in self.sequences.iter_mut().enumerate() {
+                if let (None, Some(drafter)) = (&sequence.failure, sequence.session.growing()) {
+                    growing.push(index);
+                    drafters.push(drafter);
+                }
+            }
+            if growing.is_empty() {
+                return;
+            }
+            let proposals = guarded("drafting", || D::grow_together(&mut drafters));
+            let proposals = match proposals {
+                Ok(proposals) => proposals,
+                Err(panicked) => repeated(growing.len(), &panicked),
+            };
+            let mut proposals = proposals.into_iter();
+            for index in growing {
+                let proposal = proposals.next();
+                let proposal = proposal.unwrap_or_else(|| Err("a tree has no result".into()));
+                self.sequences[index].attempt("observing a draft", |session, observer| {
+                    session.take_proposal(proposal, observer)
+                });
+            }
+        }
+    }
+
+    /// One pass of the target.
+    fn run(&mut self, target: &T, shares: &[usize]) -> PassRows {
+        let mut rows = PassRows::default();
+        let (mut carried, mut segments) = (Vec::new(), Vec::new());
+        for (index, sequence) in self.sequences.iter_mut().enumerate() {
+            let share = match sequence.work() {
+                Some(Work::Prompt { .. }) if shares[index] > 0 => shares[index],
+                Some(Work::Tree { nodes }) => {
+                    rows.tree += nodes;
+                    0
+                }
+                _ => continue,
+            };
+            rows.prompt += share;
+            if let Some(segment) = sequence.session.segment(share) {
+                carried.push(index);
+                segments.push(segment);
+            }
+        }
+        rows.sequences = carried.len();
+        if carried.is_empty() {
+            return rows;
+        }
+        let outputs = guarded("the target", || target.forward(&mut segments));
+        let outputs = outputs.unwrap_or_else(|panicked| repeated(carried.len(), &panicked));
+        let mut outputs = outputs.into_iter();
+        for index in carried {
+            let output = outputs.next();
+            let output = output.unwrap_or_else(|| Err("a segment has no result".into()));
+            self.sequences[index].attempt("taking a pass's result", |session, observer| {
+                session.complete(target, output, observer).map(drop)
+            });
+        }
+        rows
+    }
+
+    fn take_ended(&mut self) -> Vec<Ended<T, P, D, A, O>> {
+        let has_ended = |sequence: &mut Sequence<T, P, D, A, O>| {
+            sequence.failure.is_some() || sequence.session.finish_reason().is_some()
+        };
+        let ended = self.sequences.extract_if(.., has_ended);
+        let ended = ended.map(|sequence| Ended {
+            id: sequence.id,
+            outcome: match (sequence.failure, sequence.session.finish_reason()) {
+                (None, Some(reason)) => Ok(reason),
+                (failure, _) => Err(failure.unwrap_or(DecodeError::SessionFailed)),
+            },
+            session: sequence.session,
+            observer: sequence.observer,
+        });
+        ended.collect()
+    }
+}
+
+impl<T, P, D, A, O> Sequence<T, P, D, A, O>
+where
+    T: TargetModel,
+    P: Borrow<T::Prompt>,
+    D: Drafter<T>,
+    A: AcceptanceRule,
+    O: GenerationObserver,
+{
+    /// What the sequence waits for; `None` after a failure.
+    fn work(&self) -> Option<Work> {
+        match self.failure {
+            None => self.session.work().ok(),
+            Some(_) => None,
+        }
+    }
+
+    /// Tokens of the prompt that are not read yet.
+    fn left(&self) -> usize {
+        match self.work() {
+            Some(Work::Prompt { left }) => left,
+            _ => 0,
+        }
+    }
+
+    /// Does something with the session; an error or a panic is the end of this sequence.
+    fn attempt(
+        &mut self,
+        during: &'static str,
+        work: impl FnOnce(
+            &mut Session<T, P, D, A>,
+            &mut dyn GenerationObserver,
+        ) -> Result<(), DecodeError>,
+    ) {
+        if self.failure.is_some() {
+            return;
+        }
+        let done = guarded(during, || work(&mut self.session, &mut self.observer));
+        self.failure = match done {
+            Ok(done) => done.err(),
+            Err(panicked) => Some(panicked.into()),
+        };
+    }
+}
+
+/// A failure of all, told to each.
+fn repeated<R>(n: usize, error: &(impl Clone + Into<BoxError>)) -> Vec<Result<R, BoxError>> {
+    (0..n).map(|_| Err(error.clone().into())).collect()
+}

@@ -1,0 +1,250 @@
+//! One pass of a draft network over the rows of some sequences.
+//!
+//! On the CPU a row does not depend on the rows beside it, so a sequence is given what a pass of its
+//! own would give it.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use vispec_core::{Beam, BoxError, DraftPassOf, DraftStep, Expansion, KvCache as _, TokenId};
+
+use super::neural::{NeuralDraft, NeuralDraftSession, NotBegun, State};
+use super::vocab::{AddedTokens, Scoring};
+use crate::nn::{AttentionPlan, StackSegment, join_rows, slice_rows};
+use crate::target::VlmTarget;
+
+type Pass<'a> = DraftPassOf<'a, VlmTarget, NeuralDraftSession>;
+type Output = Result<Expansion<Tensor<2>>, BoxError>;
+
+/// See [`vispec_core::DraftModel::forward`].
+pub(super) fn run(passes: Vec<Pass<'_>>) -> Vec<Output> {
+    let missing = || Err("a draft pass gave no result for a sequence".into());
+    let mut results: Vec<Output> = passes.iter().map(|_| missing()).collect();
+    let mut groups: Vec<(NeuralDraft, Vec<(usize, Pass<'_>)>)> = Vec::new();
+    for (place, pass) in passes.into_iter().enumerate() {
+        let draft = &pass.model.draft;
+        let group = groups
+            .iter_mut()
+            .find(|(of_group, _)| of_group.shares_passes_with(draft));
+        match group {
+            Some((_, members)) => members.push((place, pass)),
+            None => groups.push((draft.clone(), vec![(place, pass)])),
+        }
+    }
+    for (draft, members) in groups {
+        let n_rows = members.iter().map(|(_, pass)| n_rows(pass)).sum();
+        for (place, result) in draft.step(n_rows, || run_group(&draft, members)) {
+            results[place] = result;
+        }
+    }
+    results
+}
+
+/// Rows that a pass reads, those that it catches up with included.
+fn n_rows(pass: &Pass<'_>) -> usize {
+    match &pass.step {
+        DraftStep::Commit { accepted, .. } => accepted.len() + 1 + pass.model.n_waiting(),
+        DraftStep::Expand { beam, .. } => beam.tokens.len(),
+    }
+}
+
+/// What a sequence brings into a pass.
+struct Rows {
+    /// Embeddings of tokens, `[rows, hidden]`.
+    embeds: Tensor<2>,
+    /// Hidden states that they go with, `[rows, hidden]`.
+    hidden: Tensor<2>,
+    positions: Vec<i64>,
+    plan: AttentionPlan,
+}
+
+/// A sequence in a pass.
+struct Part<'a> {
+    /// Its place among the results.
+    place: usize,
+    state: &'a mut State,
+    last_output: &'a mut Option<Tensor<2>>,
+    added: &'a AddedTokens,
+    plan: AttentionPlan,
+    kind: Kind,
+    top_k: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The last row is scored.
+    Commit,
+    /// All rows are scored.
+    Expand,
+}
+
+/// Hidden states that are not those of the accepted tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("a draft was given the hidden states of {found} tokens, expected {expected}")]
+struct WrongFeatures {
+    found: usize,
+    expected: usize,
+}
+
+/// Passes of the same network and head as one.
+fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize, Output)> {
+    let mut results = Vec::with_capacity(passes.len());
+    let mut parts = Vec::with_capacity(passes.len());
+    let (mut embeds, mut hidden, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, pass) in passes {
+        let kind = match &pass.step {
+            DraftStep::Commit { .. } => Kind::Commit,
+            DraftStep::Expand { .. } => Kind::Expand,
+        };
+        let prepared = prepare(pass.model, pass.step);
+        let NeuralDraftSession {
+            state,
+            last_output,
+            added,
+            ..
+        } = pass.model;
+        match (prepared, state) {
+            (Ok(rows), Some(state)) => {
+                embeds.push(rows.embeds);
+                hidden.push(rows.hidden);
+                positions.extend(rows.positions);
+                parts.push(Part {
+                    place,
+                    state,
+                    last_output,
+                    added,
+                    plan: rows.plan,
+                    kind,
+                    top_k: pass.top_k,
+                });
+            }
+            (Ok(_), None) => results.push((place, Err(NotBegun.into()))),
+            (Err(error), _) => results.push((place, Err(error))),
+        }
+    }
+    if parts.is_empty() {
+        return results;
+    }
+    let images = parts
+        .iter()
+        .map(|part| (part.plan.n_rows(), part.state.image.as_ref()));
+    let images: Vec<_> = images.collect();
+    let inputs = draft
+        .network
+        .fuse(join_rows(embeds), join_rows(hidden), &images);
+    let segments = parts.iter_mut().map(|part| StackSegment {
+        plan: &part.plan,
+        cache: &mut part.state.cache,
+    });
+    let output = draft.decode(inputs, &positions, &mut segments.collect::<Vec<_>>());
+    results.extend(scored(draft, &output, parts));
+    results
+}
+
+/// Whatever can fail, before the cache is changed.
+fn prepare(
+    session: &mut NeuralDraftSession,
+    step: DraftStep<'_, Tensor<2>, Tensor<2>>,
+) -> Result<Rows, BoxError> {
+    match step {
+        DraftStep::Commit {
+            accepted,
+            features,
+            next,
+        } => commit_rows(session, accepted, features, next),
+        DraftStep::Expand { beam, parents } => expand_rows(session, beam, parents),
+    }
+}
+
+fn commit_rows(
+    session: &mut NeuralDraftSession,
+    accepted: &[TokenId],
+    features: Tensor<2>,
+    next: TokenId,
+) -> Result<Rows, BoxError> {
+    session.catch_up()?;
+    let state = session.state.as_mut().ok_or(NotBegun)?;
+    let [found, _] = features.dims();
+    let expected = accepted.len() + 1;
+    if found != expected {
+        return Err(WrongFeatures { found, expected }.into());
+    }
+    let earlier = session.postponed.iter().flat_map(|(tokens, _)| tokens);
+    let tokens: Vec<TokenId> = earlier.chain(accepted).chain([&next]).copied().collect();
+    session
+        .draft
+        .head
+        .add(&mut session.added, tokens.iter().copied());
+    let embeds = session.draft.embedding.forward(&tokens, features.dtype())?;
+    let earlier = session.postponed.drain(..).map(|(_, features)| features);
+    let hidden = join_rows(earlier.chain([features]).collect());
+    state.cache.truncate(state.committed_rows);
+    let positions = state.next_position..state.next_position + tokens.len();
+    Ok(Rows {
+        embeds,
+        hidden,
+        positions: positions.map(position).collect(),
+        plan: AttentionPlan::Causal {
+            prefix: state.committed_rows,
+            rows: tokens.len(),
+        },
+    })
+}
+
+fn expand_rows(
+    session: &NeuralDraftSession,
+    beam: &Beam,
+    parents: &Tensor<2>,
+) -> Result<Rows, BoxError> {
+    let state = session.state.as_ref().ok_or(NotBegun)?;
+    let n_rows = beam.tokens.len();
+    let rows: Vec<i64> = beam.parent_rows.iter().map(|&row| position(row)).collect();
+    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n_rows]), &parents.device());
+    let hidden = parents.clone().select(0, rows);
+    let embeds = session
+        .draft
+        .embedding
+        .forward(&beam.tokens, hidden.dtype())?;
+    let paths = beam.paths.iter().map(Vec::as_slice);
+    Ok(Rows {
+        embeds,
+        hidden,
+        positions: vec![position(state.next_position + beam.level); n_rows],
+        plan: AttentionPlan::tree(state.committed_rows, paths),
+    })
+}
+
+/// Takes note of the outputs `[rows, hidden]` and scores them.
+fn scored(draft: &NeuralDraft, output: &Tensor<2>, parts: Vec<Part<'_>>) -> Vec<(usize, Output)> {
+    let mut start = 0;
+    let mut scored = Vec::with_capacity(parts.len());
+    for part in parts {
+        let n_rows = part.plan.n_rows();
+        let rows = start..start + n_rows;
+        start = rows.end;
+        let hidden = match part.kind {
+            Kind::Expand => slice_rows(output, rows),
+            Kind::Commit => {
+                part.state.committed_rows += n_rows;
+                part.state.next_position += n_rows;
+                *part.last_output = Some(slice_rows(output, rows.clone()));
+                slice_rows(output, rows.end - 1..rows.end)
+            }
+        };
+        scored.push((part.place, part.top_k, part.added, hidden));
+    }
+    let sequences = scored.iter().map(|(_, top_k, added, hidden)| Scoring {
+        rows: hidden.dims()[0],
+        top_k: *top_k,
+        added,
+    });
+    let sequences: Vec<_> = sequences.collect();
+    let rows = scored.iter().map(|(.., hidden)| hidden.clone());
+    let top = draft.head.top_k(&join_rows(rows.collect()), &sequences);
+    let scored = scored.into_iter().zip(top);
+    scored
+        .map(|((place, .., hidden), top)| (place, top.map(|top| Expansion { top, hidden })))
+        .collect()
+}
+
+fn position(row: usize) -> i64 {
+    i64::try_from(row).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,73 @@
+//! Buffers of passes, which the next pass uses again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::nn::decoder::DecoderConfig;
+
+/// Buffers of passes with more rows are freed: such a pass takes far longer than making them, and
+/// they would be much memory to keep.
+const KEPT_ROWS: usize = 256;
+
+/// Buffers that no pass uses at the moment: as many as there were passes at the same time, most
+/// often one. What is left in them changes no result, since each pass writes what it reads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workspace {
+    free: Arc<Mutex<Vec<Buffers>>>,
+}
+
+/// Activations of one pass.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) normed: Vec<f32>,
+    pub(super) query: Vec<f32>,
+    pub(super) keys: Vec<f32>,
+    pub(super) values: Vec<f32>,
+    pub(super) attended: Vec<f32>,
+    pub(super) gate: Vec<f32>,
+    pub(super) up: Vec<f32>,
+    pub(super) product: Vec<f32>,
+    pub(super) added: Vec<f32>,
+}
+
+impl Workspace {
+    /// Buffers for a pass of `rows`.
+    pub(super) fn take(&self, rows: usize, config: &DecoderConfig) -> Buffers {
+        let mut buffers = self.free().pop().unwrap_or_default();
+        buffers.resize(rows, config);
+        buffers
+    }
+
+    /// Takes the buffers of a pass of `rows` back.
+    pub(super) fn give_back(&self, buffers: Buffers, rows: usize) {
+        if rows <= KEPT_ROWS {
+            self.free().push(buffers);
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Buffers>> {
+        // Every state is valid.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffers {
+    fn resize(&mut self, rows: usize, config: &DecoderConfig) {
+        let DecoderConfig {
+            hidden,
+            intermediate,
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *config;
+        self.normed.resize(rows * hidden, 0.0);
+        self.query.resize(rows * heads * head_dim, 0.0);
+        self.keys.resize(rows * kv_heads * head_dim, 0.0);
+        self.values.resize(rows * kv_heads * head_dim, 0.0);
+        self.attended.resize(rows * heads * head_dim, 0.0);
+        self.gate.resize(rows * intermediate, 0.0);
+        self.up.resize(rows * intermediate, 0.0);
+        self.product.resize(rows * intermediate, 0.0);
+        self.added.resize(rows * hidden, 0.0);
+    }
+}

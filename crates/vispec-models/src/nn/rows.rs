@@ -1,0 +1,26 @@
+//! Rows of several sequences in one matrix.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, s};
+
+/// The rows of each matrix `[rows, width]` after those of the one before, without a copy of a single
+/// one.
+///
+/// # Panics
+/// If there is none, or their widths differ.
+pub(crate) fn join_rows(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Tensor::cat(parts, 0),
+    }
+}
+
+/// Rows `rows` of `all` `[rows, width]`.
+pub(crate) fn slice_rows(all: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+    if rows.len() == all.dims()[0] {
+        all.clone()
+    } else {
+        all.clone().slice(s![rows, ..])
+    }
+}

@@ -1,0 +1,239 @@
+//! One pass of a target over the rows of some sequences.
+//!
+//! The rows of all segments are concatenated. Layers see them as one matrix, and only attention
+//! knows which row is whose. On the CPU a row does not depend on the rows beside it, so a sequence
+//! is given what a pass of its own would give it.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, s};
+use vispec_core::{
+    BoxError, KvCache as _, NodeId, OutputOf, PassInput, Prompt as _, Segment, TargetModel as _,
+    TargetOutput, TokenTree,
+};
+
+use crate::error::ModelError;
+use crate::logits::DeviceLogits;
+use crate::nn::{AttentionPlan, RotaryTable, StackSegment, join_rows, slice_rows};
+use crate::prompt::EncodedPrompt;
+use crate::target::{VlmTarget, row_position};
+use crate::vlm_cache::VlmCache;
+
+/// What a segment brings into the pass.
+struct Rows {
+    /// `[rows, hidden]`
+    embeds: Tensor<2>,
+    rotary: RotaryTable,
+    plan: AttentionPlan,
+    role: Role,
+}
+
+/// What becomes of a segment's hidden states.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Rows of a tree: logits of each.
+    Tree,
+    /// Rows of a prompt that do not end it: logits of the last.
+    PromptPart { rope_delta: i64 },
+    /// The last rows of a prompt: logits of the last, features of the whole prompt.
+    PromptEnd { rope_delta: i64 },
+}
+
+/// A segment in the pass.
+struct Part<'s, 'a> {
+    /// Its place among the results.
+    place: usize,
+    segment: &'s mut Segment<'a, VlmTarget>,
+    plan: AttentionPlan,
+    role: Role,
+}
+
+type Output = OutputOf<VlmTarget>;
+
+/// See [`vispec_core::TargetModel::forward`].
+pub(crate) fn run(
+    target: &VlmTarget,
+    segments: &mut [Segment<'_, VlmTarget>],
+) -> Vec<Result<Output, BoxError>> {
+    let n_rows = segments.iter().map(Segment::n_rows).sum();
+    target.stack().step(n_rows, target.vocab_size(), || {
+        let mut results = Vec::with_capacity(segments.len());
+        let mut parts = Vec::with_capacity(segments.len());
+        let (mut embeds, mut rotary) = (Vec::new(), None);
+        for (place, segment) in segments.iter_mut().enumerate() {
+            match prepare(target, segment) {
+                Ok(rows) => {
+                    results.push(Err("a pass gave no result for a segment".into()));
+                    embeds.push(rows.embeds);
+                    rotary = Some(match rotary {
+                        Some(before) => RotaryTable::followed_by(before, &rows.rotary),
+                        None => rows.rotary,
+                    });
+                    parts.push(Part {
+                        place,
+                        segment,
+                        plan: rows.plan,
+                        role: rows.role,
+                    });
+                }
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        if let Some(rotary) = rotary {
+            for (place, output) in pass(target, join_rows(embeds), &rotary, &mut parts) {
+                results[place] = Ok(output);
+            }
+        }
+        results
+    })
+}
+
+/// Whatever can fail, before any cache is changed.
+fn prepare(target: &VlmTarget, segment: &Segment<'_, VlmTarget>) -> Result<Rows, BoxError> {
+    match segment.input {
+        PassInput::Prompt { prompt, end } => Ok(prompt_rows(target, prompt, end, segment.cache)?),
+        PassInput::Tree(tree) => Ok(tree_rows(target, tree, segment.cache)?),
+    }
+}
+
+fn prompt_rows(
+    target: &VlmTarget,
+    prompt: &EncodedPrompt,
+    end: usize,
+    cache: &VlmCache,
+) -> Result<Rows, ModelError> {
+    let n_tokens = prompt.token_ids().len();
+    let cached = cache.len();
+    if cached >= end || end > n_tokens {
+        return Err(ModelError::PromptRange {
+            end,
+            cached,
+            n_tokens,
+        });
+    }
+    let [found, width] = prompt.embeds().dims();
+    let axes = prompt.positions().axes();
+    if (found, width) != (n_tokens, target.hidden()) || axes.iter().any(|a| a.len() != n_tokens) {
+        return Err(ModelError::PromptShape {
+            embeds: [found, width],
+            positions: axes[0].len(),
+            expected: [n_tokens, target.hidden()],
+        });
+    }
+    let known = cache.features().len();
+    if known != cached {
+        return Err(ModelError::UnknownFeatures { cached, known });
+    }
+    let rope_delta = prompt.rope_delta();
+    Ok(Rows {
+        embeds: prompt.embeds().clone().slice(s![cached..end, ..]),
+        rotary: target.prompt_rotary(axes.map(|axis| &axis[cached..end])),
+        plan: AttentionPlan::Causal {
+            prefix: cached,
+            rows: end - cached,
+        },
+        role: if end < n_tokens {
+            Role::PromptPart { rope_delta }
+        } else {
+            Role::PromptEnd { rope_delta }
+        },
+    })
+}
+
+fn tree_rows(target: &VlmTarget, tree: &TokenTree, cache: &VlmCache) -> Result<Rows, ModelError> {
+    let embedding = target.text().embedding();
+    let embeds = embedding.forward(tree.tokens(), target.precision().compute)?;
+    let base = row_position(cache.len()) + cache.position_delta;
+    let positions: Vec<i64> = tree.depths().iter().map(|&d| base + i64::from(d)).collect();
+    let paths: Vec<Vec<usize>> = tree
+        .nodes()
+        .map(|node| tree.path(node).into_iter().map(NodeId::index).collect())
+        .collect();
+    Ok(Rows {
+        embeds,
+        rotary: target.rotary(&positions),
+        plan: AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice)),
+        role: Role::Tree,
+    })
+}
+
+/// The pass over the rows `[rows, hidden]` of all parts; gives each output with its place.
+fn pass(
+    target: &VlmTarget,
+    embeds: Tensor<2>,
+    rotary: &RotaryTable,
+    parts: &mut [Part<'_, '_>],
+) -> Vec<(usize, Output)> {
+    let segments = parts.iter_mut().map(|part| StackSegment {
+        plan: &part.plan,
+        cache: &mut part.segment.cache.kv,
+    });
+    let mut segments: Vec<_> = segments.collect();
+    let hidden = target.stack().forward(embeds, rotary, &mut segments);
+    let hidden = target.text().finish(hidden);
+    let wanted = wanted_rows(&hidden, parts);
+    let logits = target.text().head().forward(wanted);
+    let n_wanted: Vec<usize> = parts.iter().map(Part::n_wanted).collect();
+    let logits = DeviceLogits::of_sequences(logits, n_wanted);
+    let rows: Vec<_> = ranges(parts).collect();
+    let parts = parts.iter_mut().zip(rows).zip(logits);
+    parts
+        .map(|((part, rows), logits)| {
+            let features = part.note(slice_rows(&hidden, rows));
+            (part.place, TargetOutput { logits, features })
+        })
+        .collect()
+}
+
+/// Rows of each part in the pass.
+fn ranges(parts: &[Part<'_, '_>]) -> impl Iterator<Item = Range<usize>> {
+    parts.iter().scan(0, |end, part| {
+        let start = *end;
+        *end += part.plan.n_rows();
+        Some(start..*end)
+    })
+}
+
+/// The rows of `hidden` whose logits are asked for.
+fn wanted_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
+    let mut wanted: Vec<Range<usize>> = Vec::new();
+    for (part, rows) in parts.iter().zip(ranges(parts)) {
+        let rows = rows.end - part.n_wanted()..rows.end;
+        match wanted.last_mut() {
+            Some(last) if last.end == rows.start => last.end = rows.end,
+            _ => wanted.push(rows),
+        }
+    }
+    let wanted = wanted.into_iter().map(|rows| slice_rows(hidden, rows));
+    join_rows(wanted.collect())
+}
+
+impl Part<'_, '_> {
+    /// Rows whose logits are asked for: the last so many.
+    fn n_wanted(&self) -> usize {
+        match self.role {
+            Role::Tree => self.plan.n_rows(),
+            Role::PromptPart { .. } | Role::PromptEnd { .. } => 1,
+        }
+    }
+
+    /// Notes the hidden states `[rows, hidden]` of the rows that were read, and gives the features.
+    fn note(&mut self, hidden: Tensor<2>) -> Tensor<2> {
+        let cache = &mut *self.segment.cache;
+        match self.role {
+            Role::Tree => {
+                cache.note_tree(&hidden);
+                hidden
+            }
+            Role::PromptPart { rope_delta } => {
+                cache.position_delta = rope_delta;
+                cache.note_part(&hidden);
+                hidden
+            }
+            Role::PromptEnd { rope_delta } => {
+                cache.position_delta = rope_delta;
+                cache.note_end(hidden)
+            }
+        }
+    }
+}

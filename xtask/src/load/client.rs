@@ -1,0 +1,132 @@
+//! A client that streams one answer and notes when its parts came.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+/// An answer that is silent for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Longest line of a reply.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// One question.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) prompt: String,
+    pub(super) max_tokens: usize,
+    pub(super) temperature: f64,
+    pub(super) seed: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) text: String,
+    /// Tokens by the server's own count.
+    pub(super) tokens: usize,
+    pub(super) asked: Instant,
+    /// When each part of the text came.
+    pub(super) parts: Vec<Instant>,
+    pub(super) ended: Instant,
+}
+
+impl Answer {
+    /// Time to the first part; `None` for an empty answer.
+    pub(super) fn first(&self) -> Option<Duration> {
+        Some(*self.parts.first()? - self.asked)
+    }
+
+    /// Times between parts.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = (Instant, Duration)> {
+        let pairs = self.parts.windows(2);
+        pairs.map(|pair| (pair[1], pair[1] - pair[0]))
+    }
+}
+
+/// Asks a server of OpenAI's interface and reads its answer to the end.
+pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
+    let body = json!({
+        "messages": [{"role": "user", "content": question.prompt}],
+        "max_tokens": question.max_tokens,
+        "temperature": question.temperature,
+        "seed": question.seed,
+        "stream": true,
+        "stream_options": {"include_usage": true},
+    })
+    .to_string();
+    let asked = Instant::now();
+    let mut stream = TcpStream::connect(server).context("no server answers there")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes())?;
+    let mut lines = Lines(BufReader::new(stream));
+    let status = lines.next()?.context("the server closed the connection")?;
+    ensure!(status.contains(" 200"), "{}", refusal(&status, &mut lines));
+    let mut answer = Answer {
+        text: String::new(),
+        tokens: 0,
+        asked,
+        parts: Vec::new(),
+        ended: asked,
+    };
+    while let Some(line) = lines.next()? {
+        // Head lines and the sizes of chunks stand between the events and need not be understood.
+        let Some(event) = line.strip_prefix("data: ") else {
+            continue;
+        };
+        if event == "[DONE]" {
+            answer.ended = Instant::now();
+            ensure!(answer.tokens > 0, "the server told no usage");
+            return Ok(answer);
+        }
+        let event: Value = serde_json::from_str(event).context("an event is not JSON")?;
+        if let Some(error) = event.get("error") {
+            bail!("the answer ended with {error}");
+        }
+        if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
+            answer.tokens = usize::try_from(tokens)?;
+        }
+        match event["choices"][0]["delta"]["content"].as_str() {
+            None | Some("") => {}
+            Some(text) => {
+                answer.text.push_str(text);
+                answer.parts.push(Instant::now());
+            }
+        }
+    }
+    bail!("the answer broke off")
+}
+
+/// Status and body of a refusal.
+fn refusal(status: &str, lines: &mut Lines) -> String {
+    let mut text = status.to_owned();
+    while let Ok(Some(line)) = lines.next() {
+        if line.starts_with('{') {
+            text = format!("{text}: {line}");
+        }
+    }
+    text
+}
+
+struct Lines(BufReader<TcpStream>);
+
+impl Lines {
+    /// The next line without its end; `None` at the end of the connection.
+    fn next(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        let mut limited = self.0.by_ref().take(LONGEST_LINE);
+        if limited.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        let text = String::from_utf8(line).context("a line is not UTF-8")?;
+        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+}
