@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeSize};
-use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError};
+use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError, Wanted};
 
 use crate::conversations::{ConversationStore, ImageDigest};
 use crate::draft::{Draft, DraftKind, DraftVocab};
@@ -230,32 +230,40 @@ impl Engine {
         self.encode_with(|| self.processor.prepare(messages, images))
     }
 
-    /// The same for a text that the model is to continue, without a chat template.
+    /// The same for a text that the model is to continue, without a chat template, for as long as
+    /// `wanted` says so.
     ///
     /// # Errors
-    /// An empty text, one with a placeholder of images, or one that is longer than the context.
-    pub fn encode_text(&self, text: &str) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        self.encode_with(|| self.processor.prepare_text(text))
+    /// An empty text, one with a placeholder of images, one that is longer than the context, or
+    /// [`ProcessorError::Unwanted`].
+    pub fn encode_text(
+        &self,
+        text: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_with(|| self.processor.prepare_text_while(text, wanted))
     }
 
     /// [`encode`](Self::encode) for a prompt whose beginning may be in `store`: images that were seen
-    /// do not go through the vision tower, and the prompt knows its images by content.
+    /// do not go through the vision tower, and the prompt knows its images by content. `wanted` is
+    /// asked now and then while the text is looked through.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As [`encode`](Self::encode), and [`ProcessorError::Unwanted`].
     pub fn encode_known(
         &self,
         messages: &Messages,
         images: &[DecodedImage],
         store: &ConversationStore,
+        wanted: Wanted<'_>,
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        let prepare = || self.processor.prepare_while(messages, images, wanted);
         if !store.is_enabled() {
-            return self.encode(messages, images);
+            return self.encode_with(prepare);
         }
         let started = Instant::now();
         let digests: Vec<ImageDigest> = images.iter().map(ImageDigest::of).collect();
         let hashing = started.elapsed();
-        let prepare = || self.processor.prepare(messages, images);
         let (encoded, mut times) = self.encode_by(prepare, |prepared| {
             let images = prepared.images.iter().zip(digests);
             let images = images.map(|(image, digest)| {

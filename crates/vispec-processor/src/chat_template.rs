@@ -16,6 +16,8 @@ use crate::strftime::{Instant, strftime};
 
 /// Instructions that a template may execute; published templates need a few dozen per message.
 const FUEL: u64 = 5_000_000;
+/// Messages with which a template that is in order may run out of instructions: a thousand for each.
+pub(crate) const MANY_MESSAGES: usize = 5_000;
 /// Bytes that a template may write on top of a multiple of what the messages hold.
 const BASE_OUTPUT_BYTES: usize = 1 << 20;
 /// How many times the template may repeat the text of the messages.
@@ -43,6 +45,14 @@ enum ContentForm {
     Parts,
     /// Only strings, as templates of text models: parts of text are joined.
     Strings,
+}
+
+/// What a template wrote, whole or up to an error.
+pub(crate) struct Rendered<E> {
+    /// The text.
+    pub(crate) text: String,
+    /// Whether this is all of it.
+    pub(crate) end: std::result::Result<(), E>,
 }
 
 /// A compiled chat template.
@@ -112,12 +122,23 @@ impl ChatTemplate {
     /// [`ProcessorError::TemplateRender`] if the template raises an exception, uses what does not
     /// exist, or exceeds a limit.
     pub fn render(&self, messages: &Messages, generation: GenerationPrompt) -> Result<String> {
-        self.render_as(messages.as_slice(), generation, self.form)
-            .map_err(|error| ProcessorError::TemplateRender {
-                template: self.name.clone(),
-                line: error.line().unwrap_or(0),
-                reason: reason_of(&error),
-            })
+        let Rendered { text, end } = self.render_far(messages, generation);
+        end.map(|()| text)
+    }
+
+    /// The same, with what was written before an error.
+    pub(crate) fn render_far(
+        &self,
+        messages: &Messages,
+        generation: GenerationPrompt,
+    ) -> Rendered<ProcessorError> {
+        let Rendered { text, end } = self.render_as(messages.as_slice(), generation, self.form);
+        let end = end.map_err(|error| ProcessorError::TemplateRender {
+            template: self.name.clone(),
+            line: error.line().unwrap_or(0),
+            reason: reason_of(&error),
+        });
+        Rendered { text, end }
     }
 
     fn render_as(
@@ -125,7 +146,7 @@ impl ChatTemplate {
         messages: &[Message],
         generation: GenerationPrompt,
         form: ContentForm,
-    ) -> std::result::Result<String, Error> {
+    ) -> Rendered<Error> {
         let n_text_bytes: usize = messages
             .iter()
             .flat_map(|message| message.content.texts())
@@ -149,10 +170,19 @@ impl ChatTemplate {
                 .saturating_mul(OUTPUT_FACTOR)
                 .saturating_add(BASE_OUTPUT_BYTES),
         };
-        let template = self.environment.get_template(&self.name)?;
-        template.render_captured_to(context.into_iter().collect::<Value>(), &mut output)?;
-        String::from_utf8(output.bytes)
-            .map_err(|error| Error::new(ErrorKind::WriteFailure, error.to_string()))
+        let context = context.into_iter().collect::<Value>();
+        let template = self.environment.get_template(&self.name);
+        let end = template.and_then(|template| {
+            let rendered = template.render_captured_to(context, &mut output);
+            rendered.map(|_| ())
+        });
+        match String::from_utf8(output.bytes) {
+            Ok(text) => Rendered { text, end },
+            Err(error) => Rendered {
+                text: String::new(),
+                end: Err(Error::new(ErrorKind::WriteFailure, error.to_string())),
+            },
+        }
     }
 
     /// Tries out which form of content ends up in the output.
@@ -162,11 +192,10 @@ impl ChatTemplate {
                 role: "user".to_owned(),
                 content,
             }];
-            self.render_as(&messages, GenerationPrompt::Add, form)
-                .is_ok_and(|text| {
-                    let as_dictionary = ["{'type'", "{\"type\""];
-                    text.contains(PROBE) && !as_dictionary.iter().any(|form| text.contains(form))
-                })
+            let Rendered { text, end } = self.render_as(&messages, GenerationPrompt::Add, form);
+            let as_dictionary = ["{'type'", "{\"type\""];
+            let is_written_out = as_dictionary.iter().any(|form| text.contains(form));
+            end.is_ok() && text.contains(PROBE) && !is_written_out
         };
         let parts = Content::Parts(vec![Part::Text(PROBE.to_owned())]);
         let strings = understands(Content::Text(PROBE.to_owned()), ContentForm::Both);

@@ -272,6 +272,19 @@ pub enum ProcessorError {
         /// Largest number allowed.
         limit: usize,
     },
+    /// A text is too long by far, which was found out before all of it was tokenised.
+    #[error("the text of {bytes} bytes has at least {least_tokens} tokens, the limit is {limit}")]
+    TextTooLong {
+        /// Bytes of the text, or of its part that the chat template could write.
+        bytes: usize,
+        /// Tokens that it has at least.
+        least_tokens: usize,
+        /// Largest number allowed.
+        limit: usize,
+    },
+    /// Whoever asked for a prompt does not want it any more.
+    #[error("the prompt is not wanted any more")]
+    Unwanted,
     /// Limits of the size of an image that no image can meet.
     #[error("images of {min} to {max} pixels, expected a lower limit of 1 up to the upper one")]
     PixelLimits {

@@ -59,6 +59,7 @@ mod special_tokens;
 mod strftime;
 mod teacher_forcing;
 mod template_source;
+mod token_bound;
 mod tokenizer;
 mod transcript;
 
@@ -83,4 +84,4 @@ pub use prompt_layout::PromptLayout;
 pub use qwen_image::{QwenImageProcessor, smart_resize};
 pub use special_tokens::{SpecialTokens, eos_token_ids};
 pub use teacher_forcing::AnsweredPrompt;
-pub use tokenizer::{SequenceTokens, SpecialText, Tokenizer};
+pub use tokenizer::{SequenceTokens, SpecialText, Tokenizer, Wanted};

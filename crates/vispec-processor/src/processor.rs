@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::chat_template::{ChatTemplate, GenerationPrompt};
+use crate::chat_template::{ChatTemplate, GenerationPrompt, MANY_MESSAGES, Rendered};
 use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
@@ -15,7 +15,7 @@ use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
 use crate::prompt_layout::PromptLayout;
 use crate::special_tokens::{SpecialTokens, eos_token_ids};
-use crate::tokenizer::{SequenceTokens, Tokenizer};
+use crate::tokenizer::{SequenceTokens, Tokenizer, Wanted};
 
 /// A prompt that a model can read.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,11 +159,25 @@ impl Processor {
     ///
     /// # Errors
     /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::ImageCount`],
-    /// [`ProcessorError::PlaceholderCount`], [`ProcessorError::PromptTooLong`], and those of the
-    /// chat template, the tokenizer and the image processor. Pixels are touched only if the prompt
-    /// is otherwise in order.
+    /// [`ProcessorError::PlaceholderCount`], [`ProcessorError::PromptTooLong`],
+    /// [`ProcessorError::TextTooLong`], and those of the chat template, the tokenizer and the image
+    /// processor. Pixels are touched only if the prompt is otherwise in order.
     pub fn prepare(&self, messages: &Messages, images: &[DecodedImage]) -> Result<PreparedPrompt> {
         self.prepare_with(messages, images, GenerationPrompt::Add)
+    }
+
+    /// The same as [`Self::prepare`], for as long as `wanted` says so: it is asked now and then
+    /// while a long text is looked through.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`], and [`ProcessorError::Unwanted`].
+    pub fn prepare_while(
+        &self,
+        messages: &Messages,
+        images: &[DecodedImage],
+        wanted: Wanted<'_>,
+    ) -> Result<PreparedPrompt> {
+        self.prepare_chat(messages, images, GenerationPrompt::Add, wanted)
     }
 
     /// The same as [`Self::prepare`], with the choice to end after the last message, for instance
@@ -177,6 +191,16 @@ impl Processor {
         images: &[DecodedImage],
         generation: GenerationPrompt,
     ) -> Result<PreparedPrompt> {
+        self.prepare_chat(messages, images, generation, &|| true)
+    }
+
+    fn prepare_chat(
+        &self,
+        messages: &Messages,
+        images: &[DecodedImage],
+        generation: GenerationPrompt,
+        wanted: Wanted<'_>,
+    ) -> Result<PreparedPrompt> {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
         }
@@ -187,9 +211,14 @@ impl Processor {
                 expected,
             });
         }
-        let rendered = self.chat_template.render(messages, generation)?;
-        let layout = self.lay_out(&rendered, &self.image_lengths(images)?)?;
-        self.finish(layout, images, rendered)
+        let Rendered { text, end } = self.chat_template.render_far(messages, generation);
+        // Messages that are too many for the template are told as what they are: too long.
+        if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
+            self.check_length(&text, wanted)?;
+        }
+        end?;
+        let layout = self.lay_out(&text, &self.image_lengths(images)?)?;
+        self.finish(layout, images, text)
     }
 
     /// Tokens that each image takes in the prompt.
@@ -276,10 +305,26 @@ impl Processor {
     ///
     /// # Errors
     /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::PlaceholderCount`] if the text holds a
-    /// placeholder, [`ProcessorError::PromptTooLong`], and those of the tokenizer.
+    /// placeholder, [`ProcessorError::PromptTooLong`], [`ProcessorError::TextTooLong`], and those of
+    /// the tokenizer.
     pub fn prepare_text(&self, text: &str) -> Result<PreparedPrompt> {
+        self.prepare_text_while(text, &|| true)
+    }
+
+    /// The same as [`Self::prepare_text`], for as long as `wanted` says so.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare_text`], and [`ProcessorError::Unwanted`].
+    pub fn prepare_text_while(&self, text: &str, wanted: Wanted<'_>) -> Result<PreparedPrompt> {
+        self.check_length(text, wanted)?;
         let layout = self.lay_out(text, &[])?;
         self.finish(layout, &[], text.to_owned())
+    }
+
+    /// Refuses what is too long by far before it is tokenised whole.
+    fn check_length(&self, rendered: &str, wanted: Wanted<'_>) -> Result<()> {
+        self.tokenizer
+            .check_length(rendered, self.context_limit, wanted)
     }
 
     /// Encodes rendered text and makes room for images of these numbers of tokens.

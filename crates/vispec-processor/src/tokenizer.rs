@@ -1,11 +1,25 @@
 //! Text to token ids and back.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
+use tokenizers::Encoding;
 
 use crate::error::{ProcessorError, Result};
+use crate::token_bound::TokenBound;
+
+/// Bytes of a piece of text whose tokens are counted by themselves.
+const PIECE: usize = 32 << 10;
+/// Tokens that a text may have more in two pieces than in one, besides those of the token that is
+/// cut, which may be as many as it has bytes.
+const CUT_COST: usize = 32;
+/// A text of fewer bytes than so many for each token allowed is tokenised without counting first.
+const SHORT: usize = 4;
+
+/// Tells whether something is still wanted; asked now and then while it is made.
+pub type Wanted<'a> = &'a dyn Fn() -> bool;
 
 /// Whether the tokenizer adds the tokens that open and close a sequence, such as `<s>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +43,7 @@ pub enum SpecialText {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    bound: TokenBound,
     path: PathBuf,
 }
 
@@ -77,7 +92,8 @@ impl Tokenizer {
         let truncation = inner.with_truncation(None);
         truncation.map_err(|error| syntax(error.to_string()))?;
         inner.with_padding(None);
-        Ok(Self { inner, path })
+        let bound = TokenBound::of(&inner);
+        Ok(Self { inner, bound, path })
     }
 
     /// The file that the tokenizer was read from.
@@ -86,16 +102,60 @@ impl Tokenizer {
         &self.path
     }
 
+    /// Makes sure that a text has at most `limit` tokens before it is tokenised whole, or at least
+    /// not many more, in memory that does not grow with the text. Those that open and close a
+    /// sequence do not count.
+    ///
+    /// First the bytes are compared with those of the longest token; then tokens are counted piece
+    /// by piece, until there are too many. Bytes tell nothing if text may vanish (a normalizer that
+    /// strips) or if a token may stand for any number of characters (unknown ones in one); no
+    /// supported model has such a tokenizer.
+    ///
+    /// # Errors
+    /// [`ProcessorError::TextTooLong`], never for a text that has at most `limit` tokens;
+    /// [`ProcessorError::Unwanted`] when `wanted` says so, which is asked for each piece;
+    /// [`ProcessorError::Tokenize`].
+    pub fn check_length(&self, text: &str, limit: usize, wanted: Wanted<'_>) -> Result<()> {
+        let too_long = |least_tokens: usize| {
+            Err(ProcessorError::TextTooLong {
+                bytes: text.len(),
+                least_tokens,
+                limit,
+            })
+        };
+        let by_bytes = self.bound.least_tokens(text);
+        if by_bytes > limit {
+            return too_long(by_bytes);
+        }
+        if text.len() <= limit.saturating_mul(SHORT).max(PIECE) {
+            return Ok(());
+        }
+        let cut_cost = CUT_COST + self.bound.longest_token();
+        let mut rest = text;
+        let mut counted: usize = 0;
+        while !rest.is_empty() {
+            if !wanted() {
+                return Err(ProcessorError::Unwanted);
+            }
+            let (piece, behind) = rest.split_at(cut(rest));
+            rest = behind;
+            let n_tokens = encoded(|| self.inner.encode_fast(piece, false))?.len();
+            counted += n_tokens.saturating_sub(cut_cost);
+            if counted > limit {
+                return too_long(counted);
+            }
+        }
+        Ok(())
+    }
+
     /// Token ids of a text. Special tokens written in the text become their ids.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
     pub fn encode(&self, text: &str, sequence_tokens: SequenceTokens) -> Result<Vec<u32>> {
         let add = sequence_tokens == SequenceTokens::Add;
-        match self.inner.encode_fast(text, add) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(failed("encode", &error)),
-        }
+        let encoding = encoded(|| self.inner.encode_fast(text, add))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// The same as [`Self::encode`], with the bytes of `text` that each token stands for. White space
@@ -109,8 +169,7 @@ impl Tokenizer {
         sequence_tokens: SequenceTokens,
     ) -> Result<Vec<(u32, Range<usize>)>> {
         let add = sequence_tokens == SequenceTokens::Add;
-        let encoding = self.inner.encode(text, add);
-        let encoding = encoding.map_err(|error| failed("encode", &error))?;
+        let encoding = encoded(|| self.inner.encode(text, add))?;
         let places = encoding.get_offsets().iter();
         let ids = encoding.get_ids().iter().copied();
         Ok(ids.zip(places.map(|&(start, end)| start..end)).collect())
@@ -143,6 +202,34 @@ impl Tokenizer {
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+}
+
+/// Where the first piece of a text ends: if possible at white space behind a letter or digit, where
+/// tokenizers cut, too.
+fn cut(text: &str) -> usize {
+    if text.len() <= PIECE {
+        return text.len();
+    }
+    let bytes = text.as_bytes();
+    let between_words =
+        |&at: &usize| bytes[at].is_ascii_whitespace() && bytes[at - 1].is_ascii_alphanumeric();
+    let found = (PIECE / 2..=PIECE).rev().find(between_words);
+    found.unwrap_or_else(|| text.floor_char_boundary(PIECE))
+}
+
+/// What the library makes of a text.
+fn encoded(
+    encode: impl FnOnce() -> std::result::Result<Encoding, tokenizers::Error>,
+) -> Result<Encoding> {
+    // Its regular expressions panic on more than ten million blanks in a row. They change nothing
+    // that outlives the call.
+    match std::panic::catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(encoding) => encoding.map_err(|error| failed("encode", &error)),
+        Err(_) => Err(ProcessorError::Tokenize {
+            action: "encode",
+            reason: "the library of tokenizers gave up on this text".to_owned(),
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ use vispec::AnswerError;
 
 use crate::metrics::Outcome;
 use crate::queue::NotQueued;
+use crate::request_memory::NoRoom;
 
 /// An error for a client. Never holds a path or anything of the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,9 +75,25 @@ impl ApiError {
     /// The outcome that it counts as, for requests that did not reach the queue.
     pub(crate) fn outcome(&self) -> Outcome {
         match self.code {
-            "queue_full" => Outcome::Busy,
+            "queue_full" | "memory_full" => Outcome::Busy,
             "shutting_down" => Outcome::ShutDown,
             _ => Outcome::Refused,
+        }
+    }
+
+    /// The client has as many connections as it may.
+    pub(crate) fn too_many_connections(most: usize) -> Self {
+        Self::busy(
+            "too_many_connections",
+            format!("the client has {most} connections already; try again when one is closed"),
+        )
+    }
+
+    /// Too much at once, try again later.
+    fn busy(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            retry_after: Some(1),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, message)
         }
     }
 
@@ -106,6 +123,22 @@ impl From<NotQueued> for ApiError {
             },
             NotQueued::Closed => Self::shutting_down(),
         }
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(reason: NoRoom) -> Self {
+        let (whose, limit) = match reason {
+            NoRoom::Full(limit) => ("all requests", limit),
+            NoRoom::ClientFull(limit) => ("the requests of this client", limit),
+        };
+        Self::busy(
+            "memory_full",
+            format!(
+                "with this request {whose} would hold more than the limit of {limit} bytes; \
+                 try again later"
+            ),
+        )
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod api_error;
 mod api_key;
+mod client;
 mod limits;
 mod metrics;
 mod model;
@@ -20,6 +21,7 @@ mod queue;
 mod remote_image;
 mod reply;
 mod request;
+mod request_memory;
 mod routes;
 mod server;
 

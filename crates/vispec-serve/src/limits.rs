@@ -11,18 +11,29 @@ pub struct RequestLimits {
     pub max_images: usize,
     /// Most answers to a request.
     pub max_choices: u32,
+    /// Most tokens of an answer, whatever the request asks for.
+    pub max_answer_tokens: usize,
     /// Longest time for a body to arrive.
     pub body_timeout: Duration,
+    /// Bytes that all requests together hold, from the first byte of a body to the end of the
+    /// answer: bodies as they arrive and fetched images. The first 64 KiB of each are not counted.
+    pub max_memory: usize,
+    /// The same for the requests of one client address, or of one network of 64 bits of IPv6.
+    pub max_client_memory: usize,
 }
 
 impl Default for RequestLimits {
-    /// 32 MiB, 8 images, 8 answers, 30 seconds.
+    /// 32 MiB, 8 images, 8 answers of any length, 30 seconds, 512 MiB together, half of it for one
+    /// client.
     fn default() -> Self {
         Self {
             max_body: 32 << 20,
             max_images: 8,
             max_choices: 8,
+            max_answer_tokens: usize::MAX,
             body_timeout: Duration::from_secs(30),
+            max_memory: 512 << 20,
+            max_client_memory: 256 << 20,
         }
     }
 }
@@ -32,6 +43,9 @@ impl Default for RequestLimits {
 pub struct ConnectionLimits {
     /// Most connections at a time; more wait to be accepted.
     pub max_connections: usize,
+    /// Most connections of one client address, or of one network of 64 bits of IPv6; more are
+    /// turned away.
+    pub max_client_connections: usize,
     /// Longest time for the head of a request to arrive.
     pub header_timeout: Duration,
     /// Longest time in which a client takes nothing of what is sent to it.
@@ -41,10 +55,11 @@ pub struct ConnectionLimits {
 }
 
 impl Default for ConnectionLimits {
-    /// 768 connections, 10 seconds for a head, 30 for a write and for a shutdown.
+    /// 768 connections, half of them for one client, 10 seconds for a head, 30 for a write and for a shutdown.
     fn default() -> Self {
         Self {
             max_connections: 768,
+            max_client_connections: 384,
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),

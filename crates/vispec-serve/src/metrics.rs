@@ -104,6 +104,7 @@ pub(crate) struct Metrics {
     resident_memory: Gauge,
     kept_conversations: Gauge,
     kept_memory: Gauge,
+    request_memory: Gauge,
 }
 
 impl Metrics {
@@ -132,6 +133,7 @@ impl Metrics {
             resident_memory: Gauge::default(),
             kept_conversations: Gauge::default(),
             kept_memory: Gauge::default(),
+            request_memory: Gauge::default(),
         };
         // Counters that exist before they count can be told from counters that are missing.
         for outcome in Outcome::ALL {
@@ -257,6 +259,12 @@ impl Metrics {
             Unit::Bytes,
             self.kept_memory.clone(),
         );
+        registry.register_with_unit(
+            "request_memory",
+            "What requests hold of the memory that they share",
+            Unit::Bytes,
+            self.request_memory.clone(),
+        );
     }
 
     /// A request has ended.
@@ -323,17 +331,23 @@ impl Metrics {
         self.running.set(gauge(running));
     }
 
-    /// All metrics in the text format; `kept` is what the model keeps.
+    /// All metrics in the text format; `kept` is what the model keeps, `held` the bytes that requests
+    /// hold.
     ///
     /// # Errors
     /// Never for formats that are known; the encoder's signature has one.
-    pub(crate) fn render(&self, kept: KeptConversations) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(
+        &self,
+        kept: KeptConversations,
+        held: usize,
+    ) -> Result<String, std::fmt::Error> {
         let cycles = self.cycles.get();
         if cycles > 0 {
             self.tau.set(self.accepted.get() as f64 / cycles as f64);
         }
         self.kept_conversations.set(gauge(kept.count));
         self.kept_memory.set(gauge(kept.bytes));
+        self.request_memory.set(gauge(held));
         self.resident_memory.set(resident_bytes().unwrap_or(0));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -14,13 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::api_key::ApiKey;
+use crate::client::{Client, ClientConnection, Clients};
 use crate::limits::{ConnectionLimits, RequestLimits};
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::queue::JobQueue;
 use crate::remote_image::{RemoteImageLimits, RemoteImages};
 use crate::request::RequestDefaults;
-use crate::routes::{App, BodyMemory, MAX_PARSED_HEADERS, router};
+use crate::request_memory::RequestMemory;
+use crate::routes::{App, MAX_PARSED_HEADERS, router};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -106,7 +111,7 @@ pub async fn serve(
         model,
         queue: Arc::clone(&queue),
         metrics,
-        body_memory: Arc::new(BodyMemory::new(&options.request_limits)),
+        memory: RequestMemory::new(&options.request_limits),
         remote_images,
         options: Arc::new(options),
         started: since_epoch.unwrap_or_default().as_secs(),
@@ -128,6 +133,7 @@ async fn accept(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections));
+    let clients = Clients::new(limits.max_client_connections);
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
@@ -140,8 +146,12 @@ async fn accept(
             next = next => next,
         };
         match (place, accepted) {
-            (Ok(place), Ok((stream, _))) => {
-                serve_connection(stream, router.clone(), limits, connections, place);
+            (Ok(place), Ok((stream, address))) => {
+                let Some(client) = clients.enter(Client::from(address.ip())) else {
+                    clients.turn_away(stream);
+                    continue;
+                };
+                serve_connection((stream, place, client), router.clone(), limits, connections);
             }
             // Nobody closes the semaphore.
             (Err(_), _) => return,
@@ -154,12 +164,17 @@ async fn accept(
 }
 
 fn serve_connection(
-    stream: TcpStream,
+    (stream, place, client): (TcpStream, OwnedSemaphorePermit, ClientConnection),
     router: Router,
     limits: &ConnectionLimits,
     connections: &GracefulShutdown,
-    place: OwnedSemaphorePermit,
 ) {
+    let of_client = client.client;
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(of_client);
+        service.call(request)
+    });
     // Chunks are small and must not wait for each other. Without it all still works.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
@@ -168,17 +183,14 @@ fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_PARSED_HEADERS)
-        .serve_connection(
-            TokioIo::new(Box::pin(stream)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             // Clients that go away are nothing special.
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(place);
+        drop((place, client));
     });
 }
 

@@ -63,6 +63,20 @@ fn the_seeds_are_requests() {
     }
 }
 
+#[test]
+fn bodies_of_very_many_values_are_refused_before_they_are_built() {
+    let code =
+        |body: String| read_chat(body.as_bytes()).map_err(|error| error["error"]["code"].clone());
+    let zeros = "0,".repeat(1 << 20);
+    for values in [zeros.clone(), "[],".repeat(1 << 19) + &zeros] {
+        let body = format!("{{\"metadata\":[{values}0],\"messages\":[]}}");
+        assert_eq!(code(body).unwrap_err(), "too_many_values");
+    }
+    // In a string they are one.
+    let body = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"\\\"[{zeros}\\\\\"}}]}}");
+    code(body).unwrap();
+}
+
 proptest! {
     #[test]
     fn damaged_seeds_are_told_apart(

@@ -4,7 +4,8 @@ Usage: load.py PORT burst N      N requests at the same moment, each tried again
        load.py PORT stream N S   N clients that stream one answer after the other for S seconds
        load.py PORT leave N      N clients that go away in every phase of an answer
 
-The server must serve the pair that it carries (`serve` without flags). Exits with 1 if an answer is
+The server must serve the pair that it carries (`serve` without `--target`), and give one client as many
+connections as are opened at once (`--max-client-connections`). Exits with 1 if an answer is
 wrong or lost. See docs/reliability.md.
 """
 

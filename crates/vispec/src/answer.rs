@@ -100,6 +100,12 @@ pub enum AnswerError {
 
 /// Is told of an answer while it grows.
 pub trait AnswerListener {
+    /// Whether the answer is still wanted; asked while a long text is looked through, before
+    /// [`on_start`](Self::on_start). Always by default.
+    fn is_waiting(&self) -> bool {
+        true
+    }
+
     /// The prompt is in order and has so many tokens; `Break` ends the answer before it starts.
     fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()>;
 

@@ -1,5 +1,6 @@
 //! From a request to an answer: decoding, generation, and text token by token.
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use vispec_core::{
     TargetModel as _, TokenId, TokenTree, Verdict, generate_in,
 };
 use vispec_models::{EncodeTimes, EncodedPrompt, ModelError};
-use vispec_processor::{DecodedImage, ProcessorError, SpecialText, Tokenizer};
+use vispec_processor::{DecodedImage, ProcessorError, SpecialText, Tokenizer, Wanted};
 
 use crate::answer::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
@@ -26,14 +27,13 @@ pub(crate) fn answer(
     listener: &mut dyn AnswerListener,
 ) -> Result<Answered, AnswerError> {
     check(inner, request)?;
-    let (prompt, times) = encode(inner, &request.prompt)?;
-    let mut answered = Answered {
-        end: AnswerEnd::Cancelled,
-        completion_tokens: 0,
-        stats: Default::default(),
-        preprocess: times.preprocess,
-        vision: times.vision,
+    let encoded = encode(inner, &request.prompt, &|| listener.is_waiting());
+    let (prompt, times) = match encoded {
+        Ok(encoded) => encoded,
+        Err(NotEncoded::Unwanted) => return Ok(unwanted(EncodeTimes::default())),
+        Err(NotEncoded::Error(error)) => return Err(error),
     };
+    let mut answered = unwanted(times);
     if listener.on_start(prompt.token_ids().len()).is_break() {
         return Ok(answered);
     }
@@ -56,6 +56,17 @@ pub(crate) fn answer(
     Ok(answered)
 }
 
+/// An answer that ends before it starts.
+fn unwanted(times: EncodeTimes) -> Answered {
+    Answered {
+        end: AnswerEnd::Cancelled,
+        completion_tokens: 0,
+        stats: Default::default(),
+        preprocess: times.preprocess,
+        vision: times.vision,
+    }
+}
+
 /// Looks at what no prompt can make right.
 fn check(inner: &Inner, request: &AnswerRequest) -> Result<(), AnswerError> {
     let adjustments = &request.adjustments;
@@ -72,17 +83,40 @@ fn check(inner: &Inner, request: &AnswerRequest) -> Result<(), AnswerError> {
     }
 }
 
+/// Why there is no prompt.
+enum NotEncoded {
+    /// Nobody waits for the answer any more.
+    Unwanted,
+    Error(AnswerError),
+}
+
+impl From<AnswerError> for NotEncoded {
+    fn from(error: AnswerError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<ModelError> for NotEncoded {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Processor(ProcessorError::Unwanted) => Self::Unwanted,
+            error => Self::Error(model_error(error)),
+        }
+    }
+}
+
 fn encode(
     inner: &Inner,
     prompt: &AnswerPrompt,
-) -> Result<(EncodedPrompt, EncodeTimes), AnswerError> {
+    wanted: Wanted<'_>,
+) -> Result<(EncodedPrompt, EncodeTimes), NotEncoded> {
     let Inner {
         models,
         settings,
         conversations,
     } = inner;
     let (encoded, times) = match prompt {
-        AnswerPrompt::Text(text) => models.encode_text(text).map_err(model_error)?,
+        AnswerPrompt::Text(text) => models.encode_text(text, wanted)?,
         AnswerPrompt::Chat { messages, images } => {
             let started = Instant::now();
             let images = images.iter().enumerate().map(|(index, image)| match image {
@@ -92,8 +126,8 @@ fn encode(
             });
             let images = images.collect::<Result<Vec<_>, _>>()?;
             let decode = started.elapsed();
-            let encoded = models.encode_known(messages, &images, conversations);
-            let (prompt, times) = encoded.map_err(model_error)?;
+            let encoded = models.encode_known(messages, &images, conversations, wanted);
+            let (prompt, times) = encoded?;
             let preprocess = times.preprocess + decode;
             let times = EncodeTimes {
                 preprocess,
@@ -105,7 +139,7 @@ fn encode(
     let prompt_tokens = encoded.token_ids().len();
     let context_len = models.target().context_len();
     if prompt_tokens >= context_len {
-        return Err(too_long(prompt_tokens, context_len));
+        return Err(too_long(prompt_tokens, context_len).into());
     }
     Ok((encoded, times))
 }
@@ -300,7 +334,7 @@ fn refused(code: &'static str, message: impl ToString) -> AnswerError {
     }
 }
 
-fn too_long(prompt_tokens: usize, context_len: usize) -> AnswerError {
+fn too_long(prompt_tokens: impl Display, context_len: usize) -> AnswerError {
     refused(
         "context_length_exceeded",
         format!(
@@ -324,6 +358,11 @@ fn model_error(error: ModelError) -> AnswerError {
     };
     match error {
         ProcessorError::PromptTooLong { found, limit } => too_long(found, limit),
+        ProcessorError::TextTooLong {
+            least_tokens,
+            limit,
+            ..
+        } => too_long(format!("at least {least_tokens}"), limit),
         ProcessorError::TemplateRender { reason, .. } => refused(
             "invalid_messages",
             format!("the chat template cannot render these messages: {reason}"),
@@ -333,6 +372,7 @@ fn model_error(error: ModelError) -> AnswerError {
         | ProcessorError::NoMessages
         | ProcessorError::ImageCount { .. }
         | ProcessorError::PlaceholderCount { .. }
+        | ProcessorError::Tokenize { .. }
         | ProcessorError::MessagesShape { .. } => refused("invalid_messages", error),
         error => AnswerError::Failed(error.into()),
     }

@@ -175,11 +175,15 @@ struct Listener {
 }
 
 impl AnswerListener for Listener {
+    fn is_waiting(&self) -> bool {
+        !(self.events.is_closed() || self.cancel.cancelled.load(Ordering::Relaxed))
+    }
+
     fn on_start(&mut self, _prompt_tokens: usize) -> ControlFlow<()> {
-        if self.events.is_closed() || self.cancel.cancelled.load(Ordering::Relaxed) {
-            return ControlFlow::Break(());
+        if self.is_waiting() {
+            return ControlFlow::Continue(());
         }
-        ControlFlow::Continue(())
+        ControlFlow::Break(())
     }
 
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {

@@ -161,7 +161,7 @@ impl Chat<'_> {
         let asked = self.conversation.asked(question);
         let engine = &self.served.engine;
         let messages = asked.messages()?;
-        let (prompt, _) = engine.encode_known(&messages, asked.images(), &self.store)?;
+        let (prompt, _) = engine.encode_known(&messages, asked.images(), &self.store, &|| true)?;
         let tokenizer = engine.processor().tokenizer();
         self.interrupted.store(false, Ordering::Relaxed);
         let mut watch = Watch {

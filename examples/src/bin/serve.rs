@@ -1,7 +1,8 @@
 //! Serves a target and its draft by the API of OpenAI, with a page for people.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::IsTerminal as _;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,8 +47,8 @@ struct Flags {
     /// Name that clients see; by default that of the target
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    /// Address to listen on, or a name of this machine
+    #[arg(long, default_value = "127.0.0.1", value_parser = host)]
     host: IpAddr,
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
@@ -61,6 +62,19 @@ struct Flags {
     /// Most images of a request
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_images: u16,
+    /// Most tokens of an answer, whatever a request asks for; by default as many as the context holds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_answer_tokens: Option<u64>,
+    /// Most answers to a request (its field n)
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=128))]
+    max_choices: u32,
+    /// Memory in MiB that all requests together hold: bodies and fetched images; one client has half
+    /// of it
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(64..))]
+    request_memory: u32,
+    /// Most connections of one client address
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = clap::value_parser!(u16).range(1..))]
+    max_client_connections: u16,
     /// Fetch images at public addresses of the web that clients name: at most 16 MiB and 10 seconds
     /// each, without following redirects
     #[arg(long)]
@@ -88,6 +102,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let options = options(flags)?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_color())
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
         .init();
 
@@ -135,6 +150,27 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     outcome
 }
 
+/// An address, or that of a name: of IPv4 if it has one, as clients try it.
+fn host(text: &str) -> Result<IpAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let found = (text, 0).to_socket_addrs();
+    let found =
+        found.map_err(|error| format!("neither an address nor a name with one: {error}"))?;
+    let addresses = Vec::from_iter(found.map(|address| address.ip()));
+    let first = addresses.iter().find(|address| address.is_ipv4());
+    let first = first.or(addresses.first());
+    first
+        .copied()
+        .ok_or_else(|| "a name without an address".to_owned())
+}
+
+/// Whether the user wants no colours (no-color.org).
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Listens with more room for clients that wait to be accepted than the system gives by itself.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
@@ -159,6 +195,9 @@ async fn first_of(
 
 fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
     let decode = &flags.decode;
+    let max_answer_tokens = flags.max_answer_tokens.map(usize::try_from);
+    let max_answer_tokens = max_answer_tokens.transpose().unwrap_or(None);
+    let request_memory = (flags.request_memory as usize).saturating_mul(MIB);
     Ok(ServeOptions {
         defaults: RequestDefaults {
             max_new_tokens: decode.max_new_tokens,
@@ -171,9 +210,14 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
         max_queue: flags.max_queue.into(),
         request_limits: RequestLimits {
             max_images: flags.max_images.into(),
+            max_choices: flags.max_choices,
+            max_answer_tokens: max_answer_tokens.unwrap_or(usize::MAX),
+            max_memory: request_memory,
+            max_client_memory: request_memory / 2,
             ..RequestLimits::default()
         },
         connection_limits: ConnectionLimits {
+            max_client_connections: flags.max_client_connections.into(),
             shutdown_timeout: Duration::from_secs(flags.shutdown_timeout.into()),
             ..ConnectionLimits::default()
         },

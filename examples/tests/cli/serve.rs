@@ -68,6 +68,58 @@ fn a_key_from_a_file_is_asked_for() {
 }
 
 #[test]
+fn limits_of_the_operator_hold() {
+    let flags = "--host localhost --max-answer-tokens 4 --max-choices 2";
+    let (mut server, address) = start(Program::serve().args(flags));
+    for (field, value) in [("max_tokens", 5), ("n", 3)] {
+        let body = format!(r#"{{"prompt": "Hi", "{field}": {value}}}"#);
+        let answer = request(&address, "POST /v1/completions", &body);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(
+            answer.contains(&format!(r#""param":"{field}""#)),
+            "{answer}"
+        );
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+/// What a server that fails to fetch an image writes to its log.
+fn log() -> String {
+    let mut command = Program::serve().args("--port 0 --remote-images").command();
+    let mut server = command
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm-256color")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(server.stderr.take().unwrap());
+    let mut log = String::new();
+    while !log.contains("http://") {
+        assert_ne!(stderr.read_line(&mut log).unwrap(), 0);
+    }
+    let address = log.trim().rsplit_once("http://").unwrap().1.to_owned();
+    log.clear();
+    let url = "http://nowhere.invalid/x.png";
+    let body = format!(
+        r#"{{"messages": [{{"role": "user", "content": [
+            {{"type": "image_url", "image_url": {{"url": "{url}"}}}}]}}]}}"#
+    );
+    request(&address, "POST /v1/chat/completions", &body);
+    stderr.read_line(&mut log).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    log
+}
+
+#[test]
+fn logs_that_go_to_a_file_have_no_colours() {
+    let log = log();
+    assert!(log.contains("an image could not be fetched"), "{log:?}");
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+}
+
+#[test]
 fn what_cannot_be_served_is_refused_at_once() {
     for (args, names) in [
         ("--draft somewhere", &["--draft", "--target"][..]),
@@ -75,6 +127,10 @@ fn what_cannot_be_served_is_refused_at_once() {
         ("--host nowhere", &["--host"]),
         ("--port 65536", &["--port"]),
         ("--max-new-tokens 0", &["--max-new-tokens"]),
+        ("--max-answer-tokens 0", &["--max-answer-tokens"]),
+        ("--max-choices 0", &["--max-choices"]),
+        ("--request-memory 1", &["--request-memory"]),
+        ("--max-client-connections 0", &["--max-client-connections"]),
     ] {
         Program::serve()
             .args(args)

@@ -62,6 +62,10 @@ impl<'a> Listener<'a> {
 }
 
 impl AnswerListener for Listener<'_> {
+    fn is_waiting(&self) -> bool {
+        self.wanted().is_continue()
+    }
+
     fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()> {
         if *self.progress != Progress::Waiting {
             return ControlFlow::Continue(());

@@ -15,6 +15,7 @@ use vispec::{AnswerCycle, AnswerEnd, AnswerError, AnswerRequest, Answered};
 use self::listener::{Listener, Progress};
 use crate::metrics::{Metrics, Outcome};
 use crate::model::AnswerModel;
+use crate::request_memory::Room;
 
 /// What a request hears of its answers, in this order: `Started`, then for each of them any number
 /// of `Cycle`, or one by [`Pace::Whole`], and an end.
@@ -59,6 +60,8 @@ pub(crate) enum Pace {
 #[derive(Debug)]
 struct Job {
     request: AnswerRequest,
+    /// The memory that the request holds.
+    _room: Room,
     choices: u32,
     pace: Pace,
     events: UnboundedSender<AnswerEvent>,
@@ -124,7 +127,7 @@ impl JobQueue {
     /// [`NotQueued`] if there is no place.
     pub(crate) fn submit(
         &self,
-        request: AnswerRequest,
+        (request, room): (AnswerRequest, Room),
         choices: u32,
         pace: Pace,
     ) -> Result<UnboundedReceiver<AnswerEvent>, NotQueued> {
@@ -143,6 +146,7 @@ impl JobQueue {
         }
         state.waiting.push_back(Job {
             request,
+            _room: room,
             choices,
             pace,
             events,

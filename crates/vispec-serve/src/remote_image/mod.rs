@@ -17,6 +17,7 @@ use reqwest::{Client, Url};
 use url::Host;
 
 use crate::api_error::ApiError;
+use crate::request_memory::Room;
 use public_address::is_public;
 
 /// Which addresses may be fetched from.
@@ -104,12 +105,16 @@ impl RemoteImages {
         })
     }
 
-    /// The content of an image file.
+    /// The content of an image file, for which `room` is made.
     ///
     /// # Errors
-    /// If it cannot be fetched within the limits. What exactly went wrong behind the address is for
+    /// If it cannot be fetched within the limits, or if there is no room. What exactly went wrong behind the address is for
     /// the log: clients shall not learn about places that they cannot reach.
-    pub(crate) async fn fetch(&self, image: &RemoteImage) -> Result<Vec<u8>, ApiError> {
+    pub(crate) async fn fetch(
+        &self,
+        image: &RemoteImage,
+        room: &mut Room,
+    ) -> Result<Vec<u8>, ApiError> {
         let RemoteImage { url, location } = image;
         self.check_host(image)?;
         let unreachable = |error: reqwest::Error| {
@@ -141,6 +146,7 @@ impl RemoteImages {
             if content.len() + piece.len() > max_bytes {
                 return Err(too_large());
             }
+            room.grow(piece.len())?;
             content.extend_from_slice(&piece);
         }
         Ok(content)

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use super::kind;
 use crate::api_error::ApiError;
 
+/// Most values of a body: each takes a hundred bytes and more, however few it has in the body.
+const MAX_VALUES: usize = 1 << 20;
+
 /// The fields of an object that have not been taken yet. A field that is null counts as absent.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -17,9 +20,17 @@ impl Fields {
     /// Parses a body.
     ///
     /// # Errors
-    /// If it is not a JSON object.
+    /// If it is not a JSON object, or one of very many values.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let status = axum::http::StatusCode::BAD_REQUEST;
+        let n_values = most_values(body);
+        if n_values > MAX_VALUES {
+            return Err(ApiError::new(
+                status,
+                "too_many_values",
+                format!("the body has {n_values} values, expected at most {MAX_VALUES}"),
+            ));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) => Ok(Self {
                 prefix: String::new(),
@@ -149,6 +160,24 @@ impl Fields {
             .filter(|(_, value)| !value.is_null())
             .map(move |(name, value)| (format!("{prefix}{name}"), value))
     }
+}
+
+/// So many values a text in JSON has at most: one, and one behind each comma and opening bracket
+/// outside of strings.
+fn most_values(json: &[u8]) -> usize {
+    let mut n_values = 1;
+    let mut in_string = false;
+    let mut is_escaped = false;
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => n_values += 1,
+            _ => {}
+        }
+    }
+    n_values
 }
 
 /// A field of another type than expected.

@@ -1,5 +1,7 @@
 //! Images inside data URLs.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -69,7 +71,13 @@ fn bytes(location: &str, url: &str) -> Result<Vec<u8>, ApiError> {
             format!("{location} is not an image by its own account, {expected}"),
         ));
     }
-    BASE64.decode(data).map_err(|error| {
+    // Encoders that break lines are common, and such URLs lose their white space everywhere else.
+    let data = if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        Cow::Owned(data.split_ascii_whitespace().collect())
+    } else {
+        Cow::Borrowed(data)
+    };
+    BASE64.decode(&*data).map_err(|error| {
         invalid(
             "invalid_image",
             format!("{location} is not valid base64: {error}"),
@@ -108,6 +116,13 @@ mod tests {
     fn data_urls_are_decoded() {
         assert_eq!(bytes("url", "data:image/png;base64,QUI=").unwrap(), b"AB");
         assert_eq!(bytes("url", "DATA:;base64,QUI").unwrap(), b"AB");
+    }
+
+    #[test]
+    fn base64_may_have_line_breaks() {
+        let broken = "data:image/png;base64,\r\nQU\n I\t=\x0c\n";
+        assert_eq!(bytes("url", broken).unwrap(), b"AB");
+        assert_eq!(code("data:image/png;base64,QU\u{a0}I="), "invalid_image");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl ParsedRequest {
                 (AnswerPrompt::Text(text), Vec::new())
             }
         };
-        let settings = Settings::read(&mut fields, endpoint, rules.defaults)?;
+        let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
         let choices = choices(&mut fields, rules.limits)?;
         let delivery = delivery(&mut fields)?;
         neutral::check_rest(fields)?;
@@ -167,7 +167,7 @@ fn choices(fields: &mut Fields, limits: &RequestLimits) -> Result<u32, ApiError>
         None => Err(ApiError::field(
             "n",
             "invalid_value",
-            format!("n is {found}, expected at most {most}"),
+            format!("n is {found}, expected at most {most}, the limit of this server"),
         )),
     }
 }

@@ -8,6 +8,7 @@ use vispec::{AnswerPrompt, AnswerRequest, LogitAdjustments, Sampler};
 use super::adjustments;
 use super::fields::{Fields, wrong};
 use crate::api_error::ApiError;
+use crate::limits::RequestLimits;
 use crate::reply::Endpoint;
 
 /// Most stop strings of a request, as OpenAI has it.
@@ -61,10 +62,12 @@ impl Settings {
         fields: &mut Fields,
         endpoint: Endpoint,
         defaults: &RequestDefaults,
+        limits: &RequestLimits,
     ) -> Result<Self, ApiError> {
-        let max_new_tokens = max_new_tokens(fields, endpoint)?;
+        let most = limits.max_answer_tokens;
+        let max_new_tokens = max_new_tokens(fields, endpoint, most)?;
         Ok(Self {
-            max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens.min(most)),
             sampler: sampler(fields, defaults)?,
             seed: fields.integer("seed", 0)?.unwrap_or(defaults.seed),
             stop: stop_strings(fields)?,
@@ -86,10 +89,14 @@ impl Settings {
     }
 }
 
-fn max_new_tokens(fields: &mut Fields, endpoint: Endpoint) -> Result<Option<usize>, ApiError> {
-    let old = fields.integer("max_tokens", 1)?;
+fn max_new_tokens(
+    fields: &mut Fields,
+    endpoint: Endpoint,
+    most: usize,
+) -> Result<Option<usize>, ApiError> {
+    let old = bounded_tokens(fields, "max_tokens", most)?;
     let new = match endpoint {
-        Endpoint::Chat => fields.integer("max_completion_tokens", 1)?,
+        Endpoint::Chat => bounded_tokens(fields, "max_completion_tokens", most)?,
         Endpoint::Completion => None,
     };
     if let (Some(old), Some(new)) = (old, new)
@@ -101,10 +108,22 @@ fn max_new_tokens(fields: &mut Fields, endpoint: Endpoint) -> Result<Option<usiz
             format!("max_tokens is {old} and max_completion_tokens is {new}, expected one of them"),
         ));
     }
+    Ok(new.or(old))
+}
+
+/// A number of tokens that is not more than the server gives.
+fn bounded_tokens(fields: &mut Fields, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
     // More than the context holds is as good as no limit.
-    Ok(new
-        .or(old)
-        .map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+    let found = fields.integer(name, 1)?;
+    let found = found.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    match found.filter(|&found| found > most) {
+        None => Ok(found),
+        Some(found) => Err(ApiError::field(
+            name,
+            "invalid_value",
+            format!("{name} is {found}, expected at most {most}, the limit of this server"),
+        )),
+    }
 }
 
 fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, ApiError> {

@@ -15,10 +15,12 @@ use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
 use super::App;
 use super::body::read_json;
 use crate::api_error::ApiError;
+use crate::client::Client;
 use crate::queue::{AnswerEvent, Pace};
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
 use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
+use crate::request_memory::Room;
 
 type Events = UnboundedReceiver<AnswerEvent>;
 
@@ -46,7 +48,9 @@ pub(super) async fn answer(
 
 async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submitted, ApiError> {
     let limits = &app.options.request_limits;
-    let (body, _room) = read_json(request, limits, &app.body_memory).await?;
+    let client = request.extensions().get::<Client>().copied();
+    let mut room = Room::new(&app.memory, client.ok_or_else(lost)?);
+    let body = read_json(request, limits, &mut room).await?;
     let rules = RequestRules {
         model_id: app.model.id(),
         defaults: &app.options.defaults,
@@ -63,7 +67,8 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
         choices,
         delivery,
     } = parsed;
-    fetch(app, &mut answer, remote).await?;
+    drop(body);
+    fetch(app, &mut answer, remote, &mut room).await?;
     let pace = match delivery.mode {
         DeliveryMode::Whole => Pace::Whole,
         DeliveryMode::Stream | DeliveryMode::StreamWithUsage => Pace::Cycles,
@@ -71,7 +76,7 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
     Ok(Submitted {
         delivery,
         choices,
-        events: app.queue.submit(answer, choices, pace)?,
+        events: app.queue.submit((answer, room), choices, pace)?,
     })
 }
 
@@ -80,6 +85,7 @@ async fn fetch(
     app: &App,
     request: &mut AnswerRequest,
     remote: Vec<(usize, RemoteImage)>,
+    room: &mut Room,
 ) -> Result<(), ApiError> {
     let (Some(client), AnswerPrompt::Chat { images, .. }) =
         (&app.remote_images, &mut request.prompt)
@@ -87,7 +93,7 @@ async fn fetch(
         return Ok(());
     };
     for (place, image) in remote {
-        images[place] = ImageInput::File(client.fetch(&image).await?);
+        images[place] = ImageInput::File(client.fetch(&image, room).await?);
     }
     Ok(())
 }

@@ -1,70 +1,39 @@
-//! Reading the body of a request, within limits of type, size and time.
+//! Reading the body of a request, within limits of type, size, memory and time.
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Body as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
+use crate::request_memory::{NoRoom, Room};
 
-/// Memory for bodies that arrive, shared by all connections: in places of 1 KiB, so many times the
-/// largest body.
-const LARGEST_BODIES: usize = 8;
-
-/// Bounds what bodies that arrive at the same time take together.
-#[derive(Debug)]
-pub(crate) struct BodyMemory(Semaphore);
-
-impl BodyMemory {
-    /// Room for eight of the largest bodies.
-    pub(crate) fn new(limits: &RequestLimits) -> Self {
-        let places = LARGEST_BODIES * usize::try_from(places(limits.max_body)).unwrap_or(1);
-        Self(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
-    }
-
-    /// Waits for room for a body of so many bytes.
-    async fn room(&self, length: usize) -> Option<SemaphorePermit<'_>> {
-        self.0.acquire_many(places(length)).await.ok()
-    }
+/// Why a body cannot be read.
+enum BodyError {
+    NoRoom(NoRoom),
+    Broken(axum::BoxError),
 }
 
-/// The most that a body can bring: what its head says, or else the limit.
-fn longest(request: &Request, max_body: usize) -> usize {
-    let length = request.body().size_hint().upper();
-    let length = length.and_then(|length| usize::try_from(length).ok());
-    length.map_or(max_body, |length| length.min(max_body))
-}
-
-fn places(bytes: usize) -> u32 {
-    u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
-}
-
-/// The body of a JSON request, and the room that it takes.
+/// The body of a JSON request, for which `room` is made.
 ///
 /// # Errors
-/// Status 415, 413, 408 or 400.
-pub(super) async fn read_json<'a>(
+/// Status 415, 413, 408, 429 or 400.
+pub(super) async fn read_json(
     request: Request,
     limits: &RequestLimits,
-    memory: &'a BodyMemory,
-) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
+    room: &mut Room,
+) -> Result<Vec<u8>, ApiError> {
     check_type(&request)?;
-    let length = longest(&request, limits.max_body);
     let body = Limited::new(request.into_body(), limits.max_body);
-    let body = async {
-        let room = memory.room(length).await;
-        (body.collect().await, room)
-    };
-    match tokio::time::timeout(limits.body_timeout, body).await {
+    match tokio::time::timeout(limits.body_timeout, collect(body, room)).await {
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "request_timeout",
             "the body did not arrive in time",
         )),
-        Ok((Err(error), _)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+        Ok(Err(BodyError::NoRoom(reason))) => Err(reason.into()),
+        Ok(Err(BodyError::Broken(error))) if error.is::<LengthLimitError>() => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
             format!(
@@ -72,13 +41,25 @@ pub(super) async fn read_json<'a>(
                 limits.max_body
             ),
         )),
-        Ok((Err(_), _)) => Err(ApiError::new(
+        Ok(Err(BodyError::Broken(_))) => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             "incomplete_body",
             "the body could not be read to its end",
         )),
-        Ok((Ok(body), room)) => Ok((body.to_bytes(), room)),
+        Ok(Ok(body)) => Ok(body),
     }
+}
+
+/// Takes what arrives, and room for it, whatever the head announces.
+async fn collect(mut body: Limited<Body>, room: &mut Room) -> Result<Vec<u8>, BodyError> {
+    let mut content = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+            room.grow(data.len()).map_err(BodyError::NoRoom)?;
+            content.extend_from_slice(&data);
+        }
+    }
+    Ok(content)
 }
 
 fn check_type(request: &Request) -> Result<(), ApiError> {

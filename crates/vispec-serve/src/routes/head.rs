@@ -2,7 +2,7 @@
 //! without saying why.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -20,7 +20,7 @@ const MAX_PATH_BYTES: usize = 8 << 10;
 /// Lets requests with a head of usual size pass.
 ///
 /// # Errors
-/// Status 431 or 414.
+/// Status 431, 400 or 414.
 pub(super) async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
     let headers = request.headers();
     let fields = headers.iter();
@@ -36,6 +36,15 @@ pub(super) async fn check(request: Request, next: Next) -> Result<Response, ApiE
                  {MAX_HEADERS} of {MAX_HEADER_BYTES}",
                 headers.len()
             ),
+        ));
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    let needs_host = request.version() == Version::HTTP_11;
+    if hosts > 1 || needs_host && hosts == 0 {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_host",
+            format!("the request has {hosts} header fields Host, expected one"),
         ));
     }
     let path = request.uri().path_and_query();

@@ -7,7 +7,6 @@ mod page;
 
 use std::sync::Arc;
 
-pub(crate) use body::BodyMemory;
 pub(crate) use head::MAX_PARSED_HEADERS;
 
 use axum::extract::rejection::PathRejection;
@@ -25,7 +24,12 @@ use crate::model::AnswerModel;
 use crate::queue::JobQueue;
 use crate::remote_image::RemoteImages;
 use crate::reply::Endpoint;
+use crate::request_memory::RequestMemory;
 use crate::server::ServeOptions;
+
+/// What there is, for clients that look elsewhere.
+const PLACES: &str = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, \
+    GET /v1/models/NAME, GET /health, GET /metrics or GET /";
 
 /// What all requests share.
 #[derive(Clone)]
@@ -34,7 +38,7 @@ pub(crate) struct App {
     pub(crate) queue: Arc<JobQueue>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Arc<ServeOptions>,
-    pub(crate) body_memory: Arc<BodyMemory>,
+    pub(crate) memory: Arc<RequestMemory>,
     /// Fetches images, if the operator allows it.
     pub(crate) remote_images: Option<RemoteImages>,
     /// When the server started, in seconds since 1970.
@@ -107,7 +111,7 @@ async fn model(
 async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
     let text = app
         .metrics
-        .render(app.model.kept_conversations())
+        .render(app.model.kept_conversations(), app.memory.held())
         .map_err(|_| {
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -120,7 +124,11 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
 }
 
 async fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!("there is nothing here, expected {PLACES}"),
+    )
 }
 
 async fn method_not_allowed() -> ApiError {

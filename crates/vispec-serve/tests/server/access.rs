@@ -139,6 +139,33 @@ async fn clients_that_send_slowly_are_dropped() {
 }
 
 #[tokio::test]
+async fn requests_name_one_host() {
+    let server = Running::start(Scripted::new(), ServeOptions::default()).await;
+    for (version, hosts, status) in [
+        ("1.1", "", 400),
+        ("1.1", "Host: x\r\nHost: x\r\n", 400),
+        ("1.1", "Host: x\r\nhost: y\r\n", 400),
+        ("1.0", "Host: x\r\nHost: y\r\n", 400),
+        ("1.1", "Host: x\r\n", 200),
+        ("1.1", "Host:\r\n", 200),
+        ("1.0", "", 200),
+    ] {
+        let head = format!("GET /health HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+        let answer = stalled(&server, head.clone()).await;
+        assert_eq!(
+            answer.split(' ').nth(1),
+            Some(&*status.to_string()),
+            "{head}{answer}"
+        );
+        assert_eq!(
+            answer.contains("invalid_host"),
+            status == 400,
+            "{head}{answer}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn heads_that_are_too_large_are_told_so() {
     let server = Running::start(Scripted::new(), ServeOptions::default()).await;
     let close = "Host: x\r\nConnection: close\r\n";

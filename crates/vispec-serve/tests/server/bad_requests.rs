@@ -211,6 +211,82 @@ async fn messages_that_make_no_sense_are_refused() {
     }
 }
 
+/// Texts of which only a beginning can be looked at, for their length or for the template's.
+#[tokio::test]
+async fn prompts_that_are_too_long_by_far_are_told_so_at_once() {
+    let server = Running::start(model(), ServeOptions::default()).await;
+    let started = std::time::Instant::now();
+    let message = |index: usize| {
+        let role = ["user", "assistant"][index % 2];
+        json!({"role": role, "content": "x"})
+    };
+    let many: Vec<Value> = (0..50_001).map(message).collect();
+    let long = "a ".repeat(15 << 20);
+    let cases = [
+        (CHAT, json!({"messages": many}), "messages"),
+        (
+            CHAT,
+            json!({"messages": [{"role": "user", "content": long}]}),
+            "messages",
+        ),
+        ("/v1/completions", json!({"prompt": long}), "prompt"),
+    ];
+    for (path, body, param) in cases {
+        let (status, error) = refused(&server, path, &body).await;
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("at least") && message.contains("4096"),
+            "{message}"
+        );
+    }
+    // Tokenised whole they are minutes without optimisation.
+    assert!(started.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_operator_limits_tokens_and_answers() {
+    let options = ServeOptions {
+        request_limits: RequestLimits {
+            max_answer_tokens: 5,
+            max_choices: 2,
+            ..RequestLimits::default()
+        },
+        ..ServeOptions::default()
+    };
+    let server = Running::start(model(), options).await;
+    let cases = [
+        (json!({"max_tokens": 6}), "max_tokens", "6", "5"),
+        (
+            json!({"max_completion_tokens": 1e18 as u64}),
+            "max_completion_tokens",
+            "1000",
+            "5",
+        ),
+        (json!({"n": 3}), "n", "3", "2"),
+    ];
+    for (fields, param, found, most) in cases {
+        let mut body = question("Hi");
+        let added = fields.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(added);
+        let (status, error) = refused(&server, CHAT, &body).await;
+        assert_eq!((status, &error["code"]), (400, &json!("invalid_value")));
+        assert_eq!(error["param"], param);
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains(found) && message.contains(most),
+            "{message}"
+        );
+    }
+    // Who asks for nothing gets no more than the limit, which is below the default.
+    let mut body = question("Describe the image briefly.");
+    body["n"] = json!(2);
+    let answer = server.ask(CHAT, &body).await;
+    assert_eq!(answer["usage"]["completion_tokens"], 10);
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+}
+
 /// A PNG header that promises 60 000 x 60 000 pixels.
 fn bomb() -> Vec<u8> {
     let mut bytes = image_file();
@@ -247,6 +323,15 @@ async fn other_models_and_places_are_not_found() {
     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
     let (status, error) = refused(&server, "/v1/embeddings", &body).await;
     assert_eq!((status, &error["code"]), (404, &json!("not_found")));
+    let message = error["message"].as_str().unwrap();
+    for place in [
+        "POST /v1/chat/completions",
+        "POST /v1/completions",
+        "GET /v1/models",
+        "/health",
+    ] {
+        assert!(message.contains(place), "{message}");
+    }
     let (status, error) = refused(&server, "/v1/models", &body).await;
     assert_eq!(
         (status, &error["code"]),

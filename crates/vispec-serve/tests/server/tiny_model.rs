@@ -86,7 +86,7 @@ pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> 
 /// What plain decoding makes of a text without a chat template.
 pub fn plain_completion(text: &str, max_new_tokens: usize) -> Plain {
     let model = model();
-    let (prompt, _) = model.engine.models().encode_text(text).unwrap();
+    let (prompt, _) = model.engine.models().encode_text(text, &|| true).unwrap();
     decode(&model, &prompt, Sampler::Greedy, 0, max_new_tokens)
 }
 

@@ -1,0 +1,179 @@
+//! One budget for the memory that requests hold, from the first byte of a body to the end of the
+//! answer.
+//!
+//! It counts the bytes of bodies as they arrive, never those that a head announces, and those of
+//! images that are fetched. A parsed request takes about as much as its body did, so that what the
+//! body took stays counted until the request is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client::Client;
+use crate::limits::RequestLimits;
+
+/// Bytes of each request that are not counted, so that requests without images never depend on what
+/// others hold. Connections are limited, and with them these bytes.
+const UNCOUNTED: usize = 64 << 10;
+
+/// Why a request gets no more memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// All requests together hold as much as they may.
+    Full(usize),
+    /// Those of this client do.
+    ClientFull(usize),
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    by_client: HashMap<Client, usize>,
+}
+
+/// The budget.
+#[derive(Debug)]
+pub(crate) struct RequestMemory {
+    held: Mutex<Held>,
+    max_all: usize,
+    max_client: usize,
+}
+
+impl RequestMemory {
+    /// A budget of which nothing is held.
+    pub(crate) fn new(limits: &RequestLimits) -> Arc<Self> {
+        Arc::new(Self {
+            held: Mutex::default(),
+            max_all: limits.max_memory,
+            max_client: limits.max_client_memory,
+        })
+    }
+
+    /// Bytes that requests hold now, those that are not counted left out.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Nothing panics while it holds the lock, and every state is valid.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, client: Client, bytes: usize) -> Result<(), NoRoom> {
+        let mut held = self.lock();
+        let of_client = held.by_client.get(&client).copied().unwrap_or(0);
+        if bytes > self.max_client.saturating_sub(of_client) {
+            return Err(NoRoom::ClientFull(self.max_client));
+        }
+        if bytes > self.max_all.saturating_sub(held.all) {
+            return Err(NoRoom::Full(self.max_all));
+        }
+        held.all += bytes;
+        held.by_client.insert(client, of_client + bytes);
+        Ok(())
+    }
+
+    fn give_back(&self, client: Client, bytes: usize) {
+        let mut held = self.lock();
+        held.all -= bytes;
+        if let Some(of_client) = held.by_client.get_mut(&client) {
+            *of_client -= bytes;
+            if *of_client == 0 {
+                held.by_client.remove(&client);
+            }
+        }
+    }
+}
+
+/// What one request holds; dropping it gives that back.
+#[derive(Debug)]
+pub(crate) struct Room {
+    memory: Arc<RequestMemory>,
+    client: Client,
+    bytes: usize,
+    counted: usize,
+}
+
+impl Room {
+    /// Nothing yet.
+    pub(crate) fn new(memory: &Arc<RequestMemory>, client: Client) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            client,
+            bytes: 0,
+            counted: 0,
+        }
+    }
+
+    /// Makes room for so many bytes more.
+    ///
+    /// # Errors
+    /// [`NoRoom`] at once if there is none: to wait for others, with a part of the own body held,
+    /// could be to wait for each other.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let all = self.bytes + bytes;
+        let counted = all.saturating_sub(UNCOUNTED);
+        if counted > self.counted {
+            self.memory.take(self.client, counted - self.counted)?;
+        }
+        (self.bytes, self.counted) = (all, counted);
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            self.memory.give_back(self.client, self.counted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(last: u8) -> Client {
+        Client::from([192, 0, 2, last])
+    }
+
+    fn memory() -> Arc<RequestMemory> {
+        RequestMemory::new(&RequestLimits {
+            max_memory: 300,
+            max_client_memory: 200,
+            ..RequestLimits::default()
+        })
+    }
+
+    fn filled(memory: &Arc<RequestMemory>, last: u8, bytes: usize) -> Result<Room, NoRoom> {
+        let mut room = Room::new(memory, client(last));
+        room.grow(UNCOUNTED)?;
+        room.grow(bytes)?;
+        Ok(room)
+    }
+
+    #[test]
+    fn what_is_dropped_is_free_again() {
+        let memory = memory();
+        let room = filled(&memory, 1, 150).unwrap();
+        assert_eq!(memory.held(), 150);
+        assert_eq!(filled(&memory, 1, 51).err(), Some(NoRoom::ClientFull(200)));
+        let other = filled(&memory, 2, 150).unwrap();
+        assert_eq!(filled(&memory, 3, 1).err(), Some(NoRoom::Full(300)));
+        drop(room);
+        filled(&memory, 3, 150).unwrap();
+        drop(other);
+        assert_eq!(memory.held(), 0);
+        assert!(memory.lock().by_client.is_empty());
+    }
+
+    #[test]
+    fn small_requests_need_nothing_that_others_hold() {
+        let memory = memory();
+        let _all = [1, 2].map(|last| filled(&memory, last, 150).unwrap());
+        let mut rooms: Vec<Room> = (0..100).map(|_| Room::new(&memory, client(1))).collect();
+        for room in &mut rooms {
+            room.grow(UNCOUNTED).unwrap();
+            assert!(room.grow(1).is_err());
+        }
+    }
+}
