@@ -119,7 +119,7 @@ pub use draft::{
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
-pub use panics::Panicked;
+pub use panics::{Panicked, guarded};
 pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};

@@ -13,8 +13,11 @@ pub struct Panicked {
     pub message: String,
 }
 
-/// Runs `work`, whose state is not used again if it panics.
-pub(crate) fn guarded<R>(during: &'static str, work: impl FnOnce() -> R) -> Result<R, Panicked> {
+/// Runs `work` and turns a panic into an error. What it changes must not matter after a panic.
+///
+/// # Errors
+/// [`Panicked`] if it panics.
+pub fn guarded<R>(during: &'static str, work: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked {
         during,
         message: message(&*payload),

@@ -6,15 +6,19 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use vispec_core::{Drafter, NoDraft, PromptLookupDrafter, TreeSize};
+use vispec_core::{
+    BoxError, NoDraft, Prompt as _, PromptLookupDrafter, TargetModel as _, TreeSize,
+};
 use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError, Wanted};
 
 use crate::conversations::{ConversationStore, ImageDigest};
-use crate::draft::{Draft, DraftKind, DraftVocab};
+use crate::draft::{AnyDrafter, Draft, DraftKind, DraftVocab};
 use crate::error::ModelError;
+use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
 use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
+use crate::vlm_cache::VlmCache;
 
 /// Ways to draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +112,10 @@ pub struct Engine {
     draft_dir: Option<PathBuf>,
 }
 
+/// Vectors of the hidden width that are kept of a row: its embedding, its hidden state in the
+/// target's cache, and its hidden state for the draft.
+const VECTORS_PER_ROW: usize = 3;
+
 /// How long the steps before the prefill took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EncodeTimes {
@@ -196,13 +204,13 @@ impl Engine {
         &self,
         method: Method,
         size: impl Into<TreeSize>,
-    ) -> Result<Box<dyn Drafter<VlmTarget>>, ModelError> {
+    ) -> Result<AnyDrafter, ModelError> {
         match (method, &self.draft) {
-            (Method::None, _) => Ok(Box::new(NoDraft)),
-            (Method::PromptLookup, _) => Ok(match size.into() {
-                TreeSize::Fixed(_) => Box::new(PromptLookupDrafter::default()),
-                TreeSize::Auto(limits) => Box::new(PromptLookupDrafter::auto(limits)),
-            }),
+            (Method::None, _) => Ok(AnyDrafter::None(NoDraft)),
+            (Method::PromptLookup, _) => Ok(AnyDrafter::PromptLookup(match size.into() {
+                TreeSize::Fixed(_) => PromptLookupDrafter::default(),
+                TreeSize::Auto(limits) => PromptLookupDrafter::auto(limits),
+            })),
             (_, None) => Err(ModelError::DraftMissing {
                 method: method.as_str(),
             }),
@@ -214,6 +222,44 @@ impl Engine {
                 expected: method.as_str(),
             }),
         }
+    }
+
+    /// A cache for `prompt` that holds what is known of its beginning: from `running`, the cache of a
+    /// generation that has read the same prompt, or from `store`.
+    ///
+    /// # Errors
+    /// Any error of the device.
+    pub fn cache_for(
+        &self,
+        prompt: &EncodedPrompt,
+        store: &ConversationStore,
+        running: Option<&VlmCache>,
+    ) -> Result<VlmCache, BoxError> {
+        // The last token has to be read anyway.
+        let known = prompt.token_ids().len().saturating_sub(1);
+        let copied = running.and_then(|cache| cache.beginning(known));
+        let cache = copied.or_else(|| store.cache_for(&self.target, prompt));
+        match cache.or_else(|| self.target.resumable_cache()) {
+            Some(cache) => Ok(cache),
+            None => self.target.new_cache(),
+        }
+    }
+
+    /// Most memory that a sequence of so many rows takes while it is decoded by `method`.
+    #[must_use]
+    pub fn sequence_bytes(&self, method: Method, rows: usize) -> usize {
+        capacity_bound(rows).saturating_mul(self.row_bytes(method))
+    }
+
+    /// Memory of one row of a sequence that is decoded by `method`: keys and values of target and
+    /// draft, hidden states and input embedding.
+    #[must_use]
+    pub fn row_bytes(&self, method: Method) -> usize {
+        let draft = self.draft.as_ref();
+        let draft = draft.filter(|draft| Method::from(draft.kind()) == method);
+        let draft_row = draft.map_or(0, Draft::cache_bytes_per_row);
+        let hidden_row = self.target.hidden() * self.target.precision().compute.size();
+        self.target.cache_bytes_per_row() + draft_row + VECTORS_PER_ROW * hidden_row
     }
 
     /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision

@@ -16,8 +16,8 @@ use base64::Engine as _;
 use serde_json::json;
 use vispec::core::{GenerationConfig, GenerationObserver, MatchPicks, TokenId, generate};
 use vispec::{
-    AnswerCycle, AnswerListener, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput,
-    ImageLimits, LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
+    AnswerCycle, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput, ImageLimits,
+    LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
 };
 use vispec_processor::Detokenizer;
 use vispec_serve::{EngineModel, ServeOptions, serve};
@@ -152,16 +152,18 @@ impl Bench {
                 images: vec![ImageInput::File(self.image.clone())],
             })
         };
-        let mut text = Text {
-            started: Instant::now(),
-            first: None,
-            text: String::new(),
+        let started = Instant::now();
+        let (mut first, mut text) = (None, String::new());
+        let mut tell = |cycle: AnswerCycle| {
+            first.get_or_insert_with(|| started.elapsed());
+            text.push_str(&cycle.text());
+            ControlFlow::Continue(())
         };
-        let answered = self.engine.answer(&request, &mut text).unwrap();
-        let total = text.started.elapsed();
+        let answered = self.engine.answer(request, &mut tell).unwrap();
+        let total = started.elapsed();
         Took {
             total,
-            first: text.first.unwrap_or(total),
+            first: first.unwrap_or(total),
             tokens: answered.completion_tokens,
         }
     }
@@ -227,25 +229,6 @@ struct Shown<'a> {
 impl GenerationObserver for Shown<'_> {
     fn on_tokens(&mut self, tokens: &[TokenId]) -> ControlFlow<()> {
         self.text += &self.detokenizer.push(tokens).unwrap();
-        ControlFlow::Continue(())
-    }
-}
-
-/// Takes an answer as it grows.
-struct Text {
-    started: Instant,
-    first: Option<Duration>,
-    text: String,
-}
-
-impl AnswerListener for Text {
-    fn on_start(&mut self, _: usize) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {
-        self.first.get_or_insert_with(|| self.started.elapsed());
-        self.text.push_str(&cycle.text());
         ControlFlow::Continue(())
     }
 }

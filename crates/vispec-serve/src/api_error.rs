@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use vispec::AnswerError;
 
 use crate::metrics::Outcome;
-use crate::queue::NotQueued;
 use crate::request_memory::NoRoom;
 
 /// An error for a client. Never holds a path or anything of the environment.
@@ -110,10 +109,18 @@ impl ApiError {
     }
 }
 
-impl From<NotQueued> for ApiError {
-    fn from(reason: NotQueued) -> Self {
-        match reason {
-            NotQueued::Full { retry_after } => Self {
+impl From<AnswerError> for ApiError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Refused { message, code } => {
+                Self::new(StatusCode::BAD_REQUEST, code, message)
+            }
+            AnswerError::TooLarge { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "answer_too_large",
+                error.to_string(),
+            ),
+            AnswerError::Busy { retry_after, .. } => Self {
                 retry_after: Some(retry_after.as_secs()),
                 ..Self::new(
                     StatusCode::TOO_MANY_REQUESTS,
@@ -121,7 +128,12 @@ impl From<NotQueued> for ApiError {
                     "as many requests are waiting as the server keeps; try again later",
                 )
             },
-            NotQueued::Closed => Self::shutting_down(),
+            AnswerError::ShutDown => Self::shutting_down(),
+            AnswerError::Failed(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "model_failed",
+                "the model failed; the server's log says why",
+            ),
         }
     }
 }
@@ -139,21 +151,6 @@ impl From<NoRoom> for ApiError {
                  try again later"
             ),
         )
-    }
-}
-
-impl From<AnswerError> for ApiError {
-    fn from(error: AnswerError) -> Self {
-        match error {
-            AnswerError::Refused { message, code } => {
-                Self::new(StatusCode::BAD_REQUEST, code, message)
-            }
-            AnswerError::Failed(_) => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "model_failed",
-                "the model failed; the server's log says why",
-            ),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! OpenAI-compatible HTTP server for exact speculative decoding of vision-language models.
 //!
 //! ```text
-//! HTTP --routes--> ParsedRequest --JobQueue--> AnswerModel (threads) --AnswerEvent--> Reply --> HTTP
+//! HTTP --routes--> ParsedRequest --> AnswerModel (its scheduler) --AnswerEvent--> Reply --> HTTP
 //! ```
 //!
 //! [`serve()`] answers `/v1/chat/completions`, `/v1/completions`, `/v1/models`, `/health` and
@@ -11,13 +11,13 @@
 //!
 //! What is supported and what is refused is in `docs/serving.md`.
 
+mod answering;
 mod api_error;
 mod api_key;
 mod client;
 mod limits;
 mod metrics;
 mod model;
-mod queue;
 mod remote_image;
 mod reply;
 mod request;

@@ -1,25 +1,36 @@
 //! What answers requests, as the server sees it.
 
-use vispec::{AnswerError, AnswerListener, AnswerRequest, Answered, Engine, KeptConversations};
+use vispec::{
+    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, SchedulerFigures,
+    SubmissionHandle,
+};
 
-/// Answers requests, several at a time if the server is told to.
+/// Answers requests, several at a time.
 ///
 /// The text must be a function of the request alone. Whatever an implementation keeps between
-/// requests, such as caches of conversations, may change how fast an answer comes and never which.
+/// requests, such as caches of conversations, and whatever it computes at the same time, may change
+/// how fast an answer comes and never which.
 pub trait AnswerModel: Send + Sync {
     /// Name that clients see and ask for.
     fn id(&self) -> &str;
 
-    /// Answers `request`. Blocks until the answer has ended.
+    /// Puts a request in line, which has one answer for each listener, with seeds that count up.
+    /// Returns at once; what the handle says of dropping it holds here, too.
     ///
     /// # Errors
-    /// [`AnswerError::Refused`] for prompts that cannot be answered, always before
-    /// [`AnswerListener::on_start`]; [`AnswerError::Failed`] for everything else.
-    fn answer(
+    /// [`AnswerError::Busy`] if as many wait as may. What is wrong with the request is told to the
+    /// listeners, [`AnswerError::Refused`] and [`AnswerError::TooLarge`] before
+    /// [`AnswerListener::on_start`].
+    fn submit(
         &self,
-        request: &AnswerRequest,
-        listener: &mut dyn AnswerListener,
-    ) -> Result<Answered, AnswerError>;
+        request: AnswerRequest,
+        listeners: Vec<Box<dyn AnswerListener + Send>>,
+    ) -> Result<SubmissionHandle, AnswerError>;
+
+    /// What runs and waits at the moment, for the metrics.
+    fn scheduler_figures(&self) -> SchedulerFigures {
+        SchedulerFigures::default()
+    }
 
     /// What is kept of conversations at the moment, for the metrics.
     fn kept_conversations(&self) -> KeptConversations {
@@ -41,12 +52,16 @@ impl AnswerModel for EngineModel {
         &self.id
     }
 
-    fn answer(
+    fn submit(
         &self,
-        request: &AnswerRequest,
-        listener: &mut dyn AnswerListener,
-    ) -> Result<Answered, AnswerError> {
-        self.engine.answer(request, listener)
+        request: AnswerRequest,
+        listeners: Vec<Box<dyn AnswerListener + Send>>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        self.engine.submit_choices(request, listeners)
+    }
+
+    fn scheduler_figures(&self) -> SchedulerFigures {
+        self.engine.scheduler_figures()
     }
 
     fn kept_conversations(&self) -> KeptConversations {

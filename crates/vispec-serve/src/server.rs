@@ -16,12 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
+use crate::answering::Answering;
 use crate::api_key::ApiKey;
 use crate::client::{Client, ClientConnection, Clients};
 use crate::limits::{ConnectionLimits, RequestLimits};
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
-use crate::queue::JobQueue;
 use crate::remote_image::{RemoteImageLimits, RemoteImages};
 use crate::request::RequestDefaults;
 use crate::request_memory::RequestMemory;
@@ -32,10 +32,6 @@ use crate::routes::{App, MAX_PARSED_HEADERS, router};
 pub struct ServeOptions {
     /// Values of fields that requests leave out.
     pub defaults: RequestDefaults,
-    /// Answers at a time. One generation uses all cores of a CPU already.
-    pub parallel: usize,
-    /// Requests that wait for their turn; more are refused.
-    pub max_queue: usize,
     /// Bounds of one request.
     pub request_limits: RequestLimits,
     /// Bounds of connections and of the shutdown.
@@ -47,12 +43,10 @@ pub struct ServeOptions {
 }
 
 impl Default for ServeOptions {
-    /// One answer at a time, 16 that wait, no images from elsewhere, no key.
+    /// No images from elsewhere, no key.
     fn default() -> Self {
         Self {
             defaults: RequestDefaults::default(),
-            parallel: 1,
-            max_queue: 16,
             request_limits: RequestLimits::default(),
             connection_limits: ConnectionLimits::default(),
             remote_images: None,
@@ -65,15 +59,9 @@ impl Default for ServeOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// No answers at a time.
-    #[error("{0} answers at a time, expected at least 1")]
-    Parallel(usize),
     /// Nothing can be fetched.
     #[error("the client that fetches images could not be made")]
     RemoteImages(#[source] reqwest::Error),
-    /// A worker could not be started.
-    #[error("a thread for answers could not be started")]
-    Thread(#[source] std::io::Error),
 }
 
 /// Time between two attempts to accept when the system is out of something.
@@ -95,12 +83,9 @@ pub async fn serve(
     options: ServeOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    if options.parallel == 0 {
-        return Err(ServeError::Parallel(0));
-    }
     let metrics = Arc::new(Metrics::new());
-    let queue = JobQueue::new(options.parallel, options.max_queue, Arc::clone(&metrics));
-    let workers = queue.start(&model).map_err(ServeError::Thread)?;
+    let answering = Answering::new(Arc::clone(&model), Arc::clone(&metrics));
+    let answering = Arc::new(answering);
     let remote_images = options.remote_images.as_ref().map(RemoteImages::new);
     let remote_images = remote_images
         .transpose()
@@ -109,7 +94,7 @@ pub async fn serve(
     let limits = options.connection_limits.clone();
     let app = App {
         model,
-        queue: Arc::clone(&queue),
+        answering: Arc::clone(&answering),
         metrics,
         memory: RequestMemory::new(&options.request_limits),
         remote_images,
@@ -119,9 +104,7 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     accept(&listener, &router(app), &limits, &connections, shutdown).await;
     drop(listener);
-    finish(&queue, connections, limits.shutdown_timeout).await;
-    // A worker that is inside a long pass ends with the process.
-    drop(workers);
+    finish(&answering, connections, limits.shutdown_timeout).await;
     Ok(())
 }
 
@@ -195,14 +178,14 @@ fn serve_connection(
 }
 
 /// Lets answers end, or ends them.
-async fn finish(queue: &JobQueue, connections: GracefulShutdown, limit: Duration) {
-    queue.close();
+async fn finish(answering: &Answering, connections: GracefulShutdown, limit: Duration) {
+    answering.close();
     let mut ended = pin!(connections.shutdown());
     if tokio::time::timeout(limit, &mut ended).await.is_ok() {
         return;
     }
     tracing::warn!("answers took longer than the shutdown may and are cut off");
-    queue.stop();
+    answering.stop();
     if tokio::time::timeout(LAST_WORDS, &mut ended).await.is_err() {
         tracing::warn!("some connections did not end");
     }

@@ -173,7 +173,7 @@ async def leave(n):
         await asyncio.gather(*(one(index) for index in range(start, min(start + 50, n))))
     for _ in range(200):
         now = await metrics()
-        if now["vispec_running_requests"] == 0 and now["vispec_waiting_requests"] == 0:
+        if now["vispec_num_requests_running"] == 0 and now["vispec_num_requests_waiting"] == 0:
             break
         await asyncio.sleep(0.05)
     else:

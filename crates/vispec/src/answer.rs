@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vispec_core::{BoxError, GenerationStats};
@@ -65,6 +66,8 @@ pub enum AnswerEnd {
     Length,
     /// Because nobody wants the rest.
     Cancelled,
+    /// At its deadline, with what it had said until then; maybe before its first token.
+    Deadline,
 }
 
 /// A finished answer; its text went to the listener.
@@ -83,7 +86,7 @@ pub struct Answered {
 }
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AnswerError {
     /// The prompt cannot be answered; the message is for the client.
     #[error("{message}")]
@@ -93,22 +96,55 @@ pub enum AnswerError {
         /// Short name for programs.
         code: &'static str,
     },
+    /// The answer could need more memory than there is for all answers together.
+    #[error(
+        "prompt and answer may take {tokens} tokens, which need {needed} bytes, but all answers \
+         together have {budget}"
+    )]
+    TooLarge {
+        /// Tokens of the prompt and, at most, of the answer.
+        tokens: usize,
+        /// Bytes that they may need.
+        needed: usize,
+        /// Bytes that there are.
+        budget: usize,
+    },
+    /// As many requests wait as may.
+    #[error("{waiting} requests are waiting, and no more may")]
+    Busy {
+        /// How many they are.
+        waiting: usize,
+        /// When there may be a place.
+        retry_after: Duration,
+    },
+    /// The engine takes no more requests, or ended this one because it shuts down.
+    #[error("the engine shuts down")]
+    ShutDown,
     /// The model failed; the cause is for the operator only.
     #[error("the model failed")]
-    Failed(#[source] BoxError),
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// Is told of an answer while it grows.
-pub trait AnswerListener {
-    /// Whether the answer is still wanted; asked while a long text is looked through, before
-    /// [`on_start`](Self::on_start). Always by default.
-    fn is_waiting(&self) -> bool {
-        true
+impl AnswerError {
+    /// The model failed by `cause`.
+    pub fn failed(cause: impl Into<BoxError>) -> Self {
+        Self::Failed(Arc::from(cause.into()))
     }
+}
 
+/// Is told of an answer while it grows, in the thread that computes all answers: what takes long
+/// holds up the others. One that panics ends its own answer only.
+pub trait AnswerListener {
     /// The prompt is in order and has so many tokens; `Break` ends the answer before it starts.
-    fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()>;
+    fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()> {
+        let _ = prompt_tokens;
+        ControlFlow::Continue(())
+    }
 
     /// A cycle is done; `Break` ends the answer.
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()>;
+
+    /// The answer has ended; told once, and nothing after it. [`AnswerError::Refused`] and
+    /// [`AnswerError::TooLarge`] come before [`on_start`](Self::on_start).
+    fn on_end(&mut self, outcome: Result<Answered, AnswerError>);
 }

@@ -1,5 +1,6 @@
 //! A loaded target and draft that answers.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use vispec_core::{AutoTree, TreeShape, TreeSize};
@@ -10,10 +11,11 @@ use vispec_models::{
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
-use crate::answer::{AnswerError, AnswerListener, Answered};
-use crate::answering;
+use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::request::AnswerRequest;
 use crate::running::Answer;
+use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions};
+use crate::submission::{Submission, SubmissionHandle};
 
 /// Memory for conversations that may go on, unless the caller says otherwise.
 const CONVERSATION_MEMORY: usize = 1 << 30;
@@ -43,13 +45,15 @@ pub struct LoadOptions {
     pub image_limits: ImageLimits,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// How much runs and waits at a time.
+    pub scheduler: SchedulerOptions,
     /// Whether downloads draw progress bars on stderr.
     pub progress: DownloadProgress,
 }
 
 impl Default for LoadOptions {
     /// The CPU, the element type on disk, trees that pay by times measured now, 1 GiB for
-    /// conversations, silence.
+    /// conversations, eight answers at a time, silence.
     fn default() -> Self {
         Self {
             device: DeviceSpec::Flex,
@@ -58,6 +62,7 @@ impl Default for LoadOptions {
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_limits: ImageLimits::default(),
             conversation_memory: CONVERSATION_MEMORY,
+            scheduler: SchedulerOptions::default(),
             progress: DownloadProgress::Silent,
         }
     }
@@ -74,16 +79,26 @@ pub struct EngineSettings {
     pub image_limits: ImageLimits,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// How much runs and waits at a time.
+    pub scheduler: SchedulerOptions,
 }
 
-/// A target, its draft and what is kept of conversations. Clones share all of it.
+/// A target, its draft, what is kept of conversations, and the threads that answer. Clones share all
+/// of it; with the last one, answers that run or wait end.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+struct Inner {
+    loaded: Arc<Loaded>,
+    scheduler: Scheduler,
+}
+
+/// What answers are made of.
+#[derive(Debug)]
+pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
@@ -128,6 +143,7 @@ impl Engine {
                 tree,
                 image_limits: options.image_limits,
                 conversation_memory: options.conversation_memory,
+                scheduler: options.scheduler,
             },
         ))
     }
@@ -136,35 +152,36 @@ impl Engine {
     #[must_use]
     pub fn new(models: vispec_models::Engine, settings: EngineSettings) -> Self {
         let conversations = ConversationStore::new(settings.conversation_memory);
-        let inner = Inner {
+        let scheduler = Scheduler::new(settings.scheduler.clone());
+        let loaded = Arc::new(Loaded {
             models,
             settings,
             conversations,
-        };
+        });
         Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(Inner { loaded, scheduler }),
         }
     }
 
     /// The models, for what this type has no method for.
     #[must_use]
     pub fn models(&self) -> &vispec_models::Engine {
-        &self.inner.models
+        &self.inner.loaded.models
     }
 
     /// What answers depend on besides.
     #[must_use]
     pub fn settings(&self) -> &EngineSettings {
-        &self.inner.settings
+        &self.inner.loaded.settings
     }
 
     /// What is kept of conversations at the moment.
     #[must_use]
     pub fn kept_conversations(&self) -> KeptConversations {
-        self.inner.conversations.usage()
+        self.inner.loaded.conversations.usage()
     }
 
-    /// Answers a chat greedily with at most 512 tokens, in a thread of its own.
+    /// Answers a chat greedily with at most 512 tokens.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -176,25 +193,72 @@ impl Engine {
         self.start(AnswerRequest::chat(messages, images))
     }
 
-    /// Answers a request in a thread of its own. What is wrong with the request is told by the
+    /// Answers a request beside the others that run. What is wrong with the request is told by the
     /// answer.
     ///
     /// # Errors
-    /// [`AnswerError::Failed`] if no thread can be started.
-    pub fn start(&self, request: AnswerRequest) -> Result<Answer, AnswerError> {
-        Answer::start(self.clone(), request)
+    /// As [`submit`](Self::submit).
+    pub fn start(&self, submission: impl Into<Submission>) -> Result<Answer, AnswerError> {
+        Answer::start(self, submission.into())
     }
 
-    /// Answers a request in this thread, and tells `listener` while the answer grows.
+    /// Answers a request and waits for the end. `tell` hears of each cycle; if it breaks, the answer
+    /// ends, maybe some cycles later.
     ///
     /// # Errors
-    /// [`AnswerError::Refused`] for prompts that cannot be answered, always before
-    /// [`AnswerListener::on_start`]; [`AnswerError::Failed`] for everything else.
+    /// Those of [`submit`](Self::submit) and of the answer.
     pub fn answer(
         &self,
-        request: &AnswerRequest,
-        listener: &mut dyn AnswerListener,
+        submission: impl Into<Submission>,
+        tell: &mut dyn FnMut(AnswerCycle) -> ControlFlow<()>,
     ) -> Result<Answered, AnswerError> {
-        answering::answer(&self.inner, request, listener)
+        let mut answer = self.start(submission)?;
+        while let Some(cycle) = answer.next() {
+            if tell(cycle?).is_break() {
+                answer.cancel_handle().cancel();
+            }
+        }
+        let answered = answer.answered().cloned();
+        answered.ok_or_else(|| AnswerError::failed("the answer was lost"))
+    }
+
+    /// Puts a request in line. `listener` is told of the answer, in another thread.
+    ///
+    /// # Errors
+    /// [`AnswerError::Busy`] if as many wait as may, [`AnswerError::ShutDown`] after
+    /// [`stop`](Self::stop), [`AnswerError::Failed`] if no thread can be started. All other errors
+    /// are told to the listener.
+    pub fn submit(
+        &self,
+        submission: impl Into<Submission>,
+        listener: Box<dyn AnswerListener + Send>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        self.submit_choices(submission, vec![listener])
+    }
+
+    /// [`submit`](Self::submit) for several answers to one request, one for each listener, whose
+    /// seeds count up from that of the request. They share the prompt, and run side by side as far
+    /// as there is room; the handle is for all of them.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_choices(
+        &self,
+        submission: impl Into<Submission>,
+        listeners: Vec<Box<dyn AnswerListener + Send>>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        let Inner { loaded, scheduler } = &*self.inner;
+        scheduler.submit(loaded, submission.into(), listeners)
+    }
+
+    /// Takes no more requests and ends those that run or wait with [`AnswerError::ShutDown`].
+    pub fn stop(&self) {
+        self.inner.scheduler.stop();
+    }
+
+    /// What runs and waits at the moment.
+    #[must_use]
+    pub fn scheduler_figures(&self) -> SchedulerFigures {
+        self.inner.scheduler.figures()
     }
 }

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! An [`Engine`] is a handle: clones share weights, and each answer has a thread and caches of its
-//! own. An [`Answer`] is an iterator over the cycles of decoding, or by
+//! An [`Engine`] is a handle: clones share weights and the thread that answers, which computes for
+//! all answers at a time in shared passes; none depends on the others. An [`Answer`] is an iterator over the cycles of decoding, or by
 //! [`into_stream`](Answer::into_stream) an asynchronous stream; dropping it, or a
 //! [`CancelHandle`], ends it.
 //! The text is that of plain decoding with the same settings and seed, whatever the draft.
@@ -36,11 +36,13 @@
 
 mod answer;
 mod answer_text;
-mod answering;
 mod engine;
+mod relay;
 mod request;
 mod running;
+mod scheduler;
 mod stop_strings;
+mod submission;
 
 pub use vispec_core as core;
 pub use vispec_models as models;
@@ -60,7 +62,9 @@ pub use answer::{
 };
 pub use engine::{Engine, EngineSettings, LoadOptions, TreeChoice};
 pub use request::{AnswerPrompt, AnswerRequest, ImageInput};
-pub use running::{Answer, AnswerStream, CancelHandle};
+pub use running::{Answer, AnswerStream};
+pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};
+pub use submission::{CancelHandle, DrafterSource, Submission, SubmissionHandle};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

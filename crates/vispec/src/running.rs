@@ -1,9 +1,7 @@
-//! An answer that grows in a thread of its own.
+//! An answer as an iterator and as a stream.
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -11,28 +9,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::engine::Engine;
-use crate::request::AnswerRequest;
+use crate::submission::{CancelHandle, Submission, SubmissionHandle};
 
-/// What the thread tells. The channel has no bound; what it holds is bounded by the length of the
-/// answer.
+/// What the scheduler tells. The channel has no bound; what it holds is bounded by the length of
+/// the answer.
 #[derive(Debug)]
 enum Event {
     Cycle(AnswerCycle),
-    Finished(Box<Answered>),
-    Failed(AnswerError),
-}
-
-/// Ends an answer from elsewhere. Clones end the same answer.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle {
-    cancelled: Arc<AtomicBool>,
-}
-
-impl CancelHandle {
-    /// Ends the answer after the cycle that is under way; what it said so far stays.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
+    Ended(Box<Result<Answered, AnswerError>>),
 }
 
 /// A growing answer: an iterator over the cycles of decoding that waits for the next one. Dropping
@@ -43,30 +27,21 @@ pub struct Answer {
     events: Option<UnboundedReceiver<Event>>,
     answered: Option<Answered>,
     cancel: CancelHandle,
+    _running: SubmissionHandle,
+    /// The engine stops with its last handle.
+    _engine: Engine,
 }
 
 impl Answer {
-    pub(crate) fn start(engine: Engine, request: AnswerRequest) -> Result<Self, AnswerError> {
+    pub(crate) fn start(engine: &Engine, submission: Submission) -> Result<Self, AnswerError> {
         let (sender, events) = unbounded_channel();
-        let cancel = CancelHandle::default();
-        let mut listener = Listener {
-            events: sender,
-            cancel: cancel.clone(),
-        };
-        let thread = std::thread::Builder::new().name("vispec-answer".to_owned());
-        let started = thread.spawn(move || {
-            let event = match engine.answer(&request, &mut listener) {
-                Ok(answered) => Event::Finished(Box::new(answered)),
-                Err(error) => Event::Failed(error),
-            };
-            // Whoever dropped the answer does not mind.
-            let _ = listener.events.send(event);
-        });
-        started.map_err(|error| AnswerError::Failed(error.into()))?;
+        let running = engine.submit(submission, Box::new(Listener(sender)))?;
         Ok(Self {
             events: Some(events),
             answered: None,
-            cancel,
+            cancel: running.cancel_handle(),
+            _running: running,
+            _engine: engine.clone(),
         })
     }
 
@@ -105,21 +80,18 @@ impl Answer {
 
     /// What an event, or the lack of one, means to whoever waits for the next cycle.
     fn take(&mut self, event: Option<Event>) -> Option<Result<AnswerCycle, AnswerError>> {
-        match event {
-            Some(Event::Cycle(cycle)) => Some(Ok(cycle)),
-            Some(Event::Finished(answered)) => {
-                self.events = None;
-                self.answered = Some(*answered);
+        let outcome = match event {
+            Some(Event::Cycle(cycle)) => return Some(Ok(cycle)),
+            Some(Event::Ended(outcome)) => *outcome,
+            None => Err(AnswerError::failed("the answer was lost")),
+        };
+        self.events = None;
+        match outcome {
+            Ok(answered) => {
+                self.answered = Some(answered);
                 None
             }
-            Some(Event::Failed(error)) => {
-                self.events = None;
-                Some(Err(error))
-            }
-            None => {
-                let lost = self.events.take().is_some();
-                lost.then(|| Err(AnswerError::Failed("the answer's thread panicked".into())))
-            }
+            Err(error) => Some(Err(error)),
         }
     }
 }
@@ -169,28 +141,18 @@ impl Stream for AnswerStream {
     }
 }
 
-struct Listener {
-    events: UnboundedSender<Event>,
-    cancel: CancelHandle,
-}
+struct Listener(UnboundedSender<Event>);
 
 impl AnswerListener for Listener {
-    fn is_waiting(&self) -> bool {
-        !(self.events.is_closed() || self.cancel.cancelled.load(Ordering::Relaxed))
-    }
-
-    fn on_start(&mut self, _prompt_tokens: usize) -> ControlFlow<()> {
-        if self.is_waiting() {
-            return ControlFlow::Continue(());
-        }
-        ControlFlow::Break(())
-    }
-
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {
-        let gone = self.events.send(Event::Cycle(cycle)).is_err();
-        if gone || self.cancel.cancelled.load(Ordering::Relaxed) {
-            return ControlFlow::Break(());
+        match self.0.send(Event::Cycle(cycle)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         }
-        ControlFlow::Continue(())
+    }
+
+    fn on_end(&mut self, outcome: Result<Answered, AnswerError>) {
+        // Whoever dropped the answer does not mind.
+        let _ = self.0.send(Event::Ended(Box::new(outcome)));
     }
 }

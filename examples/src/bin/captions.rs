@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use vispec::{AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler};
+use vispec::{
+    AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler,
+    SchedulerOptions,
+};
 use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
@@ -112,6 +115,7 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
         image_limits: ImageLimits::default(),
         // No image comes twice.
         conversation_memory: 0,
+        scheduler: SchedulerOptions::default(),
     };
     Ok((Engine::new(engine, settings), carried))
 }

@@ -13,7 +13,7 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use vispec::{Engine, EngineSettings, ImageLimits};
+use vispec::{Engine, EngineSettings, ImageLimits, KvMemory, SchedulerOptions};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::DecodeFlags;
@@ -53,9 +53,13 @@ struct Flags {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Answers at a time; one uses all cores of a CPU already
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
-    parallel: u16,
+    /// Answers at a time, which share the passes of the target
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    max_running: u16,
+    /// Memory in MiB for keys and values of the answers that run; by default half of what is free
+    /// when the first request comes
+    #[arg(long, value_name = "MIB")]
+    kv_memory: Option<usize>,
     /// Requests that may wait for their turn
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_queue: u16,
@@ -206,8 +210,6 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
             top_k: decode.sample_top_k,
             seed: decode.seed,
         },
-        parallel: flags.parallel.into(),
-        max_queue: flags.max_queue.into(),
         request_limits: RequestLimits {
             max_images: flags.max_images.into(),
             max_choices: flags.max_choices,
@@ -239,6 +241,17 @@ fn api_key(file: Option<&Path>) -> Result<Option<ApiKey>, Failure> {
     Ok(Some(ApiKey::new(&key).context(place)?))
 }
 
+fn scheduler(flags: &Flags) -> SchedulerOptions {
+    let defaults = SchedulerOptions::default();
+    let kv_memory = flags.kv_memory.map(|mib| mib.saturating_mul(MIB));
+    SchedulerOptions {
+        max_running: flags.max_running.into(),
+        max_waiting: flags.max_queue.into(),
+        kv_memory: kv_memory.map_or(defaults.kv_memory, KvMemory::Bytes),
+        ..defaults
+    }
+}
+
 fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(Duration::from_millis(100));
@@ -261,6 +274,7 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
             ..ImageLimits::default()
         },
         conversation_memory: flags.conversation_memory.saturating_mul(MIB),
+        scheduler: scheduler(flags),
     };
     let model = EngineModel {
         id: flags.served_name.clone().unwrap_or(name),

@@ -123,7 +123,7 @@ fn logs_that_go_to_a_file_have_no_colours() {
 fn what_cannot_be_served_is_refused_at_once() {
     for (args, names) in [
         ("--draft somewhere", &["--draft", "--target"][..]),
-        ("--parallel 0", &["--parallel"]),
+        ("--max-running 0", &["--max-running"]),
         ("--host nowhere", &["--host"]),
         ("--port 65536", &["--port"]),
         ("--max-new-tokens 0", &["--max-new-tokens"]),

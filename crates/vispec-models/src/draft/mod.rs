@@ -1,5 +1,6 @@
 //! Drafts that read the target's hidden states: ViSpec, EAGLE-2 and Medusa.
 
+mod any;
 mod config;
 mod medusa;
 mod network;
@@ -12,8 +13,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use vispec_core::{Drafter, DynamicTreeDrafter, TreeSize};
+use vispec_core::{DynamicTreeDrafter, TreeSize};
 
+pub use any::AnyDrafter;
 pub use config::DraftConfig;
 pub use medusa::{Medusa, MedusaHeads, MedusaSession};
 pub use network::{DraftNetwork, DraftPrompt, VisionFusion};
@@ -230,10 +232,16 @@ impl Draft {
 
     /// Starts a conversation whose trees have the given size.
     #[must_use]
-    pub fn drafter(&self, size: TreeSize) -> Box<dyn Drafter<VlmTarget>> {
+    pub fn drafter(&self, size: TreeSize) -> AnyDrafter {
         match self {
-            Self::Neural(_, draft) => Box::new(DynamicTreeDrafter::new(draft.session(), size)),
-            Self::Medusa(medusa) => Box::new(DynamicTreeDrafter::new(medusa.session(), size)),
+            Self::Neural(_, draft) => {
+                let drafter = DynamicTreeDrafter::new(draft.session(), size);
+                AnyDrafter::Neural(Box::new(drafter))
+            }
+            Self::Medusa(medusa) => {
+                let drafter = DynamicTreeDrafter::new(medusa.session(), size);
+                AnyDrafter::Medusa(Box::new(drafter))
+            }
         }
     }
 }

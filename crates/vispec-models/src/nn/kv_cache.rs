@@ -16,6 +16,11 @@ pub(crate) fn grown_capacity(capacity: usize, needed: usize) -> usize {
     needed.max(capacity + capacity / 2).next_multiple_of(GROWTH)
 }
 
+/// Most rows that a cache has room for when it has grown to `rows`.
+pub(crate) fn capacity_bound(rows: usize) -> usize {
+    rows.saturating_add(rows / 2).saturating_add(GROWTH)
+}
+
 /// Keys and values of one layer, each `[1, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone)]
 pub struct LayerCache {

@@ -226,7 +226,7 @@ static REPLIES: AtomicU64 = AtomicU64::new(0);
 fn finish_reason(end: AnswerEnd) -> Option<&'static str> {
     match end {
         AnswerEnd::Stop => Some("stop"),
-        AnswerEnd::Length => Some("length"),
+        AnswerEnd::Length | AnswerEnd::Deadline => Some("length"),
         AnswerEnd::Cancelled => None,
     }
 }

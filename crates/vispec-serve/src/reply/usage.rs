@@ -7,7 +7,7 @@ use vispec::Answered;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Usage {
     completion_tokens: usize,
-    /// Of the first answer: the others find all of the prompt read.
+    /// Of the answer that read most: the others may have found all of the prompt read.
     cached_tokens: Option<usize>,
 }
 
@@ -15,7 +15,8 @@ impl Usage {
     pub(crate) fn add(&mut self, answered: &Answered) {
         self.completion_tokens += answered.completion_tokens;
         let reused = answered.stats.reused_prompt_tokens();
-        self.cached_tokens.get_or_insert(reused);
+        let least = self.cached_tokens.map_or(reused, |least| least.min(reused));
+        self.cached_tokens = Some(least);
     }
 
     pub(crate) fn object(&self, prompt_tokens: usize) -> Value {

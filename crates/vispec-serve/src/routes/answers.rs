@@ -9,26 +9,23 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedReceiver;
 use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
 
 use super::App;
 use super::body::read_json;
+use crate::answering::{AnswerEvent, Answers, Pace};
 use crate::api_error::ApiError;
 use crate::client::Client;
-use crate::queue::{AnswerEvent, Pace};
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
 use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
 use crate::request_memory::Room;
 
-type Events = UnboundedReceiver<AnswerEvent>;
-
-/// A request in the queue.
+/// A request that waits for its answers.
 struct Submitted {
     delivery: Delivery,
     choices: u32,
-    events: Events,
+    answers: Answers,
 }
 
 /// Answers one request. Dropping the future or the response takes the request back.
@@ -76,7 +73,7 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
     Ok(Submitted {
         delivery,
         choices,
-        events: app.queue.submit((answer, room), choices, pace)?,
+        answers: app.answering.submit((answer, room), choices, pace)?,
     })
 }
 
@@ -108,19 +105,18 @@ async fn deliver(
     let Submitted {
         delivery,
         choices,
-        mut events,
+        mut answers,
     } = submitted;
-    let prompt_tokens = match events.recv().await {
+    let prompt_tokens = match answers.next().await {
         Some(AnswerEvent::Started(prompt_tokens)) => prompt_tokens,
         Some(AnswerEvent::Failed(error)) => return Err(not_started(endpoint, error)),
-        Some(AnswerEvent::ShutDown) => return Err(ApiError::shutting_down()),
-        Some(AnswerEvent::Cycle(_) | AnswerEvent::Finished(_)) | None => return Err(lost()),
+        Some(AnswerEvent::Cycle(..) | AnswerEvent::Finished(..)) | None => return Err(lost()),
     };
     let reply = Reply::new(endpoint, delivery, app.model.id(), prompt_tokens);
     match delivery.mode {
-        DeliveryMode::Whole => Ok(Json(whole(&reply, choices, events).await?).into_response()),
+        DeliveryMode::Whole => Ok(Json(whole(&reply, choices, answers).await?).into_response()),
         DeliveryMode::Stream | DeliveryMode::StreamWithUsage => {
-            let sse = Sse::new(chunks(reply, choices, events)).keep_alive(KeepAlive::default());
+            let sse = Sse::new(chunks(reply, choices, answers)).keep_alive(KeepAlive::default());
             // Proxies that collect answers would defeat the stream.
             Ok(([("x-accel-buffering", "no")], sse).into_response())
         }
@@ -130,69 +126,70 @@ async fn deliver(
 /// Why there is no answer, with the field that it is about.
 fn not_started(endpoint: Endpoint, error: AnswerError) -> ApiError {
     let field = match &error {
-        AnswerError::Failed(_) => return error.into(),
+        AnswerError::Failed(_) | AnswerError::Busy { .. } | AnswerError::ShutDown => {
+            return error.into();
+        }
         // The one setting that only the model can check, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
-        AnswerError::Refused { .. } => endpoint.prompt_field(),
+        AnswerError::Refused { .. } | AnswerError::TooLarge { .. } => endpoint.prompt_field(),
     };
     ApiError::from(error).about(field)
 }
 
-async fn whole(reply: &Reply, choices: u32, mut events: Events) -> Result<Value, ApiError> {
-    let mut ended = Vec::new();
-    let mut choice = Choice::default();
-    while let Some(event) = events.recv().await {
-        match event {
-            AnswerEvent::Started(_) => {}
-            AnswerEvent::Cycle(cycle) => {
+async fn whole(reply: &Reply, choices: u32, mut answers: Answers) -> Result<Value, ApiError> {
+    let mut told = Vec::from_iter((0..choices).map(|_| Choice::default()));
+    let mut left = choices;
+    while left > 0 {
+        match answers.next().await {
+            Some(AnswerEvent::Started(_)) => {}
+            Some(AnswerEvent::Cycle(index, cycle)) => {
+                let choice = told.get_mut(index as usize).ok_or_else(lost)?;
                 choice.text.push_str(&cycle.text());
                 choice.log_probs.extend(cycle.log_probs);
             }
-            AnswerEvent::Finished(answered) => {
+            Some(AnswerEvent::Finished(index, answered)) => {
+                let choice = told.get_mut(index as usize).ok_or_else(lost)?;
                 choice.answered = Some(*answered);
-                ended.push(std::mem::take(&mut choice));
-                if ended.len() == choices as usize {
-                    return Ok(reply.whole(&ended));
-                }
+                left -= 1;
             }
-            AnswerEvent::Failed(error) => return Err(error.into()),
-            AnswerEvent::ShutDown => return Err(ApiError::shutting_down()),
+            Some(AnswerEvent::Failed(error)) => return Err(error.into()),
+            None => return Err(lost()),
         }
     }
-    Err(lost())
+    Ok(reply.whole(&told))
 }
 
-/// Answers that are being streamed, one after the other.
+/// Answers that are being streamed, side by side.
 struct Streamed {
     reply: Reply,
-    events: Events,
-    choices: u32,
-    /// The answer under way.
-    index: u32,
-    /// Characters of its tokens whose log-probabilities were told.
-    text_len: usize,
+    answers: Answers,
+    /// Answers that have not ended.
+    left: u32,
+    /// Characters of the tokens of each answer whose log-probabilities were told.
+    text_lens: Vec<usize>,
     usage: Usage,
 }
 
 impl Streamed {
     /// What the next event means to the client, and whether more will come.
     async fn next(&mut self) -> (Vec<Event>, bool) {
-        match self.events.recv().await {
+        match self.answers.next().await {
             Some(AnswerEvent::Started(_)) => (Vec::new(), true),
-            Some(AnswerEvent::Cycle(cycle)) => {
-                let chunk = self.reply.cycle_chunk(self.index, &cycle, self.text_len);
+            Some(AnswerEvent::Cycle(index, cycle)) => {
+                let Some(text_len) = self.text_lens.get_mut(index as usize) else {
+                    return (vec![data(&lost().body())], false);
+                };
+                let chunk = self.reply.cycle_chunk(index, &cycle, *text_len);
                 let tokens = cycle.log_probs.iter();
                 let told: usize = tokens.map(|token| token.token.chars().count()).sum();
-                self.text_len += told;
+                *text_len += told;
                 (chunk.iter().map(data).collect(), true)
             }
-            Some(AnswerEvent::Finished(answered)) => {
+            Some(AnswerEvent::Finished(index, answered)) => {
                 self.usage.add(&answered);
-                let mut out = vec![data(&self.reply.last_chunk(self.index, &answered))];
-                self.index += 1;
-                self.text_len = 0;
-                if self.index < self.choices {
-                    out.extend(self.reply.first_chunk(self.index).iter().map(data));
+                let mut out = vec![data(&self.reply.last_chunk(index, &answered))];
+                self.left = self.left.saturating_sub(1);
+                if self.left > 0 {
                     return (out, true);
                 }
                 out.extend(self.reply.usage_chunk(&self.usage).iter().map(data));
@@ -200,7 +197,6 @@ impl Streamed {
                 (out, false)
             }
             Some(AnswerEvent::Failed(error)) => (vec![data(&ApiError::from(error).body())], false),
-            Some(AnswerEvent::ShutDown) => (vec![data(&ApiError::shutting_down().body())], false),
             None => (vec![data(&lost().body())], false),
         }
     }
@@ -210,15 +206,15 @@ impl Streamed {
 fn chunks(
     reply: Reply,
     choices: u32,
-    events: Events,
+    answers: Answers,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    let first = reply.first_chunk(0).map(|chunk| data(&chunk));
+    let first = (0..choices).filter_map(|index| reply.first_chunk(index));
+    let first = Vec::from_iter(first.map(|chunk| data(&chunk)));
     let streamed = Streamed {
         reply,
-        events,
-        choices,
-        index: 0,
-        text_len: 0,
+        answers,
+        left: choices,
+        text_lens: vec![0; choices as usize],
         usage: Usage::default(),
     };
     let rest = stream::unfold(Some(streamed), async |state| {
@@ -233,7 +229,7 @@ fn data(value: &Value) -> Event {
     Event::default().data(value.to_string())
 }
 
-/// The worker has gone without a word.
+/// The model has gone without a word.
 fn lost() -> ApiError {
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,

@@ -17,11 +17,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
+use crate::answering::Answering;
 use crate::api_error::ApiError;
 use crate::api_key;
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
-use crate::queue::JobQueue;
 use crate::remote_image::RemoteImages;
 use crate::reply::Endpoint;
 use crate::request_memory::RequestMemory;
@@ -35,7 +35,7 @@ const PLACES: &str = "POST /v1/chat/completions, POST /v1/completions, GET /v1/m
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) model: Arc<dyn AnswerModel>,
-    pub(crate) queue: Arc<JobQueue>,
+    pub(crate) answering: Arc<Answering>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Arc<ServeOptions>,
     pub(crate) memory: Arc<RequestMemory>,
@@ -111,7 +111,11 @@ async fn model(
 async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
     let text = app
         .metrics
-        .render(app.model.kept_conversations(), app.memory.held())
+        .render(
+            app.model.scheduler_figures(),
+            app.model.kept_conversations(),
+            app.memory.held(),
+        )
         .map_err(|_| {
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

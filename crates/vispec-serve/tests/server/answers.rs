@@ -136,17 +136,21 @@ async fn what_was_answered_is_measured() {
     let answer = server.ask(CHAT, &question(ASK)).await;
     let new = answer["usage"]["completion_tokens"].as_f64().unwrap();
     let metric = async |name: &str| server.metric(name).await;
-    assert!((metric("vispec_completion_tokens_total").await - new).abs() < 1e-9);
+    assert!((metric("vispec_generation_tokens_total").await - new).abs() < 1e-9);
     assert!((metric("vispec_requests_total{outcome=\"stop\"}").await - 1.0).abs() < 1e-9);
     let cycles = metric("vispec_cycles_total").await;
-    let accepted = metric("vispec_accepted_tokens_total").await;
+    let accepted = metric("vispec_spec_decode_num_accepted_tokens_total").await;
     assert!(accepted > 0.0 && cycles > 0.0);
     assert!((metric("vispec_tau").await - accepted / cycles).abs() < 1e-9);
-    let depth = |depth| format!("vispec_cycles_accepted_depth_total{{depth=\"{depth}\"}}");
-    let (one, two) = (metric(&depth(1)).await, metric(&depth(2)).await);
+    let per_pos = "vispec_spec_decode_num_accepted_tokens_per_pos_total";
+    let position = |position| format!("{per_pos}{{position=\"{position}\"}}");
+    let (one, two) = (metric(&position(0)).await, metric(&position(1)).await);
     assert!(one >= two && two > 0.0 && one <= cycles);
     assert!(metric("vispec_verified_nodes_total").await > cycles);
     assert!(metric("vispec_phase_seconds_total{phase=\"verify\"}").await > 0.0);
     assert!((metric("vispec_time_to_first_token_seconds_count").await - 1.0).abs() < 1e-9);
+    let between = metric("vispec_inter_token_latency_seconds_count").await;
+    assert!((between - cycles).abs() < 1e-9, "{between} of {cycles}");
+    assert!((metric("vispec_request_queue_time_seconds_count").await - 1.0).abs() < 1e-9);
     assert!(metric("vispec_resident_memory_bytes").await > 0.0);
 }

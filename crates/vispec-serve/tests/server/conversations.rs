@@ -78,7 +78,7 @@ async fn two_conversations_take_turns() {
             messages.push(json!({"role": "user", "content": "And the background?"}));
         }
     }
-    let reused = server.metric("vispec_reused_prompt_tokens_total").await;
+    let reused = server.metric("vispec_prefix_cache_hits_total").await;
     let read = server.metric("vispec_prompt_tokens_total").await;
     assert!(reused > 0.5 * read, "{reused} of {read}");
     assert!(server.metric("vispec_kept_conversations").await >= 2.0);
@@ -88,5 +88,5 @@ async fn two_conversations_take_turns() {
             .await
             > 0.0
     );
-    assert!(forgetful.metric("vispec_reused_prompt_tokens_total").await < 0.5);
+    assert!(forgetful.metric("vispec_prefix_cache_hits_total").await < 0.5);
 }

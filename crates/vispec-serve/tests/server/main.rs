@@ -11,6 +11,7 @@ mod bad_requests;
 mod browser;
 mod choices;
 mod conversations;
+mod held_model;
 mod memory;
 mod queueing;
 mod remote_images;

@@ -1,57 +1,52 @@
 //! Requests wait in order, not too many of them, and not for clients that have gone.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use serde_json::json;
-use vispec_serve::ServeOptions;
+use vispec_serve::{ConnectionLimits, ServeOptions};
 
-use crate::running::Running;
-use crate::scripted::Scripted;
+use crate::held_model::HeldModel;
+use crate::running::{Running, events};
 
 const PATH: &str = "/v1/completions";
-const RUNNING: &str = "vispec_running_requests";
-const WAITING: &str = "vispec_waiting_requests";
+const RUNNING: &str = "vispec_num_requests_running";
+const WAITING: &str = "vispec_num_requests_waiting";
 
-fn options(max_queue: usize) -> ServeOptions {
-    ServeOptions {
-        max_queue,
-        ..ServeOptions::default()
-    }
+async fn start(model: std::sync::Arc<HeldModel>) -> Running {
+    Running::start(model, ServeOptions::default()).await
 }
 
 #[tokio::test]
 async fn a_full_queue_says_so() {
-    let server = Running::start(Scripted::new(), options(1)).await;
-    let hold = server.post(PATH, &json!({"prompt": "hold", "stream": true}));
-    let hold = hold.send().await.unwrap();
+    let server = start(HeldModel::new(1, 1)).await;
+    let mut body = HeldModel::hold();
+    body["stream"] = true.into();
+    let hold = server.post(PATH, &body).send().await.unwrap();
     server.wait_for(RUNNING, 1.0).await;
-    let waits = tokio::spawn(server.post(PATH, &json!({"prompt": "next"})).send());
+    let waits = tokio::spawn(server.post(PATH, &HeldModel::short("next")).send());
     server.wait_for(WAITING, 1.0).await;
 
-    let refused = server.post(PATH, &json!({"prompt": "one too many"}));
+    let refused = server.post(PATH, &HeldModel::short("one too many"));
     let refused = refused.send().await.unwrap();
     assert_eq!(refused.status(), 429);
     let retry_after = refused.headers()["retry-after"].to_str().unwrap();
     assert!(retry_after.parse::<u64>().unwrap() >= 1);
     assert!(refused.text().await.unwrap().contains("queue_full"));
-    assert!(
-        (server
-            .metric("vispec_requests_total{outcome=\"busy\"}")
-            .await
-            - 1.0)
-            .abs()
-            < 1e-9
-    );
+    let busy = server.metric("vispec_requests_total{outcome=\"busy\"}");
+    assert!((busy.await - 1.0).abs() < 1e-9);
 
     drop(hold);
     assert_eq!(waits.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_frees_the_worker() {
-    let model = Scripted::new();
-    let server = Running::start(model.clone(), options(4)).await;
+async fn a_client_that_goes_away_frees_its_place() {
+    let model = HeldModel::new(1, 4);
+    let server = start(model.clone()).await;
     for (stream, cancelled) in [(true, 1.0), (false, 2.0)] {
-        let body = json!({"prompt": "hold", "stream": stream});
+        let mut body = HeldModel::hold();
+        body["stream"] = stream.into();
         let request = tokio::spawn(server.post(PATH, &body).send());
         server.wait_for(RUNNING, 1.0).await;
         if stream {
@@ -64,22 +59,22 @@ async fn a_client_that_goes_away_frees_the_worker() {
         let metric = "vispec_requests_total{outcome=\"cancelled\"}";
         server.wait_for(metric, cancelled).await;
     }
-    let answer = server.ask(PATH, &json!({"prompt": "next"})).await;
-    assert_eq!(answer["choices"][0]["text"], "next");
-    assert_eq!(*model.ended.lock().unwrap(), ["hold", "hold", "next"]);
+    server.ask(PATH, &HeldModel::short("next")).await;
+    assert_eq!(*model.started.lock().unwrap(), ["hold", "hold", "next"]);
 }
 
 #[tokio::test]
 async fn clients_that_gave_up_waiting_make_room() {
-    let server = Running::start(Scripted::new(), options(1)).await;
-    let hold = tokio::spawn(server.post(PATH, &json!({"prompt": "hold"})).send());
+    let model = HeldModel::new(1, 1);
+    let server = start(model.clone()).await;
+    let hold = tokio::spawn(server.post(PATH, &HeldModel::hold()).send());
     server.wait_for(RUNNING, 1.0).await;
-    let gives_up = tokio::spawn(server.post(PATH, &json!({"prompt": "gives up"})).send());
+    let gives_up = tokio::spawn(server.post(PATH, &HeldModel::short("gives up")).send());
     server.wait_for(WAITING, 1.0).await;
     gives_up.abort();
     // The server hears of it a moment later.
     let waits = tokio::spawn({
-        let request = server.post(PATH, &json!({"prompt": "waits"}));
+        let request = server.post(PATH, &HeldModel::short("waits"));
         async move {
             loop {
                 let response = request.try_clone().unwrap().send().await.unwrap();
@@ -93,40 +88,75 @@ async fn clients_that_gave_up_waiting_make_room() {
     server.wait_for(cancelled, 1.0).await;
     hold.abort();
     assert_eq!(waits.await.unwrap(), 200);
+    assert_eq!(*model.started.lock().unwrap(), ["hold", "waits"]);
 }
 
 #[tokio::test]
 async fn first_come_first_served() {
-    let model = Scripted::new();
-    let server = Running::start(model.clone(), options(8)).await;
-    let hold = tokio::spawn(server.post(PATH, &json!({"prompt": "hold"})).send());
+    let model = HeldModel::new(1, 8);
+    let server = start(model.clone()).await;
+    let hold = tokio::spawn(server.post(PATH, &HeldModel::hold()).send());
     server.wait_for(RUNNING, 1.0).await;
     let mut waiting = Vec::new();
     let names = ["a", "b", "c", "d"];
     for (name, n_waiting) in names.into_iter().zip([1.0, 2.0, 3.0, 4.0]) {
-        waiting.push(tokio::spawn(
-            server.post(PATH, &json!({"prompt": name})).send(),
-        ));
+        let request = server.post(PATH, &HeldModel::short(name));
+        waiting.push(tokio::spawn(request.send()));
         server.wait_for(WAITING, n_waiting).await;
     }
     hold.abort();
     for request in waiting {
         assert_eq!(request.await.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(model.ended.lock().unwrap()[1..], names);
+    assert_eq!(model.started.lock().unwrap()[1..], names);
 }
 
 #[tokio::test]
-async fn answers_run_side_by_side_if_told_to() {
+async fn answers_run_side_by_side() {
+    let server = start(HeldModel::new(2, 0)).await;
+    let hold = tokio::spawn(server.post(PATH, &HeldModel::hold()).send());
+    server.wait_for(RUNNING, 1.0).await;
+    server.ask(PATH, &HeldModel::short("beside")).await;
+    server.wait_for(RUNNING, 1.0).await;
+    let rows = |kind| format!("vispec_pass_rows_total{{kind=\"{kind}\"}}");
+    assert!(server.metric(&rows("prompt")).await >= 2.0);
+    assert!(server.metric(&rows("tree")).await >= 2.0);
+    assert!(server.metric("vispec_passes_total").await >= 2.0);
+    let memory = |kind| format!("vispec_kv_cache_memory_bytes{{kind=\"{kind}\"}}");
+    let used = server.metric(&memory("used")).await;
+    let reserved = server.metric(&memory("reserved")).await;
+    let budget = server.metric(&memory("budget")).await;
+    assert!(0.0 < used && used < reserved && reserved < budget);
+    let usage = server.metric("vispec_kv_cache_usage_perc").await;
+    assert!(0.0 < usage && usage < 1.0);
+    hold.abort();
+    server.wait_for(&memory("reserved"), 0.0).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_what_runs_and_what_waits() {
     let options = ServeOptions {
-        parallel: 2,
-        max_queue: 0,
+        connection_limits: ConnectionLimits {
+            shutdown_timeout: Duration::from_millis(50),
+            ..ConnectionLimits::default()
+        },
         ..ServeOptions::default()
     };
-    let server = Running::start(Scripted::new(), options).await;
-    let hold = tokio::spawn(server.post(PATH, &json!({"prompt": "hold"})).send());
-    server.wait_for(RUNNING, 1.0).await;
-    let answer = server.ask(PATH, &json!({"prompt": "beside"})).await;
-    assert_eq!(answer["choices"][0]["text"], "beside");
-    hold.abort();
+    let mut server = Running::start(HeldModel::new(1, 4), options).await;
+    let mut body = HeldModel::hold();
+    body["stream"] = json!(true);
+    let streamed = server.post(PATH, &body).send().await.unwrap();
+    let waits = tokio::spawn(server.post(PATH, &HeldModel::hold()).send());
+    server.wait_for(WAITING, 1.0).await;
+    server.stop();
+    let chunks: Vec<_> = streamed.bytes_stream().collect().await;
+    let text: String = chunks
+        .into_iter()
+        .map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap())
+        .collect();
+    assert!(events(&text).last().unwrap().contains("shutting_down"));
+    let waited = waits.await.unwrap().unwrap();
+    assert_eq!(waited.status(), 503);
+    assert!(waited.headers().contains_key("retry-after"));
+    server.ended().await;
 }

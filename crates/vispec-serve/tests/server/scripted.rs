@@ -1,21 +1,20 @@
 //! A model that does what the prompt says, for everything that is not about text.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vispec::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerPrompt, AnswerRequest, Answered,
-    GenerationStats, Piece,
+    CancelHandle, GenerationStats, Piece, SubmissionHandle,
 };
 use vispec_serve::AnswerModel;
 
-/// `hold` answers until told to stop, `fail` and `panic` do so, and everything else is repeated.
+/// `hold` answers until told to stop, `fail` and `panic` do so, and everything else is repeated. Has
+/// a thread for each request.
 #[derive(Default)]
-pub struct Scripted {
-    /// Prompts in the order in which their answers ended.
-    pub ended: Mutex<Vec<String>>,
-}
+pub struct Scripted;
 
 impl Scripted {
     pub fn new() -> Arc<Self> {
@@ -34,41 +33,57 @@ fn say(listener: &mut dyn AnswerListener, text: &str) -> ControlFlow<()> {
     })
 }
 
+fn answer(
+    prompt: &str,
+    cancelled: &AtomicBool,
+    listener: &mut dyn AnswerListener,
+) -> Result<Answered, AnswerError> {
+    let mut end = AnswerEnd::Stop;
+    if listener.on_start(1).is_break() {
+        end = AnswerEnd::Cancelled;
+    } else if prompt == "hold" {
+        while !cancelled.load(Ordering::Relaxed) && say(listener, ".").is_continue() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        end = AnswerEnd::Cancelled;
+    } else if prompt == "fail" {
+        return Err(AnswerError::failed("/secret/place: no such file"));
+    } else if prompt == "panic" {
+        panic!("as the prompt says");
+    } else if say(listener, prompt).is_break() {
+        end = AnswerEnd::Cancelled;
+    }
+    Ok(Answered {
+        end,
+        completion_tokens: 1,
+        stats: GenerationStats::default(),
+        preprocess: Duration::ZERO,
+        vision: Duration::ZERO,
+    })
+}
+
 impl AnswerModel for Scripted {
     fn id(&self) -> &str {
         "org/scripted"
     }
 
-    fn answer(
+    fn submit(
         &self,
-        request: &AnswerRequest,
-        listener: &mut dyn AnswerListener,
-    ) -> Result<Answered, AnswerError> {
-        let AnswerPrompt::Text(prompt) = &request.prompt else {
+        request: AnswerRequest,
+        listeners: Vec<Box<dyn AnswerListener + Send>>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        let AnswerPrompt::Text(prompt) = request.prompt else {
             panic!("a text was expected")
         };
-        let mut end = AnswerEnd::Stop;
-        if listener.on_start(1).is_break() {
-            end = AnswerEnd::Cancelled;
-        } else if prompt.starts_with("hold") {
-            while say(listener, ".").is_continue() {
-                std::thread::sleep(Duration::from_millis(1));
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&cancelled);
+        std::thread::spawn(move || {
+            for mut listener in listeners {
+                let outcome = answer(&prompt, &seen, &mut *listener);
+                listener.on_end(outcome);
             }
-            end = AnswerEnd::Cancelled;
-        } else if prompt == "fail" {
-            return Err(AnswerError::Failed("/secret/place: no such file".into()));
-        } else if prompt == "panic" {
-            panic!("as the prompt says");
-        } else if say(listener, prompt).is_break() {
-            end = AnswerEnd::Cancelled;
-        }
-        self.ended.lock().unwrap().push(prompt.clone());
-        Ok(Answered {
-            end,
-            completion_tokens: 1,
-            stats: GenerationStats::default(),
-            preprocess: Duration::ZERO,
-            vision: Duration::ZERO,
-        })
+        });
+        let cancel = CancelHandle::new(move || cancelled.store(true, Ordering::Relaxed));
+        Ok(cancel.into())
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PositionUniforms, generate};
 use vispec::models::EncodedPrompt;
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Sampler, TreeChoice,
-    TreeShape,
+    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Sampler,
+    SchedulerOptions, TreeChoice, TreeShape,
 };
 use vispec_processor::SpecialText;
 use vispec_serve::EngineModel;
@@ -26,10 +26,16 @@ pub fn model() -> Arc<EngineModel> {
 
 /// The pair with memory for conversations.
 pub fn load_with(conversation_memory: usize) -> EngineModel {
+    load(conversation_memory, SchedulerOptions::default())
+}
+
+/// The pair with memory for conversations and so many places.
+pub fn load(conversation_memory: usize, scheduler: SchedulerOptions) -> EngineModel {
     let place = |dir: &str| fixtures().join(dir).display().to_string();
     let options = LoadOptions {
         dtype: DtypeChoice::F32,
         conversation_memory,
+        scheduler,
         tree: TreeChoice::Sized(TreeShape::default().into()),
         image_limits: ImageLimits {
             max_pixels: 1 << 20,

@@ -10,7 +10,7 @@ use ndarray::{Array2, s};
 use serde::{Deserialize, Serialize};
 use vispec_core::{Drafter, NodeId, TokenId, TokenTree, TreeShape, TreeSize};
 use vispec_data::capture::CapturedSample;
-use vispec_models::{Draft, EncodedPrompt, VlmTarget};
+use vispec_models::{AnyDrafter, Draft, EncodedPrompt};
 use vispec_processor::Positions;
 
 use crate::error::TrainError;
@@ -87,8 +87,6 @@ struct Answer<'s> {
     end: usize,
 }
 
-type BoxedDrafter = Box<dyn Drafter<VlmTarget>>;
-
 impl Simulation<'_> {
     /// Drafts through the first answer of a sample.
     ///
@@ -149,12 +147,7 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    fn drafter(
-        &self,
-        levels: usize,
-        width: usize,
-        nodes: usize,
-    ) -> Result<BoxedDrafter, TrainError> {
+    fn drafter(&self, levels: usize, width: usize, nodes: usize) -> Result<AnyDrafter, TrainError> {
         let shape = TreeShape::new(levels, width, nodes).map_err(|error| TrainError::Setting {
             field: "evaluation.chain_len",
             found: self.chain_len.to_string(),
@@ -268,7 +261,7 @@ impl<'s> Answer<'s> {
         self.features.clone().slice([rows, 0..hidden])
     }
 
-    fn begin(&self, drafter: &mut BoxedDrafter) -> Result<TokenTree, TrainError> {
+    fn begin(&self, drafter: &mut AnyDrafter) -> Result<TokenTree, TrainError> {
         let next = self.sample.token_ids[self.first + 1];
         let first = drafter.begin(&self.prompt, self.rows(0..self.first + 1), next);
         first
@@ -279,7 +272,7 @@ impl<'s> Answer<'s> {
     /// Goes on to `position` after `accepted` tokens were.
     fn advance(
         &self,
-        drafter: &mut BoxedDrafter,
+        drafter: &mut AnyDrafter,
         position: usize,
         accepted: usize,
     ) -> Result<TokenTree, TrainError> {

@@ -1,5 +1,7 @@
 //! What the server measures, in the text format of Prometheus.
 
+mod scheduler;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -9,9 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use vispec::core::Idle;
-use vispec::{AnswerEnd, AnswerError, Answered, KeptConversations};
+use vispec::{AnswerEnd, AnswerError, Answered, KeptConversations, SchedulerFigures};
 
-use crate::queue::AnswerEvent;
+use self::scheduler::SchedulerMetrics;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +35,18 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome that an event means, if it is the last one.
-    pub(crate) fn of(event: &AnswerEvent) -> Self {
-        match event {
-            AnswerEvent::Finished(answered) => match answered.end {
+    /// The outcome of an answer.
+    pub(crate) fn of(ended: &Result<Answered, AnswerError>) -> Self {
+        match ended {
+            Ok(answered) => match answered.end {
                 AnswerEnd::Stop => Self::Stop,
-                AnswerEnd::Length => Self::Length,
+                AnswerEnd::Length | AnswerEnd::Deadline => Self::Length,
                 AnswerEnd::Cancelled => Self::Cancelled,
             },
-            AnswerEvent::Failed(AnswerError::Refused { .. }) => Self::Refused,
-            AnswerEvent::ShutDown => Self::ShutDown,
-            AnswerEvent::Failed(AnswerError::Failed(_))
-            | AnswerEvent::Started(_)
-            | AnswerEvent::Cycle(_) => Self::Failed,
+            Err(AnswerError::Refused { .. } | AnswerError::TooLarge { .. }) => Self::Refused,
+            Err(AnswerError::Busy { .. }) => Self::Busy,
+            Err(AnswerError::ShutDown) => Self::ShutDown,
+            Err(AnswerError::Failed(_)) => Self::Failed,
         }
     }
 
@@ -93,13 +94,13 @@ pub(crate) struct Metrics {
     cycles: Counter,
     nodes: Counter,
     accepted: Counter,
-    accepted_by_depth: Family<Label, Counter>,
+    accepted_by_position: Family<Label, Counter>,
     idle_cycles: Family<Label, Counter>,
     phases: Family<Label, Seconds>,
     time_to_first_token: Histogram,
+    inter_token_latency: Histogram,
     queue_time: Histogram,
-    waiting: Gauge,
-    running: Gauge,
+    scheduler: SchedulerMetrics,
     tau: Gauge<f64, std::sync::atomic::AtomicU64>,
     resident_memory: Gauge,
     kept_conversations: Gauge,
@@ -122,13 +123,13 @@ impl Metrics {
             cycles: Counter::default(),
             nodes: Counter::default(),
             accepted: Counter::default(),
-            accepted_by_depth: Family::default(),
+            accepted_by_position: Family::default(),
             idle_cycles: Family::default(),
             phases: Family::default(),
             time_to_first_token: Histogram::new(seconds),
+            inter_token_latency: Histogram::new(seconds),
             queue_time: Histogram::new(seconds),
-            waiting: Gauge::default(),
-            running: Gauge::default(),
+            scheduler: SchedulerMetrics::default(),
             tau: Gauge::default(),
             resident_memory: Gauge::default(),
             kept_conversations: Gauge::default(),
@@ -153,6 +154,7 @@ impl Metrics {
         metrics.register_counts();
         metrics.register_times();
         metrics.register_memory();
+        metrics.scheduler.register(&mut metrics.registry);
         metrics
     }
 
@@ -167,12 +169,12 @@ impl Metrics {
             &self.prompt_tokens,
         );
         counter(
-            "reused_prompt_tokens",
+            "prefix_cache_hits",
             "Tokens of answered prompts that an earlier answer had read already",
             &self.reused_prompt_tokens,
         );
         counter(
-            "completion_tokens",
+            "generation_tokens",
             "Tokens of answers",
             &self.completion_tokens,
         );
@@ -182,7 +184,11 @@ impl Metrics {
             "Nodes verified, roots included",
             &self.nodes,
         );
-        counter("accepted_tokens", "Draft tokens accepted", &self.accepted);
+        counter(
+            "spec_decode_num_accepted_tokens",
+            "Draft tokens accepted",
+            &self.accepted,
+        );
         let mut family = |name, help, family: &Family<Label, Counter>| {
             registry.register(name, help, family.clone());
         };
@@ -192,9 +198,9 @@ impl Metrics {
             &self.requests,
         );
         family(
-            "cycles_accepted_depth",
-            "Cycles that accepted at least so many draft tokens",
-            &self.accepted_by_depth,
+            "spec_decode_num_accepted_tokens_per_pos",
+            "Draft tokens accepted at each position of a cycle, from 0",
+            &self.accepted_by_position,
         );
         family(
             "idle_cycles",
@@ -218,20 +224,16 @@ impl Metrics {
             self.time_to_first_token.clone(),
         );
         registry.register_with_unit(
-            "queue_time",
+            "inter_token_latency",
+            "Between two cycles of an answer, each of which brings one token or more",
+            Unit::Seconds,
+            self.inter_token_latency.clone(),
+        );
+        registry.register_with_unit(
+            "request_queue_time",
             "From the request to its turn",
             Unit::Seconds,
             self.queue_time.clone(),
-        );
-        registry.register(
-            "waiting_requests",
-            "Requests in the queue",
-            self.waiting.clone(),
-        );
-        registry.register(
-            "running_requests",
-            "Requests being answered",
-            self.running.clone(),
         );
         registry.register(
             "tau",
@@ -290,8 +292,8 @@ impl Metrics {
         for (depth, cycles) in stats.accepted_histogram().into_iter().enumerate().rev() {
             at_least += cycles;
             if depth > 0 {
-                self.accepted_by_depth
-                    .get_or_create(&label("depth", depth))
+                self.accepted_by_position
+                    .get_or_create(&label("position", depth - 1))
                     .inc_by(at_least);
             }
         }
@@ -315,9 +317,14 @@ impl Metrics {
         }
     }
 
-    /// A request has its first token so long after it came.
+    /// An answer has its first token so long after the request came.
     pub(crate) fn first_token(&self, time: Duration) {
         self.time_to_first_token.observe(time.as_secs_f64());
+    }
+
+    /// An answer has more tokens so long after those before.
+    pub(crate) fn next_tokens(&self, time: Duration) {
+        self.inter_token_latency.observe(time.as_secs_f64());
     }
 
     /// A request has waited so long for its turn.
@@ -325,22 +332,18 @@ impl Metrics {
         self.queue_time.observe(time.as_secs_f64());
     }
 
-    /// So many requests wait and are being answered.
-    pub(crate) fn queue(&self, waiting: usize, running: usize) {
-        self.waiting.set(gauge(waiting));
-        self.running.set(gauge(running));
-    }
-
-    /// All metrics in the text format; `kept` is what the model keeps, `held` the bytes that requests
-    /// hold.
+    /// All metrics in the text format, with what the model runs and keeps; `held` are the bytes that
+    /// requests hold.
     ///
     /// # Errors
     /// Never for formats that are known; the encoder's signature has one.
     pub(crate) fn render(
         &self,
+        scheduler: SchedulerFigures,
         kept: KeptConversations,
         held: usize,
     ) -> Result<String, std::fmt::Error> {
+        self.scheduler.set(scheduler);
         let cycles = self.cycles.get();
         if cycles > 0 {
             self.tau.set(self.accepted.get() as f64 / cycles as f64);

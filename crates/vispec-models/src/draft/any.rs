@@ -1,0 +1,198 @@
+//! A drafter of any kind, so that sequences that draft in different ways can share passes.
+
+use burn::tensor::Tensor;
+use vispec_core::{
+    BoxError, Drafter, DynamicTreeDrafter, Idle, NoDraft, PassLoad, PromptLookupDrafter, Proposal,
+    TokenId,
+};
+
+use super::medusa::MedusaSession;
+use super::neural::NeuralDraftSession;
+use crate::prompt::EncodedPrompt;
+use crate::target::VlmTarget;
+
+/// The ways to draft that an [`Engine`](crate::Engine) has, and those of callers.
+pub enum AnyDrafter {
+    /// Plain decoding.
+    None(NoDraft),
+    /// Prompt lookup.
+    PromptLookup(PromptLookupDrafter),
+    /// ViSpec or EAGLE-2.
+    Neural(Box<DynamicTreeDrafter<VlmTarget, NeuralDraftSession>>),
+    /// Medusa.
+    Medusa(Box<DynamicTreeDrafter<VlmTarget, MedusaSession>>),
+    /// Anything else.
+    Custom(Box<dyn Drafter<VlmTarget> + Send>),
+}
+
+impl std::fmt::Debug for AnyDrafter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AnyDrafter").field(&self.name()).finish()
+    }
+}
+
+macro_rules! each {
+    ($drafter:expr, $inner:ident => $does:expr) => {
+        match $drafter {
+            AnyDrafter::None($inner) => $does,
+            AnyDrafter::PromptLookup($inner) => $does,
+            AnyDrafter::Neural($inner) => $does,
+            AnyDrafter::Medusa($inner) => $does,
+            AnyDrafter::Custom($inner) => $does,
+        }
+    };
+}
+
+impl Drafter<VlmTarget> for AnyDrafter {
+    fn name(&self) -> &str {
+        each!(self, inner => Drafter::<VlmTarget>::name(inner))
+    }
+
+    fn note_load(&mut self, load: PassLoad) {
+        each!(self, inner => Drafter::<VlmTarget>::note_load(inner, load));
+    }
+
+    fn begin(
+        &mut self,
+        prompt: &EncodedPrompt,
+        features: Tensor<2>,
+        next: TokenId,
+    ) -> Result<Proposal, BoxError> {
+        each!(self, inner => Drafter::<VlmTarget>::begin(inner, prompt, features, next))
+    }
+
+    fn advance(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+    ) -> Result<Proposal, BoxError> {
+        each!(self, inner => Drafter::<VlmTarget>::advance(inner, accepted, features, next))
+    }
+
+    fn grow(&mut self) -> Result<Proposal, BoxError> {
+        each!(self, inner => Drafter::<VlmTarget>::grow(inner))
+    }
+
+    /// Drafters of one network share its passes; the others grow their trees by themselves.
+    fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
+        let n_drafters = drafters.len();
+        let mut none = Kind::default();
+        let mut lookup = Kind::default();
+        let mut neural = Kind::default();
+        let mut medusa = Kind::default();
+        let mut custom = Kind::default();
+        for (index, drafter) in drafters.iter_mut().enumerate() {
+            match drafter {
+                Self::None(inner) => none.push(index, inner),
+                Self::PromptLookup(inner) => lookup.push(index, inner),
+                Self::Neural(inner) => neural.push(index, &mut **inner),
+                Self::Medusa(inner) => medusa.push(index, &mut **inner),
+                Self::Custom(inner) => custom.push(index, inner),
+            }
+        }
+        let mut results = Vec::from_iter((0..n_drafters).map(|_| Ok(Proposal::Growing)));
+        none.grow_into(&mut results);
+        lookup.grow_into(&mut results);
+        neural.grow_into(&mut results);
+        medusa.grow_into(&mut results);
+        custom.grow_into(&mut results);
+        results
+    }
+
+    fn idle(&self) -> Idle {
+        each!(self, inner => Drafter::<VlmTarget>::idle(inner))
+    }
+}
+
+/// Drafters of one kind, with their places among all.
+struct Kind<'a, D> {
+    places: Vec<usize>,
+    drafters: Vec<&'a mut D>,
+}
+
+impl<D> Default for Kind<'_, D> {
+    fn default() -> Self {
+        Self {
+            places: Vec::new(),
+            drafters: Vec::new(),
+        }
+    }
+}
+
+impl<'a, D: Drafter<VlmTarget>> Kind<'a, D> {
+    fn push(&mut self, place: usize, drafter: &'a mut D) {
+        self.places.push(place);
+        self.drafters.push(drafter);
+    }
+
+    fn grow_into(mut self, results: &mut [Result<Proposal, BoxError>]) {
+        if self.drafters.is_empty() {
+            return;
+        }
+        let mut grown = D::grow_together(&mut self.drafters).into_iter();
+        for place in self.places {
+            let result = grown.next();
+            results[place] = result.unwrap_or_else(|| Err("a tree has no result".into()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Grows once and then panics.
+    struct Broken(usize);
+
+    impl Drafter<VlmTarget> for Broken {
+        fn name(&self) -> &str {
+            "broken"
+        }
+
+        fn begin(
+            &mut self,
+            _: &EncodedPrompt,
+            _: Tensor<2>,
+            _: TokenId,
+        ) -> Result<Proposal, BoxError> {
+            Ok(Proposal::Growing)
+        }
+
+        fn advance(
+            &mut self,
+            _: &[TokenId],
+            _: Tensor<2>,
+            _: TokenId,
+        ) -> Result<Proposal, BoxError> {
+            Ok(Proposal::Growing)
+        }
+
+        fn grow(&mut self) -> Result<Proposal, BoxError> {
+            assert!(self.0 > 0, "as told");
+            self.0 -= 1;
+            Ok(Proposal::Growing)
+        }
+    }
+
+    #[test]
+    fn results_stay_with_their_drafters_and_a_panic_with_its_own() {
+        let custom = |left| AnyDrafter::Custom(Box::new(Broken(left)));
+        let mut all = [custom(1), AnyDrafter::None(NoDraft), custom(0), custom(2)];
+        let mut growing = Vec::from_iter(all.iter_mut());
+        let results = AnyDrafter::grow_together(&mut growing);
+        assert_eq!(results.len(), 4);
+        assert!(matches!(results[0], Ok(Proposal::Growing)));
+        let nothing_grows = results[1].as_ref().unwrap_err().to_string();
+        assert_eq!(nothing_grows, "no tree is growing");
+        let panicked = results[2].as_ref().unwrap_err().to_string();
+        assert!(panicked.contains("as told"), "{panicked}");
+        assert!(matches!(results[3], Ok(Proposal::Growing)));
+    }
+
+    #[test]
+    fn drafters_can_go_to_another_thread() {
+        fn check<T: Send>() {}
+        check::<AnyDrafter>();
+    }
+}

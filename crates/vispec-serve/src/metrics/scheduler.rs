@@ -1,0 +1,85 @@
+//! What the scheduler of the model says of itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use vispec::SchedulerFigures;
+
+use super::{Label, gauge, label};
+
+/// Taken over from the scheduler when somebody looks.
+#[derive(Debug, Default)]
+pub(super) struct SchedulerMetrics {
+    running: Gauge,
+    waiting: Gauge,
+    usage: Gauge<f64, AtomicU64>,
+    memory: Family<Label, Gauge>,
+    refused: Counter,
+    passes: Counter,
+    rows: Family<Label, Counter>,
+}
+
+impl SchedulerMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "num_requests_running",
+            "Answers in the passes of the model",
+            self.running.clone(),
+        );
+        registry.register(
+            "num_requests_waiting",
+            "Requests that wait for their turn",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "kv_cache_usage_perc",
+            "Share of the memory for keys and values that is in use; 1 is all",
+            self.usage.clone(),
+        );
+        registry.register_with_unit(
+            "kv_cache_memory",
+            "Memory for keys and values: in use, reserved by running answers, and there",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        registry.register(
+            "kv_cache_refused",
+            "Requests refused because they could need more memory than there is",
+            self.refused.clone(),
+        );
+        registry.register("passes", "Passes of the target", self.passes.clone());
+        registry.register(
+            "pass_rows",
+            "Rows of prompts and of trees in the passes of the target",
+            self.rows.clone(),
+        );
+    }
+
+    pub(super) fn set(&self, figures: SchedulerFigures) {
+        self.running.set(gauge(figures.running));
+        self.waiting.set(gauge(figures.waiting));
+        let budget = figures.kv_budget.max(1) as f64;
+        self.usage.set(figures.kv_used as f64 / budget);
+        for (kind, bytes) in [
+            ("used", figures.kv_used),
+            ("reserved", figures.kv_reserved),
+            ("budget", figures.kv_budget),
+        ] {
+            let memory = self.memory.get_or_create(&label("kind", kind));
+            memory.set(gauge(bytes));
+        }
+        take_over(&self.refused, figures.refused_for_memory);
+        take_over(&self.passes, figures.passes);
+        for (kind, rows) in [("prompt", figures.prompt_rows), ("tree", figures.tree_rows)] {
+            take_over(&self.rows.get_or_create(&label("kind", kind)), rows);
+        }
+    }
+}
+
+/// Has a counter say what something else has counted.
+fn take_over(counter: &Counter, count: u64) {
+    counter.inner().store(count, Ordering::Relaxed);
+}

@@ -1,0 +1,308 @@
+//! The thread that answers: who is in a pass, and what becomes of it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vispec_core::{
+    AcceptanceRule, AdjustedPicks, Batch, CostTable, DecodeError, GenerationConfig, KvCache as _,
+    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, TreeSize,
+    Work, guarded,
+};
+use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget};
+
+use super::chunk::prompt_rows;
+use super::job::{Ready, Turn, ending, never_begun};
+use super::prepare::{model_error, too_long};
+use super::queue::{Admission, Queue};
+use crate::answer::{AnswerEnd, AnswerError};
+use crate::engine::Loaded;
+use crate::relay::{Ending, Relay, tell_end};
+use crate::request::AnswerRequest;
+use crate::submission::Ticket;
+
+type Rule = Box<dyn AcceptanceRule>;
+type Generation = Session<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule>;
+
+/// An answer that runs.
+struct Slot {
+    id: SequenceId,
+    /// Memory that is kept free for it.
+    bytes: usize,
+    prompt: Arc<EncodedPrompt>,
+    ticket: Arc<Ticket>,
+    deadline: Option<Instant>,
+    began: Instant,
+}
+
+/// All answers that run, in one batch.
+pub(super) struct Driver<'a> {
+    loaded: &'a Loaded,
+    queue: &'a Queue,
+    kv_budget: usize,
+    /// Memory of one row.
+    row_bytes: usize,
+    costs: Option<&'a CostTable>,
+    /// Whether a prompt that was read can be copied for other answers to it.
+    copies_prompts: bool,
+    batch: Batch<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule, Relay<'a>>,
+    slots: Vec<Slot>,
+    /// Rows of trees in the last pass.
+    tree_rows: usize,
+}
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(loaded: &'a Loaded, queue: &'a Queue, kv_budget: usize) -> Self {
+        Self {
+            loaded,
+            queue,
+            kv_budget,
+            row_bytes: loaded.models.row_bytes(loaded.settings.method),
+            costs: match &loaded.settings.tree {
+                TreeSize::Auto(limits) => Some(&limits.costs),
+                TreeSize::Fixed(_) => None,
+            },
+            copies_prompts: loaded.models.target().resumable_cache().is_some(),
+            batch: Batch::default(),
+            slots: Vec::new(),
+            tree_rows: 0,
+        }
+    }
+
+    /// Answers until the queue is stopped.
+    pub(super) fn run(mut self) {
+        while !self.queue.is_stopped() {
+            for (job, end) in self.queue.take_ended() {
+                job.end(end);
+            }
+            self.end_unwanted();
+            while let Some(turn) = self.next_turn() {
+                self.begin(turn);
+            }
+            if self.slots.is_empty() {
+                self.queue.wait();
+            } else {
+                self.pass();
+            }
+        }
+        for id in Vec::from_iter(self.slots.iter().map(|slot| slot.id)) {
+            self.take_out(id, Err(AnswerError::ShutDown));
+        }
+    }
+
+    /// Ends the answers that are cancelled or late.
+    fn end_unwanted(&mut self) {
+        let now = Instant::now();
+        let ended = self.slots.iter().filter_map(|slot| {
+            let ending = match ending(&slot.ticket, slot.deadline, now)? {
+                AnswerEnd::Deadline => Ending::Deadline,
+                _ => Ending::Cancelled,
+            };
+            Some((slot.id, ending))
+        });
+        for (id, ending) in Vec::from_iter(ended) {
+            self.take_out(id, Ok(ending));
+        }
+    }
+
+    fn reserved(&self) -> usize {
+        self.slots.iter().map(|slot| slot.bytes).sum()
+    }
+
+    /// The next answer that there is a place and memory for.
+    fn next_turn(&self) -> Option<Turn> {
+        if self.slots.len() >= self.queue.max_running() {
+            return None;
+        }
+        let spare = self.kv_budget.saturating_sub(self.reserved());
+        self.queue.take_turn(|ready| {
+            if self.is_being_read(ready) {
+                Admission::Later
+            } else if ready.bytes() > spare {
+                // Smaller ones behind it wait, too: it would never find room otherwise.
+                Admission::Blocked
+            } else {
+                Admission::Now
+            }
+        })
+    }
+
+    /// Whether another answer reads the same prompt, so that it can be copied soon.
+    fn is_being_read(&self, ready: &Ready) -> bool {
+        let same = |generation: &Generation| std::ptr::eq(generation.prompt(), ready.prompt());
+        self.copies_prompts
+            && ready.has_begun()
+            && self.batch.sessions().any(|(_, generation)| {
+                same(generation) && matches!(generation.work(), Ok(Work::Prompt { .. }))
+            })
+    }
+
+    /// Puts an answer into the batch.
+    fn begin(&mut self, turn: Turn) {
+        let began = Instant::now();
+        let mut listener = turn.listener;
+        let tokens = turn.prompt.token_ids().len();
+        let not_begun = match guarded("a listener", || listener.on_start(tokens)) {
+            Ok(ControlFlow::Continue(())) => None,
+            Ok(ControlFlow::Break(())) => Some(Ok(never_begun(AnswerEnd::Cancelled))),
+            Err(panicked) => Some(Err(AnswerError::failed(panicked))),
+        };
+        if let Some(outcome) = not_begun {
+            self.queue.note_ended(began.elapsed());
+            return tell_end(listener, outcome);
+        }
+        let request = &turn.request;
+        let log = request.log_probs.map(PickLog::new);
+        let tokenizer = self.loaded.models.processor().tokenizer();
+        let relay = Relay::new(tokenizer, &request.stop, log.clone(), listener, turn.times);
+        let drafter = turn.drafter.as_ref();
+        let drafter = guarded("making a drafter", || match drafter {
+            Some(make) => Ok(make()),
+            None => self.engine_drafter(),
+        });
+        let drafter = drafter.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
+        let generation =
+            drafter.and_then(|drafter| self.generation(request, log, &turn.prompt, drafter));
+        match generation {
+            Ok(generation) => {
+                let id = self.batch.add(generation, relay);
+                self.slots.push(Slot {
+                    id,
+                    bytes: turn.bytes,
+                    prompt: turn.prompt,
+                    ticket: turn.ticket,
+                    deadline: turn.deadline,
+                    began,
+                });
+                self.note_memory();
+            }
+            Err(error) => {
+                self.queue.note_ended(began.elapsed());
+                relay.end(Err(error));
+            }
+        }
+    }
+
+    fn engine_drafter(&self) -> Result<AnyDrafter, AnswerError> {
+        let settings = &self.loaded.settings;
+        let drafter = self
+            .loaded
+            .models
+            .drafter(settings.method, settings.tree.clone());
+        drafter.map_err(model_error)
+    }
+
+    fn generation(
+        &self,
+        request: &AnswerRequest,
+        log: Option<PickLog>,
+        prompt: &Arc<EncodedPrompt>,
+        drafter: AnyDrafter,
+    ) -> Result<Generation, AnswerError> {
+        let Loaded {
+            models,
+            conversations,
+            ..
+        } = self.loaded;
+        let config = GenerationConfig {
+            max_new_tokens: request.max_new_tokens,
+            stop_tokens: Vec::from_iter(models.processor().eos_token_ids().iter().copied()),
+        };
+        let mut running = self.batch.sessions().map(|(_, generation)| generation);
+        let same = running.find(|generation| {
+            std::ptr::eq(generation.prompt(), &**prompt)
+                && !matches!(generation.work(), Ok(Work::Prompt { .. }))
+        });
+        let cache = models.cache_for(prompt, conversations, same.map(Generation::cache));
+        let cache = cache.map_err(AnswerError::failed)?;
+        let rule = rule(request, log, prompt.token_ids());
+        let beginning = (Arc::clone(prompt), cache);
+        Session::start_in(models.target(), drafter, rule, beginning, config).map_err(decode_error)
+    }
+
+    /// One pass for all.
+    fn pass(&mut self) {
+        let writing = self.batch.sessions().filter(|(_, generation)| {
+            matches!(generation.work(), Ok(Work::Draft | Work::Tree { .. }))
+        });
+        let others = match writing.count() {
+            0 => 0,
+            writing => writing.max(self.tree_rows),
+        };
+        let rows = prompt_rows(self.costs, others);
+        let pass = self.batch.pass(self.loaded.models.target(), rows);
+        self.tree_rows = pass.rows.tree;
+        self.queue.note_pass(pass.rows);
+        for ended in pass.ended {
+            let outcome = ended.outcome.map(Ending::Finished).map_err(decode_error);
+            self.finish(ended.id, ended.session, ended.observer, outcome);
+        }
+        self.note_memory();
+    }
+
+    /// Ends an answer that has not ended by itself.
+    fn take_out(&mut self, id: SequenceId, outcome: Result<Ending, AnswerError>) {
+        if let Some((generation, relay)) = self.batch.remove(id) {
+            self.finish(id, generation, relay, outcome);
+        }
+    }
+
+    /// Frees what an answer held, then tells how it ended.
+    fn finish(
+        &mut self,
+        id: SequenceId,
+        generation: Generation,
+        relay: Relay<'a>,
+        outcome: Result<Ending, AnswerError>,
+    ) {
+        let Some(index) = self.slots.iter().position(|slot| slot.id == id) else {
+            return;
+        };
+        let slot = self.slots.remove(index);
+        // A drafter of the caller is dropped here.
+        let outcome = guarded("ending an answer", || {
+            let ending = outcome?;
+            let (tokens, stats, cache) = generation.into_parts();
+            let conversations = &self.loaded.conversations;
+            conversations.keep(&slot.prompt, &tokens, cache);
+            Ok((ending, stats))
+        });
+        let outcome = outcome.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
+        self.queue.note_ended(slot.began.elapsed());
+        self.note_memory();
+        relay.end(outcome);
+    }
+
+    fn note_memory(&self) {
+        let generations = self.batch.sessions();
+        let rows: usize = generations
+            .map(|(_, generation)| generation.cache().len())
+            .sum();
+        let used = rows * self.row_bytes;
+        self.queue.note_memory(used, self.reserved());
+    }
+}
+
+/// The rule that a request asks for; the plain one reads less back from a device.
+fn rule(request: &AnswerRequest, log: Option<PickLog>, prompt: &[TokenId]) -> Rule {
+    let uniforms = PositionUniforms::new(request.seed);
+    if log.is_none() && request.adjustments.is_neutral() {
+        return Box::new(MatchPicks::new(request.sampler, uniforms));
+    }
+    let adjustments = request.adjustments.clone();
+    let rule = AdjustedPicks::new(request.sampler, uniforms, adjustments, prompt);
+    match log {
+        Some(log) => Box::new(rule.with_log(log)),
+        None => Box::new(rule),
+    }
+}
+
+fn decode_error(error: DecodeError) -> AnswerError {
+    match error {
+        DecodeError::PromptTooLong {
+            prompt_tokens,
+            context_len,
+        } => too_long(prompt_tokens, context_len),
+        error => AnswerError::failed(error),
+    }
+}

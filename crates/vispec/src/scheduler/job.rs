@@ -1,0 +1,135 @@
+//! Requests on their way: as they came, prepared, and one answer at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vispec_core::GenerationStats;
+use vispec_models::{EncodeTimes, EncodedPrompt};
+
+use crate::answer::{AnswerEnd, AnswerError, Answered};
+use crate::relay::{BoxedListener, tell_end};
+use crate::request::AnswerRequest;
+use crate::submission::{DrafterSource, Submission, Ticket};
+
+/// A request for one or several answers.
+pub(super) struct Job {
+    pub(super) submission: Submission,
+    /// Of the answers that have not begun, in order.
+    pub(super) listeners: VecDeque<BoxedListener>,
+    pub(super) ticket: Arc<Ticket>,
+}
+
+impl Job {
+    /// Why it need not be answered any more.
+    pub(super) fn ending(&self, now: Instant) -> Option<AnswerEnd> {
+        ending(&self.ticket, self.submission.deadline, now)
+    }
+
+    /// Tells all who wait that their answers ended before they began.
+    pub(super) fn end(self, end: AnswerEnd) {
+        for listener in self.listeners {
+            tell_end(listener, Ok(never_begun(end)));
+        }
+    }
+
+    /// Tells all who wait that there will be no answer.
+    pub(super) fn fail(self, error: &AnswerError) {
+        for listener in self.listeners {
+            tell_end(listener, Err(error.clone()));
+        }
+    }
+}
+
+/// Why an answer goes on no more, if it does not.
+pub(super) fn ending(
+    ticket: &Ticket,
+    deadline: Option<Instant>,
+    now: Instant,
+) -> Option<AnswerEnd> {
+    if ticket.is_cancelled() {
+        return Some(AnswerEnd::Cancelled);
+    }
+    let late = deadline.is_some_and(|deadline| deadline <= now);
+    late.then_some(AnswerEnd::Deadline)
+}
+
+/// An answer without a token.
+pub(super) fn never_begun(end: AnswerEnd) -> Answered {
+    Answered {
+        end,
+        completion_tokens: 0,
+        stats: GenerationStats::default(),
+        preprocess: Duration::ZERO,
+        vision: Duration::ZERO,
+    }
+}
+
+/// A job whose prompt is prepared. The prompt of its request is gone.
+pub(super) struct Ready {
+    pub(super) job: Job,
+    prompt: Arc<EncodedPrompt>,
+    /// What preparing took; told with the first answer.
+    times: EncodeTimes,
+    /// Memory that each answer may need.
+    bytes: usize,
+    /// Answers that have begun.
+    begun: u32,
+}
+
+impl Ready {
+    pub(super) fn new(job: Job, prompt: EncodedPrompt, times: EncodeTimes, bytes: usize) -> Self {
+        Self {
+            job,
+            prompt: Arc::new(prompt),
+            times,
+            bytes,
+            begun: 0,
+        }
+    }
+
+    pub(super) fn prompt(&self) -> &EncodedPrompt {
+        &self.prompt
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether an answer to the same prompt has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun > 0
+    }
+
+    /// The next answer; `None` if all have begun.
+    pub(super) fn next(&mut self) -> Option<Turn> {
+        let listener = self.job.listeners.pop_front()?;
+        let submission = &self.job.submission;
+        let mut request = submission.request.clone();
+        request.seed = request.seed.wrapping_add(self.begun.into());
+        self.begun += 1;
+        Some(Turn {
+            request,
+            listener,
+            prompt: Arc::clone(&self.prompt),
+            times: std::mem::take(&mut self.times),
+            bytes: self.bytes,
+            drafter: submission.drafter.clone(),
+            deadline: submission.deadline,
+            ticket: Arc::clone(&self.job.ticket),
+        })
+    }
+}
+
+/// One answer whose turn has come.
+pub(super) struct Turn {
+    /// With the seed of this answer and without the prompt.
+    pub(super) request: AnswerRequest,
+    pub(super) listener: BoxedListener,
+    pub(super) prompt: Arc<EncodedPrompt>,
+    pub(super) times: EncodeTimes,
+    pub(super) bytes: usize,
+    pub(super) drafter: Option<DrafterSource>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) ticket: Arc<Ticket>,
+}

@@ -1,0 +1,142 @@
+//! Continuous batching: many answers at a time, each as if it were alone.
+//!
+//! ```text
+//! submit ─► Queue (unprepared) ─► preparing thread ─► Queue (ready) ─► Driver: one Batch ─► listeners
+//! ```
+//!
+//! One thread owns all answers that run and has the target compute for all of them in one pass
+//! after the other. Another prepares prompts, so that an image that is decoded holds up nobody.
+//! Requests are served in the order in which they came. One that could need more memory than there
+//! is for all is refused; the memory that it may need is set aside when it begins, so that no
+//! running answer is ever short of it or put back.
+
+mod chunk;
+mod driver;
+mod figures;
+mod job;
+mod options;
+mod prepare;
+mod queue;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use vispec_core::guarded;
+
+pub use self::figures::SchedulerFigures;
+pub use self::options::{KvMemory, SchedulerOptions};
+pub(crate) use self::queue::Queue;
+
+use self::driver::Driver;
+use self::job::Job;
+use crate::answer::AnswerError;
+use crate::engine::Loaded;
+use crate::relay::BoxedListener;
+use crate::submission::{CancelHandle, Submission, SubmissionHandle, Ticket};
+
+/// The threads that answer, and what waits for them. They start with the first submission and end
+/// when this is dropped.
+pub(crate) struct Scheduler {
+    queue: Arc<Queue>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = self.figures();
+        f.debug_tuple("Scheduler").field(&figures).finish()
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn new(options: SchedulerOptions) -> Self {
+        Self {
+            queue: Arc::new(Queue::new(options)),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// Puts a request in line, which has one answer for each listener.
+    pub(crate) fn submit(
+        &self,
+        loaded: &Arc<Loaded>,
+        submission: Submission,
+        listeners: Vec<BoxedListener>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        self.start(loaded).map_err(AnswerError::failed)?;
+        let ticket = Arc::new(Ticket::default());
+        let (wanted, queue) = (Arc::clone(&ticket), Arc::downgrade(&self.queue));
+        let cancel = CancelHandle::new(move || {
+            wanted.cancel();
+            if let Some(queue) = queue.upgrade() {
+                queue.wake();
+            }
+        });
+        if !listeners.is_empty() {
+            self.queue.submit(Job {
+                submission,
+                listeners: listeners.into(),
+                ticket,
+            })?;
+        }
+        Ok(cancel.into())
+    }
+
+    pub(crate) fn stop(&self) {
+        self.queue.stop();
+    }
+
+    pub(crate) fn figures(&self) -> SchedulerFigures {
+        self.queue.figures()
+    }
+
+    fn start(&self, loaded: &Arc<Loaded>) -> std::io::Result<()> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if !threads.is_empty() {
+            return Ok(());
+        }
+        let kv_budget = self.queue.options().kv_memory.bytes();
+        self.queue.note_budget(kv_budget);
+        let preparing = self.spawn("vispec-prepare", loaded, move |loaded, queue| {
+            prepare::prepare_all(loaded, queue, kv_budget);
+        })?;
+        threads.push(preparing);
+        let answering = self.spawn("vispec-answer", loaded, move |loaded, queue| {
+            Driver::new(loaded, queue, kv_budget).run();
+        })?;
+        threads.push(answering);
+        Ok(())
+    }
+
+    /// A thread whose end, however it comes, is the end of everything that waits.
+    fn spawn(
+        &self,
+        name: &'static str,
+        loaded: &Arc<Loaded>,
+        work: impl FnOnce(&Loaded, &Queue) + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let (loaded, queue) = (Arc::clone(loaded), Arc::clone(&self.queue));
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            // A panic has been printed.
+            let _ = guarded(name, || work(&loaded, &queue));
+            queue.abandon();
+        })
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.queue.stop();
+        let threads = self.threads.get_mut();
+        let threads = threads.unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // A listener may hold the last handle on the engine.
+            if thread.thread().id() != std::thread::current().id() {
+                // A thread that panicked has ended, too.
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! From a request to a prompt that the target can read, beside the passes that are running.
+
+use std::fmt::Display;
+use std::time::Instant;
+
+use vispec_core::{Prompt as _, TargetModel as _, TreeSize, guarded};
+use vispec_models::{EncodeTimes, EncodedPrompt, ModelError};
+use vispec_processor::{DecodedImage, ProcessorError, Wanted};
+
+use super::job::{Job, Ready};
+use super::queue::Queue;
+use crate::answer::{AnswerEnd, AnswerError};
+use crate::engine::Loaded;
+use crate::request::{AnswerPrompt, AnswerRequest, ImageInput};
+
+/// Prepares what waits in `queue`, in order, until it is stopped.
+pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize) {
+    while let Some(mut job) = queue.next_unprepared() {
+        if let Some(ending) = job.ending(Instant::now()) {
+            queue.put_prepared(None);
+            job.end(ending);
+            continue;
+        }
+        // Decoders and templates read what clients send.
+        let prepared = guarded("preparing a prompt", || prepare(loaded, &job, kv_budget));
+        match prepared.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked).into())) {
+            Ok((prompt, times, bytes)) => {
+                // All is known of the prompt; files of images are large.
+                job.submission.request.prompt = AnswerPrompt::Text(String::new());
+                queue.put_prepared(Some(Ready::new(job, prompt, times, bytes)));
+            }
+            Err(NotPrepared::Unwanted) => {
+                queue.put_prepared(None);
+                job.end(AnswerEnd::Cancelled);
+            }
+            Err(NotPrepared::Error(error)) => {
+                if matches!(error, AnswerError::TooLarge { .. }) {
+                    queue.count_refused_for_memory();
+                }
+                queue.put_prepared(None);
+                job.fail(&error);
+            }
+        }
+    }
+}
+
+/// Why there is no prompt.
+enum NotPrepared {
+    /// Nobody waits for the answer any more.
+    Unwanted,
+    Error(AnswerError),
+}
+
+impl From<AnswerError> for NotPrepared {
+    fn from(error: AnswerError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<ModelError> for NotPrepared {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Processor(ProcessorError::Unwanted) => Self::Unwanted,
+            error => Self::Error(model_error(error)),
+        }
+    }
+}
+
+/// The prompt, and the memory that an answer may need.
+fn prepare(
+    loaded: &Loaded,
+    job: &Job,
+    kv_budget: usize,
+) -> Result<(EncodedPrompt, EncodeTimes, usize), NotPrepared> {
+    let request = &job.submission.request;
+    check(loaded, request)?;
+    let wanted = || job.ending(Instant::now()).is_none();
+    let (prompt, times) = encode(loaded, &request.prompt, &wanted)?;
+    let target = loaded.models.target();
+    let tokens = prompt.token_ids().len();
+    let tokens = tokens.saturating_add(request.max_new_tokens);
+    let tokens = tokens.min(target.context_len());
+    let settings = &loaded.settings;
+    let rows = tokens.saturating_add(max_nodes(&settings.tree));
+    let needed = loaded.models.sequence_bytes(settings.method, rows);
+    if needed > kv_budget {
+        let budget = kv_budget;
+        return Err(AnswerError::TooLarge {
+            tokens,
+            needed,
+            budget,
+        }
+        .into());
+    }
+    Ok((prompt, times, needed))
+}
+
+/// Rows of the cache that a tree takes at most, until its path is known.
+fn max_nodes(tree: &TreeSize) -> usize {
+    match tree {
+        TreeSize::Fixed(shape) => shape.max_nodes(),
+        TreeSize::Auto(limits) => limits.max_nodes,
+    }
+}
+
+/// Looks at what no prompt can make right.
+fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
+    let adjustments = &request.adjustments;
+    let checked = adjustments.check();
+    checked.map_err(|error| refused("invalid_value", error))?;
+    let vocab_size = loaded.models.target().vocab_size();
+    let mut tokens = adjustments.logit_bias.keys();
+    match tokens.find(|&&token| token as usize >= vocab_size) {
+        None => Ok(()),
+        Some(token) => Err(refused(
+            "invalid_value",
+            format!("the logit bias names token {token}, but there are {vocab_size} tokens"),
+        )),
+    }
+}
+
+fn encode(
+    loaded: &Loaded,
+    prompt: &AnswerPrompt,
+    wanted: Wanted<'_>,
+) -> Result<(EncodedPrompt, EncodeTimes), NotPrepared> {
+    let Loaded {
+        models,
+        settings,
+        conversations,
+    } = loaded;
+    let (encoded, times) = match prompt {
+        AnswerPrompt::Text(text) => models.encode_text(text, wanted)?,
+        AnswerPrompt::Chat { messages, images } => {
+            let started = Instant::now();
+            let images = images.iter().enumerate().map(|(index, image)| match image {
+                ImageInput::Decoded(image) => Ok(image.clone()),
+                ImageInput::File(bytes) => DecodedImage::from_bytes(bytes, &settings.image_limits)
+                    .map_err(|error| image_error(index, &error)),
+            });
+            let images = images.collect::<Result<Vec<_>, _>>()?;
+            let decode = started.elapsed();
+            let encoded = models.encode_known(messages, &images, conversations, wanted);
+            let (prompt, times) = encoded?;
+            let preprocess = times.preprocess + decode;
+            let times = EncodeTimes {
+                preprocess,
+                ..times
+            };
+            (prompt, times)
+        }
+    };
+    let prompt_tokens = encoded.token_ids().len();
+    let context_len = models.target().context_len();
+    if prompt_tokens >= context_len {
+        return Err(too_long(prompt_tokens, context_len).into());
+    }
+    Ok((encoded, times))
+}
+
+fn refused(code: &'static str, message: impl ToString) -> AnswerError {
+    AnswerError::Refused {
+        message: message.to_string(),
+        code,
+    }
+}
+
+pub(super) fn too_long(prompt_tokens: impl Display, context_len: usize) -> AnswerError {
+    refused(
+        "context_length_exceeded",
+        format!(
+            "the prompt has {prompt_tokens} tokens, but prompt and answer share a context of \
+             {context_len}"
+        ),
+    )
+}
+
+/// Errors of an image, whose messages start with what stands for the image's name.
+fn image_error(index: usize, error: &ProcessorError) -> AnswerError {
+    let message = error.to_string();
+    let reason = message.split_once(": ").map_or("", |(_, reason)| reason);
+    refused("invalid_image", format!("image {index}: {reason}"))
+}
+
+/// Errors that the prompt is the cause of are for the client; others may name files.
+pub(super) fn model_error(error: ModelError) -> AnswerError {
+    let ModelError::Processor(error) = error else {
+        return AnswerError::failed(error);
+    };
+    match error {
+        ProcessorError::PromptTooLong { found, limit } => too_long(found, limit),
+        ProcessorError::TextTooLong {
+            least_tokens,
+            limit,
+            ..
+        } => too_long(format!("at least {least_tokens}"), limit),
+        ProcessorError::TemplateRender { reason, .. } => refused(
+            "invalid_messages",
+            format!("the chat template cannot render these messages: {reason}"),
+        ),
+        ProcessorError::AspectRatio { .. } => refused("invalid_image", error),
+        ProcessorError::EmptyPrompt
+        | ProcessorError::NoMessages
+        | ProcessorError::ImageCount { .. }
+        | ProcessorError::PlaceholderCount { .. }
+        | ProcessorError::Tokenize { .. }
+        | ProcessorError::MessagesShape { .. } => refused("invalid_messages", error),
+        error => AnswerError::failed(error),
+    }
+}

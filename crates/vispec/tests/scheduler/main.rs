@@ -1,0 +1,15 @@
+//! Many answers at a time: each is what it is alone, and nobody takes anything from the others.
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test may panic, and nothing is used from outside"
+)]
+
+mod asked;
+mod bounds;
+mod choices;
+mod endings;
+mod failures;
+mod mixes;
+mod models;
+mod told;
