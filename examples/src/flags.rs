@@ -50,7 +50,9 @@ pub struct LoadFlags {
     /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub draft: Option<String>,
-    /// vispec, eagle2, medusa, prompt-lookup or none; by default what the draft's checkpoint is
+    /// vispec, eagle2 or medusa, each also with +lookup (what followed the last words earlier
+    /// competes with the network's guesses), prompt-lookup or none; by default what the draft's
+    /// checkpoint is, with +lookup unless trees have a fixed size
     #[arg(long)]
     pub method: Option<Method>,
     /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
@@ -100,7 +102,7 @@ impl LoadFlags {
     /// there are none.
     pub fn check(&self) -> Result<(), Failure> {
         match (self.method, &self.draft) {
-            (Some(method @ (Method::Vispec | Method::Eagle2 | Method::Medusa)), None) => {
+            (Some(method), None) if method.network().is_some() => {
                 Err(Failure::Usage(format!("--method {method} needs --draft")))
             }
             _ if self.keep_quantized && !matches!(self.dtype, DtypeChoice::Quantized(_)) => {

@@ -10,6 +10,7 @@ use vispec_models::{Engine, Method};
 use crate::demo_pair::DemoPair;
 use crate::failure::Failure;
 use crate::flags::{DecodeFlags, LoadFlags};
+use crate::tree::TreeFlags;
 
 /// Models that may be left out.
 #[derive(Args, Debug)]
@@ -54,7 +55,7 @@ impl ServedFlags {
     ///
     /// # Errors
     /// As [`check`](Self::check); otherwise any error of loading.
-    pub fn load(&self) -> Result<Served, Failure> {
+    pub fn load(&self, tree: &TreeFlags) -> Result<Served, Failure> {
         self.check()?;
         let (engine, name, demo) = match &self.target {
             Some(target) => (self.load.load(target)?, name_of(target), None),
@@ -69,7 +70,7 @@ impl ServedFlags {
             }
         };
         let method = self.load.method;
-        let method = method.unwrap_or_else(|| engine.default_method());
+        let method = method.unwrap_or_else(|| tree.default_method(&engine));
         // A method that the draft is not for is found out now and not with the first question.
         engine.drafter(method, TreeShape::default())?;
         Ok(Served {

@@ -110,6 +110,16 @@ impl TreeFlags {
         TreeShape::from_upstream(depth, self.top_k, nodes).map_err(Failure::usage)
     }
 
+    /// How to draft unless the user says otherwise: with trees as large as pays, what is looked up
+    /// competes with the network; trees of a fixed size are upstream's, of the network alone.
+    #[must_use]
+    pub fn default_method(&self, engine: &Engine) -> Method {
+        match self.total_token {
+            TotalToken::Auto => engine.default_method().with_lookup(),
+            TotalToken::Fixed(_) => engine.default_method(),
+        }
+    }
+
     /// What passes of `method` cost: from the file of an earlier run, or measured now.
     ///
     /// # Errors

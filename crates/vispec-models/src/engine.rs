@@ -29,6 +29,8 @@ pub enum Method {
     Eagle2,
     /// Independent heads.
     Medusa,
+    /// A network, in whose trees prompt lookup competes with what it scores.
+    Joined(DraftKind),
     /// Tokens that followed the same words earlier in the prompt or the answer; needs no model.
     PromptLookup,
     /// Plain decoding.
@@ -43,9 +45,30 @@ impl Method {
             Self::Vispec => "vispec",
             Self::Eagle2 => "eagle2",
             Self::Medusa => "medusa",
+            Self::Joined(DraftKind::Vispec) => "vispec+lookup",
+            Self::Joined(DraftKind::Eagle2) => "eagle2+lookup",
+            Self::Joined(DraftKind::Medusa) => "medusa+lookup",
             Self::PromptLookup => "prompt-lookup",
             Self::None => "none",
         }
+    }
+
+    /// The kind of draft that it needs, if it needs one.
+    #[must_use]
+    pub fn network(self) -> Option<DraftKind> {
+        match self {
+            Self::Vispec => Some(DraftKind::Vispec),
+            Self::Eagle2 => Some(DraftKind::Eagle2),
+            Self::Medusa => Some(DraftKind::Medusa),
+            Self::Joined(kind) => Some(kind),
+            Self::PromptLookup | Self::None => None,
+        }
+    }
+
+    /// The same with prompt lookup beside the network, if it has one.
+    #[must_use]
+    pub fn with_lookup(self) -> Self {
+        self.network().map_or(self, Self::Joined)
     }
 }
 
@@ -67,6 +90,9 @@ impl FromStr for Method {
             Self::Vispec,
             Self::Eagle2,
             Self::Medusa,
+            Self::Joined(DraftKind::Vispec),
+            Self::Joined(DraftKind::Eagle2),
+            Self::Joined(DraftKind::Medusa),
             Self::PromptLookup,
             Self::None,
         ]
@@ -74,7 +100,8 @@ impl FromStr for Method {
         .find(|method| method.as_str() == name)
         .ok_or_else(|| {
             format!(
-                "unknown method {name:?}, expected vispec, eagle2, medusa, prompt-lookup or none"
+                "unknown method {name:?}, expected vispec, eagle2, medusa, each also with +lookup, \
+                 prompt-lookup or none"
             )
         })
     }
@@ -214,8 +241,12 @@ impl Engine {
             (_, None) => Err(ModelError::DraftMissing {
                 method: method.as_str(),
             }),
-            (_, Some(draft)) if Method::from(draft.kind()) == method => {
-                Ok(draft.drafter(size.into()))
+            (_, Some(draft)) if method.network() == Some(draft.kind()) => {
+                let drafter = draft.drafter(size.into());
+                Ok(match method {
+                    Method::Joined(_) => drafter.with_lookup(),
+                    _ => drafter,
+                })
             }
             (_, Some(draft)) => Err(ModelError::DraftKind {
                 found: draft.kind().as_str(),
@@ -256,7 +287,7 @@ impl Engine {
     #[must_use]
     pub fn row_bytes(&self, method: Method) -> usize {
         let draft = self.draft.as_ref();
-        let draft = draft.filter(|draft| Method::from(draft.kind()) == method);
+        let draft = draft.filter(|draft| method.network() == Some(draft.kind()));
         let draft_row = draft.map_or(0, Draft::cache_bytes_per_row);
         let hidden_row = self.target.hidden() * self.target.precision().compute.size();
         self.target.cache_bytes_per_row() + draft_row + VECTORS_PER_ROW * hidden_row

@@ -125,7 +125,12 @@ impl Engine {
             dtype: options.dtype,
             kv: KvPrecision::Auto,
         })?;
-        let method = options.method.unwrap_or_else(|| models.default_method());
+        let method = options.method.unwrap_or_else(|| match options.tree {
+            TreeChoice::Sized(TreeSize::Fixed(_)) => models.default_method(),
+            TreeChoice::Sized(TreeSize::Auto(_)) | TreeChoice::Measured(_) => {
+                models.default_method().with_lookup()
+            }
+        });
         // A draft that is for another method is found out now and not with the first question.
         models.drafter(method, TreeShape::default())?;
         let tree = match (options.tree, method) {

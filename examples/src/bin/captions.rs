@@ -55,7 +55,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
     let mut captions = CaptionFile::open(&flags.out)?;
-    let served = flags.models.load()?;
+    let served = flags.models.load(&flags.decode.tree)?;
     let (engine, _carried) = engine(flags, served)?;
     let sampler = flags.decode.sampler()?;
     let interrupted = Arc::new(AtomicBool::new(false));

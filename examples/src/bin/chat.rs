@@ -50,7 +50,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     flags.models.check()?;
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(Duration::from_millis(100));
-    let served = flags.models.load()?;
+    let served = flags.models.load(&flags.decode.tree)?;
     spinner.finish_and_clear();
     let (tree, notes) = (flags.decode.tree).measured_size(&served.engine, served.method)?;
     for note in &notes {

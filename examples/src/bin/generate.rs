@@ -61,7 +61,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .models
         .load
         .method
-        .unwrap_or_else(|| engine.default_method());
+        .unwrap_or_else(|| flags.decode.tree.default_method(&engine));
     let (size, notes) = flags.decode.tree.measured_size(&engine, method)?;
     for note in notes {
         eprintln!("{note}");

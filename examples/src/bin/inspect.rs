@@ -42,7 +42,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .models
         .load
         .method
-        .unwrap_or_else(|| engine.default_method());
+        .unwrap_or_else(|| flags.decode.tree.default_method(&engine));
     let (size, _) = flags.decode.tree.measured_size(&engine, method)?;
     let settings = Settings::new(&flags.decode, &engine, size)?;
     let mut watch = OneCycle {

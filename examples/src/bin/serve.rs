@@ -260,7 +260,7 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
         method,
         name,
         carried,
-    } = flags.models.load()?;
+    } = flags.models.load(&flags.decode.tree)?;
     spinner.finish_and_clear();
     let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
     for note in &notes {

@@ -43,6 +43,19 @@ macro_rules! each {
     };
 }
 
+impl AnyDrafter {
+    /// The same drafter, in whose trees prompt lookup competes with what a network scores. Drafters
+    /// without a network stay as they are.
+    #[must_use]
+    pub fn with_lookup(self) -> Self {
+        match self {
+            Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_lookup())),
+            Self::Medusa(drafter) => Self::Medusa(Box::new(drafter.with_lookup())),
+            other => other,
+        }
+    }
+}
+
 impl Drafter<VlmTarget> for AnyDrafter {
     fn name(&self) -> &str {
         each!(self, inner => Drafter::<VlmTarget>::name(inner))
