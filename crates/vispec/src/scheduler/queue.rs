@@ -1,7 +1,7 @@
 //! What waits for the scheduler, first come first served: requests, then prepared prompts.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vispec_core::PassRows;
@@ -10,6 +10,7 @@ use super::figures::SchedulerFigures;
 use super::job::{Job, Ready, Turn};
 use super::options::SchedulerOptions;
 use crate::answer::{AnswerEnd, AnswerError};
+use crate::submission::Ticket;
 
 /// Whether the turn of a prepared prompt has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,8 @@ struct State {
     /// Everything ends, and nothing is taken any more.
     stopped: bool,
     unprepared: VecDeque<Job>,
-    preparing: usize,
+    /// Of the job that is being prepared.
+    preparing: Option<Arc<Ticket>>,
     ready: VecDeque<Ready>,
     figures: SchedulerFigures,
     /// Answers so far and the time they took, for estimates.
@@ -37,9 +39,10 @@ struct State {
 
 impl State {
     /// Requests of which no answer has begun.
-    fn waiting(&self) -> impl Iterator<Item = &Job> {
+    fn waiting(&self) -> impl Iterator<Item = &Arc<Ticket>> {
         let ready = self.ready.iter().filter(|ready| !ready.has_begun());
-        self.unprepared.iter().chain(ready.map(|ready| &ready.job))
+        let jobs = self.unprepared.iter().chain(ready.map(|ready| &ready.job));
+        jobs.map(|job| &job.ticket).chain(&self.preparing)
     }
 
     /// All that can be told that it ended.
@@ -81,8 +84,8 @@ impl Queue {
         let free = self.max_running().saturating_sub(state.figures.running);
         let places = self.options.max_waiting.saturating_add(free);
         // Those that nobody waits for any more are about to leave.
-        let wanted = state.waiting().filter(|job| !job.ticket.is_cancelled());
-        let waiting = wanted.count() + state.preparing;
+        let wanted = state.waiting().filter(|ticket| !ticket.is_cancelled());
+        let waiting = wanted.count();
         if waiting >= places {
             return Err(AnswerError::Busy {
                 waiting,
@@ -139,9 +142,9 @@ impl Queue {
             }
             let has_room = state.ready.len() < self.options.prepared_ahead.max(1);
             let job = has_room.then(|| state.unprepared.pop_front()).flatten();
-            if job.is_some() {
-                state.preparing = 1;
-                return job;
+            if let Some(job) = job {
+                state.preparing = Some(Arc::clone(&job.ticket));
+                return Some(job);
             }
             state = self.wait_for_change(state, None);
         }
@@ -150,7 +153,7 @@ impl Queue {
     /// Takes back what was prepared, if it could be.
     pub(super) fn put_prepared(&self, ready: Option<Ready>) {
         let mut state = self.lock();
-        state.preparing = 0;
+        state.preparing = None;
         state.ready.extend(ready);
         drop(state);
         self.changed.notify_all();
@@ -273,7 +276,7 @@ impl Queue {
     pub(super) fn figures(&self) -> SchedulerFigures {
         let state = self.lock();
         SchedulerFigures {
-            waiting: state.waiting().count() + state.preparing,
+            waiting: state.waiting().count(),
             ..state.figures
         }
     }

@@ -1,7 +1,9 @@
 //! Random mixes of requests that arrive and go away while others are being answered.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use vispec::{AnswerEnd, SubmissionHandle};
+use vispec::{AnswerEnd, Method, Submission, SubmissionHandle, TreeShape};
 
 use crate::asked::{Asked, PROMPTS};
 use crate::models::{engine, options, shared};
@@ -10,10 +12,24 @@ use crate::told::{Teller, Told};
 #[derive(Clone, Debug)]
 struct Arrival {
     asked: Asked,
+    method: Method,
     /// Cycles of the request before that are awaited first.
     after: usize,
     /// Cycles after which the client goes.
     gone_after: Option<usize>,
+}
+
+impl Arrival {
+    fn submission(&self) -> Submission {
+        let method = self.method;
+        Submission {
+            drafter: Some(Arc::new(move || {
+                let models = shared().models();
+                models.drafter(method, TreeShape::default()).unwrap()
+            })),
+            ..self.asked.request().into()
+        }
+    }
 }
 
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
@@ -24,9 +40,10 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
         vec![" a".to_owned(), "th".to_owned()],
     ]);
     let gone = proptest::option::weighted(0.2, 1..6_usize);
-    let arrival = (asked, stop, 0..3_usize, gone);
+    let method = proptest::sample::select(vec![Method::Vispec, Method::PromptLookup, Method::None]);
+    let arrival = (asked, stop, method, 0..3_usize, gone);
     let arrival = arrival.prop_map(
-        |((prompt, n_tokens, temperature, seed), stop, after, gone)| Arrival {
+        |((prompt, n_tokens, temperature, seed), stop, method, after, gone)| Arrival {
             asked: Asked {
                 prompt,
                 max_new_tokens: n_tokens,
@@ -34,6 +51,7 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
                 seed,
                 stop,
             },
+            method,
             after,
             gone_after: gone,
         },
@@ -53,7 +71,7 @@ proptest! {
                 told.cycles(arrival.after);
             }
             let (teller, told) = Teller::until(arrival.gone_after.unwrap_or(usize::MAX));
-            let handle = engine.submit(arrival.asked.request(), teller).unwrap();
+            let handle = engine.submit(arrival.submission(), teller).unwrap();
             all.push((arrival, told, handle));
         }
         for (arrival, mut told, _handle) in all {
