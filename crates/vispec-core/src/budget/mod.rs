@@ -19,8 +19,8 @@
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
 //! has the others' rows already, and a token is worth its share of a pass over all roots. So trees
-//! shrink as the pass fills, down to their roots. The candidates of all sequences that grow trees
-//! together compete in one list ([`share_nodes`]).
+//! shrink as the pass fills, down to their roots. Whether to draft at all is decided as if all
+//! sequences did; then the candidates of those that do compete in one list ([`share_nodes`]).
 
 mod costs;
 mod load;
@@ -157,16 +157,36 @@ impl Budget {
     fn pays_at_best(&self, load: PassLoad, max_levels: usize) -> bool {
         let token = self.seconds_per_token(load);
         let (mut gained, mut chance) = (0.0, 1.0);
-        let mut drafted_for = self.costs.commit();
+        let mut drafted_for = self.commit_time(load);
         (1..=max_levels).any(|levels| {
             chance *= BEST_CHANCE;
             gained += chance * token;
-            let roots = load.rows + 1;
-            let extra = self.costs.verify(roots + levels) - self.costs.verify(roots);
-            let time = drafted_for + extra;
-            drafted_for += self.costs.expand(1);
+            let time = drafted_for + self.node_time(load, 0, levels);
+            drafted_for += self.expand_time(load, 1);
             gained > time
         })
+    }
+
+    /// Seconds of this sequence's part of the draft's first level, if all sequences draft.
+    fn commit_time(&self, load: PassLoad) -> f64 {
+        let sequences = load.sequences.max(1);
+        let others = self.costs.expand(sequences) - self.costs.expand(1);
+        (self.costs.commit() + others) / sequences as f64
+    }
+
+    /// Seconds of this sequence's part of another level, if all sequences expand so many rows.
+    fn expand_time(&self, load: PassLoad, rows: usize) -> f64 {
+        let sequences = load.sequences.max(1);
+        self.costs.expand(rows * sequences) / sequences as f64
+    }
+
+    /// This sequence's part of the seconds that `more` nodes of each sequence take besides its root
+    /// and `n_draft`: the others are likely to draft as much.
+    fn node_time(&self, load: PassLoad, n_draft: usize, more: usize) -> f64 {
+        let sequences = load.sequences.max(1);
+        let rows = load.rows + 1 + n_draft * sequences;
+        let extra = self.costs.verify(rows + more * sequences) - self.costs.verify(rows);
+        extra / sequences as f64
     }
 
     /// A sequence's share of a pass over the roots of all, which is what a token takes without
@@ -220,7 +240,7 @@ impl Budget {
         if !self.pays_at_best(self.load, max_levels) {
             return Err(Idle::NotWorthwhile);
         }
-        let first = self.costs.read(self.unread) + self.costs.commit();
+        let first = self.costs.read(self.unread) + self.commit_time(self.load);
         if first + self.time_of_nodes(0, 1) > self.spare() {
             return Err(Idle::TooRisky);
         }
@@ -235,7 +255,7 @@ impl Budget {
 
     /// Accounts for the draft's first level, and for reading what it has not read before.
     pub(crate) fn pay_commit(&mut self) {
-        self.drafted_for += self.costs.commit();
+        self.drafted_for += self.commit_time(self.load);
         self.read_for += self.costs.read(self.unread);
         self.unread = 0;
     }
@@ -247,7 +267,7 @@ impl Budget {
 
     /// Accounts for another level of `rows`.
     pub(crate) fn pay_expand(&mut self, rows: usize) {
-        self.drafted_for += self.costs.expand(rows);
+        self.drafted_for += self.expand_time(self.load, rows);
     }
 
     /// How many of the best candidates to verify.
@@ -271,7 +291,7 @@ impl Budget {
         let spare = self.spare() - self.time_of_nodes(0, n_draft);
         for (index, chance) in chances.enumerate() {
             let rows = index + 1;
-            let time = self.costs.expand(rows) + self.time_of_nodes(n_draft, rows);
+            let time = self.expand_time(self.load, rows) + self.time_of_nodes(n_draft, rows);
             if time > spare {
                 break;
             }
@@ -286,8 +306,7 @@ impl Budget {
 
     /// Seconds that `more` nodes take besides the root and `n_draft`.
     fn time_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
-        let roots = self.load.rows + 1;
-        self.costs.verify(roots + n_draft + more) - self.costs.verify(roots + n_draft)
+        self.node_time(self.load, n_draft, more)
     }
 
     /// Whether one guess may be verified: if not, no tree is too small.

@@ -1,61 +1,115 @@
 //! How much of prompts a pass reads.
 
-use vispec_core::CostTable;
+use std::time::Duration;
+
+use vispec_core::PassRows;
 
 /// Rows of prompts in a pass while nobody writes: enough for full speed, and few enough that a
 /// request can be cancelled soon.
 const ALONE: usize = 256;
-/// Rows beside those who write, if no costs were measured.
-const UNMEASURED: usize = 32;
+/// Rows beside those who write at first, before it is known how long they take.
+const FIRST: f64 = 16.0;
 /// Rows beside those who write at least, so that prompts are read at all.
-const LEAST: usize = 8;
-/// How many times as long a pass may take for prompts.
+const LEAST: f64 = 8.0;
+/// How many times as long as usual a pass may take for prompts.
 const SLOWDOWN: f64 = 2.0;
+/// Share of the newest pass in what is usual.
+const NEWEST: f64 = 0.1;
+/// How much a pass may change the number of rows.
+const CHANGE: (f64, f64) = (0.5, 1.25);
 
-/// Rows of prompts for a pass that carries `others` besides.
-pub(super) fn prompt_rows(costs: Option<&CostTable>, others: usize) -> usize {
-    let Some(costs) = costs else {
-        return if others == 0 { ALONE } else { UNMEASURED };
-    };
-    if others == 0 {
-        return ALONE;
+/// The number of rows that keeps passes below a multiple of what they usually take. It follows
+/// what the clock says, since long contexts and busy machines make rows slow; which tokens come
+/// does not depend on it.
+#[derive(Debug)]
+pub(super) struct ChunkSize {
+    /// Seconds of passes that read no prompt.
+    usual: Option<f64>,
+    rows: f64,
+}
+
+impl ChunkSize {
+    pub(super) fn new() -> Self {
+        Self {
+            usual: None,
+            rows: FIRST,
+        }
     }
-    let most = SLOWDOWN * costs.verify(others);
-    // A pass over more rows never takes less, in a table.
-    let fits = |&rows: &usize| costs.verify(others + rows) <= most;
-    (LEAST..=ALONE).take_while(fits).last().unwrap_or(LEAST)
+
+    /// Rows of prompts for a pass beside so many who write.
+    pub(super) fn rows(&self, writing: usize) -> usize {
+        match writing {
+            0 => ALONE,
+            _ => self.rows as usize,
+        }
+    }
+
+    /// Learns from a pass.
+    pub(super) fn note(&mut self, rows: PassRows, time: Duration) {
+        let seconds = time.as_secs_f64();
+        match (rows.prompt, rows.tree, self.usual) {
+            (_, 0, _) => {}
+            (0, _, usual) => {
+                let usual = usual.unwrap_or(seconds);
+                self.usual = Some(usual + NEWEST * (seconds - usual));
+            }
+            (_, _, None) => {}
+            (_, _, Some(usual)) => {
+                let change = SLOWDOWN * usual / seconds.max(1e-9);
+                let rows = self.rows * change.clamp(CHANGE.0, CHANGE.1);
+                self.rows = rows.clamp(LEAST, ALONE as f64);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use vispec_core::{Cost, TargetCosts};
-
     use super::*;
 
-    fn costs(verify: &[(usize, f64)]) -> CostTable {
-        let verify = verify.iter().map(|&(rows, seconds)| Cost { rows, seconds });
-        let costs = TargetCosts {
-            prefill: 0.001,
-            verify: verify.collect(),
+    /// Rows that a pass settles on if it takes 1 ms, and `per_row` for each row of a prompt.
+    fn settled(per_row: f64) -> usize {
+        let mut size = ChunkSize::new();
+        let pass = |prompt: usize| PassRows {
+            sequences: 4,
+            prompt,
+            tree: 4,
         };
-        CostTable::new(costs, None).unwrap()
+        for _ in 0..20 {
+            size.note(pass(0), Duration::from_secs_f64(1e-3));
+        }
+        for _ in 0..60 {
+            let rows = size.rows(4);
+            let time = 1e-3 + per_row * rows as f64;
+            size.note(pass(rows), Duration::from_secs_f64(time));
+        }
+        size.rows(4)
     }
 
     #[test]
     fn a_pass_takes_at_most_twice_as_long_with_a_part_of_a_prompt() {
-        // Free up to 4 rows, then 1 more for each 4 rows.
-        let costs = costs(&[(1, 1.0), (4, 1.0), (64, 16.0)]);
-        assert_eq!(prompt_rows(Some(&costs), 16), 16);
-        assert_eq!(prompt_rows(Some(&costs), 32), 32);
-        // At least a few, whatever they cost.
-        assert_eq!(prompt_rows(Some(&costs), 1), LEAST);
+        assert!(
+            (19..=21).contains(&settled(1e-3 / 20.0)),
+            "{}",
+            settled(1e-3 / 20.0)
+        );
+        // At least a few, whatever they cost, and never too many to be stopped.
+        assert_eq!(settled(1e-2), 8);
+        assert_eq!(settled(1e-9), ALONE);
     }
 
     #[test]
     fn nobody_who_writes_is_held_up_where_nobody_does() {
-        let costs = costs(&[(1, 1.0), (64, 64.0)]);
-        assert_eq!(prompt_rows(Some(&costs), 0), ALONE);
-        assert_eq!(prompt_rows(None, 0), ALONE);
-        assert_eq!(prompt_rows(None, 3), UNMEASURED);
+        let mut size = ChunkSize::new();
+        assert_eq!(size.rows(0), ALONE);
+        assert_eq!(size.rows(3), 16);
+        // Passes over prompts alone say nothing about others.
+        let alone = PassRows {
+            sequences: 1,
+            prompt: 256,
+            tree: 0,
+        };
+        size.note(alone, Duration::from_secs(1));
+        assert_eq!(size.rows(3), 16);
     }
 }

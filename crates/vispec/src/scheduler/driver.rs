@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vispec_core::{
-    AcceptanceRule, AdjustedPicks, Batch, CostTable, DecodeError, GenerationConfig, KvCache as _,
-    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, TreeSize,
-    Work, guarded,
+    AcceptanceRule, AdjustedPicks, Batch, DecodeError, GenerationConfig, KvCache as _, MatchPicks,
+    PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Work, guarded,
 };
 use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget};
 
-use super::chunk::prompt_rows;
+use super::chunk::ChunkSize;
 use super::job::{Ready, Turn, ending, never_begun};
 use super::prepare::{model_error, too_long};
 use super::queue::{Admission, Queue};
@@ -42,13 +41,11 @@ pub(super) struct Driver<'a> {
     kv_budget: usize,
     /// Memory of one row.
     row_bytes: usize,
-    costs: Option<&'a CostTable>,
     /// Whether a prompt that was read can be copied for other answers to it.
     copies_prompts: bool,
     batch: Batch<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule, Relay<'a>>,
     slots: Vec<Slot>,
-    /// Rows of trees in the last pass.
-    tree_rows: usize,
+    chunk: ChunkSize,
 }
 
 impl<'a> Driver<'a> {
@@ -58,14 +55,10 @@ impl<'a> Driver<'a> {
             queue,
             kv_budget,
             row_bytes: loaded.models.row_bytes(loaded.settings.method),
-            costs: match &loaded.settings.tree {
-                TreeSize::Auto(limits) => Some(&limits.costs),
-                TreeSize::Fixed(_) => None,
-            },
             copies_prompts: loaded.models.target().resumable_cache().is_some(),
             batch: Batch::default(),
             slots: Vec::new(),
-            tree_rows: 0,
+            chunk: ChunkSize::new(),
         }
     }
 
@@ -225,13 +218,10 @@ impl<'a> Driver<'a> {
         let writing = self.batch.sessions().filter(|(_, generation)| {
             matches!(generation.work(), Ok(Work::Draft | Work::Tree { .. }))
         });
-        let others = match writing.count() {
-            0 => 0,
-            writing => writing.max(self.tree_rows),
-        };
-        let rows = prompt_rows(self.costs, others);
+        let rows = self.chunk.rows(writing.count());
+        let started = Instant::now();
         let pass = self.batch.pass(self.loaded.models.target(), rows);
-        self.tree_rows = pass.rows.tree;
+        self.chunk.note(pass.rows, started.elapsed());
         self.queue.note_pass(pass.rows);
         for ended in pass.ended {
             let outcome = ended.outcome.map(Ending::Finished).map_err(decode_error);
