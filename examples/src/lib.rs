@@ -16,6 +16,7 @@ pub mod served;
 pub mod shortage;
 pub mod step_bar;
 pub mod stream;
+pub mod together;
 pub mod tree;
 pub mod tree_printer;
 

@@ -35,7 +35,9 @@ fn line(bar: &ProgressBar, what: &str) -> String {
     let (done, left) = (bar.position(), bar.eta().as_secs());
     let of = bar.length().unwrap_or(done);
     let left = format!("{}:{:02}:{:02}", left / 3600, left / 60 % 60, left % 60);
-    format!("{done}/{of} {what}, {left} left {}", bar.message())
+    let per_minute = 60.0 * bar.per_sec();
+    let message = bar.message();
+    format!("{done}/{of} {what}, {per_minute:.1} a minute, {left} left {message}")
 }
 
 /// Writes a line above a bar, or to stderr if there is no terminal that shows it.

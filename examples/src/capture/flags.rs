@@ -12,6 +12,7 @@ use vispec_models::Engine;
 use vispec_processor::ModelFamily;
 
 use crate::failure::Failure;
+use crate::together::MAX_BATCH;
 
 /// Layouts of conversation files.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +190,9 @@ pub struct StageFlags {
     /// Stage 2: seed of the sampling
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
+    /// Stage 2: answers that are written at once, in shared passes; the samples do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
+    pub batch: u16,
     /// Stage 2: ask the first question as it is, not for a long answer
     #[arg(long)]
     pub as_is: bool,
@@ -224,6 +228,12 @@ impl StageFlags {
         }
         vispec_core::Sampler::new(self.temperature, None, None).map_err(Failure::usage)?;
         Ok(())
+    }
+
+    /// Answers that are written at once.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        usize::from(self.batch)
     }
 
     /// Limits of the size of images, if not the checkpoint's.

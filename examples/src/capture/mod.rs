@@ -1,8 +1,17 @@
 //! The program `capture` apart from its flags: from conversations to stored samples.
+//!
+//! ```text
+//! position ─► Questions ─┬─► AnswerReader (stage 1) ─────────────┬─► Sample ─► CaptureWriter
+//!                        └─► AnswerWriter (stage 2), N at a time ┘
+//! ```
 
 pub mod flags;
 pub mod progress;
 pub mod report;
 pub mod run;
-pub mod sample;
 pub mod sizes;
+
+mod question;
+mod read;
+mod sample;
+mod write;

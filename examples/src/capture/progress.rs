@@ -12,8 +12,6 @@ pub struct CaptureProgress {
     bar: ProgressBar,
     lines: ProgressLines,
     started: Instant,
-    /// Time spent on reading rows and images.
-    pub reading: Duration,
 }
 
 impl CaptureProgress {
@@ -30,7 +28,6 @@ impl CaptureProgress {
             bar,
             lines: ProgressLines::default(),
             started: Instant::now(),
-            reading: Duration::ZERO,
         }
     }
 

@@ -1,20 +1,23 @@
-//! Capturing the positions of a share, one after the other.
+//! A capture from its flags to its last shard.
 
 use std::time::Duration;
 
-use vispec_core::TreeSize;
-use vispec_data::DataError;
+use vispec_core::{GenerationConfig, Sampler, TreeSize};
 use vispec_data::capture::{
-    CaptureHeader, CaptureWriter, ElementType, LeftOut, LeftOutKind, Manifest, TargetIdentity,
-    fingerprint,
+    CaptureHeader, CaptureStage, CaptureWriter, ElementType, LeftOut, LeftOutKind, Manifest,
+    TargetIdentity, fingerprint,
 };
-use vispec_data::conversations::{ConversationSource, Row};
 use vispec_models::{Engine, Method};
 
 use super::flags::{SourceFlags, StageFlags, target_name};
 use super::progress::CaptureProgress;
-use super::sample::{Computed, SampleMaker};
+use super::question::Questions;
+use super::read::AnswerReader;
+use super::sample::{Sample, SampleMaker};
+use super::write::AnswerWriter;
 use crate::failure::Failure;
+use crate::run::Settings;
+use crate::together::Together;
 
 /// How a finished run went.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub fn capture(
             .with_pixels(Some(min), Some(max))
             .map_err(Failure::usage)?,
     };
-    let mut source = source_flags.conversations()?.open()?;
+    let source = source_flags.conversations()?.open()?;
     let range = source_flags.range(source.len())?;
     let stage = stage_flags.stage(&engine, source_flags.source);
     let header = CaptureHeader {
@@ -58,99 +61,192 @@ pub fn capture(
         shard_positions: stage_flags.shard_positions,
     };
     let covers = source_flags.shard.of(range);
+    let answers = Answers::new(&engine, &stage, stage_flags, (method, tree))?;
     let writer = CaptureWriter::open(&stage_flags.out, header, covers)?;
-    let maker = SampleMaker {
-        engine: &engine,
-        method,
-        tree,
-        stage,
-        storage: stage_flags.storage,
-    };
-    run(writer, &mut source, &maker, source_flags.max_bad_rows)
-}
-
-fn run(
-    mut writer: CaptureWriter,
-    source: &mut ConversationSource,
-    maker: &SampleMaker<'_>,
-    max_bad_rows: usize,
-) -> Result<Outcome, Failure> {
-    let missing = writer.missing();
-    let total = writer.manifest().covers.len();
-    let mut progress = CaptureProgress::new(total, total - missing.len());
-    let before = writer.time();
     let is_bad = |left_out: &&LeftOut| left_out.kind == LeftOutKind::Bad;
-    let mut n_bad = writer.manifest().left_out().filter(is_bad).count();
-    let mut n_left_out = writer.manifest().left_out().count();
-    for &position in &missing {
-        let computed = one(position, source, maker, &mut progress)?;
-        let left_out = match computed {
-            Computed::Sample(sample, vectors) => {
-                match vectors {
-                    Some(vectors) => writer.put(position, &sample, &vectors)?,
-                    None => writer.put_tokens(position, &sample)?,
+    let run = Run {
+        questions: Questions {
+            source,
+            stage,
+            reading: Duration::ZERO,
+        },
+        answers,
+        progress: CaptureProgress::new(covers.len(), covers.len() - writer.missing().len()),
+        n_left_out: writer.manifest().left_out().count(),
+        n_bad: writer.manifest().left_out().filter(is_bad).count(),
+        max_bad_rows: source_flags.max_bad_rows,
+        writer,
+    };
+    run.finish()
+}
+
+/// Where answers come from.
+enum Answers<'e> {
+    /// They are there: a sample at a time.
+    Read(AnswerReader<'e>),
+    /// The target writes them: some at a time.
+    Write(AnswerWriter<'e>),
+}
+
+/// A run under way.
+struct Run<'e> {
+    questions: Questions,
+    answers: Answers<'e>,
+    writer: CaptureWriter,
+    progress: CaptureProgress,
+    n_left_out: usize,
+    n_bad: usize,
+    max_bad_rows: usize,
+}
+
+impl Run<'_> {
+    /// Takes positions in order and stores each as soon as it is settled, so that a kill loses only
+    /// those under way; shards have them in order. Where one ends the run, those under way are
+    /// finished first, so that the run ends with the first failure whatever the size of the batch.
+    fn finish(mut self) -> Result<Outcome, Failure> {
+        let before = self.writer.time();
+        let missing = self.writer.missing();
+        let mut open = missing.iter().copied();
+        let mut failed: Option<(usize, Failure)> = None;
+        loop {
+            while failed.is_none() && self.answers.have_room() {
+                let Some(position) = open.next() else { break };
+                if let Err(failure) = self.take(position) {
+                    failed = Some((position, failure));
                 }
-                None
             }
-            Computed::Dropped(reason) => Some((LeftOutKind::Dropped, reason)),
-            Computed::Bad(error) => {
-                n_bad += 1;
-                tolerate(&error, n_bad, max_bad_rows)?;
-                Some((LeftOutKind::Bad, error.to_string()))
+            let Answers::Write(answers) = &mut self.answers else {
+                break;
+            };
+            if answers.together.is_empty() {
+                break;
             }
+            for (position, sample) in answers.pass() {
+                match sample {
+                    Ok(sample) => self.store(position, &sample)?,
+                    Err(failure) => {
+                        let is_first = failed.as_ref().is_none_or(|(first, _)| position < *first);
+                        if is_first {
+                            failed = Some((position, failure));
+                        }
+                    }
+                }
+            }
+        }
+        let elapsed = self.progress.finish();
+        if let Some((_, failure)) = failed {
+            return Err(failure);
+        }
+        let files = self.writer.time().saturating_sub(before);
+        let reading = self.questions.reading + self.answers.reading();
+        Ok(Outcome {
+            manifest: self.writer.finish()?,
+            captured: missing.len(),
+            elapsed,
+            files: files + reading,
+        })
+    }
+
+    /// Settles a position, or has the target begin to write.
+    fn take(&mut self, position: usize) -> Result<(), Failure> {
+        let (place, question) = match self.questions.ask(position)? {
+            Ok(asked) => asked,
+            Err(left_out) => return self.leave_out(left_out),
         };
-        if let Some((kind, reason)) = left_out {
-            n_left_out += 1;
-            writer.leave_out(LeftOut {
-                position,
-                kind,
-                reason,
-            })?;
+        let left_out = match &mut self.answers {
+            Answers::Read(answers) => match answers.read(place, &question)? {
+                Ok(sample) => return self.store(position, &sample),
+                Err(left_out) => Some(left_out),
+            },
+            Answers::Write(answers) => answers.begin(place, &question)?,
+        };
+        match left_out {
+            Some(left_out) => self.leave_out(left_out),
+            None => Ok(()),
         }
-        progress.step(n_left_out);
     }
-    let elapsed = progress.finish();
-    let files = writer.time().saturating_sub(before) + progress.reading;
-    Ok(Outcome {
-        manifest: writer.finish()?,
-        captured: missing.len(),
-        elapsed,
-        files,
-    })
-}
 
-fn one(
-    position: usize,
-    source: &mut ConversationSource,
-    maker: &SampleMaker<'_>,
-    progress: &mut CaptureProgress,
-) -> Result<Computed, Failure> {
-    let started = std::time::Instant::now();
-    let row = source.conversation(position);
-    progress.reading += started.elapsed();
-    match row {
-        Ok(Row::Kept(conversation)) => {
-            match maker.sample(position, &conversation, &mut progress.reading)? {
-                Computed::Dropped(reason) => Ok(Computed::Dropped(format!(
-                    "{}: {reason}",
-                    conversation.origin
-                ))),
-                computed => Ok(computed),
+    fn store(&mut self, position: usize, sample: &Sample) -> Result<(), Failure> {
+        match &sample.vectors {
+            Some(vectors) => self.writer.put(position, &sample.tokens, vectors)?,
+            None => self.writer.put_tokens(position, &sample.tokens)?,
+        }
+        self.progress.step(self.n_left_out);
+        Ok(())
+    }
+
+    fn leave_out(&mut self, left_out: LeftOut) -> Result<(), Failure> {
+        if left_out.kind == LeftOutKind::Bad {
+            self.n_bad += 1;
+            let (n_bad, limit) = (self.n_bad, self.max_bad_rows);
+            if n_bad > limit {
+                let message = format!(
+                    "{n_bad} bad rows, {limit} are tolerated (--max-bad-rows): {}",
+                    left_out.reason
+                );
+                return Err(anyhow::anyhow!(message).into());
             }
         }
-        Ok(Row::Dropped { origin, reason }) => Ok(Computed::Dropped(format!("{origin}: {reason}"))),
-        Err(error) if error.is_of_one_row() => Ok(Computed::Bad(error)),
-        Err(error) => Err(error.into()),
+        self.n_left_out += 1;
+        self.writer.leave_out(left_out)?;
+        self.progress.step(self.n_left_out);
+        Ok(())
     }
 }
 
-/// Refuses one bad row too many.
-fn tolerate(error: &DataError, n_bad: usize, limit: usize) -> Result<(), Failure> {
-    if n_bad <= limit {
-        return Ok(());
+impl<'e> Answers<'e> {
+    fn new(
+        engine: &'e Engine,
+        stage: &CaptureStage,
+        flags: &StageFlags,
+        (method, tree): (Method, TreeSize),
+    ) -> Result<Self, Failure> {
+        let maker = SampleMaker {
+            storage: flags.storage,
+            reading: Duration::ZERO,
+        };
+        Ok(match *stage {
+            CaptureStage::TeacherForced { max_tokens, .. } => Self::Read(AnswerReader {
+                engine,
+                max_tokens,
+                maker,
+            }),
+            CaptureStage::Generated {
+                max_new_tokens,
+                temperature,
+                seed,
+                ..
+            } => Self::Write(AnswerWriter {
+                together: Together::new(engine, method, flags.batch()),
+                settings: Settings {
+                    config: GenerationConfig {
+                        max_new_tokens,
+                        stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
+                    },
+                    sampler: Sampler::new(temperature, None, None).map_err(Failure::usage)?,
+                    seed,
+                    tree,
+                },
+                maker,
+            }),
+        })
     }
-    let message = format!("{n_bad} bad rows, {limit} are tolerated (--max-bad-rows): {error}");
-    Err(anyhow::anyhow!(message).into())
+
+    /// Whether another position can be taken.
+    fn have_room(&self) -> bool {
+        match self {
+            Self::Read(_) => true,
+            Self::Write(answers) => answers.together.has_room(),
+        }
+    }
+
+    /// Time spent on files of images.
+    fn reading(&self) -> Duration {
+        match self {
+            Self::Read(answers) => answers.maker.reading,
+            Self::Write(answers) => answers.maker.reading,
+        }
+    }
 }
 
 fn identity(engine: &Engine) -> Result<TargetIdentity, Failure> {

@@ -1,116 +1,47 @@
-//! One cell from its flags to its last record.
+//! One cell from its loaded models to its last record.
 
-use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vispec_core::{GenerationConfig, Sampler, TreeShape};
 use vispec_data::{Sample, TaskDefinition};
-use vispec_models::{Engine, Method};
-use vispec_processor::{ImageLimits, SpecialText};
-use vispec_report::record::{
-    CellHeader, CellProgress, FailureRecord, PromptRecord, RecordWriter, Shard,
-};
+use vispec_models::Method;
+use vispec_processor::SpecialText;
+use vispec_report::record::{CellProgress, FailureRecord, PromptRecord, RecordWriter, Shard};
 
 use super::arms::{Arms, Question};
-use super::costs::recorded;
-use super::flags::EvaluateFlags;
-use super::prompts::{Prompts, continue_with, find_task, prompt_id};
+use super::prompts::{Prompts, continue_with, decoded_images, prompt_id};
+use super::setup::{Setup, say};
 use crate::failure::{Failure, with_causes};
-use crate::run::{Settings, warm_up};
+use crate::run::warm_up;
 
-/// Measures the cell that the flags describe, or the rest of it.
+/// Measures the cell in `out`, or the rest of it.
 ///
 /// # Errors
-/// Usage if flags make no sense; any error of task, models and files; and, when all else is done,
-/// prompts that could not be answered.
-pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
-    // Flags and files are checked before anything is loaded.
-    let models = flags.models()?;
-    let tree = flags.tree_flags()?;
-    let sampler = Sampler::new(flags.temperature, None, None).map_err(Failure::usage)?;
-    if flags.max_new_tokens == Some(0) {
-        return Err(Failure::usage("--max-new-tokens is 0, expected at least 1"));
-    }
-    let task = find_task(&flags.task)?;
-    let mut prompts = Prompts::open(&task, &flags.data, &flags.read_options(), flags.prompts)?;
-    let survey = prompts.survey(flags.shard)?;
-
-    say("loading")?;
-    let pixels = task.pixel_limits();
-    let engine = models.load()?.with_pixels(pixels.min, pixels.max)?;
-    let method = models.load.method.unwrap_or(Method::None);
-    // What is wrong with every prompt is said once.
-    engine.drafter(method, TreeShape::default())?;
-    let costs = match method {
-        Method::None => None,
-        _ => Some(tree.costs(&engine, method)?),
-    };
-    for note in costs.iter().flat_map(|costs| &costs.notes) {
-        say(note)?;
-    }
-
-    let max_new_tokens = flags
-        .max_new_tokens
-        .map_or(task.max_new_tokens(), |n| n as usize);
-    let settings = flags.settings(
-        prompts.n_samples(),
-        u32::try_from(max_new_tokens).unwrap_or(u32::MAX),
-    )?;
-    let seed = settings.seed;
-    let mut header = CellHeader::new(settings, env!("CARGO_PKG_VERSION"));
-    header.shard = flags.shard;
-    header.planned_prompts = survey.n_prompts;
-    header.task_sha256 = Some(survey.sha256);
-    header.num_q = queries(&engine, method);
-    header.costs = costs.as_ref().map(|costs| recorded(&costs.table));
-    let opened = RecordWriter::open(&flags.out, &header)?;
+/// Any error of task, models and files; and, when all else is done, prompts that could not be
+/// answered.
+pub(super) fn measure(mut setup: Setup, out: &Path) -> Result<(), Failure> {
+    let opened = RecordWriter::open(out, &setup.header)?;
     if opened.dropped_bytes > 0 {
         let bytes = opened.dropped_bytes;
         say(&format!(
             "cut off {bytes} bytes of a record that was not complete"
         ))?;
     }
-
-    let size = tree.size(method, costs.map(|costs| costs.table))?;
-    let settings = |size| Settings {
-        config: GenerationConfig {
-            max_new_tokens,
-            stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
-        },
-        sampler,
-        seed,
-        tree: size,
-    };
     let runner = Runner {
         arms: Arms {
-            engine: &engine,
-            method,
-            plain: settings(tree.size(Method::None, None)?),
-            speculative: settings(size),
+            engine: &setup.engine,
+            method: setup.method,
+            plain: setup.plain,
+            speculative: setup.speculative,
         },
-        task: &task,
+        task: &setup.task,
         writer: opened.writer,
         progress: opened.progress,
-        planned: survey.n_prompts,
+        planned: setup.header.planned_prompts,
         tally: Tally::default(),
     };
-    runner.run(&mut prompts, flags.shard)
-}
-
-/// Learned queries of the draft, if the cell's method uses it.
-fn queries(engine: &Engine, method: Method) -> Option<u32> {
-    let draft = engine
-        .draft()
-        .filter(|draft| method == draft.kind().into())?;
-    draft.n_queries().and_then(|n| u32::try_from(n).ok())
-}
-
-/// A line for whoever watches. A sweep that was killed no longer reads: then this process ends too.
-fn say(line: &str) -> Result<(), Failure> {
-    let written = writeln!(io::stderr(), "{line}");
-    // Not passed on as it is, since a closed pipe would count as success.
-    written.map_err(|error| anyhow::anyhow!("progress cannot be shown: {error}").into())
+    runner.run(&mut setup.prompts, setup.header.shard)
 }
 
 /// What happened in this process.
@@ -192,9 +123,7 @@ impl Runner<'_> {
         index: u64,
     ) -> Result<PromptRecord, Failure> {
         let decode_started = Instant::now();
-        let limits = ImageLimits::default();
-        let images = sample.images.iter().map(|image| image.decode(&limits));
-        let images = images.collect::<Result<Vec<_>, _>>()?;
+        let images = decoded_images(sample)?;
         let decoded = decode_started.elapsed();
         let (prompt, mut encode) = self.arms.engine.encode(messages, &images)?;
         encode.preprocess += decoded;

@@ -11,6 +11,7 @@ use vispec_models::DraftVocab;
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags};
 use crate::shortage::ShortageFlag;
+use crate::together::MAX_BATCH;
 use crate::tree::{self, TreeFlags};
 
 /// What to measure. Checkpoints, element type, device and task are recorded as they are typed.
@@ -69,6 +70,12 @@ pub struct EvaluateFlags {
     /// File of the measured cost of passes; by default one in the user's cache directory
     #[arg(long, value_name = "FILE")]
     pub(super) calibration: Option<PathBuf>,
+    /// Measure tokens per second of --batch answers at once, and of one at a time; no records
+    #[arg(long)]
+    throughput: bool,
+    /// Answers at once
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "throughput", value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
+    batch: u16,
     /// Directory of the cell; an unfinished one is continued
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
@@ -82,6 +89,11 @@ const DEFAULT_TOP_K: u32 = 8;
 const AUTO_MAX_LOSS: f64 = 0.025;
 
 impl EvaluateFlags {
+    /// Answers at once, if throughput is to be measured.
+    pub(super) fn batch(&self) -> Option<usize> {
+        self.throughput.then_some(usize::from(self.batch))
+    }
+
     /// What the flags say about loading.
     ///
     /// # Errors

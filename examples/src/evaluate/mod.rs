@@ -1,7 +1,8 @@
 //! Measuring one cell: every prompt of a task answered plainly and speculatively, side by side.
 //!
 //! ```text
-//! EvaluateFlags ─► Cell: engine, task, settings ─► prompts ─► both arms ─► records.jsonl
+//! EvaluateFlags ─► Setup: engine, task, settings ─┬─► cell: both arms ─► records.jsonl
+//!                                                 └─► throughput: batches ─► throughput.json
 //! ```
 //!
 //! docs/measuring.md explains the files and figures.
@@ -12,6 +13,23 @@ mod costs;
 mod divergence;
 mod flags;
 mod prompts;
+mod setup;
+mod throughput;
 
-pub use cell::run;
 pub use flags::EvaluateFlags;
+
+use crate::failure::Failure;
+use setup::Setup;
+
+/// Measures what the flags describe.
+///
+/// # Errors
+/// Usage if flags make no sense; any error of task, models and files; and, when all else is done,
+/// prompts that could not be answered.
+pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
+    let setup = Setup::new(flags)?;
+    match flags.batch() {
+        None => cell::measure(setup, &flags.out),
+        Some(batch) => throughput::measure(setup, batch, &flags.out),
+    }
+}

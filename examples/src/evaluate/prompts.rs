@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use vispec_data::{DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples};
-use vispec_processor::{Content, Message, Messages};
+use vispec_processor::{Content, DecodedImage, ImageLimits, Message, Messages};
 use vispec_report::record::Shard;
 
 use crate::failure::Failure;
@@ -99,6 +99,16 @@ impl Prompts {
 pub(super) struct Survey {
     pub(super) n_prompts: u64,
     pub(super) sha256: String,
+}
+
+/// The images of a sample.
+///
+/// # Errors
+/// Whatever is wrong with one.
+pub(super) fn decoded_images(sample: &Sample) -> Result<Vec<DecodedImage>, DataError> {
+    let limits = ImageLimits::default();
+    let images = sample.images.iter().map(|image| image.decode(&limits));
+    images.collect()
 }
 
 /// Id of a turn of a sample, turns counted from 0.

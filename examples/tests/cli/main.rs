@@ -20,3 +20,4 @@ mod program;
 mod prompts;
 mod serve;
 mod tasks;
+mod throughput;

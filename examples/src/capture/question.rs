@@ -1,0 +1,131 @@
+//! From a position to what the target is asked there.
+
+use std::time::{Duration, Instant};
+
+use vispec_data::capture::{CaptureStage, LeftOut, LeftOutKind, PromptForm};
+use vispec_data::conversations::{
+    Conversation, ConversationSource, DropReason, Row, long_answer_prompt,
+};
+use vispec_data::{DataError, ImageSource};
+use vispec_processor::{DecodedImage, ImageLimits, Messages};
+
+use crate::failure::Failure;
+
+/// A position and the conversation there.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) position: usize,
+    pub(super) conversation: Box<Conversation>,
+    /// The images that the target sees, one for each of their places.
+    pub(super) images: Vec<ImageSource>,
+}
+
+impl Place {
+    /// Notes that nothing can be learned from the position.
+    pub(super) fn dropped(&self, reason: impl std::fmt::Display) -> LeftOut {
+        LeftOut {
+            position: self.position,
+            kind: LeftOutKind::Dropped,
+            reason: format!("{}: {reason}", self.conversation.origin),
+        }
+    }
+}
+
+/// What the target is given.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) messages: Messages,
+    pub(super) images: Vec<DecodedImage>,
+}
+
+/// Asks the conversations of a source.
+#[derive(Debug)]
+pub(super) struct Questions {
+    pub(super) source: ConversationSource,
+    pub(super) stage: CaptureStage,
+    /// Time spent on rows and images.
+    pub(super) reading: Duration,
+}
+
+impl Questions {
+    /// What is asked at a position; or why nothing is.
+    ///
+    /// # Errors
+    /// Files that cannot be read at all.
+    pub(super) fn ask(
+        &mut self,
+        position: usize,
+    ) -> Result<Result<(Place, Question), LeftOut>, Failure> {
+        let started = Instant::now();
+        let asked = self.read(position);
+        self.reading += started.elapsed();
+        asked
+    }
+
+    fn read(&mut self, position: usize) -> Result<Result<(Place, Question), LeftOut>, Failure> {
+        let conversation = match self.source.conversation(position) {
+            Ok(Row::Kept(conversation)) => conversation,
+            Ok(Row::Dropped { origin, reason }) => {
+                return Ok(Err(LeftOut {
+                    position,
+                    kind: LeftOutKind::Dropped,
+                    reason: format!("{origin}: {reason}"),
+                }));
+            }
+            Err(error) => return bad(position, error).map(Err),
+        };
+        let mut place = Place {
+            position,
+            conversation,
+            images: Vec::new(),
+        };
+        let messages = match given(&self.stage, &place.conversation) {
+            Ok((messages, images)) => {
+                place.images = images;
+                messages
+            }
+            Err(reason) => return Ok(Err(place.dropped(reason))),
+        };
+        let limits = ImageLimits::default();
+        let images = place.images.iter().map(|image| image.decode(&limits));
+        match images.collect() {
+            Ok(images) => Ok(Ok((place, Question { messages, images }))),
+            Err(error) => bad(position, error).map(Err),
+        }
+    }
+}
+
+/// Notes a row that is broken, or whose image is.
+fn bad(position: usize, error: DataError) -> Result<LeftOut, Failure> {
+    if !error.is_of_one_row() {
+        return Err(error.into());
+    }
+    Ok(LeftOut {
+        position,
+        kind: LeftOutKind::Bad,
+        reason: error.to_string(),
+    })
+}
+
+/// The messages that the target is given of a conversation, and the images in them.
+fn given(
+    stage: &CaptureStage,
+    conversation: &Conversation,
+) -> Result<(Messages, Vec<ImageSource>), DropReason> {
+    let prompt = match stage {
+        CaptureStage::TeacherForced { .. } if !conversation.is_answered() => {
+            return Err(DropReason::NoAnswer);
+        }
+        CaptureStage::TeacherForced { .. } => {
+            return Ok((conversation.messages.clone(), conversation.images.clone()));
+        }
+        CaptureStage::Generated { prompt, .. } => *prompt,
+    };
+    let (question, images) = conversation.question();
+    let messages = match prompt {
+        PromptForm::LongAnswer => long_answer_prompt(conversation),
+        PromptForm::AsIs => Messages::new(question).ok(),
+    };
+    let messages = messages.ok_or(DropReason::NoQuestion)?;
+    Ok((messages, images.to_vec()))
+}

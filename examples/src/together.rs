@@ -1,0 +1,122 @@
+//! Several generations of an engine in shared passes.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use vispec_core::{
+    Batch, DecodeError, Ended, GenerationObserver, MatchPicks, PositionUniforms, Session,
+};
+use vispec_models::{AnyDrafter, EncodedPrompt, Engine, Method, VlmCache, VlmTarget};
+
+use crate::failure::Failure;
+use crate::run::Settings;
+
+/// A generation of an engine.
+pub type EngineSession<P> = Session<VlmTarget, P, AnyDrafter, MatchPicks>;
+
+/// Most generations that a flag may ask for: each holds caches, so there has to be a bound.
+pub const MAX_BATCH: i64 = 256;
+
+/// Most tokens of prompts in a pass. Nobody waits for a single answer here, so it only bounds the
+/// memory of a pass.
+const PROMPT_ROWS: usize = 1024;
+
+/// Generations that share passes, at most so many at once. Each has a note of whoever started it.
+pub struct Together<'e, P, N> {
+    engine: &'e Engine,
+    method: Method,
+    size: usize,
+    batch: Batch<VlmTarget, P, AnyDrafter, MatchPicks, Note<N>>,
+}
+
+/// Lies beside a generation and observes nothing.
+struct Note<N>(N);
+
+impl<N> GenerationObserver for Note<N> {}
+
+/// A generation that has ended.
+#[derive(Debug)]
+pub struct Finished<P, N> {
+    /// Whatever was noted when it was started.
+    pub note: N,
+    /// The generation, or why it failed.
+    pub session: Result<EngineSession<P>, DecodeError>,
+}
+
+impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
+    /// Room for `size` generations that are drafted by `method`.
+    #[must_use]
+    pub fn new(engine: &'e Engine, method: Method, size: usize) -> Self {
+        Self {
+            engine,
+            method,
+            size,
+            batch: Batch::default(),
+        }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    /// Whether another generation may be started.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.batch.len() < self.size
+    }
+
+    /// Whether none is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Starts a generation in an empty cache.
+    ///
+    /// # Errors
+    /// As [`Engine::drafter`] and [`Session::start_in`].
+    pub fn start(
+        &mut self,
+        note: N,
+        beginning: (P, VlmCache),
+        settings: &Settings,
+    ) -> Result<(), Failure> {
+        let drafter = self.engine.drafter(self.method, settings.tree.clone())?;
+        let rule = MatchPicks::new(settings.sampler, PositionUniforms::new(settings.seed));
+        let target = self.engine.target();
+        let config = settings.config.clone();
+        let session = Session::start_in(target, drafter, rule, beginning, config)?;
+        self.batch.add(session, Note(note));
+        Ok(())
+    }
+
+    /// One pass; the generations that ended with it.
+    pub fn pass(&mut self) -> Vec<Finished<P, N>> {
+        let pass = self.batch.pass(self.engine.target(), PROMPT_ROWS);
+        let ended = pass.ended.into_iter();
+        ended
+            .map(
+                |Ended {
+                     outcome,
+                     session,
+                     observer,
+                     ..
+                 }| Finished {
+                    note: observer.0,
+                    session: outcome.map(|_| session),
+                },
+            )
+            .collect()
+    }
+}
+
+impl<P, N> fmt::Debug for Together<'_, P, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Together")
+            .field("method", &self.method)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
