@@ -74,6 +74,10 @@ pub struct LoadFlags {
     /// int8:GROUP says
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
+    /// Element type of keys and values: auto (f32 on the CPU), or bf16, which takes half the memory
+    /// and gives slightly different answers, drafted or not
+    #[arg(long, value_name = "auto|bf16", default_value = "auto")]
+    pub kv: KvPrecision,
     /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
     /// there next time
     #[arg(long)]
@@ -143,7 +147,7 @@ impl LoadFlags {
             draft_vocab: self.draft_vocab.clone(),
             device,
             dtype: self.dtype(),
-            kv: KvPrecision::Auto,
+            kv: self.kv,
         })?)
     }
 }

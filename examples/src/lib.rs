@@ -19,6 +19,7 @@ pub mod stream;
 pub mod together;
 pub mod tree;
 pub mod tree_printer;
+pub mod whole_file;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

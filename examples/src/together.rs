@@ -21,29 +21,24 @@ pub const MAX_BATCH: i64 = 256;
 /// memory of a pass.
 const PROMPT_ROWS: usize = 1024;
 
-/// Generations that share passes, at most so many at once. Each has a note of whoever started it.
-pub struct Together<'e, P, N> {
+/// Generations that share passes, at most so many at once. The observer of each says what it is for.
+pub struct Together<'e, P, O> {
     engine: &'e Engine,
     method: Method,
     size: usize,
-    batch: Batch<VlmTarget, P, AnyDrafter, MatchPicks, Note<N>>,
+    batch: Batch<VlmTarget, P, AnyDrafter, MatchPicks, O>,
 }
-
-/// Lies beside a generation and observes nothing.
-struct Note<N>(N);
-
-impl<N> GenerationObserver for Note<N> {}
 
 /// A generation that has ended.
 #[derive(Debug)]
-pub struct Finished<P, N> {
-    /// Whatever was noted when it was started.
-    pub note: N,
+pub struct Finished<P, O> {
+    /// Who observed it.
+    pub observer: O,
     /// The generation, or why it failed.
     pub session: Result<EngineSession<P>, DecodeError>,
 }
 
-impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
+impl<'e, P: Borrow<EncodedPrompt>, O: GenerationObserver> Together<'e, P, O> {
     /// Room for `size` generations that are drafted by `method`.
     #[must_use]
     pub fn new(engine: &'e Engine, method: Method, size: usize) -> Self {
@@ -79,7 +74,7 @@ impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
     /// As [`Engine::drafter`] and [`Session::start_in`].
     pub fn start(
         &mut self,
-        note: N,
+        observer: O,
         beginning: (P, VlmCache),
         settings: &Settings,
     ) -> Result<(), Failure> {
@@ -88,12 +83,12 @@ impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
         let target = self.engine.target();
         let config = settings.config.clone();
         let session = Session::start_in(target, drafter, rule, beginning, config)?;
-        self.batch.add(session, Note(note));
+        self.batch.add(session, observer);
         Ok(())
     }
 
     /// One pass; the generations that ended with it.
-    pub fn pass(&mut self) -> Vec<Finished<P, N>> {
+    pub fn pass(&mut self) -> Vec<Finished<P, O>> {
         let pass = self.batch.pass(self.engine.target(), PROMPT_ROWS);
         let ended = pass.ended.into_iter();
         ended
@@ -104,7 +99,7 @@ impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
                      observer,
                      ..
                  }| Finished {
-                    note: observer.0,
+                    observer,
                     session: outcome.map(|_| session),
                 },
             )
@@ -112,7 +107,7 @@ impl<'e, P: Borrow<EncodedPrompt>, N> Together<'e, P, N> {
     }
 }
 
-impl<P, N> fmt::Debug for Together<'_, P, N> {
+impl<P, O> fmt::Debug for Together<'_, P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Together")
             .field("method", &self.method)

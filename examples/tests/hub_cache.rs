@@ -68,7 +68,7 @@ fn a_cached_model_loads_by_its_id() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["method"], "vispec");
+    assert_eq!(report["method"], "vispec+lookup");
     assert_eq!(report["new_tokens"], 8);
 }
 

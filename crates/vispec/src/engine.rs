@@ -37,6 +37,8 @@ pub struct LoadOptions {
     pub device: DeviceSpec,
     /// Element type of the weights.
     pub dtype: DtypeChoice,
+    /// Element type of keys and values.
+    pub kv: KvPrecision,
     /// How tokens are drafted, if not in the way that the draft is for.
     pub method: Option<Method>,
     /// How large draft trees are.
@@ -58,6 +60,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceSpec::Flex,
             dtype: DtypeChoice::Auto,
+            kv: KvPrecision::Auto,
             method: None,
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_limits: ImageLimits::default(),
@@ -123,7 +126,7 @@ impl Engine {
             draft_vocab: DraftVocab::Auto,
             device: options.device.open()?,
             dtype: options.dtype,
-            kv: KvPrecision::Auto,
+            kv: options.kv,
         })?;
         let method = options.method.unwrap_or_else(|| match options.tree {
             TreeChoice::Sized(TreeSize::Fixed(_)) => models.default_method(),

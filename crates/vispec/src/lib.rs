@@ -49,8 +49,8 @@ pub use vispec_models as models;
 
 pub use vispec_core::{GenerationStats, LogitAdjustments, Sampler, TreeShape, TreeSize};
 pub use vispec_models::{
-    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, Method,
-    ModelError,
+    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KvPrecision,
+    Method, ModelError,
 };
 pub use vispec_processor::{
     Content, DecodedImage, ImageLimits, Message, Messages, Part, ProcessorError, SequenceTokens,

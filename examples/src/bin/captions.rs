@@ -1,6 +1,8 @@
 //! Captions many images, one JSON line each, and goes on where an earlier run was interrupted.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{
-    AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler,
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler,
     SchedulerOptions,
 };
 use vispec_examples::captions::CaptionFile;
@@ -38,6 +40,9 @@ struct Flags {
     /// File of JSON lines; images that it has already are left out
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Images that are captioned at a time, in shared passes
+    #[arg(long, value_name = "N", default_value = "8")]
+    batch: NonZeroUsize,
     /// Note images that cannot be read or answered and go on, instead of stopping at the first
     #[arg(long)]
     keep_going: bool,
@@ -67,24 +72,38 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         bar.set_style(style);
     }
     let mut failed = 0;
-    for path in &flags.images {
-        let name = path.display().to_string();
+    let mut open = flags.images.iter();
+    // Lines come in the order of the images, whichever answer ends first.
+    let mut answers: VecDeque<(String, anyhow::Result<Answer>)> = VecDeque::new();
+    loop {
+        while answers.len() < flags.batch.get() {
+            let Some(path) = open.next() else { break };
+            let name = path.display().to_string();
+            if captions.has(&name) {
+                bar.inc(1);
+            } else {
+                let answer = ask(flags, sampler, &engine, path);
+                answers.push_back((name, answer));
+            }
+        }
+        let Some((name, answer)) = answers.pop_front() else {
+            break;
+        };
         if interrupted.load(Ordering::Relaxed) {
             bar.finish_and_clear();
             return Err(Failure::Other(anyhow::anyhow!(
                 "interrupted; the same command goes on with {name}"
             )));
         }
-        if !captions.has(&name) {
-            match caption(flags, sampler, &engine, path) {
-                Ok(caption) => captions.append(&name, caption)?,
-                Err(error) if flags.keep_going => {
-                    failed += 1;
-                    bar.set_message(format!("({failed} failed)"));
-                    captions.append(&name, json!({"error": with_causes(&error)}))?;
-                }
-                Err(error) => return Err(error.into()),
+        let caption = answer.and_then(|answer| caption(answer).with_context(|| name.clone()));
+        match caption {
+            Ok(caption) => captions.append(&name, caption)?,
+            Err(error) if flags.keep_going => {
+                failed += 1;
+                bar.set_message(format!("({failed} failed)"));
+                captions.append(&name, json!({"error": with_causes(&error)}))?;
             }
+            Err(error) => return Err(error.into()),
         }
         bar.inc(1);
     }
@@ -115,17 +134,16 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
         image_limits: ImageLimits::default(),
         // No image comes twice.
         conversation_memory: 0,
-        scheduler: SchedulerOptions::default(),
+        scheduler: SchedulerOptions {
+            max_running: flags.batch.get(),
+            ..SchedulerOptions::default()
+        },
     };
     Ok((Engine::new(engine, settings), carried))
 }
 
-fn caption(
-    flags: &Flags,
-    sampler: Sampler,
-    engine: &Engine,
-    path: &Path,
-) -> anyhow::Result<serde_json::Value> {
+/// Has an image captioned, beside the others.
+fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow::Result<Answer> {
     let image = DecodedImage::open(path, &ImageLimits::default())?;
     let messages = Messages::from_prompt(None, &flags.prompt, 1);
     let request = AnswerRequest {
@@ -134,9 +152,13 @@ fn caption(
         seed: flags.decode.seed,
         ..AnswerRequest::chat(messages, vec![image])
     };
-    let at = || path.display().to_string();
-    let mut answer = engine.start(request).with_context(at)?;
-    let text = answer.text().with_context(at)?;
+    let answer = engine.start(request);
+    answer.with_context(|| path.display().to_string())
+}
+
+/// Waits for a caption.
+fn caption(mut answer: Answer) -> anyhow::Result<serde_json::Value> {
+    let text = answer.text()?;
     let stats = answer.answered().map(|answered| answered.stats.clone());
     let stats = stats.unwrap_or_default();
     Ok(json!({

@@ -77,7 +77,7 @@ fn run(flags: &RunFlags) -> Result<(), Failure> {
     flags.stage.check()?;
     flags.tree.check()?;
     flags.models.check()?;
-    flags.source.conversations()?;
+    flags.source.check(flags.stage.stage)?;
     let engine = flags.models.load()?;
     let method = flags
         .models

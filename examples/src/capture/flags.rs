@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use vispec_core::Sampler;
 use vispec_data::capture::{
     CaptureStage, PositionRange, PromptForm, Share, SourceFile, SourceIdentity, StorageKind,
 };
@@ -27,6 +28,9 @@ pub enum SourceName {
     ScenesShort,
     /// Drawn scenes and their descriptions; no files
     ScenesLong,
+    /// What the target asks itself, or with --images built-in questions about pictures; no files
+    #[value(name = "self")]
+    OwnQuestions,
 }
 
 /// Which conversations to take.
@@ -38,9 +42,21 @@ pub struct SourceFlags {
     /// A file of conversations: .json (a list), .jsonl or .parquet; repeat the flag for several
     #[arg(long = "data", value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Folder that the rows' image paths are relative to
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub images: PathBuf,
+    /// Folder that the rows' image paths are relative to, by default this one; with --source self,
+    /// folder of the pictures to ask about
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// With --source self: number of questions, by default 1000, or as many as there are pictures
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub questions: Option<usize>,
+    /// With --source self: temperature at which the target asks; --seed drives that, too
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
+    pub question_temperature: f32,
     /// Number of drawn scenes
     #[arg(long, default_value_t = 1000, allow_negative_numbers = true)]
     pub scenes: usize,
@@ -71,11 +87,53 @@ pub struct SourceFlags {
 const SCENE: (u32, u32, std::ops::RangeInclusive<u32>) = (84, 3, 2..=5);
 
 impl SourceFlags {
+    /// Looks at every value without reading anything.
+    ///
+    /// # Errors
+    /// Usage if flags do not go together.
+    pub fn check(&self, stage: u8) -> Result<(), Failure> {
+        let name = self.source.to_possible_value();
+        let name = name.as_ref().map_or("", |name| name.get_name());
+        let refuse = |what: &str| Err(Failure::Usage(format!("--source {name} {what}")));
+        let has_files = !self.files.is_empty();
+        match self.source {
+            SourceName::Sharegpt | SourceName::LlavaPretrain | SourceName::Chat if !has_files => {
+                return refuse("needs --data");
+            }
+            SourceName::ScenesShort | SourceName::ScenesLong | SourceName::OwnQuestions
+                if has_files =>
+            {
+                return refuse("reads no --data");
+            }
+            _ => {}
+        }
+        if self.source != SourceName::OwnQuestions {
+            return match self.questions {
+                Some(_) => refuse("takes no --questions"),
+                None => Ok(()),
+            };
+        }
+        if self.questions == Some(0) {
+            return Err(Failure::usage("--questions is 0, expected at least 1"));
+        }
+        Sampler::new(self.question_temperature, None, None).map_err(Failure::usage)?;
+        if stage != 2 {
+            return refuse("has no answers to read; it needs --stage 2");
+        }
+        if self.shard != Share::WHOLE {
+            return refuse(
+                "makes its questions in one process; give questions.jsonl of its folder to the \
+                 shares, with --source chat --as-is",
+            );
+        }
+        Ok(())
+    }
+
     /// The files and their layout.
     ///
     /// # Errors
-    /// Usage if files are missing, or given where none are read.
-    pub fn conversations(&self) -> Result<ConversationFiles, Failure> {
+    /// Usage if the scenes make no sense.
+    pub fn conversations(&self, stage: &StageFlags) -> Result<ConversationFiles, Failure> {
         let scenes = |questions| {
             let (side, cells, shapes) = SCENE;
             let style = SceneStyle::new(side, cells, shapes);
@@ -90,27 +148,22 @@ impl SourceFlags {
         let layout = match self.source {
             SourceName::Sharegpt => ConversationLayout::ShareGpt,
             SourceName::LlavaPretrain => ConversationLayout::LlavaPretrain,
-            SourceName::Chat => ConversationLayout::Chat,
+            SourceName::Chat | SourceName::OwnQuestions => ConversationLayout::Chat,
             SourceName::ScenesShort => scenes(QuestionKind::Short)?,
             SourceName::ScenesLong => scenes(QuestionKind::Long)?,
         };
-        let is_drawn = matches!(layout, ConversationLayout::Scenes { .. });
-        match (is_drawn, self.files.is_empty()) {
-            (false, true) => Err(Failure::Usage(format!(
-                "--source {} needs --data",
-                layout.as_str()
-            ))),
-            (true, false) => Err(Failure::Usage(format!(
-                "--source {} reads no --data",
-                layout.as_str()
-            ))),
-            _ => Ok(ConversationFiles {
-                layout,
-                files: self.files.clone(),
-                images: self.images.clone(),
-                shuffle_seed: Some(self.shuffle_seed),
-            }),
-        }
+        let is_own = self.source == SourceName::OwnQuestions;
+        Ok(ConversationFiles {
+            layout,
+            files: if is_own {
+                vec![stage.questions()]
+            } else {
+                self.files.clone()
+            },
+            images: self.images.clone().unwrap_or_else(|| PathBuf::from(".")),
+            // What is drawn is in no order that would have to be undone.
+            shuffle_seed: (!is_own).then_some(self.shuffle_seed),
+        })
     }
 
     /// The positions to take of `rows`, of all shares together.
@@ -139,25 +192,31 @@ impl SourceFlags {
     ///
     /// # Errors
     /// A file that is not there any more.
-    pub fn identity(&self, source: &ConversationSource) -> Result<SourceIdentity, Failure> {
-        let files = self.files.iter().map(|path| {
+    pub fn identity(
+        &self,
+        files: &ConversationFiles,
+        source: &ConversationSource,
+    ) -> Result<SourceIdentity, Failure> {
+        let named = files.files.iter().map(|path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
             Ok(SourceFile {
                 name: name.to_string_lossy().into_owned(),
                 bytes: path.metadata()?.len(),
             })
         });
-        let layout = match self.conversations()?.layout {
-            layout @ ConversationLayout::Scenes { seed, .. } => {
+        let layout = match (self.source, files.layout) {
+            (SourceName::OwnQuestions, _) if self.images.is_some() => "self, pictures".to_owned(),
+            (SourceName::OwnQuestions, _) => "self".to_owned(),
+            (_, layout @ ConversationLayout::Scenes { seed, .. }) => {
                 format!("{}, seed {seed}", layout.as_str())
             }
-            layout => layout.as_str().to_owned(),
+            (_, layout) => layout.as_str().to_owned(),
         };
         Ok(SourceIdentity {
             layout,
-            files: files.collect::<Result<_, std::io::Error>>()?,
+            files: named.collect::<Result<_, std::io::Error>>()?,
             rows: source.len(),
-            shuffle_seed: Some(self.shuffle_seed),
+            shuffle_seed: files.shuffle_seed,
         })
     }
 }
@@ -226,8 +285,14 @@ impl StageFlags {
         if self.min_pixels.is_some() != self.max_pixels.is_some() {
             return Err(Failure::usage("--min-pixels and --max-pixels go together"));
         }
-        vispec_core::Sampler::new(self.temperature, None, None).map_err(Failure::usage)?;
+        Sampler::new(self.temperature, None, None).map_err(Failure::usage)?;
         Ok(())
+    }
+
+    /// The file of the questions that a run of `--source self` makes.
+    #[must_use]
+    pub fn questions(&self) -> PathBuf {
+        self.out.join("questions.jsonl")
     }
 
     /// Answers that are written at once.
@@ -264,9 +329,12 @@ impl StageFlags {
                 pixels,
             };
         }
-        let drawn = matches!(source, SourceName::ScenesShort | SourceName::ScenesLong);
+        let as_is = match source {
+            SourceName::Sharegpt | SourceName::LlavaPretrain | SourceName::Chat => self.as_is,
+            SourceName::ScenesShort | SourceName::ScenesLong | SourceName::OwnQuestions => true,
+        };
         CaptureStage::Generated {
-            prompt: if self.as_is || drawn {
+            prompt: if as_is {
                 PromptForm::AsIs
             } else {
                 PromptForm::LongAnswer

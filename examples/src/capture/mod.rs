@@ -11,6 +11,7 @@ pub mod report;
 pub mod run;
 pub mod sizes;
 
+mod own_questions;
 mod question;
 mod read;
 mod sample;

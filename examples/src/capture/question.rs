@@ -1,12 +1,14 @@
 //! From a position to what the target is asked there.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use vispec_core::GenerationObserver;
 use vispec_data::capture::{CaptureStage, LeftOut, LeftOutKind, PromptForm};
 use vispec_data::conversations::{
     Conversation, ConversationSource, DropReason, Row, long_answer_prompt,
 };
-use vispec_data::{DataError, ImageSource};
+use vispec_data::{DataError, ImageSource, RowOrigin};
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 use crate::failure::Failure;
@@ -19,6 +21,9 @@ pub(super) struct Place {
     /// The images that the target sees, one for each of their places.
     pub(super) images: Vec<ImageSource>,
 }
+
+/// Lies beside the answer to the question there.
+impl GenerationObserver for Place {}
 
 impl Place {
     /// Notes that nothing can be learned from the position.
@@ -43,6 +48,8 @@ pub(super) struct Question {
 pub(super) struct Questions {
     pub(super) source: ConversationSource,
     pub(super) stage: CaptureStage,
+    /// The capture's folder. Questions that lie in it are called the same wherever it is.
+    pub(super) folder: PathBuf,
     /// Time spent on rows and images.
     pub(super) reading: Duration,
 }
@@ -64,8 +71,12 @@ impl Questions {
 
     fn read(&mut self, position: usize) -> Result<Result<(Place, Question), LeftOut>, Failure> {
         let conversation = match self.source.conversation(position) {
-            Ok(Row::Kept(conversation)) => conversation,
-            Ok(Row::Dropped { origin, reason }) => {
+            Ok(Row::Kept(mut conversation)) => {
+                self.shorten(&mut conversation.origin);
+                conversation
+            }
+            Ok(Row::Dropped { mut origin, reason }) => {
+                self.shorten(&mut origin);
                 return Ok(Err(LeftOut {
                     position,
                     kind: LeftOutKind::Dropped,
@@ -91,6 +102,12 @@ impl Questions {
         match images.collect() {
             Ok(images) => Ok(Ok((place, Question { messages, images }))),
             Err(error) => bad(position, error).map(Err),
+        }
+    }
+
+    fn shorten(&self, origin: &mut RowOrigin) {
+        if let Ok(inside) = origin.file.strip_prefix(&self.folder) {
+            origin.file = inside.to_owned();
         }
     }
 }

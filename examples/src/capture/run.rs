@@ -9,7 +9,8 @@ use vispec_data::capture::{
 };
 use vispec_models::{Engine, Method};
 
-use super::flags::{SourceFlags, StageFlags, target_name};
+use super::flags::{SourceFlags, SourceName, StageFlags, target_name};
+use super::own_questions::make_questions;
 use super::progress::CaptureProgress;
 use super::question::Questions;
 use super::read::AnswerReader;
@@ -48,7 +49,11 @@ pub fn capture(
             .with_pixels(Some(min), Some(max))
             .map_err(Failure::usage)?,
     };
-    let source = source_flags.conversations()?.open()?;
+    if source_flags.source == SourceName::OwnQuestions {
+        make_questions(source_flags, stage_flags, &engine, (method, tree.clone()))?;
+    }
+    let files = source_flags.conversations(stage_flags)?;
+    let source = files.open()?;
     let range = source_flags.range(source.len())?;
     let stage = stage_flags.stage(&engine, source_flags.source);
     let header = CaptureHeader {
@@ -56,7 +61,7 @@ pub fn capture(
         storage: stage_flags.storage,
         dtype: element_type(&engine),
         stage: stage.clone(),
-        source: source_flags.identity(&source)?,
+        source: source_flags.identity(&files, &source)?,
         range,
         shard_positions: stage_flags.shard_positions,
     };
@@ -68,10 +73,15 @@ pub fn capture(
         questions: Questions {
             source,
             stage,
+            folder: stage_flags.out.clone(),
             reading: Duration::ZERO,
         },
         answers,
-        progress: CaptureProgress::new(covers.len(), covers.len() - writer.missing().len()),
+        progress: CaptureProgress::new(
+            "positions",
+            covers.len(),
+            covers.len() - writer.missing().len(),
+        ),
         n_left_out: writer.manifest().left_out().count(),
         n_bad: writer.manifest().left_out().filter(is_bad).count(),
         max_bad_rows: source_flags.max_bad_rows,
@@ -171,7 +181,7 @@ impl Run<'_> {
             Some(vectors) => self.writer.put(position, &sample.tokens, vectors)?,
             None => self.writer.put_tokens(position, &sample.tokens)?,
         }
-        self.progress.step(self.n_left_out);
+        self.progress.step(1, self.n_left_out);
         Ok(())
     }
 
@@ -189,7 +199,7 @@ impl Run<'_> {
         }
         self.n_left_out += 1;
         self.writer.leave_out(left_out)?;
-        self.progress.step(self.n_left_out);
+        self.progress.step(1, self.n_left_out);
         Ok(())
     }
 }

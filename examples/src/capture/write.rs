@@ -52,9 +52,9 @@ impl AnswerWriter<'_> {
         let finished = self.together.pass().into_iter();
         finished
             .map(|finished| {
-                let position = finished.note.position;
+                let position = finished.observer.position;
                 let session = finished.session.map_err(Failure::from);
-                let sample = session.and_then(|session| self.sample(finished.note, &session));
+                let sample = session.and_then(|session| self.sample(finished.observer, &session));
                 (position, sample)
             })
             .collect()

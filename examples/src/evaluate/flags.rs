@@ -6,7 +6,7 @@ use clap::Args;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
-use vispec_models::DraftVocab;
+use vispec_models::{DraftVocab, KvPrecision};
 
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags};
@@ -109,6 +109,7 @@ impl EvaluateFlags {
                 draft: self.draft.clone(),
                 method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
                 device: self.device.parse().map_err(Failure::usage)?,
+                kv: KvPrecision::Auto,
                 // As the reference does, so that acceptance can be compared.
                 draft_vocab: DraftVocab::All,
                 dtype: self.dtype.parse().map_err(Failure::usage)?,

@@ -1,13 +1,13 @@
 //! Throughput: all prompts of a task through a batch, and one after the other.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vispec_core::{TargetModel as _, TokenId};
+use vispec_core::{GenerationObserver, TargetModel as _, TokenId};
 use vispec_data::Sample;
 use vispec_models::{EncodedPrompt, Engine, Method};
 use vispec_report::record::CellHeader;
@@ -17,6 +17,7 @@ use super::setup::{Setup, say};
 use crate::failure::Failure;
 use crate::run::{Settings, warm_up};
 use crate::together::Together;
+use crate::whole_file::write_whole;
 
 /// Name of the record in the directory that the user named.
 const FILE: &str = "throughput.json";
@@ -99,7 +100,10 @@ pub(super) fn measure(mut setup: Setup, batch: usize, out: &Path) -> Result<(), 
         cell: setup.header,
         runs,
     };
-    write(&record, &out.join(FILE))
+    let mut bytes = serde_json::to_vec_pretty(&record)?;
+    bytes.push(b'\n');
+    write_whole(&out.join(FILE), &bytes)?;
+    Ok(())
 }
 
 fn line(run: &BatchRun) -> String {
@@ -124,6 +128,11 @@ struct Answers {
     time: Duration,
 }
 
+/// Place of a sample among the others; lies beside its answer.
+struct Place(usize);
+
+impl GenerationObserver for Place {}
+
 /// Keeps the batch full while there are samples. Images are encoded outside the clock.
 fn answer_all(
     engine: &Engine,
@@ -147,7 +156,7 @@ fn answer_all(
             let prompt = encode(engine, sample)?;
             let cache = engine.target().new_cache();
             let cache = cache.map_err(|error| anyhow::anyhow!(error))?;
-            together.start(index, (prompt, cache), settings)?;
+            together.start(Place(index), (prompt, cache), settings)?;
         }
         if together.is_empty() {
             return Ok(answers);
@@ -158,7 +167,7 @@ fn answer_all(
         for finished in finished {
             let session = finished.session?;
             answers.prompt_tokens += session.stats().prompt_tokens();
-            answers.tokens[finished.note] = session.tokens().to_vec();
+            answers.tokens[finished.observer.0] = session.tokens().to_vec();
         }
     }
 }
@@ -169,15 +178,4 @@ fn encode(engine: &Engine, sample: &Sample) -> Result<EncodedPrompt, Failure> {
     let encoded = engine.encode(&sample.messages, &images);
     let (prompt, _) = encoded.with_context(|| sample.id.clone())?;
     Ok(prompt)
-}
-
-/// Under another name first, so that a kill leaves no half of it.
-fn write(record: &Throughput, path: &Path) -> Result<(), Failure> {
-    let at = || path.display().to_string();
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial).with_context(at)?;
-    serde_json::to_writer_pretty(&mut file, record)?;
-    file.write_all(b"\n").with_context(at)?;
-    fs::rename(&partial, path).with_context(at)?;
-    Ok(())
 }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use program::{files, fixtures, refuse, run_args, shell, strs, succeed, text};
 
 mod batches;
+mod own_questions;
 mod program;
 
 const SIGKILL: i32 = 9;

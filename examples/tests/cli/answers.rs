@@ -133,7 +133,7 @@ fn json_has_the_fields_that_are_promised() {
         .json();
     assert_record(&record);
     assert!(record.get("baseline").is_none() && record.get("identical").is_none());
-    assert_eq!(record["method"], "vispec");
+    assert_eq!(record["method"], "vispec+lookup");
     assert_eq!(record["finish_reason"], "stop");
     assert_eq!(record["token_ids"], reference["ar_ids"]);
     assert_eq!(record["prompt_tokens"], reference["prompt_len"]);
@@ -209,9 +209,15 @@ fn the_method_is_that_of_the_draft() {
                 .args("--max-new-tokens 12")
         };
         let inferred = short().json();
-        assert_eq!(inferred["method"], method);
-        let named = short().args("--method").arg(method).json();
+        let joined = format!("{method}+lookup");
+        assert_eq!(inferred["method"], joined);
+        let named = short().args("--method").arg(joined).json();
         assert_eq!(named["accepted_per_cycle"], inferred["accepted_per_cycle"]);
+        // Trees of a fixed size are upstream's, of the network alone.
+        let fixed = short().args("--total-token 8").json();
+        assert_eq!(fixed["method"], method);
+        let named = short().args("--total-token 8 --method").arg(method).json();
+        assert_eq!(named["accepted_per_cycle"], fixed["accepted_per_cycle"]);
         // A draft that is loaded need not be used.
         let plain = short().args("--method none").json();
         assert_eq!(plain["method"], "none");

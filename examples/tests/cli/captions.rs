@@ -37,6 +37,36 @@ fn a_second_run_does_what_is_left() {
 }
 
 #[test]
+fn captions_do_not_depend_on_the_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = [
+        "qwen-tied/q4-img-large",
+        "qwen-tied/img-short",
+        "qwen-tied/img-long",
+    ];
+    let images = names.map(image);
+    let captions = |batch: &str| {
+        let out = dir.path().join(batch);
+        let program = Program::captions()
+            .args("--temperature 0.8 --batch")
+            .arg(batch);
+        let program = program.path("--out", &out);
+        images
+            .iter()
+            .fold(program, Program::arg)
+            .run()
+            .assert_success();
+        let told =
+            |line: &Value| ["image", "caption", "new_tokens"].map(|field| line[field].clone());
+        lines(&out).iter().map(told).collect::<Vec<_>>()
+    };
+    let alone = captions("1");
+    assert_eq!(alone.len(), 3);
+    assert_eq!(captions("2"), alone);
+    assert_eq!(captions("8"), alone);
+}
+
+#[test]
 fn bad_images_stop_the_run_unless_told_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("captions.jsonl");

@@ -11,8 +11,8 @@ use vispec::{
 };
 use vispec_serve::AnswerModel;
 
-/// `hold` answers until told to stop, `fail` and `panic` do so, and everything else is repeated. Has
-/// a thread for each request.
+/// What begins with `hold` is answered until told to stop, `fail` and `panic` do so, and everything
+/// else is repeated. Has a thread for each request.
 #[derive(Default)]
 pub struct Scripted;
 
@@ -41,7 +41,7 @@ fn answer(
     let mut end = AnswerEnd::Stop;
     if listener.on_start(1).is_break() {
         end = AnswerEnd::Cancelled;
-    } else if prompt == "hold" {
+    } else if prompt.starts_with("hold") {
         while !cancelled.load(Ordering::Relaxed) && say(listener, ".").is_continue() {
             std::thread::sleep(Duration::from_millis(1));
         }
