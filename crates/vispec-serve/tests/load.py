@@ -3,6 +3,8 @@
 Usage: load.py PORT burst N      N requests at the same moment, each tried again when told to wait
        load.py PORT stream N S   N clients that stream one answer after the other for S seconds
        load.py PORT leave N      N clients that go away in every phase of an answer
+       load.py PORT mixed N GENERATE   N requests of mixed kinds, each compared with what the program
+                                 `generate` says to it alone
 
 The server must serve the pair that it carries (`serve` without `--target`), and give one client as many
 connections as are opened at once (`--max-client-connections`). Exits with 1 if an answer is
@@ -14,6 +16,7 @@ import base64
 import json
 import pathlib
 import random
+import subprocess
 import sys
 import time
 
@@ -186,6 +189,70 @@ async def leave(n):
     return status != 200
 
 
-mode, *numbers = sys.argv[2:]
-run = {"burst": burst, "stream": stream, "leave": leave}[mode]
-sys.exit(bool(asyncio.run(run(*map(int, numbers)))))
+def kinds():
+    """Requests of mixed kinds: messages, images, temperature, seed and length."""
+    pictures = [IMAGE, ROOT / "fixtures/cases/qwen-tied/img-short/image_0.png"]
+    asks = ["Describe the image briefly.", "Describe the image in detail.", "What colour is the cross?"]
+    for index in range(36):
+        picture = [None, *pictures][index % 3]
+        yield {
+            "picture": picture,
+            "ask": asks[index // 3 % 3],
+            "temperature": [0, 0.8][index // 9 % 2],
+            "seed": index,
+            "max_tokens": [4, 24, 60][index % 5 % 3],
+        }
+
+
+def alone(kind, generate):
+    command = [generate, "--target", ROOT / "fixtures/models/qwen-scenes", "--prompt", kind["ask"]]
+    if kind["picture"]:
+        command += ["--image", kind["picture"]]
+    command += ["--temperature", kind["temperature"], "--seed", kind["seed"]]
+    command += ["--max-new-tokens", kind["max_tokens"]]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    return run.stdout.removesuffix("\n")
+
+
+def asked(kind, stream):
+    content = [{"type": "text", "text": kind["ask"]}]
+    if kind["picture"]:
+        url = "data:image/png;base64," + base64.b64encode(kind["picture"].read_bytes()).decode()
+        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    fields = {name: kind[name] for name in ("temperature", "seed", "max_tokens")}
+    messages = [{"role": "user", "content": content}]
+    return json.dumps({"messages": messages, "stream": stream, **fields}).encode()
+
+
+async def mixed(n, generate):
+    """Kinds in random order, streamed or not, 64 at a time."""
+    expected = [(kind, alone(kind, generate)) for kind in kinds()]
+    rng, wrong, left = random.Random(7), 0, n
+
+    async def client():
+        nonlocal wrong, left
+        while left > 0:
+            left -= 1
+            kind, text = rng.choice(expected)
+            stream = rng.random() < 0.5
+            while True:
+                status, rest, _, wait = await request(asked(kind, stream))
+                if status != 429:
+                    break
+                await asyncio.sleep(wait * rng.uniform(0.5, 1.5))
+            answer = status == 200 and (streamed_text if stream else whole_text)(rest)
+            if answer is False or answer is None or answer.strip() != text.strip():
+                wrong += 1
+                print(f"wrong ({status}): {kind}\n  {answer!r}\n  {text!r}")
+
+    started = time.monotonic()
+    await asyncio.gather(*(client() for _ in range(64)))
+    took = time.monotonic() - started
+    print(f"{n} requests of {len(expected)} kinds in {took:.1f} s, {wrong} differ from generate")
+    return wrong
+
+
+mode, *arguments = sys.argv[2:]
+run = {"burst": burst, "stream": stream, "leave": leave, "mixed": mixed}[mode]
+arguments = [int(part) if part.isdigit() else part for part in arguments]
+sys.exit(bool(asyncio.run(run(*arguments))))
