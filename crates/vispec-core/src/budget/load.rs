@@ -8,6 +8,9 @@ pub struct PassLoad {
     /// Rows of the pass that are there whatever is drafted, without this sequence's root: roots of
     /// the other sequences and chunks of prompts.
     pub rows: usize,
+    /// Sequences whose prompts are being read: whoever waits for a first token waits for the pass,
+    /// too.
+    pub reading: usize,
 }
 
 impl PassLoad {
@@ -15,6 +18,7 @@ impl PassLoad {
     pub const ALONE: Self = Self {
         sequences: 1,
         rows: 0,
+        reading: 0,
     };
 }
 

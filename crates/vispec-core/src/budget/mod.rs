@@ -18,7 +18,7 @@
 
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
-//! has the others' rows already, and a token is worth its share of a pass over all roots. So trees
+//! has the others' rows already (twice that while somebody waits for a first token), and a token is worth its share of a pass over all roots. So trees
 //! shrink as the pass fills, down to their roots. Whether to draft at all is decided as if all
 //! sequences did; then the candidates of those that do compete in one list ([`share_nodes`]).
 
@@ -48,6 +48,9 @@ const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
 /// Share of the newest cycle in the running profit.
 const PROFIT_SHARE: f64 = 0.2;
+
+/// How many times as dear time is while prompts are read.
+const HURRY: f64 = 2.0;
 
 /// Chance of each token of a chain, if a draft is as good as drafts get.
 const BEST_CHANCE: f64 = 0.9;
@@ -214,12 +217,20 @@ impl Budget {
         let budget = self;
         let share = share_nodes(&[Bidder { budget, chances }])[0];
         let expected: f64 = chances[..share.nodes].iter().sum();
-        expected - share.extra * self.pace()
+        expected - share.extra * self.price()
     }
 
     /// Running profit of the network's drafts, in tokens per cycle.
     pub(crate) fn profit(&self) -> f64 {
         self.profit
+    }
+
+    /// Tokens that a second of the next pass has to bring.
+    pub(crate) fn price(&self) -> f64 {
+        match self.load.reading {
+            0 => self.pace(),
+            _ => HURRY * self.pace(),
+        }
     }
 
     /// Measured times.
@@ -296,7 +307,7 @@ impl Budget {
                 break;
             }
             sum += chance;
-            let profit = sum - time * self.pace();
+            let profit = sum - time * self.price();
             if profit > best_profit {
                 (best, best_profit) = (rows, profit);
             }

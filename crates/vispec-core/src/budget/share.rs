@@ -30,8 +30,8 @@ pub(crate) fn share_nodes(bidders: &[Bidder<'_>]) -> Vec<Share> {
         return best;
     };
     let (costs, roots) = (first.budget.costs(), first.budget.load().rows + 1);
-    let pace: f64 = bidders.iter().map(|bidder| bidder.budget.pace()).sum();
-    let pace = pace / bidders.len() as f64;
+    let price: f64 = bidders.iter().map(|bidder| bidder.budget.price()).sum();
+    let price = price / bidders.len() as f64;
     let mut taken = vec![0; bidders.len()];
     let mut open = vec![true; bidders.len()];
     let (mut total, mut sum, mut best_profit) = (0, 0.0, 0.0);
@@ -54,7 +54,7 @@ pub(crate) fn share_nodes(bidders: &[Bidder<'_>]) -> Vec<Share> {
         taken[index] += 1;
         total += 1;
         sum += chance;
-        let profit = sum - time * pace;
+        let profit = sum - time * price;
         if profit > best_profit {
             best_profit = profit;
             for (share, &nodes) in best.iter_mut().zip(&taken) {

@@ -147,6 +147,7 @@ fn loaded(costs: Arc<CostTable>, sequences: usize) -> Budget {
     budget.note_load(PassLoad {
         sequences,
         rows: sequences - 1,
+        reading: 0,
     });
     budget
 }
@@ -188,6 +189,7 @@ fn nobody_is_charged_more_than_it_has() {
         budget.note_load(PassLoad {
             sequences: 2,
             rows: 1,
+            reading: 0,
         });
         budget
     };
@@ -199,4 +201,16 @@ fn nobody_is_charged_more_than_it_has() {
     let shares = share_nodes(&bidders);
     assert_eq!((shares[0].nodes, shares[1].nodes), (2, 0));
     assert!((shares[0].extra - 2.0 * 8.0 / 62.0).abs() < 1e-9);
+}
+
+#[test]
+fn time_is_dearer_while_somebody_waits_for_a_first_token() {
+    let mut budget = bold(costs(&[(1, 1.0), (2, 1.4)], None));
+    assert_eq!(budget.worth_verifying(&[0.6]), 1);
+    budget.note_load(PassLoad {
+        reading: 1,
+        ..PassLoad::ALONE
+    });
+    assert_eq!(budget.worth_verifying(&[0.6]), 0);
+    assert_eq!(budget.worth_verifying(&[0.9]), 1);
 }

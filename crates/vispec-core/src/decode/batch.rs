@@ -146,7 +146,8 @@ where
     /// to those that need least.
     pub fn pass(&mut self, target: &T, prompt_rows: usize) -> Pass<T, P, D, A, O> {
         let shares = self.prompt_shares(prompt_rows.max(1));
-        self.draft(shares.iter().sum());
+        let reading = shares.iter().filter(|&&share| share > 0).count();
+        self.draft(shares.iter().sum(), reading);
         let rows = self.run(target, &shares);
         Pass {
             rows,
@@ -182,7 +183,7 @@ where
     }
 
     /// Trees for all that wait for one.
-    fn draft(&mut self, prompt_rows: usize) {
+    fn draft(&mut self, prompt_rows: usize, reading: usize) {
         let decoding = |sequence: &&Sequence<T, P, D, A, O>| {
             matches!(sequence.work(), Some(Work::Draft | Work::Tree { .. }))
         };
@@ -190,6 +191,7 @@ where
         let load = PassLoad {
             sequences,
             rows: prompt_rows + sequences.saturating_sub(1),
+            reading,
         };
         for sequence in &mut self.sequences {
             sequence.attempt("drafting", |session, observer| {
