@@ -2,7 +2,6 @@
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::served::{self, Served, ServedFlags};
+use vispec_examples::together::MAX_BATCH;
 
 /// Caption images; run again with the same output, it goes on where it was
 #[derive(Parser, Debug)]
@@ -41,8 +41,8 @@ struct Flags {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Images that are captioned at a time, in shared passes
-    #[arg(long, value_name = "N", default_value = "8")]
-    batch: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
+    batch: u16,
     /// Note images that cannot be read or answered and go on, instead of stopping at the first
     #[arg(long)]
     keep_going: bool,
@@ -76,7 +76,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     // Lines come in the order of the images, whichever answer ends first.
     let mut answers: VecDeque<(String, anyhow::Result<Answer>)> = VecDeque::new();
     loop {
-        while answers.len() < flags.batch.get() {
+        while answers.len() < usize::from(flags.batch) {
             let Some(path) = open.next() else { break };
             let name = path.display().to_string();
             if captions.has(&name) {
@@ -135,7 +135,7 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
         // No image comes twice.
         conversation_memory: 0,
         scheduler: SchedulerOptions {
-            max_running: flags.batch.get(),
+            max_running: usize::from(flags.batch),
             ..SchedulerOptions::default()
         },
     };

@@ -18,9 +18,10 @@
 
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
-//! has the others' rows already (twice that while somebody waits for a first token), and a token is worth its share of a pass over all roots. So trees
-//! shrink as the pass fills, down to their roots. Whether to draft at all is decided as if all
-//! sequences did; then the candidates of those that do compete in one list ([`share_nodes`]).
+//! has the others' rows already (twice that while somebody waits for a first token), and a token is
+//! worth its share of a pass over all roots. So trees shrink as the pass fills, down to their roots.
+//! Whether to draft at all is decided as if all sequences did; then the candidates of those that do
+//! compete in one list ([`share_nodes`]).
 
 mod costs;
 mod load;
@@ -49,7 +50,7 @@ const LONGEST_PAUSE: u32 = 64;
 /// Share of the newest cycle in the running profit.
 const PROFIT_SHARE: f64 = 0.2;
 
-/// How many times as dear time is while prompts are read.
+/// Factor on the price of time while prompts are read.
 const HURRY: f64 = 2.0;
 
 /// Chance of each token of a chain, if a draft is as good as drafts get.
@@ -139,6 +140,13 @@ impl Budget {
             planned: Planned::default(),
             load: PassLoad::ALONE,
         }
+    }
+
+    /// Starts the accounts of another generation, in a pass that carries as much besides.
+    pub(crate) fn restart(&mut self, prompt_tokens: usize) {
+        let load = self.load;
+        *self = Self::new(Arc::clone(&self.costs), self.max_loss, prompt_tokens);
+        self.load = load;
     }
 
     /// What the next pass carries besides this sequence.

@@ -175,6 +175,8 @@ struct Part {
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
     tokens: Vec<TokenId>,
+    /// The same, to look one up.
+    known: HashSet<TokenId>,
     /// Rows of `tokens`.
     linear: Option<Linear>,
 }
@@ -233,11 +235,10 @@ impl DraftHead {
             return;
         };
         let before = added.tokens.len();
-        let mut seen: HashSet<TokenId> = added.tokens.iter().copied().collect();
         for token in tokens {
             let is_listed = part.is_listed.get(token as usize).copied();
             let is_full = added.tokens.len() == MOST_ADDED;
-            if !is_full && is_listed == Some(false) && seen.insert(token) {
+            if !is_full && is_listed == Some(false) && added.known.insert(token) {
                 added.tokens.push(token);
             }
         }

@@ -37,10 +37,6 @@ fn class(rank: usize, log_prob: f32) -> usize {
     likely * (RANKS.len() + 1) + rank
 }
 
-fn budget_of(limits: &AutoTree, prompt_tokens: usize) -> Budget {
-    Budget::new(limits.costs.clone(), limits.max_loss, prompt_tokens)
-}
-
 /// The draft's own opinion of how often a node is accepted.
 fn guess(log_prob: f32) -> f64 {
     f64::from(log_prob).exp()
@@ -49,7 +45,7 @@ fn guess(log_prob: f32) -> f64 {
 impl AutoGrowth {
     pub(super) fn new(limits: AutoTree) -> Self {
         Self {
-            budget: budget_of(&limits, 0),
+            budget: Budget::new(limits.costs.clone(), limits.max_loss, 0),
             limits,
             rates: Rates::new((PROBABILITIES.len() + 1) * (RANKS.len() + 1)),
             child_share: FIRST_CHILD_SHARE,
@@ -76,10 +72,12 @@ impl AutoGrowth {
     /// # Arguments
     /// * `to_read` - tokens that the draft has to read of a prompt of `prompt_tokens`.
     pub(super) fn begin(&mut self, prompt_tokens: usize, to_read: usize) -> bool {
-        let load = self.budget.load();
-        *self = Self::new(self.limits.clone());
-        self.budget = budget_of(&self.limits, prompt_tokens);
-        self.budget.note_load(load);
+        let mut budget = self.budget.clone();
+        budget.restart(prompt_tokens);
+        *self = Self {
+            budget,
+            ..Self::new(self.limits.clone())
+        };
         self.budget.leave_unread(to_read);
         self.prepare(0)
     }

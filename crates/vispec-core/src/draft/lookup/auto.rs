@@ -8,7 +8,6 @@ use crate::{AutoTree, Idle, NodeId, PassLoad, TokenId, TokenTree};
 /// State of one generation.
 #[derive(Clone, Debug)]
 pub(super) struct AutoLookup {
-    limits: AutoTree,
     budget: Budget,
     chances: LookupChances,
     /// The last tree, and how its nodes but the root came about.
@@ -18,19 +17,16 @@ pub(super) struct AutoLookup {
 impl AutoLookup {
     pub(super) fn new(limits: AutoTree) -> Self {
         Self {
-            budget: Budget::new(limits.costs.clone(), limits.max_loss, 0),
-            limits,
+            budget: Budget::new(limits.costs, limits.max_loss, 0),
             chances: LookupChances::new(),
             tree: None,
         }
     }
 
     pub(super) fn begin(&mut self, prompt_tokens: usize) {
-        let load = self.budget.load();
-        *self = Self::new(self.limits.clone());
-        let costs = self.limits.costs.clone();
-        self.budget = Budget::new(costs, self.limits.max_loss, prompt_tokens);
-        self.budget.note_load(load);
+        self.budget.restart(prompt_tokens);
+        self.chances = LookupChances::new();
+        self.tree = None;
     }
 
     pub(super) fn note_load(&mut self, load: PassLoad) {
