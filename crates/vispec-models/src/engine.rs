@@ -139,10 +139,6 @@ pub struct Engine {
     draft_dir: Option<PathBuf>,
 }
 
-/// Vectors of the hidden width that are kept of a row: its embedding, its hidden state in the
-/// target's cache, and its hidden state for the draft.
-const VECTORS_PER_ROW: usize = 3;
-
 /// How long the steps before the prefill took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EncodeTimes {
@@ -268,7 +264,7 @@ impl Engine {
     ) -> Result<VlmCache, BoxError> {
         // The last token has to be read anyway.
         let known = prompt.token_ids().len().saturating_sub(1);
-        let copied = running.and_then(|cache| cache.beginning(known));
+        let copied = running.and_then(|cache| cache.beginning(known, self.target.features()));
         let cache = copied.or_else(|| store.cache_for(&self.target, prompt));
         match cache.or_else(|| self.target.resumable_cache()) {
             Some(cache) => Ok(cache),
@@ -289,8 +285,10 @@ impl Engine {
         let draft = self.draft.as_ref();
         let draft = draft.filter(|draft| method.network() == Some(draft.kind()));
         let draft_row = draft.map_or(0, Draft::cache_bytes_per_row);
-        let hidden_row = self.target.hidden() * self.target.precision().compute.size();
-        self.target.cache_bytes_per_row() + draft_row + VECTORS_PER_ROW * hidden_row
+        let embedding = self.target.hidden() * self.target.precision().compute.size();
+        // In the target's cache, and for the draft.
+        let features = 2 * self.target.feature_bytes_per_row();
+        self.target.cache_bytes_per_row() + draft_row + embedding + features
     }
 
     /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision

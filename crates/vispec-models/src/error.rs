@@ -228,6 +228,24 @@ pub enum ModelError {
         /// Rows whose hidden states are known.
         known: usize,
     },
+    /// A hidden state is asked for that the target does not have.
+    #[error(
+        "the target has no hidden state {found}: its {layers} layers have states 0 to {layers}"
+    )]
+    UnknownState {
+        /// Number of the state.
+        found: usize,
+        /// Layers of the target.
+        layers: usize,
+    },
+    /// A cache remembers other hidden states than those that are needed.
+    #[error("a cache remembers the hidden states {found}, expected {expected}")]
+    OtherFeatures {
+        /// States that the cache remembers.
+        found: String,
+        /// States that are needed.
+        expected: String,
+    },
     /// A token id lies outside the embedding table.
     #[error("token id {found} lies outside the vocabulary of {vocab_size}")]
     TokenOutOfRange {

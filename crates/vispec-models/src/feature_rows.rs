@@ -1,14 +1,15 @@
-//! Hidden states of a sequence's rows, on the device of its cache.
+//! Hidden states of a sequence's rows, on the device of its cache. Their width is that of all states
+//! that are features.
 
 use burn::tensor::{Int, Tensor, TensorData, s};
 use vispec_core::NodeId;
 
 use crate::nn::kv_cache::grown_capacity;
 
-/// Hidden states `[rows, hidden]`, in a tensor that grows in steps and is written in place.
+/// Hidden states `[rows, width]`, in a tensor that grows in steps and is written in place.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FeatureRows {
-    /// `[capacity, hidden]`; taken out while it is written, so that the write finds a unique owner
+    /// `[capacity, width]`; taken out while it is written, so that the write finds a unique owner
     /// and copies nothing.
     tensor: Option<Tensor<2>>,
     len: usize,
@@ -20,7 +21,7 @@ impl FeatureRows {
         self.len
     }
 
-    /// Appends rows `[rows, hidden]`.
+    /// Appends rows `[rows, width]`.
     pub(crate) fn push(&mut self, new: &Tensor<2>) {
         let [n_rows, _] = new.dims();
         let rows = self.len..self.len + n_rows;
@@ -62,7 +63,7 @@ impl FeatureRows {
         self.len = self.len.min(len);
     }
 
-    /// The rows `[rows, hidden]`; `None` if there is none.
+    /// The rows `[rows, width]`; `None` if there is none.
     pub(crate) fn rows(&self) -> Option<Tensor<2>> {
         if self.len == 0 {
             return None;
@@ -84,13 +85,13 @@ impl FeatureRows {
     }
 }
 
-/// `old` `[capacity, hidden]` with room for the rows `new`, those before them kept.
+/// `old` `[capacity, width]` with room for the rows `new`, those before them kept.
 fn with_room(old: Tensor<2>, new: std::ops::Range<usize>) -> Tensor<2> {
-    let [capacity, hidden] = old.dims();
+    let [capacity, width] = old.dims();
     if new.end <= capacity {
         return old;
     }
-    let shape = [grown_capacity(capacity, new.end), hidden];
+    let shape = [grown_capacity(capacity, new.end), width];
     let grown = Tensor::<2>::zeros(shape, (&old.device(), old.dtype()));
     let rows = s![0..new.start, ..];
     grown.slice_assign(rows, old.slice(rows))

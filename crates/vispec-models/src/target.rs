@@ -7,6 +7,7 @@ use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
 use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
+use crate::features::FeatureSpec;
 use crate::llava::LlavaConfig;
 use crate::logits::DeviceLogits;
 use crate::nn::{DecoderConfig, DecoderStack, ModelCache, RotaryTable};
@@ -35,6 +36,8 @@ pub struct VlmTarget {
     precision: Precision,
     /// Type of cached keys and values, as it was asked for and as it is.
     kv: (KvPrecision, DType),
+    /// What its passes give as features.
+    features: FeatureSpec,
 }
 
 impl VlmTarget {
@@ -80,6 +83,7 @@ impl VlmTarget {
             device: device.clone(),
             precision,
             kv: (KvPrecision::Auto, precision.compute),
+            features: FeatureSpec::last(),
         })
     }
 
@@ -114,6 +118,7 @@ impl VlmTarget {
             device: device.clone(),
             precision,
             kv: (KvPrecision::Auto, precision.compute),
+            features: FeatureSpec::last(),
         })
     }
 
@@ -132,6 +137,31 @@ impl VlmTarget {
     #[must_use]
     pub fn kv_precision(&self) -> KvPrecision {
         self.kv.0
+    }
+
+    /// The same target with other hidden states as features: those that its draft reads.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownState`] if the target does not have as many layers.
+    pub fn with_features(mut self, features: FeatureSpec) -> Result<Self, ModelError> {
+        self.check_features(&features)?;
+        self.features = features;
+        Ok(self)
+    }
+
+    /// The hidden states that its passes give as features.
+    #[must_use]
+    pub fn features(&self) -> &FeatureSpec {
+        &self.features
+    }
+
+    fn check_features(&self, features: &FeatureSpec) -> Result<(), ModelError> {
+        let layers = self.config().layers;
+        let numbers = features.residual_numbers();
+        match numbers.into_iter().find(|&number| number > layers) {
+            Some(found) => Err(ModelError::UnknownState { found, layers }),
+            None => Ok(()),
+        }
     }
 
     /// Directory of the checkpoint.
@@ -253,17 +283,23 @@ impl VlmTarget {
     /// another pass would not have the same bits.
     #[must_use]
     pub fn resumable_cache(&self) -> Option<VlmCache> {
-        let cache = self.recording_cache();
+        let cache = VlmCache::recording(self.new_kv(), self.features.clone());
         cache.kv.n_bytes()?;
         Some(cache)
     }
 
-    /// An empty cache that remembers the hidden states of its rows: after a generation they are the
-    /// features of the answer
+    /// An empty cache that remembers hidden states of its rows, those of `wanted` besides those that
+    /// the draft reads: after a generation they are the features of the answer
     /// ([`SequenceFeatures::of_answer`](crate::features::SequenceFeatures::of_answer)).
-    #[must_use]
-    pub fn recording_cache(&self) -> VlmCache {
-        VlmCache::recording(self.new_kv())
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownState`] if the target does not have as many layers.
+    pub fn recording_cache(&self, wanted: &FeatureSpec) -> Result<VlmCache, ModelError> {
+        self.check_features(wanted)?;
+        Ok(VlmCache::recording(
+            self.new_kv(),
+            self.features.and(wanted),
+        ))
     }
 
     /// Memory of a row in a cache: its keys and values in all layers. Caches grow in steps, so that
@@ -273,10 +309,11 @@ impl VlmTarget {
         self.stack.cache_bytes_per_row(self.kv.1)
     }
 
-    /// What a row takes besides in caches that remember hidden states.
+    /// What the features of a row take, in caches that remember hidden states and when they are
+    /// handed to a draft.
     #[must_use]
     pub fn feature_bytes_per_row(&self) -> usize {
-        self.hidden() * self.precision.compute.size()
+        self.features.states().len() * self.hidden() * self.precision.compute.size()
     }
 
     fn new_kv(&self) -> ModelCache {
@@ -324,7 +361,7 @@ pub(crate) fn row_position(row: usize) -> i64 {
 impl TargetModel for VlmTarget {
     type Prompt = EncodedPrompt;
     type Cache = VlmCache;
-    /// `[rows, hidden]`, after the final norm.
+    /// `[rows, states * hidden]`: the states of [`VlmTarget::features`] side by side.
     type Features = Tensor<2>;
     type Logits = DeviceLogits;
 
@@ -337,7 +374,7 @@ impl TargetModel for VlmTarget {
     }
 
     fn new_cache(&self) -> Result<VlmCache, BoxError> {
-        Ok(VlmCache::new(self.new_kv()))
+        Ok(VlmCache::new(self.new_kv(), self.features.clone()))
     }
 
     fn read(

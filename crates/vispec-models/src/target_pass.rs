@@ -13,6 +13,7 @@ use vispec_core::{
 };
 
 use crate::error::ModelError;
+use crate::features::{FeatureSpec, PassStates};
 use crate::logits::DeviceLogits;
 use crate::nn::{AttentionPlan, RotaryTable, StackSegment, join_rows, slice_rows};
 use crate::prompt::EncodedPrompt;
@@ -90,9 +91,20 @@ pub(crate) fn run(
 
 /// Whatever can fail, before any cache is changed.
 fn prepare(target: &VlmTarget, segment: &Segment<'_, VlmTarget>) -> Result<Rows, BoxError> {
+    let (found, expected) = (segment.cache.spec(), target.features());
+    if !found.covers(expected) {
+        return Err(other_features(found, expected).into());
+    }
     match segment.input {
         PassInput::Prompt { prompt, end } => Ok(prompt_rows(target, prompt, end, segment.cache)?),
         PassInput::Tree(tree) => Ok(tree_rows(target, tree, segment.cache)?),
+    }
+}
+
+pub(crate) fn other_features(found: &FeatureSpec, expected: &FeatureSpec) -> ModelError {
+    ModelError::OtherFeatures {
+        found: found.to_string(),
+        expected: expected.to_string(),
     }
 }
 
@@ -164,22 +176,30 @@ fn pass(
     rotary: &RotaryTable,
     parts: &mut [Part<'_, '_>],
 ) -> Vec<(usize, Output)> {
+    let mut wanted: Vec<usize> = Vec::new();
+    for part in &*parts {
+        wanted.extend(part.segment.cache.spec().residual_numbers());
+    }
     let segments = parts.iter_mut().map(|part| StackSegment {
         plan: &part.plan,
         cache: &mut part.segment.cache.kv,
     });
     let mut segments: Vec<_> = segments.collect();
-    let hidden = target.stack().forward(embeds, rotary, &mut segments);
-    let hidden = target.text().finish(hidden);
-    let wanted = wanted_rows(&hidden, parts);
-    let logits = target.text().head().forward(wanted);
+    let stack = target.stack();
+    let stream = stack.forward_noting(embeds, rotary, &mut segments, &wanted);
+    let states = PassStates {
+        last: target.text().finish(stream.last),
+        residual: stream.noted,
+    };
+    let scored = scored_rows(&states.last, parts);
+    let logits = target.text().head().forward(scored);
     let n_wanted: Vec<usize> = parts.iter().map(Part::n_wanted).collect();
     let logits = DeviceLogits::of_sequences(logits, n_wanted);
     let rows: Vec<_> = ranges(parts).collect();
     let parts = parts.iter_mut().zip(rows).zip(logits);
     parts
         .map(|((part, rows), logits)| {
-            let features = part.note(slice_rows(&hidden, rows));
+            let features = part.note(&states, rows, target.features());
             (part.place, TargetOutput { logits, features })
         })
         .collect()
@@ -195,7 +215,7 @@ fn ranges(parts: &[Part<'_, '_>]) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The rows of `hidden` whose logits are asked for.
-fn wanted_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
+fn scored_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
     let mut wanted: Vec<Range<usize>> = Vec::new();
     for (part, rows) in parts.iter().zip(ranges(parts)) {
         let rows = rows.end - part.n_wanted()..rows.end;
@@ -217,23 +237,29 @@ impl Part<'_, '_> {
         }
     }
 
-    /// Notes the hidden states `[rows, hidden]` of the rows that were read, and gives the features.
-    fn note(&mut self, hidden: Tensor<2>) -> Tensor<2> {
+    /// Notes the hidden states of the rows that were read, and gives the features that are `wanted`.
+    fn note(&mut self, states: &PassStates, rows: Range<usize>, wanted: &FeatureSpec) -> Tensor<2> {
         let cache = &mut *self.segment.cache;
-        match self.role {
+        let spec = cache.spec().clone();
+        let features = states.features(&spec, rows);
+        let features = match self.role {
             Role::Tree => {
-                cache.note_tree(&hidden);
-                hidden
+                cache.note_tree(&features);
+                features
             }
             Role::PromptPart { rope_delta } => {
                 cache.position_delta = rope_delta;
-                cache.note_part(&hidden);
-                hidden
+                cache.note_part(&features);
+                features
             }
             Role::PromptEnd { rope_delta } => {
                 cache.position_delta = rope_delta;
-                cache.note_end(hidden)
+                cache.note_end(features)
             }
+        };
+        match spec.select(&features, wanted) {
+            Some(features) => features,
+            None => unreachable!("caches that do not cover {wanted} are refused"),
         }
     }
 }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use vispec_core::{KvCache, NodeId};
 
 use crate::feature_rows::FeatureRows;
+use crate::features::FeatureSpec;
 use crate::nn::ModelCache;
 
 /// Caches of a [`VlmTarget`](crate::VlmTarget) for one sequence.
@@ -12,8 +13,9 @@ pub struct VlmCache {
     pub(crate) kv: ModelCache,
     /// Position of a token minus its row.
     pub(crate) position_delta: i64,
-    /// Hidden states of the first rows.
+    /// Hidden states of the first rows: those of `spec`.
     features: FeatureRows,
+    spec: FeatureSpec,
     remembers: Remembers,
 }
 
@@ -27,24 +29,31 @@ enum Remembers {
 }
 
 impl VlmCache {
-    pub(crate) fn new(kv: ModelCache) -> Self {
+    /// A cache that remembers hidden states of a prompt until it is read to its end.
+    pub(crate) fn new(kv: ModelCache, spec: FeatureSpec) -> Self {
         Self {
             kv,
             position_delta: 0,
             features: FeatureRows::default(),
+            spec,
             remembers: Remembers::PromptUnderWay,
         }
     }
 
     /// A cache that remembers the hidden states of its rows.
-    pub(crate) fn recording(kv: ModelCache) -> Self {
+    pub(crate) fn recording(kv: ModelCache, spec: FeatureSpec) -> Self {
         Self {
             remembers: Remembers::Everything,
-            ..Self::new(kv)
+            ..Self::new(kv, spec)
         }
     }
 
-    /// Hidden states `[rows, hidden]` of the first rows, as far as they are known.
+    /// Which hidden states are kept.
+    pub(crate) fn spec(&self) -> &FeatureSpec {
+        &self.spec
+    }
+
+    /// Hidden states `[rows, states * hidden]` of the first rows, as far as they are known.
     pub(crate) fn features(&self) -> &FeatureRows {
         &self.features
     }
@@ -54,9 +63,10 @@ impl VlmCache {
         self.remembers == Remembers::Everything
     }
 
-    /// A copy of the first `len` rows, if this cache is one that can be used again.
-    pub(crate) fn beginning(&self, len: usize) -> Option<Self> {
-        if !self.is_recording() {
+    /// A copy of the first `len` rows, if this cache is one that can be used again, and remembers the
+    /// hidden states that are `needed`.
+    pub(crate) fn beginning(&self, len: usize, needed: &FeatureSpec) -> Option<Self> {
+        if !self.is_recording() || !self.spec.covers(needed) {
             return None;
         }
         let mut features = self.features.clone();
@@ -65,6 +75,7 @@ impl VlmCache {
             kv: self.kv.beginning(len)?,
             position_delta: 0,
             features,
+            spec: self.spec.clone(),
             remembers: self.remembers,
         })
     }
@@ -74,14 +85,14 @@ impl VlmCache {
         self.kv.n_bytes().unwrap_or(0) + self.features.n_bytes()
     }
 
-    /// Notes the hidden states `[rows, hidden]` of a tree whose rows were appended.
+    /// Notes the hidden states `[rows, states * hidden]` of a tree whose rows were appended.
     pub(crate) fn note_tree(&mut self, new: &Tensor<2>) {
         if self.is_recording() {
             self.features.push(new);
         }
     }
 
-    /// Notes the hidden states `[rows, hidden]` of a prompt's next rows, which are not its last.
+    /// Notes the hidden states `[rows, states * hidden]` of a prompt's next rows, which are not its last.
     pub(crate) fn note_part(&mut self, new: &Tensor<2>) {
         self.features.push(new);
     }

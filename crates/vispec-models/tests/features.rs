@@ -10,7 +10,7 @@ use vispec_core::{
     GenerationConfig, MatchPicks, NodeId, PositionUniforms, Prompt, Sampler, TargetModel, TokenId,
     TokenTree, TreeShape, generate_in,
 };
-use vispec_models::features::{SequenceFeatures, read_features};
+use vispec_models::features::{FeatureSpec, SequenceFeatures, read_features};
 use vispec_models::{DtypeChoice, EncodedPrompt, Engine, Method};
 use vispec_processor::Messages;
 
@@ -33,16 +33,17 @@ fn answered(
         stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
     };
     let target = engine.target();
+    let recording = target.recording_cache(&FeatureSpec::last()).unwrap();
     let (generation, cache) = generate_in(
         target,
         engine.drafter(method, shape).unwrap(),
         MatchPicks::new(sampler, PositionUniforms::new(0)),
-        (prompt, target.recording_cache()),
+        (prompt, recording),
         config,
         &mut (),
     )
     .unwrap();
-    let features = SequenceFeatures::of_answer(target, prompt, &generation.tokens, &cache);
+    let features = SequenceFeatures::of_answer(target, prompt, &generation.tokens, &cache, &[]);
     (generation.tokens, features.unwrap())
 }
 
@@ -98,7 +99,7 @@ fn recorded_features_are_those_of_reading_the_answer() {
 fn reading_a_sequence_gives_what_prefill_gives() {
     let engine = load("qwen-tied", None, DtypeChoice::Auto);
     let prompt = prompt(&engine, "qwen-tied");
-    let features = read_features(engine.target(), &prompt).unwrap();
+    let features = read_features(engine.target(), &prompt, &[]).unwrap();
     assert_eq!(features.token_ids, prompt.token_ids());
     let (_, hidden) = features.into_host().unwrap();
     assert_eq!(hidden, teacher_forced(&engine, &prompt, &[]));

@@ -13,6 +13,7 @@ use vispec_core::{
     BoxError, KvCache, NodeId, PassInput, Prompt, Segment, TargetLogits, TargetModel, TargetOutput,
     TokenId, TokenTree,
 };
+use vispec_models::features::FeatureSpec;
 use vispec_models::{
     DeviceLogits, DtypeChoice, EncodedPrompt, Engine, KvPrecision, Method, ModelError, VlmCache,
     VlmTarget,
@@ -232,7 +233,8 @@ fn a_prompt_in_parts_is_the_prompt() {
                 for parts in [2, 3, 7] {
                     let mut script = Script::new(target, prompt.clone(), parts, &mut numbers);
                     script.steps.retain(|step| matches!(step, Step::Prompt(_)));
-                    for cache in [target.new_cache().unwrap(), target.recording_cache()] {
+                    let recording = target.recording_cache(&FeatureSpec::last()).unwrap();
+                    for cache in [target.new_cache().unwrap(), recording] {
                         let found = script.alone(target, cache);
                         assert!(
                             found.last() == whole.last(),

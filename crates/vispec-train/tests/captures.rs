@@ -41,7 +41,7 @@ fn read(model_dir: &Path, picture: &Path, dtype: DtypeChoice) -> Read {
     let prepared = processor
         .prepare(&messages, &[image.clone(), image])
         .unwrap();
-    let features = read_features(&target, &target.encode(&prepared).unwrap()).unwrap();
+    let features = read_features(&target, &target.encode(&prepared).unwrap(), &[]).unwrap();
     let image_mask = features.image_mask();
     let token_ids = features.token_ids.clone();
     let shape = [token_ids.len(), target.hidden()];

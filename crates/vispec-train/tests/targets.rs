@@ -138,7 +138,7 @@ fn more_layers_do_not_change_what_a_target_computes() {
     let question = Messages::from_prompt(None, "What does a square look like?", 0);
     let prompt = processor.prepare(&question, &[]).unwrap();
     let sequence = target.encode(&prompt).unwrap();
-    let features = read_features(&target, &sequence).unwrap();
+    let features = read_features(&target, &sequence, &[]).unwrap();
     let logits = target.text().head().forward(features.hidden_states);
     let expected = burn::tensor::activation::log_softmax(logits, 1).into_data();
 

@@ -88,7 +88,8 @@ impl ConversationStore {
         };
         // Copied outside of the lock; the last token has to be read anyway.
         let len = len.min(prompt.token_ids().len() - 1);
-        Some(kept.cache.beginning(len).unwrap_or(empty))
+        let copied = kept.cache.beginning(len, target.features());
+        Some(copied.unwrap_or(empty))
     }
 
     /// The conversation that shares most with the prompt, and how many tokens that is.

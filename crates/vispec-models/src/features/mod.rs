@@ -7,7 +7,10 @@
 //! how the tokens were drafted, nor on the sequences that shared its passes.
 
 mod sequence;
+mod spec;
 
 pub use sequence::{SequenceFeatures, read_features};
+pub use spec::{FeatureSpec, TargetState};
 
 pub(crate) use sequence::host_values;
+pub(crate) use spec::PassStates;

@@ -5,10 +5,12 @@ use std::ops::Range;
 use burn::tensor::{DType, Tensor};
 use vispec_core::{BoxError, Prompt, TargetModel, TokenId};
 
+use super::spec::FeatureSpec;
 use crate::error::ModelError;
 use crate::nn::{join_rows, slice_rows};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
+use crate::target_pass::other_features;
 use crate::vlm_cache::VlmCache;
 
 /// What a target computed for the tokens of a sequence.
@@ -20,6 +22,9 @@ pub struct SequenceFeatures {
     pub input_embeds: Tensor<2>,
     /// `[seq, hidden]`: what leaves the final norm.
     pub hidden_states: Tensor<2>,
+    /// `[seq, states * hidden]`: the states of the residual stream that were asked for, side by side;
+    /// `None` if there are none.
+    pub residual_states: Option<Tensor<2>>,
     /// Positions of each image's tokens, in order.
     pub image_runs: Vec<Range<usize>>,
 }
@@ -31,17 +36,20 @@ impl SequenceFeatures {
     ///
     /// # Arguments
     /// * `cache` - one that remembers hidden states
-    ///   ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), as the generation left
-    ///   it.
+    ///   ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), that of the final norm
+    ///   among them, as the generation left it.
+    /// * `residual` - states of the residual stream that are asked for besides.
     ///
     /// # Errors
     /// [`ModelError::UnknownFeatures`] if the cache does not remember as many rows,
+    /// [`ModelError::OtherFeatures`] if it does not remember what is asked for,
     /// [`ModelError::TokenOutOfRange`] if a token of the answer is not in the vocabulary.
     pub fn of_answer(
         target: &VlmTarget,
         prompt: &EncodedPrompt,
         answer: &[TokenId],
         cache: &VlmCache,
+        residual: &[usize],
     ) -> Result<Self, ModelError> {
         let mut token_ids = [prompt.token_ids(), answer].concat();
         token_ids.pop();
@@ -51,11 +59,12 @@ impl SequenceFeatures {
             cached: n_rows,
             known,
         };
-        let hidden_states = match cache.features().rows() {
+        let features = match cache.features().rows() {
             // The last token may have been read, too; nothing comes after it.
             Some(rows) if known >= n_rows && n_rows > 0 => slice_rows(&rows, 0..n_rows),
             _ => return Err(unknown),
         };
+        let (hidden_states, residual_states) = split(&features, cache.spec(), residual)?;
         let mut embeds = vec![slice_rows(
             prompt.embeds(),
             0..prompt.token_ids().len().min(n_rows),
@@ -70,6 +79,7 @@ impl SequenceFeatures {
             token_ids,
             input_embeds: join_rows(embeds),
             hidden_states,
+            residual_states,
             image_runs: prompt.image_runs().to_vec(),
         })
     }
@@ -98,20 +108,46 @@ impl SequenceFeatures {
 
 /// Reads a sequence that is there already, in one pass.
 ///
+/// # Arguments
+/// * `residual` - states of the residual stream that are asked for besides what leaves the final norm.
+///
 /// # Errors
 /// Any error of the target.
 pub fn read_features(
     target: &VlmTarget,
     sequence: &EncodedPrompt,
+    residual: &[usize],
 ) -> Result<SequenceFeatures, BoxError> {
-    let mut cache = target.new_cache()?;
-    let output = target.prefill(sequence, &mut cache)?;
+    let wanted = FeatureSpec::last().and(&FeatureSpec::residual(residual));
+    let mut cache = target.recording_cache(&wanted)?;
+    target.prefill(sequence, &mut cache)?;
+    let features = cache.features().rows().ok_or("a sequence has no token")?;
+    let (hidden_states, residual_states) = split(&features, cache.spec(), residual)?;
     Ok(SequenceFeatures {
         token_ids: sequence.token_ids().to_vec(),
         input_embeds: sequence.embeds().clone(),
-        hidden_states: output.features,
+        hidden_states,
+        residual_states,
         image_runs: sequence.image_runs().to_vec(),
     })
+}
+
+/// What leaves the final norm, and states of the residual stream if any are asked for, out of
+/// `features` `[seq, states * hidden]`.
+fn split(
+    features: &Tensor<2>,
+    spec: &FeatureSpec,
+    residual: &[usize],
+) -> Result<(Tensor<2>, Option<Tensor<2>>), ModelError> {
+    let take = |wanted: &FeatureSpec| {
+        let found = spec.select(features, wanted);
+        found.ok_or_else(|| other_features(spec, wanted))
+    };
+    let residual_states = match residual {
+        [] => None,
+        numbers => Some(take(&FeatureSpec::residual(numbers))?),
+    };
+    Ok((take(&FeatureSpec::last())?, residual_states))
 }
 
 /// Copies a tensor to the host as f32.

@@ -128,6 +128,15 @@ impl DecoderLayer {
     }
 }
 
+/// What went through a stack.
+#[derive(Debug)]
+pub(crate) struct ResidualStream {
+    /// What left the last layer, `[rows, hidden]`.
+    pub(crate) last: Tensor<2>,
+    /// What entered some layers, with their numbers, each `[rows, hidden]`.
+    pub(crate) noted: Vec<(usize, Tensor<2>)>,
+}
+
 /// A stack of layers without embedding and final norm.
 #[derive(Module, Debug)]
 pub struct Decoder {
@@ -148,7 +157,8 @@ impl Decoder {
         Self { layers }
     }
 
-    /// Runs all layers through Burn's operations and appends the rows to the caches.
+    /// Runs all layers through Burn's operations and appends the rows to the caches; takes note of
+    /// the `wanted` states.
     ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
@@ -158,11 +168,16 @@ impl Decoder {
         mut x: Tensor<2>,
         rotary: &RotaryTable,
         segments: &mut [DeviceSegment<'_>],
-    ) -> Tensor<2> {
+        wanted: &[usize],
+    ) -> ResidualStream {
+        let mut noted = Vec::with_capacity(wanted.len());
         for (idx, layer) in self.layers.iter().enumerate() {
+            if wanted.contains(&idx) {
+                noted.push((idx, x.clone()));
+            }
             x = layer.forward(x, rotary, idx, segments);
         }
-        x
+        ResidualStream { last: x, noted }
     }
 
     #[cfg(feature = "flex")]

@@ -25,5 +25,5 @@ pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::RotaryTable;
-pub(crate) use rows::{join_rows, slice_rows};
+pub(crate) use rows::{join_columns, join_rows, slice_rows};
 pub use stack::{DecoderStack, StackSegment};

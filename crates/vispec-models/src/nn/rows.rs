@@ -16,6 +16,18 @@ pub(crate) fn join_rows(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     }
 }
 
+/// The columns of each matrix `[rows, width]` beside those of the one before, without a copy of a
+/// single one.
+///
+/// # Panics
+/// If there is none, or they have different numbers of rows.
+pub(crate) fn join_columns(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Tensor::cat(parts, 1),
+    }
+}
+
 /// Rows `rows` of `all` `[rows, width]`.
 pub(crate) fn slice_rows(all: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
     if rows.len() == all.dims()[0] {

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::{AttentionPlan, DeviceSegment};
-use super::decoder::{Decoder, DecoderConfig};
+use super::decoder::{Decoder, DecoderConfig, ResidualStream};
 #[cfg(feature = "flex")]
 use super::host::{HostDecoder, HostSegment};
 use super::kv_cache::ModelCache;
@@ -109,13 +109,35 @@ impl DecoderStack {
         rotary: &RotaryTable,
         segments: &mut [StackSegment<'_>],
     ) -> Tensor<2> {
+        self.forward_noting(x, rotary, segments, &[]).last
+    }
+
+    /// The same, and the residual stream on its way.
+    ///
+    /// # Arguments
+    /// * `wanted` - numbers of the states that are taken note of: those that enter the layers of
+    ///   these numbers, and behind them what leaves the last one. Others are not there.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub(crate) fn forward_noting(
+        &self,
+        x: Tensor<2>,
+        rotary: &RotaryTable,
+        segments: &mut [StackSegment<'_>],
+        wanted: &[usize],
+    ) -> ResidualStream {
         let planned: usize = segments.iter().map(|segment| segment.plan.n_rows()).sum();
         assert_eq!(x.dims()[0], planned, "the rows of all segments");
-        let y = self.run(x, rotary, segments);
+        let mut stream = self.run(x, rotary, segments, wanted);
+        if wanted.contains(&self.config.layers) {
+            let last = stream.last.clone();
+            stream.noted.push((self.config.layers, last));
+        }
         for segment in segments {
             segment.cache.advance(segment.plan.n_rows());
         }
-        y
+        stream
     }
 
     fn run(
@@ -123,7 +145,8 @@ impl DecoderStack {
         x: Tensor<2>,
         rotary: &RotaryTable,
         segments: &mut [StackSegment<'_>],
-    ) -> Tensor<2> {
+        wanted: &[usize],
+    ) -> ResidualStream {
         #[cfg(feature = "flex")]
         if let Some(host) = &self.host {
             let segments = segments.iter_mut().map(|segment| HostSegment {
@@ -131,7 +154,7 @@ impl DecoderStack {
                 len: segment.cache.n_rows(),
                 cache: segment.cache.host_mut(),
             });
-            return host.forward(x, rotary, &mut segments.collect::<Vec<_>>());
+            return host.forward(x, rotary, &mut segments.collect::<Vec<_>>(), wanted);
         }
         let segments = segments.iter_mut().map(|segment| DeviceSegment {
             plan: segment.plan,
@@ -139,7 +162,7 @@ impl DecoderStack {
             cache: segment.cache.device_mut(),
         });
         let mut segments: Vec<_> = segments.collect();
-        self.decoder.forward(x, rotary, &mut segments)
+        self.decoder.forward(x, rotary, &mut segments, wanted)
     }
 }
 
@@ -269,6 +292,40 @@ mod tests {
             assert_eq!(cache.n_rows(), sequence.n_before + sequence.plan.n_rows());
         }
         [alone, floats(together)]
+    }
+
+    #[test]
+    fn states_on_the_way_are_the_same_through_kernels_and_through_burn() {
+        let stack = stack();
+        let layers = stack.config().layers;
+        let run = |stack: &DecoderStack, wanted: &[usize]| {
+            let plan = AttentionPlan::Causal { prefix: 0, rows: 3 };
+            let mut cache = stack.new_cache((&Device::flex(), DType::F32));
+            let segment = StackSegment {
+                plan: &plan,
+                cache: &mut cache,
+            };
+            let rotary = rotary(stack, &[0, 1, 2]);
+            stack.forward_noting(rows(stack, 3, 1), &rotary, &mut [segment], wanted)
+        };
+        let wanted: Vec<usize> = (0..=layers).collect();
+        let noted = |stack: &DecoderStack| {
+            let stream = run(stack, &wanted);
+            let numbers: Vec<usize> = stream.noted.iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers, wanted);
+            let (_, last) = stream.noted.last().unwrap();
+            assert_eq!(floats(last.clone()), floats(stream.last));
+            let states = stream.noted.into_iter().map(|(_, state)| floats(state));
+            states.collect::<Vec<_>>()
+        };
+        let (kernels, burn) = (noted(&stack), noted(&through_burn(&stack)));
+        assert_eq!(kernels[0], floats(rows(&stack, 3, 1)));
+        for (kernels, burn) in kernels.iter().zip(&burn) {
+            let pairs = kernels.iter().zip(burn);
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+        assert!(kernels.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(run(&stack, &[]).noted.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
     reason = "each test program uses a part of this, and may panic"
 )]
 
+pub mod eagle3;
 pub mod shared;
 pub mod torch_archive;
 

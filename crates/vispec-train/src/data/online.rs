@@ -48,6 +48,6 @@ impl OnlineReader {
     fn features(&self, sample: &TokenSample) -> Result<SequenceFeatures, BoxError> {
         let prepared = self.images.prepare(sample)?;
         let encoded = self.target.encode(&prepared)?;
-        read_features(&self.target, &encoded)
+        read_features(&self.target, &encoded, &[])
     }
 }

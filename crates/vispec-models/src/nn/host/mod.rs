@@ -18,7 +18,7 @@ use self::weights::HostLayer;
 pub(super) use self::weights::{HostLinear, host_f32};
 use self::workspace::{Buffers, Workspace};
 use super::attention::{AttentionPlan, scale};
-use super::decoder::{Decoder, DecoderConfig};
+use super::decoder::{Decoder, DecoderConfig, ResidualStream};
 use super::rope::RotaryTable;
 
 /// A decoder stack whose weights are all in the memory of the CPU. Shares them with the modules
@@ -56,18 +56,24 @@ impl HostDecoder {
     }
 
     /// Runs all layers over `x` `[rows, hidden]`, the rows of one segment after those of the other,
-    /// and appends them to the caches.
+    /// and appends them to the caches; takes note of the `wanted` states.
     pub(super) fn forward(
         &self,
         x: Tensor<2>,
         rotary: &RotaryTable,
         segments: &mut [HostSegment<'_>],
-    ) -> Tensor<2> {
+        wanted: &[usize],
+    ) -> ResidualStream {
         let [rows, hidden] = x.dims();
         let device = x.device();
+        let tensor = |x| Tensor::from_data(TensorData::new(x, [rows, hidden]), &device);
+        let mut noted = Vec::with_capacity(wanted.len());
         let mut x = into_floats(x);
         let mut buffers = self.workspace.take(rows, &self.config);
         for (idx, layer) in self.layers.iter().enumerate() {
+            if wanted.contains(&idx) {
+                noted.push((idx, tensor(x.clone())));
+            }
             let pass = Pass {
                 config: &self.config,
                 layer,
@@ -78,7 +84,10 @@ impl HostDecoder {
             pass.run(&mut x, &mut buffers, segments);
         }
         self.workspace.give_back(buffers, rows);
-        Tensor::from_data(TensorData::new(x, [rows, hidden]), &device)
+        ResidualStream {
+            last: tensor(x),
+            noted,
+        }
     }
 }
 
