@@ -29,6 +29,7 @@ fn header(storage: StorageKind, end: usize) -> CaptureHeader {
             dtype: "f32".to_owned(),
         },
         storage,
+        states: vec![1, 3],
         dtype: ElementType::F32,
         stage: CaptureStage::TeacherForced {
             max_tokens: 100,
@@ -76,6 +77,9 @@ fn sample(position: usize, image_mask: Vec<bool>) -> CapturedSample {
             }
         }),
         hidden_states: Array2::from_shape_fn([seq, HIDDEN], |(row, axis)| vector(row, axis + 1)),
+        residual_states: Some(Array2::from_shape_fn([seq, 2 * HIDDEN], |(row, axis)| {
+            vector(row, axis + 5)
+        })),
         loss_mask: (0..seq).map(|row| row % 3 == 1).collect(),
         image_mask,
     }
@@ -97,6 +101,7 @@ fn put(
     let vectors = SampleVectors {
         input_embeds: sample.input_embeds.clone(),
         hidden_states: sample.hidden_states.clone(),
+        residual_states: sample.residual_states.clone(),
     };
     writer.put(position, &tokens, &vectors)
 }
@@ -177,6 +182,8 @@ fn only_read(mut sample: CapturedSample) -> CapturedSample {
     for row in 0..sample.image_mask.len() {
         if sample.image_mask[row] && sample.image_mask.get(row + 1) == Some(&true) {
             sample.hidden_states.row_mut(row).fill(0.0);
+            let residual = sample.residual_states.as_mut().unwrap();
+            residual.row_mut(row).fill(0.0);
         }
     }
     sample
@@ -190,29 +197,33 @@ fn assert_given_back(found: &CapturedSample, sample: CapturedSample, storage: St
         StorageKind::Compact => assert_eq!(*found, only_read(sample)),
         StorageKind::Packed => {
             let expected = only_read(sample);
-            for (found, expected) in found
-                .hidden_states
-                .rows()
-                .into_iter()
-                .zip(expected.hidden_states.rows())
-            {
-                let largest = expected
-                    .iter()
-                    .fold(0.0_f32, |max, value| max.max(value.abs()));
-                for (found, expected) in found.iter().zip(expected) {
-                    // Half of a 127th, rounded up to 8 bits of mantissa.
-                    let bound = largest / 127.0 * 0.504;
-                    assert!((found - expected).abs() <= bound, "{found} {expected}");
-                }
-            }
-            let hidden_states = found.hidden_states.clone();
+            assert_rounded(&found.hidden_states, &expected.hidden_states);
+            let [residual, expected_residual] =
+                [found, &expected].map(|sample| sample.residual_states.clone().unwrap());
+            assert_rounded(&residual, &expected_residual);
             let expected = CapturedSample {
-                hidden_states,
+                hidden_states: found.hidden_states.clone(),
+                residual_states: Some(residual),
                 ..expected
             };
             assert_eq!(*found, expected);
         }
         StorageKind::Online => panic!("online captures hold no vectors"),
+    }
+}
+
+/// Rows of one group each are rounded to 8 bits.
+fn assert_rounded(found: &Array2<f32>, expected: &Array2<f32>) {
+    assert_eq!(found.dim(), expected.dim());
+    for (found, expected) in found.rows().into_iter().zip(expected.rows()) {
+        let largest = expected
+            .iter()
+            .fold(0.0_f32, |max, value| max.max(value.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            // Half of a 127th, rounded up to 8 bits of mantissa.
+            let bound = largest / 127.0 * 0.504;
+            assert!((found - expected).abs() <= bound, "{found} {expected}");
+        }
     }
 }
 

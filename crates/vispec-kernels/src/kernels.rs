@@ -157,7 +157,7 @@ impl Kernels {
         matrix::add_product(self.isa, a, b, out);
     }
 
-    /// Causal self-attention of whole samples, for training.
+    /// Causal attention of whole samples, for training.
     ///
     /// # Panics
     /// If a slice does not fit, `kv_heads` does not divide `heads`, or samples do not ascend.

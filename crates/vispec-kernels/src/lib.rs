@@ -56,7 +56,10 @@ mod weight;
 
 pub use adamw::AdamWFactors;
 pub use attention::{AttentionSegment, AttentionShape, KeyValues, VisibleRows};
-pub use causal::{Attended, AttendedGradient, CausalAttention, CausalGradients};
+pub use causal::{
+    Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample, OwnGradients,
+    OwnKeys,
+};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;

@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::ops::Range;
-
 use common::{assert_close, bits, pool, values};
 use proptest::prelude::*;
 use vispec_kernels::{
-    Attended, AttendedGradient, CausalAttention, CausalGradients, Isa, Kernels, Matrix,
+    Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample, Isa, Kernels,
+    Matrix, OwnGradients, OwnKeys,
 };
 
 fn kernels() -> Vec<Kernels> {
@@ -68,9 +67,11 @@ proptest! {
         kv_heads in 1_usize..3,
         group in 1_usize..4,
         head_dim in 1_usize..36,
+        n_own in 0_usize..4,
+        skipped in 0_usize..60,
         seed: u64,
     ) {
-        let case = Case::new(&lens, kv_heads, group, head_dim, seed);
+        let case = Case::new(&lens, [kv_heads, group, head_dim, n_own], skipped, seed);
         let expected = case.reference();
         for kernels in kernels() {
             for (found, expected) in case.run(kernels).iter().zip(&expected) {
@@ -130,48 +131,74 @@ proptest! {
 /// Attention with a gradient of its output.
 #[derive(Debug)]
 struct Case {
-    samples: Vec<Range<usize>>,
-    rows: usize,
+    samples: Vec<CausalSample>,
+    queries: usize,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
     q: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
+    own: Vec<[Vec<f32>; 2]>,
     gradient: Vec<f32>,
 }
 
 impl Case {
-    /// Samples of these lengths, with a row of no sample before the last and after it.
-    fn new(lens: &[usize], kv_heads: usize, group: usize, head_dim: usize, seed: u64) -> Self {
-        let mut rows = 0;
+    /// Samples of these lengths, with a row of no sample before the last and after it; the first
+    /// `skipped` rows of each have no query.
+    fn new(
+        lens: &[usize],
+        [kv_heads, group, head_dim, n_own]: [usize; 4],
+        skipped: usize,
+        seed: u64,
+    ) -> Self {
+        let (mut rows, mut queries) = (0, 0);
         let mut samples = Vec::new();
         for (index, len) in lens.iter().enumerate() {
-            rows += usize::from(index + 1 == lens.len());
-            samples.push(rows..rows + len);
+            let apart = usize::from(index + 1 == lens.len());
+            rows += apart;
+            queries += apart;
+            let n_queries = len.saturating_sub(skipped);
+            samples.push(CausalSample {
+                queries: queries..queries + n_queries,
+                rows: rows..rows + len,
+                first: skipped + 1,
+            });
             rows += len;
+            queries += n_queries;
         }
         rows += 1;
+        queries += 1;
         let heads = kv_heads * group;
+        let of_queries = |heads: usize, salt| values(queries * heads * head_dim, seed ^ salt);
         Self {
             samples,
-            rows,
+            queries,
             heads,
             kv_heads,
             head_dim,
-            q: values(rows * heads * head_dim, seed),
+            q: of_queries(heads, 0),
             keys: values(rows * kv_heads * head_dim, seed ^ 1),
             values: values(rows * kv_heads * head_dim, seed ^ 2),
-            gradient: values(rows * heads * head_dim, seed ^ 3),
+            own: (0..n_own as u64)
+                .map(|own| [4, 5].map(|salt| of_queries(kv_heads, salt + 2 * own)))
+                .collect(),
+            gradient: of_queries(heads, 3),
         }
     }
 
-    fn call(&self) -> CausalAttention<'_> {
+    fn own(&self) -> Vec<OwnKeys<'_>> {
+        let own = self.own.iter();
+        own.map(|[keys, values]| OwnKeys { keys, values }).collect()
+    }
+
+    fn call<'a>(&'a self, own: &'a [OwnKeys<'a>]) -> CausalAttention<'a> {
         CausalAttention {
             q: &self.q,
             keys: &self.keys,
             values: &self.values,
             samples: &self.samples,
+            own,
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
@@ -179,11 +206,12 @@ impl Case {
         }
     }
 
-    /// The output, and the gradients of queries, keys and values.
-    fn run(&self, kernels: Kernels) -> [Vec<f32>; 4] {
-        let call = self.call();
+    /// The output, and the gradients of queries, keys and values, and of own keys and values.
+    fn run(&self, kernels: Kernels) -> Vec<Vec<f32>> {
+        let own = self.own();
+        let call = self.call(&own);
         let same = |of: &[f32]| vec![f32::NAN; of.len()];
-        let (mut out, mut log_sums) = (same(&self.q), vec![0.0; self.rows * self.heads]);
+        let (mut out, mut log_sums) = (same(&self.q), vec![0.0; self.queries * self.heads]);
         kernels.causal_attention(
             &call,
             Attended {
@@ -197,63 +225,80 @@ impl Case {
             log_sums: &log_sums,
             gradient: &self.gradient,
         };
+        let mut own: Vec<[Vec<f32>; 2]> = self.own.clone();
+        let mut of_own: Vec<OwnGradients<'_>> = own
+            .iter_mut()
+            .map(|[keys, values]| OwnGradients { keys, values })
+            .collect();
         let gradients = CausalGradients {
             q: &mut q,
             keys: &mut keys,
             values: &mut values,
+            own: &mut of_own,
         };
         kernels.causal_attention_backward(&call, attended, gradients);
-        [out, q, keys, values]
+        let own = own.into_iter().flatten();
+        [out, q, keys, values].into_iter().chain(own).collect()
     }
 
     /// The same in double precision, each with the magnitude that errors are relative to.
-    fn reference(&self) -> [Vec<[f64; 2]>; 4] {
+    fn reference(&self) -> Vec<Vec<[f64; 2]>> {
         let dim = self.head_dim;
         let row = |of: &[f32], row: usize, head: usize, heads: usize| {
             wide(&of[(row * heads + head) * dim..][..dim])
         };
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let zeros = |len: usize| vec![[0.0, 1.0 + dim as f64]; len];
-        let mut all = [
-            zeros(self.q.len()),
-            zeros(self.q.len()),
-            zeros(self.keys.len()),
-            zeros(self.keys.len()),
-        ];
+        let parts = [&self.q, &self.q, &self.keys, &self.keys];
+        let parts = parts.into_iter().chain(self.own.iter().flatten());
+        let mut all: Vec<Vec<[f64; 2]>> = parts
+            .map(|part| vec![[0.0, 1.0 + dim as f64]; part.len()])
+            .collect();
         let heads = self.heads;
-        for sample in &self.samples {
-            for (head, i) in (0..heads).flat_map(|head| sample.clone().map(move |i| (head, i))) {
+        for (sample, head) in self
+            .samples
+            .iter()
+            .flat_map(|sample| (0..heads).map(move |head| (sample, head)))
+        {
+            for (index, i) in sample.queries.clone().enumerate() {
                 let kv = head / (heads / self.kv_heads);
                 let (q, gradient) = (
                     row(&self.q, i, head, heads),
                     row(&self.gradient, i, head, heads),
                 );
-                let seen = sample.start..i + 1;
-                let scores = seen.clone().map(|j| {
-                    (0.7_f32 as f64 * dot(&q, &row(&self.keys, j, kv, self.kv_heads))).exp()
-                });
+                // Where keys and values stand in `parts`, and their rows.
+                let seen = sample.rows.start..sample.rows.start + sample.first + index;
+                let own = (0..self.own.len()).map(|own| (4 + 2 * own, i));
+                let seen: Vec<(usize, usize)> = seen.map(|j| (2, j)).chain(own).collect();
+                let keys = |&(part, j): &(usize, usize)| match part {
+                    2 => row(&self.keys, j, kv, self.kv_heads),
+                    _ => row(&self.own[(part - 4) / 2][0], j, kv, self.kv_heads),
+                };
+                let values = |&(part, j): &(usize, usize)| match part {
+                    2 => row(&self.values, j, kv, self.kv_heads),
+                    _ => row(&self.own[(part - 4) / 2][1], j, kv, self.kv_heads),
+                };
+                let scores = seen
+                    .iter()
+                    .map(|at| (f64::from(0.7_f32) * dot(&q, &keys(at))).exp());
                 let scores: Vec<f64> = scores.collect();
                 let total: f64 = scores.iter().sum();
-                let slopes = seen
-                    .clone()
-                    .map(|j| dot(&gradient, &row(&self.values, j, kv, self.kv_heads)));
-                let slopes: Vec<f64> = slopes.collect();
+                let slopes: Vec<f64> = seen.iter().map(|at| dot(&gradient, &values(at))).collect();
                 let mean = dot(&scores, &slopes) / total;
-                for (at, j) in seen.enumerate() {
+                for (at, place) in seen.iter().enumerate() {
                     let p = scores[at] / total;
                     let slope = p * (slopes[at] - mean) * f64::from(0.7_f32);
-                    let key = row(&self.keys, j, kv, self.kv_heads);
-                    let value = row(&self.values, j, kv, self.kv_heads);
+                    let (key, value) = (keys(place), values(place));
+                    let &(part, j) = place;
                     for d in 0..dim {
-                        let (own, other) = (
+                        let (query, other) = (
                             (i * heads + head) * dim + d,
                             (j * self.kv_heads + kv) * dim + d,
                         );
                         for (of, place, term) in [
-                            (0, own, p * value[d]),
-                            (1, own, slope * key[d]),
-                            (2, other, slope * q[d]),
-                            (3, other, p * gradient[d]),
+                            (0, query, p * value[d]),
+                            (1, query, slope * key[d]),
+                            (part, other, slope * q[d]),
+                            (part + 1, other, p * gradient[d]),
                         ] {
                             all[of][place][0] += term;
                         }
@@ -267,7 +312,7 @@ impl Case {
 
 #[test]
 fn threads_change_no_bit() {
-    let case = Case::new(&[130, 97], 3, 2, 16, 5);
+    let case = Case::new(&[130, 97], [3, 2, 16, 2], 20, 5);
     let (a, b) = (values(300 * 96, 1), values(96 * 200, 2));
     let product = |kernels: Kernels| {
         let mut out = vec![0.0; 300 * 200];
@@ -278,7 +323,10 @@ fn threads_change_no_bit() {
     for kernels in kernels() {
         let both = || {
             (
-                case.run(kernels).map(|values| bits(&values)),
+                case.run(kernels)
+                    .iter()
+                    .map(|values| bits(values))
+                    .collect::<Vec<_>>(),
                 product(kernels),
             )
         };

@@ -156,7 +156,7 @@ impl VlmTarget {
     }
 
     fn check_features(&self, features: &FeatureSpec) -> Result<(), ModelError> {
-        let layers = self.config().layers;
+        let layers = self.n_layers();
         let numbers = features.residual_numbers();
         match numbers.into_iter().find(|&number| number > layers) {
             Some(found) => Err(ModelError::UnknownState { found, layers }),
@@ -318,6 +318,12 @@ impl VlmTarget {
 
     fn new_kv(&self) -> ModelCache {
         self.stack.new_cache((&self.device, self.kv.1))
+    }
+
+    /// Layers of the language model.
+    #[must_use]
+    pub fn n_layers(&self) -> usize {
+        self.config().layers
     }
 
     pub(crate) fn config(&self) -> &DecoderConfig {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use vispec_processor::ModelFamily;
 
 use crate::error::ModelError;
@@ -21,6 +21,94 @@ pub struct TargetText {
     pub(crate) decoder: DecoderConfig,
     pub(crate) device: Device,
     pub(crate) precision: Precision,
+}
+
+/// A weight in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostWeight {
+    /// Its name within its layer, such as `self_attn.q_proj.weight`.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major.
+    pub values: Vec<f32>,
+}
+
+/// The last decoder layer of a target and its final norm, for a draft that starts from them.
+#[derive(Debug, Clone)]
+pub struct LastLayer {
+    /// Weights of the layer, `[outputs, inputs]` or `[hidden]`; biases are left out.
+    pub layer: Vec<HostWeight>,
+    /// The final norm `[hidden]`.
+    pub norm: HostWeight,
+}
+
+impl LastLayer {
+    /// Reads them from the checkpoint in `dir`, in f32.
+    ///
+    /// # Errors
+    /// As [`TargetText::load`].
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        let family = Family::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, family.rules)?;
+        let precision = Precision {
+            storage: DType::F32,
+            compute: DType::F32,
+            quantization: None,
+        };
+        let weights = Weights::new(&checkpoint, device, precision);
+        let DecoderConfig {
+            hidden,
+            intermediate,
+            heads,
+            kv_heads,
+            head_dim,
+            layers,
+            ..
+        } = family.decoder;
+        let model = weights.at(family.model);
+        let layer = model.at(format!("layers.{}", layers.saturating_sub(1)));
+        let matrices = [
+            ("self_attn.q_proj.weight", [heads * head_dim, hidden]),
+            ("self_attn.k_proj.weight", [kv_heads * head_dim, hidden]),
+            ("self_attn.v_proj.weight", [kv_heads * head_dim, hidden]),
+            ("self_attn.o_proj.weight", [hidden, heads * head_dim]),
+            ("mlp.gate_proj.weight", [intermediate, hidden]),
+            ("mlp.up_proj.weight", [intermediate, hidden]),
+            ("mlp.down_proj.weight", [hidden, intermediate]),
+        ];
+        let host = |name: &str, shape: &[usize], data: TensorData| {
+            let values = data.try_into_vec::<f32>();
+            let values = values.map_err(|error| ModelError::DeviceRead {
+                what: "weights",
+                reason: error.to_string(),
+            })?;
+            Ok::<_, ModelError>(HostWeight {
+                name: name.to_owned(),
+                shape: shape.to_vec(),
+                values,
+            })
+        };
+        let mut read = Vec::new();
+        for (name, shape) in matrices {
+            let data = layer.matrix(name, shape).into_data();
+            read.push(host(name, &shape, data)?);
+        }
+        for name in ["input_layernorm.weight", "post_attention_layernorm.weight"] {
+            read.push(host(
+                name,
+                &[hidden],
+                layer.vector(name, [hidden]).into_data(),
+            )?);
+        }
+        let norm = model.vector("norm.weight", [hidden]).into_data();
+        let norm = host("norm.weight", &[hidden], norm)?;
+        for name in checkpoint.names() {
+            weights.skip(name);
+        }
+        weights.finish()?;
+        Ok(Self { layer: read, norm })
+    }
 }
 
 /// What the config of a family says about its language model.

@@ -88,11 +88,14 @@ fn sample(sizes: &Sizes, device: &Device) -> PreparedSample {
     PreparedSample {
         id: "synthetic".into(),
         embeds: matrix(),
-        hidden: matrix(),
+        features: matrix(),
         target: matrix() * 10.0,
         // Of the token after each position.
         image_mask: (1..=positions)
             .map(|token| image.contains(&token))
+            .collect(),
+        answered: (0..positions)
+            .map(|position| position + sizes.answer >= positions)
             .collect(),
         supervised: (positions - sizes.answer..positions).collect(),
     }

@@ -21,11 +21,61 @@ pub enum DraftSettings {
     },
     /// EAGLE-2.
     Eagle2,
+    /// EAGLE-3.
+    Eagle3 {
+        /// Learned queries of ViSpec's vision adaptor in front; 0 reads images like text, as
+        /// published drafts do.
+        #[serde(default)]
+        num_queries: usize,
+        /// States of the target's residual stream that are read: state `n` enters layer `n`. Without
+        /// them those of EAGLE-3: 2, half of the layers, and 3 before the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        states: Option<[usize; 3]>,
+        /// What scores the draft's vocabulary.
+        #[serde(default)]
+        head: DraftHeadSetting,
+        /// First weights of the layer.
+        #[serde(default)]
+        layer: FirstLayer,
+    },
     /// Medusa.
     Medusa {
         /// Number of heads, the depth of its trees.
         num_heads: usize,
     },
+}
+
+/// What scores the tokens of an EAGLE-3 draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DraftHeadSetting {
+    /// A head of its own, which starts as the target's and is trained: what published drafts have.
+    #[default]
+    Own,
+    /// The target's, frozen: a smaller checkpoint, and tokens of the prompt can be drafted whatever
+    /// the vocabulary.
+    Target,
+}
+
+/// Where the weights of an EAGLE-3 draft's layer start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstLayer {
+    /// Drawn at random.
+    #[default]
+    Fresh,
+    /// The target's last layer, which reads the highest of the states; what it reads of embeddings
+    /// starts at random.
+    Target,
+}
+
+/// Tokens that losses compare and that the draft chooses among: those that are most frequent in the
+/// answers that it is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VocabularySettings {
+    /// How many.
+    pub size: usize,
 }
 
 /// Which samples are read, and how.
@@ -114,6 +164,10 @@ pub struct TrainConfig {
     pub draft: DraftSettings,
     /// What is minimised.
     pub objective: Objective,
+    /// Part of the vocabulary that losses compare and that the draft chooses among by default; all
+    /// unless it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<VocabularySettings>,
     /// Which samples.
     pub data: DataSettings,
     /// How parameters move.
@@ -246,6 +300,16 @@ impl TrainConfig {
 
     fn check_draft(&self) -> Result<(), TrainError> {
         let medusa_objective = matches!(self.objective, Objective::Medusa { .. });
+        let test_time = matches!(self.objective, Objective::TestTime { .. });
+        if let Objective::TestTime { passes, decay } = self.objective {
+            if passes == 0 {
+                return Err(setting("objective.passes", passes, "at least 1"));
+            }
+            if !(decay > 0.0 && decay <= 1.0) {
+                let expected = "a number above 0, at most 1";
+                return Err(setting("objective.decay", decay, expected));
+            }
+        }
         match self.draft {
             DraftSettings::Vispec { num_queries: 0 } => {
                 Err(setting("draft.num_queries", 0, "at least 1"))
@@ -253,13 +317,26 @@ impl TrainConfig {
             DraftSettings::Medusa { num_heads: 0 } => {
                 Err(setting("draft.num_heads", 0, "at least 1"))
             }
+            DraftSettings::Eagle3 { .. } if !test_time => {
+                let expected = "test_time, the draft being EAGLE-3";
+                Err(setting("objective.kind", "another", expected))
+            }
+            DraftSettings::Eagle3 {
+                head: DraftHeadSetting::Own,
+                ..
+            } if self.vocabulary.is_none() => {
+                let expected = "a section with the size of the draft's own head";
+                Err(setting("vocabulary", "none", expected))
+            }
             DraftSettings::Medusa { .. } if !medusa_objective => {
                 let expected = "medusa, the draft being Medusa heads";
                 Err(setting("objective.kind", "another", expected))
             }
-            DraftSettings::Vispec { .. } | DraftSettings::Eagle2 if medusa_objective => {
-                let expected = "stage1 or stage2, the draft not being Medusa heads";
-                Err(setting("objective.kind", "medusa", expected))
+            DraftSettings::Vispec { .. } | DraftSettings::Eagle2
+                if medusa_objective || test_time =>
+            {
+                let expected = "stage1 or stage2, the draft being neither Medusa heads nor EAGLE-3";
+                Err(setting("objective.kind", "another", expected))
             }
             _ => Ok(()),
         }

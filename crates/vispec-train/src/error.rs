@@ -138,6 +138,19 @@ pub enum TrainError {
         /// The target's.
         expected: usize,
     },
+    /// A capture does not hold what the draft reads.
+    #[error(
+        "{dir}: keeps the residual states {found:?}, expected {expected:?}; capture with --states, or \
+         with --storage online"
+    )]
+    CapturedStates {
+        /// The capture.
+        dir: PathBuf,
+        /// States that it keeps.
+        found: Vec<usize>,
+        /// States that the draft reads.
+        expected: Vec<usize>,
+    },
     /// Target or draft could not be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -1,61 +1,175 @@
-//! Drafts in upstream's layout, as `vispec_models::Engine` and upstream itself load them.
+//! Drafts in the layouts that `vispec_models::Engine` and the publishers' own programs load.
 
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
-use vispec_models::TargetText;
+use safetensors::Dtype;
+use serde_json::{Value, json};
 use vispec_models::nn::Bias;
+use vispec_models::{DraftVocabFile, TargetText};
 
+use crate::data::DraftVocabulary;
 use crate::error::TrainError;
-use crate::files;
-use crate::network::{DraftShape, HostTensor, Parameters};
+use crate::files::{self, StoredTensor};
+use crate::network::{DraftShape, HostTensor, NetworkKind, Parameters};
 
 /// Positions that upstream's rotary table is made for. The drafts of this workspace have no limit.
 const MAX_POSITIONS: usize = 8192;
 
-/// Writes `config.json` and `model.safetensors` to `dir`, which is made if need be. The embedding
-/// is the target's.
-///
-/// # Errors
-/// [`TrainError::Io`] and [`TrainError::Checkpoint`] if files cannot be written,
-/// [`TrainError::Device`] if the embedding cannot be read.
-pub fn export(
-    dir: &Path,
-    shape: &DraftShape,
-    parameters: &Parameters,
-    target: &TargetText,
-) -> Result<(), TrainError> {
-    fs::create_dir_all(dir).map_err(files::at(dir))?;
-    let embedding = HostTensor::from_device(target.embedding().table())?;
-    let vocab_size = embedding.shape[0];
-    let mut tensors = parameters.clone();
-    tensors.insert("embed_tokens.weight".into(), embedding);
-    let format = ("format", "pt".to_owned());
-    files::write_tensors(&dir.join("model.safetensors"), &tensors, format)?;
-    let text = format!("{:#}\n", config(shape, vocab_size));
-    files::write(&dir.join("config.json"), text.as_bytes())
+/// A draft on its way to files.
+#[derive(Debug, Clone, Copy)]
+pub struct Export<'a> {
+    /// What it has.
+    pub shape: &'a DraftShape,
+    /// Its parameters.
+    pub parameters: &'a Parameters,
+    /// The target that it is for.
+    pub target: &'a TargetText,
+    /// Tokens that it was trained to choose among; none for all.
+    pub vocabulary: Option<&'a DraftVocabulary>,
 }
 
-fn config(shape: &DraftShape, vocab_size: usize) -> serde_json::Value {
-    let decoder = &shape.decoder;
-    json!({
-        "architectures": ["LlamaForCausalLM"],
-        "bias": shape.fusion_bias == Bias::Yes,
-        "hidden_act": "silu",
-        "hidden_size": decoder.hidden,
-        "intermediate_size": decoder.intermediate,
-        "max_position_embeddings": MAX_POSITIONS,
-        "model_type": "llama",
-        "num_attention_heads": decoder.heads,
-        "num_hidden_layers": decoder.layers,
-        "num_key_value_heads": decoder.kv_heads,
-        "qkv_bias": decoder.qkv_bias == Bias::Yes,
-        "rms_norm_eps": decoder.rms_eps,
-        "rope_scaling": null,
-        "rope_theta": decoder.rope_theta,
-        "tie_word_embeddings": false,
-        "torch_dtype": "float32",
-        "vocab_size": vocab_size,
-    })
+impl Export<'_> {
+    /// Writes `config.json` and `model.safetensors` to `dir`, which is made if need be, and the list
+    /// of tokens beside them unless the checkpoint itself holds it. ViSpec, EAGLE-2 and Medusa
+    /// drafts have upstream's layout, with a copy of the target's embedding; EAGLE-3 drafts that of
+    /// its authors, without one.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] and [`TrainError::Checkpoint`] if files cannot be written,
+    /// [`TrainError::Device`] if the embedding cannot be read.
+    pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
+        fs::create_dir_all(dir).map_err(files::at(dir))?;
+        let vocab_size = self.target.embedding().vocab_size();
+        let mut tensors: Vec<(String, StoredTensor<'_>)> = self
+            .parameters
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.into()))
+            .collect();
+        let embedding;
+        let config = if let NetworkKind::Eagle3 {
+            states,
+            head_tokens,
+            ..
+        } = self.shape.kind
+        {
+            if let (Some(vocabulary), true) = (self.vocabulary, head_tokens > 0) {
+                tensors.extend(draft_ids(vocabulary));
+            }
+            self.eagle3_config(states, head_tokens, vocab_size)
+        } else {
+            embedding = HostTensor::from_device(self.target.embedding().table())?;
+            tensors.push(("embed_tokens.weight".into(), (&embedding).into()));
+            self.config(vocab_size)
+        };
+        let format = ("format", "pt".to_owned());
+        files::write_tensors(&dir.join("model.safetensors"), tensors, format)?;
+        let text = format!("{config:#}\n");
+        files::write(&dir.join("config.json"), text.as_bytes())?;
+        match (self.vocabulary, self.shape.kind) {
+            (
+                Some(_),
+                NetworkKind::Eagle3 {
+                    head_tokens: 1.., ..
+                },
+            )
+            | (None, _) => Ok(()),
+            (Some(vocabulary), _) => write_list(dir, vocabulary),
+        }
+    }
+
+    fn config(&self, vocab_size: usize) -> Value {
+        let decoder = &self.shape.decoder;
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "bias": self.shape.fusion_bias == Bias::Yes,
+            "hidden_act": "silu",
+            "hidden_size": decoder.hidden,
+            "intermediate_size": decoder.intermediate,
+            "max_position_embeddings": MAX_POSITIONS,
+            "model_type": "llama",
+            "num_attention_heads": decoder.heads,
+            "num_hidden_layers": decoder.layers,
+            "num_key_value_heads": decoder.kv_heads,
+            "qkv_bias": decoder.qkv_bias == Bias::Yes,
+            "rms_norm_eps": decoder.rms_eps,
+            "rope_scaling": null,
+            "rope_theta": decoder.rope_theta,
+            "tie_word_embeddings": false,
+            "torch_dtype": "float32",
+            "vocab_size": vocab_size,
+        })
+    }
+
+    fn eagle3_config(&self, states: [usize; 3], head_tokens: usize, vocab_size: usize) -> Value {
+        let decoder = &self.shape.decoder;
+        let draft_vocab_size = if head_tokens > 0 {
+            head_tokens
+        } else {
+            vocab_size
+        };
+        json!({
+            "architectures": ["LlamaForCausalLMEagle3"],
+            "attention_bias": false,
+            "draft_vocab_size": draft_vocab_size,
+            // Here layer `i` stands for its output, which is state `i + 1`.
+            "eagle_config": {
+                "eagle_aux_hidden_state_layer_ids": states.map(|state| state - 1),
+            },
+            "head_dim": decoder.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": decoder.hidden,
+            "intermediate_size": decoder.intermediate,
+            "max_position_embeddings": MAX_POSITIONS,
+            "model_type": "llama",
+            "num_attention_heads": decoder.heads,
+            "num_hidden_layers": 1,
+            "num_key_value_heads": decoder.kv_heads,
+            "rms_norm_eps": decoder.rms_eps,
+            "rope_scaling": null,
+            "rope_theta": decoder.rope_theta,
+            "tie_word_embeddings": false,
+            "torch_dtype": "float32",
+            "vocab_size": vocab_size,
+        })
+    }
+}
+
+/// `d2t`, what is added to a draft id to get the target's, and `t2d`, which of the target's ids have
+/// a draft id.
+fn draft_ids(vocabulary: &DraftVocabulary) -> [(String, StoredTensor<'static>); 2] {
+    let ids = vocabulary.ascending();
+    let offsets = ids.iter().zip(0_i64..);
+    let offsets: Vec<u8> = offsets
+        .flat_map(|(&id, draft)| (i64::from(id) - draft).to_le_bytes())
+        .collect();
+    let listed: Vec<u8> = vocabulary
+        .is_listed()
+        .iter()
+        .map(|&l| u8::from(l))
+        .collect();
+    [
+        (
+            "d2t".to_owned(),
+            StoredTensor::new(Dtype::I64, vec![ids.len()], offsets),
+        ),
+        (
+            "t2d".to_owned(),
+            StoredTensor::new(Dtype::BOOL, vec![listed.len()], listed),
+        ),
+    ]
+}
+
+/// The list that drafts without one in their checkpoint are loaded with.
+fn write_list(dir: &Path, vocabulary: &DraftVocabulary) -> Result<(), TrainError> {
+    let list = DraftVocabFile {
+        vocab_size: vocabulary.is_listed().len(),
+        tokens: vocabulary.by_frequency().to_vec(),
+    };
+    let path = dir.join(DraftVocabFile::NAME);
+    let text = serde_json::to_string(&list).map_err(|error| TrainError::Checkpoint {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+    files::write(&path, text.as_bytes())
 }

@@ -1,5 +1,6 @@
 //! Files that are either there in full or not at all.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, View};
 
 use crate::error::TrainError;
-use crate::network::{HostTensor, Parameters};
+use crate::network::HostTensor;
 
 /// Names a file in an error.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> TrainError + '_ {
@@ -38,28 +39,57 @@ fn publish(partial: &Path, path: &Path) -> Result<(), TrainError> {
     fs::rename(partial, path).map_err(at(path))
 }
 
-impl View for &HostTensor {
+/// A tensor on its way to a file.
+#[derive(Debug)]
+pub(crate) struct StoredTensor<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl StoredTensor<'static> {
+    /// A tensor of any element type.
+    pub(crate) fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
+        Self {
+            dtype,
+            shape,
+            bytes: bytes.into(),
+        }
+    }
+}
+
+impl<'a> From<&'a HostTensor> for StoredTensor<'a> {
+    fn from(tensor: &'a HostTensor) -> Self {
+        Self {
+            dtype: Dtype::F32,
+            shape: tensor.shape.clone(),
+            bytes: bytemuck::cast_slice(&tensor.values).into(),
+        }
+    }
+}
+
+impl View for StoredTensor<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        bytemuck::cast_slice(&self.values).into()
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
     }
 
     fn data_len(&self) -> usize {
-        size_of_val(self.values.as_slice())
+        self.bytes.len()
     }
 }
 
 /// Writes tensors as safetensors, with one entry of metadata.
-pub(crate) fn write_tensors(
+pub(crate) fn write_tensors<'a>(
     path: &Path,
-    tensors: &Parameters,
+    tensors: impl IntoIterator<Item = (String, StoredTensor<'a>)>,
     (key, value): (&str, String),
 ) -> Result<(), TrainError> {
     let partial = temporary(path);

@@ -7,11 +7,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Normal};
 use rand_pcg::Pcg64;
 use vispec_models::draft::DraftConfig;
+use vispec_models::features::eagle3_states;
 use vispec_models::nn::Bias;
 use vispec_models::weights::{Checkpoint, Weights};
-use vispec_models::{Precision, TargetText};
+use vispec_models::{HostWeight, LastLayer, Precision, TargetText};
 
-use crate::config::DraftSettings;
+use crate::config::{DraftHeadSetting, DraftSettings, FirstLayer};
+use crate::data::DraftVocabulary;
 use crate::error::TrainError;
 use crate::network::{DraftShape, HostTensor, NetworkKind, Parameters};
 
@@ -27,45 +29,114 @@ pub struct Start {
     pub fresh: Vec<String>,
 }
 
-fn kind(draft: &DraftSettings) -> NetworkKind {
-    match *draft {
+/// The kind of draft, for a target of so many layers and a vocabulary of so many tokens.
+fn kind(
+    draft: &DraftSettings,
+    layers: usize,
+    vocabulary: usize,
+) -> Result<NetworkKind, TrainError> {
+    Ok(match *draft {
         DraftSettings::Vispec { num_queries } => NetworkKind::Vispec {
             n_queries: num_queries,
         },
         DraftSettings::Eagle2 => NetworkKind::Eagle2,
+        DraftSettings::Eagle3 {
+            num_queries,
+            states,
+            head,
+            ..
+        } => NetworkKind::Eagle3 {
+            states: read_states(states, layers)?,
+            n_queries: num_queries,
+            head_tokens: match head {
+                DraftHeadSetting::Own => vocabulary,
+                DraftHeadSetting::Target => 0,
+            },
+        },
         DraftSettings::Medusa { num_heads } => NetworkKind::Medusa { n_heads: num_heads },
+    })
+}
+
+impl DraftSettings {
+    /// The states of the residual stream that such a draft reads of a target with so many layers;
+    /// none if it reads the last hidden state.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] if the target has not these states.
+    pub fn states(&self, layers: usize) -> Result<Vec<usize>, TrainError> {
+        match self {
+            Self::Eagle3 { states, .. } => Ok(read_states(*states, layers)?.to_vec()),
+            _ => Ok(Vec::new()),
+        }
     }
+}
+
+/// The states that an EAGLE-3 draft reads of a target with so many layers.
+fn read_states(states: Option<[usize; 3]>, layers: usize) -> Result<[usize; 3], TrainError> {
+    let chosen = states.unwrap_or(eagle3_states(layers));
+    let ascends = chosen[0] > 0 && chosen.is_sorted_by(|a, b| a < b) && chosen[2] <= layers;
+    if ascends {
+        return Ok(chosen);
+    }
+    Err(TrainError::Setting {
+        field: "draft.states",
+        found: format!("{chosen:?}"),
+        expected: format!("three numbers that ascend, from 1 to {layers}, the target's layers"),
+    })
+}
+
+/// What a draft is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct StartPlace<'a> {
+    /// The target.
+    pub target: &'a TargetText,
+    /// Its checkpoint.
+    pub target_dir: &'a Path,
+    /// Tokens that the draft is to choose among; none for all.
+    pub vocabulary: Option<&'a DraftVocabulary>,
 }
 
 impl Start {
     /// Fresh weights of a draft with one layer as wide as the target's. As in all published drafts
-    /// there are as many key heads as query heads.
+    /// of ViSpec there are as many key heads as query heads; EAGLE-3 drafts have the target's.
     ///
     /// # Errors
     /// [`TrainError::TargetMismatch`] if the target's heads are not an even share of its width,
-    /// which the config of a draft cannot express.
+    /// which the config of a ViSpec draft cannot express; [`TrainError::Setting`] if the target has
+    /// not the states that are to be read; any error of reading the target's last layer, if the
+    /// draft is to start from it.
     pub fn fresh(
         draft: &DraftSettings,
-        target: &TargetText,
+        place: &StartPlace<'_>,
         seed: u64,
     ) -> Result<Self, TrainError> {
-        let mut decoder = *target.decoder();
-        if decoder.head_dim * decoder.heads != decoder.hidden {
-            return Err(TrainError::TargetMismatch {
-                quantity: "number of heads times their size",
-                found: decoder.hidden,
-                expected: decoder.head_dim * decoder.heads,
-            });
-        }
+        let mut decoder = *place.target.decoder();
+        let layers = decoder.layers;
         decoder.layers = 1;
-        decoder.kv_heads = decoder.heads;
+        let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
+        if is_eagle3 {
+            decoder.qkv_bias = Bias::No;
+        } else {
+            if decoder.head_dim * decoder.heads != decoder.hidden {
+                return Err(TrainError::TargetMismatch {
+                    quantity: "number of heads times their size",
+                    found: decoder.hidden,
+                    expected: decoder.head_dim * decoder.heads,
+                });
+            }
+            decoder.kv_heads = decoder.heads;
+        }
+        let vocabulary = place.vocabulary.map_or(0, |list| list.by_frequency().len());
         let shape = DraftShape {
-            kind: kind(draft),
+            kind: kind(draft, layers, vocabulary)?,
             decoder,
-            fusion_bias: Bias::Yes,
+            fusion_bias: if is_eagle3 { Bias::No } else { Bias::Yes },
         };
         let names = shape.parameters();
-        let parameters = initial(&shape, seed);
+        let mut parameters = initial(&shape, seed);
+        if let DraftSettings::Eagle3 { layer, .. } = draft {
+            from_target(&mut parameters, place, *layer)?;
+        }
         Ok(Self {
             shape,
             parameters,
@@ -82,9 +153,13 @@ impl Start {
     pub fn from_checkpoint(
         dir: &Path,
         draft: &DraftSettings,
-        target: &TargetText,
+        place: &StartPlace<'_>,
         seed: u64,
     ) -> Result<Self, TrainError> {
+        let target = place.target;
+        if let DraftSettings::Eagle3 { .. } = draft {
+            return Self::from_eagle3(dir, draft, place, seed);
+        }
         let config = DraftConfig::read(dir)?;
         for (quantity, found, expected) in [
             ("hidden size", config.hidden(), target.decoder().hidden),
@@ -103,13 +178,36 @@ impl Start {
             }
         }
         let shape = DraftShape {
-            kind: kind(draft),
+            kind: kind(draft, target.decoder().layers, 0)?,
             decoder: config.decoder(),
             fusion_bias: config.fusion_bias(),
         };
+        Self::read(dir, shape, place, initial(&shape, seed))
+    }
+
+    /// An EAGLE-3 draft of the same shape that training exported. Its vocabulary has to be the same.
+    fn from_eagle3(
+        dir: &Path,
+        draft: &DraftSettings,
+        place: &StartPlace<'_>,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let Self {
+            shape, parameters, ..
+        } = Self::fresh(draft, place, seed)?;
+        Self::read(dir, shape, place, parameters)
+    }
+
+    /// Replaces `parameters` by what the checkpoint in `dir` has.
+    fn read(
+        dir: &Path,
+        shape: DraftShape,
+        place: &StartPlace<'_>,
+        mut parameters: Parameters,
+    ) -> Result<Self, TrainError> {
+        let target = place.target;
         let checkpoint = Checkpoint::open(dir, &[])?;
         let has_vision = checkpoint.names().any(is_vision);
-        let mut parameters = initial(&shape, seed);
         let precision = Precision {
             storage: DType::F32,
             compute: DType::F32,
@@ -118,6 +216,9 @@ impl Start {
         let weights = Weights::new(&checkpoint, target.device(), precision);
         // Frozen, and the target's own.
         weights.skip("embed_tokens");
+        // What these say is the vocabulary of this run.
+        weights.skip("t2d");
+        weights.skip("d2t");
         let mut fresh = Vec::new();
         for (name, dims) in shape.parameters() {
             if is_vision(&name) && !has_vision {
@@ -135,6 +236,70 @@ impl Start {
         })
     }
 }
+
+/// Lets an EAGLE-3 draft begin as what the target does behind the highest of its states: `fc` passes
+/// that state on, norm and head are the target's, and, if asked for, the layer is the target's last.
+fn from_target(
+    parameters: &mut Parameters,
+    place: &StartPlace<'_>,
+    layer: FirstLayer,
+) -> Result<(), TrainError> {
+    let last = LastLayer::load(place.target_dir, place.target.device())?;
+    let hidden = last.norm.values.len();
+    if let Some(fc) = parameters.get_mut("fc.weight") {
+        let inputs = fc.shape[1];
+        for (row, values) in fc.values.chunks_exact_mut(inputs).enumerate() {
+            values.fill(0.0);
+            values[inputs - hidden + row] = 1.0;
+        }
+    }
+    if let Some(norm) = parameters.get_mut("norm.weight") {
+        norm.values.clone_from(&last.norm.values);
+    }
+    if let (Some(head), Some(vocabulary)) = (parameters.get_mut("lm_head.weight"), place.vocabulary)
+    {
+        let weight = place.target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let weight = HostTensor::from_device(weight)?;
+        for (row, id) in head
+            .values
+            .chunks_exact_mut(hidden)
+            .zip(vocabulary.ascending())
+        {
+            let start = id as usize * hidden;
+            row.copy_from_slice(&weight.values[start..start + hidden]);
+        }
+    }
+    if layer == FirstLayer::Fresh {
+        return Ok(());
+    }
+    for HostWeight { name, values, .. } in last.layer {
+        // The norm before attention is that of the hidden state here.
+        let name = match name.as_str() {
+            "input_layernorm.weight" => "midlayer.hidden_norm.weight".to_owned(),
+            name => format!("midlayer.{name}"),
+        };
+        let Some(tensor) = parameters.get_mut(&name) else {
+            continue;
+        };
+        if tensor.values.len() == values.len() {
+            tensor.values = values;
+            continue;
+        }
+        // Queries, keys and values: the second half of what they read is the hidden state.
+        let rows = tensor.values.chunks_exact_mut(2 * hidden);
+        for (row, values) in rows.zip(values.chunks_exact(hidden)) {
+            row[hidden..].copy_from_slice(values);
+        }
+    }
+    Ok(())
+}
+
+/// The head's weights are needed as they are.
+pub(crate) const QUANTIZED_HEAD: TrainError = TrainError::TargetMismatch {
+    quantity: "bits of the head's weights",
+    found: 8,
+    expected: 32,
+};
 
 fn is_vision(name: &str) -> bool {
     name.starts_with("imadpt.") || name.starts_with("img_fc.")
@@ -179,7 +344,7 @@ fn initial(shape: &DraftShape, seed: u64) -> Parameters {
             "img_fc.weight" => identity(dims[0], dims[1]),
             "img_fc.bias" => vec![0.0; n_elements],
             "imadpt.q" => normal(&mut generator, n_elements, dims[2]),
-            name if name.ends_with("layernorm.weight") => vec![1.0; n_elements],
+            name if name.ends_with("norm.weight") => vec![1.0; n_elements],
             name if name.starts_with("medusa_head") && dims.len() == 2 => vec![0.0; n_elements],
             _ => (0..n_elements)
                 .map(|_| (2.0 * generator.random::<f32>() - 1.0) * bound)

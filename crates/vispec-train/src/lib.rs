@@ -1,4 +1,4 @@
-//! Training of ViSpec, EAGLE-2 and Medusa drafts, and of tiny targets to train drafts for, on Burn.
+//! Training of ViSpec, EAGLE-2, EAGLE-3 and Medusa drafts, and of tiny targets to train drafts for, on Burn.
 
 mod config;
 pub mod data;
@@ -17,13 +17,13 @@ mod step;
 pub mod target;
 
 pub use config::{
-    CheckpointSettings, ComputeSettings, DataSettings, DraftSettings, EvaluationSettings, HeadType,
-    OptimizerSettings, TrainConfig,
+    CheckpointSettings, ComputeSettings, DataSettings, DraftHeadSetting, DraftSettings,
+    EvaluationSettings, FirstLayer, HeadType, OptimizerSettings, TrainConfig, VocabularySettings,
 };
 pub use error::TrainError;
-pub use export::export;
+pub use export::Export;
 pub use gradients::Gradients;
-pub use init::Start;
+pub use init::{Start, StartPlace};
 pub use objective::{MedusaTargets, Objective};
 pub use optimizer::{AdamWSettings, Moments, Optimizer};
 pub use schedule::Schedule;

@@ -39,6 +39,14 @@ pub enum Objective {
         /// Weight of `R`; upstream's is 0.1.
         ranking_weight: f64,
     },
+    /// The sum over `passes` of `decay^k * CE`, where the `k`-th pass goes on from the output of the
+    /// one before it as drafting does: EAGLE-3.
+    TestTime {
+        /// Passes, the first one included; EAGLE-3 has 7.
+        passes: usize,
+        /// Weight of each pass relative to the one before it; EAGLE-3 has 0.8.
+        decay: f64,
+    },
     /// `value_weight * V + probability_weight * CE`, the mean over heads.
     Medusa {
         /// What each head learns.
@@ -56,7 +64,7 @@ impl Objective {
     pub fn loss_mask(&self) -> LossMask {
         match self {
             Self::Stage1 { .. } | Self::Medusa { .. } => LossMask::AsStored,
-            Self::Stage2 { .. } => LossMask::ShiftedByOne,
+            Self::Stage2 { .. } | Self::TestTime { .. } => LossMask::ShiftedByOne,
         }
     }
 }

@@ -8,8 +8,11 @@ use vispec_kernels::in_pool;
 use crate::data::PreparedSample;
 use crate::error::TrainError;
 use crate::gradients::Gradients;
-use crate::loss::{Divergence, Head, HeadSums, HeadTerms, smooth_l1};
-use crate::network::{DraftInputs, DraftNetwork, DraftRows, MedusaNetwork, Network};
+use crate::loss::{Divergence, Head, HeadSums, HeadTerms, host, smooth_l1};
+use crate::network::{
+    DraftInputs, DraftNetwork, DraftRows, DraftedRows, Eagle3Network, MedusaNetwork, Network,
+    Supervision,
+};
 use crate::objective::{MedusaTargets, Objective};
 
 /// The loss of a batch and what it is made of, means over supervised rows.
@@ -19,7 +22,8 @@ pub struct Losses {
     pub loss: f64,
     /// Smooth L1 distance of hidden states, unweighted; 0 in stage 2, which does without.
     pub value: f64,
-    /// Cross entropy, or in stage 2 the L1 distance of distributions, unweighted.
+    /// Cross entropy, or in stage 2 the L1 distance of distributions, unweighted; in training-time
+    /// test that of the first pass.
     pub divergence: f64,
     /// Ranking loss, unweighted.
     pub ranking: f64,
@@ -87,7 +91,7 @@ impl Network {
         objective: &Objective,
         head: &Head,
     ) -> Result<(Losses, Gradients), TrainError> {
-        let rows: usize = samples.iter().map(|sample| sample.hidden.nrows()).sum();
+        let rows: usize = samples.iter().map(|sample| sample.features.nrows()).sum();
         // About ten matrices, each in three products: the way forth, and gradients of both factors.
         in_pool(30 * rows * head.hidden() * head.hidden(), || {
             let Graph { losses, surrogate } = self.graph(samples, objective, head)?;
@@ -117,9 +121,13 @@ impl Network {
     ) -> Result<Graph, TrainError> {
         let mut graph = match self {
             Self::Draft(network) => draft_graph(network, samples, objective, head)?,
+            Self::Eagle3(network) => eagle3_graph(network, samples, objective, head)?,
             Self::Medusa(network) => medusa_graph(network, samples, objective, head)?,
         };
-        graph.losses.tokens = samples.iter().map(|sample| sample.hidden.nrows() + 1).sum();
+        graph.losses.tokens = samples
+            .iter()
+            .map(|sample| sample.features.nrows() + 1)
+            .sum();
         Ok(graph)
     }
 }
@@ -148,13 +156,13 @@ fn draft_batch(network: &DraftNetwork, samples: &[PreparedSample], device: &Devi
                 targets.push(first_token + position);
             }
         }
-        first_token += sample.hidden.nrows();
+        first_token += sample.features.nrows();
     }
     let target = concatenate(samples.iter().map(|s| &s.target), device);
     DraftBatch {
         inputs: DraftInputs {
             embeds: concatenate(samples.iter().map(|s| &s.embeds), device).autodiff(),
-            hidden: concatenate(samples.iter().map(|s| &s.hidden), device).autodiff(),
+            features: concatenate(samples.iter().map(|s| &s.features), device).autodiff(),
             rows,
         },
         n_rows: supervised.len(),
@@ -172,19 +180,9 @@ fn draft_graph(
     let device = head.device();
     let batch = draft_batch(network, samples, &device);
     if batch.n_rows == 0 {
-        // A single query leaves no row of an image, so there may be nothing to supervise.
-        return Err(TrainError::SampleShape {
-            id: samples
-                .iter()
-                .map(|s| s.id.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-            quantity: "number of supervised positions outside of images",
-            found: 0,
-            expected: 1,
-        });
+        return Err(nothing_supervised(samples));
     }
-    let (n_unrolled, value_weight, terms) = terms(objective, batch.n_rows);
+    let (n_unrolled, value_weight, terms) = terms(objective, batch.n_rows)?;
     let rows = batch.rows.clone().autodiff();
     let outputs: Vec<Tensor<2>> = network
         .unroll(&batch.inputs, n_unrolled)
@@ -208,6 +206,105 @@ fn draft_graph(
     })
 }
 
+fn wrong_objective(expected: &str) -> TrainError {
+    TrainError::Setting {
+        field: "objective.kind",
+        found: "another".to_owned(),
+        expected: expected.to_owned(),
+    }
+}
+
+/// A single query leaves no row of an image, so there may be nothing to supervise.
+fn nothing_supervised(samples: &[PreparedSample]) -> TrainError {
+    let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
+    TrainError::SampleShape {
+        id: ids.join(", "),
+        quantity: "number of supervised positions outside of images",
+        found: 0,
+        expected: 1,
+    }
+}
+
+fn eagle3_graph(
+    network: &Eagle3Network,
+    samples: &[PreparedSample],
+    objective: &Objective,
+    head: &Head,
+) -> Result<Graph, TrainError> {
+    let Objective::TestTime { passes, decay } = *objective else {
+        return Err(wrong_objective("test_time, the draft being EAGLE-3"));
+    };
+    let device = head.device();
+    let masks: Vec<Vec<bool>> = samples.iter().map(|s| s.image_mask.clone()).collect();
+    let rows = DraftRows::new(&masks, network.n_queries());
+    let supervision: Vec<Supervision<'_>> = samples
+        .iter()
+        .map(|sample| Supervision {
+            supervised: &sample.supervised,
+            answered: &sample.answered,
+        })
+        .collect();
+    let drafted = DraftedRows::new(&rows, &supervision, passes);
+    // Later passes aim at some of what the first one aims at.
+    let aims = &drafted.passes[0].targets;
+    if aims.is_empty() {
+        return Err(nothing_supervised(samples));
+    }
+    let targets = concatenate(samples.iter().map(|s| &s.target), &device);
+    let teacher = head.teacher(&targets.select(0, indices(aims, &device)))?;
+    let inputs = DraftInputs {
+        embeds: concatenate(samples.iter().map(|s| &s.embeds), &device).autodiff(),
+        features: concatenate(samples.iter().map(|s| &s.features), &device).autodiff(),
+        rows,
+    };
+    let mut result = Losses::default();
+    let (mut outputs, mut gradients) = (Vec::new(), Vec::new());
+    let mut weight = 1.0;
+    for (number, read) in network.passes(&inputs, &drafted).into_iter().enumerate() {
+        let pass = &drafted.passes[number];
+        let rows: Vec<usize> = pass
+            .targets
+            .iter()
+            .filter_map(|target| aims.binary_search(target).ok())
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let terms = HeadTerms {
+            divergence: Divergence::CrossEntropy,
+            divergence_weight: weight,
+            ranking_weight: 0.0,
+            rows: rows.len(),
+        };
+        let sums = if let Some(own) = network.head() {
+            let logits = own.forward(read);
+            let scored = host(logits.clone().inner())?;
+            let (sums, slopes) = head.compare(&teacher, &rows, scored, &terms);
+            let slopes = TensorData::new(slopes, logits.dims());
+            gradients.push(Tensor::from_data(slopes, &device));
+            outputs.push(logits);
+            sums
+        } else {
+            let scored = head.logits(read.clone().inner())?;
+            let (sums, slopes) = head.compare(&teacher, &rows, scored, &terms);
+            gradients.push(head.back_through(&slopes, rows.len()));
+            outputs.push(read);
+            sums
+        };
+        let of_pass = losses(&sums, 0.0, 0.0, &terms, rows.len());
+        if number == 0 {
+            result = of_pass;
+        } else {
+            result.loss += of_pass.loss;
+        }
+        weight *= decay;
+    }
+    Ok(Graph {
+        losses: result,
+        surrogate: sum_surrogates(outputs, gradients, &device),
+    })
+}
+
 fn sum_surrogates(
     outputs: Vec<Tensor<2>>,
     gradients: Vec<Tensor<2>>,
@@ -222,8 +319,13 @@ fn sum_surrogates(
 }
 
 /// Unrolled passes, weight of the distance of hidden states, and terms through the head.
-fn terms(objective: &Objective, rows: usize) -> (usize, f64, HeadTerms) {
-    match *objective {
+fn terms(objective: &Objective, rows: usize) -> Result<(usize, f64, HeadTerms), TrainError> {
+    Ok(match *objective {
+        Objective::TestTime { .. } => {
+            return Err(wrong_objective(
+                "stage1, stage2 or medusa, the draft not being EAGLE-3",
+            ));
+        }
         Objective::Stage1 {
             value_weight,
             probability_weight,
@@ -263,7 +365,7 @@ fn terms(objective: &Objective, rows: usize) -> (usize, f64, HeadTerms) {
             };
             (0, value_weight, terms)
         }
-    }
+    })
 }
 
 fn losses(
@@ -301,7 +403,7 @@ fn medusa_rows(
     let mut target = Vec::new();
     let mut n_rows = 0;
     for sample in samples {
-        let last = sample.hidden.nrows();
+        let last = sample.features.nrows();
         let rows: Vec<usize> = sample
             .supervised
             .iter()
@@ -315,7 +417,7 @@ fn medusa_rows(
                 }
             })
             .collect();
-        read.push(sample.hidden.select(Axis(0), &rows));
+        read.push(sample.features.select(Axis(0), &rows));
         let aimed: Vec<usize> = match targets {
             MedusaTargets::Upstream => rows.clone(),
             MedusaTargets::Shifted => rows.iter().map(|position| position + ahead).collect(),
@@ -347,13 +449,13 @@ fn medusa_graph(
     let device = head.device();
     let targets = match objective {
         Objective::Medusa { targets, .. } => *targets,
-        Objective::Stage1 { .. } | Objective::Stage2 { .. } => MedusaTargets::Shifted,
+        _ => MedusaTargets::Shifted,
     };
     let parts: Vec<_> = (0..network.n_heads())
         .map(|ahead| medusa_rows(samples, ahead, targets, &device))
         .collect();
     let n_rows: usize = parts.iter().map(|(_, _, rows)| rows).sum();
-    let (_, value_weight, terms) = terms(objective, n_rows);
+    let (_, value_weight, terms) = terms(objective, n_rows)?;
     let n_elements = n_rows * head.hidden();
     let mut sums = HeadSums::default();
     let mut value = 0.0;

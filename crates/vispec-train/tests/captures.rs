@@ -15,7 +15,9 @@ use vispec_models::features::read_features;
 use vispec_models::{DtypeChoice, TargetText, VlmTarget};
 use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
 use vispec_train::TrainError;
-use vispec_train::data::{Captures, LossMask, PrepareOptions, Prepared, Refusal, prepare};
+use vispec_train::data::{
+    Captures, Features, LossMask, PrepareOptions, Prepared, Refusal, prepare,
+};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -45,7 +47,7 @@ fn read(model_dir: &Path, picture: &Path, dtype: DtypeChoice) -> Read {
     let image_mask = features.image_mask();
     let token_ids = features.token_ids.clone();
     let shape = [token_ids.len(), target.hidden()];
-    let (embeds, hidden) = features.into_host().unwrap();
+    let features = features.into_host().unwrap();
     let sample = TokenSample {
         record: SampleRecord {
             id: "two".to_owned(),
@@ -64,8 +66,9 @@ fn read(model_dir: &Path, picture: &Path, dtype: DtypeChoice) -> Read {
     Read {
         sample,
         vectors: SampleVectors {
-            input_embeds: Array2::from_shape_vec(shape, embeds).unwrap(),
-            hidden_states: Array2::from_shape_vec(shape, hidden).unwrap(),
+            input_embeds: Array2::from_shape_vec(shape, features.input_embeds).unwrap(),
+            hidden_states: Array2::from_shape_vec(shape, features.hidden_states).unwrap(),
+            residual_states: None,
         },
         dtype: target.precision().to_string(),
     }
@@ -80,6 +83,7 @@ fn write(dir: &Path, model_dir: &Path, read: &Read, storage: StorageKind) {
             dtype: read.dtype.clone(),
         },
         storage,
+        states: Vec::new(),
         dtype: ElementType::F32,
         stage: CaptureStage::TeacherForced {
             max_tokens: 4096,
@@ -102,7 +106,7 @@ fn write(dir: &Path, model_dir: &Path, read: &Read, storage: StorageKind) {
 
 fn open(dir: &Path, model_dir: &Path) -> Captures {
     let text = TargetText::load(model_dir, &Device::flex(), DtypeChoice::F32).unwrap();
-    Captures::open(&[dir.to_owned()], model_dir, &text).unwrap()
+    Captures::open(&[dir.to_owned()], model_dir, &text, &[]).unwrap()
 }
 
 fn picture(dir: &Path) -> PathBuf {
@@ -176,6 +180,8 @@ fn drafts_that_read_states_of_image_tokens_refuse_packed_samples() {
             let options = PrepareOptions {
                 max_len: 4096,
                 loss_mask: LossMask::AsStored,
+                features: Features::HiddenState,
+                vocabulary: None,
                 noise: None,
                 reads_image_states,
                 hidden: read.vectors.hidden_states.ncols(),

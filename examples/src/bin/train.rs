@@ -11,9 +11,9 @@ use vispec_examples::step_bar::StepBar;
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
 use vispec_train::data::Captures;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
-use vispec_train::{Start, TrainConfig, TrainError};
+use vispec_train::{Start, StartPlace, TrainConfig, TrainError};
 
-/// Train a ViSpec, EAGLE-2 or Medusa draft
+/// Train a ViSpec, EAGLE-2, EAGLE-3 or Medusa draft
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
 #[derive(Parser, Debug)]
@@ -54,7 +54,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     })?;
     let dir = resolve_checkpoint(&flags.target, DownloadProgress::Bars)?;
     let target = TargetText::load(&dir, &flags.device.open()?, DtypeChoice::F32)?;
-    let data = Captures::open(&flags.data, &dir, &target)?;
+    let states = config.draft.states(target.decoder().layers)?;
+    let data = Captures::open(&flags.data, &dir, &target, &states)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
@@ -64,10 +65,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let paths = RunPaths {
         out: flags.out.clone(),
     };
-    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, || {
+    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, |vocabulary| {
+        let place = StartPlace {
+            target: &target,
+            target_dir: &dir,
+            vocabulary,
+        };
         match &flags.init {
-            Some(dir) => Start::from_checkpoint(dir, &config.draft, &target, config.seed),
-            None => Start::fresh(&config.draft, &target, config.seed),
+            Some(dir) => Start::from_checkpoint(dir, &config.draft, &place, config.seed),
+            None => Start::fresh(&config.draft, &place, config.seed),
         }
     })?;
     let ended = trainer.run(&stop, &mut view)?;

@@ -1,6 +1,7 @@
 //! Flags of `capture`.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use vispec_core::Sampler;
@@ -10,6 +11,7 @@ use vispec_data::capture::{
 use vispec_data::conversations::{ConversationFiles, ConversationLayout, ConversationSource};
 use vispec_data::scenes::{QuestionKind, SceneStyle};
 use vispec_models::Engine;
+use vispec_models::features::eagle3_states;
 use vispec_processor::ModelFamily;
 
 use crate::failure::Failure;
@@ -53,7 +55,7 @@ pub struct SourceFlags {
     #[arg(
         long,
         value_name = "T",
-        default_value_t = 1.0,
+        default_value_t = 0.8,
         allow_negative_numbers = true
     )]
     pub question_temperature: f32,
@@ -81,6 +83,50 @@ pub struct SourceFlags {
     /// Broken rows and images that are left out; one more ends the run
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub max_bad_rows: usize,
+}
+
+/// States of the residual stream, as a flag names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatesFlag {
+    /// Those that EAGLE-3 reads.
+    Eagle3,
+    /// These.
+    Numbers(Vec<usize>),
+}
+
+impl FromStr for StatesFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "eagle3" {
+            return Ok(Self::Eagle3);
+        }
+        let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+        match numbers {
+            Ok(numbers) if numbers.is_sorted_by(|a, b| a < b) => Ok(Self::Numbers(numbers)),
+            _ => Err("expected eagle3, or ascending numbers with commas between".to_owned()),
+        }
+    }
+}
+
+impl StatesFlag {
+    /// The numbers, for a target of so many layers.
+    ///
+    /// # Errors
+    /// Usage if the target has not these states.
+    pub fn numbers(&self, layers: usize) -> Result<Vec<usize>, Failure> {
+        let numbers = match self {
+            Self::Eagle3 => eagle3_states(layers).to_vec(),
+            Self::Numbers(numbers) => numbers.clone(),
+        };
+        let fits = numbers.is_sorted_by(|a, b| a < b) && numbers.iter().all(|&n| n <= layers);
+        if fits {
+            return Ok(numbers);
+        }
+        Err(Failure::Usage(format!(
+            "--states is {numbers:?}, expected ascending numbers up to {layers}, the target's layers"
+        )))
+    }
 }
 
 /// Pixels of a drawn scene's side, its rows and columns, and how many shapes are in it.
@@ -233,6 +279,10 @@ pub struct StageFlags {
     /// full (as upstream), compact, packed (8 bits, images by reference) or online
     #[arg(long, default_value = "compact")]
     pub storage: StorageKind,
+    /// States of the target's residual stream to keep besides the last hidden state: eagle3 (those
+    /// that EAGLE-3 drafts read), or numbers of layers that they enter, ascending, as 2,15,27
+    #[arg(long, value_name = "eagle3|N,N,N")]
+    pub states: Option<StatesFlag>,
     /// Positions of a shard
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub shard_positions: usize,
@@ -269,6 +319,24 @@ const PIXELS: (usize, usize) = (256 * 28 * 28, 1280 * 28 * 28);
 const QWEN_MAX_TOKENS: usize = 2048;
 
 impl StageFlags {
+    /// States of the residual stream that are kept; none if no vectors are.
+    ///
+    /// # Errors
+    /// Usage if the target has not the states that are asked for.
+    pub fn residual_states(&self, engine: &Engine) -> Result<Vec<usize>, Failure> {
+        match &self.states {
+            Some(states) if self.storage.keeps_hidden_states() => {
+                states.numbers(engine.target().n_layers())
+            }
+            Some(_) => Err(Failure::Usage(format!(
+                "--states does not go with --storage {}, which keeps no states: training computes \
+                 them",
+                self.storage
+            ))),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Looks at every value without loading anything.
     ///
     /// # Errors

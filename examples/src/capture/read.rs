@@ -43,7 +43,11 @@ impl AnswerReader<'_> {
             image_mask[run.clone()].fill(true);
         }
         let features = if self.maker.storage.keeps_hidden_states() {
-            let features = read_features(target, &target.encode(&answered.prompt)?, &[]);
+            let features = read_features(
+                target,
+                &target.encode(&answered.prompt)?,
+                &self.maker.states,
+            );
             Some(features.map_err(|error| anyhow::anyhow!(error))?)
         } else {
             None

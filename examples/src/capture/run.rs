@@ -56,9 +56,11 @@ pub fn capture(
     let source = files.open()?;
     let range = source_flags.range(source.len())?;
     let stage = stage_flags.stage(&engine, source_flags.source);
+    let states = stage_flags.residual_states(&engine)?;
     let header = CaptureHeader {
         target: identity(&engine)?,
         storage: stage_flags.storage,
+        states: states.clone(),
         dtype: element_type(&engine),
         stage: stage.clone(),
         source: source_flags.identity(&files, &source)?,
@@ -66,7 +68,7 @@ pub fn capture(
         shard_positions: stage_flags.shard_positions,
     };
     let covers = source_flags.shard.of(range);
-    let answers = Answers::new(&engine, &stage, stage_flags, (method, tree))?;
+    let answers = Answers::new(&engine, &stage, (stage_flags, states), (method, tree))?;
     let writer = CaptureWriter::open(&stage_flags.out, header, covers)?;
     let is_bad = |left_out: &&LeftOut| left_out.kind == LeftOutKind::Bad;
     let run = Run {
@@ -208,11 +210,12 @@ impl<'e> Answers<'e> {
     fn new(
         engine: &'e Engine,
         stage: &CaptureStage,
-        flags: &StageFlags,
+        (flags, states): (&StageFlags, Vec<usize>),
         (method, tree): (Method, TreeSize),
     ) -> Result<Self, Failure> {
         let maker = SampleMaker {
             storage: flags.storage,
+            states,
             reading: Duration::ZERO,
         };
         Ok(match *stage {

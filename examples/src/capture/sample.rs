@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use vispec_data::ImageSource;
 use vispec_data::capture::{ImageRecord, SampleRecord, SampleVectors, StorageKind, TokenSample};
-use vispec_models::features::SequenceFeatures;
+use vispec_models::features::{FeatureSpec, SequenceFeatures};
 
 use super::question::Place;
 use crate::failure::Failure;
@@ -31,11 +31,22 @@ pub(super) struct Sample {
 #[derive(Debug)]
 pub(super) struct SampleMaker {
     pub(super) storage: StorageKind,
+    /// States of the residual stream that are kept.
+    pub(super) states: Vec<usize>,
     /// Time spent on files of images.
     pub(super) reading: Duration,
 }
 
 impl SampleMaker {
+    /// What a cache has to remember for a sample.
+    pub(super) fn features(&self) -> FeatureSpec {
+        let last = FeatureSpec::last();
+        if self.states.is_empty() {
+            return last;
+        }
+        last.and(&FeatureSpec::residual(&self.states))
+    }
+
     /// The sample of the sequence at `place`.
     ///
     /// # Errors
@@ -69,10 +80,18 @@ impl SampleMaker {
 
 fn vectors(features: SequenceFeatures) -> Result<SampleVectors, Failure> {
     let shape = features.hidden_states.dims();
-    let (embeds, hidden) = features.into_host()?;
+    let residual = features
+        .residual_states
+        .as_ref()
+        .map(|states| states.dims());
+    let features = features.into_host()?;
+    let residual = residual.zip(features.residual_states);
     Ok(SampleVectors {
-        input_embeds: Array2::from_shape_vec(shape, embeds)?,
-        hidden_states: Array2::from_shape_vec(shape, hidden)?,
+        input_embeds: Array2::from_shape_vec(shape, features.input_embeds)?,
+        hidden_states: Array2::from_shape_vec(shape, features.hidden_states)?,
+        residual_states: residual
+            .map(|(shape, values)| Array2::from_shape_vec(shape, values))
+            .transpose()?,
     })
 }
 

@@ -143,6 +143,7 @@ impl Published {
             text,
             image: images * self.image,
             images,
+            states: 0,
         }
     }
 }

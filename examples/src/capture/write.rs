@@ -3,7 +3,7 @@
 use vispec_core::Prompt as _;
 use vispec_data::capture::LeftOut;
 use vispec_models::EncodedPrompt;
-use vispec_models::features::{FeatureSpec, SequenceFeatures};
+use vispec_models::features::SequenceFeatures;
 
 use super::question::{Place, Question};
 use super::sample::{Sample, SampleMaker, Sequence};
@@ -42,7 +42,7 @@ impl AnswerWriter<'_> {
         let prompt = engine.target().encode(&prepared)?;
         let mut settings = self.settings.clone();
         settings.seed = settings.seed.wrapping_add(place.position as u64);
-        let cache = engine.target().recording_cache(&FeatureSpec::last())?;
+        let cache = engine.target().recording_cache(&self.maker.features())?;
         self.together.start(place, (prompt, cache), &settings)?;
         Ok(None)
     }
@@ -66,8 +66,13 @@ impl AnswerWriter<'_> {
         session: &EngineSession<EncodedPrompt>,
     ) -> Result<Sample, Failure> {
         let (target, prompt) = (self.together.engine().target(), session.prompt());
-        let features =
-            SequenceFeatures::of_answer(target, prompt, session.tokens(), session.cache(), &[])?;
+        let features = SequenceFeatures::of_answer(
+            target,
+            prompt,
+            session.tokens(),
+            session.cache(),
+            &self.maker.states,
+        )?;
         let prompt_tokens = prompt.token_ids().len();
         let written = (0..features.token_ids.len()).map(|index| index + 1 >= prompt_tokens);
         let sequence = Sequence {

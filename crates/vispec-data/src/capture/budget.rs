@@ -21,6 +21,8 @@ pub struct SampleSize {
     pub image: usize,
     /// Images.
     pub images: usize,
+    /// States of the residual stream that are kept of each token.
+    pub states: usize,
 }
 
 impl SampleSize {
@@ -29,9 +31,10 @@ impl SampleSize {
     #[must_use]
     pub fn bytes(&self, storage: StorageKind, dtype: ElementType, hidden: usize) -> usize {
         let tokens = self.text + self.image;
-        let hidden_rows = self.text + self.images;
+        // Each kept row has its last hidden state, and the states of the residual stream.
+        let hidden_rows = (self.text + self.images) * (1 + self.states);
         let vectors = match storage {
-            StorageKind::Full => 2 * tokens * hidden * dtype.n_bytes(),
+            StorageKind::Full => (2 + self.states) * tokens * hidden * dtype.n_bytes(),
             StorageKind::Compact => {
                 (hidden_rows + self.image) * hidden * ElementType::Bf16.n_bytes()
             }
@@ -72,6 +75,7 @@ mod tests {
             text: 300,
             image: 2144,
             images: 1,
+            states: 0,
         };
         let packed = size.bytes(StorageKind::Packed, ElementType::F16, 4096);
         assert_eq!(packed, 301 * (4096 + 2 * 64) + 2444 * 6);
@@ -85,7 +89,7 @@ mod tests {
             hidden in 1_usize..6000,
             room in 0_usize..100_000_000,
         ) {
-            let size = SampleSize { text, image, images: 1 };
+            let size = SampleSize { text, image, images: 1, states: 0 };
             for storage in StorageKind::ALL {
                 let bytes = |text| {
                     SampleSize { text, ..size }.bytes(storage, ElementType::F16, hidden)
@@ -104,6 +108,7 @@ mod tests {
             text: 300,
             image: 256,
             images: 1,
+            states: 0,
         };
         let compact = size.bytes(StorageKind::Compact, ElementType::Bf16, 3584);
         assert_eq!(compact, 557 * 3584 * 2 + 556 * 6);

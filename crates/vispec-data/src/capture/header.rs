@@ -194,6 +194,10 @@ pub struct CaptureHeader {
     pub target: TargetIdentity,
     /// What is kept of a sample.
     pub storage: StorageKind,
+    /// States of the target's residual stream that are kept besides the last hidden state, for drafts
+    /// of EAGLE-3: state `n` enters layer `n`. Captures that know no vectors keep none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<usize>,
     /// Element type of full captures; compact ones are in bf16, packed ones in 8 bits.
     pub dtype: ElementType,
     /// How the target came to the tokens.

@@ -228,6 +228,7 @@ impl Manifest {
             text: mean(|sample| sample.tokens - sample.image_tokens.min(sample.tokens)),
             image: mean(|sample| sample.image_tokens),
             images: mean(|sample| sample.image_runs),
+            states: self.header.states.len(),
         }
     }
 

@@ -157,6 +157,7 @@ impl CaptureReader {
             file: &mut file,
             prefix: &prefix,
             hidden: self.header().target.hidden,
+            states: self.header().states.len(),
             dtype: self.header().dtype,
         };
         match self.header().storage {

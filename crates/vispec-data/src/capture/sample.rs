@@ -16,6 +16,10 @@ pub struct CapturedSample {
     /// `[seq, hidden]`: what leaves the last norm of the target. Rows that no draft reads, those of
     /// image tokens but the last of each image, may be zero.
     pub hidden_states: Array2<f32>,
+    /// `[seq, states * hidden]`: states of the residual stream between layers, those that the header
+    /// names, one behind the other; none if it names none. Rows may be zero as those of
+    /// `hidden_states`.
+    pub residual_states: Option<Array2<f32>>,
     /// `[seq]`: stage 1, true on tokens of answers; stage 2, true from the last token of the prompt.
     pub loss_mask: Vec<bool>,
     /// `[seq]`: true where an image feature stands in place of a token's embedding.
@@ -29,4 +33,6 @@ pub struct SampleVectors {
     pub input_embeds: Array2<f32>,
     /// `[seq, hidden]`: what leaves the last norm of the target.
     pub hidden_states: Array2<f32>,
+    /// `[seq, states * hidden]`, as in [`CapturedSample`].
+    pub residual_states: Option<Array2<f32>>,
 }

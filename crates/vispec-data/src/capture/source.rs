@@ -28,6 +28,22 @@ pub trait SampleSource {
     /// # Panics
     /// If there is no such sample.
     fn sample(&self, index: usize) -> Result<CapturedSample, Self::Error>;
+
+    /// Tokens of the answers of sample number `index`: those that its loss mask has.
+    ///
+    /// # Errors
+    /// As [`SampleSource::sample`].
+    ///
+    /// # Panics
+    /// If there is no such sample.
+    fn answer_tokens(&self, index: usize) -> Result<Vec<u32>, Self::Error> {
+        let sample = self.sample(index)?;
+        let answered = sample.token_ids.iter().zip(&sample.loss_mask);
+        Ok(answered
+            .filter(|(_, of_answer)| **of_answer)
+            .map(|(token, _)| *token)
+            .collect())
+    }
 }
 
 /// Samples in memory.

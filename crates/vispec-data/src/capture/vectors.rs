@@ -20,6 +20,9 @@ mod name {
     pub(super) const HIDDEN_STATES: &str = "hidden_states";
     /// Of hidden states in 8 bits.
     pub(super) const HIDDEN_SCALES: &str = "hidden_scales";
+    pub(super) const RESIDUAL_STATES: &str = "residual_states";
+    /// Of residual states in 8 bits.
+    pub(super) const RESIDUAL_SCALES: &str = "residual_scales";
 }
 
 /// Positions whose hidden states a draft reads: text, and the last token of each image, because the
@@ -99,25 +102,40 @@ pub(super) fn vector_tensors(
     }
     let all = || (0..seq).collect::<Vec<_>>();
     let read = || read_rows(&tokens.image_mask);
+    let residual = |rows| {
+        let states = vectors.residual_states.as_ref()?;
+        Some(kept("the residual states", states, rows))
+    };
+    if let Some(part) = residual(Vec::new()) {
+        check_rows(id, part.what, part.vectors.nrows(), seq)?;
+    }
+    let mut tensors = Vec::new();
     match storage {
-        StorageKind::Full => Ok(vec![
-            embeds(all()).in_elements(name::INPUT_EMBEDS, dtype)?,
-            hidden(all()).in_elements(name::HIDDEN_STATES, dtype)?,
-        ]),
+        StorageKind::Full => {
+            tensors.push(embeds(all()).in_elements(name::INPUT_EMBEDS, dtype)?);
+            tensors.push(hidden(all()).in_elements(name::HIDDEN_STATES, dtype)?);
+            if let Some(residual) = residual(all()) {
+                tensors.push(residual.in_elements(name::RESIDUAL_STATES, dtype)?);
+            }
+        }
         StorageKind::Compact => {
-            let images = embeds(image_rows(&tokens.image_mask));
-            Ok(vec![
-                images.in_elements(name::IMAGE_EMBEDS, ElementType::Bf16)?,
-                hidden(read()).in_elements(name::HIDDEN_STATES, ElementType::Bf16)?,
-            ])
+            let (dtype, images) = (ElementType::Bf16, embeds(image_rows(&tokens.image_mask)));
+            tensors.push(images.in_elements(name::IMAGE_EMBEDS, dtype)?);
+            tensors.push(hidden(read()).in_elements(name::HIDDEN_STATES, dtype)?);
+            if let Some(residual) = residual(read()) {
+                tensors.push(residual.in_elements(name::RESIDUAL_STATES, dtype)?);
+            }
         }
         StorageKind::Packed => {
-            let hidden = hidden(read());
-            let tensors = hidden.in_groups(name::HIDDEN_STATES, name::HIDDEN_SCALES)?;
-            Ok(tensors.into())
+            tensors.extend(hidden(read()).in_groups(name::HIDDEN_STATES, name::HIDDEN_SCALES)?);
+            if let Some(residual) = residual(read()) {
+                let names = (name::RESIDUAL_STATES, name::RESIDUAL_SCALES);
+                tensors.extend(residual.in_groups(names.0, names.1)?);
+            }
         }
-        StorageKind::Online => Ok(Vec::new()),
+        StorageKind::Online => {}
     }
+    Ok(tensors)
 }
 
 /// Where the vectors of a stored sample are, and how they are stored.
@@ -125,6 +143,8 @@ pub(super) struct StoredVectors<'a> {
     pub(super) file: &'a mut TensorFile,
     pub(super) prefix: &'a str,
     pub(super) hidden: usize,
+    /// States of the residual stream.
+    pub(super) states: usize,
     pub(super) dtype: ElementType,
 }
 
@@ -140,19 +160,27 @@ impl StoredVectors<'_> {
         Ok(bytes)
     }
 
-    fn matrix(&self, rows: usize, values: Vec<f32>) -> Result<Array2<f32>> {
-        Array2::from_shape_vec([rows, self.hidden], values)
-            .map_err(|error| self.file.damaged(error.to_string()))
+    fn matrix(&self, shape: [usize; 2], values: Vec<f32>) -> Result<Array2<f32>> {
+        Array2::from_shape_vec(shape, values).map_err(|error| self.file.damaged(error.to_string()))
     }
 
-    fn in_elements(&mut self, name: &str, dtype: ElementType, rows: usize) -> Result<Array2<f32>> {
-        let bytes = self.bytes(name, safetensors_type(dtype), [rows, self.hidden])?;
-        self.matrix(rows, decoded(&bytes, dtype))
+    fn in_elements(
+        &mut self,
+        name: &str,
+        dtype: ElementType,
+        shape: [usize; 2],
+    ) -> Result<Array2<f32>> {
+        let bytes = self.bytes(name, safetensors_type(dtype), shape)?;
+        self.matrix(shape, decoded(&bytes, dtype))
     }
 
-    fn in_groups(&mut self, name: &str, scales_name: &str, rows: usize) -> Result<Array2<f32>> {
-        let numbers = self.bytes(name, Dtype::I8, [rows, self.hidden])?;
-        let groups = n_groups(self.hidden);
+    fn in_groups(
+        &mut self,
+        [name, scales_name]: [&str; 2],
+        [rows, width]: [usize; 2],
+    ) -> Result<Array2<f32>> {
+        let numbers = self.bytes(name, Dtype::I8, [rows, width])?;
+        let groups = n_groups(width);
         let scales = self.bytes(scales_name, Dtype::BF16, [rows, groups])?;
         let (pairs, _) = scales.as_chunks::<2>();
         let grouped = Grouped {
@@ -162,16 +190,25 @@ impl StoredVectors<'_> {
                 .map(|pair| bf16::from_le_bytes(*pair))
                 .collect(),
         };
-        self.matrix(rows, grouped.values(self.hidden))
+        self.matrix([rows, width], grouped.values(width))
     }
 
     /// Completes a sample that was stored with all its vectors.
     pub(super) fn full(mut self, tokens: TokenSample) -> Result<CapturedSample> {
         let seq = tokens.token_ids.len();
         let dtype = self.dtype;
-        let input_embeds = self.in_elements(name::INPUT_EMBEDS, dtype, seq)?;
-        let hidden_states = self.in_elements(name::HIDDEN_STATES, dtype, seq)?;
-        Ok(captured(tokens, input_embeds, hidden_states))
+        let shape = [seq, self.hidden];
+        let input_embeds = self.in_elements(name::INPUT_EMBEDS, dtype, shape)?;
+        let hidden_states = self.in_elements(name::HIDDEN_STATES, dtype, shape)?;
+        let residual_states = match self.residual_shape(seq) {
+            Some(shape) => Some(self.in_elements(name::RESIDUAL_STATES, dtype, shape)?),
+            None => None,
+        };
+        let states = States {
+            hidden: hidden_states,
+            residual: residual_states,
+        };
+        Ok(captured(tokens, input_embeds, states))
     }
 
     /// Completes a compact sample with the embeddings of its text.
@@ -181,10 +218,15 @@ impl StoredVectors<'_> {
         table: &dyn TokenEmbeddings,
     ) -> Result<CapturedSample> {
         let n_images = image_rows(&tokens.image_mask).len();
-        let images = self.in_elements(name::IMAGE_EMBEDS, ElementType::Bf16, n_images)?;
+        let dtype = ElementType::Bf16;
+        let images = self.in_elements(name::IMAGE_EMBEDS, dtype, [n_images, self.hidden])?;
         let n_read = read_rows(&tokens.image_mask).len();
-        let states = self.in_elements(name::HIDDEN_STATES, ElementType::Bf16, n_read)?;
-        self.spread(tokens, table, &images, &states)
+        let hidden = self.in_elements(name::HIDDEN_STATES, dtype, [n_read, self.hidden])?;
+        let residual = match self.residual_shape(n_read) {
+            Some(shape) => Some(self.in_elements(name::RESIDUAL_STATES, dtype, shape)?),
+            None => None,
+        };
+        self.spread(tokens, table, &images, &States { hidden, residual })
     }
 
     /// Completes a packed sample with the embeddings of its text and of its images.
@@ -195,9 +237,15 @@ impl StoredVectors<'_> {
         images: Option<&dyn ImageFeatures>,
     ) -> Result<CapturedSample> {
         let n_read = read_rows(&tokens.image_mask).len();
-        let states = self.in_groups(name::HIDDEN_STATES, name::HIDDEN_SCALES, n_read)?;
+        let names = [name::HIDDEN_STATES, name::HIDDEN_SCALES];
+        let hidden = self.in_groups(names, [n_read, self.hidden])?;
+        let names = [name::RESIDUAL_STATES, name::RESIDUAL_SCALES];
+        let residual = match self.residual_shape(n_read) {
+            Some(shape) => Some(self.in_groups(names, shape)?),
+            None => None,
+        };
         let images = self.image_features(&tokens, images)?;
-        self.spread(tokens, table, &images, &states)
+        self.spread(tokens, table, &images, &States { hidden, residual })
     }
 
     /// What the target reads for the image tokens of a sample, `[image_tokens, hidden]`.
@@ -232,14 +280,21 @@ impl StoredVectors<'_> {
         tokens: TokenSample,
         table: &dyn TokenEmbeddings,
         images: &Array2<f32>,
-        states: &Array2<f32>,
+        states: &States,
     ) -> Result<CapturedSample> {
         let seq = tokens.token_ids.len();
-        let mut hidden_states = Array2::zeros([seq, self.hidden]);
         let rows = read_rows(&tokens.image_mask);
-        for (row, state) in rows.into_iter().zip(states.rows()) {
-            hidden_states.row_mut(row).assign(&state);
-        }
+        let placed = |states: &Array2<f32>| {
+            let mut all = Array2::zeros([seq, states.ncols()]);
+            for (row, state) in rows.iter().zip(states.rows()) {
+                all.row_mut(*row).assign(&state);
+            }
+            all
+        };
+        let states = States {
+            hidden: placed(&states.hidden),
+            residual: states.residual.as_ref().map(placed),
+        };
         let mut input_embeds = Array2::zeros([seq, self.hidden]);
         let rows = image_rows(&tokens.image_mask);
         for (row, image) in rows.into_iter().zip(images.rows()) {
@@ -258,20 +313,28 @@ impl StoredVectors<'_> {
             let embedding = ndarray::aview1(&embedding);
             input_embeds.row_mut(row).assign(&embedding);
         }
-        Ok(captured(tokens, input_embeds, hidden_states))
+        Ok(captured(tokens, input_embeds, states))
+    }
+
+    /// Rows and width of the residual states, if there are any.
+    fn residual_shape(&self, rows: usize) -> Option<[usize; 2]> {
+        (self.states > 0).then_some([rows, self.states * self.hidden])
     }
 }
 
-fn captured(
-    tokens: TokenSample,
-    input_embeds: Array2<f32>,
-    hidden_states: Array2<f32>,
-) -> CapturedSample {
+/// Hidden states of a sample, of all rows or of those that are kept.
+struct States {
+    hidden: Array2<f32>,
+    residual: Option<Array2<f32>>,
+}
+
+fn captured(tokens: TokenSample, input_embeds: Array2<f32>, states: States) -> CapturedSample {
     CapturedSample {
         id: tokens.record.id,
         token_ids: tokens.token_ids,
         input_embeds,
-        hidden_states,
+        hidden_states: states.hidden,
+        residual_states: states.residual,
         loss_mask: tokens.loss_mask,
         image_mask: tokens.image_mask,
     }

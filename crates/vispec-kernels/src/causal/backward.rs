@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::scores::ScoreGradient;
-use super::{AttendedGradient, BLOCK, CausalAttention, CausalGradients, blocks, pack_into, take};
+use super::{
+    AttendedGradient, BLOCK, CausalAttention, CausalGradients, CausalSample, add_scaled, blocks,
+    dot, pack_into, take,
+};
 use crate::isa::Isa;
 use crate::matrix::{Panels, Strided, multiply, multiply_part, packed_len};
 use crate::pool::Out;
@@ -19,27 +22,43 @@ pub(crate) fn run(
     call.check();
     assert!(
         attended.out.len() == call.q.len() && attended.gradient.len() == call.q.len(),
-        "causal_attention_backward: `out` and `gradient` must be [rows, heads, head_dim]"
+        "causal_attention_backward: `out` and `gradient` must be [queries, heads, \
+         head_dim]"
     );
     assert_eq!(
         attended.log_sums.len(),
-        call.rows() * call.heads,
-        "causal_attention_backward: `log_sums` must be [rows, heads]"
+        call.queries() * call.heads,
+        "causal_attention_backward: `log_sums` must be [queries, heads]"
     );
-    let CausalGradients { q, keys, values } = gradients;
+    let CausalGradients {
+        q,
+        keys,
+        values,
+        own,
+    } = gradients;
+    let own_fits = own.iter().zip(call.own).all(|(gradient, own)| {
+        gradient.keys.len() == own.keys.len() && gradient.values.len() == own.values.len()
+    });
     assert!(
         q.len() == call.q.len()
             && keys.len() == call.keys.len()
-            && values.len() == call.values.len(),
+            && values.len() == call.values.len()
+            && own.len() == call.own.len()
+            && own_fits,
         "causal_attention_backward: gradients must be as long as what they are of"
     );
-    q.fill(0.0);
-    keys.fill(0.0);
-    values.fill(0.0);
+    let zeroed = |values: &mut [f32]| {
+        values.fill(0.0);
+        Out(values.as_mut_ptr())
+    };
+    let own = own.iter_mut();
     let to = To {
-        q: Out(q.as_mut_ptr()),
-        keys: Out(keys.as_mut_ptr()),
-        values: Out(values.as_mut_ptr()),
+        q: zeroed(q),
+        keys: zeroed(keys),
+        values: zeroed(values),
+        own: own
+            .map(|own| [zeroed(own.keys), zeroed(own.values)])
+            .collect(),
     };
     call.for_each_head(|sample, kv_head| {
         let task = Task {
@@ -61,6 +80,8 @@ struct To {
     q: Out,
     keys: Out,
     values: Out,
+    /// Keys and values of each of the own keys.
+    own: Vec<[Out; 2]>,
 }
 
 /// One key head of a sample.
@@ -68,7 +89,7 @@ struct Task<'a> {
     isa: Isa,
     call: &'a CausalAttention<'a>,
     attended: AttendedGradient<'a>,
-    sample: &'a Range<usize>,
+    sample: &'a CausalSample,
     kv_head: usize,
     to: &'a To,
 }
@@ -91,14 +112,15 @@ impl Task<'_> {
     /// The machine must support the instruction set; the slices must have these rows and heads,
     /// whose gradients no other thread may write meanwhile.
     unsafe fn run(&self) {
-        let (rows, dim) = (self.sample.len(), self.call.head_dim);
+        let (rows, dim) = (self.sample.rows.len(), self.call.head_dim);
+        let line = self.call.own.len() + rows;
         let across = packed_len(self.isa, dim, rows);
         let along = packed_len(self.isa, rows, dim);
         let block = packed_len(self.isa, BLOCK, dim);
         let mut scratch = Scratch::take();
-        let mut memory = scratch.slice(2 * across + along + 2 * block + 2 * BLOCK * rows);
+        let mut memory = scratch.slice(2 * across + along + 2 * block + 2 * BLOCK * line);
         let stride = self.call.kv_stride();
-        let at = self.sample.start * stride + self.kv_head * dim;
+        let at = self.sample.rows.start * stride + self.kv_head * dim;
         let along = |start| Strided {
             start,
             row: stride,
@@ -117,13 +139,13 @@ impl Task<'_> {
                 keys_across: pack_into(self.isa, &mut memory, across(keys), [dim, rows]),
                 keys: pack_into(self.isa, &mut memory, along(keys), [rows, dim]),
                 values_across: pack_into(self.isa, &mut memory, across(values), [dim, rows]),
-                scores: take(&mut memory, BLOCK * rows),
-                slopes: take(&mut memory, BLOCK * rows),
+                scores: take(&mut memory, BLOCK * line),
+                slopes: take(&mut memory, BLOCK * line),
                 rest: memory,
             };
             let group = self.call.heads / self.call.kv_heads;
             for head in self.kv_head * group..(self.kv_head + 1) * group {
-                for block in blocks(rows) {
+                for block in blocks(self.sample.queries.len()) {
                     self.block(&mut packed, head, &block);
                 }
             }
@@ -137,9 +159,11 @@ impl Task<'_> {
     unsafe fn block(&self, packed: &mut Packed<'_>, head: usize, block: &Range<usize>) {
         let (isa, call, dim) = (self.isa, self.call, self.call.head_dim);
         let (q_stride, kv_stride) = (call.q_stride(), call.kv_stride());
-        let (seen, len) = (block.end, block.len());
-        let row = self.sample.start + block.start;
-        let at = row * q_stride + head * dim;
+        let (n_own, seen, len) = (call.own.len(), self.sample.seen(block.end - 1), block.len());
+        // Scores of own keys stand before the others.
+        let line = n_own + seen;
+        let query = self.sample.queries.start + block.start;
+        let at = query * q_stride + head * dim;
         let queries = |start: *const f32| Strided {
             start: start.wrapping_add(at),
             row: q_stride,
@@ -149,49 +173,48 @@ impl Task<'_> {
             queries(call.q.as_ptr()),
             queries(self.attended.gradient.as_ptr()),
         );
-        let scores = &mut packed.scores[..len * seen];
-        let slopes = &mut packed.slopes[..len * seen];
+        let scores = &mut packed.scores[..len * line];
+        let slopes = &mut packed.slopes[..len * line];
         scores.fill(0.0);
         slopes.fill(0.0);
         let sizes = [len, dim, seen];
         // SAFETY: the caller's promise.
         unsafe {
-            multiply_part(isa, q, sizes, packed.keys_across, scores.as_mut_ptr(), seen);
-            let to = slopes.as_mut_ptr();
-            multiply_part(isa, gradient, sizes, packed.values_across, to, seen);
+            let to = scores.as_mut_ptr().add(n_own);
+            multiply_part(isa, q, sizes, packed.keys_across, to, line);
+            let to = slopes.as_mut_ptr().add(n_own);
+            multiply_part(isa, gradient, sizes, packed.values_across, to, line);
         }
         let lines = scores
-            .chunks_exact_mut(seen)
-            .zip(slopes.chunks_exact_mut(seen));
+            .chunks_exact_mut(line)
+            .zip(slopes.chunks_exact_mut(line));
         for (index, (scores, slopes)) in lines.enumerate() {
-            let own = block.start + index + 1;
-            scores[own..].fill(0.0);
-            slopes[own..].fill(0.0);
-            let places = at + index * q_stride..at + index * q_stride + dim;
-            let out = &self.attended.out[places.clone()];
-            let gradient = &self.attended.gradient[places];
-            let line = ScoreGradient {
-                scores: &mut scores[..own],
-                gradients: &mut slopes[..own],
-                scale: call.scale,
-                log_sum: self.attended.log_sums[(row + index) * call.heads + head],
-                mean: out.iter().zip(gradient).map(|(out, g)| out * g).sum(),
-            };
+            let sees = n_own + self.sample.seen(block.start + index);
+            scores[sees..].fill(0.0);
+            slopes[sees..].fill(0.0);
             // SAFETY: the caller's promise.
-            unsafe { line.compute(isa) };
+            unsafe {
+                self.query(
+                    head,
+                    query + index,
+                    &mut scores[..sees],
+                    &mut slopes[..sees],
+                )
+            };
         }
         let (scores, slopes) = (scores.as_ptr(), slopes.as_ptr());
+        let (scores, slopes) = (scores.wrapping_add(n_own), slopes.wrapping_add(n_own));
         let along = Strided {
             start: slopes,
-            row: seen,
+            row: line,
             column: 1,
         };
         let across = |start| Strided {
             start,
             row: 1,
-            column: seen,
+            column: line,
         };
-        let kv_at = self.sample.start * kv_stride + self.kv_head * dim;
+        let kv_at = self.sample.rows.start * kv_stride + self.kv_head * dim;
         let (keys, values) = (self.to.keys.at(kv_at), self.to.values.at(kv_at));
         // SAFETY: the caller's promise.
         unsafe {
@@ -202,6 +225,49 @@ impl Task<'_> {
             let gradient = pack_into(isa, &mut memory, gradient, [len, dim]);
             multiply(isa, across(slopes), seen, q, keys, kv_stride);
             multiply(isa, across(scores), seen, gradient, values, kv_stride);
+        }
+    }
+
+    /// Turns the products of one query with keys and of its gradient with values into probabilities
+    /// and gradients of scores, and adds what its own keys and values get.
+    ///
+    /// # Safety
+    /// As for [`Task::run`].
+    unsafe fn query(&self, head: usize, query: usize, scores: &mut [f32], slopes: &mut [f32]) {
+        let (call, dim) = (self.call, self.call.head_dim);
+        let at = query * call.q_stride() + head * dim;
+        let q = &call.q[at..at + dim];
+        let out = &self.attended.out[at..at + dim];
+        let gradient = &self.attended.gradient[at..at + dim];
+        let own_at = query * call.kv_stride() + self.kv_head * dim;
+        let own_places = own_at..own_at + dim;
+        for (own, (score, slope)) in call.own.iter().zip(scores.iter_mut().zip(&mut *slopes)) {
+            *score = dot(q, &own.keys[own_places.clone()]);
+            *slope = dot(gradient, &own.values[own_places.clone()]);
+        }
+        let scored = ScoreGradient {
+            scores: &mut *scores,
+            gradients: &mut *slopes,
+            scale: call.scale,
+            log_sum: self.attended.log_sums[query * call.heads + head],
+            mean: dot(out, gradient),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { scored.compute(self.isa) };
+        let own = call.own.iter().zip(&self.to.own);
+        for ((own, to), (weight, slope)) in own.zip(scores.iter().zip(&*slopes)) {
+            // SAFETY: the caller's promise: the query's heads are those of the task.
+            let [to_keys, to_values, to_q] = unsafe {
+                let floats = |out: Out, at| std::slice::from_raw_parts_mut(out.at(at), dim);
+                [
+                    floats(to[0], own_at),
+                    floats(to[1], own_at),
+                    floats(self.to.q, at),
+                ]
+            };
+            add_scaled(to_keys, *slope, q);
+            add_scaled(to_values, *weight, gradient);
+            add_scaled(to_q, *slope, &own.keys[own_places.clone()]);
         }
     }
 }

@@ -16,8 +16,6 @@ use crate::error::ModelError;
 use crate::logits::top_k;
 use crate::nn::{Linear, slice_rows};
 
-/// The list of a draft that has one, beside its weights.
-const LIST_FILE: &str = "draft_vocab.json";
 /// Share of the target's parameters that the head of a draft may have, unless the caller says
 /// otherwise: passes over one row take as long as reading their weights does, so this is the share of
 /// a pass that scoring one level takes.
@@ -66,7 +64,7 @@ impl DraftVocab {
         match self {
             Self::All => Ok(None),
             Self::Auto => {
-                let list = place.draft.join(LIST_FILE);
+                let list = place.draft.join(DraftVocabFile::NAME);
                 if list.exists() {
                     return Self::File(list).tokens(place);
                 }
@@ -110,6 +108,9 @@ impl VocabPlace<'_> {
 }
 
 impl DraftVocabFile {
+    /// File name of the list of a draft that has one, beside its weights.
+    pub const NAME: &str = "draft_vocab.json";
+
     /// Reads a list.
     ///
     /// # Errors
@@ -349,7 +350,7 @@ mod tests {
     fn a_list_beside_the_draft_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(
-            dir.path().join(LIST_FILE),
+            dir.path().join(DraftVocabFile::NAME),
             serde_json::to_string(&list(&[7, 2])).unwrap(),
         )
         .unwrap();

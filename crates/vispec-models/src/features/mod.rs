@@ -9,8 +9,8 @@
 mod sequence;
 mod spec;
 
-pub use sequence::{SequenceFeatures, read_features};
-pub use spec::{FeatureSpec, TargetState};
+pub use sequence::{HostFeatures, SequenceFeatures, read_features};
+pub use spec::{FeatureSpec, TargetState, eagle3_states};
 
 pub(crate) use sequence::host_values;
 pub(crate) use spec::PassStates;

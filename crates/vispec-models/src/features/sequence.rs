@@ -29,6 +29,17 @@ pub struct SequenceFeatures {
     pub image_runs: Vec<Range<usize>>,
 }
 
+/// The vectors of a sequence in memory, as f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostFeatures {
+    /// `[seq * hidden]`
+    pub input_embeds: Vec<f32>,
+    /// `[seq * hidden]`
+    pub hidden_states: Vec<f32>,
+    /// `[seq * states * hidden]`
+    pub residual_states: Option<Vec<f32>>,
+}
+
 impl SequenceFeatures {
     /// The features of a prompt and its answer, from the cache in which it was decoded: of all
     /// positions but the last, whose token the target never has to read:
@@ -94,15 +105,19 @@ impl SequenceFeatures {
         mask
     }
 
-    /// Copies input embeddings and hidden states to the host as f32, each `[seq * hidden]`.
+    /// Copies all vectors to the host.
     ///
     /// # Errors
     /// [`ModelError::DeviceRead`] if the device fails.
-    pub fn into_host(self) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
-        Ok((
-            host_values(self.input_embeds, "input embeddings")?,
-            host_values(self.hidden_states, "hidden states")?,
-        ))
+    pub fn into_host(self) -> Result<HostFeatures, ModelError> {
+        let residual = self.residual_states;
+        Ok(HostFeatures {
+            input_embeds: host_values(self.input_embeds, "input embeddings")?,
+            hidden_states: host_values(self.hidden_states, "hidden states")?,
+            residual_states: residual
+                .map(|states| host_values(states, "residual states"))
+                .transpose()?,
+        })
     }
 }
 

@@ -115,6 +115,13 @@ impl fmt::Display for FeatureSpec {
     }
 }
 
+/// The states of the residual stream that EAGLE-3 reads of a target with so many layers, unless its
+/// config says otherwise: a low one, a middle one and a high one.
+#[must_use]
+pub fn eagle3_states(layers: usize) -> [usize; 3] {
+    [2, layers / 2, layers.saturating_sub(3)]
+}
+
 /// Hidden states of the rows of one pass.
 #[derive(Debug)]
 pub(crate) struct PassStates {

@@ -34,17 +34,19 @@ struct Capture {
 }
 
 impl Captures {
-    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has. Captures
-    /// that were stored `online` load the whole target, in the element type that they were made
+    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has, that have
+    /// the given states of the target's residual stream. Captures that were stored `online` load the whole target, in the element type that they were made
     /// with; `packed` ones that have images load its vision tower.
     ///
     /// # Errors
     /// [`TrainError::Capture`] if one is not a finished capture of this target,
+    /// [`TrainError::CapturedStates`] if one has not these states,
     /// [`TrainError::Model`] if the target cannot be loaded.
     pub fn open(
         dirs: &[PathBuf],
         target_dir: &Path,
         text: &TargetText,
+        states: &[usize],
     ) -> Result<Self, TrainError> {
         let fingerprint = fingerprint(target_dir)?;
         let mut targets = BTreeMap::new();
@@ -52,6 +54,14 @@ impl Captures {
         for dir in dirs {
             let reader = CaptureReader::open_for(dir, &fingerprint)?;
             let header = reader.header();
+            let is_online = header.storage == StorageKind::Online;
+            if !is_online && !states.is_empty() && header.states != states {
+                return Err(TrainError::CapturedStates {
+                    dir: dir.clone(),
+                    found: header.states.clone(),
+                    expected: states.to_vec(),
+                });
+            }
             let dtype = &header.target.dtype;
             let table = EmbeddingTable(text.embedding().clone());
             let images = || ImageReader::new(target_dir, &header.stage);
@@ -80,6 +90,7 @@ impl Captures {
                     online = Some(OnlineReader {
                         target,
                         images: images()?,
+                        states: states.to_vec(),
                     });
                 }
             }
@@ -124,6 +135,16 @@ impl SampleSource for Captures {
             None => Ok(reader.sample(number)?),
             Some(online) => online.complete(reader.tokens(number)?),
         }
+    }
+
+    fn answer_tokens(&self, index: usize) -> Result<Vec<u32>, TrainError> {
+        let (capture, number) = self.places[index];
+        let sample = self.captures[capture].reader.tokens(number)?;
+        let answered = sample.token_ids.into_iter().zip(sample.loss_mask);
+        Ok(answered
+            .filter(|(_, of_answer)| *of_answer)
+            .map(|(token, _)| token)
+            .collect())
     }
 }
 

@@ -5,7 +5,11 @@ mod images;
 mod noise;
 mod online;
 mod prepared;
+mod vocabulary;
 
 pub use captures::Captures;
 pub use noise::Noise;
-pub use prepared::{LossMask, PrepareOptions, Prepared, PreparedSample, Refusal, prepare};
+pub use prepared::{
+    Features, LossMask, PrepareOptions, Prepared, PreparedSample, Refusal, prepare,
+};
+pub use vocabulary::DraftVocabulary;

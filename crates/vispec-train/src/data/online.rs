@@ -16,6 +16,8 @@ use crate::error::TrainError;
 pub(super) struct OnlineReader {
     pub(super) target: Arc<VlmTarget>,
     pub(super) images: ImageReader,
+    /// States of the residual stream that are asked for.
+    pub(super) states: Vec<usize>,
 }
 
 impl OnlineReader {
@@ -30,16 +32,23 @@ impl OnlineReader {
             source,
         };
         let features = self.features(&sample).map_err(failed)?;
-        let shape = [features.token_ids.len(), self.target.hidden()];
+        let (seq, hidden) = (features.token_ids.len(), self.target.hidden());
         let image_mask = features.image_mask();
-        let (embeds, hidden) = features.into_host()?;
-        let matrix = |values| Array2::from_shape_vec(shape, values).map_err(|e| failed(e.into()));
-        let (input_embeds, hidden_states) = (matrix(embeds)?, matrix(hidden)?);
+        let features = features.into_host()?;
+        let matrix = |values, width| {
+            Array2::from_shape_vec([seq, width], values).map_err(|error| failed(error.into()))
+        };
+        let residual = features.residual_states;
+        let residual = residual.map(|values| matrix(values, self.states.len() * hidden));
+        let residual_states = residual.transpose()?;
+        let input_embeds = matrix(features.input_embeds, hidden)?;
+        let hidden_states = matrix(features.hidden_states, hidden)?;
         Ok(CapturedSample {
             id: sample.record.id,
             token_ids: sample.token_ids,
             input_embeds,
             hidden_states,
+            residual_states,
             loss_mask: sample.loss_mask,
             image_mask,
         })
@@ -48,6 +57,6 @@ impl OnlineReader {
     fn features(&self, sample: &TokenSample) -> Result<SequenceFeatures, BoxError> {
         let prepared = self.images.prepare(sample)?;
         let encoded = self.target.encode(&prepared)?;
-        read_features(&self.target, &encoded, &[])
+        read_features(&self.target, &encoded, &self.states)
     }
 }

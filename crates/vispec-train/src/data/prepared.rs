@@ -1,12 +1,14 @@
 //! Shifting, masking and refusing samples.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ndarray::{Array2, s};
 use serde::{Deserialize, Serialize};
 use vispec_data::capture::CapturedSample;
 
 use super::noise::Noise;
+use super::vocabulary::DraftVocabulary;
 use crate::error::TrainError;
 
 /// How a sample's loss mask is read.
@@ -19,14 +21,27 @@ pub enum LossMask {
     ShiftedByOne,
 }
 
+/// What of the target a draft reads at each position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The last hidden state.
+    HiddenState,
+    /// This many states of the residual stream.
+    ResidualStates(usize),
+}
+
 /// How samples are made ready.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PrepareOptions {
     /// Tokens that are kept at most.
     pub max_len: usize,
     /// How loss masks are read.
     pub loss_mask: LossMask,
-    /// Noise on the hidden states that are read, if any.
+    /// What of the target the draft reads.
+    pub features: Features,
+    /// Tokens that losses compare; none for all.
+    pub vocabulary: Option<Arc<DraftVocabulary>>,
+    /// Noise on the features, if any.
     pub noise: Option<Noise>,
     /// Whether the draft reads the hidden states of all image tokens.
     pub reads_image_states: bool,
@@ -53,8 +68,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A sample as a training step reads it. Position `s` stands for the hidden state of token `s`
-/// beside the embedding of token `s + 1`; its target is the hidden state of token `s + 1`. There is
+/// A sample as a training step reads it. Position `s` stands for the features of token `s` beside
+/// the embedding of token `s + 1`; its target is the hidden state of token `s + 1`. There is
 /// one position fewer than there are tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedSample {
@@ -62,13 +77,15 @@ pub struct PreparedSample {
     pub id: String,
     /// `[positions, hidden]`
     pub embeds: Array2<f32>,
-    /// `[positions, hidden]`, with noise.
-    pub hidden: Array2<f32>,
+    /// `[positions, features]`, with noise.
+    pub features: Array2<f32>,
     /// `[positions, hidden]`, without noise.
     pub target: Array2<f32>,
     /// Whether the embedding at a position is an image's.
     pub image_mask: Vec<bool>,
-    /// Supervised positions, ascending.
+    /// Of each position, whether its target belongs to an answer.
+    pub answered: Vec<bool>,
+    /// Those of these positions that are in the loss, ascending.
     pub supervised: Vec<usize>,
 }
 
@@ -91,6 +108,7 @@ pub fn prepare(
     index: usize,
     options: &PrepareOptions,
 ) -> Result<Prepared, TrainError> {
+    let read = features(sample, options)?;
     check(sample, options.hidden)?;
     let len = sample.token_ids.len().min(options.max_len);
     let positions = len.saturating_sub(1);
@@ -98,8 +116,19 @@ pub fn prepare(
         LossMask::AsStored => 0,
         LossMask::ShiftedByOne => 1,
     };
+    let answered: Vec<bool> = (0..positions)
+        .map(|s| sample.loss_mask[s + shift])
+        .collect();
+    let is_listed = |s: usize| {
+        // The token that the target of position `s` scores; none is known behind the last.
+        let token = sample.token_ids.get(s + 2);
+        match (&options.vocabulary, token) {
+            (Some(vocabulary), Some(&token)) => vocabulary.lists(token),
+            _ => true,
+        }
+    };
     let supervised: Vec<usize> = (0..positions)
-        .filter(|s| sample.loss_mask[s + shift])
+        .filter(|&s| answered[s] && is_listed(s))
         .collect();
     if supervised.is_empty() {
         return Ok(Prepared::Refused(Refusal::NoSupervision));
@@ -108,18 +137,44 @@ pub fn prepare(
         return Ok(Prepared::Refused(Refusal::NoImageStates));
     }
     let rows = |of: &Array2<f32>, from: usize| of.slice(s![from..from + positions, ..]).to_owned();
-    let mut hidden = rows(&sample.hidden_states, 0);
-    if let (Some(noise), Some(values)) = (&options.noise, hidden.as_slice_mut()) {
+    let mut features = rows(read, 0);
+    if let (Some(noise), Some(values)) = (&options.noise, features.as_slice_mut()) {
         noise.add(values, index, len);
     }
     Ok(Prepared::Sample(Box::new(PreparedSample {
         id: sample.id.clone(),
         embeds: rows(&sample.input_embeds, 1),
-        hidden,
+        features,
         target: rows(&sample.hidden_states, 1),
         image_mask: sample.image_mask[1..len].to_vec(),
+        answered,
         supervised,
     })))
+}
+
+/// What of a sample the draft reads.
+fn features<'s>(
+    sample: &'s CapturedSample,
+    options: &PrepareOptions,
+) -> Result<&'s Array2<f32>, TrainError> {
+    let Features::ResidualStates(states) = options.features else {
+        return Ok(&sample.hidden_states);
+    };
+    let found = sample.residual_states.as_ref();
+    let shape = found.map_or([0, 0], |states| [states.nrows(), states.ncols()]);
+    for (quantity, found, expected) in [
+        ("rows of residual states", shape[0], sample.token_ids.len()),
+        (
+            "width of residual states",
+            shape[1],
+            states * options.hidden,
+        ),
+    ] {
+        if found != expected {
+            return Err(wrong_shape(sample, quantity, found, expected));
+        }
+    }
+    Ok(found.unwrap_or(&sample.hidden_states))
 }
 
 /// Whether there is an image token inside an image without a hidden state.
@@ -150,13 +205,22 @@ fn check(sample: &CapturedSample, hidden: usize) -> Result<(), TrainError> {
         ),
     ] {
         if found != expected {
-            return Err(TrainError::SampleShape {
-                id: sample.id.clone(),
-                quantity,
-                found,
-                expected,
-            });
+            return Err(wrong_shape(sample, quantity, found, expected));
         }
     }
     Ok(())
+}
+
+fn wrong_shape(
+    sample: &CapturedSample,
+    quantity: &'static str,
+    found: usize,
+    expected: usize,
+) -> TrainError {
+    TrainError::SampleShape {
+        id: sample.id.clone(),
+        quantity,
+        found,
+        expected,
+    }
 }

@@ -47,6 +47,21 @@ pub struct HeadTerms {
     pub rows: usize,
 }
 
+impl HeadTerms {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "numbers of rows are small, gradients are f32"
+    )]
+    fn row_weights(&self) -> RowWeights {
+        RowWeights {
+            kind: self.divergence,
+            divergence: (self.divergence_weight / self.rows as f64) as f32,
+            ranking: (self.ranking_weight / self.rows as f64) as f32,
+        }
+    }
+}
+
 /// Sums over rows, not yet divided.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeadSums {
@@ -138,20 +153,6 @@ impl Head {
         (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(32, 1024)
     }
 
-    fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
-        if self.back.is_empty()
-            && let Some(logits) = cpu::logits(&hidden, &self.weight)
-        {
-            return Ok(logits);
-        }
-        let data = self.linear.forward(hidden).into_data();
-        data.try_into_vec::<f32>()
-            .map_err(|error| TrainError::Device {
-                what: "logits",
-                reason: error.to_string(),
-            })
-    }
-
     /// Sums of the losses of `passes` against `target`, and the gradient of the weighted, divided
     /// loss with respect to each pass.
     ///
@@ -168,16 +169,7 @@ impl Head {
         terms: &HeadTerms,
     ) -> Result<(HeadSums, Vec<Tensor<2>>), TrainError> {
         let [rows, _] = target.dims();
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            reason = "numbers of rows are small, gradients are f32"
-        )]
-        let weights = RowWeights {
-            kind: terms.divergence,
-            divergence: (terms.divergence_weight / terms.rows as f64) as f32,
-            ranking: (terms.ranking_weight / terms.rows as f64) as f32,
-        };
+        let weights = terms.row_weights();
         let mut sums = HeadSums::default();
         let vocab = self.vocab_size();
         let mut parts = vec![Vec::new(); passes.len()];
@@ -209,7 +201,8 @@ impl Head {
     }
 
     /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
-    fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
+    #[must_use]
+    pub fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
         if self.back.is_empty()
             && let Some(product) = cpu::back_through(gradient, &self.weight)
         {
@@ -227,6 +220,84 @@ impl Head {
             None => gradient.matmul(self.weight.clone()),
         }
     }
+}
+
+/// The target's distributions at some positions, computed once for all passes.
+#[derive(Debug)]
+pub struct Teacher {
+    /// `[rows, vocab]`
+    probabilities: Vec<f32>,
+    rows: Vec<TeacherRow>,
+}
+
+impl Head {
+    /// The target's distributions after hidden states `[rows, hidden]`. They are all there at a time,
+    /// `rows * vocab` floats.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if logits cannot be read back.
+    pub fn teacher(&self, states: &Tensor<2>) -> Result<Teacher, TrainError> {
+        let mut probabilities = self.logits(states.clone())?;
+        let rows = map_rows(&mut probabilities, self.vocab_size(), |_, row| {
+            TeacherRow::new(row)
+        });
+        Ok(Teacher {
+            probabilities,
+            rows,
+        })
+    }
+
+    /// Sums of the losses of a student's logits `[rows, vocab]`, whoever computed them, and their
+    /// gradient in the weighted, divided loss.
+    ///
+    /// # Arguments
+    /// * `rows` - of each row of logits, the row of the teacher that it is compared with.
+    #[must_use]
+    pub fn compare(
+        &self,
+        teacher: &Teacher,
+        rows: &[usize],
+        mut logits: Vec<f32>,
+        terms: &HeadTerms,
+    ) -> (HeadSums, Vec<f32>) {
+        let (vocab, weights) = (self.vocab_size(), terms.row_weights());
+        let losses = map_rows(&mut logits, vocab, |row, logits| {
+            let at = rows[row];
+            let distribution = &teacher.probabilities[at * vocab..(at + 1) * vocab];
+            row_loss(logits, distribution, &teacher.rows[at], &weights)
+        });
+        let mut sums = HeadSums::default();
+        for loss in &losses {
+            sums.add(loss, true);
+        }
+        (sums, logits)
+    }
+
+    /// Logits after hidden states `[rows, hidden]`, in memory.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if they cannot be read back.
+    pub fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+        if self.back.is_empty()
+            && let Some(logits) = cpu::logits(&hidden, &self.weight)
+        {
+            return Ok(logits);
+        }
+        host(self.linear.forward(hidden))
+    }
+}
+
+/// Logits in memory.
+///
+/// # Errors
+/// [`TrainError::Device`] if they cannot be read back.
+pub(crate) fn host(logits: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+    let data = logits.into_data();
+    data.try_into_vec::<f32>()
+        .map_err(|error| TrainError::Device {
+            what: "logits",
+            reason: error.to_string(),
+        })
 }
 
 impl Head {

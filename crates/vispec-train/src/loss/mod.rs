@@ -7,6 +7,7 @@ mod row;
 mod smooth_l1;
 mod softmax;
 
-pub use head::{Head, HeadSums, HeadTerms};
+pub(crate) use head::host;
+pub use head::{Head, HeadSums, HeadTerms, Teacher};
 pub use row::Divergence;
 pub use smooth_l1::smooth_l1;

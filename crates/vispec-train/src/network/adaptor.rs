@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::attention::attend;
+use super::attention::attend_all;
 use super::layers::Linear;
 
 /// Cross-attention of learned queries over the embeddings of an image, without positions.
@@ -38,7 +38,7 @@ impl VisionAdaptor {
         let split = |y: Tensor<2>| y.reshape([image_tokens, heads, head_dim]).swap_dims(0, 1);
         let keys = split(self.k_proj.forward(image.clone()));
         let values = split(self.v_proj.forward(image));
-        let attended = attend(queries.swap_dims(0, 1), keys, values, None);
+        let attended = attend_all(queries.swap_dims(0, 1), keys, values);
         self.o_proj.forward(attended)
     }
 }

@@ -1,4 +1,4 @@
-//! Causal self-attention over the rows of several samples, and the angles of their positions.
+//! Causal attention over the rows of several samples, and the angles of their positions.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation, s};
+use vispec_kernels::CausalSample;
 use vispec_models::nn::DecoderConfig;
 
 use super::cpu;
@@ -91,13 +92,25 @@ impl Rotary {
     }
 
     /// The angles in memory.
+    #[cfg(test)]
     pub(super) fn angles(&self) -> &Arc<Angles> {
         &self.angles
     }
 
+    /// Rotates all heads of each row.
+    ///
     /// # Shapes
-    /// `x` and the result `[rows, heads, head_dim]`.
-    fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `x` and the result `[rows, heads * head_dim]`.
+    pub(super) fn rotate(&self, x: Tensor<2>) -> Tensor<2> {
+        match cpu::rotate(&x, &self.angles, self.head_dim) {
+            Some(rotated) => rotated,
+            None => self.rotate_on_device(x),
+        }
+    }
+
+    /// [`cpu::rotate`] by Burn's operations.
+    pub(super) fn rotate_on_device(&self, x: Tensor<2>) -> Tensor<2> {
+        let [rows, width] = x.dims();
         let half = self.head_dim / 2;
         let [cos, sin] = self.tables.get_or_init(|| {
             [&self.angles.cos, &self.angles.sin].map(|values| {
@@ -106,11 +119,23 @@ impl Rotary {
                 Tensor::from_data(halves, &self.device).repeat_dim(2, 2)
             })
         });
+        let x = x.reshape([rows, width / self.head_dim, self.head_dim]);
         let first = x.clone().slice(s![.., .., 0..half]);
         let second = x.clone().slice(s![.., .., half..]);
         let turned = Tensor::cat(vec![second.neg(), first], 2);
-        x * cos.clone() + turned * sin.clone()
+        (x * cos.clone() + turned * sin.clone()).reshape([rows, width])
     }
+}
+
+/// What rows look for, and what they offer.
+#[derive(Debug, Clone)]
+pub(super) struct Projected {
+    /// Rotated queries `[rows, heads * head_dim]`.
+    pub(super) queries: Tensor<2>,
+    /// Rotated keys `[rows, kv_heads * head_dim]`.
+    pub(super) keys: Tensor<2>,
+    /// Values `[rows, kv_heads * head_dim]`.
+    pub(super) values: Tensor<2>,
 }
 
 /// Self-attention with rotary positions, each sample for itself.
@@ -127,6 +152,8 @@ pub(super) struct Attention {
 }
 
 impl Attention {
+    /// Self-attention of each sample.
+    ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`; `samples` are the rows of each sample.
     #[must_use]
@@ -137,77 +164,124 @@ impl Attention {
         samples: &[Range<usize>],
         config: &DecoderConfig,
     ) -> Tensor<2> {
-        let query = self.q_proj.forward(x.clone());
-        let keys = self.k_proj.forward(x.clone());
-        let values = self.v_proj.forward(x.clone());
-        let projected = [query, keys, values];
-        let attended = match cpu::attend_causally(&projected, rotary, samples, config) {
+        let samples: Vec<CausalSample> = samples
+            .iter()
+            .map(|rows| CausalSample::of_itself(rows.clone()))
+            .collect();
+        let projected = self.project(x, rotary);
+        self.attend(&projected.queries, &projected, &[], &samples, config)
+    }
+
+    /// # Shapes
+    /// `x` `[rows, inputs]`.
+    #[must_use]
+    pub(super) fn project(&self, x: &Tensor<2>, rotary: &Rotary) -> Projected {
+        Projected {
+            queries: rotary.rotate(self.q_proj.forward(x.clone())),
+            keys: rotary.rotate(self.k_proj.forward(x.clone())),
+            values: self.v_proj.forward(x.clone()),
+        }
+    }
+
+    /// Lets queries attend to rows of their samples, and to one key and value each of every one of
+    /// `own`.
+    ///
+    /// # Shapes
+    /// `queries` `[queries, heads * head_dim]`, result `[queries, hidden]`.
+    #[must_use]
+    pub(super) fn attend(
+        &self,
+        queries: &Tensor<2>,
+        rows: &Projected,
+        own: &[Projected],
+        samples: &[CausalSample],
+        config: &DecoderConfig,
+    ) -> Tensor<2> {
+        let attended = match cpu::attend(queries, rows, own, samples, config) {
             Some(attended) => attended,
-            None => attend_samples(projected, rotary, samples, config),
+            None => attend_samples(queries, rows, own, samples, config),
         };
         self.o_proj.forward(attended)
     }
 }
 
-/// [`cpu::attend_causally`] by Burn's operations.
+/// [`cpu::attend`] by Burn's operations.
 pub(super) fn attend_samples(
-    projected: [Tensor<2>; 3],
-    rotary: &Rotary,
-    samples: &[Range<usize>],
+    queries: &Tensor<2>,
+    rows: &Projected,
+    own: &[Projected],
+    samples: &[CausalSample],
     config: &DecoderConfig,
 ) -> Tensor<2> {
-    let [query, keys, values] = projected;
-    let [rows, _] = query.dims();
-    let split = |y: Tensor<2>, heads| y.reshape([rows, heads, config.head_dim]);
-    let query = rotary.rotate(split(query, config.heads));
-    let keys = rotary.rotate(split(keys, config.kv_heads));
-    let values = split(values, config.kv_heads);
+    let heads = |y: &Tensor<2>, range: &Range<usize>, heads: usize| {
+        let part = y.clone().slice(s![range.clone(), ..]);
+        let part = part.reshape([range.len(), heads, config.head_dim]);
+        repeat_heads(part.swap_dims(0, 1), config.heads / heads)
+    };
     let attended = samples
         .iter()
-        .map(|range| {
-            let rows = |y: &Tensor<3>| y.clone().slice(s![range.clone(), .., ..]);
-            attend_causally(rows(&query), rows(&keys), rows(&values))
+        .filter(|sample| !sample.queries.is_empty())
+        .map(|sample| {
+            let of_query = |y| heads(y, &sample.queries, config.kv_heads);
+            let own: Vec<[Tensor<3>; 2]> = own
+                .iter()
+                .map(|own| [of_query(&own.keys), of_query(&own.values)])
+                .collect();
+            attend_sample(
+                heads(queries, &sample.queries, config.heads),
+                heads(&rows.keys, &sample.rows, config.kv_heads),
+                heads(&rows.values, &sample.rows, config.kv_heads),
+                &own,
+                sample.first,
+            )
         })
         .collect();
     Tensor::cat(attended, 0)
 }
 
+/// Query `i` sees the first `first + i` rows, and keys and values of `own` at its own place.
+///
 /// # Shapes
-/// `query` `[rows, heads, head_dim]`, `keys` and `values` `[rows, kv_heads, head_dim]`, result
-/// `[rows, heads * head_dim]`.
-fn attend_causally(query: Tensor<3>, keys: Tensor<3>, values: Tensor<3>) -> Tensor<2> {
-    let [rows, heads, _] = query.dims();
-    let [_, kv_heads, _] = keys.dims();
-    let groups = heads / kv_heads;
-    let hidden = Tensor::<2, Bool>::tril_mask([rows, rows], 0, &query.device());
-    let hidden = hidden.unsqueeze::<3>().expand([heads, rows, rows]);
-    attend(
-        query.swap_dims(0, 1),
-        repeat_heads(keys.swap_dims(0, 1), groups),
-        repeat_heads(values.swap_dims(0, 1), groups),
-        Some(hidden),
-    )
+/// Queries and each of `own` `[heads, queries, head_dim]`, keys and values
+/// `[heads, rows, head_dim]`, result `[queries, heads * head_dim]`.
+#[expect(clippy::cast_precision_loss, reason = "head sizes are small")]
+fn attend_sample(
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    own: &[[Tensor<3>; 2]],
+    first: usize,
+) -> Tensor<2> {
+    let [heads, n_queries, head_dim] = queries.dims();
+    let [_, n_rows, _] = keys.dims();
+    let offset = i64::try_from(first).unwrap_or(i64::MAX) - 1;
+    let hidden = Tensor::<2, Bool>::tril_mask([n_queries, n_rows], offset, &queries.device());
+    let hidden = hidden.unsqueeze::<3>().expand([heads, n_queries, n_rows]);
+    let queries = queries * (1.0 / (head_dim as f64).sqrt());
+    let scores = queries.clone().matmul(keys.transpose());
+    let mut scores = vec![scores.mask_fill(hidden, f32::NEG_INFINITY)];
+    for [key, _] in own {
+        scores.push((queries.clone() * key.clone()).sum_dim(2));
+    }
+    let weights = activation::softmax(Tensor::cat(scores, 2), 2);
+    let mut out = weights.clone().slice(s![.., .., 0..n_rows]).matmul(values);
+    for (index, [_, value]) in own.iter().enumerate() {
+        let at = n_rows + index;
+        out = out + weights.clone().slice(s![.., .., at..=at]) * value.clone();
+    }
+    out.swap_dims(0, 1).reshape([n_queries, heads * head_dim])
 }
 
-/// Scaled dot-product attention; `hidden` `[heads, queries, keys]` is true where a key is not seen.
+/// Scaled dot-product attention in which every query sees every key.
 ///
 /// # Shapes
 /// `query` `[heads, queries, head_dim]`, `keys` and `values` `[heads, keys, head_dim]`, result
 /// `[queries, heads * head_dim]`.
 #[expect(clippy::cast_precision_loss, reason = "head sizes are small")]
-pub(super) fn attend(
-    query: Tensor<3>,
-    keys: Tensor<3>,
-    values: Tensor<3>,
-    hidden: Option<Tensor<3, Bool>>,
-) -> Tensor<2> {
+pub(super) fn attend_all(query: Tensor<3>, keys: Tensor<3>, values: Tensor<3>) -> Tensor<2> {
     let [heads, queries, head_dim] = query.dims();
     let scale = 1.0 / (head_dim as f64).sqrt();
     let scores = (query * scale).matmul(keys.transpose());
-    let scores = match hidden {
-        Some(hidden) => scores.mask_fill(hidden, f32::NEG_INFINITY),
-        None => scores,
-    };
     activation::softmax(scores, 2)
         .matmul(values)
         .swap_dims(0, 1)

@@ -8,6 +8,7 @@ use super::Network;
 use super::adaptor::VisionAdaptor;
 use super::attention::Attention;
 use super::draft::{DecoderLayer, DraftNetwork, GatedMlp};
+use super::eagle3::{Eagle3Layer, Eagle3Network};
 use super::layers::{Linear, RmsNorm};
 use super::medusa::{MedusaNetwork, ResidualBlock};
 use super::parameters::{HostTensor, Parameters};
@@ -22,6 +23,16 @@ pub enum NetworkKind {
     },
     /// Without vision parts.
     Eagle2,
+    /// EAGLE-3: several states of the target, a final norm, layers that read embeddings and hidden
+    /// states side by side.
+    Eagle3 {
+        /// States of the residual stream that are read, as `vispec_models` numbers them.
+        states: [usize; 3],
+        /// Learned queries of the vision adaptor; 0 without one.
+        n_queries: usize,
+        /// Tokens of a head of its own; 0 without one.
+        head_tokens: usize,
+    },
     /// Independent heads.
     Medusa {
         /// Number of heads.
@@ -72,44 +83,75 @@ impl DraftShape {
             }
             return list;
         }
-        linear("fc", hidden, 2 * hidden, self.fusion_bias);
-        if let NetworkKind::Vispec { .. } = self.kind {
+        if let NetworkKind::Eagle3 { head_tokens, .. } = self.kind {
+            linear("fc", hidden, self.feature_width(), Bias::No);
+            if head_tokens > 0 {
+                linear("lm_head", head_tokens, hidden, Bias::No);
+            }
+        } else {
+            linear("fc", hidden, 2 * hidden, self.fusion_bias);
+        }
+        if self.n_queries() > 0 {
             linear("img_fc", hidden, 2 * hidden, self.fusion_bias);
             linear("imadpt.k_proj", width, hidden, qkv_bias);
             linear("imadpt.v_proj", width, hidden, qkv_bias);
             linear("imadpt.o_proj", hidden, width, Bias::No);
         }
-        for layer in 0..self.decoder.layers {
-            let at = |name: &str| format!("layers.{layer}.{name}");
-            linear(&at("self_attn.q_proj"), width, hidden, qkv_bias);
-            linear(
-                &at("self_attn.k_proj"),
-                kv_heads * head_dim,
-                hidden,
-                qkv_bias,
-            );
-            linear(
-                &at("self_attn.v_proj"),
-                kv_heads * head_dim,
-                hidden,
-                qkv_bias,
-            );
+        let (inputs, layers) = match self.kind {
+            NetworkKind::Eagle3 { .. } => (2 * hidden, vec!["midlayer".to_owned()]),
+            _ => (hidden, self.layers().collect()),
+        };
+        let kv_width = kv_heads * head_dim;
+        for layer in &layers {
+            let at = |name: &str| format!("{layer}.{name}");
+            linear(&at("self_attn.q_proj"), width, inputs, qkv_bias);
+            linear(&at("self_attn.k_proj"), kv_width, inputs, qkv_bias);
+            linear(&at("self_attn.v_proj"), kv_width, inputs, qkv_bias);
             linear(&at("self_attn.o_proj"), hidden, width, Bias::No);
             linear(&at("mlp.gate_proj"), intermediate, hidden, Bias::No);
             linear(&at("mlp.up_proj"), intermediate, hidden, Bias::No);
             linear(&at("mlp.down_proj"), hidden, intermediate, Bias::No);
         }
-        for layer in 0..self.decoder.layers {
-            let at = |name: &str| format!("layers.{layer}.{name}.weight");
-            if layer > 0 {
-                list.push((at("input_layernorm"), vec![hidden]));
+        let mut norm = |name: String| list.push((format!("{name}.weight"), vec![hidden]));
+        for (number, layer) in layers.iter().enumerate() {
+            let is_eagle3 = matches!(self.kind, NetworkKind::Eagle3 { .. });
+            if number > 0 || is_eagle3 {
+                norm(format!("{layer}.input_layernorm"));
             }
-            list.push((at("post_attention_layernorm"), vec![hidden]));
+            if is_eagle3 {
+                norm(format!("{layer}.hidden_norm"));
+            }
+            norm(format!("{layer}.post_attention_layernorm"));
         }
-        if let NetworkKind::Vispec { n_queries } = self.kind {
-            list.push(("imadpt.q".into(), vec![n_queries, heads, head_dim]));
+        if let NetworkKind::Eagle3 { .. } = self.kind {
+            norm("norm".to_owned());
+        }
+        if self.n_queries() > 0 {
+            list.push(("imadpt.q".into(), vec![self.n_queries(), heads, head_dim]));
         }
         list
+    }
+
+    fn layers(&self) -> impl Iterator<Item = String> {
+        (0..self.decoder.layers).map(|layer| format!("layers.{layer}"))
+    }
+
+    /// Learned queries of the vision adaptor; 0 without one.
+    #[must_use]
+    pub fn n_queries(&self) -> usize {
+        match self.kind {
+            NetworkKind::Vispec { n_queries } | NetworkKind::Eagle3 { n_queries, .. } => n_queries,
+            NetworkKind::Eagle2 | NetworkKind::Medusa { .. } => 0,
+        }
+    }
+
+    /// Width of what the draft reads of the target at each position.
+    #[must_use]
+    pub fn feature_width(&self) -> usize {
+        match self.kind {
+            NetworkKind::Eagle3 { states, .. } => states.len() * self.decoder.hidden,
+            _ => self.decoder.hidden,
+        }
     }
 
     /// A network made of `parameters` on `device`.
@@ -121,6 +163,7 @@ impl DraftShape {
         let source = Source { parameters, device };
         match self.kind {
             NetworkKind::Medusa { n_heads } => Network::Medusa(source.medusa(n_heads)),
+            NetworkKind::Eagle3 { .. } => Network::Eagle3(source.eagle3(self)),
             NetworkKind::Vispec { .. } | NetworkKind::Eagle2 => Network::Draft(source.draft(self)),
         }
     }
@@ -173,40 +216,75 @@ impl Source<'_> {
         }
     }
 
-    pub(super) fn layer(&self, layer: usize, eps: f64) -> DecoderLayer {
-        let at = |name: &str| format!("layers.{layer}.{name}");
-        let linear = |name: &str| self.linear(&at(name));
+    pub(super) fn layer(&self, name: &str, eps: f64) -> DecoderLayer {
+        let at = |part: &str| format!("{name}.{part}");
         let has_input_norm = self.parameters.contains_key(&at("input_layernorm.weight"));
         DecoderLayer {
             input_layernorm: has_input_norm.then(|| self.norm(&at("input_layernorm"), eps)),
-            self_attn: Attention {
-                q_proj: linear("self_attn.q_proj"),
-                k_proj: linear("self_attn.k_proj"),
-                v_proj: linear("self_attn.v_proj"),
-                o_proj: linear("self_attn.o_proj"),
-            },
+            self_attn: self.attention(name),
             post_attention_layernorm: self.norm(&at("post_attention_layernorm"), eps),
-            mlp: GatedMlp {
-                gate_proj: linear("mlp.gate_proj"),
-                up_proj: linear("mlp.up_proj"),
-                down_proj: linear("mlp.down_proj"),
-            },
+            mlp: self.mlp(name),
+        }
+    }
+
+    fn attention(&self, layer: &str) -> Attention {
+        let linear = |name: &str| self.linear(&format!("{layer}.self_attn.{name}"));
+        Attention {
+            q_proj: linear("q_proj"),
+            k_proj: linear("k_proj"),
+            v_proj: linear("v_proj"),
+            o_proj: linear("o_proj"),
+        }
+    }
+
+    fn mlp(&self, layer: &str) -> GatedMlp {
+        let linear = |name: &str| self.linear(&format!("{layer}.mlp.{name}"));
+        GatedMlp {
+            gate_proj: linear("gate_proj"),
+            up_proj: linear("up_proj"),
+            down_proj: linear("down_proj"),
+        }
+    }
+
+    fn adaptor(&self) -> VisionAdaptor {
+        VisionAdaptor {
+            q: Param::from_tensor(self.tensor("imadpt.q")),
+            k_proj: self.linear("imadpt.k_proj"),
+            v_proj: self.linear("imadpt.v_proj"),
+            o_proj: self.linear("imadpt.o_proj"),
         }
     }
 
     fn draft(&self, shape: &DraftShape) -> DraftNetwork {
-        let vision = matches!(shape.kind, NetworkKind::Vispec { .. });
+        let vision = shape.n_queries() > 0;
         DraftNetwork {
             fc: self.linear("fc"),
-            layers: (0..shape.decoder.layers)
-                .map(|layer| self.layer(layer, shape.decoder.rms_eps))
+            layers: shape
+                .layers()
+                .map(|layer| self.layer(&layer, shape.decoder.rms_eps))
                 .collect(),
-            imadpt: vision.then(|| VisionAdaptor {
-                q: Param::from_tensor(self.tensor("imadpt.q")),
-                k_proj: self.linear("imadpt.k_proj"),
-                v_proj: self.linear("imadpt.v_proj"),
-                o_proj: self.linear("imadpt.o_proj"),
-            }),
+            imadpt: vision.then(|| self.adaptor()),
+            img_fc: vision.then(|| self.linear("img_fc")),
+            config: shape.decoder,
+        }
+    }
+
+    fn eagle3(&self, shape: &DraftShape) -> Eagle3Network {
+        let vision = shape.n_queries() > 0;
+        let norm = |name: &str| self.norm(name, shape.decoder.rms_eps);
+        let has_head = self.parameters.contains_key("lm_head.weight");
+        Eagle3Network {
+            fc: self.linear("fc"),
+            midlayer: Eagle3Layer {
+                input_layernorm: norm("midlayer.input_layernorm"),
+                hidden_norm: norm("midlayer.hidden_norm"),
+                self_attn: self.attention("midlayer"),
+                post_attention_layernorm: norm("midlayer.post_attention_layernorm"),
+                mlp: self.mlp("midlayer"),
+            },
+            norm: norm("norm"),
+            lm_head: has_head.then(|| self.linear("lm_head")),
+            imadpt: vision.then(|| self.adaptor()),
             img_fc: vision.then(|| self.linear("img_fc")),
             config: shape.decoder,
         }

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
+use burn::tensor::{Tensor, activation};
 use vispec_models::nn::DecoderConfig;
 
 use super::adaptor::VisionAdaptor;
 use super::attention::{Attention, Rotary};
 use super::cpu;
+use super::images::{CompressedImages, indices};
 use super::layers::{Linear, RmsNorm};
 use super::rows::DraftRows;
 
@@ -26,7 +27,7 @@ pub struct GatedMlp {
 impl GatedMlp {
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
         let product = match cpu::silu_mul(&gate, &up) {
@@ -83,19 +84,11 @@ pub struct DraftNetwork {
 pub struct DraftInputs {
     /// `[tokens, hidden]`: the embedding of the token after each position.
     pub embeds: Tensor<2>,
-    /// `[tokens, hidden]`: the target's hidden state of each position.
-    pub hidden: Tensor<2>,
+    /// `[tokens, features]`: what the target gives of each position: its last hidden state, or for
+    /// EAGLE-3 several states.
+    pub features: Tensor<2>,
     /// Where they go.
     pub rows: DraftRows,
-}
-
-fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i64> = values
-        .iter()
-        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
-        .collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 impl DraftNetwork {
@@ -123,8 +116,8 @@ impl DraftNetwork {
         let device = inputs.embeds.device();
         let text = indices(&rows.text, &device);
         let embeds = inputs.embeds.clone().select(0, text.clone());
-        let hidden = inputs.hidden.clone().select(0, text);
-        let images = self.read_images(inputs);
+        let hidden = inputs.features.clone().select(0, text);
+        let images = CompressedImages::of(self.imadpt.as_ref(), &inputs.embeds, rows);
         let rotary = Rotary::new(&rows.positions, &self.config, &device);
 
         let mut outputs: Vec<Tensor<2>> = Vec::with_capacity(1 + n_unrolled);
@@ -138,63 +131,16 @@ impl DraftNetwork {
                 let sources = Tensor::cat(vec![outputs[pass - 1].clone(), first, zero], 0);
                 fed = sources.select(0, indices(&rows.fed_back, &device));
             }
-            let fused = self.fuse(embeds.clone(), fed.clone(), &images, rows);
-            let mut x = self.arrange(fused, &images, rows);
+            let hidden = images.add_globals(self.img_fc.as_ref(), fed.clone(), &rows.text_image);
+            let fused = self
+                .fc
+                .forward(Tensor::cat(vec![embeds.clone(), hidden], 1));
+            let mut x = images.arrange(fused, rows);
             for layer in &self.layers {
                 x = layer.forward(x, &rotary, &rows.samples, &self.config);
             }
             outputs.push(x);
         }
         outputs
-    }
-
-    /// The adaptor's output for each image, `[queries, hidden]`.
-    fn read_images(&self, inputs: &DraftInputs) -> Vec<Tensor<2>> {
-        let Some(adaptor) = &self.imadpt else {
-            return Vec::new();
-        };
-        inputs
-            .rows
-            .images
-            .iter()
-            .map(|image| adaptor.forward(inputs.embeds.clone().slice(s![image.clone(), ..])))
-            .collect()
-    }
-
-    /// Decoder inputs of text, `[text, hidden]`.
-    fn fuse(
-        &self,
-        embeds: Tensor<2>,
-        hidden: Tensor<2>,
-        images: &[Tensor<2>],
-        rows: &DraftRows,
-    ) -> Tensor<2> {
-        let device = hidden.device();
-        let hidden = match &self.img_fc {
-            None => hidden,
-            Some(img_fc) => {
-                let none = Tensor::zeros([1, self.config.hidden], &device);
-                let last = self.n_queries() - 1;
-                let globals = std::iter::once(none)
-                    .chain(images.iter().map(|a| a.clone().slice(s![last..=last, ..])))
-                    .collect();
-                let globals = Tensor::cat(globals, 0).select(0, indices(&rows.text_image, &device));
-                img_fc.forward(Tensor::cat(vec![hidden, globals], 1))
-            }
-        };
-        self.fc.forward(Tensor::cat(vec![embeds, hidden], 1))
-    }
-
-    /// Text and compressed images in the order of the sequence, `[rows, hidden]`.
-    fn arrange(&self, text: Tensor<2>, images: &[Tensor<2>], rows: &DraftRows) -> Tensor<2> {
-        if images.is_empty() || self.n_queries() == 1 {
-            return text;
-        }
-        let device = text.device();
-        let last = self.n_queries() - 1;
-        let parts = std::iter::once(text)
-            .chain(images.iter().map(|a| a.clone().slice(s![0..last, ..])))
-            .collect();
-        Tensor::cat(parts, 0).select(0, indices(&rows.order, &device))
     }
 }

@@ -10,6 +10,9 @@ mod attention;
 mod build;
 mod cpu;
 mod draft;
+mod drafted;
+mod eagle3;
+mod images;
 mod layers;
 mod medusa;
 mod parameters;
@@ -20,6 +23,8 @@ mod target;
 pub use adaptor::VisionAdaptor;
 pub use build::{DraftShape, NetworkKind};
 pub use draft::{DecoderLayer, DraftInputs, DraftNetwork, GatedMlp};
+pub use drafted::{DraftedPass, DraftedRows, Supervision};
+pub use eagle3::{Eagle3Layer, Eagle3Network};
 pub use layers::{Linear, RmsNorm};
 pub use medusa::{MedusaNetwork, ResidualBlock};
 pub use parameters::{HostTensor, Parameters, Trainable};
@@ -34,6 +39,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 pub enum Network {
     /// ViSpec or EAGLE-2.
     Draft(DraftNetwork),
+    /// EAGLE-3.
+    Eagle3(Eagle3Network),
     /// Medusa heads.
     Medusa(MedusaNetwork),
 }
@@ -42,6 +49,7 @@ impl Trainable for Network {
     fn visit(&self, visitor: &mut impl ModuleVisitor) {
         match self {
             Self::Draft(network) => network.visit(visitor),
+            Self::Eagle3(network) => network.visit(visitor),
             Self::Medusa(network) => network.visit(visitor),
         }
     }
@@ -49,6 +57,7 @@ impl Trainable for Network {
     fn map(self, mapper: &mut impl ModuleMapper) -> Self {
         match self {
             Self::Draft(network) => Self::Draft(network.map(mapper)),
+            Self::Eagle3(network) => Self::Eagle3(network.map(mapper)),
             Self::Medusa(network) => Self::Medusa(network.map(mapper)),
         }
     }

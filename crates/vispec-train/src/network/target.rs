@@ -77,7 +77,7 @@ impl TargetShape {
         let eps = self.decoder.rms_eps;
         TargetNetwork {
             layers: (0..self.decoder.layers)
-                .map(|layer| source.layer(layer, eps))
+                .map(|layer| source.layer(&format!("layers.{layer}"), eps))
                 .collect(),
             norm: source.norm("norm", eps),
             lm_head: source.linear("lm_head"),

@@ -8,7 +8,9 @@ use vispec_models::{Draft, TargetText};
 use super::samples::{Drawn, Samples};
 use super::simulate::{Drafting, Simulation};
 use crate::config::TrainConfig;
+use crate::data::Features;
 use crate::error::TrainError;
+use crate::init::QUANTIZED_HEAD;
 use crate::loss::Head;
 use crate::network::Network;
 use crate::step::Losses;
@@ -83,6 +85,7 @@ pub(super) struct Judge<'j> {
     pub(super) config: &'j TrainConfig,
     pub(super) target: &'j TargetText,
     pub(super) head: &'j Head,
+    pub(super) features: Features,
 }
 
 impl Judge<'_> {
@@ -97,9 +100,13 @@ impl Judge<'_> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<HeldOut, TrainError> {
         let draft = Draft::load_for(dir, self.target)?;
+        // Losses may compare part of the vocabulary; what is right is a matter of all of it.
+        let weight = self.target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let whole = Head::new(weight);
         let simulation = Simulation {
             draft: &draft,
-            head: self.head,
+            head: &whole,
+            features: self.features,
             chain_len: self.config.evaluation.chain_len,
             tree: self.config.tree_shape()?,
         };

@@ -47,7 +47,7 @@ impl<S: SampleSource> Samples for Part<'_, S> {
         let captured = self.captured(index)?;
         let options = PrepareOptions {
             noise,
-            ..self.options
+            ..self.options.clone()
         };
         Ok(
             match prepare(&captured, self.range.start + index, &options)? {

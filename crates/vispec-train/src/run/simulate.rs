@@ -13,6 +13,7 @@ use vispec_data::capture::CapturedSample;
 use vispec_models::{AnyDrafter, Draft, EncodedPrompt};
 use vispec_processor::Positions;
 
+use crate::data::Features;
 use crate::error::TrainError;
 use crate::loss::Head;
 
@@ -70,6 +71,8 @@ pub struct Simulation<'s> {
     pub draft: &'s Draft,
     /// The target's head, which tells the teacher's best tokens.
     pub head: &'s Head,
+    /// What the draft reads.
+    pub features: Features,
     /// Tokens of a chain.
     pub chain_len: usize,
     /// Shape of the tree.
@@ -80,8 +83,10 @@ pub struct Simulation<'s> {
 struct Answer<'s> {
     sample: &'s CapturedSample,
     prompt: EncodedPrompt,
-    /// `[tokens, hidden]`
+    /// What the draft reads, `[tokens, features]`.
     features: Tensor<2>,
+    /// What the head reads, `[tokens, hidden]`.
+    hidden: Tensor<2>,
     /// The last position before an answer token that was supervised, and the end of the answer.
     first: usize,
     end: usize,
@@ -97,7 +102,7 @@ impl Simulation<'_> {
         sample: &CapturedSample,
         sums: &mut Drafting,
     ) -> Result<(), TrainError> {
-        let Some(answer) = Answer::new(sample, &self.head.device()) else {
+        let Some(answer) = Answer::new(sample, self.features, &self.head.device()) else {
             return Ok(());
         };
         self.roll(&answer, sums)?;
@@ -158,8 +163,8 @@ impl Simulation<'_> {
 
     /// The teacher's best token after each hidden state from `first + 1`.
     fn best_tokens(&self, answer: &Answer<'_>) -> Result<Vec<TokenId>, TrainError> {
-        let [_, hidden] = answer.features.dims();
-        let states = answer.features.clone();
+        let [_, hidden] = answer.hidden.dims();
+        let states = answer.hidden.clone();
         let states = states.slice([answer.first + 1..answer.end, 0..hidden]);
         self.head.best_tokens(&states)
     }
@@ -225,7 +230,7 @@ fn upload(values: &Array2<f32>, rows: Range<usize>, device: &Device) -> Tensor<2
 
 impl<'s> Answer<'s> {
     /// None if too little of the sample is an answer.
-    fn new(sample: &'s CapturedSample, device: &Device) -> Option<Self> {
+    fn new(sample: &'s CapturedSample, features: Features, device: &Device) -> Option<Self> {
         let first = sample.loss_mask.iter().position(|&m| m)?;
         let rest = &sample.loss_mask[first..];
         let end = first + rest.iter().position(|&m| !m).unwrap_or(rest.len());
@@ -240,10 +245,15 @@ impl<'s> Answer<'s> {
             runs(&sample.image_mask[..prompt_len]),
             (Positions::Sequential(index.collect()), 0),
         );
+        let hidden = upload(&sample.hidden_states, 0..end, device);
         Some(Self {
             sample,
             prompt,
-            features: upload(&sample.hidden_states, 0..end, device),
+            features: match (features, &sample.residual_states) {
+                (Features::ResidualStates(_), Some(states)) => upload(states, 0..end, device),
+                _ => hidden.clone(),
+            },
+            hidden,
             first,
             end,
         })

@@ -173,7 +173,10 @@ impl<P: RunProgress> State<P> {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        files::write_tensors(&path, &tensors, (PROGRESS, text))
+        let tensors = tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.into()));
+        files::write_tensors(&path, tensors, (PROGRESS, text))
     }
 
     /// Reads the state in `dir`, if there is one.

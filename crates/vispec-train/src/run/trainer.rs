@@ -1,9 +1,11 @@
 //! The loop.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::{Int, Tensor, TensorData};
 use vispec_data::capture::SampleSource;
 use vispec_models::TargetText;
 
@@ -12,14 +14,14 @@ use super::metrics::{EpochRecord, Metrics, MetricsRecord, StepRecord};
 use super::samples::{Drawn, Part, Samples, order, split};
 use super::state::{Best, Progress, State};
 use crate::config::{HeadType, TrainConfig};
-use crate::data::{Noise, PrepareOptions, PreparedSample};
+use crate::data::{DraftVocabulary, Features, Noise, PrepareOptions, PreparedSample};
 use crate::error::TrainError;
-use crate::export::export;
+use crate::export::Export;
 use crate::files;
 use crate::gradients::Gradients;
-use crate::init::Start;
+use crate::init::{QUANTIZED_HEAD, Start};
 use crate::loss::Head;
-use crate::network::{DraftShape, Network, NetworkKind, Trainable as _};
+use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as _};
 use crate::optimizer::Optimizer;
 use crate::step::Losses;
 
@@ -59,6 +61,7 @@ pub struct Trainer<'t, S> {
     source: &'t S,
     paths: RunPaths,
     shape: DraftShape,
+    vocabulary: Option<Arc<DraftVocabulary>>,
     network: Network,
     optimizer: Optimizer,
     progress: Progress,
@@ -69,8 +72,8 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
     /// Starts a run in a directory, or goes on with the one that is there.
     ///
     /// # Arguments
-    /// * `start` - gives shapes and first weights; if there is a state to go on from, the weights are
-    ///   those of the state.
+    /// * `start` - gives shapes and first weights for the tokens that the draft is to choose among;
+    ///   if there is a state to go on from, the weights are those of the state.
     ///
     /// # Errors
     /// [`TrainError::OtherRun`] if the run in the directory has another config or other data,
@@ -80,16 +83,20 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         target: &'t TargetText,
         source: &'t S,
         paths: RunPaths,
-        start: impl FnOnce() -> Result<Start, TrainError>,
+        start: impl FnOnce(Option<&DraftVocabulary>) -> Result<Start, TrainError>,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        split(source.len(), config.data.held_out)?;
+        let [trained, _] = split(source.len(), config.data.held_out)?;
         std::fs::create_dir_all(&paths.out).map_err(files::at(&paths.out))?;
-        let head = Head::new(target.head_weight().ok_or(TrainError::TargetMismatch {
-            quantity: "bits of the head's weights",
-            found: 32,
-            expected: 8,
-        })?);
+        let weight = target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let vocabulary = config.vocabulary.map(|settings| {
+            DraftVocabulary::of_answers(source, trained, settings.size, weight.dims()[0])
+        });
+        let vocabulary = vocabulary.transpose()?.map(Arc::new);
+        let head = Head::new(match &vocabulary {
+            None => weight,
+            Some(list) => rows(&weight, &list.ascending()),
+        });
         let head = match config.compute.head {
             HeadType::F32 => head,
             HeadType::Bf16 => head.in_bf16()?,
@@ -97,7 +104,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         let device = head.device().autodiff();
         let Start {
             shape, parameters, ..
-        } = start()?;
+        } = start(vocabulary.as_deref())?;
         let mut optimizer = Optimizer::new(&config.optimizer.adamw);
         let (parameters, progress) = match State::read(&paths.out)? {
             Some(state) => {
@@ -115,6 +122,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             source,
             paths,
             shape,
+            vocabulary,
             optimizer,
             progress,
             metrics,
@@ -163,8 +171,13 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             options: PrepareOptions {
                 max_len: config.data.max_len,
                 loss_mask: config.objective.loss_mask(),
+                features: match self.shape.kind {
+                    NetworkKind::Eagle3 { states, .. } => Features::ResidualStates(states.len()),
+                    _ => Features::HiddenState,
+                },
+                vocabulary: self.vocabulary.clone(),
                 noise: None,
-                reads_image_states: !matches!(self.shape.kind, NetworkKind::Vispec { .. }),
+                reads_image_states: self.shape.n_queries() == 0,
                 hidden: self.shape.decoder.hidden,
             },
         })
@@ -291,7 +304,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         }
         let last = self.paths.out.join("last");
         let parameters = self.network.parameters()?;
-        export(&last, &self.shape, &parameters, self.target)?;
+        self.export(&parameters).write(&last)?;
         let held_out = self.judge(&last, observer)?;
         let tree_tau = held_out.as_ref().and_then(|held_out| held_out.tree_tau);
         let best = match (tree_tau, self.progress.best) {
@@ -302,7 +315,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         };
         if best {
             let dir = self.paths.out.join("best");
-            export(&dir, &self.shape, &parameters, self.target)?;
+            self.export(&parameters).write(&dir)?;
         }
         if let (true, Some(tree_tau)) = (best, tree_tau) {
             self.progress.best = Some(Best { epoch, tree_tau });
@@ -324,6 +337,15 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         self.save()
     }
 
+    fn export<'a>(&'a self, parameters: &'a Parameters) -> Export<'a> {
+        Export {
+            shape: &self.shape,
+            parameters,
+            target: self.target,
+            vocabulary: self.vocabulary.as_deref(),
+        }
+    }
+
     fn judge(
         &self,
         dir: &Path,
@@ -337,6 +359,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             config: &self.progress.config,
             target: self.target,
             head: &self.head,
+            features: part.options.features,
         };
         let mut progress = |done, of| observer.judging(done, of);
         let held_out = judge.judge(&self.network, dir, &part, &mut progress)?;
@@ -347,6 +370,14 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         self.progress.metrics_bytes = self.metrics.len();
         State::of(&self.progress, &self.network, &self.optimizer)?.write(&self.paths.out)
     }
+}
+
+/// Rows of a head's weight `[vocab, hidden]`.
+fn rows(weight: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
+    let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+    let shape = [tokens.len()];
+    let tokens = Tensor::<1, Int>::from_data(TensorData::new(tokens, shape), &weight.device());
+    weight.clone().select(0, tokens)
 }
 
 fn require_finite(

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use vispec_data::capture::CapturedSample;
 use vispec_models::nn::{Bias, DecoderConfig};
 use vispec_train::Losses;
-use vispec_train::data::{LossMask, PrepareOptions, Prepared, PreparedSample, prepare};
+use vispec_train::data::{Features, LossMask, PrepareOptions, Prepared, PreparedSample, prepare};
 use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
 
 fn file(name: &str) -> PathBuf {
@@ -109,12 +109,15 @@ impl Fixture {
             token_ids: vec![0; len],
             input_embeds: self.matrix("raw.inputs_embeds"),
             hidden_states,
+            residual_states: None,
             loss_mask: self.mask("raw.loss_mask").unwrap(),
             image_mask: self.mask("raw.image_mask").unwrap_or(vec![false; len]),
         };
         let options = PrepareOptions {
             max_len: 4096,
             loss_mask,
+            features: Features::HiddenState,
+            vocabulary: None,
             noise: None,
             reads_image_states: false,
             hidden,
@@ -128,10 +131,10 @@ impl Fixture {
     /// Compares with what the reference's loader made of the sample. It has one more position, with
     /// zeros for the embedding and the target, which nothing reads.
     pub(crate) fn assert_prepared(&self, sample: &PreparedSample) {
-        let positions = sample.hidden.nrows();
+        let positions = sample.features.nrows();
         for (name, found) in [
             ("batch.inputs_embeds", &sample.embeds),
-            ("batch.hidden_states", &sample.hidden),
+            ("batch.hidden_states", &sample.features),
             ("batch.target", &sample.target),
         ] {
             let expected = self.matrix(name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use vispec_train::data::{Noise, PrepareOptions, Prepared, PreparedSample, prepare};
+use vispec_train::data::{Features, Noise, PrepareOptions, Prepared, PreparedSample, prepare};
 use vispec_train::loss::Head;
 use vispec_train::network::Network;
 use vispec_train::{Gradients, Losses, Objective, TrainConfig};
@@ -41,6 +41,8 @@ fn setup(name: &str) -> Setup {
     let options = PrepareOptions {
         max_len: 30,
         loss_mask: config.objective.loss_mask(),
+        features: Features::HiddenState,
+        vocabulary: None,
         noise: None,
         reads_image_states: false,
         hidden: 64,
@@ -130,6 +132,8 @@ fn noise_is_on_what_is_read_only() {
     let options = |noise| PrepareOptions {
         max_len: 4096,
         loss_mask: vispec_train::data::LossMask::AsStored,
+        features: Features::HiddenState,
+        vocabulary: None,
         noise,
         reads_image_states: false,
         hidden: 64,
@@ -144,7 +148,7 @@ fn noise_is_on_what_is_read_only() {
         Prepared::Refused(refusal) => panic!("{refusal}"),
     };
     let (plain, noisy) = (prepared(None), prepared(Some(noise)));
-    assert_ne!(plain.hidden, noisy.hidden);
+    assert_ne!(plain.features, noisy.features);
     assert_eq!(plain.target, noisy.target);
     assert_eq!(plain.embeds, noisy.embeds);
 }

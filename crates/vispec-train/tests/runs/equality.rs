@@ -10,7 +10,7 @@ use vispec_train::DraftSettings;
 use vispec_train::Start;
 use vispec_train::network::{DraftInputs, DraftRows, Network};
 
-use crate::samples::fixtures;
+use crate::samples::{fixtures, place};
 
 const LEN: usize = 23;
 
@@ -19,8 +19,8 @@ fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
     let device = Device::flex();
     device.seed(7);
     let name = draft.rsplit_once('-').unwrap().0;
-    let dir = fixtures().join("models").join(name);
-    let target = TargetText::load(&dir, &device, DtypeChoice::F32).unwrap();
+    let target_dir = fixtures().join("models").join(name);
+    let target = TargetText::load(&target_dir, &device, DtypeChoice::F32).unwrap();
     let dir = fixtures().join("drafts").join(draft);
     let hidden = target.decoder().hidden;
     let random = || Tensor::<2>::random([LEN, hidden], Distribution::Normal(0.0, 1.0), &device);
@@ -39,7 +39,7 @@ fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
     session.begin(&prompt, states.clone(), 5, 1).unwrap();
     let expected = session.last_output().unwrap().clone();
 
-    let start = Start::from_checkpoint(&dir, settings, &target, 0).unwrap();
+    let start = Start::from_checkpoint(&dir, settings, &place(&target, &target_dir), 0).unwrap();
     assert!(start.fresh.is_empty(), "{draft}: {:?}", start.fresh);
     let network = start
         .shape
@@ -53,7 +53,7 @@ fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
         .collect();
     let inputs = DraftInputs {
         embeds: Tensor::cat(vec![embeds.slice(s![1.., ..]), next], 0).autodiff(),
-        hidden: states.autodiff(),
+        features: states.autodiff(),
         rows: DraftRows::new(&[mask], network.n_queries()),
     };
     let found = network.unroll(&inputs, 0).remove(0).inner();

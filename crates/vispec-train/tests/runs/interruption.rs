@@ -43,7 +43,7 @@ fn open<'t>(
     let paths = RunPaths {
         out: out.to_owned(),
     };
-    Trainer::open(config.clone(), target, data, paths, || {
+    Trainer::open(config.clone(), target, data, paths, |_| {
         Ok(fresh(config, target))
     })
 }

@@ -3,11 +3,14 @@
 use std::sync::atomic::AtomicBool;
 
 use vispec_models::Draft;
+use vispec_train::data::DraftVocabulary;
 use vispec_train::network::Trainable as _;
 use vispec_train::run::{Ended, MetricsRecord, RunPaths, Trainer};
 use vispec_train::{MedusaTargets, Objective, Start, TrainConfig, TrainError};
 
-use crate::samples::{Recipe, SHORT, Seen, config, fresh, sample, samples, target};
+use crate::samples::{
+    Recipe, SHORT, Seen, config, fresh, place, sample, samples, target, target_dir,
+};
 
 fn paths(dir: &tempfile::TempDir) -> RunPaths {
     RunPaths {
@@ -18,7 +21,7 @@ fn paths(dir: &tempfile::TempDir) -> RunPaths {
 fn run(config: &TrainConfig, dir: &tempfile::TempDir) -> Seen {
     let target = target();
     let data = samples(&target, 8);
-    let start = || Ok(fresh(config, &target));
+    let start = |_: Option<&DraftVocabulary>| Ok(fresh(config, &target));
     let mut trainer = Trainer::open(config.clone(), &target, &data, paths(dir), start).unwrap();
     let mut seen = Seen::default();
     let ended = trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
@@ -27,7 +30,8 @@ fn run(config: &TrainConfig, dir: &tempfile::TempDir) -> Seen {
     for folder in ["last", "best"] {
         let dir = paths(dir).out.join(folder);
         Draft::load_for(&dir, &target).unwrap();
-        let again = Start::from_checkpoint(&dir, &config.draft, &target, 1).unwrap();
+        let again =
+            Start::from_checkpoint(&dir, &config.draft, &place(&target, &target_dir()), 1).unwrap();
         assert!(again.fresh.is_empty());
         if folder == "last" {
             assert_eq!(again.parameters, trainer.network().parameters().unwrap());
@@ -98,13 +102,15 @@ fn vision_parts_are_added_to_a_draft_of_stage_1() {
     let target = target();
     let stage_2 = config("vispec-stage2.toml", &[]);
     let last = paths(&dir).out.join("last");
-    let start = Start::from_checkpoint(&last, &stage_2.draft, &target, 0).unwrap();
+    let start =
+        Start::from_checkpoint(&last, &stage_2.draft, &place(&target, &target_dir()), 0).unwrap();
     assert!(start.fresh.contains(&"imadpt.q".to_owned()));
     assert!(!start.fresh.contains(&"fc.weight".to_owned()));
     // The other way round vision parts would be lost.
     let vision = crate::samples::fixtures().join("drafts/qwen-tied-q2");
     let stage_1 = config("vispec-stage1.toml", &[]);
-    let error = Start::from_checkpoint(&vision, &stage_1.draft, &target, 0).unwrap_err();
+    let error = Start::from_checkpoint(&vision, &stage_1.draft, &place(&target, &target_dir()), 0)
+        .unwrap_err();
     assert!(error.to_string().contains("imadpt"), "{error}");
 }
 
@@ -115,7 +121,7 @@ fn samples_without_supervision_are_refused_and_counted() {
     let config = config("vispec-stage2.toml", &SHORT);
     let mut data = samples(&target, 6);
     data[1].loss_mask.fill(false);
-    let start = || Ok(fresh(&config, &target));
+    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
     let mut trainer = Trainer::open(config.clone(), &target, &data, paths(&dir), start).unwrap();
     let mut seen = Seen::default();
     trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
@@ -137,7 +143,7 @@ fn a_loss_that_is_not_a_number_stops_the_run() {
     for sample in &mut data {
         sample.hidden_states.fill(f32::NAN);
     }
-    let start = || Ok(fresh(&config, &target));
+    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
     let mut trainer = Trainer::open(config.clone(), &target, &data, paths(&dir), start).unwrap();
     let error = trainer
         .run(&AtomicBool::new(false), &mut Seen::default())
@@ -164,7 +170,7 @@ fn samples_of_another_target_are_an_error() {
     let mut wrong = sample(&target, 3, recipe);
     wrong.hidden_states = ndarray::Array2::zeros((10, 32));
     let data = vec![wrong; 3];
-    let start = || Ok(fresh(&config, &target));
+    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
     let mut trainer = Trainer::open(config.clone(), &target, &data, paths(&dir), start).unwrap();
     let error = trainer
         .run(&AtomicBool::new(false), &mut Seen::default())

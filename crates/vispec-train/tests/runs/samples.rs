@@ -10,15 +10,18 @@ use vispec_data::capture::CapturedSample;
 use vispec_models::{DtypeChoice, TargetText};
 use vispec_train::network::HostTensor;
 use vispec_train::run::{EpochRecord, Observer, StepRecord};
-use vispec_train::{Start, TrainConfig};
+use vispec_train::{Start, StartPlace, TrainConfig};
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
+pub(crate) fn target_dir() -> PathBuf {
+    fixtures().join("models/qwen-tied")
+}
+
 pub(crate) fn target() -> TargetText {
-    let dir = fixtures().join("models/qwen-tied");
-    TargetText::load(&dir, &Device::flex(), DtypeChoice::F32).unwrap()
+    TargetText::load(&target_dir(), &Device::flex(), DtypeChoice::F32).unwrap()
 }
 
 /// The embedding table of a target.
@@ -72,6 +75,7 @@ pub(crate) fn sample(target: &TargetText, seed: u64, recipe: Recipe) -> Captured
         token_ids: tokens[..len].iter().map(|&t| t as u32).collect(),
         input_embeds: embeds,
         hidden_states: states,
+        residual_states: None,
         loss_mask: (0..len).map(|i| i + 1 >= recipe.prompt).collect(),
         image_mask,
     }
@@ -101,8 +105,17 @@ pub(crate) const SHORT: [&str; 5] = [
     "checkpoint.every_steps=3",
 ];
 
+pub(crate) fn place<'a>(target: &'a TargetText, target_dir: &'a Path) -> StartPlace<'a> {
+    StartPlace {
+        target,
+        target_dir,
+        vocabulary: None,
+    }
+}
+
 pub(crate) fn fresh(config: &TrainConfig, target: &TargetText) -> Start {
-    Start::fresh(&config.draft, target, config.seed).unwrap()
+    let dir = target_dir();
+    Start::fresh(&config.draft, &place(target, &dir), config.seed).unwrap()
 }
 
 /// Keeps what it is told.

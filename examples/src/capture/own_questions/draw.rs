@@ -11,6 +11,7 @@ use vispec_core::{
 use vispec_models::{EncodedPrompt, Engine};
 use vispec_processor::{Processor, ProcessorError, SequenceTokens, SpecialText};
 
+use super::beginnings::BEGINNINGS;
 use super::draw_log::DrawLog;
 use super::judge::{Drawn, Form};
 use super::user_turn::UserTurn;
@@ -22,7 +23,7 @@ use crate::together::{Finished, Together};
 /// The target's own distribution, but for its tail.
 pub(super) const TOP_P: f32 = 0.95;
 /// Tokens of a question at most; a target that repeats itself for ever costs no more.
-pub(super) const MAX_TOKENS: usize = 128;
+pub(super) const MAX_TOKENS: usize = 64;
 /// Draws for each question that is asked for, at most.
 const DRAWS_PER_QUESTION: usize = 10;
 /// If so many draws give no question, none is expected any more.
@@ -33,6 +34,7 @@ const STREAM: u64 = 1 << 63;
 /// A question that is being drawn.
 pub(super) struct Drawing<'t> {
     draw: usize,
+    beginning: &'static str,
     turn: &'t UserTurn,
     processor: &'t Processor,
     tokens: Vec<TokenId>,
@@ -64,7 +66,7 @@ pub(super) fn draw<'t>(
     let engine = together.engine();
     let wanted = log.settings.questions;
     let most = wanted.saturating_mul(DRAWS_PER_QUESTION).max(HOPELESS);
-    let (prompt, _) = engine.encode_text(&turn.opening, &|| true)?;
+    let prompts = prompts(turn, engine)?;
     let mut settings = Settings {
         config: GenerationConfig {
             max_new_tokens: MAX_TOKENS,
@@ -86,8 +88,10 @@ pub(super) fn draw<'t>(
             continue;
         }
         while together.has_room() && next < most {
+            let place = next % prompts.len();
             let drawing = Drawing {
                 draw: next,
+                beginning: BEGINNINGS[place],
                 turn,
                 processor: engine.processor(),
                 tokens: Vec::new(),
@@ -95,7 +99,7 @@ pub(super) fn draw<'t>(
             settings.seed = seed.wrapping_add(next as u64);
             let cache = engine.target().new_cache();
             let cache = cache.map_err(|error| anyhow::anyhow!(error))?;
-            together.start(drawing, (prompt.clone(), cache), &settings)?;
+            together.start(drawing, (prompts[place].clone(), cache), &settings)?;
             next += 1;
         }
         let finished = together.pass().into_iter();
@@ -105,6 +109,15 @@ pub(super) fn draw<'t>(
     let (kept, summary) = (log.n_kept(), log.summary());
     progress.note(&format!("{kept} of {wanted} questions in {summary}"));
     Ok(())
+}
+
+/// The user's turn with each of the beginnings.
+fn prompts(turn: &UserTurn, engine: &Engine) -> Result<Vec<EncodedPrompt>, Failure> {
+    let prompts = BEGINNINGS.iter().map(|beginning| {
+        let (prompt, _) = engine.encode_text(&format!("{}{beginning}", turn.opening), &|| true)?;
+        Ok(prompt)
+    });
+    prompts.collect()
 }
 
 /// Whether nothing more is to be drawn.
@@ -126,9 +139,10 @@ fn drawn<P: Borrow<EncodedPrompt>>(
     engine: &Engine,
     finished: Finished<P, Drawing<'_>>,
 ) -> Result<Drawn, Failure> {
-    let session = finished.session?;
+    let (session, beginning) = (finished.session?, finished.observer.beginning);
     let processor = engine.processor();
-    let (text, is_closed) = turn.text(processor, session.tokens())?;
+    let (rest, is_closed) = turn.text(processor, session.tokens())?;
+    let text = format!("{beginning}{rest}");
     let has_ended = is_closed || session.finish_reason() == Some(FinishReason::Stop);
     let form = if !has_ended {
         Form::Unended

@@ -5,6 +5,7 @@
 //!                            folder of pictures ────────────┴─► questions.jsonl ─► stage 2
 //! ```
 
+mod beginnings;
 mod draw;
 mod draw_log;
 mod judge;

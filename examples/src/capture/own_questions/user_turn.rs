@@ -81,7 +81,7 @@ impl UserTurn {
         let end = Some(self.closing.as_str()).filter(|closing| !closing.is_empty());
         let end = end.and_then(|closing| text.find(closing));
         let asked = &text[..end.unwrap_or(text.len())];
-        Ok((asked.trim().to_owned(), end.is_some()))
+        Ok((asked.trim_end().to_owned(), end.is_some()))
     }
 }
 

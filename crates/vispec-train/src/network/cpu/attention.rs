@@ -1,78 +1,134 @@
-//! Causal self-attention with rotary positions.
+//! Causal attention, and rotary positions.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::{Flex, TensorMetadata as _};
 use burn::tensor::Tensor;
-use vispec_kernels::{Attended, AttendedGradient, CausalAttention, CausalGradients, Kernels};
+use vispec_kernels::{
+    Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample, Kernels,
+    OwnGradients, OwnKeys,
+};
 use vispec_models::nn::DecoderConfig;
 
 use super::record::{Input, Values, record, tensor};
-use crate::network::attention::{Angles, Rotary};
+use crate::network::attention::{Angles, Projected};
 
-/// Rotates queries and keys, and lets each row attend to the rows of its sample up to itself.
+/// Rotates all heads of each row by the angles of its position.
 ///
 /// # Shapes
-/// `projected`: queries `[rows, heads * head_dim]`, keys and values `[rows, kv_heads * head_dim]`;
-/// result `[rows, heads * head_dim]`.
-pub(in crate::network) fn attend_causally(
-    projected: &[Tensor<2>; 3],
-    rotary: &Rotary,
-    samples: &[Range<usize>],
+/// `x` and the result `[rows, heads * head_dim]`.
+pub(in crate::network) fn rotate(
+    x: &Tensor<2>,
+    angles: &Arc<Angles>,
+    head_dim: usize,
+) -> Option<Tensor<2>> {
+    let shape = x.dims();
+    let x = Input::new(x)?;
+    let mut out = x.values.floats().to_vec();
+    Kernels::detected().rotary(&mut out, &angles.cos, &angles.sin, head_dim);
+    let state = (Arc::clone(angles), head_dim);
+    Some(record(Rotation, [x.node], state, tensor(out, shape)))
+}
+
+#[derive(Debug)]
+struct Rotation;
+
+impl Backward<Flex, 1> for Rotation {
+    type State = (Arc<Angles>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let shape = gradient.shape();
+        let shape = [shape[0], shape[1]];
+        let (angles, head_dim) = ops.state;
+        // Back by the same angles.
+        let sin: Vec<f32> = angles.sin.iter().map(|sin| -sin).collect();
+        let mut values = Values::of_gradient(gradient).floats().to_vec();
+        Kernels::detected().rotary(&mut values, &angles.cos, &sin, head_dim);
+        let [node] = ops.parents;
+        if let Some(node) = node {
+            gradients.register::<Flex>(node.id, tensor(values, shape));
+        }
+    }
+}
+
+/// Lets queries attend to rows of their samples, and to one key and value each of every one of
+/// `own`.
+///
+/// # Shapes
+/// `queries` and the result `[queries, heads * head_dim]`.
+pub(in crate::network) fn attend(
+    queries: &Tensor<2>,
+    rows: &Projected,
+    own: &[Projected],
+    samples: &[CausalSample],
     config: &DecoderConfig,
 ) -> Option<Tensor<2>> {
-    let shape = projected[0].dims();
-    let [q, keys, values] = projected;
-    let (q, keys, values) = (Input::new(q)?, Input::new(keys)?, Input::new(values)?);
-    let angles = rotary.angles();
-    let turned = |input: &Input| {
-        let mut floats = input.values.floats().to_vec();
-        let (cos, sin) = (&angles.cos, &angles.sin);
-        Kernels::detected().rotary(&mut floats, cos, sin, config.head_dim);
-        Arc::from(floats)
-    };
+    let shape = queries.dims();
+    let [q, keys, values] = [queries, &rows.keys, &rows.values].map(Input::new);
+    let (q, keys, values) = (q?, keys?, values?);
     let mut read = Heads {
-        q: turned(&q),
-        keys: turned(&keys),
+        q: q.values,
+        keys: keys.values,
         values: values.values,
+        own: None,
         samples: samples.into(),
-        angles: Arc::clone(angles),
         config: *config,
         log_sums: Arc::default(),
     };
-    let mut out = vec![0.0; shape[0] * shape[1]];
-    let mut log_sums = vec![0.0; shape[0] * config.heads];
-    let attended = Attended {
-        out: &mut out,
-        log_sums: &mut log_sums,
-    };
-    Kernels::detected().causal_attention(&read.call(), attended);
-    read.log_sums = log_sums.into();
-    let out = tensor(out, shape);
-    let state = (read, Values::of_gradient(out.clone()));
     let nodes = [q.node, keys.node, values.node];
+    if own.is_empty() {
+        let out = read.attend(shape);
+        let state = (read, Values::of_gradient(out.clone()));
+        return Some(record(Attention, nodes, state, out));
+    }
+    let joined = |of: fn(&Projected) -> &Tensor<2>| {
+        Input::new(&Tensor::cat(own.iter().map(of).cloned().collect(), 0))
+    };
+    let (own_keys, own_values) = (joined(|own| &own.keys)?, joined(|own| &own.values)?);
+    read.own = Some([own_keys.values, own_values.values]);
+    let out = read.attend(shape);
+    let [q, keys, values] = nodes;
+    let nodes = [q, keys, values, own_keys.node, own_values.node];
+    let state = (read, Values::of_gradient(out.clone()));
     Some(record(Attention, nodes, state, out))
 }
 
-/// What attention read: queries and keys as rotated.
+/// What attention read.
 #[derive(Debug, Clone)]
 struct Heads {
-    q: Arc<[f32]>,
-    keys: Arc<[f32]>,
+    q: Values,
+    keys: Values,
     values: Values,
-    samples: Arc<[Range<usize>]>,
-    angles: Arc<Angles>,
+    /// Own keys and values of all queries, one set behind the other.
+    own: Option<[Values; 2]>,
+    samples: Arc<[CausalSample]>,
     config: DecoderConfig,
-    /// Logarithms of sums of exponentials, `[rows, heads]`.
+    /// Logarithms of sums of exponentials, `[queries, heads]`.
     log_sums: Arc<[f32]>,
 }
 
 impl Heads {
-    fn call(&self) -> CausalAttention<'_> {
+    /// Floats of the own keys of all queries of one set.
+    fn own_len(&self) -> usize {
+        let queries = self.q.floats().len() / (self.config.heads * self.config.head_dim).max(1);
+        queries * self.config.kv_heads * self.config.head_dim
+    }
+
+    fn own(&self) -> Vec<OwnKeys<'_>> {
+        let Some([keys, values]) = &self.own else {
+            return Vec::new();
+        };
+        let len = self.own_len().max(1);
+        let sets = keys.floats().chunks(len).zip(values.floats().chunks(len));
+        sets.map(|(keys, values)| OwnKeys { keys, values })
+            .collect()
+    }
+
+    fn call<'a>(&'a self, own: &'a [OwnKeys<'a>]) -> CausalAttention<'a> {
         let DecoderConfig {
             heads,
             kv_heads,
@@ -82,32 +138,57 @@ impl Heads {
         #[expect(clippy::cast_precision_loss, reason = "head sizes are small")]
         let scale = 1.0 / (head_dim as f32).sqrt();
         CausalAttention {
-            q: &self.q,
-            keys: &self.keys,
+            q: self.q.floats(),
+            keys: self.keys.floats(),
             values: self.values.floats(),
             samples: &self.samples,
+            own,
             heads,
             kv_heads,
             head_dim,
             scale,
         }
     }
+
+    /// The output, of the given shape.
+    fn attend(&mut self, shape: [usize; 2]) -> burn_flex::FlexTensor {
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        let mut log_sums = vec![0.0; shape[0] * self.config.heads];
+        let attended = Attended {
+            out: &mut out,
+            log_sums: &mut log_sums,
+        };
+        Kernels::detected().causal_attention(&self.call(&self.own()), attended);
+        self.log_sums = log_sums.into();
+        tensor(out, shape)
+    }
 }
 
+/// With own keys it has five inputs, without them three.
 #[derive(Debug)]
 struct Attention;
 
-impl Backward<Flex, 3> for Attention {
+impl<const N: usize> Backward<Flex, N> for Attention {
     /// And the output.
     type State = (Heads, Values);
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = Values::of_gradient(gradients.consume::<Flex>(&ops.node));
         let (read, out) = ops.state;
-        let call = read.call();
+        let own = read.own();
+        let call = read.call(&own);
         let zeros = |like: &[f32]| vec![0.0; like.len()];
         let (mut q, mut keys) = (zeros(call.q), zeros(call.keys));
         let mut values = zeros(call.values);
+        let len = read.own_len();
+        let (mut own_keys, mut own_values) =
+            (vec![0.0; own.len() * len], vec![0.0; own.len() * len]);
+        let sets = own_keys
+            .chunks_mut(len.max(1))
+            .zip(own_values.chunks_mut(len.max(1)));
+        let mut to_own: Vec<OwnGradients<'_>> = sets
+            .map(|(keys, values)| OwnGradients { keys, values })
+            .collect();
         let attended = AttendedGradient {
             out: out.floats(),
             log_sums: &read.log_sums,
@@ -117,18 +198,21 @@ impl Backward<Flex, 3> for Attention {
             q: &mut q,
             keys: &mut keys,
             values: &mut values,
+            own: &mut to_own,
         };
         Kernels::detected().causal_attention_backward(&call, attended, to);
-        // Back by the same angles.
-        let cos = &read.angles.cos;
-        let sin: Vec<f32> = read.angles.sin.iter().map(|sin| -sin).collect();
-        for turned in [&mut q, &mut keys] {
-            Kernels::detected().rotary(turned, cos, &sin, call.head_dim);
-        }
-        let rows = q.len() / (call.heads * call.head_dim).max(1);
-        for (node, values) in ops.parents.into_iter().zip([q, keys, values]) {
+        let width = call.heads * call.head_dim;
+        let kv_width = call.kv_heads * call.head_dim;
+        let parts = [
+            (q, width),
+            (keys, kv_width),
+            (values, kv_width),
+            (own_keys, kv_width),
+            (own_values, kv_width),
+        ];
+        for (node, (values, width)) in ops.parents.into_iter().zip(parts) {
             if let Some(node) = node {
-                let shape = [rows, values.len() / rows.max(1)];
+                let shape = [values.len() / width.max(1), width];
                 gradients.register::<Flex>(node.id, tensor(values, shape));
             }
         }

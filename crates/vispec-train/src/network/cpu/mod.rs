@@ -14,7 +14,7 @@ mod pointwise;
 mod record;
 
 #[cfg(feature = "flex")]
-pub(super) use attention::attend_causally;
+pub(super) use attention::{attend, rotate};
 #[cfg(feature = "flex")]
 pub(super) use linear::linear;
 #[cfg(feature = "flex")]
@@ -22,18 +22,28 @@ pub(super) use pointwise::{rms_norm, silu_mul};
 
 #[cfg(not(feature = "flex"))]
 mod absent {
-    use std::ops::Range;
+    use std::sync::Arc;
 
     use burn::tensor::Tensor;
+    use vispec_kernels::CausalSample;
     use vispec_models::nn::DecoderConfig;
 
-    use crate::network::attention::Rotary;
+    use crate::network::attention::{Angles, Projected};
 
-    pub(in crate::network) fn attend_causally(
-        _projected: &[Tensor<2>; 3],
-        _rotary: &Rotary,
-        _samples: &[Range<usize>],
+    pub(in crate::network) fn attend(
+        _queries: &Tensor<2>,
+        _rows: &Projected,
+        _own: &[Projected],
+        _samples: &[CausalSample],
         _config: &DecoderConfig,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    pub(in crate::network) fn rotate(
+        _x: &Tensor<2>,
+        _angles: &Arc<Angles>,
+        _head_dim: usize,
     ) -> Option<Tensor<2>> {
         None
     }
@@ -60,7 +70,7 @@ mod absent {
 }
 
 #[cfg(not(feature = "flex"))]
-pub(super) use absent::{attend_causally, linear, rms_norm, silu_mul};
+pub(super) use absent::{attend, linear, rms_norm, rotate, silu_mul};
 
 #[cfg(all(test, feature = "flex"))]
 mod tests;

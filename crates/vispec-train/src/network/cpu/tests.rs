@@ -2,10 +2,11 @@
 
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
 use proptest::prelude::*;
+use vispec_kernels::CausalSample;
 use vispec_models::nn::{Bias, DecoderConfig};
 
-use super::{attend_causally, linear, rms_norm, silu_mul};
-use crate::network::attention::{Rotary, attend_samples};
+use super::{attend, linear, rms_norm, rotate, silu_mul};
+use crate::network::attention::{Projected, Rotary, attend_samples};
 use crate::network::layers;
 
 /// Numbers in -1..1 that depend on `seed` only.
@@ -29,6 +30,18 @@ fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let floats = tensor.into_data().try_into_vec();
     floats.expect("tensors of f32")
 }
+
+const CONFIG: DecoderConfig = DecoderConfig {
+    hidden: 1,
+    intermediate: 1,
+    layers: 1,
+    heads: 1,
+    kv_heads: 1,
+    head_dim: 2,
+    qkv_bias: Bias::No,
+    rms_eps: 1e-5,
+    rope_theta: 100.0,
+};
 
 const RECORDED: &str = "a gradient of each input";
 
@@ -102,40 +115,76 @@ proptest! {
         kv_heads in 1_usize..3,
         groups in 1_usize..4,
         half in 1_usize..10,
+        skipped in 0_usize..40,
         seed: u64,
     ) {
         let config = DecoderConfig {
-            hidden: 1,
-            intermediate: 1,
-            layers: 1,
             heads: kv_heads * groups,
             kv_heads,
             head_dim: 2 * half,
-            qkv_bias: Bias::No,
-            rms_eps: 1e-5,
-            rope_theta: 100.0,
+            ..CONFIG
         };
         let mut samples = Vec::new();
-        let mut positions = Vec::new();
+        let (mut rows, mut n_queries) = (0, 0);
         for len in lens {
-            samples.push(positions.len()..positions.len() + len);
-            positions.extend(0..len);
+            let queries = n_queries..n_queries + len.saturating_sub(skipped);
+            n_queries = queries.end;
+            samples.push(CausalSample { queries, rows: rows..rows + len, first: skipped + 1 });
+            rows += len;
         }
-        let device = Device::flex().autodiff();
-        let rotary = Rotary::new(&positions, &config, &device);
-        let rows = positions.len();
-        let matrix = |heads: usize, seed| recorded([rows, heads * config.head_dim], seed);
-        let projected = [
-            matrix(config.heads, seed),
-            matrix(kv_heads, seed ^ 1),
-            matrix(kv_heads, seed ^ 2),
+        prop_assume!(n_queries > 0);
+        let matrix = |rows: usize, heads: usize, seed| recorded([rows, heads * config.head_dim], seed);
+        let inputs = [
+            matrix(n_queries, config.heads, seed),
+            matrix(rows, kv_heads, seed ^ 1),
+            matrix(rows, kv_heads, seed ^ 2),
+            matrix(n_queries, kv_heads, seed ^ 3),
+            matrix(n_queries, kv_heads, seed ^ 4),
+            matrix(n_queries, kv_heads, seed ^ 5),
+            matrix(n_queries, kv_heads, seed ^ 6),
         ];
-        let found = outcome(&projected, &[], |projected, []| {
-            attend_causally(&projected, &rotary, &samples, &config).unwrap()
+        for n_own in 0..3 {
+            let of = |[queries, keys, values, own @ ..]: [Tensor<2>; 7]| {
+                let projected = |keys: &Tensor<2>, values: &Tensor<2>| Projected {
+                    queries: queries.clone(),
+                    keys: keys.clone(),
+                    values: values.clone(),
+                };
+                let own: Vec<Projected> = own
+                    .chunks(2)
+                    .take(n_own)
+                    .map(|own| projected(&own[0], &own[1]))
+                    .collect();
+                (queries.clone(), projected(&keys, &values), own)
+            };
+            // Inputs that this number of own keys leaves out still get a gradient.
+            let all = |inputs: &[Tensor<2>; 7]| {
+                inputs.iter().map(|input| input.clone().sum() * 0.0).reduce(|a, b| a + b).unwrap()
+            };
+            let found = outcome(&inputs, &[], |inputs, []| {
+                let zero = all(&inputs);
+                let (queries, rows, own) = of(inputs);
+                attend(&queries, &rows, &own, &samples, &config).unwrap() + zero.unsqueeze()
+            });
+            let expected = outcome(&inputs, &[], |inputs, []| {
+                let zero = all(&inputs);
+                let (queries, rows, own) = of(inputs);
+                attend_samples(&queries, &rows, &own, &samples, &config) + zero.unsqueeze()
+            });
+            compare(&found, &expected)?;
+        }
+    }
+
+    #[test]
+    fn rotation(rows in 1_usize..20, heads in 1_usize..4, half in 1_usize..10, seed: u64) {
+        let config = DecoderConfig { head_dim: 2 * half, ..CONFIG };
+        let positions: Vec<usize> = (0..rows).map(|row| row * 3).collect();
+        let rotary = Rotary::new(&positions, &config, &Device::flex().autodiff());
+        let x = [recorded([rows, heads * config.head_dim], seed)];
+        let found = outcome(&x, &[], |[x], []| {
+            rotate(&x, rotary.angles(), config.head_dim).unwrap()
         });
-        let expected = outcome(&projected, &[], |projected, []| {
-            attend_samples(projected, &rotary, &samples, &config)
-        });
+        let expected = outcome(&x, &[], |[x], []| rotary.rotate_on_device(x));
         compare(&found, &expected)?;
     }
 }
