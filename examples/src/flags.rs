@@ -8,7 +8,7 @@ use clap::Args;
 use vispec_core::{GenerationConfig, Sampler};
 use vispec_models::{
     DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, KeepQuantized,
-    KvPrecision, Method, Quantization, resolve_checkpoint,
+    KvPrecision, LayerIds, Method, Quantization, resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -50,7 +50,7 @@ pub struct LoadFlags {
     /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub draft: Option<String>,
-    /// vispec, eagle2 or medusa, each also with +lookup (what followed the last words earlier
+    /// vispec, eagle2, eagle3 or medusa, each also with +lookup (what followed the last words earlier
     /// competes with the network's guesses), prompt-lookup or none; by default what the draft's
     /// checkpoint is, with +lookup unless trees have a fixed size
     #[arg(long)]
@@ -60,7 +60,8 @@ pub struct LoadFlags {
     pub device: DeviceSpec,
     /// Tokens that the draft chooses among, besides those of prompt and answer: auto (the list that
     /// comes with the draft, else as many as its step may cost), all, a list (see `draft_vocab`), or
-    /// the first N ids. Lossless: the target still chooses among all
+    /// the first N ids. Lossless: the target still chooses among all. EAGLE-3 drafts have a head of
+    /// their own: their tokens are what they are, and auto and all change nothing
     #[arg(
         long,
         value_name = "auto|all|FILE|N",
@@ -69,6 +70,16 @@ pub struct LoadFlags {
         value_parser = parse_draft_vocab
     )]
     pub draft_vocab: DraftVocab,
+    /// What numbers of layers in the config of an EAGLE-3 draft mean: auto (as in its dialect; where
+    /// that cannot be told, loading says so), inputs (what enters these layers, as in vLLM and
+    /// speculators) or outputs (what leaves them, as in SGLang)
+    #[arg(
+        long,
+        value_name = "auto|inputs|outputs",
+        default_value = "auto",
+        requires = "draft"
+    )]
+    pub draft_layer_ids: LayerIds,
     /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8 and int4, which
     /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs or as many as
     /// int8:GROUP says
@@ -145,6 +156,7 @@ impl LoadFlags {
                 None => None,
             },
             draft_vocab: self.draft_vocab.clone(),
+            draft_layer_ids: self.draft_layer_ids,
             device,
             dtype: self.dtype(),
             kv: self.kv,

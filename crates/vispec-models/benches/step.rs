@@ -11,6 +11,7 @@ use vispec_core::{
 };
 use vispec_models::{
     DeviceSpec, Draft, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
+    LayerIds,
 };
 use vispec_processor::Messages;
 
@@ -26,6 +27,7 @@ fn engine() -> Engine {
         target: path("VISPEC_BENCH_TARGET", "models/qwen-tied"),
         draft: Some(path("VISPEC_BENCH_DRAFT", "drafts/qwen-tied-q4")),
         draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
         device: DeviceSpec::Flex.open().unwrap(),
         dtype: DtypeChoice::Auto,
         kv: KvPrecision::Auto,

@@ -12,7 +12,7 @@ use vispec_core::{
 use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError, Wanted};
 
 use crate::conversations::{ConversationStore, ImageDigest};
-use crate::draft::{AnyDrafter, Draft, DraftKind, DraftVocab};
+use crate::draft::{AnyDrafter, Draft, DraftKind, DraftVocab, LayerIds};
 use crate::error::ModelError;
 use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
@@ -27,6 +27,8 @@ pub enum Method {
     Vispec,
     /// The draft network without vision.
     Eagle2,
+    /// A network that reads several hidden states of the target.
+    Eagle3,
     /// Independent heads.
     Medusa,
     /// A network, in whose trees prompt lookup competes with what it scores.
@@ -44,9 +46,11 @@ impl Method {
         match self {
             Self::Vispec => "vispec",
             Self::Eagle2 => "eagle2",
+            Self::Eagle3 => "eagle3",
             Self::Medusa => "medusa",
             Self::Joined(DraftKind::Vispec) => "vispec+lookup",
             Self::Joined(DraftKind::Eagle2) => "eagle2+lookup",
+            Self::Joined(DraftKind::Eagle3) => "eagle3+lookup",
             Self::Joined(DraftKind::Medusa) => "medusa+lookup",
             Self::PromptLookup => "prompt-lookup",
             Self::None => "none",
@@ -59,6 +63,7 @@ impl Method {
         match self {
             Self::Vispec => Some(DraftKind::Vispec),
             Self::Eagle2 => Some(DraftKind::Eagle2),
+            Self::Eagle3 => Some(DraftKind::Eagle3),
             Self::Medusa => Some(DraftKind::Medusa),
             Self::Joined(kind) => Some(kind),
             Self::PromptLookup | Self::None => None,
@@ -77,6 +82,7 @@ impl From<DraftKind> for Method {
         match kind {
             DraftKind::Vispec => Self::Vispec,
             DraftKind::Eagle2 => Self::Eagle2,
+            DraftKind::Eagle3 => Self::Eagle3,
             DraftKind::Medusa => Self::Medusa,
         }
     }
@@ -89,9 +95,11 @@ impl FromStr for Method {
         [
             Self::Vispec,
             Self::Eagle2,
+            Self::Eagle3,
             Self::Medusa,
             Self::Joined(DraftKind::Vispec),
             Self::Joined(DraftKind::Eagle2),
+            Self::Joined(DraftKind::Eagle3),
             Self::Joined(DraftKind::Medusa),
             Self::PromptLookup,
             Self::None,
@@ -100,8 +108,8 @@ impl FromStr for Method {
         .find(|method| method.as_str() == name)
         .ok_or_else(|| {
             format!(
-                "unknown method {name:?}, expected vispec, eagle2, medusa, each also with +lookup, \
-                 prompt-lookup or none"
+                "unknown method {name:?}, expected vispec, eagle2, eagle3, medusa, each also with \
+                 +lookup, prompt-lookup or none"
             )
         })
     }
@@ -122,6 +130,8 @@ pub struct EngineOptions {
     pub draft: Option<PathBuf>,
     /// Tokens that the draft chooses from.
     pub draft_vocab: DraftVocab,
+    /// What numbers of layers in the config of an EAGLE-3 draft mean.
+    pub draft_layer_ids: LayerIds,
     /// Where to compute.
     pub device: Device,
     /// Element type of the weights.
@@ -158,12 +168,14 @@ impl Engine {
         let processor = Processor::from_dir(&options.target)?;
         let target = VlmTarget::load(&options.target, &options.device, options.dtype)?;
         let target = target.with_kv_precision(options.kv)?;
-        let draft = match &options.draft {
+        let (draft, target) = match &options.draft {
             Some(dir) => {
-                let draft = Draft::load(dir, &target)?;
-                Some(draft.restricted(&options.draft_vocab, dir, &target)?)
+                let draft = Draft::load_for(dir, &target.for_draft(), options.draft_layer_ids)?;
+                let draft = draft.restricted(&options.draft_vocab, dir, &target)?;
+                let target = target.with_features(draft.features())?;
+                (Some(draft), target)
             }
-            None => None,
+            None => (None, target),
         };
         Ok(Self {
             target,

@@ -42,6 +42,16 @@ pub enum ModelError {
         /// Element type in the file.
         found: String,
     },
+    /// A tensor of a weight file holds values that make no sense.
+    #[error("{path}: tensor {tensor}: {reason}")]
+    WeightValue {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The tensors of a checkpoint are not those that its config asks for.
     #[error("{}: weights do not fit the config: {report}", dir.display())]
     Weights {
@@ -88,6 +98,17 @@ pub enum ModelError {
         found: String,
         /// What there is.
         supported: &'static str,
+    },
+    /// The config of a draft names layers of the target, and does not tell what of them is meant.
+    #[error(
+        "{path}: field eagle_aux_hidden_state_layer_ids is {found}, which may mean what enters these \
+         layers or what leaves them; choose with --draft-layer-ids inputs or outputs"
+    )]
+    AmbiguousLayerIds {
+        /// The config file.
+        path: PathBuf,
+        /// The numbers.
+        found: String,
     },
     /// A draft was trained for another target.
     #[error(

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
+use crate::nn::MropeLayout;
 
 /// The rotary fields of a text model.
 ///
@@ -23,6 +24,7 @@ struct RopeParameters {
     #[serde(rename = "type")]
     old_type: Option<String>,
     mrope_section: Option<Vec<usize>>,
+    mrope_interleaved: Option<bool>,
     rope_theta: Option<f64>,
 }
 
@@ -61,6 +63,20 @@ impl RopeFields {
             }
         }
         Ok(())
+    }
+
+    /// Whether the frequencies turn with three axes.
+    pub(crate) fn has_sections(&self) -> bool {
+        self.parameters()
+            .is_some_and(|(_, p)| p.mrope_section.is_some())
+    }
+
+    /// Which frequencies turn with which axis.
+    pub(crate) fn mrope_layout(&self) -> MropeLayout {
+        match self.parameters() {
+            Some((_, p)) if p.mrope_interleaved == Some(true) => MropeLayout::Interleaved,
+            _ => MropeLayout::Chunked,
+        }
     }
 
     /// How many frequencies turn with time, height and width; together one per pair of elements of

@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::features::FeatureSpec;
 use crate::llava::LlavaConfig;
 use crate::logits::DeviceLogits;
-use crate::nn::{DecoderConfig, DecoderStack, ModelCache, RotaryTable};
+use crate::nn::{DecoderConfig, DecoderStack, ModelCache, MropeLayout, RotaryTable};
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
 use crate::qwen2_5_vl::QwenConfig;
@@ -350,7 +350,7 @@ impl VlmTarget {
         match self.rotary_sections {
             Some(sections) => RotaryTable::multimodal(
                 axes,
-                sections,
+                (sections, MropeLayout::Chunked),
                 self.config().head_dim,
                 self.config().rope_theta,
                 (&self.device, self.precision.compute),

@@ -186,7 +186,7 @@ fn pass(
     });
     let mut segments: Vec<_> = segments.collect();
     let stack = target.stack();
-    let stream = stack.forward_noting(embeds, rotary, &mut segments, &wanted);
+    let stream = stack.forward_noting(embeds.into(), rotary, &mut segments, &wanted);
     let states = PassStates {
         last: target.text().finish(stream.last),
         residual: stream.noted,

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::nn::{Bias, Decoder, DecoderConfig, Embedding, InputNorm, Linear, RmsNorm};
+use crate::nn::{Bias, Decoder, DecoderConfig, Embedding, FirstInput, Linear, RmsNorm};
 use crate::weights::Weights;
 
 /// Where the output head's weight comes from.
@@ -46,7 +46,7 @@ impl TextModel {
         };
         Self {
             embed_tokens,
-            decoder: Decoder::load(model, config, InputNorm::Yes),
+            decoder: Decoder::load(model, config, FirstInput::Normed),
             norm: RmsNorm::load(&model.at("norm"), config.hidden, config.rms_eps),
             lm_head,
         }

@@ -15,7 +15,7 @@ use vispec_core::{
 use vispec_kernels::Bits;
 use vispec_models::{
     CalibrationOrigin, CalibrationPlace, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice,
-    EncodedPrompt, Engine, EngineOptions, KeepQuantized, KvPrecision, Method, ModelError,
+    EncodedPrompt, Engine, EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, ModelError,
     Quantization, calibrate,
 };
 
@@ -96,6 +96,7 @@ fn a_draft_with_part_of_the_vocabulary_is_as_exact() {
                     target: fixtures().join("models/qwen-untied"),
                     draft: Some(fixtures().join("drafts").join(draft)),
                     draft_vocab: vocab.clone(),
+                    draft_layer_ids: LayerIds::Auto,
                     device: DeviceSpec::Flex.open().unwrap(),
                     dtype: dtype.parse().unwrap(),
                     kv: KvPrecision::Auto,
@@ -124,6 +125,7 @@ fn groups_that_do_not_divide_are_refused() {
             target: fixtures().join("models").join(model),
             draft: None,
             draft_vocab: DraftVocab::Auto,
+            draft_layer_ids: LayerIds::Auto,
             device: DeviceSpec::Flex.open().unwrap(),
             dtype: dtype.parse().unwrap(),
             kv: KvPrecision::Auto,

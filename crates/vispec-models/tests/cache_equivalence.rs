@@ -250,9 +250,12 @@ fn a_draft_commits_as_if_it_read_everything_anew() {
     let drafts = VISPEC.into_iter().chain([
         ("qwen-untied", "qwen-untied-eagle2"),
         ("qwen-tied", "qwen-tied-q4"),
+        ("qwen-tied", "qwen-tied-eagle3-sglang"),
+        ("qwen-tied", "qwen-tied-eagle3-vllm-mrope"),
+        ("qwen-tied", "qwen-tied-eagle3-speculators-norm-before-fc"),
     ]);
     for (name, draft) in drafts {
-        let engine = load(name, None, DtypeChoice::F32);
+        let engine = load(name, Some(draft), DtypeChoice::F32);
         let (target, draft) = (engine.target(), neural(&engine, draft));
         let prepared = prepared(&engine, name);
         let n_tokens = prepared.token_ids.len();

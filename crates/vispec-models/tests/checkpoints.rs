@@ -10,49 +10,17 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use half::{bf16, f16};
-use reference::torch_archive::{TorchTensor, write_torch_archive};
+use reference::stored::{Stored, read, rewrite, to_torch_archive, write};
 use reference::{Decoding, copy_of, fixtures, load_dirs, question, shape};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, ModelError};
-
-/// A tensor in memory.
-#[derive(Debug, Clone)]
-struct Stored {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-fn read(path: &Path) -> Vec<Stored> {
-    let bytes = fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    file.iter()
-        .map(|(name, view)| Stored {
-            name: name.to_owned(),
-            dtype: view.dtype(),
-            shape: view.shape().to_vec(),
-            data: view.data().to_vec(),
-        })
-        .collect()
-}
-
-fn write(path: &Path, tensors: &[Stored]) {
-    let views = tensors.iter().map(|t| {
-        let view = TensorView::new(t.dtype, t.shape.clone(), &t.data).unwrap();
-        (t.name.clone(), view)
-    });
-    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, path).unwrap();
-}
-
-fn floats(tensor: &Stored) -> impl Iterator<Item = f32> + '_ {
-    let words = tensor.data.chunks_exact(4);
-    words.map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-}
+use safetensors::Dtype;
+use vispec_models::{
+    DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, LayerIds, ModelError,
+};
 
 /// The same tensor in another type.
 fn narrowed(tensor: &Stored, dtype: Dtype) -> Stored {
-    let data: Vec<u8> = floats(tensor)
+    let data: Vec<u8> = tensor
+        .floats()
         .flat_map(|value| match dtype {
             Dtype::BF16 => bf16::from_f32(value).to_le_bytes(),
             _ => f16::from_f32(value).to_le_bytes(),
@@ -63,13 +31,6 @@ fn narrowed(tensor: &Stored, dtype: Dtype) -> Stored {
         data,
         ..tensor.clone()
     }
-}
-
-/// Rewrites the weights of a copied checkpoint.
-fn rewrite(dir: &Path, change: impl FnOnce(Vec<Stored>) -> Vec<Stored>) {
-    let path = dir.join("model.safetensors");
-    let tensors = change(read(&path));
-    write(&path, &tensors);
 }
 
 fn model_dir(model: &str) -> PathBuf {
@@ -114,6 +75,7 @@ fn try_load(target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, ModelErro
         target,
         draft,
         draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::Auto,
         kv: KvPrecision::Auto,
@@ -249,18 +211,8 @@ fn a_draft_without_an_embedding_uses_the_targets() {
 #[test]
 fn a_pytorch_archive_loads_as_safetensors_do() {
     let draft = copy_of("drafts/qwen-tied-q2");
-    let tensors = read(&draft.path().join("model.safetensors"));
-    fs::remove_file(draft.path().join("model.safetensors")).unwrap();
-    let tensors: Vec<TorchTensor<'_>> = tensors
-        .iter()
-        .map(|t| TorchTensor {
-            name: &t.name,
-            shape: &t.shape,
-            f32_bytes: &t.data,
-        })
-        .collect();
+    to_torch_archive(draft.path());
     let archive = draft.path().join("pytorch_model.bin");
-    write_torch_archive(&archive, &tensors).unwrap();
     assert_same("qwen-tied", &model_dir("qwen-tied"), draft.path());
 
     // Cut anywhere, it is refused by name.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use reference::{Decoding, copy_of, fixtures, image_of, shape};
 use serde_json::{Value, json};
-use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision};
+use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, LayerIds};
 use vispec_processor::Messages;
 
 /// Paths to all values below `value`.
@@ -54,6 +54,7 @@ fn try_to_answer(
         target: target.to_owned(),
         draft: Some(draft.to_owned()),
         draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
         device: reference::test_device().open()?,
         dtype: DtypeChoice::F32,
         kv: KvPrecision::Auto,

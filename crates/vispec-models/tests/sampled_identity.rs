@@ -95,3 +95,13 @@ fn medusa() {
 fn prompt_lookup() {
     check(5);
 }
+
+#[test]
+fn eagle3() {
+    check(6);
+}
+
+#[test]
+fn eagle3_with_three_axes() {
+    check(7);
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vispec_core::{AutoTree, TreeShape, TreeSize};
 use vispec_models::{
     CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
-    EngineOptions, KeptConversations, KvPrecision, Method, ModelError, calibrate,
+    EngineOptions, KeptConversations, KvPrecision, LayerIds, Method, ModelError, calibrate,
     resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
@@ -124,6 +124,7 @@ impl Engine {
             target: place(target)?,
             draft: draft.map(place).transpose()?,
             draft_vocab: DraftVocab::Auto,
+            draft_layer_ids: LayerIds::Auto,
             device: options.device.open()?,
             dtype: options.dtype,
             kv: options.kv,

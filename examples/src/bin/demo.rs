@@ -14,7 +14,7 @@ use vispec_examples::run::{Run, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
 use vispec_models::{
     CalibrationPlace, DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions,
-    KvPrecision, Method, calibrate,
+    KvPrecision, LayerIds, Method, calibrate,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -53,6 +53,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         target: fixtures.join("models/qwen-scenes"),
         draft: Some(fixtures.join("drafts/qwen-scenes-q2")),
         draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
         device: DeviceSpec::Flex.open()?,
         dtype: DtypeChoice::F32,
         kv: KvPrecision::Auto,

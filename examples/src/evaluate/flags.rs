@@ -6,7 +6,7 @@ use clap::Args;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
-use vispec_models::{DraftVocab, KvPrecision};
+use vispec_models::{DraftVocab, KvPrecision, LayerIds};
 
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags};
@@ -112,6 +112,7 @@ impl EvaluateFlags {
                 kv: KvPrecision::Auto,
                 // As the reference does, so that acceptance can be compared.
                 draft_vocab: DraftVocab::All,
+                draft_layer_ids: LayerIds::Auto,
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
             },

@@ -17,7 +17,7 @@ pub enum AnyDrafter {
     None(NoDraft),
     /// Prompt lookup.
     PromptLookup(PromptLookupDrafter),
-    /// ViSpec or EAGLE-2.
+    /// ViSpec, EAGLE-2 or EAGLE-3.
     Neural(Box<DynamicTreeDrafter<VlmTarget, NeuralDraftSession>>),
     /// Medusa.
     Medusa(Box<DynamicTreeDrafter<VlmTarget, MedusaSession>>),

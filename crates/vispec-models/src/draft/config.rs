@@ -8,6 +8,10 @@ use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig};
 
+/// What to do about a draft without a config.
+pub(super) const MISSING_CONFIG: &str =
+    "put the config.json that the draft was trained with beside its weights";
+
 /// The fields as they are in the file.
 #[derive(Deserialize)]
 struct Fields {
@@ -47,8 +51,7 @@ impl DraftConfig {
     /// [`ModelError::ConfigSyntax`] if it cannot be read, [`ModelError::ConfigValue`] if no draft
     /// can have such a shape.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
-        let advice = "put the config.json that the draft was trained with beside its weights";
-        let file = ConfigFile::open_with_advice(dir, advice)?;
+        let file = ConfigFile::open_with_advice(dir, MISSING_CONFIG)?;
         let fields: Fields = file.parse()?;
         let heads = fields.num_attention_heads;
         let decoder = DecoderConfig {

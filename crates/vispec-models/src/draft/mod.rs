@@ -1,11 +1,16 @@
-//! Drafts that read the target's hidden states: ViSpec, EAGLE-2 and Medusa.
+//! Drafts that read the target's hidden states: ViSpec, EAGLE-2, EAGLE-3 and Medusa.
 
 mod any;
 mod config;
+mod eagle3;
+mod input;
+mod loading;
 mod medusa;
 mod network;
 mod neural;
 mod neural_pass;
+mod positions;
+mod reading;
 mod vision_adaptor;
 mod vocab;
 
@@ -17,17 +22,22 @@ use vispec_core::{DynamicTreeDrafter, TreeSize};
 
 pub use any::AnyDrafter;
 pub use config::DraftConfig;
+pub use eagle3::{Eagle3Config, LayerIds};
+pub use input::{DraftInput, Pair};
 pub use medusa::{Medusa, MedusaHeads, MedusaSession};
-pub use network::{DraftNetwork, DraftPrompt, VisionFusion};
+pub use network::{DraftNetwork, DraftPrompt, DraftPromptInput, VisionFusion};
 pub use neural::{NeuralDraft, NeuralDraftSession};
+pub use positions::DraftPositions;
 pub use vision_adaptor::{CompressedImage, VisionAdaptor};
 pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, VocabPlace};
 
+use self::loading::{Loading, RENAME_RULES};
+use crate::config_file::ConfigFile;
 use crate::error::ModelError;
-use crate::nn::{DecoderStack, Embedding};
+use crate::features::FeatureSpec;
 use crate::target::VlmTarget;
 use crate::target_text::TargetText;
-use crate::weights::{Checkpoint, Weights};
+use crate::weights::Checkpoint;
 
 /// Kinds of drafts with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +46,9 @@ pub enum DraftKind {
     Vispec,
     /// The same network without vision parts.
     Eagle2,
+    /// A network that reads several hidden states of the target and has an output head of its own;
+    /// with vision parts if there are any in the checkpoint.
+    Eagle3,
     /// Independent heads.
     Medusa,
 }
@@ -47,19 +60,23 @@ impl DraftKind {
         match self {
             Self::Vispec => "vispec",
             Self::Eagle2 => "eagle2",
+            Self::Eagle3 => "eagle3",
             Self::Medusa => "medusa",
         }
     }
 
-    /// The tensors in a checkpoint tell its kind.
-    fn of(checkpoint: &Checkpoint) -> Self {
-        if checkpoint.contains("medusa_head.0.0.linear.weight") {
+    /// The tensors in a checkpoint tell its kind, and that of EAGLE-3 its config, too.
+    fn of(checkpoint: &Checkpoint, config: &ConfigFile) -> Result<Self, ModelError> {
+        let is_eagle3 = checkpoint.contains("layers.0.hidden_norm.weight");
+        Ok(if is_eagle3 || Eagle3Config::is_named_in(config)? {
+            Self::Eagle3
+        } else if checkpoint.contains("medusa_head.0.0.linear.weight") {
             Self::Medusa
         } else if checkpoint.contains("imadpt.q") {
             Self::Vispec
         } else {
             Self::Eagle2
-        }
+        })
     }
 }
 
@@ -72,7 +89,7 @@ impl fmt::Display for DraftKind {
 /// The weights of a draft, loaded for one target.
 #[derive(Debug, Clone)]
 pub enum Draft {
-    /// ViSpec or EAGLE-2.
+    /// ViSpec, EAGLE-2 or EAGLE-3.
     Neural(DraftKind, NeuralDraft),
     /// Medusa.
     Medusa(Medusa),
@@ -82,81 +99,45 @@ impl Draft {
     /// Loads the draft in `dir` for `target`, on the target's device and in its precision.
     ///
     /// # Errors
-    /// Any error of reading config and weights; [`ModelError::DraftMismatch`] if hidden size or
-    /// vocabulary are not the target's.
+    /// As [`Draft::load_for`].
     pub fn load(dir: &Path, target: &VlmTarget) -> Result<Self, ModelError> {
-        Self::load_for(dir, &target.for_draft())
+        Self::load_for(dir, &target.for_draft(), LayerIds::Auto)
     }
 
     /// The same for a target of which only these parts are loaded.
     ///
+    /// # Arguments
+    /// * `layer_ids` - what numbers of layers in the config of an EAGLE-3 draft mean.
+    ///
     /// # Errors
-    /// As [`Draft::load`].
-    pub fn load_for(dir: &Path, target: &TargetText) -> Result<Self, ModelError> {
-        let config = DraftConfig::read(dir)?;
-        let check = |quantity, found, expected| {
-            if found == expected {
-                Ok(())
-            } else {
-                Err(ModelError::DraftMismatch {
-                    draft: dir.to_owned(),
-                    quantity,
-                    found,
-                    expected,
-                })
-            }
+    /// Any error of reading config and weights; [`ModelError::DraftMismatch`] if hidden size or
+    /// vocabulary are not the target's.
+    pub fn load_for(
+        dir: &Path,
+        target: &TargetText,
+        layer_ids: LayerIds,
+    ) -> Result<Self, ModelError> {
+        // A draft without a config is told what it lacks before its weights are looked at.
+        let config = ConfigFile::open_with_advice(dir, config::MISSING_CONFIG)?;
+        let loading = Loading {
+            dir,
+            target,
+            checkpoint: &Checkpoint::open(dir, RENAME_RULES)?,
         };
-        check("hidden size", config.hidden(), target.decoder.hidden)?;
-        check(
-            "vocabulary size",
-            config.vocab_size(),
-            target.embedding.vocab_size(),
-        )?;
+        match DraftKind::of(loading.checkpoint, &config)? {
+            DraftKind::Medusa => loading.medusa(),
+            DraftKind::Eagle3 => loading.eagle3(layer_ids),
+            kind @ (DraftKind::Vispec | DraftKind::Eagle2) => loading.joined(kind),
+        }
+    }
 
-        let checkpoint = Checkpoint::open(dir, &[])?;
-        let kind = DraftKind::of(&checkpoint);
-        let weights = Weights::new(&checkpoint, &target.device, target.precision);
-        let draft = match kind {
-            DraftKind::Medusa => {
-                // Carried by the published files, not used by the heads.
-                weights.skip("embed_tokens");
-                let heads = Arc::new(MedusaHeads::load(&weights, config.hidden()));
-                Self::Medusa(Medusa {
-                    heads,
-                    head: Arc::new(DraftHead::new(target.head.clone())),
-                })
-            }
-            DraftKind::Vispec | DraftKind::Eagle2 => {
-                let n_queries = checkpoint.shape("imadpt.q").and_then(|shape| shape.first());
-                // At least one is expected, so that a file with none is misshapen.
-                let n_queries = n_queries.map(|&found| found.max(1));
-                let network = DraftNetwork::load(&weights, &config, n_queries);
-                // Frozen in training, so a file without it means the target's own.
-                let embedding = if weights.contains("embed_tokens.weight") {
-                    let at = weights.at("embed_tokens");
-                    Embedding::load(&at, config.vocab_size(), config.hidden())
-                } else {
-                    target.embedding.clone()
-                };
-                let name = kind.as_str();
-                let head = Arc::new(DraftHead::new(target.head.clone()));
-                let stack = Arc::new(DecoderStack::new(network.decoder(), network.config()));
-                let network = Arc::new(network);
-                Self::Neural(
-                    kind,
-                    NeuralDraft {
-                        name,
-                        network,
-                        stack,
-                        embedding,
-                        head,
-                        dtype: target.precision.compute,
-                    },
-                )
-            }
-        };
-        weights.finish()?;
-        Ok(draft)
+    /// The hidden states of the target that the draft reads.
+    #[must_use]
+    pub fn features(&self) -> FeatureSpec {
+        match self {
+            Self::Neural(_, draft) => draft.features().clone(),
+            Self::Medusa(_) => FeatureSpec::last(),
+        }
     }
 
     /// Kind of the checkpoint.
@@ -174,13 +155,26 @@ impl Draft {
     /// * `dir` - directory of the draft, which may hold a list of tokens.
     ///
     /// # Errors
-    /// Any error of [`DraftVocab::tokens`].
+    /// Any error of [`DraftVocab::tokens`]; [`ModelError::DraftVocab`] if the draft has an output head
+    /// of its own, whose tokens are what they are, and others than those are asked for.
     pub fn restricted(
         mut self,
         vocab: &DraftVocab,
         dir: &Path,
         target: &VlmTarget,
     ) -> Result<Self, ModelError> {
+        if self.kind() == DraftKind::Eagle3 {
+            return match vocab {
+                DraftVocab::Auto | DraftVocab::All => Ok(self),
+                DraftVocab::First(_) | DraftVocab::File(_) => Err(ModelError::DraftVocab {
+                    path: dir.to_owned(),
+                    reason:
+                        "the draft has an output head of its own, so that its tokens cannot be \
+                             chosen"
+                            .to_owned(),
+                }),
+            };
+        }
         let head = target.text().head();
         let config = target.config();
         let place = VocabPlace {

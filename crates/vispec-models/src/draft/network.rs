@@ -1,4 +1,5 @@
-//! The draft network of ViSpec, and of EAGLE-2, which is the same without vision.
+//! The draft network of ViSpec, and of EAGLE-2, which is the same without vision. That of EAGLE-3
+//! differs in what enters its decoder and what its head reads, and may have vision, too.
 
 use std::ops::Range;
 
@@ -6,8 +7,10 @@ use burn::module::Module;
 use burn::tensor::{Tensor, s};
 
 use super::config::DraftConfig;
+use super::eagle3::Eagle3Config;
+use super::input::{DraftInput, join_inputs};
 use super::vision_adaptor::VisionAdaptor;
-use crate::nn::{Decoder, DecoderConfig, InputNorm, Linear, join_rows};
+use crate::nn::{Bias, Decoder, DecoderConfig, Linear, RmsNorm, StackInput, join_rows};
 use crate::weights::Weights;
 
 /// The parts that make a draft vision-aware.
@@ -18,14 +21,37 @@ pub struct VisionFusion {
     img_fc: Linear,
 }
 
+impl VisionFusion {
+    /// Takes `imadpt` and `img_fc` from `weights`, whose biases may be there or not.
+    fn load(
+        weights: &Weights<'_>,
+        n_queries: usize,
+        decoder: &DecoderConfig,
+        [adaptor_bias, fusion_bias]: [Bias; 2],
+    ) -> Self {
+        let hidden = decoder.hidden;
+        Self {
+            imadpt: VisionAdaptor::load(
+                &weights.at("imadpt"),
+                n_queries,
+                (decoder.heads, decoder.head_dim),
+                hidden,
+                adaptor_bias,
+            ),
+            img_fc: Linear::load(&weights.at("img_fc"), 2 * hidden, hidden, fusion_bias),
+        }
+    }
+}
+
 /// Fuses token embeddings with the target's hidden states and runs one decoder layer over them
 /// (paper section 3.3; `algorithm.md` explains the shift by one).
 #[derive(Module, Debug)]
 pub struct DraftNetwork {
-    /// `[embedding ; hidden] -> hidden`
-    fc: Linear,
+    input: DraftInput,
     decoder: Decoder,
     vision: Option<VisionFusion>,
+    /// Before the head, in EAGLE-3.
+    norm: Option<RmsNorm>,
     #[module(skip)]
     config: DecoderConfig,
 }
@@ -33,37 +59,97 @@ pub struct DraftNetwork {
 /// The rows that the draft's decoder reads for a prompt, images compressed.
 #[derive(Debug, Clone)]
 pub struct DraftPrompt {
-    /// Decoder inputs `[rows, hidden]`.
-    pub rows: Tensor<2>,
+    /// Decoder inputs.
+    pub rows: StackInput,
     /// Position of each row in the uncompressed prompt.
     pub positions: Vec<i64>,
     /// The global vector `[1, hidden]` of the last image.
     pub image: Option<Tensor<2>>,
 }
 
+/// A prompt as a draft is given it: for each token but the first, and for the one that follows the
+/// prompt, the hidden state of the token before it.
+#[derive(Debug, Clone, Copy)]
+pub struct DraftPromptInput<'a> {
+    /// Embeddings of text tokens `[rows, hidden]`.
+    pub embeds: &'a Tensor<2>,
+    /// The target's input embeddings `[rows, target_hidden]`, which a vision adaptor compresses where
+    /// they are image features.
+    pub pictures: &'a Tensor<2>,
+    /// Hidden states `[rows, hidden]`, as [`DraftNetwork::fuse_target`] gives them.
+    pub hidden: &'a Tensor<2>,
+    /// Rows that belong to each image, ascending.
+    pub images: &'a [Range<usize>],
+}
+
 impl DraftNetwork {
+    /// Takes all tensors of an EAGLE-3 draft but embedding and head from `weights`; it is
+    /// vision-aware if there are learned queries in the file.
+    ///
+    /// # Arguments
+    /// * `n_states` - states of the target that the draft reads.
+    #[must_use]
+    pub fn load_eagle3(
+        weights: &Weights<'_>,
+        config: &Eagle3Config,
+        n_states: usize,
+        n_queries: Option<usize>,
+    ) -> Self {
+        let decoder = config.decoder;
+        let input = DraftInput::paired(weights, config, n_states);
+        let bias = |name: &str| match weights.contains(name) {
+            true => Bias::Yes,
+            false => Bias::No,
+        };
+        let biases = [bias("imadpt.k_proj.bias"), bias("img_fc.bias")];
+        Self {
+            decoder: Decoder::load(weights, &decoder, input.first(decoder.hidden)),
+            input,
+            vision: n_queries.map(|n| VisionFusion::load(weights, n, &decoder, biases)),
+            norm: Some(RmsNorm::load(
+                &weights.at("norm"),
+                decoder.hidden,
+                decoder.rms_eps,
+            )),
+            config: decoder,
+        }
+    }
+
     /// Takes all tensors but the embedding from `weights`. The draft is vision-aware if there are
     /// learned queries in the file.
     #[must_use]
     pub fn load(weights: &Weights<'_>, config: &DraftConfig, n_queries: Option<usize>) -> Self {
         let decoder = config.decoder();
-        let hidden = decoder.hidden;
         let bias = config.fusion_bias();
-        let vision = n_queries.map(|n_queries| VisionFusion {
-            imadpt: VisionAdaptor::load(
-                &weights.at("imadpt"),
-                n_queries,
-                (decoder.heads, decoder.head_dim),
-                hidden,
-                decoder.qkv_bias,
-            ),
-            img_fc: Linear::load(&weights.at("img_fc"), 2 * hidden, hidden, bias),
-        });
+        let input = DraftInput::joined(weights, decoder.hidden, bias);
+        let biases = [decoder.qkv_bias, bias];
         Self {
-            fc: Linear::load(&weights.at("fc"), 2 * hidden, hidden, bias),
-            decoder: Decoder::load(weights, &decoder, InputNorm::No),
-            vision,
+            decoder: Decoder::load(weights, &decoder, input.first(decoder.hidden)),
+            input,
+            vision: n_queries.map(|n| VisionFusion::load(weights, n, &decoder, biases)),
+            norm: None,
             config: decoder,
+        }
+    }
+
+    /// Hidden states `[rows, hidden]` to go on with, out of the target's features `[rows, states *
+    /// target_hidden]`.
+    #[must_use]
+    pub fn fuse_target(&self, features: Tensor<2>) -> Tensor<2> {
+        self.input.fuse_target(features)
+    }
+
+    /// Whether [`fuse_target`](Self::fuse_target) gives what it is given.
+    pub(super) fn reads_target_as_it_is(&self) -> bool {
+        self.input.reads_target_as_it_is()
+    }
+
+    /// What the head reads of outputs `[rows, hidden]`.
+    #[must_use]
+    pub fn read_out(&self, output: Tensor<2>) -> Tensor<2> {
+        match &self.norm {
+            Some(norm) => norm.forward(output),
+            None => output,
         }
     }
 
@@ -87,15 +173,12 @@ impl DraftNetwork {
         };
         let DecoderConfig {
             hidden,
-            intermediate,
             heads,
             head_dim,
-            layers,
             ..
         } = self.config;
-        let width = heads * head_dim;
-        let of_image_token = 2 * hidden * width;
-        let of_text_token = 2 * hidden * hidden + layers * hidden * (4 * width + 3 * intermediate);
+        let of_image_token = 2 * hidden * heads * head_dim;
+        let of_text_token = self.input.n_weights() + self.decoder.n_weights(&self.config);
         let n_images = images.len();
         let image_tokens: usize = images.sum();
         n_tokens.saturating_sub(image_tokens)
@@ -125,7 +208,7 @@ impl DraftNetwork {
         embeds: Tensor<2>,
         hidden: Tensor<2>,
         images: &[(usize, Option<&Tensor<2>>)],
-    ) -> Tensor<2> {
+    ) -> StackInput {
         let hidden = match &self.vision {
             None => hidden,
             Some(vision) => {
@@ -133,29 +216,21 @@ impl DraftNetwork {
                 vision.img_fc.forward(Tensor::cat(vec![hidden, images], 1))
             }
         };
-        self.fc.forward(Tensor::cat(vec![embeds, hidden], 1))
+        self.input.text(embeds, hidden)
     }
 
     /// Decoder inputs of a prompt. Without vision parts images are read like text, uncompressed.
-    ///
-    /// # Arguments
-    /// * `embeds` - `[rows, hidden]`, the input embeddings of positions 1, 2 … and of the token
-    ///   that follows the prompt.
-    /// * `hidden` - `[rows, hidden]`, the target's hidden states of positions 0, 1 …
-    /// * `images` - rows of `embeds` that belong to each image, ascending.
     #[must_use]
-    pub fn read_prompt(
-        &self,
-        embeds: &Tensor<2>,
-        hidden: &Tensor<2>,
-        images: &[Range<usize>],
-    ) -> DraftPrompt {
+    pub fn read_prompt(&self, input: DraftPromptInput<'_>) -> DraftPrompt {
+        let DraftPromptInput {
+            embeds,
+            pictures,
+            hidden,
+            images,
+        } = input;
         let [n_rows, _] = embeds.dims();
-        let mut prompt = DraftPrompt {
-            rows: embeds.clone().slice(s![0..0, ..]),
-            positions: Vec::with_capacity(n_rows),
-            image: None,
-        };
+        let mut positions = Vec::with_capacity(n_rows);
+        let mut in_force: Option<Tensor<2>> = None;
         let mut rows = Vec::new();
         let mut done = 0;
         let images = if self.vision.is_some() { images } else { &[] };
@@ -166,25 +241,26 @@ impl DraftNetwork {
                 rows.push(self.fuse(
                     embeds.clone().slice(text),
                     hidden.clone().slice(text),
-                    &[(image.start - done, prompt.image.as_ref())],
+                    &[(image.start - done, in_force.as_ref())],
                 ));
-                prompt.positions.extend((done..image.start).map(position));
+                positions.extend((done..image.start).map(position));
             }
             if let (Some(vision), false) = (&self.vision, image.is_empty()) {
-                let embeds = embeds.clone().slice(s![image.clone(), ..]);
-                let compressed = vision.imadpt.forward(embeds);
+                let pictures = pictures.clone().slice(s![image.clone(), ..]);
+                let compressed = vision.imadpt.forward(pictures);
                 if let Some(tokens) = compressed.tokens {
-                    prompt
-                        .positions
-                        .extend(compressed_positions(image, tokens.dims()[0]));
-                    rows.push(tokens);
+                    positions.extend(compressed_positions(image, tokens.dims()[0]));
+                    rows.push(self.input.image(tokens));
                 }
-                prompt.image = Some(compressed.global);
+                in_force = Some(compressed.global);
             }
             done = image.end;
         }
-        prompt.rows = Tensor::cat(rows, 0);
-        prompt
+        DraftPrompt {
+            rows: join_inputs(rows),
+            positions,
+            image: in_force,
+        }
     }
 
     /// The decoder layer.

@@ -6,16 +6,20 @@ use std::sync::Arc;
 use burn::tensor::{DType, Tensor, s};
 use vispec_core::{
     Beam, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId,
+    TopK,
 };
 
-use super::network::DraftNetwork;
+use super::network::{DraftNetwork, DraftPromptInput};
 use super::neural_pass;
+use super::positions::Position;
+use super::reading::{PromptEmbeds, Reading};
 use super::vocab::{AddedTokens, DraftHead, Scoring};
-use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, RotaryTable, StackSegment};
+use crate::features::FeatureSpec;
+use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, StackInput, StackSegment};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
-/// The weights that a ViSpec or EAGLE-2 draft works with. Cloning shares them.
+/// The weights that a ViSpec, EAGLE-2 or EAGLE-3 draft works with. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct NeuralDraft {
     pub(super) name: &'static str,
@@ -23,13 +27,20 @@ pub struct NeuralDraft {
     /// The decoder of `network`, ready to run.
     pub(super) stack: Arc<DecoderStack>,
     pub(super) embedding: Embedding,
-    /// The target's output head.
+    /// The target's output head, or the draft's own.
     pub(super) head: Arc<DraftHead>,
+    pub(super) reading: Arc<Reading>,
     /// Type of activations and caches.
     pub(super) dtype: DType,
 }
 
 impl NeuralDraft {
+    /// The hidden states of the target that it reads.
+    #[must_use]
+    pub fn features(&self) -> &FeatureSpec {
+        &self.reading.features
+    }
+
     /// The network.
     #[must_use]
     pub fn network(&self) -> &DraftNetwork {
@@ -41,18 +52,28 @@ impl NeuralDraft {
         Arc::ptr_eq(&self.network, &other.network) && Arc::ptr_eq(&self.head, &other.head)
     }
 
-    /// Runs the decoder over `rows` `[rows, hidden]` of some sequences and appends them to their
-    /// caches.
+    /// Runs the decoder over the rows of some sequences and appends them to their caches.
     pub(super) fn decode(
         &self,
-        rows: Tensor<2>,
-        positions: &[i64],
+        rows: StackInput,
+        positions: &[Position],
         segments: &mut [StackSegment<'_>],
     ) -> Tensor<2> {
-        let config = self.stack.config();
-        let like = (&rows.device(), rows.dtype());
-        let rotary = RotaryTable::new(positions, config.head_dim, config.rope_theta, like);
+        let like = (&rows.residual.device(), rows.residual.dtype());
+        let rotary = self
+            .reading
+            .positions
+            .rotary(positions, self.stack.config(), like);
         self.stack.forward(rows, &rotary, segments)
+    }
+
+    /// The best tokens after outputs `[rows, hidden]` of some sequences.
+    pub(super) fn top_k(
+        &self,
+        output: Tensor<2>,
+        sequences: &[Scoring<'_>],
+    ) -> Vec<Result<TopK, BoxError>> {
+        self.head.top_k(&self.network.read_out(output), sequences)
     }
 
     /// Memory of a row in a cache.
@@ -106,8 +127,10 @@ pub(super) struct State {
     /// Rows of committed tokens, then rows of the tree under growth.
     pub(super) cache: ModelCache,
     pub(super) committed_rows: usize,
-    /// Position of the next committed token, in the uncompressed sequence.
+    /// Place of the next committed token, in the uncompressed sequence.
     pub(super) next_position: usize,
+    /// Rotary position of a token minus its place.
+    pub(super) position_delta: i64,
     pub(super) image: Option<Tensor<2>>,
 }
 
@@ -115,6 +138,14 @@ pub(super) struct State {
 #[derive(Debug, thiserror::Error)]
 #[error("the draft has not read a prompt yet")]
 pub(super) struct NotBegun;
+
+impl State {
+    /// Rotary position of the token that is `ahead` of the next committed one.
+    pub(super) fn position(&self, ahead: usize) -> Position {
+        let place = i64::try_from(self.next_position + ahead).unwrap_or(i64::MAX);
+        [place.saturating_add(self.position_delta); 3]
+    }
+}
 
 impl NeuralDraftSession {
     /// Output rows `[rows, hidden]` of the last pass over a prompt or over accepted tokens.
@@ -147,23 +178,43 @@ impl NeuralDraftSession {
         features: Tensor<2>,
         next: TokenId,
     ) -> Result<Tensor<2>, BoxError> {
-        let network = self.draft.network.clone();
+        let draft = self.draft.clone();
+        draft.reading.check(&features)?;
         let like = (&features.device(), features.dtype());
-        let mut cache = self.draft.stack.new_cache(like);
+        let mut cache = draft.stack.new_cache(like);
         let [n_tokens, _] = features.dims();
         let known = prompt.token_ids().iter().copied().chain([next]);
-        self.draft.head.add(&mut self.added, known);
-        let next = self.draft.embedding.forward(&[next], features.dtype())?;
-        let embeds = Tensor::cat(
-            vec![prompt.embeds().clone().slice(s![1..n_tokens, ..]), next],
-            0,
-        );
+        draft.head.add(&mut self.added, known);
+        let dtype = features.dtype();
+        let next_embed = draft.embedding.forward(&[next], dtype)?;
+        let read = prompt.embeds().clone().slice(s![1..n_tokens, ..]);
+        let (embeds, pictures) = match draft.reading.embeds {
+            PromptEmbeds::OfTarget => {
+                let embeds = Tensor::cat(vec![read, next_embed], 0);
+                (embeds.clone(), embeds)
+            }
+            PromptEmbeds::OfTokens => {
+                let tokens: Vec<TokenId> = prompt.token_ids()[1..]
+                    .iter()
+                    .copied()
+                    .chain([next])
+                    .collect();
+                (draft.embedding.forward(&tokens, dtype)?, read)
+            }
+        };
         let images: Vec<Range<usize>> = prompt
             .image_runs()
             .iter()
             .map(|run| run.start.saturating_sub(1)..run.end - 1)
             .collect();
-        let read = network.read_prompt(&embeds, &features, &images);
+        let hidden = draft.network.fuse_target(features);
+        let read = draft.network.read_prompt(DraftPromptInput {
+            embeds: &embeds,
+            pictures: &pictures,
+            hidden: &hidden,
+            images: &images,
+        });
+        let positions = draft.reading.positions.of_prompt(prompt, &read.positions);
         let plan = AttentionPlan::Causal {
             prefix: 0,
             rows: read.positions.len(),
@@ -172,13 +223,12 @@ impl NeuralDraftSession {
             plan: &plan,
             cache: &mut cache,
         };
-        let output = self
-            .draft
-            .decode(read.rows, &read.positions, &mut [segment]);
+        let output = draft.decode(read.rows, &positions, &mut [segment]);
         self.state = Some(State {
             committed_rows: cache.n_rows(),
             cache,
             next_position: n_tokens,
+            position_delta: draft.reading.positions.delta(prompt),
             image: read.image,
         });
         Ok(output)
@@ -254,7 +304,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
                 top_k: k,
                 added: &self.added,
             };
-            let top = draft.head.top_k(&last, &[scoring]);
+            let top = draft.top_k(last.clone(), &[scoring]);
             let top = top.into_iter().next().ok_or("no row was scored")??;
             Ok(Expansion { top, hidden: last })
         })

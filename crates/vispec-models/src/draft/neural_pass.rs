@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use vispec_core::{Beam, BoxError, DraftPassOf, DraftStep, Expansion, KvCache as _, TokenId};
 
 use super::neural::{NeuralDraft, NeuralDraftSession, NotBegun, State};
+use super::positions::Position;
 use super::vocab::{AddedTokens, Scoring};
 use crate::nn::{AttentionPlan, StackSegment, join_rows, slice_rows};
 use crate::target::VlmTarget;
@@ -50,10 +51,17 @@ fn n_rows(pass: &Pass<'_>) -> usize {
 struct Rows {
     /// Embeddings of tokens, `[rows, hidden]`.
     embeds: Tensor<2>,
-    /// Hidden states that they go with, `[rows, hidden]`.
-    hidden: Tensor<2>,
-    positions: Vec<i64>,
+    hidden: Hidden,
+    positions: Vec<Position>,
     plan: AttentionPlan,
+}
+
+/// Hidden states that tokens go with.
+enum Hidden {
+    /// The target's features, `[rows, states * target_hidden]`.
+    OfTarget(Tensor<2>),
+    /// Outputs of the draft, `[rows, hidden]`.
+    Own(Tensor<2>),
 }
 
 /// A sequence in a pass.
@@ -129,7 +137,7 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
     let images: Vec<_> = images.collect();
     let inputs = draft
         .network
-        .fuse(join_rows(embeds), join_rows(hidden), &images);
+        .fuse(join_rows(embeds), fused(draft, hidden), &images);
     let segments = parts.iter_mut().map(|part| StackSegment {
         plan: &part.plan,
         cache: &mut part.state.cache,
@@ -137,6 +145,30 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
     let output = draft.decode(inputs, &positions, &mut segments.collect::<Vec<_>>());
     results.extend(scored(draft, &output, parts));
     results
+}
+
+/// All hidden states as one matrix `[rows, hidden]`, those of the target fused in one product.
+fn fused(draft: &NeuralDraft, hidden: Vec<Hidden>) -> Tensor<2> {
+    let of_target = |hidden: &Hidden| match hidden {
+        Hidden::OfTarget(features) => Some(features.clone()),
+        Hidden::Own(_) => None,
+    };
+    let features: Vec<_> = hidden.iter().filter_map(of_target).collect();
+    let all = if draft.network.reads_target_as_it_is() || features.is_empty() {
+        None
+    } else {
+        Some(draft.network.fuse_target(join_rows(features)))
+    };
+    let mut start = 0;
+    let rows = hidden.into_iter().map(|hidden| match (hidden, &all) {
+        (Hidden::OfTarget(features), Some(all)) => {
+            let rows = start..start + features.dims()[0];
+            start = rows.end;
+            slice_rows(all, rows)
+        }
+        (Hidden::OfTarget(rows) | Hidden::Own(rows), _) => rows,
+    });
+    join_rows(rows.collect())
 }
 
 /// Whatever can fail, before the cache is changed.
@@ -161,6 +193,7 @@ fn commit_rows(
     next: TokenId,
 ) -> Result<Rows, BoxError> {
     session.catch_up()?;
+    session.draft.reading.check(&features)?;
     let state = session.state.as_mut().ok_or(NotBegun)?;
     let [found, _] = features.dims();
     let expected = accepted.len() + 1;
@@ -177,11 +210,11 @@ fn commit_rows(
     let earlier = session.postponed.drain(..).map(|(_, features)| features);
     let hidden = join_rows(earlier.chain([features]).collect());
     state.cache.truncate(state.committed_rows);
-    let positions = state.next_position..state.next_position + tokens.len();
+    let positions = (0..tokens.len()).map(|ahead| state.position(ahead));
     Ok(Rows {
         embeds,
-        hidden,
-        positions: positions.map(position).collect(),
+        hidden: Hidden::OfTarget(hidden),
+        positions: positions.collect(),
         plan: AttentionPlan::Causal {
             prefix: state.committed_rows,
             rows: tokens.len(),
@@ -196,7 +229,8 @@ fn expand_rows(
 ) -> Result<Rows, BoxError> {
     let state = session.state.as_ref().ok_or(NotBegun)?;
     let n_rows = beam.tokens.len();
-    let rows: Vec<i64> = beam.parent_rows.iter().map(|&row| position(row)).collect();
+    let row = |&row: &usize| i64::try_from(row).unwrap_or(i64::MAX);
+    let rows: Vec<i64> = beam.parent_rows.iter().map(row).collect();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n_rows]), &parents.device());
     let hidden = parents.clone().select(0, rows);
     let embeds = session
@@ -206,8 +240,8 @@ fn expand_rows(
     let paths = beam.paths.iter().map(Vec::as_slice);
     Ok(Rows {
         embeds,
-        hidden,
-        positions: vec![position(state.next_position + beam.level); n_rows],
+        hidden: Hidden::Own(hidden),
+        positions: vec![state.position(beam.level); n_rows],
         plan: AttentionPlan::tree(state.committed_rows, paths),
     })
 }
@@ -238,13 +272,9 @@ fn scored(draft: &NeuralDraft, output: &Tensor<2>, parts: Vec<Part<'_>>) -> Vec<
     });
     let sequences: Vec<_> = sequences.collect();
     let rows = scored.iter().map(|(.., hidden)| hidden.clone());
-    let top = draft.head.top_k(&join_rows(rows.collect()), &sequences);
+    let top = draft.top_k(join_rows(rows.collect()), &sequences);
     let scored = scored.into_iter().zip(top);
     scored
         .map(|((place, .., hidden), top)| (place, top.map(|top| Expansion { top, hidden })))
         .collect()
-}
-
-fn position(row: usize) -> i64 {
-    i64::try_from(row).unwrap_or(i64::MAX)
 }

@@ -153,7 +153,8 @@ impl DraftVocabFile {
     }
 }
 
-/// The target's output head as a draft uses it: all of it, or the rows of some tokens.
+/// The output head of a draft: the target's, all of it or the rows of some tokens, or one of its
+/// own.
 #[derive(Debug, Clone)]
 pub struct DraftHead {
     linear: Linear,
@@ -166,10 +167,16 @@ pub struct DraftHead {
 struct Part {
     /// Token of each row.
     tokens: Vec<TokenId>,
-    /// By token.
+    /// The head that they are rows of; `None` if there are no others.
+    whole: Option<WholeHead>,
+}
+
+/// Where the rows of further tokens are.
+#[derive(Debug)]
+struct WholeHead {
+    linear: Linear,
+    /// Whether a token is listed, by token.
     is_listed: Vec<bool>,
-    /// The whole head.
-    whole: Linear,
 }
 
 /// Rows that a sequence needs besides the listed ones: of the tokens of its prompt and its answer.
@@ -212,10 +219,25 @@ impl DraftHead {
             linear: whole.select_outputs(&tokens),
             part: Some(Arc::new(Part {
                 tokens,
-                is_listed,
-                whole: whole.clone(),
+                whole: Some(WholeHead {
+                    linear: whole.clone(),
+                    is_listed,
+                }),
             })),
         }
+    }
+
+    /// A head of the draft's own, with the token of each of its rows, or `None` if these are the ids
+    /// of the target. No sequence can add to it.
+    #[must_use]
+    pub fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
+        let part = tokens.map(|tokens| {
+            Arc::new(Part {
+                tokens,
+                whole: None,
+            })
+        });
+        Self { linear, part }
     }
 
     /// Number of tokens, if they are not all.
@@ -232,19 +254,20 @@ impl DraftHead {
 
     /// Adds the tokens that are not listed to those of a sequence.
     pub(super) fn add(&self, added: &mut AddedTokens, tokens: impl IntoIterator<Item = TokenId>) {
-        let Some(part) = &self.part else {
+        let whole = self.part.as_ref().and_then(|part| part.whole.as_ref());
+        let Some(WholeHead { linear, is_listed }) = whole else {
             return;
         };
         let before = added.tokens.len();
         for token in tokens {
-            let is_listed = part.is_listed.get(token as usize).copied();
+            let is_listed = is_listed.get(token as usize).copied();
             let is_full = added.tokens.len() == MOST_ADDED;
             if !is_full && is_listed == Some(false) && added.known.insert(token) {
                 added.tokens.push(token);
             }
         }
         if added.tokens.len() > before {
-            added.linear = Some(part.whole.select_outputs(&added.tokens));
+            added.linear = Some(linear.select_outputs(&added.tokens));
         }
     }
 
@@ -265,6 +288,16 @@ impl DraftHead {
                 .map(|scoring| (scoring.rows, scoring.top_k));
             return top_k(logits, &Vec::from_iter(sequences));
         };
+        if part.whole.is_none() {
+            let rows = sequences
+                .iter()
+                .map(|scoring| (scoring.rows, scoring.top_k));
+            let mut found = top_k(logits, &Vec::from_iter(rows));
+            for token in found.iter_mut().flatten().flat_map(|top| &mut top.tokens) {
+                *token = part.tokens[*token as usize];
+            }
+            return found;
+        }
         let mut start = 0;
         let each = sequences.iter().map(|scoring| {
             let rows = start..start + scoring.rows;

@@ -152,16 +152,19 @@ pub struct Attention {
 
 impl Attention {
     /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` from `weights`.
+    ///
+    /// # Arguments
+    /// * `inputs`, `hidden` - widths of what it reads and of what it gives.
     #[must_use]
     pub fn load(
         weights: &Weights<'_>,
-        hidden: usize,
+        (inputs, hidden): (usize, usize),
         (heads, kv_heads): (usize, usize),
         head_dim: usize,
         qkv_bias: Bias,
     ) -> Self {
         let linear =
-            |name: &str, outputs| Linear::load(&weights.at(name), hidden, outputs, qkv_bias);
+            |name: &str, outputs| Linear::load(&weights.at(name), inputs, outputs, qkv_bias);
         Self {
             q_proj: linear("q_proj", heads * head_dim),
             k_proj: linear("k_proj", kv_heads * head_dim),
@@ -175,7 +178,8 @@ impl Attention {
     /// Appends the rows of `x` to the caches of layer `layer` and attends as the plans say.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
+    /// `x` `[rows, inputs]`, the result `[rows, hidden]`, the rows of one segment after those of the
+    /// other.
     #[must_use]
     pub(super) fn forward(
         &self,
@@ -206,6 +210,11 @@ impl Attention {
             ));
         }
         self.o_proj.forward(join_rows(attended))
+    }
+
+    /// Width of what it reads.
+    pub(super) fn n_inputs(&self) -> usize {
+        self.q_proj.n_inputs()
     }
 
     /// Projections of queries, keys, values and output.

@@ -8,6 +8,7 @@ use super::linear::Bias;
 use super::mlp::GatedMlp;
 use super::norm::RmsNorm;
 use super::rope::RotaryTable;
+use super::stack::StackInput;
 use crate::weights::Weights;
 
 /// Shapes of a decoder stack.
@@ -42,13 +43,15 @@ impl DecoderConfig {
     }
 }
 
-/// Whether a layer normalises its input before attention.
+/// What the attention of the first layer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputNorm {
-    /// As every Llama layer does.
-    Yes,
-    /// As the first layer of a draft does not.
-    No,
+pub enum FirstInput {
+    /// The residual stream behind a norm, as in every Llama layer.
+    Normed,
+    /// The residual stream as it is, as in drafts of EAGLE-2 and ViSpec.
+    Residual,
+    /// Rows of this width that are given beside the residual stream, as in drafts of EAGLE-3.
+    Given(usize),
 }
 
 /// One pre-norm layer: attention, then the gated feed-forward block, each with a residual.
@@ -63,16 +66,20 @@ pub struct DecoderLayer {
 impl DecoderLayer {
     /// Takes the layer's tensors from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, input_norm: InputNorm) -> Self {
+    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden, config.rms_eps);
+        let inputs = match first {
+            FirstInput::Normed | FirstInput::Residual => config.hidden,
+            FirstInput::Given(width) => width,
+        };
         Self {
-            input_layernorm: match input_norm {
-                InputNorm::Yes => Some(norm("input_layernorm")),
-                InputNorm::No => None,
+            input_layernorm: match first {
+                FirstInput::Normed => Some(norm("input_layernorm")),
+                FirstInput::Residual | FirstInput::Given(_) => None,
             },
             self_attn: Attention::load(
                 &weights.at("self_attn"),
-                config.hidden,
+                (inputs, config.hidden),
                 (config.heads, config.kv_heads),
                 config.head_dim,
                 config.qkv_bias,
@@ -90,20 +97,23 @@ impl DecoderLayer {
     /// Layer `idx` of a stack.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`.
+    /// `x` and the result `[rows, hidden]`; `given` `[rows, inputs]`, if attention reads other rows
+    /// than these.
     #[must_use]
     fn forward(
         &self,
         x: Tensor<2>,
+        given: Option<Tensor<2>>,
         rotary: &RotaryTable,
         idx: usize,
         segments: &mut [DeviceSegment<'_>],
     ) -> Tensor<2> {
-        let normed = match &self.input_layernorm {
-            Some(norm) => norm.forward(x.clone()),
-            None => x.clone(),
+        let attended = match (&self.input_layernorm, given) {
+            (Some(norm), _) => norm.forward(x.clone()),
+            (None, Some(given)) => given,
+            (None, None) => x.clone(),
         };
-        let x = x + self.self_attn.forward(&normed, rotary, idx, segments);
+        let x = x + self.self_attn.forward(&attended, rotary, idx, segments);
         let normed = self.post_attention_layernorm.forward(x.clone());
         x + self.mlp.forward(normed)
     }
@@ -144,14 +154,13 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes `layers.0`, `layers.1` … from `weights`; `first_norm` says whether layer 0 normalises
-    /// its input.
+    /// Takes `layers.0`, `layers.1` … from `weights`; `first` says what layer 0 reads.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first_norm: InputNorm) -> Self {
+    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let layers = (0..config.layers)
             .map(|idx| {
-                let input_norm = if idx == 0 { first_norm } else { InputNorm::Yes };
-                DecoderLayer::load(&weights.at(format!("layers.{idx}")), config, input_norm)
+                let input = if idx == 0 { first } else { FirstInput::Normed };
+                DecoderLayer::load(&weights.at(format!("layers.{idx}")), config, input)
             })
             .collect();
         Self { layers }
@@ -160,24 +169,39 @@ impl Decoder {
     /// Runs all layers through Burn's operations and appends the rows to the caches; takes note of
     /// the `wanted` states.
     ///
-    /// # Shapes
-    /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
+    /// The rows of one segment come after those of the other.
     #[must_use]
     pub(super) fn forward(
         &self,
-        mut x: Tensor<2>,
+        input: StackInput,
         rotary: &RotaryTable,
         segments: &mut [DeviceSegment<'_>],
         wanted: &[usize],
     ) -> ResidualStream {
+        let (mut x, mut given) = (input.residual, input.given);
         let mut noted = Vec::with_capacity(wanted.len());
         for (idx, layer) in self.layers.iter().enumerate() {
             if wanted.contains(&idx) {
                 noted.push((idx, x.clone()));
             }
-            x = layer.forward(x, rotary, idx, segments);
+            x = layer.forward(x, given.take(), rotary, idx, segments);
         }
         ResidualStream { last: x, noted }
+    }
+
+    /// Weights of the linear layers, which a pass over one row reads.
+    pub(crate) fn n_weights(&self, config: &DecoderConfig) -> usize {
+        let DecoderConfig {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *config;
+        let first = self.layers.first();
+        let inputs = first.map_or(hidden, |layer| layer.self_attn.n_inputs());
+        let more = inputs.saturating_sub(hidden) * head_dim * (heads + 2 * kv_heads);
+        config.n_weights() + more
     }
 
     #[cfg(feature = "flex")]

@@ -100,6 +100,12 @@ impl Linear {
         self.weight.dims()[0]
     }
 
+    /// Columns of the weight.
+    #[must_use]
+    pub fn n_inputs(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
     /// The layer cut to some of its outputs, in this order.
     ///
     /// # Panics

@@ -18,12 +18,12 @@ mod rows;
 pub mod stack;
 
 pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
-pub use decoder::{Decoder, DecoderConfig, DecoderLayer, InputNorm};
+pub use decoder::{Decoder, DecoderConfig, DecoderLayer, FirstInput};
 pub use embedding::Embedding;
 pub use kv_cache::{DeviceCache, LayerCache, ModelCache};
 pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
-pub use rope::RotaryTable;
+pub use rope::{MropeLayout, RotaryTable};
 pub(crate) use rows::{join_columns, join_rows, slice_rows};
-pub use stack::{DecoderStack, StackSegment};
+pub use stack::{DecoderStack, StackInput, StackSegment};

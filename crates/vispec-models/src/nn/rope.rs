@@ -21,6 +21,31 @@ pub struct RotaryTable {
     on_device: OnceLock<(Tensor<3>, Tensor<3>)>,
 }
 
+/// Which frequencies turn with which axis, where there are three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MropeLayout {
+    /// As in Qwen2-VL: first those of time, then those of height, then those of width.
+    Chunked,
+    /// As in Qwen3-VL: time, height and width in turn for as long as there are any, time for the
+    /// rest.
+    Interleaved,
+}
+
+impl MropeLayout {
+    /// Axis of frequency `j`.
+    fn axis(self, j: usize, sections: [usize; 3]) -> usize {
+        match self {
+            Self::Chunked if j < sections[0] => 0,
+            Self::Chunked if j < sections[0] + sections[1] => 1,
+            Self::Chunked => 2,
+            Self::Interleaved => match j % 3 {
+                axis if j / 3 < sections[axis] => axis,
+                _ => 0,
+            },
+        }
+    }
+}
+
 /// Inverse frequencies `theta^(-2j/head_dim)`, rounded to f32 as the published models have them.
 fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
     (0..head_dim / 2)
@@ -51,27 +76,18 @@ impl RotaryTable {
         )
     }
 
-    /// Positions on three axes (time, height, width), `[3][rows]`, as in Qwen2-VL: the first
-    /// `sections[0]` frequencies turn with time, the next `sections[1]` with height, the rest with
-    /// width.
+    /// Positions on three axes (time, height, width), `[3][rows]`: so many frequencies turn with each
+    /// as `sections` say, those that `layout` names.
     #[must_use]
     pub fn multimodal(
         positions: [&[u32]; 3],
-        sections: [usize; 3],
+        (sections, layout): ([usize; 3], MropeLayout),
         head_dim: usize,
         theta: f64,
         like: (&Device, DType),
     ) -> Self {
         let frequencies = inverse_frequencies(head_dim, theta);
-        let axis = |j: usize| {
-            if j < sections[0] {
-                0
-            } else if j < sections[0] + sections[1] {
-                1
-            } else {
-                2
-            }
-        };
+        let axis = |j: usize| layout.axis(j, sections);
         let angles = (0..positions[0].len())
             .flat_map(|row| {
                 frequencies
@@ -163,4 +179,26 @@ impl RotaryTable {
 #[expect(clippy::cast_precision_loss, reason = "positions stay far below 2^24")]
 fn angle(position: i64, frequency: f32) -> f32 {
     position as f32 * frequency
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_have_their_axes() {
+        let axes = |layout: MropeLayout, sections: [usize; 3]| -> Vec<usize> {
+            let n = sections.iter().sum();
+            (0..n).map(|j| layout.axis(j, sections)).collect()
+        };
+        let chunked = axes(MropeLayout::Chunked, [2, 3, 3]);
+        assert_eq!(chunked, [0, 0, 1, 1, 1, 2, 2, 2]);
+        let interleaved = axes(MropeLayout::Interleaved, [4, 2, 2]);
+        assert_eq!(interleaved, [0, 1, 2, 0, 1, 2, 0, 0]);
+        // Qwen3-VL itself.
+        let published = axes(MropeLayout::Interleaved, [24, 20, 20]);
+        let counts = [0, 1, 2].map(|axis| published.iter().filter(|&&a| a == axis).count());
+        assert_eq!(counts, [24, 20, 20]);
+        assert_eq!(published[57..], [0, 1, 2, 0, 0, 0, 0]);
+    }
 }

@@ -17,8 +17,29 @@ use super::rope::RotaryTable;
 pub struct DecoderStack {
     decoder: Decoder,
     config: DecoderConfig,
+    /// Weights of its linear layers.
+    n_weights: usize,
     #[cfg(feature = "flex")]
     host: Option<HostDecoder>,
+}
+
+/// The rows that enter a stack, those of one segment after those of the other.
+#[derive(Debug, Clone)]
+pub struct StackInput {
+    /// The residual stream, `[rows, hidden]`.
+    pub residual: Tensor<2>,
+    /// What the attention of the first layer reads, `[rows, inputs]`, if the layer is one that is
+    /// given it ([`FirstInput::Given`](super::FirstInput::Given)).
+    pub given: Option<Tensor<2>>,
+}
+
+impl From<Tensor<2>> for StackInput {
+    fn from(residual: Tensor<2>) -> Self {
+        Self {
+            residual,
+            given: None,
+        }
+    }
 }
 
 /// One sequence's part of a pass.
@@ -37,6 +58,7 @@ impl DecoderStack {
         Self {
             decoder: decoder.clone(),
             config: *config,
+            n_weights: decoder.n_weights(config),
             #[cfg(feature = "flex")]
             host: HostDecoder::new(decoder, config),
         }
@@ -55,7 +77,7 @@ impl DecoderStack {
         if !self.is_on_host() {
             return work();
         }
-        let weights = self.config.n_weights() + self.config.hidden * head;
+        let weights = self.n_weights + self.config.hidden * head;
         vispec_kernels::in_pool(rows.saturating_mul(weights), work)
     }
 
@@ -98,18 +120,19 @@ impl DecoderStack {
     /// On the CPU a sequence's rows are, bit for bit, what they are in a pass of its own.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`, the rows of one segment after those of the other.
+    /// The result is `[rows, hidden]`.
     ///
     /// # Panics
-    /// If the plans have other rows than `x`, or a cache is of a stack on another device.
+    /// If the plans have other rows than the input, or a cache is of a stack on another device.
     #[must_use]
     pub fn forward(
         &self,
-        x: Tensor<2>,
+        input: impl Into<StackInput>,
         rotary: &RotaryTable,
         segments: &mut [StackSegment<'_>],
     ) -> Tensor<2> {
-        self.forward_noting(x, rotary, segments, &[]).last
+        self.forward_noting(input.into(), rotary, segments, &[])
+            .last
     }
 
     /// The same, and the residual stream on its way.
@@ -122,14 +145,18 @@ impl DecoderStack {
     /// As [`forward`](Self::forward).
     pub(crate) fn forward_noting(
         &self,
-        x: Tensor<2>,
+        input: StackInput,
         rotary: &RotaryTable,
         segments: &mut [StackSegment<'_>],
         wanted: &[usize],
     ) -> ResidualStream {
         let planned: usize = segments.iter().map(|segment| segment.plan.n_rows()).sum();
-        assert_eq!(x.dims()[0], planned, "the rows of all segments");
-        let mut stream = self.run(x, rotary, segments, wanted);
+        assert_eq!(
+            input.residual.dims()[0],
+            planned,
+            "the rows of all segments"
+        );
+        let mut stream = self.run(input, rotary, segments, wanted);
         if wanted.contains(&self.config.layers) {
             let last = stream.last.clone();
             stream.noted.push((self.config.layers, last));
@@ -142,7 +169,7 @@ impl DecoderStack {
 
     fn run(
         &self,
-        x: Tensor<2>,
+        input: StackInput,
         rotary: &RotaryTable,
         segments: &mut [StackSegment<'_>],
         wanted: &[usize],
@@ -154,7 +181,7 @@ impl DecoderStack {
                 len: segment.cache.n_rows(),
                 cache: segment.cache.host_mut(),
             });
-            return host.forward(x, rotary, &mut segments.collect::<Vec<_>>(), wanted);
+            return host.forward(input, rotary, &mut segments.collect::<Vec<_>>(), wanted);
         }
         let segments = segments.iter_mut().map(|segment| DeviceSegment {
             plan: segment.plan,
@@ -162,7 +189,7 @@ impl DecoderStack {
             cache: segment.cache.device_mut(),
         });
         let mut segments: Vec<_> = segments.collect();
-        self.decoder.forward(x, rotary, &mut segments, wanted)
+        self.decoder.forward(input, rotary, &mut segments, wanted)
     }
 }
 
@@ -306,7 +333,7 @@ mod tests {
                 cache: &mut cache,
             };
             let rotary = rotary(stack, &[0, 1, 2]);
-            stack.forward_noting(rows(stack, 3, 1), &rotary, &mut [segment], wanted)
+            stack.forward_noting(rows(stack, 3, 1).into(), &rotary, &mut [segment], wanted)
         };
         let wanted: Vec<usize> = (0..=layers).collect();
         let noted = |stack: &DecoderStack| {

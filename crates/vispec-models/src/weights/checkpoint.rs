@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType, TensorData};
 use half::{bf16, f16};
 use pytorch_reader::{DType as PickleDtype, PytorchReader};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 use vispec_kernels::{MappedFile, QuantizedWeight, Weight};
 
-use super::convert::convert;
+use super::convert::{convert, integers};
 use super::rename::{RenameRule, canonical};
 use crate::error::ModelError;
 use crate::precision::Quantization;
@@ -167,6 +167,28 @@ impl Checkpoint {
         Ok(TensorData::from_bytes_vec(bytes, shape, dtype))
     }
 
+    /// The elements of `name`, which are integers or truth values.
+    pub(super) fn integers(&self, name: &str) -> Result<Vec<i64>, ModelError> {
+        let dtype = self.dtype(name);
+        let bytes = match self.tensors.get(name).map(|entry| (entry, &entry.source)) {
+            None => bytes::Bytes::new(),
+            Some((_, Source::Mapped(bytes, _))) => bytes.clone(),
+            Some((entry, Source::Pickle(tensor))) => {
+                let bytes = tensor.read().map_err(|source| ModelError::Io {
+                    path: entry.path.clone(),
+                    source,
+                })?;
+                bytes::Bytes::from(bytes)
+            }
+        };
+        let values = dtype.and_then(|dtype| integers(&bytes, dtype));
+        values.ok_or_else(|| ModelError::WeightValue {
+            path: self.path_of(name),
+            tensor: name.to_owned(),
+            reason: format!("element type {dtype:?}, expected integers or truth values"),
+        })
+    }
+
     /// The matrix `name` `[outputs, inputs]`, quantised.
     pub(super) fn quantize(
         &self,
@@ -209,7 +231,7 @@ impl Checkpoint {
     }
 
     /// The file that holds `name`.
-    fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         let entry = self.tensors.get(name);
         entry.map_or_else(|| self.dir.clone(), |entry| entry.path.clone())
     }
@@ -264,8 +286,11 @@ impl Checkpoint {
                 Dtype::F32 => DType::F32,
                 Dtype::F16 => DType::F16,
                 Dtype::BF16 => DType::BF16,
-                // Buffers such as position ids; only an error if a model asks for one.
+                // Tables of drafts, and buffers such as position ids.
                 Dtype::I64 => DType::I64,
+                Dtype::I32 => DType::I32,
+                Dtype::U8 => DType::U8,
+                Dtype::BOOL => DType::Bool(BoolStore::Native),
                 other => {
                     return Err(ModelError::WeightDtype {
                         path: path.to_owned(),
@@ -296,6 +321,9 @@ impl Checkpoint {
                 PickleDtype::F16 => DType::F16,
                 PickleDtype::BF16 => DType::BF16,
                 PickleDtype::I64 => DType::I64,
+                PickleDtype::I32 => DType::I32,
+                PickleDtype::U8 => DType::U8,
+                PickleDtype::Bool => DType::Bool(BoolStore::Native),
                 other => {
                     return Err(ModelError::WeightDtype {
                         path: path.to_owned(),

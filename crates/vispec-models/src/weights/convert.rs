@@ -30,6 +30,22 @@ pub(crate) fn convert(bytes: &[u8], from: DType, to: DType) -> Option<Vec<u8>> {
     }
 }
 
+/// Little-endian integers, or truth values of a byte each, of type `from`; `None` if it is neither.
+pub(crate) fn integers(bytes: &[u8], from: DType) -> Option<Vec<i64>> {
+    Some(match from {
+        DType::I64 => bytes
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+            .collect(),
+        DType::I32 => bytes
+            .chunks_exact(4)
+            .map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+            .collect(),
+        DType::U8 | DType::Bool(_) => bytes.iter().map(|&b| i64::from(b)).collect(),
+        _ => return None,
+    })
+}
+
 fn encode(values: impl ExactSizeIterator<Item = f32>, to: DType) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(values.len() * to.size());
     match to {

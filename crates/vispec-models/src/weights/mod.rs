@@ -223,6 +223,24 @@ impl<'c> Weights<'c> {
         self.load(name, shape, Role::Compute)
     }
 
+    /// A table of so many integers or truth values; `None` if it is missing or misshapen or cannot
+    /// be read.
+    #[must_use]
+    pub fn integers(&self, name: &str, len: usize) -> Option<Vec<i64>> {
+        let name = self.name(name);
+        let mut ledger = self.ledger.borrow_mut();
+        if !ledger.admit(self.checkpoint, &name, &[len]) {
+            return None;
+        }
+        match self.checkpoint.integers(&name) {
+            Ok(values) => Some(values),
+            Err(error) => {
+                ledger.failure.get_or_insert(error);
+                None
+            }
+        }
+    }
+
     /// Marks every tensor below `name` as known but not needed.
     pub fn skip(&self, name: &str) {
         let prefix = self.name(name);

@@ -1,6 +1,7 @@
 //! Cases of EAGLE-3 drafts.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use vispec_core::TokenId;
@@ -36,6 +37,11 @@ pub fn case(dialect: &str, prompt: &str) -> (Case, Tensors) {
     let text = fs::read_to_string(dir.join("case.json")).unwrap();
     let case = serde_json::from_str(&text).unwrap();
     (case, Tensors::read(&dir.join("tensors.safetensors")))
+}
+
+/// Directory of the draft of a dialect.
+pub fn draft_dir(dialect: &str) -> PathBuf {
+    fixtures().join(format!("drafts/qwen-tied-eagle3-{dialect}"))
 }
 
 /// The prompt of the case of this name.

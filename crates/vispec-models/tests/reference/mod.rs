@@ -10,6 +10,7 @@
 
 pub mod eagle3;
 pub mod shared;
+pub mod stored;
 pub mod torch_archive;
 
 use std::collections::HashMap;
@@ -24,7 +25,8 @@ use vispec_core::{
     generate,
 };
 use vispec_models::{
-    DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision, Method,
+    DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
+    LayerIds, Method,
 };
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
@@ -40,13 +42,19 @@ pub const VISPEC: [(&str, &str); 3] = [
 ];
 
 /// Every drafter: target, draft, method.
-pub const DRAFTERS: [(&str, Option<&str>, Method); 6] = [
+pub const DRAFTERS: [(&str, Option<&str>, Method); 8] = [
     ("qwen-untied", Some("qwen-untied-q2"), Method::Vispec),
     ("llava-next", Some("llava-next-q2"), Method::Vispec),
     ("llava-15", Some("llava-15-q2"), Method::Vispec),
     ("qwen-untied", Some("qwen-untied-eagle2"), Method::Eagle2),
     ("qwen-untied", Some("qwen-untied-medusa"), Method::Medusa),
     ("qwen-untied", None, Method::PromptLookup),
+    ("qwen-tied", Some("qwen-tied-eagle3-sglang"), Method::Eagle3),
+    (
+        "qwen-tied",
+        Some("qwen-tied-eagle3-vllm-mrope"),
+        Method::Eagle3,
+    ),
 ];
 
 /// A target and a draft of the fixtures.
@@ -75,6 +83,7 @@ fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPre
         target,
         draft,
         draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
         device: test_device().open().unwrap(),
         dtype,
         kv,

@@ -7,12 +7,14 @@
 use std::io;
 use std::path::Path;
 
-/// A contiguous tensor of f32.
+/// A contiguous tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct TorchTensor<'t> {
     pub name: &'t str,
     pub shape: &'t [usize],
-    pub f32_bytes: &'t [u8],
+    /// Class of its storage, which tells its type.
+    pub storage: &'t str,
+    pub bytes: &'t [u8],
 }
 
 /// Writes `tensors` to `path`.
@@ -21,7 +23,7 @@ pub fn write_torch_archive(path: &Path, tensors: &[TorchTensor<'_>]) -> io::Resu
     zip.add("archive/data.pkl", &pickled(tensors));
     zip.add("archive/byteorder", b"little");
     for (idx, tensor) in tensors.iter().enumerate() {
-        zip.add(&format!("archive/data/{idx}"), tensor.f32_bytes);
+        zip.add(&format!("archive/data/{idx}"), tensor.bytes);
     }
     zip.add("archive/version", b"3\n");
     std::fs::write(path, zip.finish())
@@ -35,7 +37,7 @@ fn pickled(tensors: &[TorchTensor<'_>]) -> Vec<u8> {
         text(&mut out, tensor.name);
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         text(&mut out, "storage");
-        out.extend(b"ctorch\nFloatStorage\n");
+        out.extend(format!("ctorch\n{}\n", tensor.storage).as_bytes());
         text(&mut out, &idx.to_string());
         text(&mut out, "cpu");
         int(&mut out, tensor.shape.iter().product());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vispec_models::{Draft, TargetText};
+use vispec_models::{Draft, LayerIds, TargetText};
 
 use super::samples::{Drawn, Samples};
 use super::simulate::{Drafting, Simulation};
@@ -99,7 +99,7 @@ impl Judge<'_> {
         held_out: &dyn Samples,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<HeldOut, TrainError> {
-        let draft = Draft::load_for(dir, self.target)?;
+        let draft = Draft::load_for(dir, self.target, LayerIds::Auto)?;
         // Losses may compare part of the vocabulary; what is right is a matter of all of it.
         let weight = self.target.head_weight().ok_or(QUANTIZED_HEAD)?;
         let whole = Head::new(weight);

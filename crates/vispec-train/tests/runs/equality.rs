@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Distribution, Tensor, s};
 use vispec_core::DraftModel as _;
-use vispec_models::{Draft, DtypeChoice, EncodedPrompt, TargetText};
+use vispec_models::{Draft, DtypeChoice, EncodedPrompt, LayerIds, TargetText};
 use vispec_processor::Positions;
 use vispec_train::DraftSettings;
 use vispec_train::Start;
@@ -26,7 +26,7 @@ fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
     let random = || Tensor::<2>::random([LEN, hidden], Distribution::Normal(0.0, 1.0), &device);
     let (embeds, states) = (random(), random());
 
-    let Draft::Neural(_, neural) = Draft::load_for(&dir, &target).unwrap() else {
+    let Draft::Neural(_, neural) = Draft::load_for(&dir, &target, LayerIds::Auto).unwrap() else {
         panic!("{draft} is no network")
     };
     let prompt = EncodedPrompt::new(

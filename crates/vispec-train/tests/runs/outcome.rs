@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use vispec_models::Draft;
+use vispec_models::{Draft, LayerIds};
 use vispec_train::data::DraftVocabulary;
 use vispec_train::network::Trainable as _;
 use vispec_train::run::{Ended, MetricsRecord, RunPaths, Trainer};
@@ -29,7 +29,7 @@ fn run(config: &TrainConfig, dir: &tempfile::TempDir) -> Seen {
     // The exported draft loads for inference and has the same parameters.
     for folder in ["last", "best"] {
         let dir = paths(dir).out.join(folder);
-        Draft::load_for(&dir, &target).unwrap();
+        Draft::load_for(&dir, &target, LayerIds::Auto).unwrap();
         let again =
             Start::from_checkpoint(&dir, &config.draft, &place(&target, &target_dir()), 1).unwrap();
         assert!(again.fresh.is_empty());

@@ -20,6 +20,7 @@ use self::workspace::{Buffers, Workspace};
 use super::attention::{AttentionPlan, scale};
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};
 use super::rope::RotaryTable;
+use super::stack::StackInput;
 
 /// A decoder stack whose weights are all in the memory of the CPU. Shares them with the modules
 /// that it was made from.
@@ -55,20 +56,21 @@ impl HostDecoder {
         HostCache::new(&self.config, dtype)
     }
 
-    /// Runs all layers over `x` `[rows, hidden]`, the rows of one segment after those of the other,
-    /// and appends them to the caches; takes note of the `wanted` states.
+    /// Runs all layers over the rows of the input and appends them to the caches; takes note of the
+    /// `wanted` states.
     pub(super) fn forward(
         &self,
-        x: Tensor<2>,
+        input: StackInput,
         rotary: &RotaryTable,
         segments: &mut [HostSegment<'_>],
         wanted: &[usize],
     ) -> ResidualStream {
-        let [rows, hidden] = x.dims();
-        let device = x.device();
+        let [rows, hidden] = input.residual.dims();
+        let device = input.residual.device();
         let tensor = |x| Tensor::from_data(TensorData::new(x, [rows, hidden]), &device);
         let mut noted = Vec::with_capacity(wanted.len());
-        let mut x = into_floats(x);
+        let mut given = input.given.map(into_floats);
+        let mut x = into_floats(input.residual);
         let mut buffers = self.workspace.take(rows, &self.config);
         for (idx, layer) in self.layers.iter().enumerate() {
             if wanted.contains(&idx) {
@@ -81,7 +83,7 @@ impl HostDecoder {
                 rotary,
                 rows,
             };
-            pass.run(&mut x, &mut buffers, segments);
+            pass.run(&mut x, given.take().as_deref(), &mut buffers, segments);
         }
         self.workspace.give_back(buffers, rows);
         ResidualStream {
@@ -102,7 +104,13 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn run(&self, x: &mut [f32], buffers: &mut Buffers, segments: &mut [HostSegment<'_>]) {
+    fn run(
+        &self,
+        x: &mut [f32],
+        given: Option<&[f32]>,
+        buffers: &mut Buffers,
+        segments: &mut [HostSegment<'_>],
+    ) {
         let Buffers {
             normed,
             query,
@@ -115,12 +123,16 @@ impl Pass<'_> {
             added,
         } = buffers;
         let layer = self.layer;
-        match &layer.input_norm {
-            Some(norm) => norm.apply(x, normed),
-            None => normed.copy_from_slice(x),
-        }
+        let attended_to = match (&layer.input_norm, given) {
+            (Some(norm), _) => {
+                norm.apply(x, normed);
+                &**normed
+            }
+            (None, Some(given)) => given,
+            (None, None) => x,
+        };
         self.linear(
-            normed,
+            attended_to,
             [
                 (&layer.query, query),
                 (&layer.key, keys),

@@ -1,0 +1,68 @@
+//! The vocabulary of a draft with an output head of its own.
+
+use vispec_core::TokenId;
+
+use super::config::Eagle3Config;
+use crate::error::ModelError;
+use crate::weights::{Checkpoint, Weights};
+
+/// Distance from each of the draft's ids to the target's.
+const TO_TARGET: &str = "d2t";
+/// Which of the target's ids the draft has.
+const TO_DRAFT: &str = "t2d";
+
+/// The target's token for each of the draft's ids; `None` if they have the same ids.
+///
+/// # Errors
+/// [`ModelError::WeightValue`] if a token lies outside the target's vocabulary, occurs twice, or the
+/// tables disagree; any error of reading them.
+pub(in crate::draft) fn own_tokens(
+    checkpoint: &Checkpoint,
+    weights: &Weights<'_>,
+    config: &Eagle3Config,
+) -> Result<Option<Vec<TokenId>>, ModelError> {
+    let (vocab_size, n_draft) = (config.vocab_size, config.draft_vocab_size);
+    if n_draft == vocab_size && !weights.contains(TO_TARGET) {
+        weights.skip(TO_DRAFT);
+        return Ok(None);
+    }
+    let Some(offsets) = weights.integers(TO_TARGET, n_draft) else {
+        // Named with all others that are missing.
+        return Ok(None);
+    };
+    let wrong = |tensor: &str, reason: String| ModelError::WeightValue {
+        path: checkpoint.path_of(tensor),
+        tensor: tensor.to_owned(),
+        reason,
+    };
+    let mut is_draft = vec![false; vocab_size];
+    let mut tokens = Vec::with_capacity(n_draft);
+    for (id, offset) in (0i64..).zip(offsets) {
+        let token = id.checked_add(offset);
+        let place = token.and_then(|token| usize::try_from(token).ok());
+        let place = place.filter(|&place| place < vocab_size);
+        let (Some(place), Some(token)) = (place, place.and_then(|p| TokenId::try_from(p).ok()))
+        else {
+            let reason = format!(
+                "draft id {id} with the offset {offset} lies outside the target's vocabulary of \
+                 {vocab_size}"
+            );
+            return Err(wrong(TO_TARGET, reason));
+        };
+        if std::mem::replace(&mut is_draft[place], true) {
+            return Err(wrong(TO_TARGET, format!("token id {token} occurs twice")));
+        }
+        tokens.push(token);
+    }
+    if weights.contains(TO_DRAFT)
+        && let Some(listed) = weights.integers(TO_DRAFT, vocab_size)
+    {
+        let differs = listed.iter().zip(&is_draft);
+        let mut differs = differs.map(|(listed, is_draft)| (*listed != 0) != *is_draft);
+        if let Some(token) = differs.position(|differs| differs) {
+            let reason = format!("it disagrees with {TO_TARGET} about token id {token}");
+            return Err(wrong(TO_DRAFT, reason));
+        }
+    }
+    Ok(Some(tokens))
+}

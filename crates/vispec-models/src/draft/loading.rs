@@ -1,0 +1,159 @@
+//! From the checkpoint of a draft to its weights.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::config::DraftConfig;
+use super::eagle3::{Eagle3Config, LayerIds, own_tokens};
+use super::medusa::{Medusa, MedusaHeads};
+use super::network::DraftNetwork;
+use super::neural::NeuralDraft;
+use super::positions::DraftPositions;
+use super::reading::{PromptEmbeds, Reading};
+use super::vocab::DraftHead;
+use super::{Draft, DraftKind};
+use crate::error::ModelError;
+use crate::features::FeatureSpec;
+use crate::nn::{Bias, DecoderStack, Embedding, Linear};
+use crate::target_text::TargetText;
+use crate::weights::{Checkpoint, RenameRule, Weights};
+
+/// EAGLE-3 drafts of the authors and of SGLang have one layer, and call it so.
+pub(super) const RENAME_RULES: &[RenameRule] = &[RenameRule {
+    from: "midlayer.",
+    to: "layers.0.",
+}];
+
+/// The checkpoint of a draft, and what it is loaded for.
+#[derive(Clone, Copy)]
+pub(super) struct Loading<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) target: &'a TargetText,
+    pub(super) checkpoint: &'a Checkpoint,
+}
+
+impl<'a> Loading<'a> {
+    fn weights(&self) -> Weights<'a> {
+        Weights::new(self.checkpoint, &self.target.device, self.target.precision)
+    }
+
+    /// Fails unless the draft has the target's value.
+    fn check(
+        &self,
+        quantity: &'static str,
+        found: usize,
+        expected: usize,
+    ) -> Result<(), ModelError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(ModelError::DraftMismatch {
+            draft: self.dir.to_owned(),
+            quantity,
+            found,
+            expected,
+        })
+    }
+
+    fn config(&self) -> Result<DraftConfig, ModelError> {
+        let config = DraftConfig::read(self.dir)?;
+        let target = self.target;
+        self.check("hidden size", config.hidden(), target.decoder.hidden)?;
+        let vocab_size = target.embedding.vocab_size();
+        self.check("vocabulary size", config.vocab_size(), vocab_size)?;
+        Ok(config)
+    }
+
+    /// Number of learned queries, if there are any in the file.
+    fn n_queries(&self) -> Option<usize> {
+        let shape = self.checkpoint.shape("imadpt.q");
+        // At least one is expected, so that a file with none is misshapen.
+        shape.and_then(|shape| shape.first()).map(|&n| n.max(1))
+    }
+
+    /// Frozen in training, so a file without it means the target's own.
+    fn embedding(&self, weights: &Weights<'_>, hidden: usize) -> Embedding {
+        if weights.contains("embed_tokens.weight") {
+            let vocab_size = self.target.embedding.vocab_size();
+            Embedding::load(&weights.at("embed_tokens"), vocab_size, hidden)
+        } else {
+            self.target.embedding.clone()
+        }
+    }
+
+    /// Heads without a network between them and the target.
+    pub(super) fn medusa(&self) -> Result<Draft, ModelError> {
+        let config = self.config()?;
+        let weights = self.weights();
+        // Carried by the published files, not used by the heads.
+        weights.skip("embed_tokens");
+        let heads = Arc::new(MedusaHeads::load(&weights, config.hidden()));
+        let head = Arc::new(DraftHead::new(self.target.head.clone()));
+        weights.finish()?;
+        Ok(Draft::Medusa(Medusa { heads, head }))
+    }
+
+    /// A draft of ViSpec or EAGLE-2.
+    pub(super) fn joined(&self, kind: DraftKind) -> Result<Draft, ModelError> {
+        let config = self.config()?;
+        let weights = self.weights();
+        let network = DraftNetwork::load(&weights, &config, self.n_queries());
+        let draft = NeuralDraft {
+            name: kind.as_str(),
+            stack: Arc::new(DecoderStack::new(network.decoder(), network.config())),
+            network: Arc::new(network),
+            embedding: self.embedding(&weights, config.hidden()),
+            head: Arc::new(DraftHead::new(self.target.head.clone())),
+            reading: Arc::new(Reading {
+                features: FeatureSpec::last(),
+                feature_width: config.hidden(),
+                embeds: PromptEmbeds::OfTarget,
+                positions: DraftPositions::Sequential,
+            }),
+            dtype: self.target.precision.compute,
+        };
+        weights.finish()?;
+        Ok(Draft::Neural(kind, draft))
+    }
+
+    /// A draft of EAGLE-3.
+    pub(super) fn eagle3(&self, layer_ids: LayerIds) -> Result<Draft, ModelError> {
+        let (kind, target) = (DraftKind::Eagle3, self.target);
+        let config = Eagle3Config::read(self.dir)?;
+        let hidden = config.decoder.hidden;
+        let (of_target, expected) = (config.target_hidden, target.decoder.hidden);
+        self.check("target hidden size", of_target, expected)?;
+        let vocab_size = target.embedding.vocab_size();
+        self.check("vocabulary size", config.vocab_size, vocab_size)?;
+        let n_queries = self.n_queries();
+        let has_embedding = self.checkpoint.contains("embed_tokens.weight");
+        if n_queries.is_some() || !has_embedding {
+            // It reads the target's embeddings.
+            self.check("hidden size", hidden, expected)?;
+        }
+        let features = config.features(target.decoder.layers, layer_ids)?;
+        let n_states = features.states().len();
+
+        let weights = self.weights();
+        let network = DraftNetwork::load_eagle3(&weights, &config, n_states, n_queries);
+        let head = weights.at("lm_head");
+        let head = Linear::load(&head, hidden, config.draft_vocab_size, Bias::No);
+        let tokens = own_tokens(self.checkpoint, &weights, &config)?;
+        let draft = NeuralDraft {
+            name: kind.as_str(),
+            stack: Arc::new(DecoderStack::new(network.decoder(), network.config())),
+            network: Arc::new(network),
+            embedding: self.embedding(&weights, hidden),
+            head: Arc::new(DraftHead::own(head, tokens)),
+            reading: Arc::new(Reading {
+                features,
+                feature_width: n_states * of_target,
+                embeds: PromptEmbeds::OfTokens,
+                positions: config.positions,
+            }),
+            dtype: target.precision.compute,
+        };
+        weights.finish()?;
+        Ok(Draft::Neural(kind, draft))
+    }
+}
