@@ -1,4 +1,4 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `load`,
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `load`, `make-draft`,
 //! `random-checkpoint`, `sweep`, `report` and `reproduce`.
 
 mod bench;
@@ -6,10 +6,12 @@ mod fixtures;
 mod launch;
 mod line_watcher;
 mod load;
+mod make_draft;
 mod programs;
 mod random_checkpoint;
 mod report;
 mod reproduce;
+mod steps;
 mod sweep;
 mod tidy;
 
@@ -33,6 +35,8 @@ enum Chore {
     Fixtures,
     /// Measure linear layers and generation, and compare with what the machine can do
     Bench(bench::BenchFlags),
+    /// Make a draft for a model from nothing but the model
+    MakeDraft(make_draft::Flags),
     /// Measure how fast a server on this machine answers several clients at once
     Load(load::LoadFlags),
     /// Write a checkpoint with the shapes of a published model and random weights
@@ -64,6 +68,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Fixtures => fixtures::check(&fixtures),
         Chore::Bench(flags) => bench::run(&flags, &root()),
         Chore::Load(flags) => load::run(&flags),
+        Chore::MakeDraft(flags) => make_draft::run(&flags),
         Chore::RandomCheckpoint(flags) => {
             random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
         }

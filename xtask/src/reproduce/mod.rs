@@ -1,13 +1,7 @@
 //! `cargo xtask reproduce`: the paper's comparison in miniature, from drawing pictures to tables.
-//!
-//! Each step is a process of a program that users have, too. A step that was done is not done
-//! again unless something that it depends on has changed; one that was cut off goes on, because the
-//! programs do.
 
 mod experiment;
 mod report;
-mod run;
-mod state;
 mod steps;
 
 use std::path::{Path, PathBuf};
@@ -16,9 +10,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::programs::{self, Programs};
+use crate::steps::{Runner, State};
 use experiment::Experiment;
-use run::Runner;
-use state::State;
 
 /// What is compared, and how large it is.
 const EXPERIMENT: &str = "examples/configs/reproduce/experiment.toml";

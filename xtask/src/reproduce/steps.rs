@@ -2,7 +2,6 @@
 
 mod data;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,41 +9,7 @@ use serde_json::json;
 use vispec_report::record::TreeSettings;
 
 use super::experiment::{DraftPlan, Experiment, PictureText, Scale, TargetPlan};
-use super::state::KeyHasher;
-
-/// A step.
-#[derive(Debug)]
-pub(super) struct Step {
-    /// Name of its marker.
-    pub(super) name: String,
-    /// Hash of everything that the outcome depends on.
-    pub(super) key: String,
-    /// Samples or prompts that go through a model, for estimates of time.
-    pub(super) units: u64,
-    /// Directory that the step writes.
-    pub(super) output: PathBuf,
-    /// What to do.
-    pub(super) work: Work,
-}
-
-/// What a step does.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// Runs a program.
-    Program {
-        program: &'static str,
-        arguments: Vec<OsString>,
-        /// A file that the program adds lines to, and how many there will be.
-        lines: Option<(PathBuf, u64)>,
-    },
-    /// Measures the cells of a draft.
-    Sweep {
-        /// Directory of the draft that was trained, and where it is copied to.
-        draft: (PathBuf, PathBuf),
-        /// The sweep as TOML.
-        text: String,
-    },
-}
+use crate::steps::{KeyHasher, ProgramFlags as Flags, Step, Work};
 
 /// Makes steps.
 struct Planner<'a> {
@@ -54,34 +19,6 @@ struct Planner<'a> {
     /// Checkpoint of the target.
     target: PathBuf,
     target_key: String,
-}
-
-/// Flags of a program.
-struct Flags(Vec<OsString>);
-
-impl Flags {
-    fn new(flags: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Self {
-        let pairs = flags.iter();
-        let words = pairs.flat_map(|(flag, value)| [flag.into(), value.as_ref().to_owned()]);
-        Self(words.collect())
-    }
-
-    fn with<'a>(mut self, flag: &str, values: impl IntoIterator<Item = &'a String>) -> Self {
-        for value in values {
-            self.0.extend([flag.into(), value.into()]);
-        }
-        self
-    }
-
-    fn first(mut self, word: &str) -> Self {
-        self.0.insert(0, word.into());
-        self
-    }
-
-    fn and(mut self, word: &str) -> Self {
-        self.0.push(word.into());
-        self
-    }
 }
 
 /// All steps in an order in which they can be done.

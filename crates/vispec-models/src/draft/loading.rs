@@ -136,15 +136,22 @@ impl<'a> Loading<'a> {
 
         let weights = self.weights();
         let network = DraftNetwork::load_eagle3(&weights, &config, n_states, n_queries);
-        let head = weights.at("lm_head");
-        let head = Linear::load(&head, hidden, config.draft_vocab_size, Bias::No);
-        let tokens = own_tokens(self.checkpoint, &weights, &config)?;
+        let head = if self.checkpoint.contains("lm_head.weight") {
+            let head = weights.at("lm_head");
+            let head = Linear::load(&head, hidden, config.draft_vocab_size, Bias::No);
+            DraftHead::own(head, own_tokens(self.checkpoint, &weights, &config)?)
+        } else {
+            // Trained through the target's head, which is not repeated in the file.
+            self.check("hidden size", hidden, expected)?;
+            self.check("draft vocabulary size", config.draft_vocab_size, vocab_size)?;
+            DraftHead::new(target.head.clone())
+        };
         let draft = NeuralDraft {
             name: kind.as_str(),
             stack: Arc::new(DecoderStack::new(network.decoder(), network.config())),
             network: Arc::new(network),
             embedding: self.embedding(&weights, hidden),
-            head: Arc::new(DraftHead::own(head, tokens)),
+            head: Arc::new(head),
             reading: Arc::new(Reading {
                 features,
                 feature_width: n_states * of_target,

@@ -13,7 +13,7 @@ use vispec_report::plots::{Theme, to_png};
 use vispec_report::tables::Table;
 
 use super::experiment::{Experiment, Scale, TargetPlan};
-use super::run::Done;
+use crate::steps::Done;
 use results::Results;
 
 /// Everything that the page tells.

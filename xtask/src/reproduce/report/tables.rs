@@ -7,7 +7,7 @@ use vispec_report::tables::Table;
 use super::results::Results;
 use super::{Report, table};
 use crate::reproduce::experiment::Experiment;
-use crate::reproduce::run::Done;
+use crate::steps::Done;
 
 /// Name of the main table, below which plots are shown.
 pub(super) const ACCEPTANCE: &str = "acceptance";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Flags, Planner, Step, Work};
-use crate::reproduce::state::KeyHasher;
+use super::{Flags, Planner};
+use crate::steps::{KeyHasher, Step, Work};
 
 /// The part of a config of `make_target` that says what the outcome depends on and how long it takes.
 #[derive(Deserialize)]

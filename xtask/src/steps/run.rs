@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::state::{Marker, State};
-use super::steps::{Step, Work};
+use super::{Step, Work};
 use crate::launch::{Outcome, launch};
 use crate::line_watcher::{LOOK_EVERY, LineWatcher};
 use crate::programs::Programs;
@@ -17,29 +17,29 @@ use crate::sweep;
 
 /// A step that is done.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// Its name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What is noted of it.
-    pub(super) marker: Marker,
+    pub(crate) marker: Marker,
     /// Seconds that it took.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 /// Does steps one after the other.
-pub(super) struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     state: &'a State,
     programs: &'a Programs,
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(state: &'a State, programs: &'a Programs) -> Self {
+    pub(crate) fn new(state: &'a State, programs: &'a Programs) -> Self {
         Self { state, programs }
     }
 
     /// Does what is not done.
     #[expect(clippy::print_stdout, reason = "what a program says")]
-    pub(super) fn run(&self, steps: &[Step]) -> Result<Vec<Done>> {
+    pub(crate) fn run(&self, steps: &[Step]) -> Result<Vec<Done>> {
         let mut done: Vec<Done> = Vec::new();
         let mut pace = Pace::default();
         for (idx, step) in steps.iter().enumerate() {

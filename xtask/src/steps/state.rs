@@ -10,31 +10,31 @@ use sha2::{Digest, Sha256};
 /// What is noted of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Marker {
+pub(crate) struct Marker {
     /// Hash of everything that the outcome depends on.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Seconds that it took, or none while it is not finished.
-    pub(super) seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
     /// Whether it was begun more than once; then `seconds` are those of the last time.
-    pub(super) resumed: bool,
+    pub(crate) resumed: bool,
 }
 
 /// The markers of a directory, one file for each step. Held by one process at a time.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     dir: PathBuf,
     _lock: File,
 }
 
 impl State {
     /// Opens the state below `out`.
-    pub(super) fn open(out: &Path) -> Result<Self> {
+    pub(crate) fn open(out: &Path) -> Result<Self> {
         let dir = out.join("steps");
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let path = dir.join("lock");
         let lock = File::create(&path).with_context(|| path.display().to_string())?;
         if lock.try_lock().is_err() {
-            bail!("{}: another process reproduces here", out.display());
+            bail!("{}: another process works here", out.display());
         }
         Ok(Self { dir, _lock: lock })
     }
@@ -45,7 +45,7 @@ impl State {
 
     /// What is noted of a step, if anything is. A marker that is damaged is an error: whoever
     /// spoilt it may have spoilt more.
-    pub(super) fn marker(&self, step: &str) -> Result<Option<Marker>> {
+    pub(crate) fn marker(&self, step: &str) -> Result<Option<Marker>> {
         let path = self.path(step);
         if !path.exists() {
             return Ok(None);
@@ -56,7 +56,7 @@ impl State {
     }
 
     /// Notes something of a step, under a temporary name first.
-    pub(super) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
+    pub(crate) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
         let path = self.path(step);
         let partial = self.dir.join(format!("{step}.partial"));
         let text = serde_json::to_string_pretty(marker)?;
@@ -67,11 +67,11 @@ impl State {
 
 /// Hashes what the outcome of a step depends on.
 #[derive(Debug, Default)]
-pub(super) struct KeyHasher(Sha256);
+pub(crate) struct KeyHasher(Sha256);
 
 impl KeyHasher {
     /// Adds a text.
-    pub(super) fn text(mut self, text: &str) -> Self {
+    pub(crate) fn text(mut self, text: &str) -> Self {
         // The length keeps "ab", "c" and "a", "bc" apart.
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text.as_bytes());
@@ -79,7 +79,7 @@ impl KeyHasher {
     }
 
     /// Adds the contents of a file.
-    pub(super) fn file(mut self, path: &Path) -> Result<Self> {
+    pub(crate) fn file(mut self, path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| path.display().to_string())?;
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
@@ -87,7 +87,7 @@ impl KeyHasher {
     }
 
     /// Adds names and contents of the files of a directory.
-    pub(super) fn dir(self, dir: &Path) -> Result<Self> {
+    pub(crate) fn dir(self, dir: &Path) -> Result<Self> {
         let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
         let mut paths = Vec::new();
         for entry in entries {
@@ -101,7 +101,7 @@ impl KeyHasher {
     }
 
     /// The hash in hexadecimal.
-    pub(super) fn key(self) -> String {
+    pub(crate) fn key(self) -> String {
         let hash = self.0.finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
