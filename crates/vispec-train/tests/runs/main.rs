@@ -3,6 +3,7 @@
 
 mod batches;
 mod configs;
+mod eagle3;
 mod equality;
 mod interruption;
 mod outcome;
