@@ -95,7 +95,8 @@ pub struct LoadFlags {
     pub keep_quantized: bool,
 }
 
-fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
+/// What `--draft-vocab` says.
+pub(crate) fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
     Ok(match (text, text.parse()) {
         ("auto", _) => DraftVocab::Auto,
         ("all", _) => DraftVocab::All,

@@ -21,6 +21,8 @@ pub struct SeriesKey {
     pub num_q: Option<u32>,
     /// Shape of the trees.
     pub tree: Option<TreeSettings>,
+    /// Tokens that the draft chooses among; none for all.
+    pub draft_vocab: Option<String>,
     /// Element type.
     pub dtype: String,
     /// Device.
@@ -43,6 +45,7 @@ impl SeriesKey {
             draft: settings.draft.clone(),
             num_q: header.num_q,
             tree: settings.tree,
+            draft_vocab: settings.draft_vocab.clone(),
             dtype: settings.dtype.clone(),
             device: settings.device.clone(),
             max_new_tokens: settings.max_new_tokens,

@@ -33,6 +33,7 @@ pub fn settings(method: Method, task: &str, prompts: u64) -> CellSettings {
             top_k: 8,
             total_token: TotalToken::Nodes(30),
         }),
+        draft_vocab: None,
         max_new_tokens: 64,
     }
 }
@@ -96,9 +97,10 @@ fn cycles(
     let (skill, fade) = match settings.method {
         Method::None => (0.0, 0.0),
         Method::PromptLookup => (0.25, 0.0),
-        Method::Medusa => (0.45, 0.02),
-        Method::Eagle2 => (0.80, 0.04),
-        Method::Vispec => (0.80, 0.01),
+        Method::Medusa | Method::MedusaLookup => (0.45, 0.02),
+        Method::Eagle2 | Method::Eagle2Lookup => (0.80, 0.04),
+        Method::Eagle3 | Method::Eagle3Lookup => (0.85, 0.04),
+        Method::Vispec | Method::VispecLookup => (0.80, 0.01),
     };
     let rate =
         skill - fade * f64::from(image_tokens).log2() - 0.1 * f64::from(settings.temperature);

@@ -6,10 +6,10 @@ use clap::Args;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
-use vispec_models::{DraftVocab, KvPrecision, LayerIds};
+use vispec_models::{KvPrecision, LayerIds};
 
 use crate::failure::Failure;
-use crate::flags::{LoadFlags, ModelFlags};
+use crate::flags::{LoadFlags, ModelFlags, parse_draft_vocab};
 use crate::shortage::ShortageFlag;
 use crate::together::MAX_BATCH;
 use crate::tree::{self, TreeFlags};
@@ -23,7 +23,7 @@ pub struct EvaluateFlags {
     /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     draft: Option<String>,
-    /// vispec, eagle2, medusa, prompt-lookup or none
+    /// vispec, eagle2, eagle3 or medusa, each also with +lookup, prompt-lookup or none
     #[arg(long)]
     method: Method,
     /// Element type of the weights, as in `generate`
@@ -59,6 +59,10 @@ pub struct EvaluateFlags {
     /// Most tokens of an answer; by default the task's
     #[arg(long, allow_negative_numbers = true)]
     pub(super) max_new_tokens: Option<u32>,
+    /// Tokens that the draft chooses among, as `generate` takes them; with all, acceptance can be
+    /// compared with the reference's
+    #[arg(long, value_name = "auto|all|FILE|N", default_value = "auto")]
+    draft_vocab: String,
     /// Answer only the samples whose index leaves the remainder I when divided by N
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub(super) shard: Shard,
@@ -110,8 +114,7 @@ impl EvaluateFlags {
                 method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
                 device: self.device.parse().map_err(Failure::usage)?,
                 kv: KvPrecision::Auto,
-                // As the reference does, so that acceptance can be compared.
-                draft_vocab: DraftVocab::All,
+                draft_vocab: parse_draft_vocab(&self.draft_vocab).map_err(Failure::Usage)?,
                 draft_layer_ids: LayerIds::Auto,
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
@@ -203,6 +206,8 @@ impl EvaluateFlags {
             temperature: self.temperature,
             seed: self.seed,
             tree: self.tree()?,
+            draft_vocab: Some(self.draft_vocab.clone())
+                .filter(|vocab| self.method.has_network() && vocab != "all"),
             max_new_tokens,
         })
     }

@@ -100,7 +100,7 @@ impl Setup {
 fn queries(engine: &Engine, method: Method) -> Option<u32> {
     let draft = engine
         .draft()
-        .filter(|draft| method == draft.kind().into())?;
+        .filter(|draft| method.network() == Some(draft.kind()))?;
     draft.n_queries().and_then(|n| u32::try_from(n).ok())
 }
 

@@ -45,6 +45,8 @@ struct Flags {
     top_k: u32,
     #[arg(long, default_value = "30")]
     total_token: TotalToken,
+    #[arg(long, default_value = "all")]
+    draft_vocab: String,
     #[arg(long)]
     max_new_tokens: u32,
     #[arg(long)]
@@ -81,6 +83,8 @@ fn run(flags: Flags) -> Result<()> {
         prompts: flags.prompts,
         temperature: flags.temperature,
         seed: flags.seed,
+        draft_vocab: Some(flags.draft_vocab)
+            .filter(|vocab| flags.method.has_network() && vocab != "all"),
         max_new_tokens: flags.max_new_tokens,
     };
     let mut header = CellHeader::new(settings, "fake");

@@ -16,6 +16,9 @@ pub(super) struct SweepFile {
     /// Samples of each task that are asked, from its first.
     pub(super) prompts: u64,
     pub(super) max_new_tokens: u32,
+    /// Tokens that drafts choose among, as `evaluate` takes them; all unless it is given, so that
+    /// acceptance can be compared with the reference's.
+    pub(super) draft_vocab: Option<String>,
     pub(super) tasks: Vec<TaskEntry>,
     pub(super) temperatures: Vec<f32>,
     pub(super) seeds: Vec<u64>,

@@ -75,6 +75,8 @@ impl Plan {
             add("--depth", tree.depth.to_string().into());
             add("--top-k", tree.top_k.to_string().into());
             add("--total-token", tree.total_token.to_string().into());
+            let draft_vocab = settings.draft_vocab.as_deref();
+            add("--draft-vocab", draft_vocab.unwrap_or(ALL).into());
         }
         add(
             "--max-new-tokens",
@@ -103,6 +105,9 @@ fn calibration_file(settings: &CellSettings, dir: &Path) -> PathBuf {
     let out = dir.parent().unwrap_or(dir);
     out.join("calibration").join(name)
 }
+
+/// What a flag calls the whole vocabulary; settings leave it out.
+const ALL: &str = "all";
 
 fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
     let mut trees = Vec::new();
@@ -140,6 +145,7 @@ fn cells_of_task(
             .map(move |&tree| (method, Some(dir.clone()), Some(tree)))
     });
     let methods: Vec<_> = plain.chain(drafted).collect();
+    let draft_vocab = file.draft_vocab.clone().filter(|vocab| vocab != ALL);
     let mut cells = Vec::new();
     for dtype in &file.dtypes {
         for &temperature in &file.temperatures {
@@ -155,6 +161,7 @@ fn cells_of_task(
                     temperature,
                     seed,
                     tree: *tree,
+                    draft_vocab: tree.and(draft_vocab.clone()),
                     max_new_tokens: file.max_new_tokens,
                 }));
             }

@@ -94,9 +94,10 @@ pub(crate) fn assign(methods: &[Method]) -> Vec<usize> {
     let mut taken = Vec::new();
     for &method in methods {
         let own = match method {
-            Method::Vispec => 0,
-            Method::Eagle2 => 1,
-            Method::Medusa => 2,
+            Method::Vispec | Method::VispecLookup => 0,
+            Method::Eagle2 | Method::Eagle2Lookup => 1,
+            Method::Medusa | Method::MedusaLookup => 2,
+            Method::Eagle3 | Method::Eagle3Lookup => 5,
             Method::PromptLookup => 3,
             Method::None => 4,
         };

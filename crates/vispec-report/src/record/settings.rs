@@ -18,20 +18,39 @@ pub enum Method {
     PromptLookup,
     /// Medusa heads.
     Medusa,
+    /// Medusa heads, and prompt lookup in the same tree.
+    #[serde(rename = "medusa+lookup")]
+    MedusaLookup,
     /// The EAGLE-2 network.
     Eagle2,
+    /// The EAGLE-2 network, and prompt lookup in the same tree.
+    #[serde(rename = "eagle2+lookup")]
+    Eagle2Lookup,
+    /// The EAGLE-3 network.
+    Eagle3,
+    /// The EAGLE-3 network, and prompt lookup in the same tree.
+    #[serde(rename = "eagle3+lookup")]
+    Eagle3Lookup,
     /// The ViSpec network.
     Vispec,
+    /// The ViSpec network, and prompt lookup in the same tree.
+    #[serde(rename = "vispec+lookup")]
+    VispecLookup,
 }
 
 impl Method {
     /// All methods, in the order in which reports show them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::None,
         Self::PromptLookup,
         Self::Medusa,
+        Self::MedusaLookup,
         Self::Eagle2,
+        Self::Eagle2Lookup,
+        Self::Eagle3,
+        Self::Eagle3Lookup,
         Self::Vispec,
+        Self::VispecLookup,
     ];
 
     /// The name on command lines.
@@ -41,8 +60,13 @@ impl Method {
             Self::None => "none",
             Self::PromptLookup => "prompt-lookup",
             Self::Medusa => "medusa",
+            Self::MedusaLookup => "medusa+lookup",
             Self::Eagle2 => "eagle2",
+            Self::Eagle2Lookup => "eagle2+lookup",
+            Self::Eagle3 => "eagle3",
+            Self::Eagle3Lookup => "eagle3+lookup",
             Self::Vispec => "vispec",
+            Self::VispecLookup => "vispec+lookup",
         }
     }
 
@@ -53,8 +77,13 @@ impl Method {
             Self::None => "No draft",
             Self::PromptLookup => "Prompt lookup",
             Self::Medusa => "Medusa",
+            Self::MedusaLookup => "Medusa + lookup",
             Self::Eagle2 => "EAGLE-2",
+            Self::Eagle2Lookup => "EAGLE-2 + lookup",
+            Self::Eagle3 => "EAGLE-3",
+            Self::Eagle3Lookup => "EAGLE-3 + lookup",
             Self::Vispec => "ViSpec",
+            Self::VispecLookup => "ViSpec + lookup",
         }
     }
 
@@ -62,7 +91,7 @@ impl Method {
     /// given settings.
     #[must_use]
     pub fn has_network(self) -> bool {
-        matches!(self, Self::Medusa | Self::Eagle2 | Self::Vispec)
+        !matches!(self, Self::None | Self::PromptLookup)
     }
 }
 
@@ -81,7 +110,7 @@ impl FromStr for Method {
             .find(|method| method.as_str() == name)
             .ok_or_else(|| ReportError::Parse {
                 found: name.to_owned(),
-                expected: "none, prompt-lookup, medusa, eagle2 or vispec",
+                expected: "none, prompt-lookup, or medusa, eagle2, eagle3 or vispec, each also with +lookup",
             })
     }
 }
@@ -265,6 +294,9 @@ pub struct CellSettings {
     pub seed: u64,
     /// Shape of the draft trees; absent unless [`Method::has_network`].
     pub tree: Option<TreeSettings>,
+    /// Tokens that the draft chooses among, as named on the command line; absent if these are all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_vocab: Option<String>,
     /// Most tokens of an answer.
     pub max_new_tokens: u32,
 }

@@ -127,6 +127,7 @@ fn settings(series: &[Series]) -> Table {
             "draft",
             "num_q",
             "tree",
+            "draft vocabulary",
             "dtype",
             "device",
             "tau",
@@ -138,7 +139,7 @@ fn settings(series: &[Series]) -> Table {
             "end-to-end speed-up",
         ],
     );
-    table.text_columns = 8;
+    table.text_columns = 9;
     for series in series {
         let mean = |figure: fn(&Estimates) -> f64| series.task_mean(figure);
         let key = &series.key;
@@ -148,6 +149,7 @@ fn settings(series: &[Series]) -> Table {
             key.draft.clone().unwrap_or_else(|| "-".to_owned()),
             key.num_q.map_or_else(|| "-".to_owned(), |n| n.to_string()),
             key.tree.map_or_else(|| "-".to_owned(), |t| t.to_string()),
+            key.draft_vocab.clone().unwrap_or_else(|| "all".to_owned()),
             key.dtype.clone(),
             key.device.clone(),
             two(tau),

@@ -5,7 +5,7 @@ use crate::record::TotalToken;
 use crate::series::Series;
 use crate::statistics::{Estimate, Estimates};
 
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "target",
     "temperature",
     "method",
@@ -14,6 +14,7 @@ const SETTINGS: [&str; 12] = [
     "depth",
     "top_k",
     "total_token",
+    "draft_vocab",
     "dtype",
     "device",
     "max_new_tokens",
@@ -91,6 +92,7 @@ fn settings(series: &Series) -> Vec<String> {
         or_empty(key.tree.map(|tree| tree.depth)),
         or_empty(key.tree.map(|tree| tree.top_k)),
         total_token.map_or_else(String::new, |total: TotalToken| total.to_string()),
+        key.draft_vocab.clone().unwrap_or_else(|| "all".to_owned()),
         key.dtype.clone(),
         key.device.clone(),
         key.max_new_tokens.to_string(),
