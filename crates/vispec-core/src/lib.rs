@@ -114,7 +114,8 @@ pub use decode::{
 };
 pub use draft::{
     Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, DynamicTreeDrafter,
-    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, TopK, TreeSize,
+    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, SuffixStore,
+    SuffixStoreUsage, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};

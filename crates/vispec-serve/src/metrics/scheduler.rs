@@ -1,6 +1,6 @@
 //! What the scheduler of the model says of itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use vispec::SchedulerFigures;
 
-use super::{Label, gauge, label};
+use super::{Label, gauge, label, take_over};
 
 /// Taken over from the scheduler when somebody looks.
 #[derive(Debug, Default)]
@@ -77,9 +77,4 @@ impl SchedulerMetrics {
             take_over(&self.rows.get_or_create(&label("kind", kind)), rows);
         }
     }
-}
-
-/// Has a counter say what something else has counted.
-fn take_over(counter: &Counter, count: u64) {
-    counter.inner().store(count, Ordering::Relaxed);
 }

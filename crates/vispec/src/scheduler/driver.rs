@@ -182,7 +182,11 @@ impl<'a> Driver<'a> {
             .loaded
             .models
             .drafter(settings.method, settings.tree.clone());
-        drafter.map_err(model_error)
+        let drafter = drafter.map_err(model_error)?;
+        Ok(match &self.loaded.earlier_answers {
+            Some(store) => drafter.with_store(Arc::clone(store)),
+            None => drafter,
+        })
     }
 
     fn generation(
@@ -253,6 +257,9 @@ impl<'a> Driver<'a> {
         let outcome = guarded("ending an answer", || {
             let ending = outcome?;
             let (tokens, stats, cache) = generation.into_parts();
+            if let Some(store) = &self.loaded.earlier_answers {
+                store.insert(slot.prompt.token_ids(), &tokens);
+            }
             let conversations = &self.loaded.conversations;
             conversations.keep(&slot.prompt, &tokens, cache);
             Ok((ending, stats))
