@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vispec_core::testing::{TableDraft, TableModel};
 use vispec_core::{
-    AutoTree, Cost, CostTable, DraftCosts, Drafter, DynamicTreeDrafter, Generation,
+    AutoTree, ContextCost, Cost, CostTable, DraftCosts, Drafter, DynamicTreeDrafter, Generation,
     GenerationConfig, MatchPicks, PositionUniforms, PromptLookupDrafter, Sampler, SuffixStore,
     TargetCosts, TokenId, TreeShape, generate,
 };
@@ -17,6 +17,7 @@ fn limits() -> AutoTree {
     let target = TargetCosts {
         prefill: 0.3,
         verify: vec![cost(1, 1.0), cost(8, 1.0), cost(64, 8.0)],
+        context: ContextCost::default(),
     };
     let draft = DraftCosts {
         read: 0.01,

@@ -84,6 +84,9 @@ pub struct EngineSettings {
     pub method: Method,
     /// How large draft trees are.
     pub tree: TreeSize,
+    /// Where the costs that trees are sized by are kept, so that costs which turn out to be wrong are
+    /// measured again by the next program.
+    pub calibration: CalibrationPlace,
     /// How large images may be; checked before pixels are decoded.
     pub image_limits: ImageLimits,
     /// Bytes for conversations that may go on; 0 keeps nothing.
@@ -147,12 +150,13 @@ impl Engine {
         });
         // A draft that is for another method is found out now and not with the first question.
         models.drafter(method, TreeShape::default())?;
-        let tree = match (options.tree, method) {
-            (TreeChoice::Sized(size), _) => size,
-            (TreeChoice::Measured(_), Method::None) => TreeShape::default().into(),
+        let nowhere = CalibrationPlace::Nowhere;
+        let (tree, calibration) = match (options.tree, method) {
+            (TreeChoice::Sized(size), _) => (size, nowhere),
+            (TreeChoice::Measured(_), Method::None) => (TreeShape::default().into(), nowhere),
             (TreeChoice::Measured(place), _) => {
                 let calibration = calibrate(&models, method, &place)?;
-                AutoTree::new(Arc::new(calibration.costs)).into()
+                (AutoTree::new(Arc::new(calibration.costs)).into(), place)
             }
         };
         Ok(Self::new(
@@ -160,6 +164,7 @@ impl Engine {
             EngineSettings {
                 method,
                 tree,
+                calibration,
                 image_limits: options.image_limits,
                 conversation_memory: options.conversation_memory,
                 suffix_memory: options.suffix_memory,

@@ -131,6 +131,7 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
     let settings = EngineSettings {
         method,
         tree,
+        calibration: flags.decode.tree.place(),
         image_limits: ImageLimits::default(),
         // No image comes twice.
         conversation_memory: 0,

@@ -274,6 +274,7 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
     let settings = EngineSettings {
         method,
         tree,
+        calibration: flags.decode.tree.place(),
         image_limits: ImageLimits {
             max_pixels: MAX_PIXELS,
             ..ImageLimits::default()

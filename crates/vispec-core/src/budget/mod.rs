@@ -15,7 +15,6 @@
 //! so far ([`AutoTree::max_loss`]). Guesses that come true add to it what they saved, guesses that
 //! fail take from it what they cost, and nothing is drafted that could overdraw it: by the table's
 //! times no answer ever takes longer than plain decoding by more than that share.
-
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
 //! has the others' rows already (twice that while somebody waits for a first token), and a token is
@@ -24,20 +23,24 @@
 //! compete in one list ([`share_nodes`]).
 
 mod costs;
+mod gain;
 mod load;
 mod measure;
 mod rates;
 mod share;
+mod watch;
 
 use std::sync::Arc;
 
 use crate::Idle;
 
-pub use costs::{Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use costs::{ContextCost, Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use gain::{SpeculationSummary, plain_time};
 pub use load::PassLoad;
 pub use measure::{measure_draft_costs, measure_target_costs};
 pub(crate) use rates::Rates;
 pub(crate) use share::{Bidder, Share, share_nodes};
+pub use watch::{CostDrift, CostWatch, TimedPass, WatchedPasses};
 
 /// What one cycle counts for after the next one.
 const FORGETTING: f64 = 0.97;
