@@ -5,7 +5,6 @@ use vispec_core::{
 };
 use vispec_models::{CalibrationPlace, Engine, Method, doubt_costs};
 
-use crate::failure::Failure;
 use crate::run::Run;
 
 /// The costs of one program, corrected as its passes turn out.
@@ -45,19 +44,13 @@ impl MeasuredPasses {
     }
 
     /// Has the next program measure again what turned out to be wrong; what to tell the user of it.
-    ///
-    /// # Errors
-    /// Any error of writing the file.
-    pub fn doubt(
-        &self,
-        engine: &Engine,
-        method: Method,
-        drift: CostDrift,
-    ) -> Result<String, Failure> {
-        doubt_costs(engine, method, &self.place, drift)?;
-        Ok(format!(
-            "{drift}: trees are sized by corrected times from now on, and the next run measures again"
-        ))
+    #[must_use]
+    pub fn doubt(&self, engine: &Engine, method: Method, drift: CostDrift) -> String {
+        let corrected = format!("{drift}: trees are sized by corrected times from now on");
+        match doubt_costs(engine, method, &self.place, drift) {
+            Ok(()) => format!("{corrected}, and the next run measures again"),
+            Err(error) => format!("{corrected}, but the file keeps the others: {error}"),
+        }
     }
 
     /// What drafting did for a run; `None` for plain decoding, and if nothing was decoded.

@@ -67,7 +67,7 @@ pub struct TreeFlags {
     #[arg(
         long,
         value_name = "SHARE",
-        default_value_t = 0.025,
+        default_value_t = AutoTree::DEFAULT_MAX_LOSS,
         allow_negative_numbers = true
     )]
     pub max_loss: f64,

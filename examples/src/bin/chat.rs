@@ -191,7 +191,7 @@ impl Chat<'_> {
         let answer = tokenizer.decode(&run.generation.tokens, SpecialText::Skip)?;
         self.conversation = asked.answered(&answer);
         if let Some(drift) = drift {
-            eprintln!("{}", self.passes.doubt(engine, method, drift)?);
+            eprintln!("{}", self.passes.doubt(engine, method, drift));
             self.settings.tree = self.passes.tree(self.settings.tree.clone());
         }
         if let Some(summary) = self.passes.summary(&run) {
