@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use vispec_core::Idle;
+use vispec_core::{Idle, SpeculationSummary};
 use vispec_models::Engine;
 use vispec_processor::SpecialText;
 
@@ -37,12 +37,36 @@ pub struct Record {
     pub tau: f64,
     /// `tau` + 1
     pub tokens_per_cycle: f64,
+    /// What drafting did; `None` for plain decoding, and if nothing was decoded.
+    pub speculation: Option<Speculation>,
     /// Where the time went.
     pub timings_ms: Timings,
     /// New tokens over decode time.
     pub tokens_per_second: f64,
     /// Largest resident set of the process so far.
     pub peak_rss_bytes: Option<u64>,
+}
+
+/// What drafting did.
+#[derive(Debug, Serialize)]
+pub struct Speculation {
+    /// In a line, for people.
+    pub summary: String,
+    /// How many times as fast as plain decoding, prefill aside, estimated from measured times;
+    /// `None` where nothing is known of them.
+    pub gain: Option<f64>,
+    /// Why most cycles had no draft, if so: a key of `idle_cycles`.
+    pub off: Option<&'static str>,
+}
+
+impl From<SpeculationSummary> for Speculation {
+    fn from(summary: SpeculationSummary) -> Self {
+        Self {
+            summary: summary.to_string(),
+            gain: summary.gain,
+            off: summary.off.map(Idle::as_str),
+        }
+    }
 }
 
 /// Milliseconds of each phase.
@@ -92,7 +116,12 @@ impl Record {
     ///
     /// # Errors
     /// If the tokenizer cannot decode the answer.
-    pub fn new(engine: &Engine, run: &Run, times: &OuterTimes) -> Result<Self, Failure> {
+    pub fn new(
+        engine: &Engine,
+        run: &Run,
+        times: &OuterTimes,
+        speculation: Option<SpeculationSummary>,
+    ) -> Result<Self, Failure> {
         let stats = &run.generation.stats;
         let encode = times.encode.preprocess + times.encode.vision;
         Ok(Self {
@@ -114,6 +143,7 @@ impl Record {
                 .collect(),
             tau: stats.tau(),
             tokens_per_cycle: stats.tokens_per_cycle(),
+            speculation: speculation.map(Speculation::from),
             timings_ms: Timings {
                 load: ms(times.load),
                 preprocess: ms(times.encode.preprocess),

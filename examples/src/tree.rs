@@ -67,7 +67,7 @@ pub struct TreeFlags {
     #[arg(
         long,
         value_name = "SHARE",
-        default_value_t = 0.025,
+        default_value_t = AutoTree::DEFAULT_MAX_LOSS,
         allow_negative_numbers = true
     )]
     pub max_loss: f64,
@@ -120,19 +120,24 @@ impl TreeFlags {
         }
     }
 
+    /// Where measured times are kept.
+    #[must_use]
+    pub fn place(&self) -> CalibrationPlace {
+        match (&self.calibration, cache_dir()) {
+            (Some(file), _) => CalibrationPlace::File(file.clone()),
+            (None, Some(dir)) => CalibrationPlace::InDir(dir),
+            (None, None) => CalibrationPlace::Nowhere,
+        }
+    }
+
     /// What passes of `method` cost: from the file of an earlier run, or measured now.
     ///
     /// # Errors
     /// Any error of the models while they are measured, and of a file that was named.
     pub fn costs(&self, engine: &Engine, method: Method) -> Result<MeasuredCosts, Failure> {
-        let place = match (&self.calibration, cache_dir()) {
-            (Some(file), _) => CalibrationPlace::File(file.clone()),
-            (None, Some(dir)) => CalibrationPlace::InDir(dir),
-            (None, None) => CalibrationPlace::Nowhere,
-        };
         let spinner = ProgressBar::new_spinner().with_message("measuring what passes cost");
         spinner.enable_steady_tick(std::time::Duration::from_millis(100));
-        let calibration = calibrate(engine, method, &place)?;
+        let calibration = calibrate(engine, method, &self.place())?;
         spinner.finish_and_clear();
         let mut notes = Vec::from_iter(note(&calibration.origin));
         match calibration.unsaved {
@@ -205,7 +210,7 @@ fn in_range(flag: &str, found: usize, least: usize, most: usize) -> Result<(), F
     Err(Failure::Usage(message))
 }
 
-/// Where measured times are kept.
+/// Where measured times are kept unless the user says otherwise.
 fn cache_dir() -> Option<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
@@ -220,7 +225,7 @@ fn note(origin: &CalibrationOrigin) -> Option<String> {
         CalibrationOrigin::File => None,
         CalibrationOrigin::Measured => Some("measured what passes cost on this machine".to_owned()),
         CalibrationOrigin::Remeasured { reason } => Some(format!(
-            "measured again what passes cost: the calibration file cannot be used: {reason}"
+            "measured again what passes cost: the calibration file is not used: {reason}"
         )),
     }
 }

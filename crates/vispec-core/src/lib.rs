@@ -104,17 +104,19 @@ pub use accept::{
     Verdict,
 };
 pub use budget::{
-    AutoTree, Cost, CostError, CostTable, DraftCosts, PassLoad, TargetCosts, measure_draft_costs,
-    measure_target_costs,
+    AutoTree, ContextCost, Cost, CostDrift, CostError, CostTable, CostWatch, DraftCosts, PassLoad,
+    SpeculationSummary, TargetCosts, TimedPass, WatchedPasses, measure_draft_costs,
+    measure_target_costs, plain_time,
 };
 pub use cache::KvCache;
 pub use decode::{
-    Batch, Ended, FinishReason, Generation, GenerationConfig, Pass, PassRows, SequenceId, Session,
-    Step, Work, generate, generate_in,
+    Batch, Ended, FinishReason, Generation, GenerationConfig, Pass, PassRows, PassTimes,
+    SequenceId, Session, Step, Work, generate, generate_in,
 };
 pub use draft::{
     Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, DynamicTreeDrafter,
-    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, TopK, TreeSize,
+    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, SuffixStore,
+    SuffixStoreUsage, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};

@@ -19,6 +19,8 @@ pub struct GenerationStats {
     pub(crate) prefill_time: Duration,
     pub(crate) draft_time: Duration,
     pub(crate) verify_time: Duration,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) root_time: Duration,
     pub(crate) decode_time: Duration,
 }
 
@@ -121,6 +123,12 @@ impl GenerationStats {
         self.verify_time
     }
 
+    /// The part of [`verify_time`](Self::verify_time) of passes over the root alone.
+    #[must_use]
+    pub fn root_time(&self) -> Duration {
+        self.root_time
+    }
+
     /// Time in all cycles: draft, verify and other.
     #[must_use]
     pub fn decode_time(&self) -> Duration {
@@ -162,6 +170,7 @@ impl AddAssign<&Self> for GenerationStats {
         self.prefill_time += other.prefill_time;
         self.draft_time += other.draft_time;
         self.verify_time += other.verify_time;
+        self.root_time += other.root_time;
         self.decode_time += other.decode_time;
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vispec_core::testing::{TableDraft, TableModel};
 use vispec_core::{
-    AutoTree, Beam, BoxError, Cost, CostTable, DraftCosts, DraftModel, Drafter, DynamicTreeDrafter,
-    Expansion, Generation, GenerationConfig, GenerationStats, Idle, MatchPicks, PositionUniforms,
-    PromptLookupDrafter, Sampler, TargetCosts, TargetModel, TokenId, generate, measure_draft_costs,
-    measure_target_costs,
+    AutoTree, Beam, BoxError, ContextCost, Cost, CostTable, DraftCosts, DraftModel, Drafter,
+    DynamicTreeDrafter, Expansion, Generation, GenerationConfig, GenerationStats, Idle, MatchPicks,
+    PositionUniforms, PromptLookupDrafter, Sampler, TargetCosts, TargetModel, TokenId, generate,
+    measure_draft_costs, measure_target_costs,
 };
 
 /// A machine on which `free` rows cost as much as one, and each further one `slope` more.
@@ -30,6 +30,7 @@ fn machine(free: usize, slope: f64, draft: Option<f64>) -> Arc<CostTable> {
     let target = TargetCosts {
         prefill: 0.3,
         verify: rows.into_iter().map(at).collect(),
+        context: ContextCost::default(),
     };
     Arc::new(CostTable::new(target, draft).unwrap())
 }

@@ -11,7 +11,7 @@ use vispec_core::testing::{
     TableModel,
 };
 use vispec_core::{
-    AutoTree, Batch, BoxError, Cost, CostTable, DecodeError, DraftCosts, Drafter,
+    AutoTree, Batch, BoxError, ContextCost, Cost, CostTable, DecodeError, DraftCosts, Drafter,
     DynamicTreeDrafter, Ended, FinishReason, GenerationConfig, GenerationObserver, HostLogits,
     MatchPicks, NoDraft, NodeId, OutputOf, Pass, PassInput, PositionUniforms, PromptLookupDrafter,
     Proposal, Sampler, Segment, SequenceId, Session, TargetCosts, TargetModel, TokenId, TokenTree,
@@ -32,6 +32,7 @@ fn costs() -> Arc<CostTable> {
     let target = TargetCosts {
         prefill: 0.5,
         verify: vec![cost(1, 1.0), cost(4, 1.1), cost(16, 2.0), cost(64, 6.0)],
+        context: ContextCost::default(),
     };
     let draft = DraftCosts {
         read: 0.001,
@@ -158,18 +159,25 @@ proptest! {
         let target = model(seed);
         let mut batch: AnyBatch<Counting> = Batch::default();
         let mut ids: BTreeMap<SequenceId, usize> = BTreeMap::new();
-        let mut n_ended = 0;
+        let (mut n_ended, mut n_emitted, mut n_tokens) = (0, 0, 0);
         for pass in 0.. {
             for (index, asked) in asked.iter().enumerate().filter(|(_, asked)| asked.arrives == pass) {
                 ids.insert(batch.add(asked.session(&target), asked.observer()), index);
             }
-            let Pass { rows, ended } = batch.pass(&target, chunks[pass % chunks.len()]);
+            let Pass {
+                rows,
+                emitted,
+                ended,
+                ..
+            } = batch.pass(&target, chunks[pass % chunks.len()]);
             prop_assert!(rows.prompt <= chunks[pass % chunks.len()]);
+            n_emitted += emitted;
             for Ended { id, outcome, session, observer } in ended {
                 let asked = &asked[ids[&id]];
                 let (expected, reason) = asked.alone(&target);
                 let tokens = session.tokens();
                 prop_assert_eq!(tokens, &observer.tokens);
+                n_tokens += tokens.len();
                 if outcome.as_ref().unwrap() == &FinishReason::Cancelled {
                     prop_assert!(tokens.len() >= asked.cancelled_after.unwrap());
                     prop_assert_eq!(tokens, &expected[..tokens.len()]);
@@ -185,6 +193,7 @@ proptest! {
             prop_assert!(pass < 2_000, "the batch does not come to its end");
         }
         prop_assert!(batch.is_empty());
+        prop_assert_eq!(n_emitted, n_tokens);
     }
 }
 

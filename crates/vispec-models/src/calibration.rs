@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use vispec_core::{
-    CostTable, DraftCosts, TargetCosts, TargetModel, measure_draft_costs, measure_target_costs,
+    CostDrift, CostTable, DraftCosts, TargetCosts, TargetModel, measure_draft_costs,
+    measure_target_costs,
 };
 use vispec_processor::{Positions, PreparedPrompt};
 
@@ -20,7 +21,7 @@ use crate::target::VlmTarget;
 /// Tokens in the cache while costs are measured, if the target's context is twice as long.
 pub const CALIBRATION_CONTEXT: usize = 256;
 /// Changes with the meaning of the file.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What measured costs hold for. They are measured again if anything differs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -159,6 +160,8 @@ struct CalibrationFile {
     key: CalibrationKey,
     target: TargetCosts,
     draft: Option<DraftCosts>,
+    /// Why the costs are to be measured again, if they were found to be wrong.
+    doubt: Option<String>,
 }
 
 /// Where a cost table came from.
@@ -232,12 +235,34 @@ pub fn calibrate(
         Some(Err(None)) | None => CalibrationOrigin::Measured,
     };
     let costs = measure(engine, method)?;
-    let unsaved = file.and_then(|path| write(&path, key, &costs).err());
+    let unsaved = file.and_then(|path| write(&path, key, &costs, None).err());
     Ok(Calibration {
         costs,
         origin,
         unsaved,
     })
+}
+
+/// Notes in the file at `place` that passes did not take what it says, so that the next program
+/// measures again. Nothing happens if there is no such file, or if it is for something else.
+///
+/// # Errors
+/// [`ModelError::Io`] if the file cannot be written.
+pub fn doubt_costs(
+    engine: &Engine,
+    method: Method,
+    place: &CalibrationPlace,
+    drift: CostDrift,
+) -> Result<(), ModelError> {
+    let key = CalibrationKey::new(engine, method)?;
+    let Some(path) = place.file(&key) else {
+        return Ok(());
+    };
+    // A file that cannot be read is measured again anyway.
+    let Ok(costs) = read(&path, &key) else {
+        return Ok(());
+    };
+    write(&path, key, &costs, Some(drift.to_string()))
 }
 
 /// The table in `path`; the error says why it cannot be used, or is `None` if there is no file.
@@ -249,14 +274,19 @@ fn read(path: &Path, key: &CalibrationKey) -> Result<CostTable, Option<String>> 
     };
     let file: CalibrationFile =
         serde_json::from_str(&text).map_err(|error| Some(error.to_string()))?;
-    match key.difference(&file.key) {
-        Some(difference) => Err(Some(difference)),
+    match key.difference(&file.key).or(file.doubt) {
+        Some(reason) => Err(Some(reason)),
         None => CostTable::new(file.target, file.draft).map_err(|error| Some(error.to_string())),
     }
 }
 
 /// Writes under a temporary name and renames, so that a reader never sees half a file.
-fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), ModelError> {
+fn write(
+    path: &Path,
+    key: CalibrationKey,
+    costs: &CostTable,
+    doubt: Option<String>,
+) -> Result<(), ModelError> {
     let io = |source| ModelError::Io {
         path: path.to_owned(),
         source,
@@ -265,6 +295,7 @@ fn write(path: &Path, key: CalibrationKey, costs: &CostTable) -> Result<(), Mode
         key,
         target: costs.target_costs().clone(),
         draft: costs.draft_costs().cloned(),
+        doubt,
     };
     let text = serde_json::to_string_pretty(&file).map_err(|error| io(error.into()))?;
     if let Some(dir) = path.parent() {

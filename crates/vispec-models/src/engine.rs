@@ -70,6 +70,12 @@ impl Method {
         }
     }
 
+    /// Whether it proposes what followed the last tokens earlier.
+    #[must_use]
+    pub fn looks_up(self) -> bool {
+        matches!(self, Self::Joined(_) | Self::PromptLookup)
+    }
+
     /// The same with prompt lookup beside the network, if it has one.
     #[must_use]
     pub fn with_lookup(self) -> Self {

@@ -27,7 +27,7 @@ pub mod weights;
 
 pub use calibration::{
     CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
-    CheckpointStamp, calibrate,
+    CheckpointStamp, calibrate, doubt_costs,
 };
 pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
 pub use device::{DEVICE_NAMES, DeviceSpec};

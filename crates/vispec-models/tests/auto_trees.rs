@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use reference::{DRAFTERS, copy_of, fixtures, load, load_dirs, question};
 use vispec_core::{
-    AutoTree, Cost, CostTable, DraftCosts, GenerationConfig, MatchPicks, PositionUniforms, Sampler,
-    TargetCosts, TokenId, TreeShape, TreeSize, generate,
+    AutoTree, ContextCost, Cost, CostDrift, CostTable, DraftCosts, GenerationConfig, MatchPicks,
+    PositionUniforms, Sampler, TargetCosts, TokenId, TreeShape, TreeSize, generate,
 };
 use vispec_kernels::Bits;
 use vispec_models::{
     CalibrationOrigin, CalibrationPlace, DeviceSpec, DraftVocab, DraftVocabFile, DtypeChoice,
     EncodedPrompt, Engine, EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, ModelError,
-    Quantization, calibrate,
+    Quantization, calibrate, doubt_costs,
 };
 
 fn tokens(
@@ -48,6 +48,7 @@ fn wide_machine() -> AutoTree {
     let target = TargetCosts {
         prefill: 0.0,
         verify: vec![cost(1, 1.0), cost(64, 1.2)],
+        context: ContextCost::default(),
     };
     let table = CostTable::new(target, Some(draft));
     AutoTree {
@@ -160,6 +161,37 @@ fn measured_costs_are_kept_and_checked() {
     fs::write(&path, elsewhere).unwrap();
     assert!(reason(origin(Method::PromptLookup)).contains("machine"));
     assert_eq!(origin(Method::PromptLookup), CalibrationOrigin::File);
+}
+
+#[test]
+fn costs_that_turned_out_to_be_wrong_are_measured_again() {
+    let engine = load("qwen-tied", Some("qwen-tied-q4"), DtypeChoice::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let place = CalibrationPlace::InDir(dir.path().to_owned());
+    let origin = |method| calibrate(&engine, method, &place).unwrap().origin;
+    let doubt = |method| {
+        let drift = CostDrift {
+            factor: 0.5,
+            passes: 64,
+        };
+        doubt_costs(&engine, method, &place, drift).unwrap();
+    };
+    // Nothing is there to be doubted.
+    doubt(Method::Vispec);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    for method in [Method::Vispec, Method::PromptLookup] {
+        assert_eq!(origin(method), CalibrationOrigin::Measured);
+    }
+    doubt(Method::Vispec);
+    match origin(Method::Vispec) {
+        CalibrationOrigin::Remeasured { reason } => {
+            assert!(reason.contains("64 passes took 0.50 times"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    for method in [Method::Vispec, Method::PromptLookup] {
+        assert_eq!(origin(method), CalibrationOrigin::File);
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Bench {
             tree: TreeChoice::Sized(TreeShape::default().into()),
             // What is kept would make the answers of some ways cheaper.
             conversation_memory: 0,
+            suffix_memory: 0,
             ..LoadOptions::default()
         };
         let draft = place("drafts/qwen-scenes-q2");

@@ -2,7 +2,7 @@
 
 use vispec::{
     AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, SchedulerFigures,
-    SubmissionHandle,
+    SubmissionHandle, SuffixStoreUsage,
 };
 
 /// Answers requests, several at a time.
@@ -36,6 +36,11 @@ pub trait AnswerModel: Send + Sync {
     fn kept_conversations(&self) -> KeptConversations {
         KeptConversations::default()
     }
+
+    /// What is kept of earlier answers for drafts, for the metrics.
+    fn earlier_answers(&self) -> SuffixStoreUsage {
+        SuffixStoreUsage::default()
+    }
 }
 
 /// An [`Engine`] with the name that clients see.
@@ -66,5 +71,9 @@ impl AnswerModel for EngineModel {
 
     fn kept_conversations(&self) -> KeptConversations {
         self.engine.kept_conversations()
+    }
+
+    fn earlier_answers(&self) -> SuffixStoreUsage {
+        self.engine.earlier_answers()
     }
 }

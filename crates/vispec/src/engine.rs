@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use vispec_core::{AutoTree, TreeShape, TreeSize};
+use vispec_core::{AutoTree, SuffixStore, SuffixStoreUsage, TreeShape, TreeSize};
 use vispec_models::{
     CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
     EngineOptions, KeptConversations, KvPrecision, LayerIds, Method, ModelError, calibrate,
@@ -19,6 +19,8 @@ use crate::submission::{Submission, SubmissionHandle};
 
 /// Memory for conversations that may go on, unless the caller says otherwise.
 const CONVERSATION_MEMORY: usize = 1 << 30;
+/// Memory for what earlier answers said, unless the caller says otherwise: 4 million tokens.
+const SUFFIX_MEMORY: usize = 64 << 20;
 
 /// How large draft trees are.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,9 @@ pub struct LoadOptions {
     pub image_limits: ImageLimits,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
+    /// last tokens; 0 keeps nothing.
+    pub suffix_memory: usize,
     /// How much runs and waits at a time.
     pub scheduler: SchedulerOptions,
     /// Whether downloads draw progress bars on stderr.
@@ -55,7 +60,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     /// The CPU, the element type on disk, trees that pay by times measured now, 1 GiB for
-    /// conversations, eight answers at a time, silence.
+    /// conversations, 64 MiB for what earlier answers said, eight answers at a time, silence.
     fn default() -> Self {
         Self {
             device: DeviceSpec::Flex,
@@ -65,6 +70,7 @@ impl Default for LoadOptions {
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_limits: ImageLimits::default(),
             conversation_memory: CONVERSATION_MEMORY,
+            suffix_memory: SUFFIX_MEMORY,
             scheduler: SchedulerOptions::default(),
             progress: DownloadProgress::Silent,
         }
@@ -78,10 +84,16 @@ pub struct EngineSettings {
     pub method: Method,
     /// How large draft trees are.
     pub tree: TreeSize,
+    /// Where the costs that trees are sized by are kept, so that costs which turn out to be wrong are
+    /// measured again by the next program.
+    pub calibration: CalibrationPlace,
     /// How large images may be; checked before pixels are decoded.
     pub image_limits: ImageLimits,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
+    /// last tokens; 0 keeps nothing.
+    pub suffix_memory: usize,
     /// How much runs and waits at a time.
     pub scheduler: SchedulerOptions,
 }
@@ -105,6 +117,8 @@ pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
+    /// What earlier answers said, if that is kept.
+    pub(crate) earlier_answers: Option<Arc<SuffixStore>>,
 }
 
 impl Engine {
@@ -137,12 +151,13 @@ impl Engine {
         });
         // A draft that is for another method is found out now and not with the first question.
         models.drafter(method, TreeShape::default())?;
-        let tree = match (options.tree, method) {
-            (TreeChoice::Sized(size), _) => size,
-            (TreeChoice::Measured(_), Method::None) => TreeShape::default().into(),
+        let nowhere = CalibrationPlace::Nowhere;
+        let (tree, calibration) = match (options.tree, method) {
+            (TreeChoice::Sized(size), _) => (size, nowhere),
+            (TreeChoice::Measured(_), Method::None) => (TreeShape::default().into(), nowhere),
             (TreeChoice::Measured(place), _) => {
                 let calibration = calibrate(&models, method, &place)?;
-                AutoTree::new(Arc::new(calibration.costs)).into()
+                (AutoTree::new(Arc::new(calibration.costs)).into(), place)
             }
         };
         Ok(Self::new(
@@ -150,8 +165,10 @@ impl Engine {
             EngineSettings {
                 method,
                 tree,
+                calibration,
                 image_limits: options.image_limits,
                 conversation_memory: options.conversation_memory,
+                suffix_memory: options.suffix_memory,
                 scheduler: options.scheduler,
             },
         ))
@@ -162,10 +179,14 @@ impl Engine {
     pub fn new(models: vispec_models::Engine, settings: EngineSettings) -> Self {
         let conversations = ConversationStore::new(settings.conversation_memory);
         let scheduler = Scheduler::new(settings.scheduler.clone());
+        let suffix_memory = Some(settings.suffix_memory);
+        let suffix_memory = suffix_memory.filter(|&bytes| bytes > 0 && settings.method.looks_up());
+        let earlier_answers = suffix_memory.map(|bytes| Arc::new(SuffixStore::new(bytes)));
         let loaded = Arc::new(Loaded {
             models,
             settings,
             conversations,
+            earlier_answers,
         });
         Self {
             inner: Arc::new(Inner { loaded, scheduler }),
@@ -188,6 +209,13 @@ impl Engine {
     #[must_use]
     pub fn kept_conversations(&self) -> KeptConversations {
         self.inner.loaded.conversations.usage()
+    }
+
+    /// What is kept of earlier answers for drafts, and what it has been good for.
+    #[must_use]
+    pub fn earlier_answers(&self) -> SuffixStoreUsage {
+        let store = self.inner.loaded.earlier_answers.as_ref();
+        store.map_or_else(SuffixStoreUsage::default, |store| store.usage())
     }
 
     /// Answers a chat greedily with at most 512 tokens.

@@ -47,7 +47,9 @@ mod submission;
 pub use vispec_core as core;
 pub use vispec_models as models;
 
-pub use vispec_core::{GenerationStats, LogitAdjustments, Sampler, TreeShape, TreeSize};
+pub use vispec_core::{
+    GenerationStats, LogitAdjustments, Sampler, SuffixStoreUsage, TreeShape, TreeSize,
+};
 pub use vispec_models::{
     CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KvPrecision,
     Method, ModelError,

@@ -12,8 +12,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{
-    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, Messages, Sampler,
-    SchedulerOptions,
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, LoadOptions,
+    Messages, Sampler, SchedulerOptions,
 };
 use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
@@ -131,9 +131,11 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
     let settings = EngineSettings {
         method,
         tree,
+        calibration: flags.decode.tree.place(),
         image_limits: ImageLimits::default(),
         // No image comes twice.
         conversation_memory: 0,
+        suffix_memory: LoadOptions::default().suffix_memory,
         scheduler: SchedulerOptions {
             max_running: usize::from(flags.batch),
             ..SchedulerOptions::default()

@@ -17,6 +17,7 @@ use vispec_examples::chat_command::ChatCommand;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
+use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::TextStream;
@@ -61,6 +62,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         served.name, served.method
     );
     let mut chat = Chat {
+        passes: MeasuredPasses::new(&tree, flags.decode.tree.place()),
         settings: Settings::new(&flags.decode, &served.engine, tree)?,
         served: &served,
         conversation: Conversation::new(flags.system.as_deref()),
@@ -126,6 +128,7 @@ struct Last {
 struct Chat<'a> {
     served: &'a Served,
     settings: Settings,
+    passes: MeasuredPasses,
     system: Option<String>,
     conversation: Conversation,
     /// What was read of the conversation.
@@ -169,13 +172,16 @@ impl Chat<'_> {
             interrupted: &self.interrupted,
             best: None,
         };
+        let method = self.served.method;
+        let mut watched = self.passes.watch(&mut watch);
         let run = answer_next(
             engine,
             (&prompt, &self.store),
-            self.served.method,
+            method,
             &self.settings,
-            &mut watch,
+            &mut watched,
         );
+        let drift = watched.drift();
         let Watch { text, best, .. } = watch;
         match &run {
             Ok(_) => text.finish()?,
@@ -184,6 +190,13 @@ impl Chat<'_> {
         let run = run?;
         let answer = tokenizer.decode(&run.generation.tokens, SpecialText::Skip)?;
         self.conversation = asked.answered(&answer);
+        if let Some(drift) = drift {
+            eprintln!("{}", self.passes.doubt(engine, method, drift));
+            self.settings.tree = self.passes.tree(self.settings.tree.clone());
+        }
+        if let Some(summary) = self.passes.summary(&run) {
+            eprintln!("{summary}");
+        }
         self.last = Some(Last { run, best });
         Ok(())
     }

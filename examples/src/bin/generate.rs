@@ -9,6 +9,7 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
+use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
@@ -66,6 +67,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     for note in notes {
         eprintln!("{note}");
     }
+    let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
     let settings = Settings::new(&flags.decode, &engine, size)?;
 
     let baseline = if flags.compare {
@@ -74,23 +76,32 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     } else {
         None
     };
-    let speculative = if flags.json {
-        answer(&engine, &prompt, method, &settings, &mut ())?
+    let (speculative, drift) = if flags.json {
+        let mut nobody = ();
+        let mut watched = passes.watch(&mut nobody);
+        let speculative = answer(&engine, &prompt, method, &settings, &mut watched)?;
+        (speculative, watched.drift())
     } else {
         let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
-        let speculative = answer(&engine, &prompt, method, &settings, &mut stream);
+        let mut watched = passes.watch(&mut stream);
+        let speculative = answer(&engine, &prompt, method, &settings, &mut watched);
+        let drift = watched.drift();
         if speculative.is_ok() {
             // A failure to write explains why a generation was cancelled.
             stream.finish()?;
         } else {
             stream.abandon()?;
         }
-        speculative?
+        (speculative?, drift)
     };
+    if let Some(drift) = drift {
+        eprintln!("{}", passes.doubt(&engine, method, drift));
+    }
 
-    let record = Record::new(&engine, &speculative, &times)?;
+    let summary = passes.summary(&speculative);
+    let record = Record::new(&engine, &speculative, &times, summary)?;
     let baseline = baseline
-        .map(|run| Record::new(&engine, &run, &times))
+        .map(|run| Record::new(&engine, &run, &times, None))
         .transpose()?;
     let report = Report::new(record, baseline);
     if flags.json {
@@ -113,6 +124,9 @@ fn note(report: &Report) {
         record.tokens_per_cycle,
         record.finish_reason,
     );
+    if let Some(speculation) = &record.speculation {
+        eprintln!("{}", speculation.summary);
+    }
     if let (Some(baseline), Some(identical)) = (&report.baseline, report.identical) {
         eprintln!(
             "plain decoding: {:.1} tokens/s; speed-up {:.2}; identical: {}",

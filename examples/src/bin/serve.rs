@@ -87,6 +87,11 @@ struct Flags {
     /// new; 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     conversation_memory: usize,
+    /// Memory in MiB for what earlier answers said: what followed the last tokens there is proposed
+    /// as a draft, also to other clients, who can tell by the time that an answer takes; 0 keeps
+    /// nothing
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    suffix_memory: usize,
     /// How long a shutdown waits for answers before it ends them
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u16,
@@ -269,11 +274,13 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
     let settings = EngineSettings {
         method,
         tree,
+        calibration: flags.decode.tree.place(),
         image_limits: ImageLimits {
             max_pixels: MAX_PIXELS,
             ..ImageLimits::default()
         },
         conversation_memory: flags.conversation_memory.saturating_mul(MIB),
+        suffix_memory: flags.suffix_memory.saturating_mul(MIB),
         scheduler: scheduler(flags),
     };
     let model = EngineModel {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vispec_core::AutoTree;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
@@ -89,8 +90,6 @@ pub struct EvaluateFlags {
 const DEFAULT_DEPTH: u32 = 3;
 const DEFAULT_AUTO_DEPTH: u32 = 7;
 const DEFAULT_TOP_K: u32 = 8;
-/// As `generate` has it by default; records do not tell other values apart.
-const AUTO_MAX_LOSS: f64 = 0.025;
 
 impl EvaluateFlags {
     /// Answers at once, if throughput is to be measured.
@@ -179,7 +178,8 @@ impl EvaluateFlags {
             depth: tree.map(|tree| tree.depth as usize),
             top_k: tree.map_or(DEFAULT_TOP_K, |tree| tree.top_k) as usize,
             total_token,
-            max_loss: AUTO_MAX_LOSS,
+            // As `generate` has it by default; records do not tell other values apart.
+            max_loss: AutoTree::DEFAULT_MAX_LOSS,
             calibration: self.calibration.clone(),
         };
         flags.check()?;

@@ -71,6 +71,7 @@ fn assert_record(record: &Value) {
         "idle_cycles",
         "tau",
         "tokens_per_cycle",
+        "speculation",
         "timings_ms",
         "tokens_per_second",
         "peak_rss_bytes",
@@ -104,6 +105,16 @@ fn assert_record(record: &Value) {
     let idle = fields["idle_cycles"].as_object().unwrap().values();
     let idle: u64 = idle.map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(idle, alone as u64);
+
+    assert_eq!(fields["speculation"].is_null(), fields["method"] == "none");
+    if let Some(speculation) = fields["speculation"].as_object() {
+        let summary = speculation["summary"].as_str().unwrap();
+        assert!(summary.starts_with("speculation"), "{summary}");
+        let gain = speculation["gain"].as_f64();
+        assert!(gain.is_none_or(|gain| gain > 0.0), "{gain:?}");
+        let off = speculation["off"].as_str();
+        assert!(off.is_none_or(|off| fields["idle_cycles"][off].is_u64()));
+    }
 
     let times = fields["timings_ms"].as_object().unwrap();
     let names: Vec<&str> = times.keys().map(String::as_str).collect();
@@ -161,7 +172,7 @@ fn compare_adds_a_baseline() {
     assert_eq!(record["baseline"]["method"], "none");
     assert_eq!(record["baseline"]["tau"], 0.0);
     assert_eq!(record["baseline"]["token_ids"], record["token_ids"]);
-    assert_eq!(record["baseline"].as_object().unwrap().len(), 14);
+    assert_eq!(record["baseline"].as_object().unwrap().len(), 15);
 }
 
 /// One object, on one line, and nothing else.
@@ -497,7 +508,8 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
     let file = dir.path().join("costs.json");
     let ask = || {
         ask_about_image("qwen-tied")
-            .args("--method prompt-lookup")
+            // Too few passes to find the times wrong.
+            .args("--method prompt-lookup --max-new-tokens 40")
             .path("--calibration", &file)
             .run()
     };
@@ -521,4 +533,47 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
         .path("--calibration", &file.join("below"))
         .run();
     in_the_way.assert_refused("a file in the way", 1, &["costs.json"]);
+}
+
+/// All times of a calibration file, multiplied.
+fn inflate(costs: &mut Value, factor: f64) {
+    match costs {
+        Value::Array(costs) => costs.iter_mut().for_each(|cost| inflate(cost, factor)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| match value {
+            Value::Number(number) if ["seconds", "prefill", "per_token"].contains(&&**name) => {
+                *value = json!(number.as_f64().unwrap() * factor);
+            }
+            other => inflate(other, factor),
+        }),
+        _ => {}
+    }
+}
+
+#[test]
+fn times_from_a_busy_machine_are_noticed_and_measured_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("costs.json");
+    // At this temperature an answer has no end.
+    let ask = |tokens: usize| {
+        let ask = ask_about_image("qwen-tied")
+            .args("--method prompt-lookup --temperature 3 --seed 1")
+            .args(&format!("--max-new-tokens {tokens}"))
+            .path("--calibration", &file)
+            .run();
+        ask.assert_success();
+        ask
+    };
+    let doubted = "times what was measured before, when the machine must have been busy";
+    assert!(!ask(20).stderr.contains(doubted));
+    let mut costs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    inflate(&mut costs, 100.0);
+    std::fs::write(&file, costs.to_string()).unwrap();
+    let first = ask(200);
+    assert!(first.stderr.contains(doubted), "{first:?}");
+    assert!(first.stderr.contains("speculation"), "{first:?}");
+    let second = ask(20);
+    assert!(second.stderr.contains("measured again"), "{second:?}");
+    assert!(second.stderr.contains(doubted), "{second:?}");
+    assert!(!ask(20).stderr.contains("measured"));
+    assert!(first.stdout.starts_with(second.stdout.trim_end()));
 }

@@ -228,7 +228,7 @@ total_token = [30, "auto"]
             text.join(" "),
             "--target models/x --draft drafts/x --method vispec --dtype f32 --device flex --task b \
              --data data --prompts 4 --temperature 1 --seed 0 --depth 3 --top-k 8 --total-token \
-             auto --max-new-tokens 16 --shard 0/1 --calibration --out out/cell"
+             auto --draft-vocab all --max-new-tokens 16 --shard 0/1 --calibration --out out/cell"
         );
         assert_eq!(plan.prompts(), 48);
     }

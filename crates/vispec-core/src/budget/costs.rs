@@ -10,6 +10,16 @@ pub struct Cost {
     pub seconds: f64,
 }
 
+/// What tokens in the cache add to a pass.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ContextCost {
+    /// Tokens in the cache while verify passes were measured.
+    pub tokens: usize,
+    /// Seconds that each of them adds to a pass over the root alone.
+    pub per_token: f64,
+}
+
 /// Measured times of a target.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -18,6 +28,8 @@ pub struct TargetCosts {
     pub prefill: f64,
     /// Verify passes by nodes, ascending from 1.
     pub verify: Vec<Cost>,
+    /// What a longer context adds to them.
+    pub context: ContextCost,
 }
 
 /// Measured times of a neural draft.
@@ -78,6 +90,7 @@ impl CostTable {
         }
         check(&target.verify)?;
         check_token(target.prefill)?;
+        check_token(target.context.per_token)?;
         if let Some(draft) = &draft {
             check(&draft.expand)?;
             check_token(draft.read)?;
@@ -112,6 +125,15 @@ impl CostTable {
     #[must_use]
     pub fn verify(&self, nodes: usize) -> f64 {
         interpolate(&self.target.verify, nodes)
+    }
+
+    /// Seconds of such a pass with so many tokens in the cache; [`verify`](Self::verify) is with as
+    /// many as there were when it was measured.
+    #[must_use]
+    pub fn verify_at(&self, nodes: usize, context: usize) -> f64 {
+        let ContextCost { tokens, per_token } = self.target.context;
+        let more = (context as f64 - tokens as f64) * per_token;
+        (self.verify(nodes) + more).max(0.0)
     }
 
     /// Seconds in which the target reads a prompt of `tokens`.
@@ -194,6 +216,10 @@ mod tests {
         let target = TargetCosts {
             prefill: 0.5,
             verify: verify.to_vec(),
+            context: ContextCost {
+                tokens: 4,
+                per_token: 0.25,
+            },
         };
         CostTable::new(target, draft)
     }
@@ -212,6 +238,7 @@ mod tests {
             [costs.expand(1), costs.expand(4), costs.commit()],
             [1.0, 2.0, 0.5]
         );
+        assert_eq!([0, 4, 12].map(|n| costs.verify_at(8, n)), [5.0, 6.0, 8.0]);
         assert_eq!([costs.prefill(3), costs.read(4)], [1.5, 1.0]);
         let plain = table(&[cost(1, 4.0)], None).unwrap();
         assert_eq!([plain.expand(3), plain.commit(), plain.read(9)], [0.0; 3]);

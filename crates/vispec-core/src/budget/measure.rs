@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cost, DraftCosts, TargetCosts};
+use super::{ContextCost, Cost, DraftCosts, TargetCosts};
 use crate::{
     Beam, DecodeError, DraftModel, KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel,
     TargetOutput, TokenTree,
@@ -79,17 +79,27 @@ pub fn measure_target_costs<T: TargetModel>(
     let base = cache.len();
     let room = (target.context_len() - base).min(target.vocab_size());
     let sizes = NODES.partition_point(|&nodes| nodes <= room);
-    let verify = shortest(&NODES[..sizes], |nodes| {
+    let mut pass = |nodes, base| {
+        cache.truncate(base);
         let tree = bush(nodes);
         let start = Instant::now();
         let output = target.verify(&tree, &mut cache);
         let TargetOutput { mut logits, .. } = output.map_err(DecodeError::Target)?;
         wait(&mut logits)?;
-        let time = start.elapsed();
-        cache.truncate(base);
-        Ok(time)
-    })?;
-    Ok(TargetCosts { prefill, verify })
+        Ok(start.elapsed())
+    };
+    let verify = shortest(&NODES[..sizes], |nodes| pass(nodes, base))?;
+    // Last, because it shortens what is in the cache.
+    let shallow = shortest(&[1], |nodes| pass(nodes, 1))?;
+    let more = verify[0].seconds - shallow[0].seconds;
+    Ok(TargetCosts {
+        prefill,
+        context: ContextCost {
+            tokens: base,
+            per_token: more.max(0.0) / base as f64,
+        },
+        verify,
+    })
 }
 
 /// Waits for devices that compute in the background.

@@ -14,8 +14,8 @@
 //! drafting starts from an allowance, a small share of the time that plain decoding would have taken
 //! so far ([`AutoTree::max_loss`]). Guesses that come true add to it what they saved, guesses that
 //! fail take from it what they cost, and nothing is drafted that could overdraw it: by the table's
-//! times no answer ever takes longer than plain decoding by more than that share.
-
+//! times no answer ever takes longer than plain decoding by more than that share. A prompt counts as
+//! [`LONGEST_PREFILL`] at most, so that what a long one earns does not show in a short answer.
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
 //! has the others' rows already (twice that while somebody waits for a first token), and a token is
@@ -24,20 +24,24 @@
 //! compete in one list ([`share_nodes`]).
 
 mod costs;
+mod gain;
 mod load;
 mod measure;
 mod rates;
 mod share;
+mod watch;
 
 use std::sync::Arc;
 
 use crate::Idle;
 
-pub use costs::{Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use costs::{ContextCost, Cost, CostError, CostTable, DraftCosts, TargetCosts};
+pub use gain::{SpeculationSummary, plain_time};
 pub use load::PassLoad;
 pub use measure::{measure_draft_costs, measure_target_costs};
 pub(crate) use rates::Rates;
 pub(crate) use share::{Bidder, Share, share_nodes};
+pub use watch::{CostDrift, CostWatch, TimedPass, WatchedPasses};
 
 /// What one cycle counts for after the next one.
 const FORGETTING: f64 = 0.97;
@@ -49,6 +53,8 @@ const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
 /// Share of the newest cycle in the running profit.
 const PROFIT_SHARE: f64 = 0.2;
+/// Passes over a root that a prefill counts as at most, when it earns the right to try.
+const LONGEST_PREFILL: f64 = 32.0;
 
 /// Factor on the price of time while prompts are read.
 const HURRY: f64 = 2.0;
@@ -72,8 +78,12 @@ pub struct AutoTree {
 }
 
 impl AutoTree {
+    /// Most that drafting may lose unless the caller says otherwise. What others gain and lose is
+    /// compared in `tests/replay` and in `docs/speed.md`.
+    pub const DEFAULT_MAX_LOSS: f64 = 0.05;
+
     /// Wide enough bounds for any machine that profits from a choice: 8 levels, a beam of 8, 64
-    /// nodes, a loss of 2.5 %.
+    /// nodes, a loss of 5 %.
     #[must_use]
     pub fn new(costs: Arc<CostTable>) -> Self {
         Self {
@@ -81,7 +91,7 @@ impl AutoTree {
             max_levels: 8,
             beam_width: 8,
             max_nodes: 64,
-            max_loss: 0.025,
+            max_loss: Self::DEFAULT_MAX_LOSS,
         }
     }
 }
@@ -124,9 +134,10 @@ impl Budget {
     /// unless [`leave_unread`](Self::leave_unread) says so.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let seconds = HEAD_START * costs.verify(1);
+        let prefill = costs.prefill(prompt_tokens);
         Self {
             max_loss,
-            allowance: max_loss * costs.prefill(prompt_tokens),
+            allowance: max_loss * prefill.min(LONGEST_PREFILL * costs.verify(1)),
             unread: 0,
             costs,
             tokens: HEAD_START,

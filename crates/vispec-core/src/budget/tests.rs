@@ -15,6 +15,7 @@ fn costs(verify: &[(usize, f64)], draft: Option<(f64, f64)>) -> Arc<CostTable> {
     let target = TargetCosts {
         prefill: 0.1,
         verify: verify.iter().map(cost).collect(),
+        context: ContextCost::default(),
     };
     Arc::new(CostTable::new(target, draft).unwrap())
 }

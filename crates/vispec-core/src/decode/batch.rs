@@ -2,12 +2,14 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use super::session::{Session, Work};
 use super::stop::FinishReason;
 use crate::panics::guarded;
 use crate::{
-    AcceptanceRule, BoxError, DecodeError, Drafter, GenerationObserver, PassLoad, TargetModel,
+    AcceptanceRule, BoxError, DecodeError, Drafter, GenerationObserver, KvCache as _, PassLoad,
+    TargetModel,
 };
 
 /// Names a sequence of a [`Batch`]; never used again for another.
@@ -63,6 +65,17 @@ pub struct PassRows {
     pub prompt: usize,
     /// Rows of trees, their roots included.
     pub tree: usize,
+    /// Tokens in the caches of these sequences before it.
+    pub context: usize,
+}
+
+/// How long a pass took.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct PassTimes {
+    /// Drafting for it.
+    pub draft: Duration,
+    /// The target, and taking what it said.
+    pub target: Duration,
 }
 
 /// What came of a pass.
@@ -70,6 +83,10 @@ pub struct PassRows {
 pub struct Pass<T: TargetModel, P, D, A, O> {
     /// What it carried.
     pub rows: PassRows,
+    /// How long it took.
+    pub times: PassTimes,
+    /// Tokens that it emitted, of all sequences.
+    pub emitted: usize,
     /// Sequences that ended with it; they are in the batch no more.
     pub ended: Vec<Ended<T, P, D, A, O>>,
 }
@@ -147,10 +164,17 @@ where
     pub fn pass(&mut self, target: &T, prompt_rows: usize) -> Pass<T, P, D, A, O> {
         let shares = self.prompt_shares(prompt_rows.max(1));
         let reading = shares.iter().filter(|&&share| share > 0).count();
+        let start = Instant::now();
         self.draft(shares.iter().sum(), reading);
-        let rows = self.run(target, &shares);
+        let draft = start.elapsed();
+        let (rows, emitted) = self.run(target, &shares);
         Pass {
             rows,
+            times: PassTimes {
+                draft,
+                target: start.elapsed().saturating_sub(draft),
+            },
+            emitted,
             ended: self.take_ended(),
         }
     }
@@ -225,8 +249,8 @@ where
         }
     }
 
-    /// One pass of the target.
-    fn run(&mut self, target: &T, shares: &[usize]) -> PassRows {
+    /// One pass of the target; tells how many tokens it emitted.
+    fn run(&mut self, target: &T, shares: &[usize]) -> (PassRows, usize) {
         let mut rows = PassRows::default();
         let (mut carried, mut segments) = (Vec::new(), Vec::new());
         for (index, sequence) in self.sequences.iter_mut().enumerate() {
@@ -239,6 +263,7 @@ where
                 _ => continue,
             };
             rows.prompt += share;
+            rows.context += sequence.session.cache().len();
             if let Some(segment) = sequence.session.segment(share) {
                 carried.push(index);
                 segments.push(segment);
@@ -246,19 +271,22 @@ where
         }
         rows.sequences = carried.len();
         if carried.is_empty() {
-            return rows;
+            return (rows, 0);
         }
         let outputs = guarded("the target", || target.forward(&mut segments));
         let outputs = outputs.unwrap_or_else(|panicked| repeated(carried.len(), &panicked));
         let mut outputs = outputs.into_iter();
+        let mut emitted = 0;
         for index in carried {
             let output = outputs.next();
             let output = output.unwrap_or_else(|| Err("a segment has no result".into()));
             self.sequences[index].attempt("taking a pass's result", |session, observer| {
-                session.complete(target, output, observer).map(drop)
+                let step = session.complete(target, output, observer)?;
+                emitted += step.map_or(0, |step| step.tokens.len());
+                Ok(())
             });
         }
-        rows
+        (rows, emitted)
     }
 
     fn take_ended(&mut self) -> Vec<Ended<T, P, D, A, O>> {

@@ -5,7 +5,7 @@ mod checks;
 mod session;
 mod stop;
 
-pub use batch::{Batch, Ended, Pass, PassRows, SequenceId};
+pub use batch::{Batch, Ended, Pass, PassRows, PassTimes, SequenceId};
 pub use session::{Session, Step, Work};
 pub use stop::{FinishReason, GenerationConfig};
 

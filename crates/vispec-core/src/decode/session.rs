@@ -435,6 +435,9 @@ where
         check_verdict(tree, &verdict)?;
         let time = self.pass_start.elapsed();
         self.stats.verify_time += time;
+        if tree.n_nodes() == 1 {
+            self.stats.root_time += time;
+        }
         observer.on_verify(tree, &verdict, time);
         self.cache.keep_path(base, &verdict.path);
         check_cache(&self.cache, "keep_path", base + verdict.path.len())?;

@@ -6,7 +6,7 @@ mod model;
 mod top_k;
 
 pub use dynamic_tree::{DraftError, DynamicTreeDrafter, TreeSize};
-pub use lookup::{PromptLookupConfig, PromptLookupDrafter};
+pub use lookup::{PromptLookupConfig, PromptLookupDrafter, SuffixStore, SuffixStoreUsage};
 pub use model::{Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion};
 pub use top_k::TopK;
 

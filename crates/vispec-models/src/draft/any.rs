@@ -1,9 +1,11 @@
 //! A drafter of any kind, so that sequences that draft in different ways can share passes.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use vispec_core::{
     BoxError, Drafter, DynamicTreeDrafter, Idle, NoDraft, PassLoad, PromptLookupDrafter, Proposal,
-    TokenId,
+    SuffixStore, TokenId,
 };
 
 use super::medusa::MedusaSession;
@@ -51,6 +53,18 @@ impl AnyDrafter {
         match self {
             Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_lookup())),
             Self::Medusa(drafter) => Self::Medusa(Box::new(drafter.with_lookup())),
+            other => other,
+        }
+    }
+
+    /// The same drafter, which looks up in earlier answers, too. Drafters that look nothing up stay
+    /// as they are.
+    #[must_use]
+    pub fn with_store(self, store: Arc<SuffixStore>) -> Self {
+        match self {
+            Self::PromptLookup(drafter) => Self::PromptLookup(drafter.with_store(store)),
+            Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_store(store))),
+            Self::Medusa(drafter) => Self::Medusa(Box::new(drafter.with_store(store))),
             other => other,
         }
     }

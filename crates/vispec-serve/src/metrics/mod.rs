@@ -1,7 +1,9 @@
 //! What the server measures, in the text format of Prometheus.
 
+mod earlier_answers;
 mod scheduler;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -11,8 +13,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use vispec::core::Idle;
-use vispec::{AnswerEnd, AnswerError, Answered, KeptConversations, SchedulerFigures};
+use vispec::{
+    AnswerEnd, AnswerError, Answered, KeptConversations, SchedulerFigures, SuffixStoreUsage,
+};
 
+use self::earlier_answers::EarlierAnswerMetrics;
 use self::scheduler::SchedulerMetrics;
 
 /// How a request ended.
@@ -101,6 +106,7 @@ pub(crate) struct Metrics {
     inter_token_latency: Histogram,
     queue_time: Histogram,
     scheduler: SchedulerMetrics,
+    earlier_answers: EarlierAnswerMetrics,
     tau: Gauge<f64, std::sync::atomic::AtomicU64>,
     resident_memory: Gauge,
     kept_conversations: Gauge,
@@ -130,6 +136,7 @@ impl Metrics {
             inter_token_latency: Histogram::new(seconds),
             queue_time: Histogram::new(seconds),
             scheduler: SchedulerMetrics::default(),
+            earlier_answers: EarlierAnswerMetrics::default(),
             tau: Gauge::default(),
             resident_memory: Gauge::default(),
             kept_conversations: Gauge::default(),
@@ -155,6 +162,7 @@ impl Metrics {
         metrics.register_times();
         metrics.register_memory();
         metrics.scheduler.register(&mut metrics.registry);
+        metrics.earlier_answers.register(&mut metrics.registry);
         metrics
     }
 
@@ -340,10 +348,11 @@ impl Metrics {
     pub(crate) fn render(
         &self,
         scheduler: SchedulerFigures,
-        kept: KeptConversations,
+        (kept, earlier): (KeptConversations, SuffixStoreUsage),
         held: usize,
     ) -> Result<String, std::fmt::Error> {
         self.scheduler.set(scheduler);
+        self.earlier_answers.set(earlier);
         let cycles = self.cycles.get();
         if cycles > 0 {
             self.tau.set(self.accepted.get() as f64 / cycles as f64);
@@ -356,6 +365,11 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// Has a counter say what something else has counted.
+fn take_over(counter: &Counter, count: u64) {
+    counter.inner().store(count, Ordering::Relaxed);
 }
 
 fn gauge(count: usize) -> i64 {

@@ -1,6 +1,6 @@
 //! What the scheduler of the model says of itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use vispec::SchedulerFigures;
 
-use super::{Label, gauge, label};
+use super::{Label, gauge, label, take_over};
 
 /// Taken over from the scheduler when somebody looks.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct SchedulerMetrics {
     refused: Counter,
     passes: Counter,
     rows: Family<Label, Counter>,
+    gain: Gauge<f64, AtomicU64>,
+    cost_corrections: Counter,
 }
 
 impl SchedulerMetrics {
@@ -56,6 +58,17 @@ impl SchedulerMetrics {
             "Rows of prompts and of trees in the passes of the target",
             self.rows.clone(),
         );
+        registry.register(
+            "speculation_gain",
+            "What plain decoding would have taken over what decoding took since the start, estimated \
+             from measured costs; 0 where they are not known",
+            self.gain.clone(),
+        );
+        registry.register(
+            "cost_corrections",
+            "Times that the costs which trees are sized by were found wrong and corrected",
+            self.cost_corrections.clone(),
+        );
     }
 
     pub(super) fn set(&self, figures: SchedulerFigures) {
@@ -73,13 +86,13 @@ impl SchedulerMetrics {
         }
         take_over(&self.refused, figures.refused_for_memory);
         take_over(&self.passes, figures.passes);
+        take_over(&self.cost_corrections, figures.cost_corrections);
+        if !figures.decode_time.is_zero() {
+            let gain = figures.plain_time.as_secs_f64() / figures.decode_time.as_secs_f64();
+            self.gain.set(gain);
+        }
         for (kind, rows) in [("prompt", figures.prompt_rows), ("tree", figures.tree_rows)] {
             take_over(&self.rows.get_or_create(&label("kind", kind)), rows);
         }
     }
-}
-
-/// Has a counter say what something else has counted.
-fn take_over(counter: &Counter, count: u64) {
-    counter.inner().store(count, Ordering::Relaxed);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use vispec_serve::ServeOptions;
 
 use crate::running::Running;
-use crate::tiny_model::{data_url, image_file, load_with};
+use crate::tiny_model::{data_url, image_file, load_lookup, load_with};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -89,4 +89,35 @@ async fn two_conversations_take_turns() {
             > 0.0
     );
     assert!(forgetful.metric("vispec_prefix_cache_hits_total").await < 0.5);
+}
+
+/// What earlier answers said is a draft of later ones, whoever asks, and the metrics tell.
+#[tokio::test]
+async fn an_answer_that_was_given_before_takes_fewer_cycles() {
+    let server = Running::start(Arc::new(load_lookup()), ServeOptions::default()).await;
+    let request = json!({
+        "messages": [ask(&image_file(), "Describe the image briefly.")],
+        "max_tokens": 48,
+        "vispec": {"detail": true},
+    });
+    let first = server.ask(CHAT, &request).await;
+    assert!(
+        server
+            .metric("vispec_suffix_store_accepted_tokens_total")
+            .await
+            < 0.5
+    );
+    let second = server.ask(CHAT, &request).await;
+    assert_eq!(first["choices"], second["choices"]);
+    let cycles = |answer: &Value| answer["vispec"]["cycles"].as_u64().unwrap();
+    assert!(2 * cycles(&second) < cycles(&first), "{first} {second}");
+    for metric in [
+        "hits_total",
+        "accepted_tokens_total",
+        "tokens",
+        "memory_bytes",
+    ] {
+        let metric = format!("vispec_suffix_store_{metric}");
+        assert!(server.metric(&metric).await > 0.0, "{metric}");
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PositionUniforms, generate};
 use vispec::models::EncodedPrompt;
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Sampler,
+    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Method, Sampler,
     SchedulerOptions, TreeChoice, TreeShape,
 };
 use vispec_processor::SpecialText;
@@ -31,18 +31,35 @@ pub fn load_with(conversation_memory: usize) -> EngineModel {
 
 /// The pair with memory for conversations and so many places.
 pub fn load(conversation_memory: usize, scheduler: SchedulerOptions) -> EngineModel {
-    let place = |dir: &str| fixtures().join(dir).display().to_string();
-    let options = LoadOptions {
-        dtype: DtypeChoice::F32,
+    open(LoadOptions {
         conversation_memory,
         scheduler,
+        ..options()
+    })
+}
+
+/// The pair with prompt lookup alone.
+pub fn load_lookup() -> EngineModel {
+    open(LoadOptions {
+        method: Some(Method::PromptLookup),
+        ..options()
+    })
+}
+
+fn options() -> LoadOptions {
+    LoadOptions {
+        dtype: DtypeChoice::F32,
         tree: TreeChoice::Sized(TreeShape::default().into()),
         image_limits: ImageLimits {
             max_pixels: 1 << 20,
             max_side: 2048,
         },
         ..LoadOptions::default()
-    };
+    }
+}
+
+fn open(options: LoadOptions) -> EngineModel {
+    let place = |dir: &str| fixtures().join(dir).display().to_string();
     let draft = place("drafts/qwen-tied-q4");
     let engine = Engine::load(&place("models/qwen-tied"), Some(&draft), options);
     EngineModel {

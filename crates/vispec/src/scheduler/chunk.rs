@@ -78,6 +78,7 @@ mod tests {
             sequences: 4,
             prompt,
             tree: 4,
+            ..PassRows::default()
         };
         for _ in 0..20 {
             size.note(pass(0), Duration::from_secs_f64(1e-3));
@@ -109,6 +110,7 @@ mod tests {
             sequences: 1,
             prompt: 256,
             tree: 0,
+            ..PassRows::default()
         };
         size.note(alone, Duration::from_secs(1));
         assert_eq!(size.rows(3), 16);

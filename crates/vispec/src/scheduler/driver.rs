@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vispec_core::{
-    AcceptanceRule, AdjustedPicks, Batch, DecodeError, GenerationConfig, KvCache as _, MatchPicks,
-    PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Work, guarded,
+    AcceptanceRule, AdjustedPicks, Batch, CostDrift, DecodeError, GenerationConfig, KvCache as _,
+    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Work,
+    guarded,
 };
-use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget};
+use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget, doubt_costs};
 
 use super::chunk::ChunkSize;
+use super::costs::PassCosts;
 use super::job::{Ready, Turn, ending, never_begun};
 use super::prepare::{model_error, too_long};
 use super::queue::{Admission, Queue};
@@ -46,6 +48,7 @@ pub(super) struct Driver<'a> {
     batch: Batch<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule, Relay<'a>>,
     slots: Vec<Slot>,
     chunk: ChunkSize,
+    costs: PassCosts,
 }
 
 impl<'a> Driver<'a> {
@@ -59,6 +62,7 @@ impl<'a> Driver<'a> {
             batch: Batch::default(),
             slots: Vec::new(),
             chunk: ChunkSize::new(),
+            costs: PassCosts::new(&loaded.settings.tree),
         }
     }
 
@@ -178,11 +182,13 @@ impl<'a> Driver<'a> {
 
     fn engine_drafter(&self) -> Result<AnyDrafter, AnswerError> {
         let settings = &self.loaded.settings;
-        let drafter = self
-            .loaded
-            .models
-            .drafter(settings.method, settings.tree.clone());
-        drafter.map_err(model_error)
+        let tree = self.costs.tree(&settings.tree);
+        let drafter = self.loaded.models.drafter(settings.method, tree);
+        let drafter = drafter.map_err(model_error)?;
+        Ok(match &self.loaded.earlier_answers {
+            Some(store) => drafter.with_store(Arc::clone(store)),
+            None => drafter,
+        })
     }
 
     fn generation(
@@ -222,12 +228,29 @@ impl<'a> Driver<'a> {
         let started = Instant::now();
         let pass = self.batch.pass(self.loaded.models.target(), rows);
         self.chunk.note(pass.rows, started.elapsed());
-        self.queue.note_pass(pass.rows);
+        let (gained, drift) = self.costs.note(pass.rows, pass.times, pass.emitted);
+        self.queue.note_pass(pass.rows, gained);
+        if let Some(drift) = drift {
+            self.correct_costs(drift);
+        }
         for ended in pass.ended {
             let outcome = ended.outcome.map(Ending::Finished).map_err(decode_error);
             self.finish(ended.id, ended.session, ended.observer, outcome);
         }
         self.note_memory();
+    }
+
+    /// Tells that later trees go by other costs, and has the next program measure them.
+    fn correct_costs(&self, drift: CostDrift) {
+        let Loaded {
+            models, settings, ..
+        } = self.loaded;
+        tracing::info!("{drift}: trees are sized by corrected times");
+        self.queue.note_corrected_costs();
+        let noted = doubt_costs(models, settings.method, &settings.calibration, drift);
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the calibration file keeps what turned out to be wrong");
+        }
     }
 
     /// Ends an answer that has not ended by itself.
@@ -253,6 +276,9 @@ impl<'a> Driver<'a> {
         let outcome = guarded("ending an answer", || {
             let ending = outcome?;
             let (tokens, stats, cache) = generation.into_parts();
+            if let Some(store) = &self.loaded.earlier_answers {
+                store.insert(slot.prompt.token_ids(), &tokens);
+            }
             let conversations = &self.loaded.conversations;
             conversations.keep(&slot.prompt, &tokens, cache);
             Ok((ending, stats))

@@ -1,5 +1,7 @@
 //! What the scheduler tells of itself.
 
+use std::time::Duration;
+
 /// The scheduler at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SchedulerFigures {
@@ -21,4 +23,10 @@ pub struct SchedulerFigures {
     pub prompt_rows: u64,
     /// Rows of trees in them, roots included.
     pub tree_rows: u64,
+    /// Time of passes over trees alone, drafts included, where trees are sized by cost …
+    pub decode_time: Duration,
+    /// … and what plain decoding would have taken for their tokens, by measured costs.
+    pub plain_time: Duration,
+    /// Times that the costs which trees are sized by turned out to be wrong and were corrected.
+    pub cost_corrections: u64,
 }

@@ -11,6 +11,7 @@
 //! running answer is ever short of it or put back.
 
 mod chunk;
+mod costs;
 mod driver;
 mod figures;
 mod job;

@@ -128,6 +128,7 @@ fn encode(
         models,
         settings,
         conversations,
+        ..
     } = loaded;
     let (encoded, times) = match prompt {
         AnswerPrompt::Text(text) => models.encode_text(text, wanted)?,

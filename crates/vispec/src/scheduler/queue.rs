@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use vispec_core::PassRows;
 
+use super::costs::Gained;
 use super::figures::SchedulerFigures;
 use super::job::{Job, Ready, Turn};
 use super::options::SchedulerOptions;
@@ -281,12 +282,19 @@ impl Queue {
         }
     }
 
-    /// A pass has carried so many rows.
-    pub(super) fn note_pass(&self, rows: PassRows) {
+    /// A pass has carried so many rows, and gained so much.
+    pub(super) fn note_pass(&self, rows: PassRows, gained: Gained) {
         let figures = &mut self.lock().figures;
         figures.passes += 1;
         figures.prompt_rows += rows.prompt as u64;
         figures.tree_rows += rows.tree as u64;
+        figures.plain_time += gained.plain;
+        figures.decode_time += gained.spent;
+    }
+
+    /// Costs turned out to be wrong.
+    pub(super) fn note_corrected_costs(&self) {
+        self.lock().figures.cost_corrections += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

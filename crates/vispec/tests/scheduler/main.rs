@@ -8,6 +8,7 @@
 mod asked;
 mod bounds;
 mod choices;
+mod earlier_answers;
 mod endings;
 mod failures;
 mod mixes;

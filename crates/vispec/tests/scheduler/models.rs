@@ -16,13 +16,22 @@ fn fixture(path: &str) -> PathBuf {
 
 /// An engine of its own.
 pub fn engine(scheduler: SchedulerOptions) -> Engine {
-    let options = LoadOptions {
+    load(LoadOptions {
+        scheduler,
+        ..load_options()
+    })
+}
+
+pub fn load_options() -> LoadOptions {
+    LoadOptions {
         dtype: DtypeChoice::F32,
         tree: TreeChoice::Sized(TreeShape::default().into()),
         conversation_memory: 16 << 20,
-        scheduler,
         ..LoadOptions::default()
-    };
+    }
+}
+
+pub fn load(options: LoadOptions) -> Engine {
     let target = fixture("models/qwen-tied").display().to_string();
     let draft = fixture("drafts/qwen-tied-q4").display().to_string();
     Engine::load(&target, Some(&draft), options).unwrap()

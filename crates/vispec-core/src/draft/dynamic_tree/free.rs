@@ -1,18 +1,20 @@
 //! Guesses that cost nothing, in the tree of a network.
 
-use super::auto::AutoGrowth;
-use crate::draft::lookup::{Guesses, Lookup, LookupChances, Origin};
-use crate::{PromptLookupConfig, TokenId, TokenTree, TreeError};
+use std::sync::Arc;
 
-/// What is looked up in prompt and answer, and how often it came true.
+use super::auto::AutoGrowth;
+use crate::draft::lookup::{Guesses, LookedUp, Lookup, LookupChances};
+use crate::{PromptLookupConfig, SuffixStore, TokenId, TokenTree, TreeError};
+
+/// What is looked up in prompt, answer and maybe earlier answers, and how often it came true.
 #[derive(Clone, Debug)]
 pub(super) struct FreeGuesses {
     lookup: Lookup,
     chances: LookupChances,
     /// For the tree that grows.
     pub(super) guesses: Guesses,
-    /// The last tree that was verified, and how its nodes but the root were looked up.
-    pub(super) verified: Option<(TokenTree, Vec<Option<Origin>>)>,
+    /// The last tree that was verified.
+    pub(super) verified: Option<LookedUp>,
 }
 
 impl FreeGuesses {
@@ -29,6 +31,11 @@ impl FreeGuesses {
         }
     }
 
+    /// Has what followed in earlier answers guessed, too.
+    pub(super) fn add_store(&mut self, store: Arc<SuffixStore>) {
+        self.lookup.add_store(store);
+    }
+
     pub(super) fn begin(&mut self, prompt: &[TokenId], next: TokenId) -> Result<(), TreeError> {
         self.chances = LookupChances::new();
         self.verified = None;
@@ -39,8 +46,9 @@ impl FreeGuesses {
 
     /// Learns from the last cycle and guesses for the next.
     pub(super) fn advance(&mut self, accepted: &[TokenId], next: TokenId) -> Result<(), TreeError> {
-        if let Some((tree, origins)) = self.verified.take() {
-            self.chances.learn(&tree, &origins, accepted);
+        if let Some(verified) = self.verified.take() {
+            self.chances.learn(&verified, accepted);
+            self.lookup.note_stored(verified.stored_hits(accepted));
         }
         self.lookup.advance(accepted, next);
         self.guesses = self.lookup.guesses()?;

@@ -10,14 +10,16 @@ mod free;
 mod growth;
 
 use std::fmt;
+use std::sync::Arc;
 
 use self::auto::AutoGrowth;
 use self::free::FreeGuesses;
 use self::growth::{Growth, as_it_is};
 use crate::budget::{Bidder, Share, share_nodes};
+use crate::draft::lookup::LookedUp;
 use crate::{
     AutoTree, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, Expansion, Idle,
-    PassLoad, Prompt, Proposal, TargetModel, TokenId, TokenTree, TreeError, TreeShape,
+    PassLoad, Prompt, Proposal, SuffixStore, TargetModel, TokenId, TokenTree, TreeError, TreeShape,
 };
 
 /// How large trees are.
@@ -169,6 +171,15 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         self
     }
 
+    /// The same drafter: if it [looks up](Self::with_lookup), then also what earlier answers said.
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<SuffixStore>) -> Self {
+        if let Some(free) = &mut self.free {
+            free.add_store(store);
+        }
+        self
+    }
+
     /// The draft model.
     pub fn model(&self) -> &M {
         &self.model
@@ -287,7 +298,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         if let Some(free) = &mut self.free {
             let nodes = self.growth.order.iter();
             let origins = nodes.map(|&index| self.growth.pool[index].origin);
-            free.verified = Some((tree.clone(), origins.collect()));
+            free.verified = Some(LookedUp::new(tree.clone(), origins.collect()));
         }
         Ok(tree)
     }

@@ -1,6 +1,6 @@
 //! Prompt lookup by measured cost.
 
-use super::chances::{LookupChances, Origin};
+use super::chances::{LookedUp, LookupChances, Origin};
 use super::context::Guesses;
 use crate::budget::{Bidder, Budget, Planned, share_nodes};
 use crate::{AutoTree, Idle, NodeId, PassLoad, TokenId, TokenTree};
@@ -10,8 +10,6 @@ use crate::{AutoTree, Idle, NodeId, PassLoad, TokenId, TokenTree};
 pub(super) struct AutoLookup {
     budget: Budget,
     chances: LookupChances,
-    /// The last tree, and how its nodes but the root came about.
-    tree: Option<(TokenTree, Vec<Option<Origin>>)>,
 }
 
 impl AutoLookup {
@@ -19,14 +17,12 @@ impl AutoLookup {
         Self {
             budget: Budget::new(limits.costs, limits.max_loss, 0),
             chances: LookupChances::new(),
-            tree: None,
         }
     }
 
     pub(super) fn begin(&mut self, prompt_tokens: usize) {
         self.budget.restart(prompt_tokens);
         self.chances = LookupChances::new();
-        self.tree = None;
     }
 
     pub(super) fn note_load(&mut self, load: PassLoad) {
@@ -34,9 +30,9 @@ impl AutoLookup {
     }
 
     /// Learns from the last cycle.
-    pub(super) fn settle(&mut self, accepted: &[TokenId]) {
-        if let Some((tree, origins)) = self.tree.take() {
-            self.chances.learn(&tree, &origins, accepted);
+    pub(super) fn settle(&mut self, verified: Option<&LookedUp>, accepted: &[TokenId]) {
+        if let Some(verified) = verified {
+            self.chances.learn(verified, accepted);
         }
         self.budget.settle(accepted.len(), 0);
     }
@@ -51,7 +47,7 @@ impl AutoLookup {
     }
 
     /// The part of the guesses that is worth verifying.
-    pub(super) fn trimmed(&mut self, guesses: &Guesses) -> TokenTree {
+    pub(super) fn trimmed(&mut self, guesses: &Guesses) -> (TokenTree, Vec<Option<Origin>>) {
         let tree = &guesses.tree;
         let chances = self.chances.down_from_root(guesses);
         let mut order: Vec<usize> = (1..tree.n_nodes()).collect();
@@ -66,10 +62,8 @@ impl AutoLookup {
         let share = share_nodes(&[bidder])[0];
         order.truncate(share.nodes);
         order.sort_unstable();
-        let (kept, origins) = subtree(guesses, &order);
         self.budget.plan(share.extra, Planned::default());
-        self.tree = Some((kept.clone(), origins));
-        kept
+        subtree(guesses, &order)
     }
 }
 

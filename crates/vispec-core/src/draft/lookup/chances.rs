@@ -1,6 +1,6 @@
 //! How likely a continuation is, from how it was found.
 
-use super::context::{Guesses, Match};
+use super::context::Guesses;
 use crate::budget::Rates;
 use crate::{NodeId, TokenId, TokenTree};
 
@@ -8,6 +8,15 @@ use crate::{NodeId, TokenId, TokenTree};
 /// match is the next one, before any was seen. (Measured on no data: they only have to be right
 /// within the first few cycles.)
 const LENGTHS: [(usize, f64); 5] = [(1, 0.2), (2, 0.4), (3, 0.55), (5, 0.7), (usize::MAX, 0.8)];
+/// The same for matches in earlier answers. All prompts end alike, so a match of some tokens says
+/// less there.
+const STORED_LENGTHS: [(usize, f64); 5] = [
+    (3, 0.3),
+    (6, 0.45),
+    (12, 0.6),
+    (24, 0.75),
+    (usize::MAX, 0.85),
+];
 /// What an earlier place that matches counts for, when a better one was followed already.
 const SECOND_BEST: f64 = 0.3;
 /// Places in a continuation that count as different: its first, second and third, and later tokens.
@@ -16,26 +25,57 @@ const PLACES: [u32; 3] = [1, 3, u32::MAX];
 /// How a node of the tree came about.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::draft) struct Origin {
+    source: Source,
     length: usize,
     branch: usize,
 }
 
+/// Where a match was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    /// In prompt or answer.
+    Own,
+    /// In an earlier answer.
+    Stored,
+}
+
+impl Source {
+    fn lengths(self) -> [(usize, f64); 5] {
+        match self {
+            Self::Own => LENGTHS,
+            Self::Stored => STORED_LENGTHS,
+        }
+    }
+}
+
 impl Origin {
-    /// Of nodes that a match gave, the `branch`-th of those that are followed.
-    pub(super) fn new(found: &Match, branch: usize) -> Self {
+    /// Of nodes that a match in prompt or answer gave, the `branch`-th of those that are followed.
+    pub(super) fn own(length: usize, branch: usize) -> Self {
+        Self::new(Source::Own, length, branch)
+    }
+
+    /// The same for a match in an earlier answer.
+    pub(super) fn stored(length: usize, branch: usize) -> Self {
+        Self::new(Source::Stored, length, branch)
+    }
+
+    fn new(source: Source, length: usize, branch: usize) -> Self {
+        let lengths = source.lengths();
         Self {
-            length: LENGTHS.partition_point(|&(longest, _)| longest < found.length),
+            source,
+            length: lengths.partition_point(|&(longest, _)| longest < length),
             branch: branch.min(1),
         }
     }
 
     fn class(self, depth: u32) -> usize {
         let place = PLACES.partition_point(|&last| last < depth);
-        (self.length * 2 + self.branch) * PLACES.len() + place
+        let length = self.source as usize * LENGTHS.len() + self.length;
+        (length * 2 + self.branch) * PLACES.len() + place
     }
 
     fn guess(self, depth: u32) -> f64 {
-        let (_, chance) = LENGTHS[self.length];
+        let (_, chance) = self.source.lengths()[self.length];
         if depth == 1 && self.branch > 0 {
             chance * SECOND_BEST
         } else {
@@ -53,7 +93,7 @@ pub(in crate::draft) struct LookupChances {
 impl LookupChances {
     pub(in crate::draft) fn new() -> Self {
         Self {
-            rates: Rates::new(LENGTHS.len() * 2 * PLACES.len()),
+            rates: Rates::new((LENGTHS.len() + STORED_LENGTHS.len()) * 2 * PLACES.len()),
         }
     }
 
@@ -78,21 +118,41 @@ impl LookupChances {
     }
 
     /// Learns from what became of a verified tree.
-    ///
-    /// # Arguments
-    /// * `origins` - of the nodes but the root; `None` for those that were not looked up.
-    pub(in crate::draft) fn learn(
-        &mut self,
-        tree: &TokenTree,
-        origins: &[Option<Origin>],
-        accepted: &[TokenId],
-    ) {
-        for (node, hit) in tree.outcomes(accepted) {
-            if let Some(origin) = origins[node.index() - 1] {
-                let depth = tree.depths()[node.index()];
-                self.rates
-                    .observe(origin.class(depth), origin.guess(depth), hit);
-            }
+    pub(in crate::draft) fn learn(&mut self, looked_up: &LookedUp, accepted: &[TokenId]) {
+        for (depth, origin, hit) in looked_up.outcomes(accepted) {
+            self.rates
+                .observe(origin.class(depth), origin.guess(depth), hit);
         }
+    }
+}
+
+/// A tree that was verified.
+#[derive(Clone, Debug)]
+pub(in crate::draft) struct LookedUp {
+    tree: TokenTree,
+    origins: Vec<Option<Origin>>,
+}
+
+impl LookedUp {
+    /// A tree and how its nodes but the root were found; `None` for those that were not looked up.
+    pub(in crate::draft) fn new(tree: TokenTree, origins: Vec<Option<Origin>>) -> Self {
+        Self { tree, origins }
+    }
+
+    /// Accepted tokens that earlier answers gave.
+    pub(in crate::draft) fn stored_hits(&self, accepted: &[TokenId]) -> usize {
+        let stored = self.outcomes(accepted);
+        let stored = stored.filter(|&(_, origin, hit)| hit && origin.source == Source::Stored);
+        stored.count()
+    }
+
+    /// Depth and origin of the nodes that were looked up, and whether they were accepted, for those
+    /// of which that is known.
+    fn outcomes(&self, accepted: &[TokenId]) -> impl Iterator<Item = (u32, Origin, bool)> {
+        let outcomes = self.tree.outcomes(accepted);
+        outcomes.filter_map(|(node, hit)| {
+            let origin = self.origins[node.index() - 1]?;
+            Some((self.tree.depths()[node.index()], origin, hit))
+        })
     }
 }

@@ -1,7 +1,11 @@
-//! Places in prompt and answer where the last few tokens stood before, and what followed there.
+//! What followed the last few tokens where they stood before: in prompt and answer, and in earlier
+//! answers.
 
-use super::PromptLookupConfig;
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::chances::Origin;
+use super::{PromptLookupConfig, SuffixStore};
 use crate::{NodeId, TokenId, TokenTree, TreeError};
 
 /// Prompt and answer so far, to be looked up in.
@@ -10,15 +14,23 @@ pub(in crate::draft) struct Lookup {
     config: PromptLookupConfig,
     /// Prompt and answer, the root of the next tree included.
     context: Vec<TokenId>,
+    /// What earlier answers said.
+    store: Option<Arc<SuffixStore>>,
 }
 
 /// An earlier occurrence of the last tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Match {
+struct Match {
     /// Where its continuation starts.
-    pub(super) start: usize,
+    start: usize,
     /// How many tokens agree.
-    pub(super) length: usize,
+    length: usize,
+}
+
+/// What followed the last tokens at one place.
+struct Continuation<'a> {
+    tokens: Cow<'a, [TokenId]>,
+    origin: Origin,
 }
 
 /// Guesses as a tree.
@@ -33,7 +45,19 @@ impl Lookup {
     pub(in crate::draft) fn new(config: PromptLookupConfig) -> Self {
         Self {
             config,
-            context: Vec::new(),
+            ..Self::default()
+        }
+    }
+
+    /// Has what followed in earlier answers guessed, too.
+    pub(in crate::draft) fn add_store(&mut self, store: Arc<SuffixStore>) {
+        self.store = Some(store);
+    }
+
+    /// Counts tokens that earlier answers gave and that were accepted.
+    pub(in crate::draft) fn note_stored(&self, accepted: usize) {
+        if let Some(store) = self.store.as_ref().filter(|_| accepted > 0) {
+            store.note_accepted(accepted);
         }
     }
 
@@ -52,7 +76,26 @@ impl Lookup {
 
     /// What followed earlier occurrences of the last tokens, as a tree below the last of them.
     pub(in crate::draft) fn guesses(&self) -> Result<Guesses, TreeError> {
-        self.follow(&self.matches())
+        let own = self.matches().into_iter().enumerate();
+        let own = own.map(|(branch, found)| Continuation {
+            tokens: Cow::Borrowed(&self.context[found.start..]),
+            origin: Origin::own(found.length, branch),
+        });
+        let mut continuations = Vec::from_iter(own);
+        if let Some(store) = &self.store {
+            let PromptLookupConfig {
+                max_branches,
+                max_tokens,
+                ..
+            } = self.config;
+            let stored = store.look_up(&self.context, max_branches, max_tokens);
+            let stored = stored.into_iter().enumerate();
+            continuations.extend(stored.map(|(branch, found)| Continuation {
+                tokens: Cow::Owned(found.tokens),
+                origin: Origin::stored(found.length, branch),
+            }));
+        }
+        self.follow(&continuations)
     }
 
     /// Where the continuations of the last tokens start, longest n-gram and latest place first.
@@ -86,37 +129,30 @@ impl Lookup {
         found
     }
 
-    /// The continuations of `matches`.
-    fn follow(&self, matches: &[Match]) -> Result<Guesses, TreeError> {
+    /// A tree of continuations.
+    fn follow(&self, continuations: &[Continuation<'_>]) -> Result<Guesses, TreeError> {
         let mut tree = TokenTree::new(self.context.last().copied().unwrap_or_default());
         let mut origins = Vec::new();
-        let mut branches: Vec<(usize, NodeId, Origin)> = matches
-            .iter()
-            .enumerate()
-            .map(|(branch, found)| (found.start, NodeId::ROOT, Origin::new(found, branch)))
-            .collect();
+        let mut branches = Vec::from_iter(continuations.iter().map(|found| (found, NodeId::ROOT)));
         // Level by level, so that no branch takes the tokens of another.
-        while !branches.is_empty() {
-            let mut n_left = 0;
-            for branch_idx in 0..branches.len() {
-                let (place, node, origin) = branches[branch_idx];
-                let Some(&token) = self.context.get(place) else {
-                    continue;
-                };
-                let child = match tree.child_with(node, token) {
+        for level in 0.. {
+            branches.retain(|(found, _)| level < found.tokens.len());
+            if branches.is_empty() {
+                break;
+            }
+            for (found, node) in &mut branches {
+                let token = found.tokens[level];
+                *node = match tree.child_with(*node, token) {
                     Some(child) => child,
                     None if tree.n_nodes() > self.config.max_tokens => {
                         return Ok(Guesses { tree, origins });
                     }
                     None => {
-                        origins.push(origin);
-                        tree.push(node, token)?
+                        origins.push(found.origin);
+                        tree.push(*node, token)?
                     }
                 };
-                branches[n_left] = (place + 1, child, origin);
-                n_left += 1;
             }
-            branches.truncate(n_left);
         }
         Ok(Guesses { tree, origins })
     }

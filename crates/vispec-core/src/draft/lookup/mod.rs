@@ -3,10 +3,14 @@
 mod auto;
 mod chances;
 mod context;
+mod store;
+
+use std::sync::Arc;
 
 use self::auto::AutoLookup;
-pub(super) use self::chances::{LookupChances, Origin};
+pub(super) use self::chances::{LookedUp, LookupChances, Origin};
 pub(super) use self::context::{Guesses, Lookup};
+pub use self::store::{SuffixStore, SuffixStoreUsage};
 use crate::{
     AutoTree, BoxError, ConfigError, Drafter, Idle, PassLoad, Prompt, Proposal, TargetModel,
     TokenId, TokenTree, TreeError,
@@ -55,6 +59,8 @@ pub struct PromptLookupDrafter {
     lookup: Lookup,
     /// Unless trees are as large as the settings allow.
     auto: Option<Box<AutoLookup>>,
+    /// The last tree.
+    verified: Option<LookedUp>,
     idle: Option<Idle>,
 }
 
@@ -90,19 +96,31 @@ impl PromptLookupDrafter {
         }
     }
 
+    /// The same drafter, which also proposes what earlier answers said.
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<SuffixStore>) -> Self {
+        self.lookup.add_store(store);
+        self
+    }
+
     fn draft(&mut self) -> Result<TokenTree, TreeError> {
         let guesses = self.lookup.guesses()?;
         let nothing = guesses.tree.n_nodes() == 1;
         self.idle = nothing.then_some(Idle::NothingProposed);
-        Ok(match &mut self.auto {
+        let (tree, origins) = match &mut self.auto {
             Some(auto) => {
                 if self.idle.is_none() {
                     self.idle = Some(auto.idle());
                 }
                 auto.trimmed(&guesses)
             }
-            None => guesses.tree,
-        })
+            None => {
+                let origins = guesses.origins.into_iter().map(Some);
+                (guesses.tree, origins.collect())
+            }
+        };
+        self.verified = Some(LookedUp::new(tree.clone(), origins));
+        Ok(tree)
     }
 }
 
@@ -136,8 +154,12 @@ impl<T: TargetModel> Drafter<T> for PromptLookupDrafter {
         _features: T::Features,
         next: TokenId,
     ) -> Result<Proposal, BoxError> {
+        let verified = self.verified.take();
+        if let Some(verified) = &verified {
+            self.lookup.note_stored(verified.stored_hits(accepted));
+        }
         if let Some(auto) = &mut self.auto {
-            auto.settle(accepted);
+            auto.settle(verified.as_ref(), accepted);
         }
         self.lookup.advance(accepted, next);
         Ok(self.draft()?.into())

@@ -1,0 +1,113 @@
+//! What speculation gained, from measured times.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{CostTable, GenerationStats, Idle};
+
+/// Passes over a root alone that are enough to know what such a pass takes.
+const ENOUGH_PASSES: u64 = 16;
+
+/// What plain decoding would have taken for the cycles of a generation that had its passes to
+/// itself, by how long passes took in it: `None` without a cycle, or without both a cost table and
+/// enough passes over the root alone.
+///
+/// A pass over the root alone is taken to last as long as those that there were. If there were few,
+/// the table says which part of a longer pass the root is; how fast or busy the machine is does not
+/// enter.
+#[must_use]
+pub fn plain_time(stats: &GenerationStats, costs: Option<&CostTable>) -> Option<Duration> {
+    let cycles = stats.n_cycles();
+    if cycles == 0 {
+        return None;
+    }
+    let alone = stats.nodes_per_cycle.iter().filter(|&&n| n == 1).count() as u64;
+    let pass = if alone >= ENOUGH_PASSES {
+        stats.root_time.as_secs_f64() / alone as f64
+    } else {
+        let costs = costs?;
+        let nodes = stats.nodes_per_cycle.iter();
+        let table: f64 = nodes.map(|&nodes| costs.verify(nodes as usize)).sum();
+        stats.verify_time.as_secs_f64() * costs.verify(1) / table
+    };
+    let accepted = stats.accepted_per_cycle.iter();
+    let tokens: u64 = accepted.map(|&accepted| u64::from(accepted) + 1).sum();
+    // Whatever lies outside of passes and drafts is there for each pass.
+    let other = stats.other_time().as_secs_f64() / cycles as f64;
+    Duration::try_from_secs_f64(tokens as f64 * (pass + other)).ok()
+}
+
+/// What speculation did for a generation; its [`Display`](fmt::Display) is one line.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SpeculationSummary {
+    /// How many times as fast as plain decoding, prefill aside: an estimate from [`plain_time`].
+    pub gain: Option<f64>,
+    /// Mean accepted draft tokens per cycle.
+    pub tau: f64,
+    /// Nodes of nine in ten of the trees that were more than a root: at least, at most.
+    pub nodes: Option<(u32, u32)>,
+    /// Why most cycles had no draft, if so.
+    pub off: Option<Idle>,
+}
+
+impl SpeculationSummary {
+    /// Sums up a generation that had its passes to itself; `None` without a cycle.
+    #[must_use]
+    pub fn new(stats: &GenerationStats, costs: Option<&CostTable>) -> Option<Self> {
+        if stats.n_cycles() == 0 {
+            return None;
+        }
+        let gain = plain_time(stats, costs).filter(|_| !stats.decode_time.is_zero());
+        let gain = gain.map(|plain| plain.as_secs_f64() / stats.decode_time.as_secs_f64());
+        let mut nodes = Vec::from_iter(stats.nodes_per_cycle.iter().filter(|&&n| n > 1).copied());
+        nodes.sort_unstable();
+        let last = nodes.len().saturating_sub(1);
+        let (low, high) = (nodes.get(last / 20), nodes.get(last - last / 20));
+        let reasons = Idle::ALL
+            .into_iter()
+            .filter(|&idle| idle != Idle::LastToken);
+        let most = reasons.max_by_key(|&idle| stats.idle_cycles(idle));
+        let idle: u64 = Idle::ALL.map(|idle| stats.idle_cycles(idle)).iter().sum();
+        let idle = idle - stats.idle_cycles(Idle::LastToken);
+        Some(Self {
+            gain,
+            tau: stats.tau(),
+            nodes: low.copied().zip(high.copied()),
+            off: most.filter(|_| idle > nodes.len() as u64),
+        })
+    }
+}
+
+impl fmt::Display for SpeculationSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gain, tau, .. } = self;
+        match self.off {
+            None => write!(f, "speculation: ")?,
+            Some(Idle::Paused) => write!(
+                f,
+                "speculation paused: the draft is right too seldom here, plain decoding is faster; "
+            )?,
+            Some(Idle::TooRisky) => write!(
+                f,
+                "speculation held back: the answer has not earned yet what failing guesses may lose; "
+            )?,
+            Some(Idle::NotWorthwhile) => write!(
+                f,
+                "speculation off: no guess is likely enough for what it costs to verify here; "
+            )?,
+            Some(Idle::NothingProposed | Idle::LastToken) => {
+                write!(f, "speculation off: there was nothing to propose; ")?;
+            }
+        }
+        if let Some(gain) = gain {
+            write!(f, "about {gain:.2}x plain decoding, ")?;
+        }
+        write!(f, "tau {tau:.2}")?;
+        match self.nodes {
+            Some((low, high)) if low == high => write!(f, ", trees of {low} nodes"),
+            Some((low, high)) => write!(f, ", trees of {low} to {high} nodes"),
+            None => Ok(()),
+        }
+    }
+}
