@@ -27,6 +27,9 @@ pub struct Record {
     pub new_tokens: usize,
     /// How tokens were drafted.
     pub method: &'static str,
+    /// What the draft is given of images: `compressed`, `features`, `placeholders` or `nothing`;
+    /// null without a network.
+    pub draft_images: Option<&'static str>,
     /// Accepted draft tokens of each cycle, bonus excluded.
     pub accepted_per_cycle: Vec<u32>,
     /// Nodes that each cycle verified, the root included.
@@ -123,6 +126,9 @@ impl Record {
         speculation: Option<SpeculationSummary>,
     ) -> Result<Self, Failure> {
         let stats = &run.generation.stats;
+        let draft = engine
+            .draft()
+            .filter(|draft| run.method.network() == Some(draft.kind()));
         let encode = times.encode.preprocess + times.encode.vision;
         Ok(Self {
             text: engine
@@ -134,6 +140,7 @@ impl Record {
             prompt_tokens: stats.prompt_tokens(),
             new_tokens: stats.new_tokens(),
             method: run.method.as_str(),
+            draft_images: draft.map(|draft| draft.images().as_str()),
             accepted_per_cycle: stats.accepted_per_cycle().to_vec(),
             nodes_per_cycle: stats.nodes_per_cycle().to_vec(),
             idle_cycles: Idle::ALL

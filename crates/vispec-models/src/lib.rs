@@ -31,7 +31,9 @@ pub use calibration::{
 };
 pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
 pub use device::{DEVICE_NAMES, DeviceSpec};
-pub use draft::{AnyDrafter, Draft, DraftKind, DraftVocab, DraftVocabFile, LayerIds, VocabPlace};
+pub use draft::{
+    AnyDrafter, Draft, DraftImages, DraftKind, DraftVocab, DraftVocabFile, LayerIds, VocabPlace,
+};
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};
 pub use logits::DeviceLogits;

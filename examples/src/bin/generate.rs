@@ -13,7 +13,7 @@ use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
 use vispec_examples::stream::TextStream;
-use vispec_models::Method;
+use vispec_models::{DraftImages, Method};
 
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
 #[derive(Parser, Debug)]
@@ -66,6 +66,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let (size, notes) = flags.decode.tree.measured_size(&engine, method)?;
     for note in notes {
         eprintln!("{note}");
+    }
+    if let Some(draft) = engine.draft()
+        && method.network() == Some(draft.kind())
+        && draft.images() == DraftImages::Placeholders
+        && !images.is_empty()
+    {
+        eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }
     let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
     let settings = Settings::new(&flags.decode, &engine, size)?;

@@ -66,6 +66,7 @@ fn assert_record(record: &Value) {
         "prompt_tokens",
         "new_tokens",
         "method",
+        "draft_images",
         "accepted_per_cycle",
         "nodes_per_cycle",
         "idle_cycles",
@@ -209,19 +210,38 @@ fn text_goes_to_stdout_and_notes_to_stderr() {
 
 #[test]
 fn the_method_is_that_of_the_draft() {
-    for (draft, method) in [
-        ("qwen-untied-q2", "vispec"),
-        ("qwen-untied-eagle2", "eagle2"),
-        ("qwen-untied-medusa", "medusa"),
+    for (target, draft, method, images) in [
+        ("qwen-untied", "qwen-untied-q2", "vispec", "compressed"),
+        ("qwen-untied", "qwen-untied-eagle2", "eagle2", "features"),
+        ("qwen-untied", "qwen-untied-medusa", "medusa", "nothing"),
+        (
+            "qwen-tied",
+            "qwen-tied-eagle3-sglang",
+            "eagle3",
+            "placeholders",
+        ),
+        (
+            "qwen-tied",
+            "qwen-tied-eagle3-speculators",
+            "eagle3",
+            "placeholders",
+        ),
     ] {
         let short = || {
-            ask_about_image("qwen-untied")
+            ask_about_image(target)
                 .draft(draft)
                 .args("--max-new-tokens 12")
         };
         let inferred = short().json();
         let joined = format!("{method}+lookup");
         assert_eq!(inferred["method"], joined);
+        assert_eq!(inferred["draft_images"], images);
+        let said = short().run().stderr;
+        assert_eq!(
+            said.contains("placeholder"),
+            images == "placeholders",
+            "{said}"
+        );
         let named = short().args("--method").arg(joined).json();
         assert_eq!(named["accepted_per_cycle"], inferred["accepted_per_cycle"]);
         // Trees of a fixed size are upstream's, of the network alone.
@@ -232,6 +252,7 @@ fn the_method_is_that_of_the_draft() {
         // A draft that is loaded need not be used.
         let plain = short().args("--method none").json();
         assert_eq!(plain["method"], "none");
+        assert_eq!(plain["draft_images"], serde_json::Value::Null);
         assert_eq!(plain["token_ids"], inferred["token_ids"]);
     }
     assert_eq!(ask_about_image("qwen-untied").json()["method"], "none");

@@ -51,6 +51,15 @@ const OUT_OF_RANGE: &[(&str, &[&str])] = &[
     ("--method vispec", &["vispec", "--draft"]),
     ("--method eagle2", &["eagle2", "--draft"]),
     ("--method medusa", &["medusa", "--draft"]),
+    ("--method eagle3", &["eagle3", "--draft"]),
+    (
+        "--draft-layer-ids inputs",
+        &["--draft-layer-ids", "--draft"],
+    ),
+    (
+        "--draft x --draft-layer-ids middle",
+        &["--draft-layer-ids", "middle", "outputs"],
+    ),
     ("--speed 2", &["--speed"]),
     ("--image", &["--image"]),
     ("and more", &["and"]),

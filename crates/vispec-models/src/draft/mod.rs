@@ -86,6 +86,33 @@ impl fmt::Display for DraftKind {
     }
 }
 
+/// What a draft is given of the images of a prompt, besides the target's hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftImages {
+    /// A few tokens and a vector, made by a vision adaptor.
+    Compressed,
+    /// The features of every image token.
+    Features,
+    /// The embedding of the placeholder at every image token, as published EAGLE-3 drafts were
+    /// trained.
+    Placeholders,
+    /// Nothing.
+    Nothing,
+}
+
+impl DraftImages {
+    /// A word for reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compressed => "compressed",
+            Self::Features => "features",
+            Self::Placeholders => "placeholders",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
 /// The weights of a draft, loaded for one target.
 #[derive(Debug, Clone)]
 pub enum Draft {
@@ -211,6 +238,17 @@ impl Draft {
         match self {
             Self::Neural(_, draft) => draft.network().n_queries(),
             Self::Medusa(_) => None,
+        }
+    }
+
+    /// What it is given of images.
+    #[must_use]
+    pub fn images(&self) -> DraftImages {
+        match self {
+            _ if self.n_queries().is_some() => DraftImages::Compressed,
+            Self::Neural(DraftKind::Eagle3, _) => DraftImages::Placeholders,
+            Self::Neural(..) => DraftImages::Features,
+            Self::Medusa(_) => DraftImages::Nothing,
         }
     }
 

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tempfile::TempDir;
 use vispec_core::TokenId;
 use vispec_models::{EncodedPrompt, Engine};
 
-use super::{Case as TargetCase, Tensors, fixtures};
+use super::stored::{Stored, rewrite};
+use super::{Case as TargetCase, Numbers, Tensors, copy_of, fixtures};
 
 /// The target states that all carried drafts read.
 pub const STATES: [usize; 3] = [1, 2, 3];
@@ -57,3 +59,38 @@ pub fn aux_hidden(prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
     let ids = ids.iter().map(|&id| id as TokenId).collect();
     (ids, tensors.get("aux_hidden").unwrap().values.clone())
 }
+
+/// The draft of a dialect with a vision adaptor of random weights; what it makes of hidden states is
+/// nearly what they were, so that some of its tokens are still accepted.
+pub fn vision_draft(dialect: &str, n_queries: usize) -> TempDir {
+    let copy = copy_of(&format!("drafts/qwen-tied-eagle3-{dialect}"));
+    let mut numbers = Numbers(31);
+    let mut random = |n: usize, scale: f32| -> Vec<f32> {
+        let value = |_| scale * (numbers.below(2001) as f32 / 1000.0 - 1.0);
+        (0..n).map(value).collect()
+    };
+    let square = [HIDDEN, HIDDEN];
+    let [query, keys, values, output] = [n_queries * HIDDEN, 1, 1, 1].map(|n| match n {
+        1 => random(HIDDEN * HIDDEN, 0.2),
+        n => random(n, 1.0),
+    });
+    let mut fusion = random(2 * HIDDEN * HIDDEN, 0.02);
+    for row in 0..HIDDEN {
+        fusion[row * 2 * HIDDEN + row] += 1.0;
+    }
+    rewrite(copy.path(), |mut tensors| {
+        tensors.extend([
+            Stored::of_floats("imadpt.q", &[n_queries, HEADS, HIDDEN / HEADS], &query),
+            Stored::of_floats("imadpt.k_proj.weight", &square, &keys),
+            Stored::of_floats("imadpt.v_proj.weight", &square, &values),
+            Stored::of_floats("imadpt.o_proj.weight", &square, &output),
+            Stored::of_floats("img_fc.weight", &[HIDDEN, 2 * HIDDEN], &fusion),
+        ]);
+        tensors
+    });
+    copy
+}
+
+/// Shapes of the carried drafts with heads of their hidden size in all.
+pub const HIDDEN: usize = 64;
+pub const HEADS: usize = 4;
