@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use vispec_models::draft::DraftConfig;
+use vispec_models::draft::{DraftConfig, Eagle3Config};
 use vispec_models::llava::LlavaConfig;
 use vispec_models::qwen2_5_vl::QwenConfig;
 use vispec_processor::{Messages, Processor};
@@ -38,6 +38,7 @@ fn is_config(dir: &Path) -> bool {
         QwenConfig::read(dir).is_ok(),
         LlavaConfig::read(dir).is_ok(),
         DraftConfig::read(dir).is_ok(),
+        Eagle3Config::read(dir).is_ok(),
     ];
     configs.contains(&true)
 }
