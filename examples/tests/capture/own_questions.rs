@@ -89,7 +89,7 @@ fn draws_are_gone_on_with_wherever_they_were_cut() {
     refuse(
         &other,
         1,
-        &["draws.jsonl", "temperature is 1.0, expected 0.5"],
+        &["draws.jsonl", "temperature is 0.8, expected 0.5"],
     );
     let out = tempfile::tempdir().unwrap();
     fs::write(out.path().join("draws.jsonl"), "my notes\nare dear\n").unwrap();

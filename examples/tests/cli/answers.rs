@@ -173,7 +173,7 @@ fn compare_adds_a_baseline() {
     assert_eq!(record["baseline"]["method"], "none");
     assert_eq!(record["baseline"]["tau"], 0.0);
     assert_eq!(record["baseline"]["token_ids"], record["token_ids"]);
-    assert_eq!(record["baseline"].as_object().unwrap().len(), 15);
+    assert_eq!(record["baseline"].as_object().unwrap().len(), 16);
 }
 
 /// One object, on one line, and nothing else.

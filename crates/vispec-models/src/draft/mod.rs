@@ -29,7 +29,7 @@ pub use network::{DraftNetwork, DraftPrompt, DraftPromptInput, VisionFusion};
 pub use neural::{NeuralDraft, NeuralDraftSession};
 pub use positions::DraftPositions;
 pub use vision_adaptor::{CompressedImage, VisionAdaptor};
-pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, VocabPlace};
+pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, HeadOrigin, VocabPlace};
 
 use self::loading::{Loading, RENAME_RULES};
 use crate::config_file::ConfigFile;
@@ -190,7 +190,7 @@ impl Draft {
         dir: &Path,
         target: &VlmTarget,
     ) -> Result<Self, ModelError> {
-        if self.kind() == DraftKind::Eagle3 {
+        if self.head_mut().origin() == HeadOrigin::Draft {
             return match vocab {
                 DraftVocab::Auto | DraftVocab::All => Ok(self),
                 DraftVocab::First(_) | DraftVocab::File(_) => Err(ModelError::DraftVocab {

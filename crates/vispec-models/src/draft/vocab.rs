@@ -157,9 +157,19 @@ impl DraftVocabFile {
 /// own.
 #[derive(Debug, Clone)]
 pub struct DraftHead {
+    origin: HeadOrigin,
     linear: Linear,
     /// If not all rows are there.
     part: Option<Arc<Part>>,
+}
+
+/// Whose head it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadOrigin {
+    /// The target's, any of whose rows can be taken.
+    Target,
+    /// The draft's own, whose tokens are what they are.
+    Draft,
 }
 
 /// Which rows of a head are there.
@@ -200,13 +210,23 @@ pub(super) struct Scoring<'a> {
 }
 
 impl DraftHead {
-    /// The whole head.
+    /// The whole head of the target.
     #[must_use]
     pub fn new(linear: Linear) -> Self {
-        Self { linear, part: None }
+        Self {
+            origin: HeadOrigin::Target,
+            linear,
+            part: None,
+        }
     }
 
-    /// The head cut to the rows of `tokens`.
+    /// Whose head it is.
+    #[must_use]
+    pub fn origin(&self) -> HeadOrigin {
+        self.origin
+    }
+
+    /// The head of the target cut to the rows of `tokens`.
     #[must_use]
     pub fn restricted(whole: &Linear, tokens: Vec<TokenId>) -> Self {
         let mut is_listed = vec![false; whole.n_outputs()];
@@ -216,6 +236,7 @@ impl DraftHead {
             }
         }
         Self {
+            origin: HeadOrigin::Target,
             linear: whole.select_outputs(&tokens),
             part: Some(Arc::new(Part {
                 tokens,
@@ -237,7 +258,11 @@ impl DraftHead {
                 whole: None,
             })
         });
-        Self { linear, part }
+        Self {
+            origin: HeadOrigin::Draft,
+            linear,
+            part,
+        }
     }
 
     /// Number of tokens, if they are not all.

@@ -8,7 +8,9 @@ use burn::tensor::{DType, Device, Distribution, Tensor, s};
 use ndarray::{Array2, Axis, concatenate};
 use vispec_core::DraftModel as _;
 use vispec_data::capture::CapturedSample;
-use vispec_models::{Draft, DraftVocabFile, EncodedPrompt, LayerIds, TargetText};
+use vispec_models::{
+    Draft, DraftVocab, DraftVocabFile, DtypeChoice, EncodedPrompt, LayerIds, TargetText, VlmTarget,
+};
 use vispec_processor::Positions;
 use vispec_train::data::DraftVocabulary;
 use vispec_train::network::{
@@ -69,6 +71,14 @@ fn train(config: &TrainConfig, dir: &Path) -> Seen {
     seen
 }
 
+/// Number of tokens that the draft in `dir` chooses among by default.
+fn n_tokens(dir: &Path) -> Option<usize> {
+    let draft = Draft::load_for(dir, &target(), LayerIds::Auto).unwrap();
+    let target = VlmTarget::load(&target_dir(), &Device::flex(), DtypeChoice::F32).unwrap();
+    let draft = draft.restricted(&DraftVocab::Auto, dir, &target).unwrap();
+    draft.vocab_len()
+}
+
 #[test]
 fn losses_fall_and_drafts_load() {
     for settings in [
@@ -89,7 +99,9 @@ fn losses_fall_and_drafts_load() {
         );
         assert!(seen.epochs[0].held_out.as_ref().unwrap().tree_tau.is_some());
         let draft = dir.path().join("last");
-        Draft::load_for(&draft, &target(), LayerIds::Auto).unwrap();
+        // A head of its own has these tokens; that of the target is cut to the list beside it.
+        let loaded = n_tokens(&draft);
+        assert_eq!(loaded, Some(TOKENS), "{settings:?}");
         let list = draft.join(DraftVocabFile::NAME);
         assert_eq!(list.exists(), !settings.is_empty(), "{settings:?}");
         if list.exists() {

@@ -72,7 +72,7 @@ pub(super) fn draw<'t>(
             max_new_tokens: MAX_TOKENS,
             stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
         },
-        sampler: Sampler::new(log.settings.temperature, Some(TOP_P), None)
+        sampler: Sampler::new(log.settings.temperature.0, Some(TOP_P), None)
             .map_err(Failure::usage)?,
         seed: 0,
         tree,

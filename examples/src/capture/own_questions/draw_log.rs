@@ -25,10 +25,28 @@ pub(super) struct DrawSettings {
     pub(super) questions: usize,
     /// The draw's place is added to it.
     pub(super) seed: u64,
-    pub(super) temperature: f32,
-    pub(super) top_p: f32,
+    pub(super) temperature: Written,
+    pub(super) top_p: Written,
     /// Tokens of a question at most.
     pub(super) max_tokens: usize,
+}
+
+/// A number as people write it: 0.8, and not what is nearest to it in 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
+pub(super) struct Written(pub(super) f32);
+
+impl From<f64> for Written {
+    #[expect(clippy::cast_possible_truncation, reason = "it was an f32")]
+    fn from(value: f64) -> Self {
+        Self(value as f32)
+    }
+}
+
+impl From<Written> for f64 {
+    fn from(Written(value): Written) -> Self {
+        value.to_string().parse().unwrap_or(f64::from(value))
+    }
 }
 
 /// Another line of the file.

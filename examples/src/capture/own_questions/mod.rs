@@ -21,7 +21,7 @@ use vispec_data::capture::fingerprint;
 use vispec_models::{Engine, Method};
 
 use self::draw::{MAX_TOKENS, TOP_P, draw};
-use self::draw_log::{DrawLog, DrawSettings};
+use self::draw_log::{DrawLog, DrawSettings, Written};
 use self::user_turn::UserTurn;
 use super::flags::{SourceFlags, StageFlags};
 use crate::failure::Failure;
@@ -52,8 +52,8 @@ pub(super) fn make_questions(
             dtype: target.precision().to_string(),
             questions: source.questions.unwrap_or(DEFAULT_QUESTIONS),
             seed: stage.seed,
-            temperature: source.question_temperature,
-            top_p: TOP_P,
+            temperature: Written(source.question_temperature),
+            top_p: Written(TOP_P),
             max_tokens: MAX_TOKENS,
         };
         let mut log = DrawLog::open(&stage.out, settings)?;
