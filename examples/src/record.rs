@@ -126,9 +126,7 @@ impl Record {
         speculation: Option<SpeculationSummary>,
     ) -> Result<Self, Failure> {
         let stats = &run.generation.stats;
-        let draft = engine
-            .draft()
-            .filter(|draft| run.method.network() == Some(draft.kind()));
+        let draft = engine.draft_of(run.method);
         let encode = times.encode.preprocess + times.encode.vision;
         Ok(Self {
             text: engine

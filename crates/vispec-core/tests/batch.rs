@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vispec_core::testing::{
-    CheckingDrafter, ContinuationDrafter, RandomDrafter, TableCache, TableDraft, TableFeatures,
-    TableModel,
+    CheckingDrafter, ContinuationDrafter, Fault, FaultyDrafter, RandomDrafter, TableCache,
+    TableDraft, TableFeatures, TableModel,
 };
 use vispec_core::{
     AutoTree, Batch, BoxError, ContextCost, Cost, CostTable, DecodeError, DraftCosts, Drafter,
     DynamicTreeDrafter, Ended, FinishReason, GenerationConfig, GenerationObserver, HostLogits,
     MatchPicks, NoDraft, NodeId, OutputOf, Pass, PassInput, PositionUniforms, PromptLookupDrafter,
-    Proposal, Sampler, Segment, SequenceId, Session, TargetCosts, TargetModel, TokenId, TokenTree,
-    TreeShape, generate,
+    Sampler, Segment, SequenceId, Session, TargetCosts, TargetModel, TokenId, TreeShape, generate,
 };
 
 const VOCAB: usize = 11;
@@ -280,61 +279,6 @@ fn company_that_matters_is_noticed() {
     assert_ne!(run(prompts.clone()), run(prompts[..1].to_vec()));
 }
 
-/// Fails in one of the ways that a plug-in can fail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
-    Errs,
-    Panics,
-    PanicsGrowing,
-}
-
-struct Faulty {
-    fault: Fault,
-    trees: usize,
-}
-
-impl Faulty {
-    fn propose(&mut self, next: TokenId) -> Result<Proposal, BoxError> {
-        self.trees += 1;
-        if self.trees < 3 {
-            return Ok(TokenTree::new(next).into());
-        }
-        match self.fault {
-            Fault::Errs => Err("no more trees".into()),
-            Fault::Panics => panic!("a broken drafter"),
-            Fault::PanicsGrowing => Ok(Proposal::Growing),
-        }
-    }
-}
-
-impl<T: TargetModel> Drafter<T> for Faulty {
-    fn name(&self) -> &str {
-        "faulty"
-    }
-
-    fn begin(
-        &mut self,
-        _: &T::Prompt,
-        _: T::Features,
-        next: TokenId,
-    ) -> Result<Proposal, BoxError> {
-        self.propose(next)
-    }
-
-    fn advance(
-        &mut self,
-        _: &[TokenId],
-        _: T::Features,
-        next: TokenId,
-    ) -> Result<Proposal, BoxError> {
-        self.propose(next)
-    }
-
-    fn grow(&mut self) -> Result<Proposal, BoxError> {
-        panic!("a drafter that breaks while it grows")
-    }
-}
-
 /// Panics after some tokens, or only counts them.
 #[derive(Default)]
 struct Nervous {
@@ -362,17 +306,17 @@ fn a_sequence_that_fails_ends_alone() {
         stop_tokens: Vec::new(),
     };
     let expected = target.decode_plainly(&prompt, 30, &Sampler::Greedy, PositionUniforms::new(0));
-    let faulty = |fault| -> AnyDrafter { Box::new(Faulty { fault, trees: 0 }) };
+    let faulty = |fault| -> AnyDrafter { Box::new(FaultyDrafter::new(fault)) };
     let drafters: Vec<(AnyDrafter, Option<usize>)> = vec![
         (Box::new(NoDraft), None),
-        (faulty(Fault::Errs), None),
+        (faulty(Fault::Error), None),
         (
             Box::new(ContinuationDrafter::new(expected.clone(), 3)),
             None,
         ),
-        (faulty(Fault::Panics), None),
+        (faulty(Fault::Panic), None),
         (Box::new(NoDraft), Some(5)),
-        (faulty(Fault::PanicsGrowing), None),
+        (faulty(Fault::PanicWhileGrowing), None),
         (Box::new(PromptLookupDrafter::default()), None),
     ];
     let mut batch: AnyBatch<Nervous> = Batch::default();

@@ -628,6 +628,25 @@ fn refuses_what_it_cannot_store(storage: StorageKind) {
         matches!(error, CaptureError::SampleShape { found: 1, .. }),
         "{error}"
     );
+    // The header says that there are two.
+    let rows = sound().token_ids.len();
+    for states in [None, Some(Array2::zeros([rows, HIDDEN]))] {
+        let found = states.as_ref().map_or(0, Array2::ncols);
+        let fewer = CapturedSample {
+            residual_states: states,
+            ..sound()
+        };
+        let error = put(&mut writer, 2, record(2), &fewer).unwrap_err();
+        let CaptureError::SampleShape {
+            found: width,
+            expected,
+            ..
+        } = error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!([width, expected], [found, 2 * HIDDEN]);
+    }
     let mut broken = sound();
     broken.hidden_states[[3, 1]] = f32::NAN;
     let error = put(&mut writer, 2, record(2), &broken).unwrap_err();

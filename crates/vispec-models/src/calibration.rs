@@ -96,9 +96,7 @@ impl CalibrationKey {
     /// # Errors
     /// [`ModelError::Io`] if a checkpoint's directory cannot be read.
     pub fn new(engine: &Engine, method: Method) -> Result<Self, ModelError> {
-        let draft = engine
-            .draft()
-            .filter(|draft| method.network() == Some(draft.kind()));
+        let draft = engine.draft_of(method);
         Ok(Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -316,10 +314,7 @@ fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
     let failed = |source| ModelError::Calibration { source };
     let prompt = target.encode(&text(target))?;
     let costs = measure_target_costs(target, &prompt).map_err(failed)?;
-    let draft = match engine
-        .draft()
-        .filter(|draft| method.network() == Some(draft.kind()))
-    {
+    let draft = match engine.draft_of(method) {
         None => None,
         Some(Draft::Neural(_, draft)) => {
             Some(measure_draft_costs(target, &mut draft.session(), &prompt).map_err(failed)?)

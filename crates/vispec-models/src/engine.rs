@@ -216,6 +216,13 @@ impl Engine {
         self.draft.as_ref()
     }
 
+    /// The draft, if one was loaded that `method` drafts with.
+    #[must_use]
+    pub fn draft_of(&self, method: Method) -> Option<&Draft> {
+        self.draft()
+            .filter(|draft| method.network() == Some(draft.kind()))
+    }
+
     /// Directory of the draft's checkpoint, if one was loaded.
     #[must_use]
     pub fn draft_dir(&self) -> Option<&Path> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use safetensors::Dtype;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vispec_models::nn::Bias;
 use vispec_models::{DraftVocabFile, TargetText};
 
@@ -46,43 +46,32 @@ impl Export<'_> {
             .iter()
             .map(|(name, tensor)| (name.clone(), tensor.into()))
             .collect();
+        let mut config = self.common_config(vocab_size);
         let embedding;
-        let config = if let NetworkKind::Eagle3 {
-            states,
-            head_tokens,
-            ..
-        } = self.shape.kind
-        {
-            if let (Some(vocabulary), true) = (self.vocabulary, head_tokens > 0) {
-                tensors.extend(draft_ids(vocabulary));
-            }
-            self.eagle3_config(states, head_tokens, vocab_size)
+        let more = if let NetworkKind::Eagle3 { states, .. } = self.shape.kind {
+            self.eagle3_config(states, vocab_size)
         } else {
             embedding = HostTensor::from_device(self.target.embedding().table())?;
             tensors.push(("embed_tokens.weight".into(), (&embedding).into()));
-            self.config(vocab_size)
+            self.upstream_config()
         };
+        config.extend(more);
+        let has_own_head = self.shape.head_tokens() > 0;
+        match self.vocabulary {
+            Some(vocabulary) if has_own_head => tensors.extend(draft_ids(vocabulary)),
+            Some(vocabulary) => write_list(dir, vocabulary)?,
+            None => {}
+        }
         let format = ("format", "pt".to_owned());
         files::write_tensors(&dir.join("model.safetensors"), tensors, format)?;
-        let text = format!("{config:#}\n");
-        files::write(&dir.join("config.json"), text.as_bytes())?;
-        match (self.vocabulary, self.shape.kind) {
-            (
-                Some(_),
-                NetworkKind::Eagle3 {
-                    head_tokens: 1.., ..
-                },
-            )
-            | (None, _) => Ok(()),
-            (Some(vocabulary), _) => write_list(dir, vocabulary),
-        }
+        let text = format!("{:#}\n", Value::Object(config));
+        files::write(&dir.join("config.json"), text.as_bytes())
     }
 
-    fn config(&self, vocab_size: usize) -> Value {
+    /// What the configs of all drafts say.
+    fn common_config(&self, vocab_size: usize) -> Map<String, Value> {
         let decoder = &self.shape.decoder;
-        json!({
-            "architectures": ["LlamaForCausalLM"],
-            "bias": self.shape.fusion_bias == Bias::Yes,
+        let fields = json!({
             "hidden_act": "silu",
             "hidden_size": decoder.hidden,
             "intermediate_size": decoder.intermediate,
@@ -91,24 +80,30 @@ impl Export<'_> {
             "num_attention_heads": decoder.heads,
             "num_hidden_layers": decoder.layers,
             "num_key_value_heads": decoder.kv_heads,
-            "qkv_bias": decoder.qkv_bias == Bias::Yes,
             "rms_norm_eps": decoder.rms_eps,
             "rope_scaling": null,
             "rope_theta": decoder.rope_theta,
             "tie_word_embeddings": false,
             "torch_dtype": "float32",
             "vocab_size": vocab_size,
-        })
+        });
+        object(fields)
     }
 
-    fn eagle3_config(&self, states: [usize; 3], head_tokens: usize, vocab_size: usize) -> Value {
-        let decoder = &self.shape.decoder;
-        let draft_vocab_size = if head_tokens > 0 {
-            head_tokens
-        } else {
-            vocab_size
+    fn upstream_config(&self) -> Map<String, Value> {
+        object(json!({
+            "architectures": ["LlamaForCausalLM"],
+            "bias": self.shape.fusion_bias == Bias::Yes,
+            "qkv_bias": self.shape.decoder.qkv_bias == Bias::Yes,
+        }))
+    }
+
+    fn eagle3_config(&self, states: [usize; 3], vocab_size: usize) -> Map<String, Value> {
+        let draft_vocab_size = match self.shape.head_tokens() {
+            0 => vocab_size,
+            own => own,
         };
-        json!({
+        object(json!({
             "architectures": ["LlamaForCausalLMEagle3"],
             "attention_bias": false,
             "draft_vocab_size": draft_vocab_size,
@@ -116,22 +111,15 @@ impl Export<'_> {
             "eagle_config": {
                 "eagle_aux_hidden_state_layer_ids": states.map(|state| state - 1),
             },
-            "head_dim": decoder.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": decoder.hidden,
-            "intermediate_size": decoder.intermediate,
-            "max_position_embeddings": MAX_POSITIONS,
-            "model_type": "llama",
-            "num_attention_heads": decoder.heads,
-            "num_hidden_layers": 1,
-            "num_key_value_heads": decoder.kv_heads,
-            "rms_norm_eps": decoder.rms_eps,
-            "rope_scaling": null,
-            "rope_theta": decoder.rope_theta,
-            "tie_word_embeddings": false,
-            "torch_dtype": "float32",
-            "vocab_size": vocab_size,
-        })
+            "head_dim": self.shape.decoder.head_dim,
+        }))
+    }
+}
+
+fn object(fields: Value) -> Map<String, Value> {
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
     }
 }
 

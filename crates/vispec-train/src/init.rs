@@ -85,6 +85,32 @@ fn read_states(states: Option<[usize; 3]>, layers: usize) -> Result<[usize; 3], 
     })
 }
 
+/// What a fresh draft has.
+fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftShape, TrainError> {
+    let mut decoder = *place.target.decoder();
+    let layers = decoder.layers;
+    decoder.layers = 1;
+    let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
+    if is_eagle3 {
+        decoder.qkv_bias = Bias::No;
+    } else {
+        if decoder.head_dim * decoder.heads != decoder.hidden {
+            return Err(TrainError::TargetMismatch {
+                quantity: "number of heads times their size",
+                found: decoder.hidden,
+                expected: decoder.head_dim * decoder.heads,
+            });
+        }
+        decoder.kv_heads = decoder.heads;
+    }
+    let vocabulary = place.vocabulary.map_or(0, |list| list.by_frequency().len());
+    Ok(DraftShape {
+        kind: kind(draft, layers, vocabulary)?,
+        decoder,
+        fusion_bias: if is_eagle3 { Bias::No } else { Bias::Yes },
+    })
+}
+
 /// What a draft is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct StartPlace<'a> {
@@ -110,28 +136,7 @@ impl Start {
         place: &StartPlace<'_>,
         seed: u64,
     ) -> Result<Self, TrainError> {
-        let mut decoder = *place.target.decoder();
-        let layers = decoder.layers;
-        decoder.layers = 1;
-        let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
-        if is_eagle3 {
-            decoder.qkv_bias = Bias::No;
-        } else {
-            if decoder.head_dim * decoder.heads != decoder.hidden {
-                return Err(TrainError::TargetMismatch {
-                    quantity: "number of heads times their size",
-                    found: decoder.hidden,
-                    expected: decoder.head_dim * decoder.heads,
-                });
-            }
-            decoder.kv_heads = decoder.heads;
-        }
-        let vocabulary = place.vocabulary.map_or(0, |list| list.by_frequency().len());
-        let shape = DraftShape {
-            kind: kind(draft, layers, vocabulary)?,
-            decoder,
-            fusion_bias: if is_eagle3 { Bias::No } else { Bias::Yes },
-        };
+        let shape = fresh_shape(draft, place)?;
         let names = shape.parameters();
         let mut parameters = initial(&shape, seed);
         if let DraftSettings::Eagle3 { layer, .. } = draft {
@@ -158,7 +163,8 @@ impl Start {
     ) -> Result<Self, TrainError> {
         let target = place.target;
         if let DraftSettings::Eagle3 { .. } = draft {
-            return Self::from_eagle3(dir, draft, place, seed);
+            let shape = fresh_shape(draft, place)?;
+            return Self::read(dir, shape, place, seed);
         }
         let config = DraftConfig::read(dir)?;
         for (quantity, found, expected) in [
@@ -182,30 +188,17 @@ impl Start {
             decoder: config.decoder(),
             fusion_bias: config.fusion_bias(),
         };
-        Self::read(dir, shape, place, initial(&shape, seed))
+        Self::read(dir, shape, place, seed)
     }
 
-    /// An EAGLE-3 draft of the same shape that training exported. Its vocabulary has to be the same.
-    fn from_eagle3(
-        dir: &Path,
-        draft: &DraftSettings,
-        place: &StartPlace<'_>,
-        seed: u64,
-    ) -> Result<Self, TrainError> {
-        let Self {
-            shape, parameters, ..
-        } = Self::fresh(draft, place, seed)?;
-        Self::read(dir, shape, place, parameters)
-    }
-
-    /// Replaces `parameters` by what the checkpoint in `dir` has.
+    /// What the checkpoint in `dir` has, and fresh vision parts if it has none.
     fn read(
         dir: &Path,
         shape: DraftShape,
         place: &StartPlace<'_>,
-        mut parameters: Parameters,
+        seed: u64,
     ) -> Result<Self, TrainError> {
-        let target = place.target;
+        let mut parameters = initial(&shape, seed);
         let checkpoint = Checkpoint::open(dir, &[])?;
         let has_vision = checkpoint.names().any(is_vision);
         let precision = Precision {
@@ -213,11 +206,25 @@ impl Start {
             compute: DType::F32,
             quantization: None,
         };
-        let weights = Weights::new(&checkpoint, target.device(), precision);
+        let weights = Weights::new(&checkpoint, place.target.device(), precision);
         // Frozen, and the target's own.
         weights.skip("embed_tokens");
-        // What these say is the vocabulary of this run.
-        weights.skip("t2d");
+        if let (1.., Some(vocabulary)) = (shape.head_tokens(), place.vocabulary) {
+            let listed = weights.integers("t2d", vocabulary.is_listed().len());
+            let wanted = vocabulary
+                .is_listed()
+                .iter()
+                .map(|&listed| i64::from(listed));
+            if listed.is_some_and(|listed| !wanted.eq(listed)) {
+                return Err(TrainError::Checkpoint {
+                    path: dir.to_owned(),
+                    reason: "t2d lists other tokens than the most frequent of this run's answers, \
+                             which the rows of its head would be taken for"
+                        .to_owned(),
+                });
+            }
+        }
+        // It follows from t2d.
         weights.skip("d2t");
         let mut fresh = Vec::new();
         for (name, dims) in shape.parameters() {
@@ -297,8 +304,8 @@ fn from_target(
 /// The head's weights are needed as they are.
 pub(crate) const QUANTIZED_HEAD: TrainError = TrainError::TargetMismatch {
     quantity: "bits of the head's weights",
-    found: 8,
-    expected: 32,
+    found: 32,
+    expected: 8,
 };
 
 fn is_vision(name: &str) -> bool {

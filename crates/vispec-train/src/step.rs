@@ -1,6 +1,6 @@
 //! Losses and gradients of one batch.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
 use vispec_kernels::in_pool;
@@ -11,7 +11,7 @@ use crate::gradients::Gradients;
 use crate::loss::{Divergence, Head, HeadSums, HeadTerms, host, smooth_l1};
 use crate::network::{
     DraftInputs, DraftNetwork, DraftRows, DraftedRows, Eagle3Network, MedusaNetwork, Network,
-    Supervision,
+    Supervision, indices,
 };
 use crate::objective::{MedusaTargets, Objective};
 
@@ -59,15 +59,6 @@ fn upload(values: &Array2<f32>, device: &Device) -> Tensor<2> {
 fn concatenate<'s>(parts: impl Iterator<Item = &'s Array2<f32>>, device: &Device) -> Tensor<2> {
     let parts = parts.map(|part| upload(part, device)).collect();
     Tensor::cat(parts, 0)
-}
-
-fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i64> = values
-        .iter()
-        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
-        .collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 fn scalar(tensor: Tensor<1>) -> f64 {
@@ -135,39 +126,45 @@ impl Network {
 /// What a batch is to a draft network, without a graph.
 struct DraftBatch {
     inputs: DraftInputs,
-    /// Supervised rows.
-    rows: Tensor<1, Int>,
-    n_rows: usize,
-    /// Their targets `[rows, hidden]`.
+    /// What each pass supervises.
+    drafted: DraftedRows,
+    /// The targets `[supervised, hidden]` of the first pass.
     target: Tensor<2>,
 }
 
-fn draft_batch(network: &DraftNetwork, samples: &[PreparedSample], device: &Device) -> DraftBatch {
-    let masks: Vec<Vec<bool>> = samples.iter().map(|s| s.image_mask.clone()).collect();
-    let rows = DraftRows::new(&masks, network.n_queries());
-    let mut supervised = Vec::new();
-    let mut targets = Vec::new();
-    let mut first_token = 0;
-    for sample in samples {
-        for &position in &sample.supervised {
-            // Tokens of images that left no row have no output to supervise.
-            if let Some(row) = rows.row_of[first_token + position] {
-                supervised.push(row);
-                targets.push(first_token + position);
-            }
+impl DraftBatch {
+    /// # Errors
+    /// [`TrainError::SampleShape`] if nothing is supervised.
+    fn new(
+        samples: &[PreparedSample],
+        n_queries: usize,
+        n_passes: usize,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let masks: Vec<Vec<bool>> = samples.iter().map(|s| s.image_mask.clone()).collect();
+        let rows = DraftRows::new(&masks, n_queries);
+        let supervision: Vec<Supervision<'_>> = samples
+            .iter()
+            .map(|sample| Supervision {
+                supervised: &sample.supervised,
+                answered: &sample.answered,
+            })
+            .collect();
+        let drafted = DraftedRows::new(&rows, &supervision, n_passes);
+        let aims = &drafted.passes[0].targets;
+        if aims.is_empty() {
+            return Err(nothing_supervised(samples));
         }
-        first_token += sample.features.nrows();
-    }
-    let target = concatenate(samples.iter().map(|s| &s.target), device);
-    DraftBatch {
-        inputs: DraftInputs {
-            embeds: concatenate(samples.iter().map(|s| &s.embeds), device).autodiff(),
-            features: concatenate(samples.iter().map(|s| &s.features), device).autodiff(),
-            rows,
-        },
-        n_rows: supervised.len(),
-        rows: indices(&supervised, device),
-        target: target.select(0, indices(&targets, device)),
+        let target = concatenate(samples.iter().map(|s| &s.target), device);
+        Ok(Self {
+            inputs: DraftInputs {
+                embeds: concatenate(samples.iter().map(|s| &s.embeds), device).autodiff(),
+                features: concatenate(samples.iter().map(|s| &s.features), device).autodiff(),
+                rows,
+            },
+            target: target.select(0, indices(aims, device)),
+            drafted,
+        })
     }
 }
 
@@ -178,12 +175,11 @@ fn draft_graph(
     head: &Head,
 ) -> Result<Graph, TrainError> {
     let device = head.device();
-    let batch = draft_batch(network, samples, &device);
-    if batch.n_rows == 0 {
-        return Err(nothing_supervised(samples));
-    }
-    let (n_unrolled, value_weight, terms) = terms(objective, batch.n_rows)?;
-    let rows = batch.rows.clone().autodiff();
+    let batch = DraftBatch::new(samples, network.n_queries(), 1, &device)?;
+    let supervised = &batch.drafted.passes[0].supervised;
+    let n_rows = supervised.len();
+    let (n_unrolled, value_weight, terms) = terms(objective, n_rows)?;
+    let rows = indices(supervised, &device).autodiff();
     let outputs: Vec<Tensor<2>> = network
         .unroll(&batch.inputs, n_unrolled)
         .into_iter()
@@ -194,12 +190,12 @@ fn draft_graph(
 
     let mut value = 0.0;
     if value_weight > 0.0 {
-        let n_elements = batch.n_rows * head.hidden();
+        let n_elements = n_rows * head.hidden();
         let (sum, slope) = smooth_l1(plain[0].clone(), batch.target.clone(), n_elements);
         value = ratio(scalar(sum), n_elements);
         gradients[0] = gradients[0].clone() + slope * value_weight;
     }
-    let losses = losses(&sums, value, value_weight, &terms, batch.n_rows);
+    let losses = losses(&sums, value, value_weight, &terms, n_rows);
     Ok(Graph {
         losses,
         surrogate: sum_surrogates(outputs, gradients, &device),
@@ -235,33 +231,15 @@ fn eagle3_graph(
         return Err(wrong_objective("test_time, the draft being EAGLE-3"));
     };
     let device = head.device();
-    let masks: Vec<Vec<bool>> = samples.iter().map(|s| s.image_mask.clone()).collect();
-    let rows = DraftRows::new(&masks, network.n_queries());
-    let supervision: Vec<Supervision<'_>> = samples
-        .iter()
-        .map(|sample| Supervision {
-            supervised: &sample.supervised,
-            answered: &sample.answered,
-        })
-        .collect();
-    let drafted = DraftedRows::new(&rows, &supervision, passes);
+    let batch = DraftBatch::new(samples, network.n_queries(), passes, &device)?;
+    let drafted = &batch.drafted;
+    let teacher = head.teacher(&batch.target)?;
     // Later passes aim at some of what the first one aims at.
     let aims = &drafted.passes[0].targets;
-    if aims.is_empty() {
-        return Err(nothing_supervised(samples));
-    }
-    let targets = concatenate(samples.iter().map(|s| &s.target), &device);
-    let teacher = head.teacher(&targets.select(0, indices(aims, &device)))?;
-    let inputs = DraftInputs {
-        embeds: concatenate(samples.iter().map(|s| &s.embeds), &device).autodiff(),
-        features: concatenate(samples.iter().map(|s| &s.features), &device).autodiff(),
-        rows,
-    };
     let mut result = Losses::default();
     let (mut outputs, mut gradients) = (Vec::new(), Vec::new());
-    let mut weight = 1.0;
-    for (number, read) in network.passes(&inputs, &drafted).into_iter().enumerate() {
-        let pass = &drafted.passes[number];
+    let read = network.passes(&batch.inputs, drafted).into_iter();
+    for (number, (read, pass)) in (0_i32..).zip(read.zip(&drafted.passes)) {
         let rows: Vec<usize> = pass
             .targets
             .iter()
@@ -272,7 +250,7 @@ fn eagle3_graph(
         }
         let terms = HeadTerms {
             divergence: Divergence::CrossEntropy,
-            divergence_weight: weight,
+            divergence_weight: decay.powi(number),
             ranking_weight: 0.0,
             rows: rows.len(),
         };
@@ -297,7 +275,6 @@ fn eagle3_graph(
         } else {
             result.loss += of_pass.loss;
         }
-        weight *= decay;
     }
     Ok(Graph {
         losses: result,

@@ -67,8 +67,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     for note in notes {
         eprintln!("{note}");
     }
-    if let Some(draft) = engine.draft()
-        && method.network() == Some(draft.kind())
+    if let Some(draft) = engine.draft_of(method)
         && draft.images() == DraftImages::Placeholders
         && !images.is_empty()
     {

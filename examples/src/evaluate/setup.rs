@@ -98,9 +98,7 @@ impl Setup {
 
 /// Learned queries of the draft, if the cell's method uses it.
 fn queries(engine: &Engine, method: Method) -> Option<u32> {
-    let draft = engine
-        .draft()
-        .filter(|draft| method.network() == Some(draft.kind()))?;
+    let draft = engine.draft_of(method)?;
     draft.n_queries().and_then(|n| u32::try_from(n).ok())
 }
 

@@ -1,38 +1,16 @@
 //! From what training left to the draft that is used.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use half::bf16;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// A tensor on its way to a file.
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
+use crate::whole_file::write_whole;
 
 /// Copies a draft with its floats in bf16; gives the bytes of its weights.
 pub(super) fn publish(trained: &Path, draft: &Path) -> Result<usize> {
@@ -41,39 +19,40 @@ pub(super) fn publish(trained: &Path, draft: &Path) -> Result<usize> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default();
         let at = || path.display().to_string();
-        if path.extension().is_some_and(|ending| ending == "json") {
+        if name == "config.json" {
             let text = fs::read_to_string(&path).with_context(at)?;
-            let mut value: Value = serde_json::from_str(&text).with_context(at)?;
-            if let Some(dtype) = value.get_mut("torch_dtype") {
+            let mut config: Value = serde_json::from_str(&text).with_context(at)?;
+            if let Some(dtype) = config.get_mut("torch_dtype") {
                 *dtype = "bfloat16".into();
             }
-            write(&draft.join(name), format!("{value:#}\n").as_bytes())?;
+            write_whole(&draft.join(name), format!("{config:#}\n").as_bytes())?;
+        } else if path.extension().is_some_and(|ending| ending == "json") {
+            write_whole(&draft.join(name), &fs::read(&path).with_context(at)?)?;
         }
     }
     let path = trained.join("model.safetensors");
     let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
     let rounded = in_bf16(&bytes).with_context(|| path.display().to_string())?;
-    write(&draft.join("model.safetensors"), &rounded)?;
+    write_whole(&draft.join("model.safetensors"), &rounded)?;
     Ok(rounded.len())
 }
 
 fn in_bf16(file: &[u8]) -> Result<Vec<u8>> {
     let tensors = SafeTensors::deserialize(file)?;
+    let floats = tensors
+        .iter()
+        .filter(|(_, view)| view.dtype() == Dtype::F32);
+    let rounded: HashMap<&str, Vec<u8>> = floats
+        .map(|(name, view)| (name, rounded(view.data())))
+        .collect();
     let stored = tensors.iter().map(|(name, view)| {
-        let (dtype, bytes) = match view.dtype() {
-            Dtype::F32 => (Dtype::BF16, rounded(view.data())),
-            dtype => (dtype, view.data().to_vec()),
+        let stored = match rounded.get(name) {
+            Some(bytes) => TensorView::new(Dtype::BF16, view.shape().to_vec(), bytes)?,
+            None => view,
         };
-        let shape = view.shape().to_vec();
-        (
-            name,
-            Stored {
-                dtype,
-                shape,
-                bytes,
-            },
-        )
+        Ok((name, stored))
     });
+    let stored: Vec<(&str, TensorView<'_>)> = stored.collect::<Result<_>>()?;
     let format = [("format".to_owned(), "pt".to_owned())];
     Ok(safetensors::serialize(stored, Some(format.into()))?)
 }
@@ -84,13 +63,6 @@ fn rounded(floats: &[u8]) -> Vec<u8> {
         .iter()
         .map(|word| bf16::from_f32(f32::from_le_bytes(*word)));
     values.flat_map(bf16::to_le_bytes).collect()
-}
-
-/// Writes a file under a temporary name and renames it.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes).with_context(|| partial.display().to_string())?;
-    fs::rename(&partial, path).with_context(|| path.display().to_string())
 }
 
 /// What training says of its best epoch, for people.
@@ -134,14 +106,12 @@ mod tests {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         let ids: Vec<u8> = [7_i64, -1].iter().flat_map(|id| id.to_le_bytes()).collect();
-        let stored = |dtype, shape: &[usize], bytes: &[u8]| Stored {
-            dtype,
-            shape: shape.to_vec(),
-            bytes: bytes.to_vec(),
-        };
         let tensors = [
-            ("fc.weight", stored(Dtype::F32, &[3], &floats)),
-            ("d2t", stored(Dtype::I64, &[2], &ids)),
+            (
+                "fc.weight",
+                TensorView::new(Dtype::F32, vec![3], &floats).unwrap(),
+            ),
+            ("d2t", TensorView::new(Dtype::I64, vec![2], &ids).unwrap()),
         ];
         let file = safetensors::serialize(tensors, None).unwrap();
         fs::write(trained.join("model.safetensors"), file).unwrap();

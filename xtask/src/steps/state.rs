@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::whole_file::write_whole;
+
 /// What is noted of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,11 +59,8 @@ impl State {
 
     /// Notes something of a step, under a temporary name first.
     pub(crate) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
-        let path = self.path(step);
-        let partial = self.dir.join(format!("{step}.partial"));
         let text = serde_json::to_string_pretty(marker)?;
-        fs::write(&partial, text).with_context(|| partial.display().to_string())?;
-        fs::rename(&partial, &path).with_context(|| path.display().to_string())
+        write_whole(&self.path(step), text.as_bytes())
     }
 }
 

@@ -4,9 +4,11 @@
 //! here propose anything, so that what they cannot change can be shown.
 
 mod drafters;
+mod faulty;
 mod table_draft;
 mod table_model;
 
 pub use drafters::{CheckingDrafter, ContinuationDrafter, FixedTreeDrafter, RandomDrafter};
+pub use faulty::{Fault, FaultyDrafter};
 pub use table_draft::TableDraft;
 pub use table_model::{TableCache, TableFeatures, TableModel};

@@ -46,6 +46,6 @@ pub use reader::CaptureReader;
 pub use record::{ImageRecord, SampleRecord};
 pub use sample::{CapturedSample, SampleVectors};
 pub use share::{PositionRange, Share};
-pub use source::SampleSource;
+pub use source::{SampleSource, answer_tokens};
 pub use token_sample::TokenSample;
 pub use writer::CaptureWriter;

@@ -38,12 +38,18 @@ pub trait SampleSource {
     /// If there is no such sample.
     fn answer_tokens(&self, index: usize) -> Result<Vec<u32>, Self::Error> {
         let sample = self.sample(index)?;
-        let answered = sample.token_ids.iter().zip(&sample.loss_mask);
-        Ok(answered
-            .filter(|(_, of_answer)| **of_answer)
-            .map(|(token, _)| *token)
-            .collect())
+        Ok(answer_tokens(&sample.token_ids, &sample.loss_mask))
     }
+}
+
+/// The tokens that a loss mask has.
+#[must_use]
+pub fn answer_tokens(token_ids: &[u32], loss_mask: &[bool]) -> Vec<u32> {
+    let tokens = token_ids.iter().zip(loss_mask);
+    tokens
+        .filter(|(_, of_answer)| **of_answer)
+        .map(|(token, _)| *token)
+        .collect()
 }
 
 /// Samples in memory.

@@ -8,7 +8,7 @@ use super::elements::{decoded, encoded, safetensors_type};
 use super::embeddings::{ImageFeatures, TokenEmbeddings};
 use super::error::{CaptureError, Result};
 use super::grouped::{Grouped, n_groups};
-use super::header::{ElementType, StorageKind};
+use super::header::{CaptureHeader, ElementType, StorageKind};
 use super::sample::{CapturedSample, SampleVectors};
 use super::tensor_file::{StoredTensor, TensorFile};
 use super::token_sample::{TokenSample, check_rows};
@@ -80,13 +80,13 @@ impl Kept<'_> {
     }
 }
 
-/// The vectors of a sample as `storage` keeps them.
+/// The vectors of a sample as a capture with this header keeps them.
 pub(super) fn vector_tensors(
     tokens: &TokenSample,
     vectors: &SampleVectors,
-    storage: StorageKind,
-    dtype: ElementType,
+    header: &CaptureHeader,
 ) -> Result<Vec<StoredTensor>> {
+    let (storage, dtype) = (header.storage, header.dtype);
     let id = &tokens.record.id;
     let seq = tokens.token_ids.len();
     let kept = |what, vectors, rows| Kept {
@@ -109,6 +109,9 @@ pub(super) fn vector_tensors(
     if let Some(part) = residual(Vec::new()) {
         check_rows(id, part.what, part.vectors.nrows(), seq)?;
     }
+    let width = vectors.residual_states.as_ref().map_or(0, Array2::ncols);
+    let expected = header.states.len() * header.target.hidden;
+    check_rows(id, "each row of the residual states", width, expected)?;
     let mut tensors = Vec::new();
     match storage {
         StorageKind::Full => {
@@ -197,17 +200,8 @@ impl StoredVectors<'_> {
     pub(super) fn full(mut self, tokens: TokenSample) -> Result<CapturedSample> {
         let seq = tokens.token_ids.len();
         let dtype = self.dtype;
-        let shape = [seq, self.hidden];
-        let input_embeds = self.in_elements(name::INPUT_EMBEDS, dtype, shape)?;
-        let hidden_states = self.in_elements(name::HIDDEN_STATES, dtype, shape)?;
-        let residual_states = match self.residual_shape(seq) {
-            Some(shape) => Some(self.in_elements(name::RESIDUAL_STATES, dtype, shape)?),
-            None => None,
-        };
-        let states = States {
-            hidden: hidden_states,
-            residual: residual_states,
-        };
+        let input_embeds = self.in_elements(name::INPUT_EMBEDS, dtype, [seq, self.hidden])?;
+        let states = self.states_in_elements(dtype, seq)?;
         Ok(captured(tokens, input_embeds, states))
     }
 
@@ -221,12 +215,18 @@ impl StoredVectors<'_> {
         let dtype = ElementType::Bf16;
         let images = self.in_elements(name::IMAGE_EMBEDS, dtype, [n_images, self.hidden])?;
         let n_read = read_rows(&tokens.image_mask).len();
-        let hidden = self.in_elements(name::HIDDEN_STATES, dtype, [n_read, self.hidden])?;
-        let residual = match self.residual_shape(n_read) {
+        let states = self.states_in_elements(dtype, n_read)?;
+        self.spread(tokens, table, &images, &states)
+    }
+
+    /// The states of so many rows.
+    fn states_in_elements(&mut self, dtype: ElementType, rows: usize) -> Result<States> {
+        let hidden = self.in_elements(name::HIDDEN_STATES, dtype, [rows, self.hidden])?;
+        let residual = match self.residual_shape(rows) {
             Some(shape) => Some(self.in_elements(name::RESIDUAL_STATES, dtype, shape)?),
             None => None,
         };
-        self.spread(tokens, table, &images, &States { hidden, residual })
+        Ok(States { hidden, residual })
     }
 
     /// Completes a packed sample with the embeddings of its text and of its images.

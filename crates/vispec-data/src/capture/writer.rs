@@ -122,8 +122,7 @@ impl CaptureWriter {
         sample: &TokenSample,
         vectors: &SampleVectors,
     ) -> Result<()> {
-        let header = &self.manifest.header;
-        let mut tensors = vector_tensors(sample, vectors, header.storage, header.dtype)?;
+        let mut tensors = vector_tensors(sample, vectors, &self.manifest.header)?;
         tensors.extend(token_tensors(sample)?);
         self.store(position, &sample.record, tensors)
     }

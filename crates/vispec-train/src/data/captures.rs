@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::DType;
 use vispec_data::capture::{
-    CaptureReader, CapturedSample, SampleSource, StorageKind, TokenEmbeddings, fingerprint,
+    CaptureReader, CapturedSample, SampleSource, StorageKind, TokenEmbeddings, answer_tokens,
+    fingerprint,
 };
 use vispec_models::nn::Embedding;
 use vispec_models::{DtypeChoice, TargetText, TargetVision, VlmTarget};
@@ -35,8 +36,9 @@ struct Capture {
 
 impl Captures {
     /// Opens finished captures of the target in `target_dir`, whose embedding `text` has, that have
-    /// the given states of the target's residual stream. Captures that were stored `online` load the whole target, in the element type that they were made
-    /// with; `packed` ones that have images load its vision tower.
+    /// the given states of the target's residual stream. Captures that were stored `online` load the
+    /// whole target, in the element type that they were made with; `packed` ones that have images
+    /// load its vision tower.
     ///
     /// # Errors
     /// [`TrainError::Capture`] if one is not a finished capture of this target,
@@ -140,11 +142,7 @@ impl SampleSource for Captures {
     fn answer_tokens(&self, index: usize) -> Result<Vec<u32>, TrainError> {
         let (capture, number) = self.places[index];
         let sample = self.captures[capture].reader.tokens(number)?;
-        let answered = sample.token_ids.into_iter().zip(sample.loss_mask);
-        Ok(answered
-            .filter(|(_, of_answer)| *of_answer)
-            .map(|(token, _)| token)
-            .collect())
+        Ok(answer_tokens(&sample.token_ids, &sample.loss_mask))
     }
 }
 

@@ -145,6 +145,15 @@ impl DraftShape {
         }
     }
 
+    /// Tokens of a head of the draft's own; 0 without one.
+    #[must_use]
+    pub fn head_tokens(&self) -> usize {
+        match self.kind {
+            NetworkKind::Eagle3 { head_tokens, .. } => head_tokens,
+            _ => 0,
+        }
+    }
+
     /// Width of what the draft reads of the target at each position.
     #[must_use]
     pub fn feature_width(&self) -> usize {

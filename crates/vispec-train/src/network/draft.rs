@@ -9,9 +9,9 @@ use vispec_models::nn::DecoderConfig;
 use super::adaptor::VisionAdaptor;
 use super::attention::{Attention, Rotary};
 use super::cpu;
-use super::images::{CompressedImages, indices};
+use super::images::CompressedImages;
 use super::layers::{Linear, RmsNorm};
-use super::rows::DraftRows;
+use super::rows::{DraftRows, indices};
 
 /// The gated feed-forward block.
 #[derive(Module, Debug)]

@@ -9,8 +9,9 @@ use super::adaptor::VisionAdaptor;
 use super::attention::{Attention, Projected, Rotary};
 use super::draft::{DraftInputs, GatedMlp};
 use super::drafted::DraftedRows;
-use super::images::{CompressedImages, indices};
+use super::images::CompressedImages;
 use super::layers::{Linear, RmsNorm};
+use super::rows::indices;
 
 /// The layer. Attention reads the normed embedding of the next token beside the normed hidden state
 /// of this one.

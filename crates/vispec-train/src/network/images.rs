@@ -1,10 +1,10 @@
 //! Images in the rows of a batch: what the adaptor makes of them, and where it goes.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, s};
+use burn::tensor::{Tensor, s};
 
 use super::adaptor::VisionAdaptor;
 use super::layers::Linear;
-use super::rows::DraftRows;
+use super::rows::{DraftRows, indices};
 
 /// The adaptor's output for each image of a batch, `[queries, hidden]`; none without an adaptor.
 #[derive(Debug, Clone)]
@@ -70,13 +70,4 @@ impl CompressedImages {
         let parts = std::iter::once(text).chain(compressed).collect();
         Tensor::cat(parts, 0).select(0, indices(&rows.order, &device))
     }
-}
-
-pub(super) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i64> = values
-        .iter()
-        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
-        .collect();
-    let shape = [values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }

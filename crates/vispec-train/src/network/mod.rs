@@ -29,6 +29,7 @@ pub use layers::{Linear, RmsNorm};
 pub use medusa::{MedusaNetwork, ResidualBlock};
 pub use parameters::{HostTensor, Parameters, Trainable};
 pub use rows::DraftRows;
+pub(crate) use rows::indices;
 pub use target::{TargetInputs, TargetNetwork, TargetShape};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor};

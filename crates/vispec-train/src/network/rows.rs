@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
 /// The rows of a batch: the samples one behind the other, without padding, images compressed.
 ///
 /// Tokens are numbered through the batch. Position `s` of a sample stands for the hidden state of
@@ -111,6 +113,16 @@ impl DraftRows {
             first_token = end;
         }
     }
+}
+
+/// Rows to select, on `device`.
+pub(crate) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values
+        .iter()
+        .map(|&value| i64::try_from(value).unwrap_or(i64::MAX))
+        .collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 #[cfg(test)]

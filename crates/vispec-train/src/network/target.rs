@@ -1,7 +1,7 @@
 //! The language model of a target in training. The embedding is not among its parameters.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, activation};
 use vispec_models::nn::{Bias, DecoderConfig};
 
 use super::attention::Rotary;
@@ -9,6 +9,7 @@ use super::build::Source;
 use super::draft::DecoderLayer;
 use super::layers::{Linear, RmsNorm};
 use super::parameters::Parameters;
+use super::rows::indices;
 
 /// Everything that decides which parameters the language model of a target has.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,14 +110,9 @@ impl TargetNetwork {
         for layer in &self.layers {
             x = layer.forward(x, &rotary, std::slice::from_ref(&(0..seq)), decoder);
         }
-        let rows: Vec<i64> = inputs
-            .rows
-            .iter()
-            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))
-            .collect();
-        let shape = [rows.len()];
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, shape), &device);
-        let hidden = self.norm.forward(x.select(0, rows));
+        let hidden = self
+            .norm
+            .forward(x.select(0, indices(inputs.rows, &device)));
         activation::log_softmax(self.lm_head.forward(hidden), 1)
     }
 }

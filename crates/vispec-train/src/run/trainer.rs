@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use vispec_data::capture::SampleSource;
 use vispec_models::TargetText;
 
@@ -21,7 +21,7 @@ use crate::files;
 use crate::gradients::Gradients;
 use crate::init::{QUANTIZED_HEAD, Start};
 use crate::loss::Head;
-use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as _};
+use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as _, indices};
 use crate::optimizer::Optimizer;
 use crate::step::Losses;
 
@@ -374,10 +374,8 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
 
 /// Rows of a head's weight `[vocab, hidden]`.
 fn rows(weight: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
-    let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-    let shape = [tokens.len()];
-    let tokens = Tensor::<1, Int>::from_data(TensorData::new(tokens, shape), &weight.device());
-    weight.clone().select(0, tokens)
+    let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+    weight.clone().select(0, indices(&tokens, &weight.device()))
 }
 
 fn require_finite(

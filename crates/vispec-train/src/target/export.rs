@@ -1,43 +1,18 @@
 //! Checkpoints of targets, in the layout of the base.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
 use super::config::MakeTargetConfig;
 use super::start::full_name;
 use crate::error::TrainError;
-use crate::files::{self, at};
+use crate::files::{self, StoredTensor, at};
 use crate::network::{Parameters, TargetShape};
-
-/// A tensor as it is written.
-struct Stored {
-    shape: Vec<usize>,
-    values: Vec<bf16>,
-}
-
-impl View for &Stored {
-    fn dtype(&self) -> Dtype {
-        Dtype::BF16
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        bytemuck::cast_slice(&self.values).into()
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.values.as_slice())
-    }
-}
 
 /// Writes the checkpoint to `dir`, in place of one that is there: weights in bf16, those that are
 /// not trained as the base has them; all other files of the base.
@@ -108,13 +83,13 @@ fn edit(
 fn write_weights(from: &Path, to: &Path, parameters: &Parameters) -> Result<(), TrainError> {
     let bytes = fs::read(from).map_err(at(from))?;
     let base = SafeTensors::deserialize(&bytes).map_err(|error| damaged(from, error))?;
-    let mut tensors: HashMap<String, Stored> = HashMap::new();
+    let mut tensors = HashMap::new();
     for (name, view) in base.tensors() {
         // All layers are written below.
         if name.starts_with("model.layers.") {
             continue;
         }
-        let values = match view.dtype() {
+        let values: Vec<bf16> = match view.dtype() {
             Dtype::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(view.data())
                 .into_iter()
                 .map(bf16::from_f32)
@@ -127,18 +102,18 @@ fn write_weights(from: &Path, to: &Path, parameters: &Parameters) -> Result<(), 
                 ));
             }
         };
-        let shape = view.shape().to_vec();
-        tensors.insert(name, Stored { shape, values });
+        tensors.insert(name, in_bf16(view.shape(), values));
     }
     for (name, tensor) in parameters {
-        let stored = Stored {
-            shape: tensor.shape.clone(),
-            values: tensor.values.iter().copied().map(bf16::from_f32).collect(),
-        };
-        tensors.insert(full_name(name), stored);
+        let values = tensor.values.iter().copied().map(bf16::from_f32).collect();
+        tensors.insert(full_name(name), in_bf16(&tensor.shape, values));
     }
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(&tensors, Some(metadata), to).map_err(|error| damaged(to, error))
+    files::write_tensors(to, tensors, ("format", "pt".to_owned()))
+}
+
+fn in_bf16(shape: &[usize], values: Vec<bf16>) -> StoredTensor<'static> {
+    let bytes = bytemuck::cast_slice(&values).to_vec();
+    StoredTensor::new(Dtype::BF16, shape.to_vec(), bytes)
 }
 
 fn damaged(path: &Path, reason: impl ToString) -> TrainError {

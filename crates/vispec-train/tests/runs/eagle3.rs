@@ -113,7 +113,7 @@ fn losses_fall_and_drafts_load() {
 #[test]
 fn a_draft_that_was_exported_is_the_same() {
     let (target, dir) = (target(), target_dir());
-    for settings in [&["draft.num_queries=2"][..], &["draft.head=target"]] {
+    for settings in [&["draft.num_queries=2"][..], &["draft.head=target"], &[]] {
         let config = eagle3(settings);
         let out = tempfile::tempdir().unwrap();
         train(&config, out.path());
@@ -270,6 +270,26 @@ fn training_and_inference_compute_the_same() {
             "{settings:?}: {error} of {largest}"
         );
     }
+}
+
+#[test]
+fn a_head_of_other_tokens_is_refused() {
+    let config = eagle3(&[]);
+    let out = tempfile::tempdir().unwrap();
+    train(&config, out.path());
+    let (target, dir) = (target(), target_dir());
+    let other = DraftVocabulary::new((440..640).collect(), 640);
+    let place = StartPlace {
+        target: &target,
+        target_dir: &dir,
+        vocabulary: Some(&other),
+    };
+    let last = out.path().join("last");
+    let error = Start::from_checkpoint(&last, &config.draft, &place, 1).unwrap_err();
+    assert!(
+        error.to_string().contains("t2d lists other tokens"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use vispec::core::{BoxError, Drafter, NodeId, Proposal, TokenId, TokenTree};
-use vispec::models::{AnyDrafter, EncodedPrompt, VlmTarget};
+use vispec::models::AnyDrafter;
 use vispec::{AnswerCycle, AnswerError, AnswerListener, Answered, Submission};
+use vispec_core::testing::{Fault, FaultyDrafter};
 
 use crate::asked::Asked;
 use crate::bounds::wait_until;
@@ -71,69 +71,6 @@ fn a_listener_that_panics_ends_its_own_answer() {
     assert_eq!(again.text().unwrap(), Asked::greedy(3, 5).alone());
 }
 
-/// What a drafter does wrong in its third cycle.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    Panic,
-    Error,
-    WrongRoot,
-    NoSuchToken,
-    PanicWhileGrowing,
-}
-
-struct Faulty {
-    fault: Fault,
-    cycles: usize,
-}
-
-impl Faulty {
-    fn propose(&mut self, next: TokenId) -> Result<Proposal, BoxError> {
-        self.cycles += 1;
-        if self.cycles < 3 {
-            return Ok(TokenTree::new(next).into());
-        }
-        match self.fault {
-            Fault::Panic => panic!("a drafter panics as told"),
-            Fault::Error => Err("a drafter fails as told".into()),
-            Fault::WrongRoot => Ok(TokenTree::new(next + 1).into()),
-            Fault::NoSuchToken => {
-                let mut tree = TokenTree::new(next);
-                tree.push(NodeId::ROOT, TokenId::MAX)?;
-                Ok(tree.into())
-            }
-            Fault::PanicWhileGrowing => Ok(Proposal::Growing),
-        }
-    }
-}
-
-impl Drafter<VlmTarget> for Faulty {
-    fn name(&self) -> &str {
-        "faulty"
-    }
-
-    fn begin(
-        &mut self,
-        _: &EncodedPrompt,
-        _: <VlmTarget as vispec::core::TargetModel>::Features,
-        next: TokenId,
-    ) -> Result<Proposal, BoxError> {
-        self.propose(next)
-    }
-
-    fn advance(
-        &mut self,
-        _: &[TokenId],
-        _: <VlmTarget as vispec::core::TargetModel>::Features,
-        next: TokenId,
-    ) -> Result<Proposal, BoxError> {
-        self.propose(next)
-    }
-
-    fn grow(&mut self) -> Result<Proposal, BoxError> {
-        panic!("a growing drafter panics as told")
-    }
-}
-
 #[test]
 fn a_broken_drafter_ends_its_own_answer() {
     let engine = engine(options(8));
@@ -151,7 +88,7 @@ fn a_broken_drafter_ends_its_own_answer() {
         let (teller, told) = Teller::new();
         let submission = Submission {
             drafter: Some(Arc::new(move || {
-                AnyDrafter::Custom(Box::new(Faulty { fault, cycles: 0 }))
+                AnyDrafter::Custom(Box::new(FaultyDrafter::new(fault)))
             })),
             ..Asked::greedy(0, 50).request().into()
         };

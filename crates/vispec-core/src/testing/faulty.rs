@@ -1,0 +1,79 @@
+//! A drafter that breaks.
+
+use crate::{BoxError, Drafter, NodeId, Proposal, TargetModel, TokenId, TokenTree};
+
+/// Ways in which a plug-in can fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// It returns an error.
+    Error,
+    /// It panics.
+    Panic,
+    /// It says that a tree is growing, and panics when asked to go on.
+    PanicWhileGrowing,
+    /// Its tree has another root than the last token.
+    WrongRoot,
+    /// It proposes a token that no target has.
+    NoSuchToken,
+}
+
+/// Proposes nothing in two cycles, and has its fault in the third.
+#[derive(Debug)]
+pub struct FaultyDrafter {
+    fault: Fault,
+    cycles: usize,
+}
+
+impl FaultyDrafter {
+    /// A drafter with this fault.
+    #[must_use]
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, cycles: 0 }
+    }
+
+    fn propose(&mut self, next: TokenId) -> Result<Proposal, BoxError> {
+        self.cycles += 1;
+        if self.cycles < 3 {
+            return Ok(TokenTree::new(next).into());
+        }
+        match self.fault {
+            Fault::Error => Err("no more trees".into()),
+            Fault::Panic => panic!("a broken drafter"),
+            Fault::PanicWhileGrowing => Ok(Proposal::Growing),
+            Fault::WrongRoot => Ok(TokenTree::new(next + 1).into()),
+            Fault::NoSuchToken => {
+                let mut tree = TokenTree::new(next);
+                tree.push(NodeId::ROOT, TokenId::MAX)?;
+                Ok(tree.into())
+            }
+        }
+    }
+}
+
+impl<T: TargetModel> Drafter<T> for FaultyDrafter {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    fn begin(
+        &mut self,
+        _prompt: &T::Prompt,
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<Proposal, BoxError> {
+        self.propose(next)
+    }
+
+    fn advance(
+        &mut self,
+        _accepted: &[TokenId],
+        _features: T::Features,
+        next: TokenId,
+    ) -> Result<Proposal, BoxError> {
+        self.propose(next)
+    }
+
+    fn grow(&mut self) -> Result<Proposal, BoxError> {
+        panic!("a drafter that breaks while it grows")
+    }
+}
