@@ -187,7 +187,8 @@ unsafe fn blocks<D: Dot>(job: &Job<'_, D>, rows: &Rows, outputs: &Range<usize>) 
                 } else {
                     len
                 },
-                fetch: Cache::First,
+                // A block is as large as the nearest cache, which is full of the one at hand.
+                fetch: Cache::Second,
             };
             for tile in 0..rows.tiles {
                 let own = share(rows.rows.len(), rows.tiles, tile);

@@ -159,9 +159,9 @@ pub(crate) trait Dot: Sized + 'static {
 pub(crate) enum Cache {
     /// The nearest one: for weights that take as long to use as to fetch.
     First,
-    /// The next one, which can wait for more lines at a time: wide registers use weights faster than
-    /// memory gives them, and the nearest cache would hold up their loads.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
+    /// The next one, which has room for what is not needed at once, and can wait for more lines at a
+    /// time: wide registers use weights faster than memory gives them, and the nearest cache would
+    /// hold up their loads.
     Second,
 }
 
