@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::isa::Isa;
-use crate::linear::{AHEAD_BYTES, CACHE_LINE, prefetch};
+use crate::linear::{AHEAD_BYTES, CACHE_LINE, Cache, prefetch};
 
 /// Passes from which the best is taken.
 const PASSES: usize = 12;
@@ -81,8 +81,11 @@ fn fold_portable(words: &[u64]) -> u64 {
         let (first, second) = (first.split_at(quarter), second.split_at(quarter));
         for (((a, b), c), d) in first.0.iter().zip(first.1).zip(second.0).zip(second.1) {
             for (lanes, words) in lanes.iter_mut().zip([a, b, c, d]) {
-                prefetch(words.as_ptr().wrapping_byte_add(AHEAD_BYTES));
-                prefetch(words.as_ptr().wrapping_byte_add(AHEAD_BYTES + CACHE_LINE));
+                prefetch(Cache::First, words.as_ptr().wrapping_byte_add(AHEAD_BYTES));
+                prefetch(
+                    Cache::First,
+                    words.as_ptr().wrapping_byte_add(AHEAD_BYTES + CACHE_LINE),
+                );
                 for (lane, word) in lanes.iter_mut().zip(words) {
                     *lane ^= word;
                 }

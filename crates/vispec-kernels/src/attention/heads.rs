@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::{AttentionSegment, AttentionShape};
+use crate::linear::{CACHE_LINE, Cache, prefetch};
 use crate::pool::Out;
 use crate::scratch::Scratch;
 use crate::vector::{Element, MAX_LANES, Routine, Vector};
@@ -95,13 +96,20 @@ impl<E: Element> Routine for Heads<'_, E> {
             greatest: f32::NEG_INFINITY,
             total: 0.0,
         }; MOST_QUERIES];
+        let (mut shared, mut own) = (Keys::none(), Keys::none());
         for start in (0..len).step_by(SPAN) {
+            self.fetch(&rows, start);
+            self.find_shared(&rows, start, &mut shared);
+            let all = 0..self.queries.len();
             // SAFETY: the caller promises the machine; pointers to keys and values were taken
             // from checked rows, and the buffers have room for all queries.
             unsafe {
-                for part in 0..=rows.len() {
-                    if let Some((keys, queries)) = self.part(&rows, part, start) {
-                        self.score::<V>(&keys, &queries, &buffers);
+                if shared.len > 0 {
+                    self.score::<V>(&shared, &all, &buffers);
+                }
+                for row in rows.clone() {
+                    if self.find_own(row, start, &mut own) {
+                        self.score::<V>(&own, &self.of_row(row), &buffers);
                     }
                 }
                 for (query, running) in running.iter_mut().enumerate().take(self.queries.len()) {
@@ -110,9 +118,12 @@ impl<E: Element> Routine for Heads<'_, E> {
                         self.weigh::<V>(query, count, running, &buffers);
                     }
                 }
-                for part in 0..=rows.len() {
-                    if let Some((keys, queries)) = self.part(&rows, part, start) {
-                        self.add_values::<V>(&keys, start, &queries, &buffers);
+                if shared.len > 0 {
+                    self.add_values::<V>(&shared, start, &all, &buffers);
+                }
+                for row in rows.clone() {
+                    if self.find_own(row, start, &mut own) {
+                        self.add_values::<V>(&own, start, &self.of_row(row), &buffers);
                     }
                 }
             }
@@ -148,47 +159,76 @@ impl<E: Element> Heads<'_, E> {
         (row * group).max(first) - first..((row + 1) * group).min(self.queries.end) - first
     }
 
-    /// Keys at the given rows of the cache; `first` is their place in the span.
-    fn keys(&self, first: usize, rows: impl Iterator<Item = usize>) -> Keys<E> {
-        let head_dim = self.shape.head_dim;
-        let stride = self.segment.cache_stride * head_dim;
-        let keys = &self.keys[self.kv_head * stride..][..stride];
-        let values = &self.values[self.kv_head * stride..][..stride];
-        let none = std::ptr::null();
-        let mut found = Keys {
-            first,
-            len: 0,
-            keys: [none; SPAN],
-            values: [none; SPAN],
-        };
-        for row in rows {
-            found.keys[found.len] = keys[row * head_dim..][..head_dim].as_ptr();
-            found.values[found.len] = values[row * head_dim..][..head_dim].as_ptr();
-            found.len += 1;
-        }
-        found
+    /// Keys and values of this head: `[cache_stride, head_dim]`.
+    fn of_head(&self) -> [&[E]; 2] {
+        let len = self.segment.cache_stride * self.shape.head_dim;
+        [self.keys, self.values].map(|all| &all[self.kv_head * len..][..len])
     }
 
-    /// Keys of the span at `start` with the queries that see them: part 0 are those that all
-    /// see at the same place in the cache, part `1 + index` those listed for a row.
-    fn part(
-        &self,
-        rows: &Range<usize>,
-        part: usize,
-        start: usize,
-    ) -> Option<(Keys<E>, Range<usize>)> {
-        if part == 0 {
-            let end = self.segment.shared(rows).min(start + SPAN);
-            return (start < end).then(|| (self.keys(0, start..end), 0..self.queries.len()));
-        }
-        let row = rows.start + part - 1;
+    /// Keys of the span at `start` that `rows` see at the same place in the cache.
+    fn find_shared(&self, rows: &Range<usize>, start: usize, keys: &mut Keys<E>) {
+        let end = self.segment.shared(rows).min(start + SPAN);
+        keys.find(0, start..end, self.of_head(), self.shape.head_dim);
+    }
+
+    /// Keys of the span at `start` that are listed for a row; whether there are any.
+    fn find_own(&self, row: usize, start: usize, keys: &mut Keys<E>) -> bool {
         let listed = self.segment.visible.own(row);
         let prefix = self.segment.prefix;
         let first = start.max(prefix);
         let end = (prefix + listed.len()).min(start + SPAN);
-        (first < end).then(|| {
-            let rows = listed[first - prefix..end - prefix].iter().copied();
-            (self.keys(first - start, rows), self.of_row(row))
-        })
+        if first >= end {
+            return false;
+        }
+        let rows = listed[first - prefix..end - prefix].iter().copied();
+        keys.find(first - start, rows, self.of_head(), self.shape.head_dim);
+        true
+    }
+
+    /// Asks memory for the values of the span at `start` and for the keys of the next one: each is
+    /// read too briefly for the hardware to run ahead of it.
+    fn fetch(&self, rows: &Range<usize>, start: usize) {
+        let end = self.segment.shared(rows);
+        let [keys, values] = self.of_head();
+        for (all, start) in [(values, start), (keys, start + SPAN)] {
+            let span = start.min(end)..end.min(start + SPAN);
+            let head_dim = self.shape.head_dim;
+            for at in
+                (span.start * head_dim..span.end * head_dim).step_by(CACHE_LINE / size_of::<E>())
+            {
+                prefetch(Cache::Second, &raw const all[at]);
+            }
+        }
+    }
+}
+
+impl<E> Keys<E> {
+    /// No keys.
+    fn none() -> Self {
+        Self {
+            first: 0,
+            len: 0,
+            keys: [std::ptr::null(); SPAN],
+            values: [std::ptr::null(); SPAN],
+        }
+    }
+
+    /// Takes keys and values at the given rows of `of_head`; `first` is their place in the span.
+    fn find(
+        &mut self,
+        first: usize,
+        rows: impl Iterator<Item = usize>,
+        [keys, values]: [&[E]; 2],
+        head_dim: usize,
+    ) {
+        self.first = first;
+        self.len = 0;
+        let places = self.keys.iter_mut().zip(&mut self.values);
+        for (row, (key, value)) in rows.zip(places) {
+            let row = row * head_dim..(row + 1) * head_dim;
+            *key = keys[row.clone()].as_ptr();
+            *value = values[row].as_ptr();
+            self.len += 1;
+        }
     }
 }

@@ -278,7 +278,8 @@ impl Call<'_> {
     /// call. No two tasks of a segment have a query in common.
     fn attend(&self, segment: &AttentionSegment<'_>, first_row: usize, task: usize, most: usize) {
         let blocks = self.blocks(segment, most);
-        let (kv_head, block) = (task / blocks, task % blocks);
+        // Threads that begin at the same time have keys of their own to wait for.
+        let (kv_head, block) = (task % self.shape.kv_heads, task / self.shape.kv_heads);
         let queries = segment.rows * self.shape.group();
         let queries = queries * block / blocks..queries * (block + 1) / blocks;
         let start = first_row * self.shape.width();

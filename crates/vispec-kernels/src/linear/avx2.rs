@@ -1,12 +1,12 @@
 //! Linear layers with AVX2 and FMA: 16-bit weights are widened, `x` stays in 32 bits.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::block::{self, Job};
-use super::dot::{Dot, Tiles};
+use super::block::{Block, Job, Tile};
+use super::dot::{Cache, Dot, Tiles};
+use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
@@ -18,18 +18,42 @@ pub(crate) struct F16;
 const LANES: usize = 8;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
+    job: &Job<'_, D>,
+    block: &Block,
+    tile: &Tile,
+    sums: *mut D::Sum,
+) {
     // SAFETY: the caller's promise.
-    unsafe { block::run(job, outputs) };
+    unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
+/// The lower halves of two sums plus their upper ones.
 #[inline(always)]
-unsafe fn total(sum: __m256) -> f32 {
+unsafe fn halves(a: __m256, b: __m256) -> __m256 {
     // SAFETY: the caller promises AVX2.
     unsafe {
-        let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+        _mm256_add_ps(
+            _mm256_permute2f128_ps::<0x20>(a, b),
+            _mm256_permute2f128_ps::<0x31>(a, b),
+        )
+    }
+}
+
+/// Per sum, the lower half plus the upper one, then elements 0 and 2, 1 and 3, then those two. Four
+/// sums share the additions.
+#[inline(always)]
+unsafe fn totals([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let (ab, cd) = (halves(a, b), halves(c, d));
+        let pairs = _mm256_add_ps(_mm256_unpacklo_ps(ab, cd), _mm256_unpackhi_ps(ab, cd));
+        let totals = _mm256_add_ps(pairs, _mm256_permute_ps::<0x4e>(pairs));
+        let (ac, bd) = (
+            _mm256_castps256_ps128(totals),
+            _mm256_extractf128_ps::<1>(totals),
+        );
+        std::mem::transmute(_mm_unpacklo_ps(ac, bd))
     }
 }
 
@@ -46,14 +70,20 @@ macro_rules! dot {
             const PHASES: usize = 2;
             const BLOCK: usize = $block;
             const TILES: Tiles = Tiles::$tiles;
+            const FETCH: Cache = Cache::First;
 
             unsafe fn pack(x: &[f32], packed: &mut [f32]) {
                 $pack(x, packed);
             }
 
-            unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+            unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+                job: &Job<'_, Self>,
+                block: &Block,
+                tile: &Tile,
+                sums: *mut Self::Sum,
+            ) {
                 // SAFETY: the caller's promise.
-                unsafe { enter(job, outputs) };
+                unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
@@ -81,9 +111,9 @@ macro_rules! dot {
             }
 
             #[inline(always)]
-            unsafe fn total(sum: __m256) -> f32 {
+            unsafe fn totals(sums: [__m256; 4]) -> [f32; 4] {
                 // SAFETY: the caller promises AVX2.
-                unsafe { total(sum) }
+                unsafe { totals(sums) }
             }
         }
     };

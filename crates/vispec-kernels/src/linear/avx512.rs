@@ -1,12 +1,12 @@
 //! Linear layers with AVX-512: widened weights, or bf16 dot products where there are any.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::block::{self, Job};
-use super::dot::{Dot, Tiles};
+use super::block::{Block, Job, Tile};
+use super::dot::{Cache, Dot, Tiles};
+use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
@@ -20,31 +20,52 @@ pub(crate) struct Bf16Pairs;
 const LANES: usize = 16;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
+    job: &Job<'_, D>,
+    block: &Block,
+    tile: &Tile,
+    sums: *mut D::Sum,
+) {
     // SAFETY: the caller's promise.
-    unsafe { block::run(job, outputs) };
+    unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn enter_bf16<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+unsafe fn enter_bf16<D: Dot, const HEIGHT: usize, const ROWS: usize>(
+    job: &Job<'_, D>,
+    block: &Block,
+    tile: &Tile,
+    sums: *mut D::Sum,
+) {
     // SAFETY: the caller's promise.
-    unsafe { block::run(job, outputs) };
+    unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
+/// The lower halves of two sums plus their upper ones.
 #[inline(always)]
-unsafe fn total(sum: __m512) -> f32 {
-    // SAFETY: the caller promises AVX-512 DQ.
+unsafe fn halves(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller promises AVX-512.
     unsafe {
-        let half = _mm256_add_ps(
-            _mm512_castps512_ps256(sum),
-            _mm512_extractf32x8_ps::<1>(sum),
-        );
-        let quarter = _mm_add_ps(
-            _mm256_castps256_ps128(half),
-            _mm256_extractf128_ps::<1>(half),
-        );
-        let pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-        _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+        _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x44>(a, b),
+            _mm512_shuffle_f32x4::<0xee>(a, b),
+        )
+    }
+}
+
+/// Per sum, the lower half plus the upper one, twice, then elements 0 and 2, 1 and 3, then those two.
+/// Four sums share the additions.
+#[inline(always)]
+unsafe fn totals([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        let (ab, cd) = (halves(a, b), halves(c, d));
+        let even = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+        let quarters = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+        let pairs = _mm512_add_ps(quarters, _mm512_permute_ps::<0x4e>(quarters));
+        let totals = _mm512_add_ps(pairs, _mm512_permute_ps::<0xb1>(pairs));
+        let first = _mm512_maskz_compress_ps(0x1111, totals);
+        std::mem::transmute(_mm512_castps512_ps128(first))
     }
 }
 
@@ -61,14 +82,20 @@ macro_rules! dot {
             const PHASES: usize = 2;
             const BLOCK: usize = $block;
             const TILES: Tiles = Tiles::$tiles;
+            const FETCH: Cache = Cache::Second;
 
             unsafe fn pack(x: &[f32], packed: &mut [f32]) {
                 $pack(x, packed);
             }
 
-            unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+            unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+                job: &Job<'_, Self>,
+                block: &Block,
+                tile: &Tile,
+                sums: *mut Self::Sum,
+            ) {
                 // SAFETY: the caller's promise.
-                unsafe { enter(job, outputs) };
+                unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
@@ -96,9 +123,9 @@ macro_rules! dot {
             }
 
             #[inline(always)]
-            unsafe fn total(sum: __m512) -> f32 {
-                // SAFETY: the caller promises AVX-512 DQ.
-                unsafe { total(sum) }
+            unsafe fn totals(sums: [__m512; 4]) -> [f32; 4] {
+                // SAFETY: the caller promises AVX-512.
+                unsafe { totals(sums) }
             }
         }
     };
@@ -148,15 +175,21 @@ impl Dot for Bf16Pairs {
     const PHASES: usize = 1;
     const BLOCK: usize = 1024;
     const TILES: Tiles = Tiles::Wide;
+    const FETCH: Cache = Cache::Second;
 
     unsafe fn pack(x: &[f32], packed: &mut [bf16]) {
         // SAFETY: the caller's promise.
         unsafe { round(x, packed) };
     }
 
-    unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+    unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+        job: &Job<'_, Self>,
+        block: &Block,
+        tile: &Tile,
+        sums: *mut Self::Sum,
+    ) {
         // SAFETY: the caller's promise.
-        unsafe { enter_bf16(job, outputs) };
+        unsafe { enter_bf16::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
     }
 
     #[inline(always)]
@@ -185,9 +218,9 @@ impl Dot for Bf16Pairs {
     }
 
     #[inline(always)]
-    unsafe fn total(sum: __m512) -> f32 {
-        // SAFETY: the caller promises AVX-512 DQ.
-        unsafe { total(sum) }
+    unsafe fn totals(sums: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: the caller promises AVX-512.
+        unsafe { totals(sums) }
     }
 }
 

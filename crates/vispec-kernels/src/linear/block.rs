@@ -8,8 +8,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::dot::{Dot, Tiles};
-use super::tile;
+use super::dot::{Cache, Dot};
+use super::tile::AHEAD_BYTES;
 
 /// Weight rows of a block; every tile height divides it.
 pub(crate) const OUTPUT_BLOCK: usize = 24;
@@ -66,10 +66,22 @@ pub(crate) struct Block {
     pub(crate) tail: usize,
     /// Whether sums end here.
     pub(crate) last: bool,
+    /// From the weight at hand to the one to prefetch.
+    pub(crate) ahead: usize,
+    /// Where that one is prefetched to.
+    pub(crate) fetch: Cache,
+}
+
+/// A tile of sums: some weight rows by some rows of `x`.
+pub(crate) struct Tile {
+    /// First row.
+    pub(crate) row: usize,
+    /// First output.
+    pub(crate) output: usize,
+    /// From one output to the next.
+    pub(crate) apart: usize,
     /// The steps at which to prefetch.
     pub(crate) fetch: Range<usize>,
-    /// From the weight at hand to the one to prefetch; none if weights stream from memory.
-    pub(crate) ahead: Option<usize>,
 }
 
 /// Works on `outputs` of a job.
@@ -77,56 +89,118 @@ pub(crate) struct Block {
 /// # Safety
 /// The machine must support the instruction set; the slices and `out` must fit the job's axes;
 /// `outputs` must be in range; and no other thread may work on these outputs.
-#[inline(always)]
 pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
-    let mut sums = MaybeUninit::<[D::Sum; ROW_BLOCK * OUTPUT_BLOCK]>::uninit();
     let row_blocks = job.rows.div_ceil(ROW_BLOCK);
     for row_block in 0..row_blocks {
         let rows = share(job.rows, row_blocks, row_block);
         let tiles = rows.len().div_ceil(D::TILES.max_rows());
-        let inputs = if tiles == 1 {
+        let bytes = rows.len() * job.inputs * size_of::<D::Input>();
+        let few = tiles == 1 || bytes <= D::TILES.few_bytes();
+        let height = D::TILES.height(rows.len().div_ceil(tiles));
+        let rows = Rows { rows, tiles };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (few, height) {
+                (false, _) => blocks(job, &rows, &outputs),
+                (true, 2) => streams::<D, 2>(job, &rows, &outputs),
+                (true, 3) => streams::<D, 3>(job, &rows, &outputs),
+                (true, 4) => streams::<D, 4>(job, &rows, &outputs),
+                (true, _) => streams::<D, 6>(job, &rows, &outputs),
+            }
+        }
+    }
+}
+
+/// Rows that share one pass over the weights, in nearly equal tiles.
+struct Rows {
+    rows: Range<usize>,
+    tiles: usize,
+}
+
+/// Goes through `outputs` once, for few rows. The weight rows of a tile lie far apart, so that each
+/// is a stream of its own from tile to tile: the hardware follows a few long streams better than
+/// many short ones. All tiles of rows but the first find the weights in the nearest cache.
+///
+/// # Safety
+/// As for [`run`]; the rows must be in range.
+unsafe fn streams<D: Dot, const HEIGHT: usize>(
+    job: &Job<'_, D>,
+    rows: &Rows,
+    outputs: &Range<usize>,
+) {
+    let apart = outputs.len() / HEIGHT;
+    let block = Block {
+        start: 0,
+        steps: job.inputs / D::STEP,
+        tail: job.inputs % D::STEP,
+        last: true,
+        ahead: if rows.tiles == 1 {
+            AHEAD_BYTES / size_of::<D::Weight>()
+        } else {
             job.inputs
+        },
+        fetch: if rows.tiles == 1 {
+            D::FETCH
         } else {
-            // Blocks of one length: each prefetches as much as the next one needs.
-            let blocks = job.inputs.div_ceil(D::BLOCK).max(1);
-            job.inputs.div_ceil(blocks).next_multiple_of(D::STEP)
-        };
-        let inputs = inputs.max(1);
-        let height = if tiles == 1 {
-            outputs.len().max(1)
-        } else {
-            OUTPUT_BLOCK
-        };
-        for output in outputs.clone().step_by(height) {
-            let outputs = output..outputs.end.min(output + height);
-            for start in (0..job.inputs.max(1)).step_by(inputs) {
-                let len = inputs.min(job.inputs - start);
-                let last = start + len == job.inputs;
-                let next = if last {
+            Cache::First
+        },
+    };
+    let none = std::ptr::null_mut();
+    // SAFETY: the tiles lie within `outputs`; there is one block of inputs, so no sums wait.
+    unsafe {
+        for output in outputs.start..outputs.start + apart {
+            for tile in 0..rows.tiles {
+                extend::<D, HEIGHT>(job, &block, rows, tile, (output, apart), none);
+            }
+        }
+        for output in outputs.start + apart * HEIGHT..outputs.end {
+            for tile in 0..rows.tiles {
+                extend::<D, 1>(job, &block, rows, tile, (output, 1), none);
+            }
+        }
+    }
+}
+
+/// Goes through `outputs` and their inputs in blocks, for many rows. The sums of a block of outputs
+/// wait in a buffer from one block of inputs to the next.
+///
+/// # Safety
+/// As for [`streams`].
+unsafe fn blocks<D: Dot>(job: &Job<'_, D>, rows: &Rows, outputs: &Range<usize>) {
+    let mut sums = MaybeUninit::<[D::Sum; ROW_BLOCK * OUTPUT_BLOCK]>::uninit();
+    let sums = sums.as_mut_ptr().cast::<D::Sum>();
+    // Blocks of one length: each prefetches as much as the next one needs.
+    let inputs = job.inputs.div_ceil(job.inputs.div_ceil(D::BLOCK).max(1));
+    let inputs = inputs.next_multiple_of(D::STEP).max(1);
+    for output in outputs.clone().step_by(OUTPUT_BLOCK) {
+        let outputs = output..outputs.end.min(output + OUTPUT_BLOCK);
+        for start in (0..job.inputs.max(1)).step_by(inputs) {
+            let len = inputs.min(job.inputs - start);
+            let last = start + len == job.inputs;
+            let block = Block {
+                start,
+                steps: len / D::STEP,
+                tail: len % D::STEP,
+                last,
+                ahead: if last {
                     OUTPUT_BLOCK * job.inputs - start
                 } else {
                     len
-                };
-                let ahead = (tiles > 1).then_some(next);
-                let steps = len / D::STEP;
-                for tile in 0..tiles {
-                    let fetch = share(steps, tiles, tile);
-                    let block = Block {
-                        start,
-                        steps,
-                        tail: len % D::STEP,
-                        last,
-                        fetch,
-                        ahead,
-                    };
-                    let tile = share(rows.len(), tiles, tile);
-                    // SAFETY: rows, outputs and inputs are in range; the sums of a tile start at
-                    // its first row times the outputs of a block, and end before the next tile's.
-                    unsafe {
-                        let sums = sums.as_mut_ptr().cast::<D::Sum>();
-                        let sums = sums.add(tile.start * OUTPUT_BLOCK);
-                        let tile = rows.start + tile.start..rows.start + tile.end;
-                        row_tile(job, &tile, &outputs, &block, sums);
+                },
+                // A block is as large as the nearest cache, which is full of the one at hand.
+                fetch: Cache::Second,
+            };
+            for tile in 0..rows.tiles {
+                let own = share(rows.rows.len(), rows.tiles, tile);
+                // SAFETY: rows, outputs and inputs are in range; the sums of a tile start at its
+                // first row times the outputs of a block, and end before the next tile's.
+                unsafe {
+                    let sums = sums.add(own.start * OUTPUT_BLOCK);
+                    match D::TILES.height(own.len()) {
+                        2 => column::<D, 2>(job, &block, rows, tile, &outputs, sums),
+                        3 => column::<D, 3>(job, &block, rows, tile, &outputs, sums),
+                        4 => column::<D, 4>(job, &block, rows, tile, &outputs, sums),
+                        _ => column::<D, 6>(job, &block, rows, tile, &outputs, sums),
                     }
                 }
             }
@@ -134,79 +208,69 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
     }
 }
 
-/// The `index`-th of `parts` nearly equal shares of `0..len`.
-pub(super) fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
-    len * index / parts..len * (index + 1) / parts
-}
-
-/// Extends the sums of a tile's rows and of the `outputs` of a block.
+/// Extends the sums of a tile of `rows` and of the `outputs` of a block.
 ///
 /// # Safety
 /// As for [`run`]; `sums` must have room for them.
-#[inline(always)]
-unsafe fn row_tile<D: Dot>(
+unsafe fn column<D: Dot, const HEIGHT: usize>(
     job: &Job<'_, D>,
-    rows: &Range<usize>,
-    outputs: &Range<usize>,
     block: &Block,
+    rows: &Rows,
+    tile: usize,
+    outputs: &Range<usize>,
     sums: *mut D::Sum,
 ) {
-    use Tiles::{Narrow, NarrowWidening, Wide};
-    let row = rows.start;
-    // SAFETY: the caller's promise; each height divides `OUTPUT_BLOCK`.
+    let n_rows = share(rows.rows.len(), rows.tiles, tile).len();
+    let whole = outputs.start + outputs.len() / HEIGHT * HEIGHT;
+    // SAFETY: tiles lie within `outputs`, and each output has its own place among the sums.
     unsafe {
-        match (D::TILES, rows.len()) {
-            (NarrowWidening, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
-            (NarrowWidening, 3) => column::<D, 3, 3>(job, row, outputs, block, sums),
-            (NarrowWidening, 4) => column::<D, 2, 4>(job, row, outputs, block, sums),
-            (NarrowWidening, 5) => column::<D, 2, 5>(job, row, outputs, block, sums),
-            (_, 1) => column::<D, 4, 1>(job, row, outputs, block, sums),
-            (Narrow, 2) => column::<D, 6, 2>(job, row, outputs, block, sums),
-            (Narrow, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
-            (Narrow, 4) => column::<D, 3, 4>(job, row, outputs, block, sums),
-            (Wide, 2) => column::<D, 4, 2>(job, row, outputs, block, sums),
-            (Wide, 3) => column::<D, 4, 3>(job, row, outputs, block, sums),
-            (Wide, 4) => column::<D, 4, 4>(job, row, outputs, block, sums),
-            (Wide, 5) => column::<D, 4, 5>(job, row, outputs, block, sums),
-            (Wide, 6) => column::<D, 4, 6>(job, row, outputs, block, sums),
-            (Wide, 7) => column::<D, 3, 7>(job, row, outputs, block, sums),
-            (Wide, 8) => column::<D, 3, 8>(job, row, outputs, block, sums),
-            _ => unreachable!("a tile has 1 to `max_rows` rows"),
+        for output in (outputs.start..whole).step_by(HEIGHT) {
+            let sums = sums.add((output - outputs.start) * n_rows);
+            extend::<D, HEIGHT>(job, block, rows, tile, (output, 1), sums);
+        }
+        for output in whole..outputs.end {
+            let sums = sums.add((output - outputs.start) * n_rows);
+            extend::<D, 1>(job, block, rows, tile, (output, 1), sums);
         }
     }
 }
 
-/// Goes through `outputs`, one register tile after the other. When weights stream from memory,
-/// the rows of a tile lie far apart, so that each is a stream of its own from tile to tile: the
-/// hardware follows a few long streams better than many short ones.
+/// [`Dot::extend`] for one of the tiles of `rows`.
 ///
 /// # Safety
-/// As for [`row_tile`]; `ROWS` rows from `row` on must be in range.
-#[inline(always)]
-unsafe fn column<D: Dot, const HEIGHT: usize, const ROWS: usize>(
+/// As for [`Dot::extend`].
+unsafe fn extend<D: Dot, const HEIGHT: usize>(
     job: &Job<'_, D>,
-    row: usize,
-    outputs: &Range<usize>,
     block: &Block,
+    rows: &Rows,
+    tile: usize,
+    (output, apart): (usize, usize),
     sums: *mut D::Sum,
 ) {
-    let tiles = outputs.len() / HEIGHT;
-    let (apart, down) = if block.ahead.is_none() {
-        (tiles, 1)
-    } else {
-        (1, HEIGHT)
+    let fetch = share(block.steps, rows.tiles, tile);
+    let own = share(rows.rows.len(), rows.tiles, tile);
+    let tile = Tile {
+        row: rows.rows.start + own.start,
+        output,
+        apart,
+        fetch,
     };
-    // SAFETY: tiles lie within `outputs`, and each has its own place among the sums, which is
-    // not used if there is one block of inputs.
+    // SAFETY: the caller's promise.
     unsafe {
-        for tile in 0..tiles {
-            let sums = sums.wrapping_add(tile * HEIGHT * ROWS).cast();
-            let output = outputs.start + tile * down;
-            tile::extend::<D, HEIGHT, ROWS>(job, row, (output, apart), block, sums);
-        }
-        for output in outputs.start + tiles * HEIGHT..outputs.end {
-            let sums = sums.wrapping_add((output - outputs.start) * ROWS).cast();
-            tile::extend::<D, 1, ROWS>(job, row, (output, 1), block, sums);
+        match own.len() {
+            1 => D::extend::<HEIGHT, 1>(job, block, &tile, sums),
+            2 => D::extend::<HEIGHT, 2>(job, block, &tile, sums),
+            3 => D::extend::<HEIGHT, 3>(job, block, &tile, sums),
+            4 => D::extend::<HEIGHT, 4>(job, block, &tile, sums),
+            5 => D::extend::<HEIGHT, 5>(job, block, &tile, sums),
+            6 => D::extend::<HEIGHT, 6>(job, block, &tile, sums),
+            7 => D::extend::<HEIGHT, 7>(job, block, &tile, sums),
+            _ => D::extend::<HEIGHT, 8>(job, block, &tile, sums),
         }
     }
+}
+
+/// The `index`-th of `parts` nearly equal shares of `0..len`.
+pub(super) fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
+    len * index / parts..len * (index + 1) / parts
 }

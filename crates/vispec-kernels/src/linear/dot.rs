@@ -1,10 +1,8 @@
 //! What an instruction set and a weight's dtype contribute to a linear layer.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 
-use super::block::Job;
+use super::block::{Block, Job, Tile};
 use crate::scratch::Plain;
 use crate::weight::Weight;
 
@@ -27,6 +25,33 @@ impl Tiles {
             Self::Narrow => 4,
             Self::NarrowWidening => 5,
             Self::Wide => 8,
+        }
+    }
+
+    /// Most bytes of rows of `x` that weights meet one tile after the other: what the nearest cache
+    /// holds beside the weights, or, if a tile asks for few of them in its time, the next one.
+    pub(crate) fn few_bytes(self) -> usize {
+        match self {
+            Self::Narrow | Self::NarrowWidening => 28 << 10,
+            Self::Wide => 56 << 10,
+        }
+    }
+
+    /// Most sums of a tile.
+    pub(crate) fn max_sums(self) -> usize {
+        match self {
+            Self::Narrow | Self::NarrowWidening => 12,
+            Self::Wide => 24,
+        }
+    }
+
+    /// Weight rows of a tile with so many rows of `x`.
+    pub(crate) fn height(self, rows: usize) -> usize {
+        match (self, rows) {
+            (Self::Narrow, 2) => 6,
+            (Self::Narrow, 4) | (Self::NarrowWidening, 3) | (Self::Wide, 7..) => 3,
+            (Self::NarrowWidening, 4..) => 2,
+            _ => 4,
         }
     }
 }
@@ -76,6 +101,8 @@ pub(crate) trait Dot: Sized + 'static {
     const BLOCK: usize;
     /// Which tiles of sums the registers hold.
     const TILES: Tiles;
+    /// Where weights are prefetched to if they are used once.
+    const FETCH: Cache;
 
     /// Converts and permutes one row of `x` into `packed`, padding with zeros.
     ///
@@ -85,11 +112,16 @@ pub(crate) trait Dot: Sized + 'static {
     /// The machine must support the instruction set.
     unsafe fn pack(x: &[f32], packed: &mut [Self::Input]);
 
-    /// Works on `outputs` of a job.
+    /// [`super::tile::extend`], compiled for the instruction set.
     ///
     /// # Safety
-    /// The machine must support the instruction set; see also [`super::block::run`].
-    unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>);
+    /// The machine must support it; see also [`super::tile::extend`].
+    unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+        job: &Job<'_, Self>,
+        block: &Block,
+        tile: &Tile,
+        sums: *mut Self::Sum,
+    );
 
     /// A zero sum.
     ///
@@ -115,22 +147,36 @@ pub(crate) trait Dot: Sized + 'static {
     /// The machine must support the instruction set.
     unsafe fn fuse(sum: Self::Sum, weights: Self::Lanes, inputs: Self::Lanes) -> Self::Sum;
 
-    /// The total over all lanes, in a fixed order.
+    /// The totals over all lanes of four sums, each in the same fixed order.
     ///
     /// # Safety
     /// The machine must support the instruction set.
-    unsafe fn total(sum: Self::Sum) -> f32;
+    unsafe fn totals(sums: [Self::Sum; 4]) -> [f32; 4];
+}
+
+/// Where a line is prefetched to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// The nearest one: for weights that take as long to use as to fetch.
+    First,
+    /// The next one, which has room for what is not needed at once, and can wait for more lines at a
+    /// time: wide registers use weights faster than memory gives them, and the nearest cache would
+    /// hold up their loads.
+    Second,
 }
 
 /// Hints that the cache line at `address` is needed soon; any address is fine.
 #[inline(always)]
-pub(crate) fn prefetch<T>(address: *const T) {
+pub(crate) fn prefetch<T>(cache: Cache, address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: prefetching is a hint, which never faults; SSE is part of x86-64.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match cache {
+            Cache::First => _mm_prefetch::<_MM_HINT_T0>(address.cast()),
+            Cache::Second => _mm_prefetch::<_MM_HINT_T1>(address.cast()),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    let _ = (cache, address);
 }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
-pub(crate) use self::dot::prefetch;
+pub(crate) use self::dot::{Cache, prefetch};
 use self::dot::{Dot, Stored};
 use self::portable::Portable;
 pub(crate) use self::tile::AHEAD_BYTES;
@@ -183,7 +183,7 @@ impl Call<'_, '_> {
         let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
         in_outputs(rows * inputs, &outputs, OUTPUT_BLOCK, |layer, outputs| {
             // SAFETY: the caller's promise; ranges of outputs are disjoint.
-            unsafe { D::run(&jobs[layer], outputs) };
+            unsafe { block::run::<D>(&jobs[layer], outputs) };
         });
     }
 }

@@ -1,12 +1,12 @@
 //! Linear layers with Advanced SIMD: 16-bit weights are widened, `x` stays in 32 bits.
 
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 use half::bf16;
 
-use super::block::{self, Job};
-use super::dot::{Dot, Tiles};
+use super::block::{Block, Job, Tile};
+use super::dot::{Cache, Dot, Tiles};
+use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
@@ -16,9 +16,14 @@ pub(crate) struct Bf16;
 const LANES: usize = 4;
 
 #[target_feature(enable = "neon")]
-unsafe fn enter<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
+unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
+    job: &Job<'_, D>,
+    block: &Block,
+    tile: &Tile,
+    sums: *mut D::Sum,
+) {
     // SAFETY: the caller's promise.
-    unsafe { block::run(job, outputs) };
+    unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
 /// Implements [`Dot`] from how weights are loaded and widened.
@@ -34,14 +39,20 @@ macro_rules! dot {
             const PHASES: usize = 2;
             const BLOCK: usize = $block;
             const TILES: Tiles = Tiles::Wide;
+            const FETCH: Cache = Cache::First;
 
             unsafe fn pack(x: &[f32], packed: &mut [f32]) {
                 $pack(x, packed);
             }
 
-            unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+            unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+                job: &Job<'_, Self>,
+                block: &Block,
+                tile: &Tile,
+                sums: *mut Self::Sum,
+            ) {
                 // SAFETY: the caller's promise.
-                unsafe { enter(job, outputs) };
+                unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
@@ -73,9 +84,9 @@ macro_rules! dot {
             }
 
             #[inline(always)]
-            unsafe fn total(sum: float32x4_t) -> f32 {
+            unsafe fn totals(sums: [float32x4_t; 4]) -> [f32; 4] {
                 // SAFETY: the caller promises Advanced SIMD.
-                unsafe { vaddvq_f32(sum) }
+                sums.map(|sum| unsafe { vaddvq_f32(sum) })
             }
         }
     };

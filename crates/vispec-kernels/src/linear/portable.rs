@@ -1,11 +1,10 @@
 //! Linear layers in plain Rust: eight lanes in an array, multiply then add.
 
-use std::ops::Range;
-
 use half::{bf16, f16};
 
-use super::block::{self, Job};
-use super::dot::{Dot, Stored, Tiles};
+use super::block::{Block, Job, Tile};
+use super::dot::{Cache, Dot, Stored, Tiles};
+use super::tile::extend;
 
 /// A dtype that widens to `f32`.
 pub(crate) trait Widen: Stored {
@@ -46,15 +45,21 @@ impl<W: Widen> Dot for Portable<W> {
     const PHASES: usize = 1;
     const BLOCK: usize = 512;
     const TILES: Tiles = Tiles::Narrow;
+    const FETCH: Cache = Cache::First;
 
     unsafe fn pack(x: &[f32], packed: &mut [f32]) {
         packed[..x.len()].copy_from_slice(x);
         packed[x.len()..].fill(0.0);
     }
 
-    unsafe fn run(job: &Job<'_, Self>, outputs: Range<usize>) {
+    unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
+        job: &Job<'_, Self>,
+        block: &Block,
+        tile: &Tile,
+        sums: *mut Self::Sum,
+    ) {
         // SAFETY: the caller's promise; portable code runs everywhere.
-        unsafe { block::run(job, outputs) };
+        unsafe { extend::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
     }
 
     #[inline(always)]
@@ -87,7 +92,7 @@ impl<W: Widen> Dot for Portable<W> {
     }
 
     #[inline(always)]
-    unsafe fn total(s: [f32; LANES]) -> f32 {
-        ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+    unsafe fn totals(sums: [[f32; LANES]; 4]) -> [f32; 4] {
+        sums.map(|s| ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])))
     }
 }

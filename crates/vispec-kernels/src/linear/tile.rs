@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::CACHE_LINE;
-use super::block::{Block, Job};
+use super::block::{Block, Job, Tile};
 use super::dot::{Dot, prefetch};
 
 /// How far ahead to prefetch weights that stream from memory.
@@ -14,17 +14,23 @@ const LONGEST_STEP: usize = 64;
 /// Extends `HEIGHT x ROWS` sums by a block of inputs, and writes the totals after the last one.
 ///
 /// # Safety
-/// The machine must support the instruction set. The rows from `row` on and the outputs from
-/// `output` on, each `apart` from the one before, must be in range, and the outputs belong to the calling thread. `place` must hold
-/// the sums of earlier blocks, if there are any.
+/// The machine must support the instruction set. The rows and the outputs of the tile must be in
+/// range, and the outputs belong to the calling thread. `place` must have room for the sums, and
+/// hold those of earlier blocks, if there are any.
 #[inline(always)]
 pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     job: &Job<'_, D>,
-    row: usize,
-    (output, apart): (usize, usize),
     block: &Block,
-    place: *mut [[D::Sum; ROWS]; HEIGHT],
+    tile: &Tile,
+    place: *mut D::Sum,
 ) {
+    if HEIGHT * ROWS > D::TILES.max_sums() {
+        unreachable!("{HEIGHT} weight rows by {ROWS} rows are no tile");
+    }
+    let Tile {
+        row, output, apart, ..
+    } = *tile;
+    let place = place.cast::<[[D::Sum; ROWS]; HEIGHT]>();
     // SAFETY: rows, outputs and inputs are in range; whole steps are readable in each row; a
     // prefetch may point anywhere, so its address is computed with wrapping arithmetic.
     unsafe {
@@ -36,14 +42,13 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
             place.read()
         };
         let down = apart * job.inputs;
-        let ahead = block.ahead.unwrap_or(AHEAD_BYTES / size_of::<D::Weight>());
         for index in 0..block.steps {
             let at = index * D::STEP;
             let new_line = (at * size_of::<D::Weight>()).is_multiple_of(CACHE_LINE);
-            if new_line && block.fetch.contains(&index) {
+            if new_line && tile.fetch.contains(&index) {
                 for height in 0..HEIGHT {
                     let weight = weight.add(height * down + at);
-                    prefetch(weight.wrapping_add(ahead));
+                    prefetch(block.fetch, weight.wrapping_add(block.ahead));
                 }
             }
             step::<D, HEIGHT, ROWS>(&mut sums, weight.add(at), down, x.add(at), job.stride);
@@ -61,13 +66,46 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
             step::<D, HEIGHT, ROWS>(&mut sums, padded, LONGEST_STEP, x.add(at), job.stride);
         }
         if block.last {
-            for (height, sums) in sums.into_iter().enumerate() {
-                for (tile_row, sum) in sums.into_iter().enumerate() {
-                    job.write(row + tile_row, output + height * apart, D::total(sum));
-                }
-            }
+            four::<D, HEIGHT, ROWS, 0>(job, tile, &sums);
+            four::<D, HEIGHT, ROWS, 1>(job, tile, &sums);
+            four::<D, HEIGHT, ROWS, 2>(job, tile, &sums);
+            four::<D, HEIGHT, ROWS, 3>(job, tile, &sums);
+            four::<D, HEIGHT, ROWS, 4>(job, tile, &sums);
+            four::<D, HEIGHT, ROWS, 5>(job, tile, &sums);
         } else {
             place.write(sums);
+        }
+    }
+}
+
+/// Writes the totals of the `FOUR`-th four sums, if there are so many. All of them by name and not
+/// in a loop, which would take the sums out of their registers.
+///
+/// # Safety
+/// As for [`extend`].
+#[inline(always)]
+unsafe fn four<D: Dot, const HEIGHT: usize, const ROWS: usize, const FOUR: usize>(
+    job: &Job<'_, D>,
+    tile: &Tile,
+    sums: &[[D::Sum; ROWS]; HEIGHT],
+) {
+    debug_assert!(HEIGHT * ROWS <= 24, "six times four sums");
+    let end = HEIGHT * ROWS;
+    if 4 * FOUR >= end {
+        return;
+    }
+    let first = 4 * FOUR;
+    // SAFETY: the caller's promise; the places are those of sums.
+    unsafe {
+        let mut four = [sums[first / ROWS][first % ROWS]; 4];
+        for (at, sum) in four.iter_mut().enumerate() {
+            let place = (first + at).min(end - 1);
+            *sum = sums[place / ROWS][place % ROWS];
+        }
+        let totals = D::totals(four);
+        for (place, total) in (first..end).zip(totals) {
+            let output = tile.output + place / ROWS * tile.apart;
+            job.write(tile.row + place % ROWS, output, total);
         }
     }
 }

@@ -128,6 +128,17 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn greatest(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let upper = _mm256_extractf128_ps::<1>(self.0);
+            let half = _mm_max_ps(_mm256_castps256_ps128(self.0), upper);
+            let pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose<E: Element>(rows: [*const E; TURN], to: *mut f32, stride: usize) {
         // SAFETY: see above.
         unsafe { transpose(rows, to, stride) };

@@ -117,6 +117,16 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn greatest(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let upper = _mm512_extractf32x8_ps::<1>(self.0);
+            let half = _mm256_max_ps(_mm512_castps512_ps256(self.0), upper);
+            super::avx2::Lanes(half).greatest()
+        }
+    }
+
+    #[inline(always)]
     unsafe fn total(self) -> f32 {
         // SAFETY: see above.
         unsafe {

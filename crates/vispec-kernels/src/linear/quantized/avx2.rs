@@ -1,12 +1,14 @@
 //! Integer dot products with AVX2: bytes to 16-bit pairs, pairs to 32-bit words; two registers
 //! are a panel.
+//!
+//! Functions and no closures: these would lack the instruction set wherever the compiler does not
+//! happen to inline them.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::bf16;
 
-use super::{Job, Line, PANEL, Quantized};
+use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
 /// Signed bytes. The sign of a weight moves to `x`, as one side must be unsigned; no pair
 /// exceeds 16 bits since both sides lie within -127..=127.
@@ -15,9 +17,9 @@ pub(super) struct Int8;
 pub(super) struct Int4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn enter<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
+unsafe fn enter<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
     // SAFETY: the caller's promise.
-    unsafe { super::run::<Q>(job, outputs) };
+    unsafe { super::tile::<Q, WIDTH, ROWS>(job, place) };
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -37,7 +39,9 @@ macro_rules! quantized {
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
-            const ROWS: usize = 2;
+            const WORDS: usize = 4;
+            const ROWS: usize = 4;
+            const FETCH: Cache = Cache::First;
             type Weights = [__m256i; 2];
             type Inputs = __m256i;
             type Words = [__m256i; 2];
@@ -48,9 +52,9 @@ macro_rules! quantized {
                 unsafe { pack::<Self>(x, group, packed) };
             }
 
-            unsafe fn run(job: &Job<'_>, outputs: Range<usize>) {
+            unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
                 // SAFETY: see above.
-                unsafe { enter::<Self>(job, outputs) };
+                unsafe { enter::<Self, WIDTH, ROWS>(job, place) };
             }
 
             #[inline(always)]
@@ -77,14 +81,18 @@ macro_rules! quantized {
                 weights: [__m256i; 2],
                 $x: __m256i,
             ) -> [__m256i; 2] {
-                let dot = |words, $weights| {
-                    // SAFETY: see above.
-                    unsafe {
-                        let pairs = { $($pairs)* };
-                        _mm256_add_epi32(words, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-                    }
-                };
-                [dot(words[0], weights[0]), dot(words[1], weights[1])]
+                // SAFETY: see above.
+                unsafe {
+                    let first = add_pairs(words[0], {
+                        let $weights = weights[0];
+                        $($pairs)*
+                    });
+                    let second = add_pairs(words[1], {
+                        let $weights = weights[1];
+                        $($pairs)*
+                    });
+                    [first, second]
+                }
             }
 
             #[inline(always)]
@@ -95,12 +103,9 @@ macro_rules! quantized {
 
             #[inline(always)]
             unsafe fn scales(from: *const bf16) -> [__m256; 2] {
-                // SAFETY: see above; bf16 are the upper halves of f32.
+                // SAFETY: see above.
                 unsafe {
-                    [from, from.add(PANEL / 2)].map(|from| {
-                        let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
-                    })
+                    [widened(from), widened(from.add(PANEL / 2))]
                 }
             }
 
@@ -111,17 +116,13 @@ macro_rules! quantized {
                 weights: [__m256; 2],
                 x: f32,
             ) -> [__m256; 2] {
-                let scale = |sums, words, weights| {
-                    // SAFETY: see above.
-                    unsafe {
-                        let scale = _mm256_mul_ps(weights, _mm256_set1_ps(x));
-                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), scale, sums)
-                    }
-                };
-                [
-                    scale(sums[0], words[0], weights[0]),
-                    scale(sums[1], words[1], weights[1]),
-                ]
+                // SAFETY: see above.
+                unsafe {
+                    [
+                        scale(sums[0], words[0], weights[0], x),
+                        scale(sums[1], words[1], weights[1], x),
+                    ]
+                }
             }
 
             #[inline(always)]
@@ -137,6 +138,29 @@ macro_rules! quantized {
     };
 }
 
+/// Adds pairs of products to words.
+///
+/// # Safety
+/// The machine must support AVX2.
+#[inline(always)]
+unsafe fn add_pairs(words: __m256i, pairs: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_add_epi32(words, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) }
+}
+
+/// Adds words times both scales.
+///
+/// # Safety
+/// The machine must support AVX2 and FMA.
+#[inline(always)]
+unsafe fn scale(sums: __m256, words: __m256i, weights: __m256, x: f32) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let scale = _mm256_mul_ps(weights, _mm256_set1_ps(x));
+        _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), scale, sums)
+    }
+}
+
 /// Half a line.
 ///
 /// # Safety
@@ -147,13 +171,44 @@ unsafe fn half_line(line: *const Line, half: usize) -> __m256i {
     unsafe { _mm256_load_si256(line.cast::<__m256i>().add(half)) }
 }
 
+/// Half a line of bytes as signed ones.
+///
+/// # Safety
+/// As for [`half_line`].
+#[inline(always)]
+unsafe fn signed(line: *const Line, half: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_xor_si256(half_line(line, half), _mm256_set1_epi8(-128)) }
+}
+
+/// The lower nibbles of bytes.
+///
+/// # Safety
+/// The machine must support AVX2.
+#[inline(always)]
+unsafe fn nibbles(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_and_si256(bytes, _mm256_set1_epi8(15)) }
+}
+
+/// Eight scales; bf16 are the upper halves of f32.
+///
+/// # Safety
+/// The machine must support AVX2, and the scales be readable.
+#[inline(always)]
+unsafe fn widened(from: *const bf16) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+    }
+}
+
 quantized!(
     Int8, 2, 0,
     fn load(from) {
-        let signed = |line, half| {
-            _mm256_xor_si256(half_line(line, half), _mm256_set1_epi8(-128))
-        };
-        [from, from.add(1)].map(|line| [signed(line, 0), signed(line, 1)])
+        let next = from.add(1);
+        [[signed(from, 0), signed(from, 1)], [signed(next, 0), signed(next, 1)]]
     }
     fn pairs(weights, x) {
         _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights))
@@ -164,8 +219,8 @@ quantized!(
     Int4, 1, 8,
     fn load(from) {
         let both = [half_line(from, 0), half_line(from, 1)];
-        let nibbles = |bytes| _mm256_and_si256(bytes, _mm256_set1_epi8(15));
-        [both.map(nibbles), both.map(|both| nibbles(_mm256_srli_epi16::<4>(both)))]
+        let high = [_mm256_srli_epi16::<4>(both[0]), _mm256_srli_epi16::<4>(both[1])];
+        [[nibbles(both[0]), nibbles(both[1])], [nibbles(high[0]), nibbles(high[1])]]
     }
     fn pairs(weights, x) { _mm256_maddubs_epi16(weights, x) }
 );

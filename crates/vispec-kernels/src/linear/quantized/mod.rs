@@ -16,7 +16,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::block::share;
-use super::dot::prefetch;
+use super::dot::{Cache, prefetch};
 use super::{AHEAD_BYTES, CACHE_LINE, Call};
 use crate::isa::Isa;
 use crate::panel::{INTEGERS, Layout, PANEL};
@@ -43,8 +43,12 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
     const STEP_LINES: usize;
     /// What [`Quantized::weights`] adds to each weight.
     const OFFSET: i32;
-    /// Most rows of a tile of two panels whose sums the registers hold.
+    /// Most panels times rows of a tile whose words the registers hold.
+    const WORDS: usize;
+    /// Most rows of a tile, at most 6.
     const ROWS: usize;
+    /// Where weights are prefetched to.
+    const FETCH: Cache;
     /// Four inputs of the weights of a panel.
     type Weights: Copy;
     /// Four inputs of a row, for each output of a panel.
@@ -56,8 +60,8 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
 
     /// Quantises one row of `x`; see [`pack`].
     unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]);
-    /// Works on `outputs` of a job; see [`run`].
-    unsafe fn run(job: &Job<'_>, outputs: Range<usize>);
+    /// [`tile`], compiled for the instruction set.
+    unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place);
     /// The first and the second half of a step.
     unsafe fn weights(step: *const Line) -> [Self::Weights; 2];
     /// Repeats four bytes.
@@ -150,7 +154,7 @@ unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
     let outputs: Vec<_> = jobs.iter().map(|job| job.panels.layout.outputs).collect();
     super::in_outputs(rows * inputs, &outputs, BLOCK, |layer, outputs| {
         // SAFETY: the caller's promise; ranges of outputs are disjoint.
-        unsafe { Q::run(&jobs[layer], outputs) };
+        unsafe { run::<Q>(&jobs[layer], outputs) };
     });
 }
 
@@ -187,22 +191,22 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     }
 }
 
-/// Works on `outputs` of a job, in tiles of rows and panels. If the rows fit into one tile, each
-/// weight is used once, and the panels of a tile lie far apart: the hardware follows a few long
-/// streams better than many short ones. Otherwise two neighbours stay in the nearest caches from
-/// one tile of rows to the next.
+/// Works on `outputs` of a job, in tiles of rows and panels. The panels of a tile lie far apart: the
+/// hardware follows a few long streams better than many short ones. If there are several tiles of
+/// rows, all but the first find the weights in the nearest cache.
 ///
 /// # Safety
 /// The machine must support the instruction set, the lengths fit, `outputs` be whole panels (or
 /// end with the last one), and no other thread work on these outputs.
-#[inline(always)]
 unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
     let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
+    let tiles = job.rows.div_ceil(Q::ROWS).max(1);
     // SAFETY: the caller's promise.
     unsafe {
-        match job.rows {
-            1 => columns::<Q, 4>(job, panels),
-            _ => columns::<Q, 2>(job, panels),
+        match (Q::WORDS / job.rows.div_ceil(tiles).max(1)).min(4) {
+            0 | 1 => streams::<Q, 1>(job, panels, tiles),
+            2 | 3 => streams::<Q, 2>(job, panels, tiles),
+            _ => streams::<Q, 4>(job, panels, tiles),
         }
     }
 }
@@ -211,21 +215,19 @@ unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
 ///
 /// # Safety
 /// As for [`run`].
-#[inline(always)]
-unsafe fn columns<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panels: Range<usize>) {
-    let tiles = panels.len() / WIDTH;
-    let (apart, down) = if job.rows <= Q::ROWS {
-        (tiles, 1)
-    } else {
-        (1, WIDTH)
-    };
+unsafe fn streams<Q: Quantized, const WIDTH: usize>(
+    job: &Job<'_>,
+    panels: Range<usize>,
+    tiles: usize,
+) {
+    let apart = panels.len() / WIDTH;
     // SAFETY: tiles lie within the panels.
     unsafe {
-        for tile in 0..tiles {
-            row_tiles::<Q, WIDTH>(job, panels.start + tile * down, apart);
+        for panel in panels.start..panels.start + apart {
+            row_tiles::<Q, WIDTH>(job, (panel, apart), tiles);
         }
-        for panel in panels.start + tiles * WIDTH..panels.end {
-            row_tiles::<Q, 1>(job, panel, 1);
+        for panel in panels.start + apart * WIDTH..panels.end {
+            row_tiles::<Q, 1>(job, (panel, 1), tiles);
         }
     }
 }
@@ -234,10 +236,12 @@ unsafe fn columns<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panels: Range
 ///
 /// # Safety
 /// As for [`run`].
-#[inline(always)]
-unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panel: usize, apart: usize) {
+unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(
+    job: &Job<'_>,
+    (panel, apart): (usize, usize),
+    tiles: usize,
+) {
     let layout = job.panels.layout;
-    let tiles = job.rows.div_ceil(Q::ROWS);
     let group_lines = layout.group / layout.line_inputs();
     for tile in 0..tiles {
         let rows = share(job.rows, tiles, tile);
@@ -249,25 +253,25 @@ unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(job: &Job<'_>, panel: usiz
             ahead: if tiles == 1 {
                 AHEAD_LINES
             } else {
-                WIDTH * layout.panel_lines()
+                layout.panel_lines()
             },
         };
         // SAFETY: the caller's promise; the rows of a tile are in range.
         unsafe {
             match rows.len() {
-                1 => self::tile::<Q, WIDTH, 1>(job, &place),
-                2 => self::tile::<Q, WIDTH, 2>(job, &place),
-                3 => self::tile::<Q, WIDTH, 3>(job, &place),
-                4 => self::tile::<Q, WIDTH, 4>(job, &place),
-                5 => self::tile::<Q, WIDTH, 5>(job, &place),
-                _ => self::tile::<Q, WIDTH, 6>(job, &place),
+                1 => Q::tile::<WIDTH, 1>(job, &place),
+                2 => Q::tile::<WIDTH, 2>(job, &place),
+                3 => Q::tile::<WIDTH, 3>(job, &place),
+                4 => Q::tile::<WIDTH, 4>(job, &place),
+                5 => Q::tile::<WIDTH, 5>(job, &place),
+                _ => Q::tile::<WIDTH, 6>(job, &place),
             }
         }
     }
 }
 
 /// Where a tile is.
-struct Place {
+pub(super) struct Place {
     /// First row.
     row: usize,
     /// First panel.
@@ -287,6 +291,9 @@ struct Place {
 /// As for [`run`]; the tile must be in range.
 #[inline(always)]
 unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
+    if WIDTH * ROWS > Q::WORDS {
+        unreachable!("{WIDTH} panels by {ROWS} rows are no tile");
+    }
     let layout = job.panels.layout;
     let steps = layout.group / STEP;
     let down = place.apart * layout.panel_lines();
@@ -302,7 +309,7 @@ unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_
             for panel in 0..WIDTH {
                 let lines = lines.wrapping_add(panel * down + place.ahead);
                 for line in place.fetch.clone() {
-                    prefetch(lines.wrapping_add(line));
+                    prefetch(Q::FETCH, lines.wrapping_add(line));
                 }
             }
             let mut words = [[Q::words(0); WIDTH]; ROWS];
@@ -353,13 +360,21 @@ unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_
 /// # Safety
 /// As for [`run`]; the row and the first output must be in range.
 #[inline(always)]
-unsafe fn write(job: &Job<'_>, row: usize, output: usize, totals: [f32; PANEL]) {
+unsafe fn write(job: &Job<'_>, row: usize, output: usize, mut totals: [f32; PANEL]) {
     let outputs = job.panels.layout.outputs;
-    for (index, total) in totals.into_iter().enumerate().take(outputs - output) {
-        let bias = job.bias.map(|bias| bias[output + index]);
-        // SAFETY: the row and the output are in range, and the output is the caller's.
-        unsafe {
-            *job.out.add(row * outputs + output + index) = bias.map_or(total, |bias| total + bias);
+    let len = PANEL.min(outputs - output);
+    if let Some(bias) = job.bias {
+        for (total, bias) in totals.iter_mut().zip(&bias[output..output + len]) {
+            *total += bias;
+        }
+    }
+    // SAFETY: the row and the outputs are in range, and the outputs are the caller's.
+    unsafe {
+        let to = job.out.add(row * outputs + output);
+        if len == PANEL {
+            to.cast::<[f32; PANEL]>().write(totals);
+        } else {
+            to.copy_from_nonoverlapping(totals.as_ptr(), len);
         }
     }
 }

@@ -1,11 +1,10 @@
 //! Integer dot products in plain Rust.
 
 use std::array::from_fn;
-use std::ops::Range;
 
 use half::bf16;
 
-use super::{Job, Line, PANEL, Quantized};
+use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
 /// Bytes less 128.
 pub(super) struct Int8;
@@ -18,7 +17,9 @@ macro_rules! quantized {
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = 0;
-            const ROWS: usize = 2;
+            const WORDS: usize = 4;
+            const ROWS: usize = 4;
+            const FETCH: Cache = Cache::First;
             type Weights = [[i8; 4]; PANEL];
             type Inputs = [i8; 4];
             type Words = [i32; PANEL];
@@ -28,9 +29,9 @@ macro_rules! quantized {
                 super::pack::<Self>(x, group, packed);
             }
 
-            unsafe fn run(job: &Job<'_>, outputs: Range<usize>) {
+            unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
                 // SAFETY: the caller's promise.
-                unsafe { super::run::<Self>(job, outputs) };
+                unsafe { super::tile::<Self, WIDTH, ROWS>(job, place) };
             }
 
             #[inline(always)]

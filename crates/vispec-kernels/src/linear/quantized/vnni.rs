@@ -1,11 +1,10 @@
 //! Integer dot products with AVX-512 VNNI: a register is a panel.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::bf16;
 
-use super::{Job, Line, PANEL, Quantized};
+use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
 /// Bytes, unsigned: 128 too many, which the correction takes back.
 pub(super) struct Int8;
@@ -13,9 +12,9 @@ pub(super) struct Int8;
 pub(super) struct Int4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn enter<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
+unsafe fn enter<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
     // SAFETY: the caller's promise.
-    unsafe { super::run::<Q>(job, outputs) };
+    unsafe { super::tile::<Q, WIDTH, ROWS>(job, place) };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -31,7 +30,9 @@ macro_rules! quantized {
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
+            const WORDS: usize = 12;
             const ROWS: usize = 6;
+            const FETCH: Cache = Cache::Second;
             type Weights = __m512i;
             type Inputs = __m512i;
             type Words = __m512i;
@@ -42,9 +43,9 @@ macro_rules! quantized {
                 unsafe { pack::<Self>(x, group, packed) };
             }
 
-            unsafe fn run(job: &Job<'_>, outputs: Range<usize>) {
+            unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
                 // SAFETY: see above.
-                unsafe { enter::<Self>(job, outputs) };
+                unsafe { enter::<Self, WIDTH, ROWS>(job, place) };
             }
 
             #[inline(always)]
