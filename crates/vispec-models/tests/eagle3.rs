@@ -13,7 +13,7 @@ use reference::{
     Array, Decoding, Tensors, assert_close, copy_of, fixtures, floats, load_dirs, shape,
 };
 use vispec_core::{
-    Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
+    Ask, Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
     MatchPicks, NodeId, PositionUniforms, Prompt, Sampler, TargetModel, TokenId, TokenTree,
     generate,
 };
@@ -100,7 +100,9 @@ impl Case<'_> {
                 parent_rows: vec![0],
                 paths: vec![(0..=level).collect()],
             };
-            last = session.expand(&beam, &last.hidden, N_DRAFT).unwrap();
+            last = session
+                .expand(&beam, &last.hidden, Ask::best(N_DRAFT))
+                .unwrap();
             let what = |field: &str| format!("{}: {prefix}step {step}: {field}", self.what);
             if steps.contains(&step)
                 && let Some(hidden) = self
@@ -138,7 +140,7 @@ fn begin(
         .features;
     let mut session = draft.session();
     let begun = session
-        .begin(prompt, features.clone(), next, N_DRAFT)
+        .begin(prompt, features.clone(), next, Ask::best(N_DRAFT))
         .unwrap();
     (session, begun, features)
 }
@@ -191,7 +193,7 @@ fn stages_are_those_of_the_reference() {
             let states = TensorData::new(states.collect::<Vec<_>>(), [3, width]);
             let states = Tensor::from_data(states, engine.target().device());
             let extended = session
-                .commit(&inputs[..2], states, inputs[2], N_DRAFT)
+                .commit(&inputs[..2], states, inputs[2], Ask::best(N_DRAFT))
                 .unwrap();
             let output = floats(session.last_output().unwrap());
             let expected = case.get("extend.draft_hidden");
