@@ -130,7 +130,8 @@ fn most_seconds(costs: &CostTable, max_loss: f64, stats: &GenerationStats) -> f6
     // The first token comes from the prefill; tokens that were cut off count as accepted.
     let emitted = stats.accepted_per_cycle().iter().map(|&n| n as usize + 1);
     let plain = emitted.sum::<usize>() as f64 * costs.verify(1);
-    plain + max_loss * (plain + costs.prefill(PROMPT.len())) + 1e-9
+    let at_least = AutoTree::ADVANCE as f64 * costs.verify(1);
+    plain + max_loss * (plain.max(at_least) + costs.prefill(PROMPT.len())) + 1e-9
 }
 
 /// Seconds of all verify passes on such a machine.
