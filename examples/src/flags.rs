@@ -1,5 +1,6 @@
 //! Command-line flags that several binaries understand.
 
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 use crate::failure::Failure;
 use crate::tree::TreeFlags;
+
+/// Bytes of a question from standard input at most.
+const LONGEST_QUESTION: u64 = 1 << 24;
 
 /// Which models to load, and where to.
 #[derive(Args, Debug)]
@@ -168,7 +172,7 @@ impl LoadFlags {
 /// What to ask.
 #[derive(Args, Debug)]
 pub struct PromptFlags {
-    /// The question
+    /// The question; - reads it from standard input
     #[arg(long, value_name = "TEXT", required_unless_present = "messages")]
     pub prompt: Option<String>,
     /// System message before the question
@@ -196,6 +200,14 @@ impl PromptFlags {
         let messages = match (&self.messages, &self.prompt) {
             (Some(path), _) => Messages::read(path).with_context(|| path.display().to_string())?,
             (None, Some(prompt)) => {
+                let read;
+                let prompt = match prompt.as_str() {
+                    "-" => {
+                        read = read_question(std::io::stdin())?;
+                        &read
+                    }
+                    prompt => prompt,
+                };
                 Messages::from_prompt(self.system.as_deref(), prompt, self.images.len())
             }
             (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
@@ -208,6 +220,20 @@ impl PromptFlags {
             .collect::<Result<Vec<_>, _>>()?;
         Ok((messages, images))
     }
+}
+
+/// A question from standard input, without the end of its last line.
+fn read_question(input: impl std::io::Read) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = input.take(LONGEST_QUESTION + 1).read_to_string(&mut text);
+    read.context("the question on standard input")?;
+    if text.len() as u64 > LONGEST_QUESTION {
+        let message =
+            format!("the question on standard input has more than {LONGEST_QUESTION} bytes");
+        return Err(Failure::Usage(message));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// How to decode.
@@ -262,5 +288,18 @@ impl DecodeFlags {
             max_new_tokens: self.max_new_tokens,
             stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_from_standard_input_end_where_their_text_does() {
+        assert_eq!(read_question("Why?\n".as_bytes()).unwrap(), "Why?");
+        assert_eq!(read_question("a\n\nb\r\n".as_bytes()).unwrap(), "a\n\nb");
+        assert!(read_question([0xff].as_slice()).is_err());
+        assert!(read_question(std::io::repeat(b'a')).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A chat in the terminal, with images.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::ProgressBar;
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_examples::chat_command::ChatCommand;
+use vispec_examples::chat_editor::chat_editor;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::DecodeFlags;
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
-use vispec_examples::stream::TextStream;
+use vispec_examples::stream::{Paint, TextStream};
 use vispec_examples::tree_printer::print_tree;
 use vispec_models::ConversationStore;
 use vispec_processor::{DecodedImage, ImageLimits, SpecialText};
@@ -30,7 +30,6 @@ const CONVERSATION_MEMORY: usize = 4 << 30;
 
 /// Chat with a vision-language model; /help lists the commands
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
     models: ServedFlags,
@@ -42,7 +41,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
@@ -72,7 +73,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         interrupted: Arc::default(),
     };
     let _signals = listen(&chat.interrupted)?;
-    let mut editor = DefaultEditor::new()?;
+    let mut editor = chat_editor()?;
     loop {
         let line = match editor.readline("> ") {
             Ok(line) => line,
@@ -168,7 +169,7 @@ impl Chat<'_> {
         let tokenizer = engine.processor().tokenizer();
         self.interrupted.store(false, Ordering::Relaxed);
         let mut watch = Watch {
-            text: TextStream::new(tokenizer, io::stdout().lock()),
+            text: TextStream::new(tokenizer, io::stdout().lock()).with_paint(paint()),
             interrupted: &self.interrupted,
             best: None,
         };
@@ -239,6 +240,16 @@ impl Chat<'_> {
     }
 }
 
+/// Accepted draft tokens are green where a terminal shows colours and nobody asked for none.
+fn paint() -> Paint {
+    let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !colourless {
+        Paint::AcceptedGreen
+    } else {
+        Paint::Plain
+    }
+}
+
 /// Prints an answer until Ctrl-C, and keeps its best tree.
 struct Watch<'a> {
     text: TextStream<'a, io::StdoutLock<'static>>,
@@ -248,6 +259,7 @@ struct Watch<'a> {
 
 impl GenerationObserver for Watch<'_> {
     fn on_verify(&mut self, tree: &TokenTree, verdict: &Verdict, _: Duration) {
+        self.text.on_verify(tree, verdict, Duration::ZERO);
         let best = self.best.as_ref();
         if best.is_none_or(|(_, best)| best.path.len() < verdict.path.len()) {
             self.best = Some((tree.clone(), verdict.clone()));

@@ -38,7 +38,6 @@ const IO_THREADS: usize = 2;
 /// The key that clients must know, if any, is in the file of --api-key-file or in the environment
 /// variable VISPEC_API_KEY. Sampling flags are the defaults for requests that say nothing.
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
     models: ServedFlags,
@@ -101,7 +100,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 

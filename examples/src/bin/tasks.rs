@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vispec_data::{ReadOptions, Sample, TaskDefinition, TaskRegistry, listing};
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::shortage::ShortageFlag;
 use vispec_processor::{ImageLimits, Processor};
 
 /// List evaluation tasks, show their samples, check their files
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// TOML file of a further task; may be given several times
     #[arg(long, global = true, value_name = "FILE")]
@@ -55,7 +55,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 
