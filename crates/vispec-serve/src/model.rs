@@ -1,8 +1,8 @@
 //! What answers requests, as the server sees it.
 
 use vispec::{
-    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, SchedulerFigures,
-    SubmissionHandle, SuffixStoreUsage,
+    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, KeptImages,
+    SchedulerFigures, SubmissionHandle, SuffixStoreUsage,
 };
 
 /// Answers requests, several at a time.
@@ -36,6 +36,15 @@ pub trait AnswerModel: Send + Sync {
     fn kept_conversations(&self) -> KeptConversations {
         KeptConversations::default()
     }
+
+    /// What is kept of images at the moment, for the metrics.
+    fn kept_images(&self) -> KeptImages {
+        KeptImages::default()
+    }
+
+    /// Keeps at most so many bytes of images from now on: those that requests leave of the memory
+    /// that both share. Called often, with a lock held.
+    fn limit_kept_images(&self, _bytes: usize) {}
 
     /// What is kept of earlier answers for drafts, for the metrics.
     fn earlier_answers(&self) -> SuffixStoreUsage {
@@ -71,6 +80,14 @@ impl AnswerModel for EngineModel {
 
     fn kept_conversations(&self) -> KeptConversations {
         self.engine.kept_conversations()
+    }
+
+    fn kept_images(&self) -> KeptImages {
+        self.engine.kept_images()
+    }
+
+    fn limit_kept_images(&self, bytes: usize) {
+        self.engine.limit_kept_images(bytes);
     }
 
     fn earlier_answers(&self) -> SuffixStoreUsage {

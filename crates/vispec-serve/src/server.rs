@@ -92,11 +92,15 @@ pub async fn serve(
         .map_err(ServeError::RemoteImages)?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     let limits = options.connection_limits.clone();
+    let keeper = Arc::clone(&model);
+    let memory = RequestMemory::new(&options.request_limits, move |spare| {
+        keeper.limit_kept_images(spare);
+    });
     let app = App {
         model,
         answering: Arc::clone(&answering),
         metrics,
-        memory: RequestMemory::new(&options.request_limits),
+        memory,
         remote_images,
         options: Arc::new(options),
         started: since_epoch.unwrap_or_default().as_secs(),

@@ -13,10 +13,10 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use vispec::{Engine, EngineSettings, ImageLimits, KvMemory, SchedulerOptions};
+use vispec::{Engine, EngineSettings, ImageOptions, KvMemory, SchedulerOptions};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_serve::{
     ApiKey, ConnectionLimits, EngineModel, RemoteImageLimits, RequestDefaults, RequestLimits,
@@ -27,6 +27,9 @@ use vispec_serve::{
 const KEY_VARIABLE: &str = "VISPEC_API_KEY";
 /// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
 const MAX_PIXELS: u64 = 16 << 20;
+/// Largest number of pixels of a photo, which is scaled down while it is decoded: that takes a second
+/// for each 50 million.
+const MAX_PHOTO_PIXELS: u64 = 128 << 20;
 const MIB: usize = 1 << 20;
 /// Clients that may wait to be accepted; the system resets those that come when there is no room.
 const BACKLOG: u32 = 1024;
@@ -44,6 +47,8 @@ struct Flags {
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// Name that clients see; by default that of the target
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
@@ -87,6 +92,10 @@ struct Flags {
     /// new; 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     conversation_memory: usize,
+    /// Memory in MiB for images that later requests may be about, as far as requests leave it of
+    /// --request-memory; 0 keeps nothing
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    image_memory: usize,
     /// Memory in MiB for what earlier answers said: what followed the last tokens there is proposed
     /// as a draft, also to other clients, who can tell by the time that an answer takes; 0 keeps
     /// nothing
@@ -275,11 +284,13 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
         method,
         tree,
         calibration: flags.decode.tree.place(),
-        image_limits: ImageLimits {
+        image_options: ImageOptions {
             max_pixels: MAX_PIXELS,
-            ..ImageLimits::default()
+            max_photo_pixels: MAX_PHOTO_PIXELS,
+            ..flags.reading.options()
         },
         conversation_memory: flags.conversation_memory.saturating_mul(MIB),
+        image_memory: flags.image_memory.saturating_mul(MIB),
         suffix_memory: flags.suffix_memory.saturating_mul(MIB),
         scheduler: scheduler(flags),
     };

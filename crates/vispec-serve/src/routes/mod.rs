@@ -113,7 +113,11 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
         .metrics
         .render(
             app.model.scheduler_figures(),
-            (app.model.kept_conversations(), app.model.earlier_answers()),
+            (
+                app.model.kept_conversations(),
+                app.model.kept_images(),
+                app.model.earlier_answers(),
+            ),
             app.memory.held(),
         )
         .map_err(|_| {

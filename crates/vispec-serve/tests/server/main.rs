@@ -12,6 +12,7 @@ mod browser;
 mod choices;
 mod conversations;
 mod held_model;
+mod kept_images;
 mod memory;
 mod queueing;
 mod remote_images;
