@@ -122,7 +122,7 @@ pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
 pub use panics::{Panicked, guarded};
-pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream};
+pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream, Withheld};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};

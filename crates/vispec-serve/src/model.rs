@@ -1,8 +1,8 @@
 //! What answers requests, as the server sees it.
 
 use vispec::{
-    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, KeptImages,
-    SchedulerFigures, SubmissionHandle, SuffixStoreUsage,
+    AnswerError, AnswerListener, Engine, KeptConversations, KeptImages, SchedulerFigures,
+    Submission, SubmissionHandle, SuffixStoreUsage,
 };
 
 /// Answers requests, several at a time.
@@ -23,7 +23,7 @@ pub trait AnswerModel: Send + Sync {
     /// [`AnswerListener::on_start`].
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError>;
 
@@ -68,10 +68,10 @@ impl AnswerModel for EngineModel {
 
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError> {
-        self.engine.submit_choices(request, listeners)
+        self.engine.submit_choices(submission, listeners)
     }
 
     fn scheduler_figures(&self) -> SchedulerFigures {

@@ -63,7 +63,7 @@ pub use answer::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
 };
 pub use engine::{Engine, EngineSettings, LoadOptions, TreeChoice};
-pub use request::{AnswerPrompt, AnswerRequest, ImageInput};
+pub use request::{AnswerPrompt, AnswerRequest, EndOfSequence, ImageInput};
 pub use running::{Answer, AnswerStream};
 pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};
 pub use submission::{CancelHandle, DrafterSource, Submission, SubmissionHandle};

@@ -5,8 +5,8 @@ mod keep;
 mod row;
 mod uniform;
 
-pub use adjust::LogitAdjustments;
 pub(crate) use adjust::Said;
+pub use adjust::{LogitAdjustments, Withheld};
 pub(crate) use row::{BLOCK, BlockMaxima, Weights, row_max};
 pub use uniform::{PositionUniforms, UniformStream};
 

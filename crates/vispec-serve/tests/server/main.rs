@@ -14,6 +14,7 @@ mod conversations;
 mod held_model;
 mod kept_images;
 mod memory;
+mod operations;
 mod queueing;
 mod remote_images;
 mod running;
