@@ -11,7 +11,7 @@ use vispec_models::{
     DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, KeepQuantized,
     KvPrecision, LayerIds, Method, Quantization, resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages, Orientation};
 
 use crate::failure::Failure;
 use crate::tree::TreeFlags;
@@ -189,6 +189,29 @@ pub struct PromptFlags {
     /// An image; repeat the flag for several, in the order of their places in the chat
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
+    /// Which way up
+    #[command(flatten)]
+    pub reading: ImageFlags,
+}
+
+/// How to read image files.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct ImageFlags {
+    /// Turn images as their EXIF or XMP says (upright), as load_image of transformers does, or leave
+    /// them (as-stored), as upstream's scripts do
+    #[arg(long, value_name = "upright|as-stored", default_value = "upright")]
+    pub image_orientation: Orientation,
+}
+
+impl ImageFlags {
+    /// The default limits, and which way up.
+    #[must_use]
+    pub fn options(self) -> ImageOptions {
+        ImageOptions {
+            orientation: self.image_orientation,
+            ..ImageOptions::default()
+        }
+    }
 }
 
 impl PromptFlags {
@@ -212,11 +235,11 @@ impl PromptFlags {
             }
             (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
         };
-        let limits = ImageLimits::default();
+        let options = self.reading.options();
         let images = self
             .images
             .iter()
-            .map(|path| DecodedImage::open(path, &limits))
+            .map(|path| DecodedImage::open(path, &options))
             .collect::<Result<Vec<_>, _>>()?;
         Ok((messages, images))
     }

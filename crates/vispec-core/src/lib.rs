@@ -124,7 +124,7 @@ pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
 pub use panics::{Panicked, guarded};
 pub use sample::{
-    KnownPick, KnownPicks, LogitAdjustments, PositionUniforms, Sampler, UniformStream,
+    KnownPick, KnownPicks, LogitAdjustments, PositionUniforms, Sampler, UniformStream, Withheld,
 };
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};

@@ -1,21 +1,21 @@
 //! Everything between a conversation with images and the input of a model, for one checkpoint.
 
+mod prepare;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::chat_template::{ChatTemplate, GenerationPrompt, MANY_MESSAGES, Rendered};
+pub(crate) use self::prepare::sizes_of;
+use crate::chat_template::ChatTemplate;
 use crate::config_file::ConfigFile;
-use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
-use crate::messages::Messages;
 use crate::model_family::ModelFamily;
 use crate::pixel_values::ProcessedImage;
-use crate::positions::{ImageSpan, Positions, multimodal_positions};
-use crate::prompt_layout::PromptLayout;
+use crate::positions::Positions;
 use crate::special_tokens::{SpecialTokens, eos_token_ids};
-use crate::tokenizer::{SequenceTokens, Tokenizer, Wanted};
+use crate::tokenizer::Tokenizer;
 
 /// A prompt that a model can read.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,214 +152,6 @@ impl Processor {
     #[must_use]
     pub fn context_limit(&self) -> usize {
         self.context_limit
-    }
-
-    /// Renders messages, processes the images and lays out the prompt, ready for an answer.
-    /// Images fill the places for images in the messages in order.
-    ///
-    /// # Errors
-    /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::ImageCount`],
-    /// [`ProcessorError::PlaceholderCount`], [`ProcessorError::PromptTooLong`],
-    /// [`ProcessorError::TextTooLong`], and those of the chat template, the tokenizer and the image
-    /// processor. Pixels are touched only if the prompt is otherwise in order.
-    pub fn prepare(&self, messages: &Messages, images: &[DecodedImage]) -> Result<PreparedPrompt> {
-        self.prepare_with(messages, images, GenerationPrompt::Add)
-    }
-
-    /// The same as [`Self::prepare`], for as long as `wanted` says so: it is asked now and then
-    /// while a long text is looked through.
-    ///
-    /// # Errors
-    /// Those of [`Self::prepare`], and [`ProcessorError::Unwanted`].
-    pub fn prepare_while(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-        wanted: Wanted<'_>,
-    ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, GenerationPrompt::Add, wanted)
-    }
-
-    /// The same as [`Self::prepare`], with the choice to end after the last message, for instance
-    /// to score an answer that is already there.
-    ///
-    /// # Errors
-    /// Those of [`Self::prepare`].
-    pub fn prepare_with(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-        generation: GenerationPrompt,
-    ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, generation, &|| true)
-    }
-
-    fn prepare_chat(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-        generation: GenerationPrompt,
-        wanted: Wanted<'_>,
-    ) -> Result<PreparedPrompt> {
-        if messages.is_blank() {
-            return Err(ProcessorError::EmptyPrompt);
-        }
-        let expected = messages.n_images();
-        if images.len() != expected {
-            return Err(ProcessorError::ImageCount {
-                found: images.len(),
-                expected,
-            });
-        }
-        let Rendered { text, end } = self.chat_template.render_far(messages, generation);
-        // Messages that are too many for the template are told as what they are: too long.
-        if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
-            self.check_length(&text, wanted)?;
-        }
-        end?;
-        let layout = self.lay_out(&text, &self.image_lengths(images)?)?;
-        self.finish(layout, images, text)
-    }
-
-    /// Tokens that each image takes in the prompt.
-    pub(crate) fn image_lengths(&self, images: &[DecodedImage]) -> Result<Vec<usize>> {
-        let sizes = images.iter().map(DecodedImage::size);
-        sizes
-            .map(|size| self.image_processor.n_tokens(size))
-            .collect()
-    }
-
-    /// Tokens of rendered text and what each stands for; images have one token.
-    pub(crate) fn encode_rendered(
-        &self,
-        rendered: &str,
-        n_images: usize,
-    ) -> Result<Vec<(u32, Range<usize>)>> {
-        let check_count = |placeholder: &Placeholder, expected| {
-            let found = rendered.matches(&placeholder.text).count();
-            if found == expected {
-                return Ok(());
-            }
-            let placeholder = placeholder.text.clone();
-            Err(ProcessorError::PlaceholderCount {
-                placeholder,
-                found,
-                expected,
-            })
-        };
-        check_count(&self.image, n_images)?;
-        if let Some(video) = &self.video {
-            check_count(video, 0)?;
-        }
-        // If the template writes the first token itself, the tokenizer must not add another, which
-        // is also the rule of transformers.
-        let starts_with_bos = self
-            .bos_token
-            .as_ref()
-            .is_some_and(|bos| rendered.starts_with(bos));
-        let sequence_tokens = if starts_with_bos {
-            SequenceTokens::Omit
-        } else {
-            SequenceTokens::Add
-        };
-        self.tokenizer.encode_with_places(rendered, sequence_tokens)
-    }
-
-    /// Makes room for images of these numbers of tokens.
-    pub(crate) fn expand(&self, unexpanded: &[u32], lengths: &[usize]) -> Result<PromptLayout> {
-        PromptLayout::expand(unexpanded, self.image.token_id, &self.image.text, lengths)
-    }
-
-    /// How the template writes an image.
-    pub(crate) fn image_text(&self) -> &str {
-        &self.image.text
-    }
-
-    /// Processes the images and computes positions.
-    pub(crate) fn finish(
-        &self,
-        layout: PromptLayout,
-        images: &[DecodedImage],
-        rendered: String,
-    ) -> Result<PreparedPrompt> {
-        let images = images
-            .iter()
-            .map(|image| self.image_processor.process(image));
-        let images = images.collect::<Result<Vec<_>>>()?;
-        let (positions, rope_delta) = self.positions(&layout, &images);
-        let PromptLayout {
-            token_ids,
-            image_runs,
-        } = layout;
-        Ok(PreparedPrompt {
-            token_ids,
-            image_runs,
-            images,
-            positions,
-            rope_delta,
-            rendered,
-        })
-    }
-
-    /// Lays out a text that the model is to continue: no chat template, no images.
-    ///
-    /// # Errors
-    /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::PlaceholderCount`] if the text holds a
-    /// placeholder, [`ProcessorError::PromptTooLong`], [`ProcessorError::TextTooLong`], and those of
-    /// the tokenizer.
-    pub fn prepare_text(&self, text: &str) -> Result<PreparedPrompt> {
-        self.prepare_text_while(text, &|| true)
-    }
-
-    /// The same as [`Self::prepare_text`], for as long as `wanted` says so.
-    ///
-    /// # Errors
-    /// Those of [`Self::prepare_text`], and [`ProcessorError::Unwanted`].
-    pub fn prepare_text_while(&self, text: &str, wanted: Wanted<'_>) -> Result<PreparedPrompt> {
-        self.check_length(text, wanted)?;
-        let layout = self.lay_out(text, &[])?;
-        self.finish(layout, &[], text.to_owned())
-    }
-
-    /// Refuses what is too long by far before it is tokenised whole.
-    fn check_length(&self, rendered: &str, wanted: Wanted<'_>) -> Result<()> {
-        self.tokenizer
-            .check_length(rendered, self.context_limit, wanted)
-    }
-
-    /// Encodes rendered text and makes room for images of these numbers of tokens.
-    fn lay_out(&self, rendered: &str, image_lengths: &[usize]) -> Result<PromptLayout> {
-        let unexpanded = self.encode_rendered(rendered, image_lengths.len())?;
-        let unexpanded: Vec<u32> = unexpanded.into_iter().map(|(id, _)| id).collect();
-        let layout = self.expand(&unexpanded, image_lengths)?;
-        match layout.token_ids.len() {
-            0 => Err(ProcessorError::EmptyPrompt),
-            found if found > self.context_limit => Err(ProcessorError::PromptTooLong {
-                found,
-                limit: self.context_limit,
-            }),
-            _ => Ok(layout),
-        }
-    }
-
-    fn positions(&self, layout: &PromptLayout, images: &[ProcessedImage]) -> (Positions, i64) {
-        let len = layout.token_ids.len();
-        let ImageProcessor::Qwen(processor) = &self.image_processor else {
-            return (Positions::sequential(len), 0);
-        };
-        let merge = processor.merge_size();
-        let runs = layout.image_runs.iter().zip(images);
-        let spans = runs.filter_map(|(run, image)| match image {
-            ProcessedImage::Qwen {
-                grid_thw: [frames, rows, columns],
-                ..
-            } => Some(ImageSpan {
-                run: run.clone(),
-                token_grid: [*frames, rows / merge, columns / merge],
-            }),
-            ProcessedImage::Clip { .. } | ProcessedImage::Anyres { .. } => None,
-        });
-        multimodal_positions(len, &spans.collect::<Vec<_>>())
     }
 }
 

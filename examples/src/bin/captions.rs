@@ -12,13 +12,13 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{
-    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, LoadOptions,
-    Messages, Sampler, SchedulerOptions,
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, LoadOptions, Messages, Sampler,
+    SchedulerOptions,
 };
 use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::progress_lines::ProgressLines;
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::together::MAX_BATCH;
@@ -30,6 +30,8 @@ struct Flags {
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// What to ask about each image
     #[arg(
         long,
@@ -143,9 +145,10 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
         method,
         tree,
         calibration: flags.decode.tree.place(),
-        image_limits: ImageLimits::default(),
+        image_options: flags.reading.options(),
         // No image comes twice.
         conversation_memory: 0,
+        image_memory: 0,
         suffix_memory: LoadOptions::default().suffix_memory,
         scheduler: SchedulerOptions {
             max_running: usize::from(flags.batch),
@@ -157,7 +160,7 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
 
 /// Has an image captioned, beside the others.
 fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow::Result<Answer> {
-    let image = DecodedImage::open(path, &ImageLimits::default())?;
+    let image = DecodedImage::open(path, &flags.reading.options())?;
     let messages = Messages::from_prompt(None, &flags.prompt, 1);
     let request = AnswerRequest {
         max_new_tokens: flags.decode.max_new_tokens,

@@ -16,14 +16,14 @@ use vispec_examples::chat_command::ChatCommand;
 use vispec_examples::chat_editor::chat_editor;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::{Paint, TextStream};
 use vispec_examples::tree_printer::print_tree;
 use vispec_models::ConversationStore;
-use vispec_processor::{DecodedImage, ImageLimits, SpecialText};
+use vispec_processor::{DecodedImage, ImageOptions, SpecialText};
 
 /// Memory for what was read of the conversation; a longer one is read from the start in each turn.
 const CONVERSATION_MEMORY: usize = 4 << 30;
@@ -35,6 +35,8 @@ struct Flags {
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -71,6 +73,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         store: ConversationStore::new(CONVERSATION_MEMORY),
         last: None,
         interrupted: Arc::default(),
+        image_options: flags.reading.options(),
     };
     let _signals = listen(&chat.interrupted)?;
     let mut editor = chat_editor()?;
@@ -136,6 +139,7 @@ struct Chat<'a> {
     store: ConversationStore,
     last: Option<Last>,
     interrupted: Arc<AtomicBool>,
+    image_options: ImageOptions,
 }
 
 impl Chat<'_> {
@@ -143,7 +147,7 @@ impl Chat<'_> {
         match command {
             ChatCommand::Say(question) => self.say(&question)?,
             ChatCommand::Image(path) => {
-                let image = DecodedImage::open(path, &ImageLimits::default())?;
+                let image = DecodedImage::open(path, &self.image_options)?;
                 eprintln!("{}, shown with the next question", image.size());
                 self.conversation.show(image);
             }

@@ -17,7 +17,7 @@ use vispec_models::{
     CalibrationPlace, DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions,
     KvPrecision, LayerIds, Method, calibrate,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 /// Tiny models and images that the repository carries.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
@@ -48,7 +48,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .image
         .clone()
         .unwrap_or_else(|| fixtures.join("scenes/three-shapes.png"));
-    let images = [DecodedImage::open(&image, &ImageLimits::default())?];
+    let images = [DecodedImage::open(&image, &ImageOptions::default())?];
     let engine = Engine::load(&EngineOptions {
         target: fixtures.join("models/qwen-scenes"),
         draft: Some(fixtures.join("drafts/qwen-scenes-q2")),

@@ -7,8 +7,8 @@ mod known;
 mod row;
 mod uniform;
 
-pub use adjust::LogitAdjustments;
 pub(crate) use adjust::Said;
+pub use adjust::{LogitAdjustments, Withheld};
 pub(crate) use foresee::foresee;
 pub use known::{KnownPick, KnownPicks};
 pub(crate) use row::{BLOCK, BlockMaxima, Weights, row_max};

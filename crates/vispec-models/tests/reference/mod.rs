@@ -28,7 +28,7 @@ use vispec_models::{
     DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
     LayerIds, Method,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -94,7 +94,7 @@ fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPre
 /// The image of a case such as `qwen-untied/img-short`.
 pub fn image_of(case: &str) -> DecodedImage {
     let path = fixtures().join("cases").join(case).join("image_0.png");
-    DecodedImage::open(path, &ImageLimits::default()).unwrap()
+    DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 
 /// A question about the image of the model's short case.
@@ -255,7 +255,8 @@ impl Case {
     }
 
     pub fn images(&self) -> Vec<DecodedImage> {
-        let open = |name: &String| DecodedImage::open(self.dir.join(name), &ImageLimits::default());
+        let open =
+            |name: &String| DecodedImage::open(self.dir.join(name), &ImageOptions::default());
         self.images.iter().map(|name| open(name).unwrap()).collect()
     }
 
