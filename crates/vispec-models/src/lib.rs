@@ -7,6 +7,7 @@ pub mod device;
 pub mod draft;
 mod engine;
 mod error;
+mod family;
 mod feature_rows;
 pub mod features;
 pub mod llava;

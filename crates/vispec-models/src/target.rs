@@ -4,20 +4,18 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
-use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
+use vispec_processor::{PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
+use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
-use crate::llava::LlavaConfig;
 use crate::logits::DeviceLogits;
 use crate::nn::{DecoderConfig, DecoderStack, ModelCache, MropeLayout, RotaryTable};
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
-use crate::qwen2_5_vl::QwenConfig;
 use crate::target_pass;
 use crate::target_text::TargetText;
-use crate::target_vision::VisionTower;
-use crate::text_model::{HeadWeights, TextModel};
+use crate::text_model::TextModel;
 use crate::vlm_cache::VlmCache;
 use crate::weights::{Checkpoint, Weights};
 
@@ -28,9 +26,9 @@ pub struct VlmTarget {
     text: TextModel,
     /// The decoder of `text`, ready to run.
     stack: DecoderStack,
-    vision: VisionTower,
+    vision: Box<dyn VisionTower>,
     /// Frequencies that turn with time, height and width, in models that have the three.
-    rotary_sections: Option<[usize; 3]>,
+    rotary: Option<([usize; 3], MropeLayout)>,
     context_len: usize,
     device: Device,
     precision: Precision,
@@ -47,74 +45,26 @@ impl VlmTarget {
     /// Config or weights that are missing, damaged or do not fit each other; an architecture that
     /// is not supported; an element type that the device cannot compute in.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        match ModelFamily::of_checkpoint(dir)? {
-            ModelFamily::Qwen2_5Vl => Self::load_qwen(dir, device, dtype),
-            ModelFamily::Llava | ModelFamily::LlavaNext => Self::load_llava(dir, device, dtype),
-        }
-    }
-
-    fn load_qwen(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let config = QwenConfig::read(dir)?;
-        let checkpoint = Checkpoint::open(dir, crate::qwen2_5_vl::RENAME_RULES)?;
+        let family = FamilySpec::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);
-        let head = if config.tie_word_embeddings {
-            HeadWeights::Tied
-        } else {
-            HeadWeights::Own
-        };
-        let decoder = config.decoder();
         let text = TextModel::load(
-            &weights.at("model"),
-            &weights.at("lm_head"),
-            &decoder,
-            config.vocab_size,
-            head,
+            &weights.at(family.model),
+            &weights.at(family.head),
+            &family.decoder,
+            family.vocab_size,
+            family.head_weights,
         );
-        let vision = VisionTower::qwen(&weights, &config);
+        let vision = family.vision.load(&weights);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
-            stack: DecoderStack::new(text.decoder(), &decoder),
+            stack: DecoderStack::new(text.decoder(), &family.decoder),
             text,
             vision,
-            rotary_sections: Some(config.rotary_sections()),
-            context_len: config.context_len(),
-            device: device.clone(),
-            precision,
-            kv: (KvPrecision::Auto, precision.compute),
-            features: FeatureSpec::last(),
-        })
-    }
-
-    fn load_llava(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let config = LlavaConfig::read(dir)?;
-        let checkpoint = Checkpoint::open(dir, crate::llava::RENAME_RULES)?;
-        let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
-        let weights = Weights::new(&checkpoint, device, precision);
-        let language_model = weights.at("language_model");
-        let head = if config.tie_word_embeddings() {
-            HeadWeights::Tied
-        } else {
-            HeadWeights::Own
-        };
-        let decoder = config.decoder();
-        let text = TextModel::load(
-            &language_model.at("model"),
-            &language_model.at("lm_head"),
-            &decoder,
-            config.vocab_size(),
-            head,
-        );
-        let vision = VisionTower::llava(&weights, &config);
-        weights.finish()?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            stack: DecoderStack::new(text.decoder(), &decoder),
-            text,
-            vision,
-            rotary_sections: None,
-            context_len: config.context_len(),
+            rotary: family.rotary,
+            context_len: family.context_len,
             device: device.clone(),
             precision,
             kv: (KvPrecision::Auto, precision.compute),
@@ -197,7 +147,7 @@ impl VlmTarget {
     /// Whether rotary positions have the axes time, height and width.
     #[must_use]
     pub fn has_position_axes(&self) -> bool {
-        self.rotary_sections.is_some()
+        self.rotary.is_some()
     }
 
     /// Device of the weights.
@@ -347,10 +297,10 @@ impl VlmTarget {
 
     /// Rotary table of some tokens of a prompt by their positions on the three axes.
     pub(crate) fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
-        match self.rotary_sections {
+        match self.rotary {
             Some(sections) => RotaryTable::multimodal(
                 axes,
-                (sections, MropeLayout::Chunked),
+                sections,
                 self.config().head_dim,
                 self.config().rope_theta,
                 (&self.device, self.precision.compute),

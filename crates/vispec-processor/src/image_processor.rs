@@ -8,7 +8,7 @@ use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
 use crate::error::Result;
 use crate::image_size::ImageSize;
-use crate::model_family::ModelFamily;
+use crate::model_family::{ImageForm, ModelFamily};
 use crate::pixel_values::ProcessedImage;
 use crate::qwen_image::QwenImageProcessor;
 
@@ -45,8 +45,8 @@ impl ImageProcessor {
         model_config: &ConfigFile,
     ) -> Result<Self> {
         let config = open_config(dir)?;
-        match family {
-            ModelFamily::Qwen2_5Vl => {
+        match family.images() {
+            ImageForm::Patches => {
                 let processor = QwenImageProcessor::from_config(&config)?;
                 let fields = [
                     ("vision_config.patch_size", processor.patch_size()),
@@ -57,7 +57,7 @@ impl ImageProcessor {
                 }
                 Ok(Self::Qwen(processor))
             }
-            ModelFamily::Llava => {
+            ImageForm::Crop => {
                 let tower = ClipTower::from_config(dir, model_config)?;
                 let processor = ClipImageProcessor::from_config(&config)?;
                 require_equal(model_config, IMAGE_SIZE, processor.side(), &config)?;
@@ -66,7 +66,7 @@ impl ImageProcessor {
                     n_tokens: tower.n_tokens(),
                 })
             }
-            ModelFamily::LlavaNext => {
+            ImageForm::Tiles => {
                 let tower = ClipTower::from_config(dir, model_config)?;
                 if tower.with_class_token {
                     return Err(model_config.invalid(STRATEGY, "default"));

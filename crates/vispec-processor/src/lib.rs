@@ -76,7 +76,7 @@ pub use error::ProcessorError;
 pub use image_processor::ImageProcessor;
 pub use image_size::ImageSize;
 pub use messages::{Content, Message, Messages, Part};
-pub use model_family::ModelFamily;
+pub use model_family::{ImageForm, ModelFamily};
 pub use pixel_values::{PixelValues, ProcessedImage};
 pub use positions::Positions;
 pub use processor::{PreparedPrompt, Processor};

@@ -79,7 +79,7 @@ impl Processor {
             &["image_token_id", "image_token_index"],
         )? {
             Some(image) => image,
-            None => return Err(config.missing(image_token_field(family))),
+            None => return Err(config.missing(family.image_token_field())),
         };
         Ok(Self {
             family,
@@ -363,14 +363,6 @@ impl Processor {
     }
 }
 
-/// Name of the field in files of the version of transformers that the family was published with.
-fn image_token_field(family: ModelFamily) -> &'static str {
-    match family {
-        ModelFamily::Qwen2_5Vl => "image_token_id",
-        ModelFamily::Llava | ModelFamily::LlavaNext => "image_token_index",
-    }
-}
-
 /// The token that the first of `fields` present names.
 fn placeholder(
     config: &ConfigFile,
@@ -405,9 +397,8 @@ fn context_limit(config: &ConfigFile, family: ModelFamily) -> Result<usize> {
         }
     }
     let text_model = config.optional::<String>("text_config.model_type", "a name")?;
-    Ok(match (family, text_model.as_deref()) {
-        (ModelFamily::Qwen2_5Vl, _) => 32_768,
-        (_, Some("mistral")) => 131_072,
-        (ModelFamily::Llava | ModelFamily::LlavaNext, _) => 2048,
+    Ok(match text_model.as_deref() {
+        Some("mistral") => 131_072,
+        _ => family.context_limit(),
     })
 }

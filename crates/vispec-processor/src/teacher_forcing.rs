@@ -3,7 +3,7 @@
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::messages::Messages;
-use crate::model_family::ModelFamily;
+use crate::model_family::TrainingForm;
 use crate::processor::{PreparedPrompt, Processor};
 use crate::prompt_layout::PromptLayout;
 use crate::transcript::Transcript;
@@ -114,11 +114,11 @@ impl Processor {
         let ends = self.eos_token_ids().iter();
         let ends = ends.filter_map(|&id| self.tokenizer().id_to_token(id));
         let ends: Vec<String> = ends.collect();
-        match self.family() {
-            ModelFamily::Qwen2_5Vl => {
+        match self.family().training() {
+            TrainingForm::ChatTemplate => {
                 Transcript::from_template(self.chat_template(), messages, &ends)
             }
-            ModelFamily::Llava | ModelFamily::LlavaNext => {
+            TrainingForm::Vicuna => {
                 let end = ends.first().map_or("</s>", String::as_str);
                 Ok(Transcript::vicuna(messages, self.image_text(), end))
             }

@@ -12,7 +12,7 @@ use vispec_data::conversations::{ConversationFiles, ConversationLayout, Conversa
 use vispec_data::scenes::{QuestionKind, SceneStyle};
 use vispec_models::Engine;
 use vispec_models::features::eagle3_states;
-use vispec_processor::ModelFamily;
+use vispec_processor::{ImageForm, ModelFamily};
 
 use crate::failure::Failure;
 use crate::together::MAX_BATCH;
@@ -374,9 +374,9 @@ impl StageFlags {
     pub fn pixels(&self, family: ModelFamily) -> Option<(usize, usize)> {
         let chosen = self.min_pixels.zip(self.max_pixels);
         let default = (self.stage == 2).then_some(PIXELS);
-        match family {
-            ModelFamily::Qwen2_5Vl => chosen.or(default),
-            ModelFamily::Llava | ModelFamily::LlavaNext => None,
+        match family.images() {
+            ImageForm::Patches => chosen.or(default),
+            ImageForm::Crop | ImageForm::Tiles => None,
         }
     }
 
@@ -387,9 +387,9 @@ impl StageFlags {
         let family = processor.family();
         let pixels = self.pixels(family);
         if self.stage == 1 {
-            let default = match family {
-                ModelFamily::Qwen2_5Vl => QWEN_MAX_TOKENS,
-                ModelFamily::Llava | ModelFamily::LlavaNext => processor.context_limit(),
+            let default = match family.images() {
+                ImageForm::Patches => QWEN_MAX_TOKENS,
+                ImageForm::Crop | ImageForm::Tiles => processor.context_limit(),
             };
             let max_tokens = self.max_tokens.unwrap_or(default);
             return CaptureStage::TeacherForced {

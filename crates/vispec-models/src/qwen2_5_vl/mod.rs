@@ -11,7 +11,44 @@ pub use config::QwenConfig;
 pub use vision::QwenVision;
 pub use vision_config::QwenVisionConfig;
 
-use crate::weights::RenameRule;
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use vispec_processor::ProcessedImage;
+
+use crate::error::ModelError;
+use crate::family::{FamilySpec, VisionSpec, VisionTower};
+use crate::nn::MropeLayout;
+use crate::text_model::HeadWeights;
+use crate::weights::{RenameRule, Weights};
+
+/// What the config in `dir` says of the model.
+pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
+    let config = QwenConfig::read(dir)?;
+    Ok(FamilySpec {
+        rules: RENAME_RULES,
+        model: "model",
+        head: "lm_head",
+        head_weights: HeadWeights::tied_if(config.tie_word_embeddings),
+        decoder: config.decoder(),
+        vocab_size: config.vocab_size,
+        rotary: Some((config.rotary_sections(), MropeLayout::Chunked)),
+        context_len: config.context_len(),
+        vision: Box::new(config.vision),
+    })
+}
+
+impl VisionSpec for QwenVisionConfig {
+    fn load(&self, weights: &Weights<'_>) -> Box<dyn VisionTower> {
+        Box::new(QwenVision::load(&weights.at("visual").unquantized(), self))
+    }
+}
+
+impl VisionTower for QwenVision {
+    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+        self.encode(image)
+    }
+}
 
 /// From the names that transformers writes since 4.52 to those of the published checkpoints.
 pub const RENAME_RULES: &[RenameRule] = &[
