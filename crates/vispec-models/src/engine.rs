@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// Memory of one row of a sequence that is decoded by `method`: keys and values of target and
-    /// draft, hidden states and input embedding.
+    /// draft, hidden states and what the target reads for its token.
     #[must_use]
     pub fn row_bytes(&self, method: Method) -> usize {
         let draft = self.draft.as_ref();
@@ -313,7 +313,8 @@ impl Engine {
         let embedding = self.target.hidden() * self.target.precision().compute.size();
         // In the target's cache, and for the draft.
         let features = 2 * self.target.feature_bytes_per_row();
-        self.target.cache_bytes_per_row() + draft_row + embedding + features
+        let image = self.target.image_bytes_per_row();
+        self.target.cache_bytes_per_row() + draft_row + embedding + image + features
     }
 
     /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision

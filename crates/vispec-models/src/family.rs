@@ -3,14 +3,14 @@
 use std::fmt::Debug;
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use vispec_processor::{ModelFamily, ProcessedImage};
 
 use crate::error::ModelError;
+use crate::image_features::ImageFeatures;
 use crate::nn::{DecoderConfig, MropeLayout};
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
-use crate::{llava, qwen2_5_vl};
+use crate::{llava, qwen2_5_vl, qwen3_vl};
 
 /// A checkpoint's model as its config and its family describe it.
 pub(crate) struct FamilySpec {
@@ -30,6 +30,8 @@ pub(crate) struct FamilySpec {
     pub(crate) rotary: Option<([usize; 3], MropeLayout)>,
     /// Positions that the model was made for.
     pub(crate) context_len: usize,
+    /// Layers behind which more is added at the places of images.
+    pub(crate) image_levels: usize,
     /// What becomes of images.
     pub(crate) vision: Box<dyn VisionSpec>,
 }
@@ -42,11 +44,11 @@ pub(crate) trait VisionSpec {
 
 /// Vision tower and projector of a target.
 pub(crate) trait VisionTower: Debug + Send + Sync {
-    /// The vectors of one image, `[image_tokens, hidden]` with the width of the language model.
+    /// The vectors of one image, with the width of the language model.
     ///
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
-    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError>;
+    fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError>;
 }
 
 impl FamilySpec {
@@ -57,6 +59,7 @@ impl FamilySpec {
     pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
         match ModelFamily::of_checkpoint(dir)? {
             ModelFamily::Qwen2_5Vl => qwen2_5_vl::family(dir),
+            ModelFamily::Qwen3Vl => qwen3_vl::family(dir),
             ModelFamily::Llava | ModelFamily::LlavaNext => llava::family(dir),
         }
     }

@@ -9,6 +9,7 @@ use vispec_processor::{PreparedPrompt, ProcessedImage};
 use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
+use crate::image_features::ImageFeatures;
 use crate::logits::DeviceLogits;
 use crate::nn::{DecoderConfig, DecoderStack, ModelCache, MropeLayout, RotaryTable};
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
@@ -19,7 +20,7 @@ use crate::text_model::TextModel;
 use crate::vlm_cache::VlmCache;
 use crate::weights::{Checkpoint, Weights};
 
-/// A Qwen2.5-VL, LLaVA-1.5 or LLaVA-1.6 model.
+/// A Qwen2.5-VL, Qwen3-VL, LLaVA-1.5 or LLaVA-1.6 model.
 #[derive(Debug)]
 pub struct VlmTarget {
     dir: PathBuf,
@@ -29,6 +30,8 @@ pub struct VlmTarget {
     vision: Box<dyn VisionTower>,
     /// Frequencies that turn with time, height and width, in models that have the three.
     rotary: Option<([usize; 3], MropeLayout)>,
+    /// Layers behind which more is added at the places of images.
+    image_levels: usize,
     context_len: usize,
     device: Device,
     precision: Precision,
@@ -64,6 +67,7 @@ impl VlmTarget {
             text,
             vision,
             rotary: family.rotary,
+            image_levels: family.image_levels,
             context_len: family.context_len,
             device: device.clone(),
             precision,
@@ -162,11 +166,11 @@ impl VlmTarget {
         self.precision
     }
 
-    /// Runs the vision tower on one image; gives `[image_tokens, hidden]`.
+    /// Runs the vision tower on one image.
     ///
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was processed for another model.
-    pub fn encode_image(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+    pub fn encode_image(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
         self.vision.encode(image)
     }
 
@@ -176,20 +180,21 @@ impl VlmTarget {
     /// # Errors
     /// [`ModelError::ImageCount`] if there are not as many images as places for them,
     /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
-    /// in the prompt, [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
+    /// in the prompt, [`ModelError::ImageLevels`] if it is an image of another target,
+    /// [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
     pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
         let features = prompt.images.iter().map(|image| self.encode_image(image));
         self.merge(prompt, features.collect::<Result<_, _>>()?)
     }
 
-    /// The same with features `[image_tokens, hidden]` of each image that are known already.
+    /// The same with features of each image that are known already.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn merge(
         &self,
         prompt: &PreparedPrompt,
-        features: Vec<Tensor<2>>,
+        features: Vec<ImageFeatures>,
     ) -> Result<EncodedPrompt, ModelError> {
         let runs = &prompt.image_runs;
         if features.len() != runs.len() {
@@ -201,31 +206,46 @@ impl VlmTarget {
         let dtype = self.precision.compute;
         let embedding = self.text.embedding();
         let mut parts = Vec::new();
+        let mut levels = vec![Vec::new(); self.image_levels];
         let mut done = 0;
         for (run, features) in runs.iter().zip(features) {
             if done < run.start {
                 let text = &prompt.token_ids[done..run.start];
                 parts.push(embedding.forward(text, dtype)?);
             }
-            let [found, _] = features.dims();
+            let [found, _] = features.tokens.dims();
             if found != run.len() {
                 return Err(ModelError::ImageFeatures {
                     found,
                     expected: run.len(),
                 });
             }
-            parts.push(features);
+            if features.levels.len() != levels.len() {
+                return Err(ModelError::ImageLevels {
+                    found: features.levels.len(),
+                    expected: levels.len(),
+                });
+            }
+            parts.push(features.tokens);
+            for (all, level) in levels.iter_mut().zip(features.levels) {
+                all.push(level);
+            }
             done = run.end;
         }
         if done < prompt.token_ids.len() {
             parts.push(embedding.forward(&prompt.token_ids[done..], dtype)?);
         }
-        Ok(EncodedPrompt::new(
+        let encoded = EncodedPrompt::new(
             prompt.token_ids.clone(),
             Tensor::cat(parts, 0),
             runs.clone(),
             (prompt.positions.clone(), prompt.rope_delta),
-        ))
+        );
+        if runs.is_empty() {
+            return Ok(encoded);
+        }
+        let levels = levels.into_iter().map(|parts| Tensor::cat(parts, 0));
+        Ok(encoded.with_levels(levels.collect()))
     }
 
     /// An empty cache whose beginning can be used again by another prompt; `None` on devices, where
@@ -257,6 +277,13 @@ impl VlmTarget {
     #[must_use]
     pub fn cache_bytes_per_row(&self) -> usize {
         self.stack.cache_bytes_per_row(self.kv.1)
+    }
+
+    /// What a row of an image takes in a prompt besides its embedding: what is added to it behind the
+    /// first layers.
+    #[must_use]
+    pub fn image_bytes_per_row(&self) -> usize {
+        self.image_levels * self.hidden() * self.precision.compute.size()
     }
 
     /// What the features of a row take, in caches that remember hidden states and when they are

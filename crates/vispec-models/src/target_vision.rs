@@ -38,12 +38,12 @@ impl TargetVision {
     }
 
     /// The vectors of one image on the host, `[image_tokens * hidden]`. On the CPU they have the
-    /// bits that [`VlmTarget::encode_image`](crate::VlmTarget::encode_image) gives.
+    /// bits that [`VlmTarget::encode_image`](crate::VlmTarget::encode_image) gives for the tokens.
     ///
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was processed for another model,
     /// [`ModelError::DeviceRead`] if the device fails.
     pub fn encode_to_host(&self, image: &ProcessedImage) -> Result<Vec<f32>, ModelError> {
-        host_values(self.tower.encode(image)?, "image features")
+        host_values(self.tower.encode(image)?.tokens, "image features")
     }
 }

@@ -67,6 +67,16 @@ fn check(drafter: usize) {
 }
 
 #[test]
+fn eagle3_of_qwen3() {
+    check(8);
+}
+
+#[test]
+fn lookup_of_qwen3() {
+    check(9);
+}
+
+#[test]
 fn vispec_of_qwen() {
     check(0);
 }

@@ -23,7 +23,7 @@ const PREPROCESSOR_CONFIG: &str = "preprocessor_config.json";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ImageProcessor {
-    /// Qwen2.5-VL.
+    /// Qwen2.5-VL and Qwen3-VL.
     Qwen(QwenImageProcessor),
     /// LLaVA-1.5.
     Clip {
@@ -80,7 +80,7 @@ impl ImageProcessor {
     }
 
     /// Sets limits of an image's area in pixels, where given, for families that resize to an area
-    /// (Qwen2.5-VL); others have fixed sizes and stay as they are.
+    /// (Qwen); others have fixed sizes and stay as they are.
     pub(crate) fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         match self {
             Self::Qwen(processor) => processor.with_pixels(min, max).map(Self::Qwen),
@@ -91,7 +91,7 @@ impl ImageProcessor {
     /// Number of tokens that an image of this size takes in the prompt.
     ///
     /// # Errors
-    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen.
     pub fn n_tokens(&self, original: ImageSize) -> Result<usize> {
         match self {
             Self::Qwen(processor) => processor.n_tokens(original),
@@ -103,7 +103,7 @@ impl ImageProcessor {
     /// Processes one image.
     ///
     /// # Errors
-    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen.
     pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
         match self {
             Self::Qwen(processor) => processor.process(image),

@@ -10,6 +10,8 @@ use crate::error::{ProcessorError, Result};
 pub enum ModelFamily {
     /// Qwen2.5-VL.
     Qwen2_5Vl,
+    /// Qwen3-VL, the dense models.
+    Qwen3Vl,
     /// LLaVA-1.5.
     Llava,
     /// LLaVA-NeXT, also called LLaVA-1.6.
@@ -49,7 +51,7 @@ struct Facts {
     context_limit: usize,
 }
 
-const FAMILIES: [Facts; 3] = [
+const FAMILIES: [Facts; 4] = [
     Facts {
         family: ModelFamily::Qwen2_5Vl,
         architecture: "Qwen2_5_VLForConditionalGeneration",
@@ -58,6 +60,15 @@ const FAMILIES: [Facts; 3] = [
         training: TrainingForm::ChatTemplate,
         image_token_field: "image_token_id",
         context_limit: 32_768,
+    },
+    Facts {
+        family: ModelFamily::Qwen3Vl,
+        architecture: "Qwen3VLForConditionalGeneration",
+        model_type: "qwen3_vl",
+        images: ImageForm::Patches,
+        training: TrainingForm::ChatTemplate,
+        image_token_field: "image_token_id",
+        context_limit: 128_000,
     },
     Facts {
         family: ModelFamily::Llava,
@@ -79,8 +90,8 @@ const FAMILIES: [Facts; 3] = [
     },
 ];
 
-const SUPPORTED: &str = "Qwen2_5_VLForConditionalGeneration, LlavaForConditionalGeneration, \
-                         LlavaNextForConditionalGeneration";
+const SUPPORTED: &str = "Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration, \
+                         LlavaForConditionalGeneration, LlavaNextForConditionalGeneration";
 
 impl ModelFamily {
     /// Reads the family of the checkpoint in `dir` from its `config.json`.

@@ -14,7 +14,7 @@ pub struct PixelValues {
 /// One image, ready for the vision tower of its model family.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProcessedImage {
-    /// Qwen2.5-VL: the image cut into patches.
+    /// Qwen2.5-VL and Qwen3-VL: the image cut into patches.
     Qwen {
         /// `[patches, channels * temporal_patch_size * patch_size * patch_size]`.
         ///

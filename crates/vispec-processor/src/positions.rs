@@ -7,7 +7,7 @@ use std::ops::Range;
 pub enum Positions {
     /// One running index, `[seq]`: LLaVA, and every model of plain rotary embedding.
     Sequential(Vec<u32>),
-    /// Three indices per token (M-RoPE), each `[seq]`: Qwen2.5-VL.
+    /// Three indices per token (M-RoPE), each `[seq]`: Qwen.
     Multimodal {
         /// Frame.
         temporal: Vec<u32>,

@@ -101,7 +101,7 @@ impl Processor {
         self
     }
 
-    /// Changes the limits of an image's area in pixels, where given. Only Qwen2.5-VL resizes images
+    /// Changes the limits of an image's area in pixels, where given. Only Qwen resizes images
     /// to an area; other families have fixed sizes and stay as they are.
     ///
     /// # Errors

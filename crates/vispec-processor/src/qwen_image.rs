@@ -1,4 +1,4 @@
-//! Image processor of Qwen2.5-VL: resize to multiples of a token, cut into patches.
+//! Image processor of Qwen2.5-VL and Qwen3-VL: resize to multiples of a token, cut into patches.
 
 use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;

@@ -22,7 +22,7 @@ pub struct AnsweredPrompt {
 impl Processor {
     /// Renders a conversation whose answers are part of it, and says which tokens are answers.
     ///
-    /// Qwen2.5-VL is rendered with its chat template, the LLaVA family with FastChat's template
+    /// Qwen is rendered with its chat template, the LLaVA family with FastChat's template
     /// `vicuna_v1.1`, which ends answers with a token, unlike the chat template beside its weights.
     /// Tokens behind the first `max_tokens` are cut off.
     ///

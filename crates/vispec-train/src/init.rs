@@ -8,7 +8,7 @@ use rand_distr::{Distribution as _, Normal};
 use rand_pcg::Pcg64;
 use vispec_models::draft::DraftConfig;
 use vispec_models::features::eagle3_states;
-use vispec_models::nn::Bias;
+use vispec_models::nn::{Bias, QkNorm};
 use vispec_models::weights::{Checkpoint, Weights};
 use vispec_models::{HostWeight, LastLayer, Precision, TargetText};
 
@@ -90,6 +90,8 @@ fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftSha
     let mut decoder = *place.target.decoder();
     let layers = decoder.layers;
     decoder.layers = 1;
+    // Published drafts are Llama layers, whatever the target is.
+    decoder.qk_norm = QkNorm::No;
     let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
     if is_eagle3 {
         decoder.qkv_bias = Bias::No;

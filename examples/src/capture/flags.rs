@@ -286,7 +286,7 @@ pub struct StageFlags {
     /// Positions of a shard
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub shard_positions: usize,
-    /// Stage 1: tokens of a sample, the rest is cut off; by default 2048 for Qwen2.5-VL and the
+    /// Stage 1: tokens of a sample, the rest is cut off; by default 2048 for Qwen and the
     /// context for LLaVA
     #[arg(long, allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
@@ -305,10 +305,10 @@ pub struct StageFlags {
     /// Stage 2: ask the first question as it is, not for a long answer
     #[arg(long)]
     pub as_is: bool,
-    /// Least pixels of an image (Qwen2.5-VL); by default upstream's 200704 in stage 2
+    /// Least pixels of an image (Qwen); by default upstream's 200704 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub min_pixels: Option<usize>,
-    /// Most pixels of an image (Qwen2.5-VL); by default upstream's 1003520 in stage 2
+    /// Most pixels of an image (Qwen); by default upstream's 1003520 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub max_pixels: Option<usize>,
 }

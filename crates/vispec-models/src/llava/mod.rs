@@ -15,11 +15,11 @@ pub use vision::LlavaVision;
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use vispec_processor::ProcessedImage;
 
 use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionSpec, VisionTower};
+use crate::image_features::ImageFeatures;
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
 
@@ -35,6 +35,7 @@ pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
         vocab_size: config.vocab_size(),
         rotary: None,
         context_len: config.context_len(),
+        image_levels: 0,
         vision: Box::new(config),
     })
 }
@@ -46,8 +47,8 @@ impl VisionSpec for LlavaConfig {
 }
 
 impl VisionTower for LlavaVision {
-    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
-        self.encode(image)
+    fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
+        self.encode(image).map(ImageFeatures::from)
     }
 }
 

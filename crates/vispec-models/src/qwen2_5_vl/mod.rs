@@ -2,22 +2,24 @@
 //! families.
 
 mod config;
+mod patches;
 mod vision;
 mod vision_block;
 mod vision_config;
 mod window;
 
 pub use config::QwenConfig;
+pub(crate) use patches::{PatchInput, TokenGrid, rotary_angles};
 pub use vision::QwenVision;
 pub use vision_config::QwenVisionConfig;
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use vispec_processor::ProcessedImage;
 
 use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionSpec, VisionTower};
+use crate::image_features::ImageFeatures;
 use crate::nn::MropeLayout;
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
@@ -34,6 +36,7 @@ pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
         vocab_size: config.vocab_size,
         rotary: Some((config.rotary_sections(), MropeLayout::Chunked)),
         context_len: config.context_len(),
+        image_levels: 0,
         vision: Box::new(config.vision),
     })
 }
@@ -45,8 +48,8 @@ impl VisionSpec for QwenVisionConfig {
 }
 
 impl VisionTower for QwenVision {
-    fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
-        self.encode(image)
+    fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
+        self.encode(image).map(ImageFeatures::from)
     }
 }
 

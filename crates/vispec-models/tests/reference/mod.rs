@@ -9,6 +9,7 @@
 )]
 
 pub mod eagle3;
+pub mod qwen3;
 pub mod shared;
 pub mod stored;
 pub mod torch_archive;
@@ -41,8 +42,11 @@ pub const VISPEC: [(&str, &str); 3] = [
     ("llava-15", "llava-15-q2"),
 ];
 
+/// One target of each family.
+pub const TARGETS: [&str; 4] = ["qwen-untied", "qwen3-untied", "llava-next", "llava-15"];
+
 /// Every drafter: target, draft, method.
-pub const DRAFTERS: [(&str, Option<&str>, Method); 8] = [
+pub const DRAFTERS: [(&str, Option<&str>, Method); 10] = [
     ("qwen-untied", Some("qwen-untied-q2"), Method::Vispec),
     ("llava-next", Some("llava-next-q2"), Method::Vispec),
     ("llava-15", Some("llava-15-q2"), Method::Vispec),
@@ -55,6 +59,12 @@ pub const DRAFTERS: [(&str, Option<&str>, Method); 8] = [
         Some("qwen-tied-eagle3-vllm-mrope"),
         Method::Eagle3,
     ),
+    (
+        "qwen3-untied",
+        Some("qwen3-untied-eagle3-vllm-mrope-qwen3vl"),
+        Method::Eagle3,
+    ),
+    ("qwen3-tied", None, Method::PromptLookup),
 ];
 
 /// A target and a draft of the fixtures.
@@ -93,7 +103,12 @@ fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPre
 
 /// The image of a case such as `qwen-untied/img-short`.
 pub fn image_of(case: &str) -> DecodedImage {
-    let path = fixtures().join("cases").join(case).join("image_0.png");
+    let path = match case.starts_with("qwen3") {
+        // Its small images are called so.
+        true => qwen3::cases_dir().join(case.replace("img-short", "img-small")),
+        false => fixtures().join("cases").join(case),
+    };
+    let path = path.join("image_0.png");
     DecodedImage::open(path, &ImageLimits::default()).unwrap()
 }
 
@@ -339,6 +354,7 @@ pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64)
         .iter()
         .zip(expected)
         .fold(0.0f64, |m, (a, b)| m.max((f64::from(*a) - b).abs()));
+    println!("{what}: relative error {:.1e}", difference / largest);
     assert!(
         difference <= tolerance * largest,
         "{what}: differs by {difference:e}, largest value {largest:e}"
