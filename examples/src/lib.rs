@@ -20,6 +20,7 @@ pub mod stream;
 pub mod together;
 pub mod tree;
 pub mod tree_printer;
+pub mod video_folder;
 pub mod whole_file;
 
 /// Compiles the examples of the README.

@@ -9,10 +9,12 @@ use burn::tensor::Device;
 use vispec_core::{
     BoxError, NoDraft, Prompt as _, PromptLookupDrafter, TargetModel as _, TreeSize,
 };
-use vispec_processor::{DecodedImage, Messages, PreparedPrompt, Processor, ProcessorError, Wanted};
+use vispec_processor::{
+    DecodedImage, Media, Messages, PreparedPrompt, Processor, ProcessorError, Wanted,
+};
 
 use crate::conversations::{ConversationStore, ImageDigest};
-use crate::draft::{AnyDrafter, Draft, DraftKind, DraftVocab, LayerIds};
+use crate::draft::{AnyDrafter, Draft, DraftKind, DraftReading, DraftVocab, LayerIds};
 use crate::error::ModelError;
 use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
@@ -204,6 +206,24 @@ impl Engine {
         Ok(self)
     }
 
+    /// The same engine, whose EAGLE-3 draft reads prompts in another way.
+    ///
+    /// # Errors
+    /// As [`Draft::with_reading`]; [`ModelError::DraftMissing`] if there is no draft and the way is
+    /// not the default.
+    pub fn with_draft_reading(mut self, reading: DraftReading) -> Result<Self, ModelError> {
+        self.draft = match (self.draft.take(), &self.draft_dir) {
+            (Some(draft), Some(dir)) => Some(draft.with_reading(reading, dir, &self.target)?),
+            _ if reading == DraftReading::default() => None,
+            _ => {
+                return Err(ModelError::DraftMissing {
+                    method: DraftKind::Eagle3.as_str(),
+                });
+            }
+        };
+        Ok(self)
+    }
+
     /// The target.
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
@@ -329,6 +349,18 @@ impl Engine {
         images: &[DecodedImage],
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
         self.encode_with(|| self.processor.prepare(messages, images))
+    }
+
+    /// The same for a chat with videos.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); a video that the model cannot take.
+    pub fn encode_media(
+        &self,
+        messages: &Messages,
+        media: Media<'_>,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_with(|| self.processor.prepare_media(messages, media))
     }
 
     /// The same for a text that the model is to continue, without a chat template, for as long as

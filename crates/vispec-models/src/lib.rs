@@ -35,7 +35,8 @@ pub use calibration::{
 pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
 pub use device::{DEVICE_NAMES, DeviceSpec};
 pub use draft::{
-    AnyDrafter, Draft, DraftImages, DraftKind, DraftVocab, DraftVocabFile, LayerIds, VocabPlace,
+    AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
+    DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
 };
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};

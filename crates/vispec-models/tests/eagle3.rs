@@ -21,7 +21,10 @@ use vispec_core::{
 };
 use vispec_models::draft::{NeuralDraft, NeuralDraftSession};
 use vispec_models::features::FeatureSpec;
-use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, Method};
+use vispec_models::{
+    Draft, DraftEmbeds, DraftReading, DtypeChoice, EncodedPrompt, Engine, Method, ModelError,
+    PositionsOf,
+};
 
 const TOLERANCE: f64 = 1e-4;
 const N_DRAFT: usize = 256;
@@ -277,6 +280,65 @@ fn positions_are_those_of_the_dialect() {
             case.assert_steps(&mut session, begun, &[1], &prefix);
         }
     }
+}
+
+/// What engines do otherwise with the same draft.
+#[test]
+fn other_ways_to_read_a_prompt_are_those_of_the_reference() {
+    let shifted = DraftReading {
+        positions: PositionsOf::Next,
+        ..DraftReading::default()
+    };
+    let features = DraftReading {
+        embeds: DraftEmbeds::Target,
+        ..DraftReading::default()
+    };
+    let mut compared = 0;
+    for (variant, reading) in [
+        ("positions_mrope_shifted", shifted),
+        ("embeds_image_features", features),
+    ] {
+        for dialect in DIALECTS {
+            let dir = draft_dir(dialect);
+            for name in prompts(dialect) {
+                let (found, tensors) = case(dialect, name);
+                if !found.variants.iter().any(|known| known == variant) {
+                    continue;
+                }
+                let engine = engine_of(dialect, &dir)
+                    .with_draft_reading(reading)
+                    .unwrap();
+                let ids = draft_ids(&dir);
+                let case = Case {
+                    what: format!("{dialect}, {name}, {variant}"),
+                    tensors: &tensors,
+                    ids: &ids,
+                };
+                let prompt = prompt_of(dialect, &engine, name);
+                let draft = neural(&engine);
+                let (mut session, begun, _) = begin(draft, &engine, &prompt, found.ar_ids[0]);
+                let prefix = format!("variant.{variant}.");
+                let output = floats(session.last_output().unwrap());
+                let expected = &case.get(&format!("{prefix}draft_hidden")).values;
+                assert_close(&case.what, &output, expected, TOLERANCE);
+                let logits = case.get(&format!("{prefix}draft_logits_last"));
+                assert_scores(&case.what, &begun, logits, &ids);
+                case.assert_steps(&mut session, begun, &[1], &prefix);
+                compared += 1;
+                let decoding = Decoding::greedy(24);
+                let tree = shape(3, 8, 30);
+                let plain = decoding.answer(&engine, &prompt, Method::None, tree);
+                let drafted = decoding.answer(&engine, &prompt, Method::Eagle3, tree);
+                assert_eq!(drafted.tokens, plain.tokens, "{}", case.what);
+            }
+        }
+    }
+    assert!(compared > 4, "{compared}");
+    let other = reference::load("qwen-tied", Some("qwen-tied-q2"), DtypeChoice::F32);
+    let error = other.with_draft_reading(shifted).unwrap_err();
+    assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
+    let none = reference::load("qwen-tied", None, DtypeChoice::F32);
+    assert!(none.with_draft_reading(shifted).is_err());
 }
 
 #[derive(Default)]

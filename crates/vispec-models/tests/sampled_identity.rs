@@ -72,11 +72,6 @@ fn eagle3_of_qwen3() {
 }
 
 #[test]
-fn lookup_of_qwen3() {
-    check(9);
-}
-
-#[test]
 fn vispec_of_qwen() {
     check(0);
 }

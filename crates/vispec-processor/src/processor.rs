@@ -1,19 +1,24 @@
-//! Everything between a conversation with images and the input of a model, for one checkpoint.
+//! Everything between a conversation with images and videos and the input of a model, for one
+//! checkpoint.
+
+mod videos;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::chat_template::{ChatTemplate, GenerationPrompt, MANY_MESSAGES, Rendered};
 use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
+use crate::media::Media;
 use crate::messages::Messages;
 use crate::model_family::ModelFamily;
 use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
-use crate::prompt_layout::PromptLayout;
+use crate::prompt_layout::{MediaKind, MediaPlaces, PromptLayout};
+use crate::qwen_video::QwenVideoProcessor;
 use crate::special_tokens::{SpecialTokens, eos_token_ids};
 use crate::tokenizer::{SequenceTokens, Tokenizer, Wanted};
 
@@ -22,10 +27,10 @@ use crate::tokenizer::{SequenceTokens, Tokenizer, Wanted};
 pub struct PreparedPrompt {
     /// Token ids, `[seq]`; places of images hold the image token.
     pub token_ids: Vec<u32>,
-    /// Positions of each image, in order; as long as the image has features. Runs of different
-    /// images may touch.
+    /// Positions of each image and of each part of a video, in order; as long as it has features.
+    /// Runs may touch.
     pub image_runs: Vec<Range<usize>>,
-    /// The images, in the order of their runs.
+    /// The images and parts of videos, in the order of their runs.
     pub images: Vec<ProcessedImage>,
     /// Rotary position ids, `[seq]`.
     pub positions: Positions,
@@ -43,6 +48,17 @@ struct Placeholder {
     text: String,
 }
 
+impl Placeholder {
+    fn places<'a>(&'a self, kind: MediaKind, lengths: &'a [usize]) -> MediaPlaces<'a> {
+        MediaPlaces {
+            kind,
+            token_id: self.token_id,
+            placeholder: &self.text,
+            lengths,
+        }
+    }
+}
+
 /// Prepares prompts for one checkpoint.
 #[derive(Debug)]
 pub struct Processor {
@@ -53,8 +69,11 @@ pub struct Processor {
     bos_token: Option<String>,
     eos_token_ids: BTreeSet<u32>,
     image: Placeholder,
-    /// Videos are not supported, so that this must not occur.
+    /// In models that read videos.
     video: Option<Placeholder>,
+    video_processor: Option<QwenVideoProcessor>,
+    /// The model's config, for errors.
+    config: PathBuf,
     context_limit: usize,
 }
 
@@ -72,6 +91,12 @@ impl Processor {
         let config = ConfigFile::open_model_config(dir)?;
         let family = ModelFamily::from_config(&config)?;
         let image_processor = ImageProcessor::from_dir(dir, family, &config)?;
+        let video_processor = match &image_processor {
+            ImageProcessor::Qwen(images) => {
+                QwenVideoProcessor::from_dir(dir, family, &config, images)?
+            }
+            ImageProcessor::Clip { .. } | ImageProcessor::Anyres(_) => None,
+        };
         let tokenizer = Tokenizer::from_dir(dir)?;
         let image = match placeholder(
             &config,
@@ -89,6 +114,8 @@ impl Processor {
             eos_token_ids: eos_token_ids(dir, &tokenizer)?,
             image,
             video: placeholder(&config, &tokenizer, &["video_token_id"])?,
+            video_processor,
+            config: config.path().to_owned(),
             context_limit: context_limit(&config, family)?,
             tokenizer,
         })
@@ -108,6 +135,12 @@ impl Processor {
     /// [`ProcessorError::PixelLimits`] if the lower limit is then 0 or above the upper one.
     pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         self.image_processor = self.image_processor.with_pixels(min, max)?;
+        if let (Some(QwenVideoProcessor::Block { images, .. }), ImageProcessor::Qwen(changed)) =
+            (&mut self.video_processor, &self.image_processor)
+        {
+            // Its frames are resized as images are.
+            images.clone_from(changed);
+        }
         Ok(self)
     }
 
@@ -177,7 +210,17 @@ impl Processor {
         images: &[DecodedImage],
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, GenerationPrompt::Add, wanted)
+        self.prepare_chat(messages, images.into(), GenerationPrompt::Add, wanted)
+    }
+
+    /// The same as [`Self::prepare`] for a conversation with videos.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`]; [`ProcessorError::VideoCount`],
+    /// [`ProcessorError::VideosUnsupported`], and [`ProcessorError::VideoFrames`] or
+    /// [`ProcessorError::VideoSmall`] for videos that the model cannot take.
+    pub fn prepare_media(&self, messages: &Messages, media: Media<'_>) -> Result<PreparedPrompt> {
+        self.prepare_chat(messages, media, GenerationPrompt::Add, &|| true)
     }
 
     /// The same as [`Self::prepare`], with the choice to end after the last message, for instance
@@ -191,34 +234,41 @@ impl Processor {
         images: &[DecodedImage],
         generation: GenerationPrompt,
     ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, generation, &|| true)
+        self.prepare_chat(messages, images.into(), generation, &|| true)
     }
 
     fn prepare_chat(
         &self,
         messages: &Messages,
-        images: &[DecodedImage],
+        media: Media<'_>,
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
         }
-        let expected = messages.n_images();
-        if images.len() != expected {
-            return Err(ProcessorError::ImageCount {
-                found: images.len(),
-                expected,
-            });
+        let (found, expected) = (media.images.len(), messages.n_images());
+        if found != expected {
+            return Err(ProcessorError::ImageCount { found, expected });
         }
+        let (found, expected) = (media.videos.len(), messages.n_videos());
+        if found != expected {
+            return Err(ProcessorError::VideoCount { found, expected });
+        }
+        let plans = self.plan_videos(media.videos)?;
         let Rendered { text, end } = self.chat_template.render_far(messages, generation);
         // Messages that are too many for the template are told as what they are: too long.
         if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
             self.check_length(&text, wanted)?;
         }
         end?;
-        let layout = self.lay_out(&text, &self.image_lengths(images)?)?;
-        self.finish(layout, images, text)
+        let written = self.write_videos(&text, &plans)?;
+        let lengths = [
+            self.image_lengths(media.images)?,
+            self.video_lengths(&plans),
+        ];
+        let layout = self.lay_out(&written, &lengths)?;
+        self.finish(layout, media, text)
     }
 
     /// Tokens that each image takes in the prompt.
@@ -233,7 +283,7 @@ impl Processor {
     pub(crate) fn encode_rendered(
         &self,
         rendered: &str,
-        n_images: usize,
+        [n_images, n_videos]: [usize; 2],
     ) -> Result<Vec<(u32, Range<usize>)>> {
         let check_count = |placeholder: &Placeholder, expected| {
             let found = rendered.matches(&placeholder.text).count();
@@ -249,7 +299,7 @@ impl Processor {
         };
         check_count(&self.image, n_images)?;
         if let Some(video) = &self.video {
-            check_count(video, 0)?;
+            check_count(video, n_videos)?;
         }
         // If the template writes the first token itself, the tokenizer must not add another, which
         // is also the rule of transformers.
@@ -265,9 +315,20 @@ impl Processor {
         self.tokenizer.encode_with_places(rendered, sequence_tokens)
     }
 
-    /// Makes room for images of these numbers of tokens.
-    pub(crate) fn expand(&self, unexpanded: &[u32], lengths: &[usize]) -> Result<PromptLayout> {
-        PromptLayout::expand(unexpanded, self.image.token_id, &self.image.text, lengths)
+    /// Makes room for images and parts of videos of these numbers of tokens.
+    pub(crate) fn expand(
+        &self,
+        unexpanded: &[u32],
+        [images, videos]: [&[usize]; 2],
+    ) -> Result<PromptLayout> {
+        let images = self.image.places(MediaKind::Image, images);
+        match &self.video {
+            Some(video) => {
+                let videos = video.places(MediaKind::Video, videos);
+                PromptLayout::expand(unexpanded, &[images, videos])
+            }
+            None => PromptLayout::expand(unexpanded, &[images]),
+        }
     }
 
     /// How the template writes an image.
@@ -275,21 +336,27 @@ impl Processor {
         &self.image.text
     }
 
-    /// Processes the images and computes positions.
+    /// Processes images and videos, and computes positions.
     pub(crate) fn finish(
         &self,
         layout: PromptLayout,
-        images: &[DecodedImage],
+        media: Media<'_>,
         rendered: String,
     ) -> Result<PreparedPrompt> {
-        let images = images
-            .iter()
-            .map(|image| self.image_processor.process(image));
-        let images = images.collect::<Result<Vec<_>>>()?;
-        let (positions, rope_delta) = self.positions(&layout, &images);
+        let images = media.images.iter();
+        let mut images = images.map(|image| Ok((self.image_processor.process(image)?, Vec::new())));
+        let mut videos = self.process_videos(media.videos)?.into_iter().map(Ok);
+        let parts = layout.kinds.iter().map_while(|kind| match kind {
+            MediaKind::Image => images.next(),
+            MediaKind::Video => videos.next(),
+        });
+        let parts = parts.collect::<Result<Vec<(ProcessedImage, Vec<usize>)>>>()?;
+        let (positions, rope_delta) = self.positions(&layout, &parts);
+        let images = parts.into_iter().map(|(image, _)| image).collect();
         let PromptLayout {
             token_ids,
             image_runs,
+            ..
         } = layout;
         Ok(PreparedPrompt {
             token_ids,
@@ -317,8 +384,8 @@ impl Processor {
     /// Those of [`Self::prepare_text`], and [`ProcessorError::Unwanted`].
     pub fn prepare_text_while(&self, text: &str, wanted: Wanted<'_>) -> Result<PreparedPrompt> {
         self.check_length(text, wanted)?;
-        let layout = self.lay_out(text, &[])?;
-        self.finish(layout, &[], text.to_owned())
+        let layout = self.lay_out(text, &[Vec::new(), Vec::new()])?;
+        self.finish(layout, Media::default(), text.to_owned())
     }
 
     /// Refuses what is too long by far before it is tokenised whole.
@@ -327,11 +394,13 @@ impl Processor {
             .check_length(rendered, self.context_limit, wanted)
     }
 
-    /// Encodes rendered text and makes room for images of these numbers of tokens.
-    fn lay_out(&self, rendered: &str, image_lengths: &[usize]) -> Result<PromptLayout> {
-        let unexpanded = self.encode_rendered(rendered, image_lengths.len())?;
+    /// Encodes rendered text and makes room for images and parts of videos of these numbers of
+    /// tokens.
+    fn lay_out(&self, rendered: &str, lengths: &[Vec<usize>; 2]) -> Result<PromptLayout> {
+        let counts = lengths.each_ref().map(Vec::len);
+        let unexpanded = self.encode_rendered(rendered, counts)?;
         let unexpanded: Vec<u32> = unexpanded.into_iter().map(|(id, _)| id).collect();
-        let layout = self.expand(&unexpanded, image_lengths)?;
+        let layout = self.expand(&unexpanded, lengths.each_ref().map(Vec::as_slice))?;
         match layout.token_ids.len() {
             0 => Err(ProcessorError::EmptyPrompt),
             found if found > self.context_limit => Err(ProcessorError::PromptTooLong {
@@ -342,20 +411,25 @@ impl Processor {
         }
     }
 
-    fn positions(&self, layout: &PromptLayout, images: &[ProcessedImage]) -> (Positions, i64) {
+    fn positions(
+        &self,
+        layout: &PromptLayout,
+        parts: &[(ProcessedImage, Vec<usize>)],
+    ) -> (Positions, i64) {
         let len = layout.token_ids.len();
         let ImageProcessor::Qwen(processor) = &self.image_processor else {
             return (Positions::sequential(len), 0);
         };
         let merge = processor.merge_size();
-        let runs = layout.image_runs.iter().zip(images);
-        let spans = runs.filter_map(|(run, image)| match image {
+        let runs = layout.image_runs.iter().zip(parts);
+        let spans = runs.filter_map(|(run, (image, frame_positions))| match image {
             ProcessedImage::Qwen {
                 grid_thw: [frames, rows, columns],
                 ..
             } => Some(ImageSpan {
                 run: run.clone(),
                 token_grid: [*frames, rows / merge, columns / merge],
+                frame_positions: frame_positions.clone(),
             }),
             ProcessedImage::Clip { .. } | ProcessedImage::Anyres { .. } => None,
         });

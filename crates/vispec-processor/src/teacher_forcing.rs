@@ -5,7 +5,7 @@ use crate::error::{ProcessorError, Result};
 use crate::messages::Messages;
 use crate::model_family::TrainingForm;
 use crate::processor::{PreparedPrompt, Processor};
-use crate::prompt_layout::PromptLayout;
+use crate::prompt_layout::{MediaKind, PromptLayout};
 use crate::transcript::Transcript;
 
 /// A conversation with its answers, ready to be read.
@@ -28,18 +28,25 @@ impl Processor {
     ///
     /// # Errors
     /// Those of [`Self::prepare`]; [`ProcessorError::AnswerPlace`] if the template changes earlier
-    /// turns; [`ProcessorError::PromptTooLong`] if the cut would be inside an image.
+    /// turns; [`ProcessorError::PromptTooLong`] if the cut would be inside an image;
+    /// [`ProcessorError::VideoCount`] if there are places for videos.
     pub fn prepare_answered(
         &self,
         messages: &Messages,
         images: &[DecodedImage],
         max_tokens: usize,
     ) -> Result<AnsweredPrompt> {
+        if messages.n_videos() > 0 {
+            return Err(ProcessorError::VideoCount {
+                found: 0,
+                expected: messages.n_videos(),
+            });
+        }
         let transcript = self.transcript(messages)?;
-        let places = self.encode_rendered(&transcript.text, images.len())?;
+        let places = self.encode_rendered(&transcript.text, [images.len(), 0])?;
         let unexpanded: Vec<u32> = places.iter().map(|(id, _)| *id).collect();
         let lengths = self.image_lengths(images)?;
-        let mut layout = self.expand(&unexpanded, &lengths)?;
+        let mut layout = self.expand(&unexpanded, [&lengths, &[]])?;
         let mut answers = Vec::with_capacity(layout.token_ids.len());
         let mut lengths = lengths.iter();
         for (id, place) in &places {
@@ -65,7 +72,7 @@ impl Processor {
         layout.token_ids.truncate(limit);
         answers.truncate(limit);
         Ok(AnsweredPrompt {
-            prompt: self.finish(layout, images, transcript.text)?,
+            prompt: self.finish(layout, images.into(), transcript.text)?,
             answers,
             n_cut,
         })
@@ -105,9 +112,10 @@ impl Processor {
         }
         let layout = PromptLayout {
             token_ids: token_ids.to_vec(),
+            kinds: vec![MediaKind::Image; image_runs.len()],
             image_runs,
         };
-        self.finish(layout, images, String::new())
+        self.finish(layout, images.into(), String::new())
     }
 
     fn transcript(&self, messages: &Messages) -> Result<Transcript> {

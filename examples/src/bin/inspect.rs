@@ -35,9 +35,9 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
-    let (messages, images) = flags.prompt.read()?;
+    let chat = flags.prompt.read()?;
     let engine = flags.models.load()?;
-    let (prompt, _) = engine.encode(&messages, &images)?;
+    let (prompt, _) = engine.encode_media(&chat.messages, chat.media())?;
     let method = flags
         .models
         .load

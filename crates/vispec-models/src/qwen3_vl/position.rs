@@ -112,7 +112,11 @@ mod tests {
         };
         let corners = Corners::new(grid, 2, 4);
         assert_eq!(corners.entries[0][..6], [0, 1, 4, 5, 2, 3]);
-        assert!(corners.shares[0].iter().all(|&share| share == 1.0));
+        assert!(
+            corners.shares[0]
+                .iter()
+                .all(|share| (share - 1.0).abs() < 1e-6)
+        );
     }
 
     #[test]
