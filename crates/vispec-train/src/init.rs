@@ -96,13 +96,16 @@ fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftSha
     if is_eagle3 {
         decoder.qkv_bias = Bias::No;
     } else {
-        if decoder.head_dim * decoder.heads != decoder.hidden {
+        // The config of such a draft has no size of heads: it is the width over their number. Where
+        // the heads of a target are wider together than its hidden state, it has fewer of them.
+        if !decoder.hidden.is_multiple_of(decoder.head_dim) {
             return Err(TrainError::TargetMismatch {
-                quantity: "number of heads times their size",
+                quantity: "size of a head, of which the hidden size is not a multiple",
                 found: decoder.hidden,
-                expected: decoder.head_dim * decoder.heads,
+                expected: decoder.head_dim,
             });
         }
+        decoder.heads = decoder.hidden / decoder.head_dim;
         decoder.kv_heads = decoder.heads;
     }
     let vocabulary = place.vocabulary.map_or(0, |list| list.by_frequency().len());
@@ -129,7 +132,7 @@ impl Start {
     /// of ViSpec there are as many key heads as query heads; EAGLE-3 drafts have the target's.
     ///
     /// # Errors
-    /// [`TrainError::TargetMismatch`] if the target's heads are not an even share of its width,
+    /// [`TrainError::TargetMismatch`] if the target's width is not a multiple of its heads' size,
     /// which the config of a ViSpec draft cannot express; [`TrainError::Setting`] if the target has
     /// not the states that are to be read; any error of reading the target's last layer, if the
     /// draft is to start from it.
