@@ -8,13 +8,15 @@ use anyhow::Context;
 use clap::Args;
 use vispec_core::{GenerationConfig, Sampler};
 use vispec_models::{
-    DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice, Engine, EngineOptions, KeepQuantized,
-    KvPrecision, LayerIds, Method, Quantization, resolve_checkpoint,
+    DeviceSpec, DownloadProgress, DraftEmbeds, DraftReading, DraftVocab, DtypeChoice, Engine,
+    EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, PositionsOf, Quantization,
+    resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageOptions, Messages, Orientation};
+use vispec_processor::{DecodedImage, ImageOptions, Media, Messages, Orientation, Part, Video};
 
 use crate::failure::Failure;
 use crate::tree::TreeFlags;
+use crate::video_folder::VideoFolder;
 
 /// Bytes of a question from standard input at most.
 const LONGEST_QUESTION: u64 = 1 << 24;
@@ -84,6 +86,25 @@ pub struct LoadFlags {
         requires = "draft"
     )]
     pub draft_layer_ids: LayerIds,
+    /// What embeds the tokens of a prompt for an EAGLE-3 draft: tokens (its own table, a placeholder at
+    /// the places of images, as in vLLM) or target (what the target reads, image features included, as
+    /// in SGLang)
+    #[arg(
+        long,
+        value_name = "tokens|target",
+        default_value = "tokens",
+        requires = "draft"
+    )]
+    pub draft_embeds: DraftEmbeds,
+    /// Whose position a row of an EAGLE-3 draft has: state (the token whose hidden state it has, as in
+    /// vLLM and SGLang) or next (the token behind it less one, as SpecForge trains)
+    #[arg(
+        long,
+        value_name = "state|next",
+        default_value = "state",
+        requires = "draft"
+    )]
+    pub draft_positions: PositionsOf,
     /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8 and int4, which
     /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs or as many as
     /// int8:GROUP says
@@ -154,7 +175,7 @@ impl LoadFlags {
         self.check()?;
         let device = self.device.open()?;
         let progress = DownloadProgress::Bars;
-        Ok(Engine::load(&EngineOptions {
+        let engine = Engine::load(&EngineOptions {
             target: resolve_checkpoint(target, progress)?,
             draft: match &self.draft {
                 Some(draft) => Some(resolve_checkpoint(draft, progress)?),
@@ -165,6 +186,10 @@ impl LoadFlags {
             device,
             dtype: self.dtype(),
             kv: self.kv,
+        })?;
+        Ok(engine.with_draft_reading(DraftReading {
+            embeds: self.draft_embeds,
+            positions: self.draft_positions,
         })?)
     }
 }
@@ -189,9 +214,35 @@ pub struct PromptFlags {
     /// An image; repeat the flag for several, in the order of their places in the chat
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
+    /// A video: a folder of frames in the order of their names, FPS of them in a second (2 unless
+    /// said), of which two a second are looked at; repeat the flag for several
+    #[arg(long = "video", value_name = "DIR[@FPS]")]
+    pub videos: Vec<VideoFolder>,
     /// Which way up
     #[command(flatten)]
     pub reading: ImageFlags,
+}
+
+/// A chat and what it shows.
+#[derive(Debug)]
+pub struct Chat {
+    /// What is said.
+    pub messages: Messages,
+    /// The images.
+    pub images: Vec<DecodedImage>,
+    /// The videos.
+    pub videos: Vec<Video>,
+}
+
+impl Chat {
+    /// What is shown.
+    #[must_use]
+    pub fn media(&self) -> Media<'_> {
+        Media {
+            images: &self.images,
+            videos: &self.videos,
+        }
+    }
 }
 
 /// How to read image files.
@@ -215,11 +266,13 @@ impl ImageFlags {
 }
 
 impl PromptFlags {
-    /// Reads the chat and the images.
+    /// Reads the chat, the images and the videos. With `--prompt` images come first, then videos,
+    /// then the question.
     ///
     /// # Errors
-    /// A file that cannot be read, is not JSON, or is not an image.
-    pub fn read(&self) -> Result<(Messages, Vec<DecodedImage>), Failure> {
+    /// A file that cannot be read, is not JSON, or is not an image; a video without frames or with
+    /// frames of different sizes, or one that takes too much memory.
+    pub fn read(&self) -> Result<Chat, Failure> {
         let messages = match (&self.messages, &self.prompt) {
             (Some(path), _) => Messages::read(path).with_context(|| path.display().to_string())?,
             (None, Some(prompt)) => {
@@ -231,7 +284,9 @@ impl PromptFlags {
                     }
                     prompt => prompt,
                 };
-                Messages::from_prompt(self.system.as_deref(), prompt, self.images.len())
+                let images = vec![Part::Image; self.images.len()];
+                let videos = vec![Part::Video; self.videos.len()];
+                Messages::showing(self.system.as_deref(), prompt, [images, videos].concat())
             }
             (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
         };
@@ -241,7 +296,12 @@ impl PromptFlags {
             .iter()
             .map(|path| DecodedImage::open(path, &options))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok((messages, images))
+        let videos = self.videos.iter().map(|video| video.read(&options));
+        Ok(Chat {
+            messages,
+            images,
+            videos: videos.collect::<Result<_, _>>()?,
+        })
     }
 }
 

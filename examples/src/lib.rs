@@ -22,6 +22,7 @@ pub mod stream;
 pub mod together;
 pub mod tree;
 pub mod tree_printer;
+pub mod video_folder;
 pub mod whole_file;
 
 /// Compiles the examples of the README.

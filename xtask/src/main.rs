@@ -71,7 +71,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Load(flags) => load::run(&flags),
         Chore::MakeDraft(flags) => make_draft::run(&flags),
         Chore::RandomCheckpoint(flags) => {
-            random_checkpoint::write(&flags, &fixtures.join("models/qwen-tied"))
+            random_checkpoint::write(&flags, &fixtures.join("models"))
         }
         Chore::Report(flags) => report::run(&flags),
         Chore::Reproduce(flags) => reproduce::run(&flags),

@@ -14,7 +14,7 @@ use vispec_core::{
 use vispec_processor::Processor;
 
 use crate::conversations::ConversationStore;
-use crate::draft::{AnyDrafter, Draft, DraftKind, DraftVocab, LayerIds};
+use crate::draft::{AnyDrafter, Draft, DraftKind, DraftReading, DraftVocab, LayerIds};
 use crate::error::ModelError;
 use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
@@ -206,6 +206,24 @@ impl Engine {
         Ok(self)
     }
 
+    /// The same engine, whose EAGLE-3 draft reads prompts in another way.
+    ///
+    /// # Errors
+    /// As [`Draft::with_reading`]; [`ModelError::DraftMissing`] if there is no draft and the way is
+    /// not the default.
+    pub fn with_draft_reading(mut self, reading: DraftReading) -> Result<Self, ModelError> {
+        self.draft = match (self.draft.take(), &self.draft_dir) {
+            (Some(draft), Some(dir)) => Some(draft.with_reading(reading, dir, &self.target)?),
+            _ if reading == DraftReading::default() => None,
+            _ => {
+                return Err(ModelError::DraftMissing {
+                    method: DraftKind::Eagle3.as_str(),
+                });
+            }
+        };
+        Ok(self)
+    }
+
     /// The target.
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
@@ -306,7 +324,7 @@ impl Engine {
     }
 
     /// Memory of one row of a sequence that is decoded by `method`: keys and values of target and
-    /// draft, hidden states and input embedding.
+    /// draft, hidden states and what the target reads for its token.
     #[must_use]
     pub fn row_bytes(&self, method: Method) -> usize {
         let draft = self.draft.as_ref();
@@ -315,6 +333,7 @@ impl Engine {
         let embedding = self.target.hidden() * self.target.precision().compute.size();
         // In the target's cache, and for the draft.
         let features = 2 * self.target.feature_bytes_per_row();
-        self.target.cache_bytes_per_row() + draft_row + embedding + features
+        let image = self.target.image_bytes_per_row();
+        self.target.cache_bytes_per_row() + draft_row + embedding + image + features
     }
 }

@@ -215,6 +215,17 @@ pub enum ModelError {
         /// Image places in the prompt.
         expected: usize,
     },
+    /// The vectors of an image are not those that a target reads.
+    #[error(
+        "an image has vectors for {found} layers besides its embeddings, the target reads them for \
+         {expected}"
+    )]
+    ImageLevels {
+        /// Layers that the image has vectors for.
+        found: usize,
+        /// Layers that the target adds some behind.
+        expected: usize,
+    },
     /// A prompt's embeddings or positions are not those of its tokens for this target.
     #[error(
         "a prompt has embeddings {embeds:?} and {positions} positions, expected {expected:?}: tokens \

@@ -187,8 +187,7 @@ impl Kept {
     }
 
     fn insert(&mut self, file: FileDigest, image: &PromptImage, size: ImageSize) {
-        let [rows, hidden] = image.features.dims();
-        let bytes = rows * hidden * size_of::<f32>() + OVERHEAD;
+        let bytes = image.features.n_bytes() + OVERHEAD;
         if bytes > self.limit || self.images.contains_key(&file) {
             return;
         }

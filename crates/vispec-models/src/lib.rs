@@ -7,8 +7,10 @@ pub mod device;
 pub mod draft;
 mod engine;
 mod error;
+mod family;
 mod feature_rows;
 pub mod features;
+mod image_features;
 mod image_store;
 pub mod llava;
 mod logits;
@@ -16,6 +18,7 @@ pub mod nn;
 mod precision;
 mod prompt;
 pub mod qwen2_5_vl;
+pub mod qwen3_vl;
 mod rope_fields;
 mod source;
 mod target;
@@ -33,10 +36,12 @@ pub use calibration::{
 pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
 pub use device::{DEVICE_NAMES, DeviceSpec};
 pub use draft::{
-    AnyDrafter, Draft, DraftImages, DraftKind, DraftVocab, DraftVocabFile, LayerIds, VocabPlace,
+    AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
+    DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
 };
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};
+pub use image_features::ImageFeatures;
 pub use image_store::{ImageStore, KeptImages, ReadImage};
 pub use logits::DeviceLogits;
 pub use precision::{DtypeChoice, KeepQuantized, KvPrecision, Precision, Quantization};

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 use vispec_core::{Prompt, TokenId};
 use vispec_processor::Positions;
 
 use crate::conversations::ImageDigest;
+use crate::image_features::ImageFeatures;
+use crate::nn::LayerRows;
 
 /// Token ids and the embeddings that the target reads for them, image features merged in.
 #[derive(Debug, Clone)]
@@ -16,6 +18,9 @@ pub struct EncodedPrompt {
     image_runs: Vec<Range<usize>>,
     positions: Positions,
     rope_delta: i64,
+    /// What is added at the places of images behind the first layers, each `[image_tokens, hidden]`
+    /// for the tokens of all images.
+    levels: Vec<Tensor<2>>,
     images: Vec<PromptImage>,
 }
 
@@ -23,8 +28,7 @@ pub struct EncodedPrompt {
 #[derive(Debug, Clone)]
 pub(crate) struct PromptImage {
     pub(crate) digest: ImageDigest,
-    /// `[image_tokens, hidden]`
-    pub(crate) features: Tensor<2>,
+    pub(crate) features: ImageFeatures,
 }
 
 impl EncodedPrompt {
@@ -47,7 +51,39 @@ impl EncodedPrompt {
             image_runs,
             positions,
             rope_delta,
+            levels: Vec::new(),
             images: Vec::new(),
+        }
+    }
+
+    /// The same prompt for a target that adds more at the places of images behind its first layers
+    /// (DeepStack).
+    ///
+    /// # Arguments
+    /// * `levels` - each `[image_tokens, hidden]` for the tokens of all images, in order.
+    #[must_use]
+    pub fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
+        self.levels = levels;
+        self
+    }
+
+    /// What is added to the tokens at `range` behind the first layers; rows count from its start.
+    pub(crate) fn layer_rows(&self, range: Range<usize>) -> LayerRows {
+        if self.levels.is_empty() {
+            return LayerRows::default();
+        }
+        let places = || self.image_runs.iter().flat_map(Clone::clone);
+        let before = places().take_while(|&place| place < range.start).count();
+        let rows = places().skip(before).take_while(|&place| place < range.end);
+        let rows: Vec<usize> = rows.map(|place| place - range.start).collect();
+        if rows.is_empty() {
+            return LayerRows::default();
+        }
+        let of_range = s![before..before + rows.len(), ..];
+        let levels = self.levels.iter();
+        LayerRows {
+            levels: levels.map(|level| level.clone().slice(of_range)).collect(),
+            rows,
         }
     }
 

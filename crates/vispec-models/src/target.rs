@@ -4,33 +4,34 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
-use vispec_processor::{ModelFamily, PreparedPrompt, ProcessedImage};
+use vispec_processor::{PreparedPrompt, ProcessedImage};
 
 use crate::error::ModelError;
+use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
-use crate::llava::LlavaConfig;
+use crate::image_features::ImageFeatures;
 use crate::logits::DeviceLogits;
 use crate::nn::{DecoderConfig, DecoderStack, ModelCache, MropeLayout, RotaryTable};
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
-use crate::qwen2_5_vl::QwenConfig;
 use crate::target_pass;
 use crate::target_text::TargetText;
-use crate::target_vision::VisionTower;
-use crate::text_model::{HeadWeights, TextModel};
+use crate::text_model::TextModel;
 use crate::vlm_cache::VlmCache;
 use crate::weights::{Checkpoint, Weights};
 
-/// A Qwen2.5-VL, LLaVA-1.5 or LLaVA-1.6 model.
+/// A Qwen2.5-VL, Qwen3-VL, LLaVA-1.5 or LLaVA-1.6 model.
 #[derive(Debug)]
 pub struct VlmTarget {
     dir: PathBuf,
     text: TextModel,
     /// The decoder of `text`, ready to run.
     stack: DecoderStack,
-    vision: VisionTower,
+    vision: Box<dyn VisionTower>,
     /// Frequencies that turn with time, height and width, in models that have the three.
-    rotary_sections: Option<[usize; 3]>,
+    rotary: Option<([usize; 3], MropeLayout)>,
+    /// Layers behind which more is added at the places of images.
+    image_levels: usize,
     context_len: usize,
     device: Device,
     precision: Precision,
@@ -47,74 +48,27 @@ impl VlmTarget {
     /// Config or weights that are missing, damaged or do not fit each other; an architecture that
     /// is not supported; an element type that the device cannot compute in.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        match ModelFamily::of_checkpoint(dir)? {
-            ModelFamily::Qwen2_5Vl => Self::load_qwen(dir, device, dtype),
-            ModelFamily::Llava | ModelFamily::LlavaNext => Self::load_llava(dir, device, dtype),
-        }
-    }
-
-    fn load_qwen(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let config = QwenConfig::read(dir)?;
-        let checkpoint = Checkpoint::open(dir, crate::qwen2_5_vl::RENAME_RULES)?;
+        let family = FamilySpec::read(dir)?;
+        let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);
-        let head = if config.tie_word_embeddings {
-            HeadWeights::Tied
-        } else {
-            HeadWeights::Own
-        };
-        let decoder = config.decoder();
         let text = TextModel::load(
-            &weights.at("model"),
-            &weights.at("lm_head"),
-            &decoder,
-            config.vocab_size,
-            head,
+            &weights.at(family.model),
+            &weights.at(family.head),
+            &family.decoder,
+            family.vocab_size,
+            family.head_weights,
         );
-        let vision = VisionTower::qwen(&weights, &config);
+        let vision = family.vision.load(&weights);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
-            stack: DecoderStack::new(text.decoder(), &decoder),
+            stack: DecoderStack::new(text.decoder(), &family.decoder),
             text,
             vision,
-            rotary_sections: Some(config.rotary_sections()),
-            context_len: config.context_len(),
-            device: device.clone(),
-            precision,
-            kv: (KvPrecision::Auto, precision.compute),
-            features: FeatureSpec::last(),
-        })
-    }
-
-    fn load_llava(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let config = LlavaConfig::read(dir)?;
-        let checkpoint = Checkpoint::open(dir, crate::llava::RENAME_RULES)?;
-        let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
-        let weights = Weights::new(&checkpoint, device, precision);
-        let language_model = weights.at("language_model");
-        let head = if config.tie_word_embeddings() {
-            HeadWeights::Tied
-        } else {
-            HeadWeights::Own
-        };
-        let decoder = config.decoder();
-        let text = TextModel::load(
-            &language_model.at("model"),
-            &language_model.at("lm_head"),
-            &decoder,
-            config.vocab_size(),
-            head,
-        );
-        let vision = VisionTower::llava(&weights, &config);
-        weights.finish()?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            stack: DecoderStack::new(text.decoder(), &decoder),
-            text,
-            vision,
-            rotary_sections: None,
-            context_len: config.context_len(),
+            rotary: family.rotary,
+            image_levels: family.image_levels,
+            context_len: family.context_len,
             device: device.clone(),
             precision,
             kv: (KvPrecision::Auto, precision.compute),
@@ -197,7 +151,7 @@ impl VlmTarget {
     /// Whether rotary positions have the axes time, height and width.
     #[must_use]
     pub fn has_position_axes(&self) -> bool {
-        self.rotary_sections.is_some()
+        self.rotary.is_some()
     }
 
     /// Device of the weights.
@@ -212,11 +166,11 @@ impl VlmTarget {
         self.precision
     }
 
-    /// Runs the vision tower on one image; gives `[image_tokens, hidden]`.
+    /// Runs the vision tower on one image.
     ///
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was processed for another model.
-    pub fn encode_image(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
+    pub fn encode_image(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
         self.vision.encode(image)
     }
 
@@ -226,20 +180,21 @@ impl VlmTarget {
     /// # Errors
     /// [`ModelError::ImageCount`] if there are not as many images as places for them,
     /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
-    /// in the prompt, [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
+    /// in the prompt, [`ModelError::ImageLevels`] if it is an image of another target,
+    /// [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
     pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
         let features = prompt.images.iter().map(|image| self.encode_image(image));
         self.merge(prompt, features.collect::<Result<_, _>>()?)
     }
 
-    /// The same with features `[image_tokens, hidden]` of each image that are known already.
+    /// The same with features of each image that are known already.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn merge(
         &self,
         prompt: &PreparedPrompt,
-        features: Vec<Tensor<2>>,
+        features: Vec<ImageFeatures>,
     ) -> Result<EncodedPrompt, ModelError> {
         let runs = &prompt.image_runs;
         if features.len() != runs.len() {
@@ -251,31 +206,46 @@ impl VlmTarget {
         let dtype = self.precision.compute;
         let embedding = self.text.embedding();
         let mut parts = Vec::new();
+        let mut levels = vec![Vec::new(); self.image_levels];
         let mut done = 0;
         for (run, features) in runs.iter().zip(features) {
             if done < run.start {
                 let text = &prompt.token_ids[done..run.start];
                 parts.push(embedding.forward(text, dtype)?);
             }
-            let [found, _] = features.dims();
+            let [found, _] = features.tokens.dims();
             if found != run.len() {
                 return Err(ModelError::ImageFeatures {
                     found,
                     expected: run.len(),
                 });
             }
-            parts.push(features);
+            if features.levels.len() != levels.len() {
+                return Err(ModelError::ImageLevels {
+                    found: features.levels.len(),
+                    expected: levels.len(),
+                });
+            }
+            parts.push(features.tokens);
+            for (all, level) in levels.iter_mut().zip(features.levels) {
+                all.push(level);
+            }
             done = run.end;
         }
         if done < prompt.token_ids.len() {
             parts.push(embedding.forward(&prompt.token_ids[done..], dtype)?);
         }
-        Ok(EncodedPrompt::new(
+        let encoded = EncodedPrompt::new(
             prompt.token_ids.clone(),
             Tensor::cat(parts, 0),
             runs.clone(),
             (prompt.positions.clone(), prompt.rope_delta),
-        ))
+        );
+        if runs.is_empty() {
+            return Ok(encoded);
+        }
+        let levels = levels.into_iter().map(|parts| Tensor::cat(parts, 0));
+        Ok(encoded.with_levels(levels.collect()))
     }
 
     /// An empty cache whose beginning can be used again by another prompt; `None` on devices, where
@@ -307,6 +277,13 @@ impl VlmTarget {
     #[must_use]
     pub fn cache_bytes_per_row(&self) -> usize {
         self.stack.cache_bytes_per_row(self.kv.1)
+    }
+
+    /// What a row of an image takes in a prompt besides its embedding: what is added to it behind the
+    /// first layers.
+    #[must_use]
+    pub fn image_bytes_per_row(&self) -> usize {
+        self.image_levels * self.hidden() * self.precision.compute.size()
     }
 
     /// What the features of a row take, in caches that remember hidden states and when they are
@@ -347,10 +324,10 @@ impl VlmTarget {
 
     /// Rotary table of some tokens of a prompt by their positions on the three axes.
     pub(crate) fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
-        match self.rotary_sections {
+        match self.rotary {
             Some(sections) => RotaryTable::multimodal(
                 axes,
-                (sections, MropeLayout::Chunked),
+                sections,
                 self.config().head_dim,
                 self.config().rope_theta,
                 (&self.device, self.precision.compute),

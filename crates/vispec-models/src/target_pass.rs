@@ -15,7 +15,9 @@ use vispec_core::{
 use crate::error::ModelError;
 use crate::features::{FeatureSpec, PassStates};
 use crate::logits::DeviceLogits;
-use crate::nn::{AttentionPlan, RotaryTable, StackSegment, join_rows, slice_rows};
+use crate::nn::{
+    AttentionPlan, LayerRows, RotaryTable, StackInput, StackSegment, join_rows, slice_rows,
+};
 use crate::prompt::EncodedPrompt;
 use crate::target::{VlmTarget, row_position};
 use crate::vlm_cache::VlmCache;
@@ -25,6 +27,8 @@ struct Rows {
     /// `[rows, hidden]`
     embeds: Tensor<2>,
     rotary: RotaryTable,
+    /// What is added behind the first layers.
+    later: LayerRows,
     plan: AttentionPlan,
     role: Role,
 }
@@ -61,10 +65,13 @@ pub(crate) fn run(
         let mut results = Vec::with_capacity(segments.len());
         let mut parts = Vec::with_capacity(segments.len());
         let (mut embeds, mut rotary) = (Vec::new(), None);
+        let (mut later, mut start) = (LayerRows::default(), 0);
         for (place, segment) in segments.iter_mut().enumerate() {
             match prepare(target, segment) {
                 Ok(rows) => {
                     results.push(Err("a pass gave no result for a segment".into()));
+                    later.append(rows.later, start);
+                    start += rows.plan.n_rows();
                     embeds.push(rows.embeds);
                     rotary = Some(match rotary {
                         Some(before) => RotaryTable::followed_by(before, &rows.rotary),
@@ -81,7 +88,11 @@ pub(crate) fn run(
             }
         }
         if let Some(rotary) = rotary {
-            for (place, output) in pass(target, join_rows(embeds), &rotary, &mut parts) {
+            let input = StackInput {
+                later,
+                ..join_rows(embeds).into()
+            };
+            for (place, output) in pass(target, input, &rotary, &mut parts) {
                 results[place] = Ok(output);
             }
         }
@@ -140,6 +151,7 @@ fn prompt_rows(
     Ok(Rows {
         embeds: prompt.embeds().clone().slice(s![cached..end, ..]),
         rotary: target.prompt_rotary(axes.map(|axis| &axis[cached..end])),
+        later: prompt.layer_rows(cached..end),
         plan: AttentionPlan::Causal {
             prefix: cached,
             rows: end - cached,
@@ -164,15 +176,16 @@ fn tree_rows(target: &VlmTarget, tree: &TokenTree, cache: &VlmCache) -> Result<R
     Ok(Rows {
         embeds,
         rotary: target.rotary(&positions),
+        later: LayerRows::default(),
         plan: AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice)),
         role: Role::Tree,
     })
 }
 
-/// The pass over the rows `[rows, hidden]` of all parts; gives each output with its place.
+/// The pass over the rows of all parts; gives each output with its place.
 fn pass(
     target: &VlmTarget,
-    embeds: Tensor<2>,
+    input: StackInput,
     rotary: &RotaryTable,
     parts: &mut [Part<'_, '_>],
 ) -> Vec<(usize, Output)> {
@@ -186,7 +199,7 @@ fn pass(
     });
     let mut segments: Vec<_> = segments.collect();
     let stack = target.stack();
-    let stream = stack.forward_noting(embeds.into(), rotary, &mut segments, &wanted);
+    let stream = stack.forward_noting(input, rotary, &mut segments, &wanted);
     let states = PassStates {
         last: target.text().finish(stream.last),
         residual: stream.noted,

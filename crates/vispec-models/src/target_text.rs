@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use vispec_processor::ModelFamily;
 
 use crate::error::ModelError;
-use crate::llava::LlavaConfig;
+use crate::family::FamilySpec;
 use crate::nn::{Bias, DecoderConfig, Embedding, Linear};
 use crate::precision::{DtypeChoice, Precision};
-use crate::qwen2_5_vl::QwenConfig;
-use crate::weights::{Checkpoint, RenameRule, Weights};
+use crate::text_model::HeadWeights;
+use crate::weights::{Checkpoint, Weights};
 
 /// Embedding, output head and shapes of a target's language model: what a draft is loaded for, and
 /// what it is trained with. Cloning shares the weights.
@@ -49,7 +48,7 @@ impl LastLayer {
     /// # Errors
     /// As [`TargetText::load`].
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        let family = Family::read(dir)?;
+        let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision {
             storage: DType::F32,
@@ -111,45 +110,6 @@ impl LastLayer {
     }
 }
 
-/// What the config of a family says about its language model.
-struct Family {
-    rules: &'static [RenameRule],
-    decoder: DecoderConfig,
-    vocab_size: usize,
-    tied: bool,
-    model: &'static str,
-    head: &'static str,
-}
-
-impl Family {
-    fn read(dir: &Path) -> Result<Self, ModelError> {
-        Ok(match ModelFamily::of_checkpoint(dir)? {
-            ModelFamily::Qwen2_5Vl => {
-                let config = QwenConfig::read(dir)?;
-                Self {
-                    rules: crate::qwen2_5_vl::RENAME_RULES,
-                    decoder: config.decoder(),
-                    vocab_size: config.vocab_size,
-                    tied: config.tie_word_embeddings,
-                    model: "model",
-                    head: "lm_head",
-                }
-            }
-            ModelFamily::Llava | ModelFamily::LlavaNext => {
-                let config = LlavaConfig::read(dir)?;
-                Self {
-                    rules: crate::llava::RENAME_RULES,
-                    decoder: config.decoder(),
-                    vocab_size: config.vocab_size(),
-                    tied: config.tie_word_embeddings(),
-                    model: "language_model.model",
-                    head: "language_model.lm_head",
-                }
-            }
-        })
-    }
-}
-
 impl TargetText {
     /// Reads embedding and head of the checkpoint in `dir`, and nothing else of it.
     ///
@@ -157,16 +117,15 @@ impl TargetText {
     /// Config or weights that are missing or damaged, an architecture that is not supported, an
     /// element type that the device cannot compute in.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let family = Family::read(dir)?;
+        let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);
         let (hidden, vocab_size) = (family.decoder.hidden, family.vocab_size);
         let table = weights.at(family.model).at("embed_tokens");
-        let head = if family.tied {
-            table.clone()
-        } else {
-            weights.at(family.head)
+        let head = match family.head_weights {
+            HeadWeights::Tied => table.clone(),
+            HeadWeights::Own => weights.at(family.head),
         };
         let text = Self {
             embedding: Embedding::load(&table, vocab_size, hidden),

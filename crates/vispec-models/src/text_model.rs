@@ -15,6 +15,13 @@ pub enum HeadWeights {
     Tied,
 }
 
+impl HeadWeights {
+    /// What a config's `tie_word_embeddings` means.
+    pub(crate) fn tied_if(tied: bool) -> Self {
+        if tied { Self::Tied } else { Self::Own }
+    }
+}
+
 /// A Llama or Qwen language model.
 #[derive(Module, Debug)]
 pub struct TextModel {

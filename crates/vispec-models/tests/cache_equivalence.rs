@@ -6,7 +6,9 @@
 mod reference;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use reference::{Numbers, VISPEC, assert_close, fixtures, floats, image_of, load, load_with_kv};
+use reference::{
+    Numbers, TARGETS, VISPEC, assert_close, fixtures, floats, image_of, load, load_with_kv,
+};
 use vispec_core::{
     Ask, Beam, BoxError, DraftModel, KvCache, NodeId, Prompt, TargetLogits, TargetModel, TokenId,
     TokenTree,
@@ -93,7 +95,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
 #[test]
 fn a_tree_is_verified_as_its_paths_are_decoded() {
     let mut numbers = Numbers(1);
-    for (name, _) in VISPEC {
+    for name in TARGETS {
         let wide =
             ["f32", "bf16", "f16", "int8", "int4", "int4:32"].map(|d| (d, KvPrecision::Auto));
         let half = ["f32", "bf16"].map(|dtype| (dtype, KvPrecision::Bf16));
@@ -132,7 +134,7 @@ fn a_tree_is_verified_as_its_paths_are_decoded() {
 #[test]
 fn a_kept_path_leaves_what_a_fresh_prefill_leaves() {
     let mut numbers = Numbers(2);
-    for (name, _) in VISPEC {
+    for name in TARGETS {
         let engine = load(name, None, DtypeChoice::F32);
         let target = engine.target();
         let prepared = prepared(&engine, name);
@@ -168,7 +170,7 @@ fn a_kept_path_leaves_what_a_fresh_prefill_leaves() {
 #[test]
 fn growing_keeps_every_row() {
     let mut numbers = Numbers(3);
-    for (name, _) in VISPEC {
+    for name in TARGETS {
         let engine = load(name, None, DtypeChoice::F32);
         let target = engine.target();
         let prepared = prepared(&engine, name);

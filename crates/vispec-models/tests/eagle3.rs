@@ -8,7 +8,9 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use reference::eagle3::{DIALECTS, PROMPTS, STATES, aux_hidden, case, draft_dir, prompt};
+use reference::eagle3::{
+    DIALECTS, aux_hidden_of, case, draft_dir, prompt, prompt_of, prompts, states, target,
+};
 use reference::{
     Array, Decoding, Tensors, assert_close, copy_of, fixtures, floats, load_dirs, shape,
 };
@@ -19,13 +21,21 @@ use vispec_core::{
 };
 use vispec_models::draft::{NeuralDraft, NeuralDraftSession};
 use vispec_models::features::FeatureSpec;
-use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, Method};
+use vispec_models::{
+    Draft, DraftEmbeds, DraftReading, DtypeChoice, EncodedPrompt, Engine, Method, ModelError,
+    PositionsOf,
+};
 
 const TOLERANCE: f64 = 1e-4;
 const N_DRAFT: usize = 256;
 
 fn engine(draft: &Path) -> Engine {
-    let target = fixtures().join("models/qwen-tied");
+    engine_of("sglang", draft)
+}
+
+/// A draft with the target of a dialect.
+fn engine_of(dialect: &str, draft: &Path) -> Engine {
+    let target = fixtures().join("models").join(target(dialect));
     load_dirs(target, Some(draft.to_owned()), DtypeChoice::F32)
 }
 
@@ -149,20 +159,21 @@ fn begin(
 fn stages_are_those_of_the_reference() {
     for dialect in DIALECTS {
         let dir = draft_dir(dialect);
-        let engine = engine(&dir);
+        let engine = engine_of(dialect, &dir);
         let draft = neural(&engine);
-        assert_eq!(draft.features(), &FeatureSpec::residual(&STATES));
+        let states = states(dialect);
+        assert_eq!(draft.features(), &FeatureSpec::residual(&states));
         assert_eq!(engine.draft().unwrap().vocab_len(), Some(N_DRAFT));
         let ids = draft_ids(&dir);
-        for name in PROMPTS {
+        for name in prompts(dialect) {
             let (_, tensors) = case(dialect, name);
             let case = Case {
                 what: format!("{dialect}, {name}"),
                 tensors: &tensors,
                 ids: &ids,
             };
-            let prompt = prompt(&engine, name);
-            let (answer, aux) = aux_hidden(name);
+            let prompt = prompt_of(dialect, &engine, name);
+            let (answer, aux) = aux_hidden_of(dialect, name);
             let (mut session, begun, features) = begin(draft, &engine, &prompt, answer[0]);
             let fused = floats(&draft.network().fuse_target(features));
             assert_close(&case.what, &fused, &case.get("fc_out").values, TOLERANCE);
@@ -186,14 +197,14 @@ fn stages_are_those_of_the_reference() {
                 .map(|&id| id as TokenId)
                 .collect();
             let n_prompt = prompt.token_ids().len();
-            let width = STATES.len() * engine.target().hidden();
-            let states = aux[n_prompt * width..(n_prompt + 3) * width]
+            let width = states.len() * engine.target().hidden();
+            let aux = aux[n_prompt * width..(n_prompt + 3) * width]
                 .iter()
                 .map(|&v| v as f32);
-            let states = TensorData::new(states.collect::<Vec<_>>(), [3, width]);
-            let states = Tensor::from_data(states, engine.target().device());
+            let aux = TensorData::new(aux.collect::<Vec<_>>(), [3, width]);
+            let aux = Tensor::from_data(aux, engine.target().device());
             let extended = session
-                .commit(&inputs[..2], states, inputs[2], Ask::best(N_DRAFT))
+                .commit(&inputs[..2], aux, inputs[2], Ask::best(N_DRAFT))
                 .unwrap();
             let output = floats(session.last_output().unwrap());
             let expected = case.get("extend.draft_hidden");
@@ -273,6 +284,65 @@ fn positions_are_those_of_the_dialect() {
     }
 }
 
+/// What engines do otherwise with the same draft.
+#[test]
+fn other_ways_to_read_a_prompt_are_those_of_the_reference() {
+    let shifted = DraftReading {
+        positions: PositionsOf::Next,
+        ..DraftReading::default()
+    };
+    let features = DraftReading {
+        embeds: DraftEmbeds::Target,
+        ..DraftReading::default()
+    };
+    let mut compared = 0;
+    for (variant, reading) in [
+        ("positions_mrope_shifted", shifted),
+        ("embeds_image_features", features),
+    ] {
+        for dialect in DIALECTS {
+            let dir = draft_dir(dialect);
+            for name in prompts(dialect) {
+                let (found, tensors) = case(dialect, name);
+                if !found.variants.iter().any(|known| known == variant) {
+                    continue;
+                }
+                let engine = engine_of(dialect, &dir)
+                    .with_draft_reading(reading)
+                    .unwrap();
+                let ids = draft_ids(&dir);
+                let case = Case {
+                    what: format!("{dialect}, {name}, {variant}"),
+                    tensors: &tensors,
+                    ids: &ids,
+                };
+                let prompt = prompt_of(dialect, &engine, name);
+                let draft = neural(&engine);
+                let (mut session, begun, _) = begin(draft, &engine, &prompt, found.ar_ids[0]);
+                let prefix = format!("variant.{variant}.");
+                let output = floats(session.last_output().unwrap());
+                let expected = &case.get(&format!("{prefix}draft_hidden")).values;
+                assert_close(&case.what, &output, expected, TOLERANCE);
+                let logits = case.get(&format!("{prefix}draft_logits_last"));
+                assert_scores(&case.what, &begun, logits, &ids);
+                case.assert_steps(&mut session, begun, &[1], &prefix);
+                compared += 1;
+                let decoding = Decoding::greedy(24);
+                let tree = shape(3, 8, 30);
+                let plain = decoding.answer(&engine, &prompt, Method::None, tree);
+                let drafted = decoding.answer(&engine, &prompt, Method::Eagle3, tree);
+                assert_eq!(drafted.tokens, plain.tokens, "{}", case.what);
+            }
+        }
+    }
+    assert!(compared > 4, "{compared}");
+    let other = reference::load("qwen-tied", Some("qwen-tied-q2"), DtypeChoice::F32);
+    let error = other.with_draft_reading(shifted).unwrap_err();
+    assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
+    let none = reference::load("qwen-tied", None, DtypeChoice::F32);
+    assert!(none.with_draft_reading(shifted).is_err());
+}
+
 #[derive(Default)]
 struct Trees(Vec<TokenTree>);
 
@@ -333,8 +403,8 @@ fn assert_tree(what: &str, round: usize, tree: &TokenTree, tensors: &Tensors) {
 #[test]
 fn trees_acceptance_and_tokens_are_those_of_the_reference() {
     for dialect in DIALECTS {
-        let engine = engine(&draft_dir(dialect));
-        for name in PROMPTS {
+        let engine = engine_of(dialect, &draft_dir(dialect));
+        for name in prompts(dialect) {
             let what = format!("{dialect}, {name}");
             let (case, tensors) = case(dialect, name);
             assert!(case.acceptance_stable_under_noise, "{what}");
@@ -345,7 +415,7 @@ fn trees_acceptance_and_tokens_are_those_of_the_reference() {
                 stop_tokens: Vec::new(),
             };
             let rule = MatchPicks::new(Sampler::Greedy, PositionUniforms::new(0));
-            let prompt = prompt(&engine, name);
+            let prompt = prompt_of(dialect, &engine, name);
             let target = engine.target();
             let found = generate(target, drafter, rule, &prompt, config, &mut trees).unwrap();
             let n_known = case.ar_ids_continued.len();
@@ -365,10 +435,10 @@ fn trees_acceptance_and_tokens_are_those_of_the_reference() {
 #[test]
 fn answers_are_those_of_plain_decoding() {
     for dialect in DIALECTS {
-        let engine = engine(&draft_dir(dialect));
+        let engine = engine_of(dialect, &draft_dir(dialect));
         assert_eq!(engine.default_method(), Method::Eagle3);
-        for name in PROMPTS {
-            let prompt = prompt(&engine, name);
+        for name in prompts(dialect) {
+            let prompt = prompt_of(dialect, &engine, name);
             for sampler in [Sampler::Greedy, Sampler::new(1.0, None, None).unwrap()] {
                 let decoding = Decoding {
                     sampler,

@@ -175,7 +175,7 @@ fn check(name: &str) {
         let features = engine.target().encode_image(&prepared.images[0]).unwrap();
         assert_close(
             &format!("{name}: vision"),
-            &floats(&features),
+            &floats(&features.tokens),
             &expected.values,
             TOLERANCE,
         );

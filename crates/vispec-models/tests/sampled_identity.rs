@@ -67,6 +67,11 @@ fn check(drafter: usize) {
 }
 
 #[test]
+fn eagle3_of_qwen3() {
+    check(8);
+}
+
+#[test]
 fn vispec_of_qwen() {
     check(0);
 }

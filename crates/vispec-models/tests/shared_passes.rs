@@ -7,7 +7,7 @@ mod reference;
 
 use burn::tensor::Tensor;
 use reference::{
-    Decoding, Numbers, VISPEC, floats, image_of, load, load_with_kv, shape, shared::Bits,
+    Decoding, Numbers, TARGETS, VISPEC, floats, image_of, load, load_with_kv, shape, shared::Bits,
 };
 use vispec_core::{
     BoxError, KvCache, NodeId, PassInput, Prompt, Segment, TargetLogits, TargetModel, TargetOutput,
@@ -15,8 +15,8 @@ use vispec_core::{
 };
 use vispec_models::features::FeatureSpec;
 use vispec_models::{
-    DeviceLogits, DtypeChoice, EncodedPrompt, Engine, KvPrecision, Method, ModelError, VlmCache,
-    VlmTarget,
+    DeviceLogits, DtypeChoice, EncodedPrompt, Engine, ImageFeatures, KvPrecision, Method,
+    ModelError, VlmCache, VlmTarget,
 };
 use vispec_processor::{DecodedImage, Messages};
 
@@ -188,7 +188,7 @@ fn a_sequence_is_given_what_it_is_given_alone() {
         ("bf16", KvPrecision::Bf16),
         ("int8", KvPrecision::Bf16),
     ];
-    for (model, _) in VISPEC {
+    for model in TARGETS {
         for (dtype, kv) in kinds {
             // 80 inputs are no multiple of 32.
             if dtype.starts_with("int") && model == "llava-next" {
@@ -220,7 +220,7 @@ fn a_sequence_is_given_what_it_is_given_alone() {
 #[test]
 fn a_prompt_in_parts_is_the_prompt() {
     let mut numbers = Numbers(12);
-    for (model, _) in VISPEC {
+    for model in TARGETS {
         for kv in [KvPrecision::Auto, KvPrecision::Bf16] {
             let engine = load_with_kv(model, None, DtypeChoice::Bf16, kv);
             let target = engine.target();
@@ -251,7 +251,7 @@ fn a_prompt_in_parts_is_the_prompt() {
 /// follows there, and nowhere else.
 #[test]
 fn a_change_shows_in_its_own_sequence_and_in_no_other() {
-    for (model, _) in VISPEC {
+    for model in TARGETS {
         let engine = load(model, None, DtypeChoice::F32);
         let target = engine.target();
         let run = |changed: Option<usize>| {
@@ -288,7 +288,7 @@ fn a_change_shows_in_its_own_sequence_and_in_no_other() {
 /// A segment that cannot be read fails by itself and leaves its cache as it was.
 #[test]
 fn a_broken_segment_fails_alone() {
-    for (model, _) in VISPEC {
+    for model in TARGETS {
         let engine = load(model, None, DtypeChoice::F32);
         let target = engine.target();
         let mut numbers = Numbers(14);
@@ -413,7 +413,7 @@ fn a_prompt_goes_on_only_where_its_hidden_states_are_known() {
 /// More or fewer images than places for them are an error, not text.
 #[test]
 fn images_must_be_as_many_as_their_places() {
-    for (model, _) in VISPEC {
+    for model in TARGETS {
         let engine = load(model, None, DtypeChoice::F32);
         let target = engine.target();
         let image = image_of(&format!("{model}/img-short"));
@@ -422,7 +422,7 @@ fn images_must_be_as_many_as_their_places() {
             .processor()
             .prepare(&messages, &[image.clone(), image]);
         let prepared = prepared.unwrap();
-        let features = |n: usize| -> Vec<Tensor<2>> {
+        let features = |n: usize| -> Vec<ImageFeatures> {
             let images = prepared.images.iter().cycle().take(n);
             images
                 .map(|image| target.encode_image(image).unwrap())

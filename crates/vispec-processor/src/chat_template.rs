@@ -212,7 +212,9 @@ fn message_value(message: &Message, form: ContentForm) -> Value {
     let content = match (&message.content, form) {
         (Content::Text(text), ContentForm::Parts) => [text_value(text)].into_iter().collect(),
         (Content::Text(text), ContentForm::Both | ContentForm::Strings) => Value::from(&**text),
-        (Content::Parts(_), ContentForm::Strings) if message.content.n_images() == 0 => {
+        (Content::Parts(_), ContentForm::Strings)
+            if message.content.n_images() + message.content.n_videos() == 0 =>
+        {
             Value::from(message.content.texts().collect::<String>())
         }
         (Content::Parts(parts), _) => parts
@@ -220,6 +222,7 @@ fn message_value(message: &Message, form: ContentForm) -> Value {
             .map(|part| match part {
                 Part::Text(text) => text_value(text),
                 Part::Image => [("type", Value::from("image"))].into_iter().collect(),
+                Part::Video => [("type", Value::from("video"))].into_iter().collect(),
             })
             .collect(),
     };

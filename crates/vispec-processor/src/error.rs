@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::image_size::ImageSize;
+
 /// Everything that can go wrong between a checkpoint directory, images and messages, and a
 /// prompt that a model can read.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +251,64 @@ pub enum ProcessorError {
         /// Images given.
         found: usize,
         /// Image parts in the messages.
+        expected: usize,
+    },
+    /// The number of videos is not the number of video parts in the messages.
+    #[error("{found} videos were given, the messages have places for {expected}")]
+    VideoCount {
+        /// Videos given.
+        found: usize,
+        /// Video parts in the messages.
+        expected: usize,
+    },
+    /// A model reads no videos, or its checkpoint does not say how.
+    #[error("{path}: this model reads no videos{advice}")]
+    VideosUnsupported {
+        /// Its config.
+        path: PathBuf,
+        /// What would help.
+        advice: &'static str,
+    },
+    /// A video has no frames per second.
+    #[error("a video of {found} frames per second, expected a number above 0")]
+    VideoRate {
+        /// What was given.
+        found: f64,
+    },
+    /// A video has too few or too many frames.
+    #[error("a video of {found} frames, expected {min} to {max}")]
+    VideoFrames {
+        /// Frames given.
+        found: usize,
+        /// Fewest that are possible.
+        min: usize,
+        /// Most that are possible.
+        max: usize,
+    },
+    /// The frames of a video have different sizes.
+    #[error("frame {index} of a video is {found}, expected {expected} as the frames before it")]
+    VideoFrameSize {
+        /// Number of the frame, from 0.
+        index: usize,
+        /// Its size.
+        found: ImageSize,
+        /// Size of the first frame.
+        expected: ImageSize,
+    },
+    /// The frames of a video take too much memory.
+    #[error("the frames of a video have {found} pixels together, the limit is {limit}")]
+    VideoTooLarge {
+        /// Pixels of all frames.
+        found: usize,
+        /// Largest number allowed.
+        limit: usize,
+    },
+    /// The frames of a video are smaller than a token.
+    #[error("the frames of a video are {found}, expected sides of at least {expected} pixels")]
+    VideoSmall {
+        /// Their size.
+        found: ImageSize,
+        /// The shortest side that is possible.
         expected: usize,
     },
     /// The rendered prompt has more or fewer image or video placeholders than there are images.

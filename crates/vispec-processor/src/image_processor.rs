@@ -8,7 +8,7 @@ use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
 use crate::error::Result;
 use crate::image_size::ImageSize;
-use crate::model_family::ModelFamily;
+use crate::model_family::{ImageForm, ModelFamily};
 use crate::pixel_values::ProcessedImage;
 use crate::qwen_image::QwenImageProcessor;
 
@@ -23,7 +23,7 @@ const PREPROCESSOR_CONFIG: &str = "preprocessor_config.json";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ImageProcessor {
-    /// Qwen2.5-VL.
+    /// Qwen2.5-VL and Qwen3-VL.
     Qwen(QwenImageProcessor),
     /// LLaVA-1.5.
     Clip {
@@ -45,8 +45,8 @@ impl ImageProcessor {
         model_config: &ConfigFile,
     ) -> Result<Self> {
         let config = open_config(dir)?;
-        match family {
-            ModelFamily::Qwen2_5Vl => {
+        match family.images() {
+            ImageForm::Patches => {
                 let processor = QwenImageProcessor::from_config(&config)?;
                 let fields = [
                     ("vision_config.patch_size", processor.patch_size()),
@@ -57,7 +57,7 @@ impl ImageProcessor {
                 }
                 Ok(Self::Qwen(processor))
             }
-            ModelFamily::Llava => {
+            ImageForm::Crop => {
                 let tower = ClipTower::from_config(dir, model_config)?;
                 let processor = ClipImageProcessor::from_config(&config)?;
                 require_equal(model_config, IMAGE_SIZE, processor.side(), &config)?;
@@ -66,7 +66,7 @@ impl ImageProcessor {
                     n_tokens: tower.n_tokens(),
                 })
             }
-            ModelFamily::LlavaNext => {
+            ImageForm::Tiles => {
                 let tower = ClipTower::from_config(dir, model_config)?;
                 if tower.with_class_token {
                     return Err(model_config.invalid(STRATEGY, "default"));
@@ -80,7 +80,7 @@ impl ImageProcessor {
     }
 
     /// Sets limits of an image's area in pixels, where given, for families that resize to an area
-    /// (Qwen2.5-VL); others have fixed sizes and stay as they are.
+    /// (Qwen); others have fixed sizes and stay as they are.
     pub(crate) fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         match self {
             Self::Qwen(processor) => processor.with_pixels(min, max).map(Self::Qwen),
@@ -91,7 +91,7 @@ impl ImageProcessor {
     /// Number of tokens that an image of this size takes in the prompt.
     ///
     /// # Errors
-    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen.
     pub fn n_tokens(&self, original: ImageSize) -> Result<usize> {
         match self {
             Self::Qwen(processor) => processor.n_tokens(original),
@@ -103,7 +103,7 @@ impl ImageProcessor {
     /// Processes one image.
     ///
     /// # Errors
-    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen2.5-VL.
+    /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen.
     pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
         match self {
             Self::Qwen(processor) => processor.process(image),

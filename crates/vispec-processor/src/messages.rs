@@ -9,6 +9,8 @@ pub enum Part {
     Text(String),
     /// The place of the next image; the images themselves are kept apart.
     Image,
+    /// The place of the next video; the videos themselves are kept apart.
+    Video,
 }
 
 /// What a message says.
@@ -30,16 +32,26 @@ impl Content {
         text.into_iter()
             .chain(parts.iter().filter_map(|part| match part {
                 Part::Text(text) => Some(text.as_str()),
-                Part::Image => None,
+                Part::Image | Part::Video => None,
             }))
     }
 
     /// Number of images.
     #[must_use]
     pub fn n_images(&self) -> usize {
+        self.count(&Part::Image)
+    }
+
+    /// Number of videos.
+    #[must_use]
+    pub fn n_videos(&self) -> usize {
+        self.count(&Part::Video)
+    }
+
+    fn count(&self, kind: &Part) -> usize {
         match self {
             Self::Text(_) => 0,
-            Self::Parts(parts) => parts.iter().filter(|part| **part == Part::Image).count(),
+            Self::Parts(parts) => parts.iter().filter(|part| *part == kind).count(),
         }
     }
 }
@@ -80,12 +92,18 @@ impl Messages {
     /// One user turn of `n_images` images followed by `prompt`, after an optional system message.
     #[must_use]
     pub fn from_prompt(system: Option<&str>, prompt: &str, n_images: usize) -> Self {
+        Self::showing(system, prompt, vec![Part::Image; n_images])
+    }
+
+    /// One user turn of what is `shown`, followed by `prompt`, after an optional system message.
+    #[must_use]
+    pub fn showing(system: Option<&str>, prompt: &str, shown: Vec<Part>) -> Self {
         let message = |role: &str, parts| Message {
             role: role.to_owned(),
             content: Content::Parts(parts),
         };
         let system = system.map(|text| message("system", vec![Part::Text(text.to_owned())]));
-        let mut parts = vec![Part::Image; n_images];
+        let mut parts = shown;
         parts.push(Part::Text(prompt.to_owned()));
         Self(system.into_iter().chain([message("user", parts)]).collect())
     }
@@ -110,9 +128,16 @@ impl Messages {
             .sum()
     }
 
-    /// Whether no message has an image or text other than white space.
+    /// Number of videos in all messages.
+    #[must_use]
+    pub fn n_videos(&self) -> usize {
+        let videos = self.0.iter().map(|message| message.content.n_videos());
+        videos.sum()
+    }
+
+    /// Whether no message has an image, a video or text other than white space.
     pub(crate) fn is_blank(&self) -> bool {
-        self.n_images() == 0
+        self.n_images() + self.n_videos() == 0
             && self
                 .0
                 .iter()

@@ -9,7 +9,7 @@ use crate::messages::{Content, Message, Messages, Part};
 use crate::read_limited::{MAX_TEXT, read_limited};
 
 /// Types of content parts that can be used.
-const SUPPORTED_PARTS: &str = "text, image";
+const SUPPORTED_PARTS: &str = "text, image, video";
 
 impl Messages {
     /// Reads a file as [`Self::from_json`] does.
@@ -22,7 +22,8 @@ impl Messages {
     }
 
     /// Reads a list of `{"role": ..., "content": ...}`. The content is a string or a list of
-    /// `{"type": "text", "text": ...}` and `{"type": "image"}`; other fields are ignored.
+    /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields are
+    /// ignored.
     ///
     /// # Errors
     /// [`ProcessorError::MessagesNotUtf8`], [`ProcessorError::MessagesSyntax`],
@@ -94,6 +95,7 @@ fn part(location: &str, value: &Value) -> Result<Part> {
     match string(location, fields, "type")?.as_str() {
         "text" => Ok(Part::Text(string(location, fields, "text")?)),
         "image" => Ok(Part::Image),
+        "video" => Ok(Part::Video),
         other => Err(ProcessorError::UnknownPart {
             location: format!("{location}.type"),
             found: other.to_owned(),
@@ -169,7 +171,7 @@ mod tests {
         );
         assert_eq!(
             error(r#"[{"role": "user", "content": [{"type": "audio"}]}]"#),
-            "messages[0].content[0].type: content part of type \"audio\", expected one of text, image"
+            "messages[0].content[0].type: content part of type \"audio\", expected one of text, image, video"
         );
         assert_eq!(
             error(r#"[{"role": "", "content": ""}]"#),

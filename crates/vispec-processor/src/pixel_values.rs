@@ -11,18 +11,20 @@ pub struct PixelValues {
     pub shape: Vec<usize>,
 }
 
-/// One image, ready for the vision tower of its model family.
+/// One image, or a part of a video, ready for the vision tower of its model family.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProcessedImage {
-    /// Qwen2.5-VL: the image cut into patches.
+    /// Qwen2.5-VL and Qwen3-VL: the image cut into patches.
     Qwen {
         /// `[patches, channels * temporal_patch_size * patch_size * patch_size]`.
         ///
-        /// A row is one patch in the order channel, frame, row, column; both frames are the same.
+        /// A row is one patch in the order channel, frame, row, column; both frames of an image are
+        /// the same.
         /// Rows are ordered so that the `merge_size * merge_size` patches that become one token
         /// follow each other.
         pixels: PixelValues,
-        /// Frames (always 1), rows and columns of the grid of patches, before merging.
+        /// Groups of frames (1 but for videos of Qwen2.5-VL), rows and columns of the grid of
+        /// patches, before merging.
         grid_thw: [usize; 3],
     },
     /// LLaVA-1.5: one square crop.
@@ -41,6 +43,27 @@ pub enum ProcessedImage {
 }
 
 impl ProcessedImage {
+    /// Groups of frames of one size, one after the other.
+    pub(crate) fn stacked(groups: Vec<Self>) -> Self {
+        let mut all = PixelValues {
+            data: Vec::new(),
+            shape: vec![0, 0],
+        };
+        let mut grid = [0; 3];
+        for group in groups {
+            let Self::Qwen { pixels, grid_thw } = group else {
+                unreachable!("only Qwen groups frames")
+            };
+            all.data.extend_from_slice(&pixels.data);
+            all.shape = vec![all.shape[0] + pixels.shape[0], pixels.shape[1]];
+            grid = [grid[0] + grid_thw[0], grid_thw[1], grid_thw[2]];
+        }
+        Self::Qwen {
+            pixels: all,
+            grid_thw: grid,
+        }
+    }
+
     /// The pixels, whatever the family.
     #[must_use]
     pub fn pixels(&self) -> &PixelValues {

@@ -7,7 +7,7 @@ use std::ops::Range;
 pub enum Positions {
     /// One running index, `[seq]`: LLaVA, and every model of plain rotary embedding.
     Sequential(Vec<u32>),
-    /// Three indices per token (M-RoPE), each `[seq]`: Qwen2.5-VL.
+    /// Three indices per token (M-RoPE), each `[seq]`: Qwen.
     Multimodal {
         /// Frame.
         temporal: Vec<u32>,
@@ -60,13 +60,15 @@ pub(crate) struct ImageSpan {
     pub(crate) run: Range<usize>,
     /// Frames, rows and columns in tokens, that is after merging patches.
     pub(crate) token_grid: [usize; 3],
+    /// Position of each frame on the axis of time, counted from the first; none for a still image.
+    pub(crate) frame_positions: Vec<usize>,
 }
 
 /// M-RoPE ids of a prompt of `len` tokens, and the rope delta (largest id + 1 - `len`).
 ///
 /// Text counts up on all three axes alike. An image starts where the text before it ended and
 /// takes its rows and columns as ids; its frame id does not advance, since a still image has no
-/// duration. Text after it goes on from the largest id so far + 1.
+/// duration, and that of a video as its frames say. Text after it goes on from the largest id so far + 1.
 pub(crate) fn multimodal_positions(len: usize, spans: &[ImageSpan]) -> (Positions, i64) {
     let mut axes: [Vec<u32>; 3] = std::array::from_fn(|_| Vec::with_capacity(len));
     let mut next = 0;
@@ -80,16 +82,18 @@ pub(crate) fn multimodal_positions(len: usize, spans: &[ImageSpan]) -> (Position
     for span in spans {
         push_text(&mut axes, span.run.start - done, &mut next);
         let [frames, rows, columns] = span.token_grid;
-        for _ in 0..frames {
+        let mut last = 0;
+        for frame in 0..frames {
+            last = span.frame_positions.get(frame).copied().unwrap_or(0);
             for row in 0..rows {
                 for column in 0..columns {
-                    axes[0].push(position(next));
+                    axes[0].push(position(next + last));
                     axes[1].push(position(next + row));
                     axes[2].push(position(next + column));
                 }
             }
         }
-        next += rows.max(columns);
+        next += rows.max(columns).max(last + 1);
         done = span.run.end;
     }
     push_text(&mut axes, len - done, &mut next);
@@ -122,6 +126,7 @@ mod tests {
         let spans = [ImageSpan {
             run: 2..8,
             token_grid: [1, 2, 3],
+            frame_positions: Vec::new(),
         }];
         let (positions, delta) = multimodal_positions(9, &spans);
         assert_eq!(
@@ -136,15 +141,36 @@ mod tests {
     }
 
     #[test]
+    fn text_goes_on_after_a_long_video() {
+        let spans = [ImageSpan {
+            run: 1..5,
+            token_grid: [2, 1, 2],
+            frame_positions: vec![0, 6],
+        }];
+        let (positions, delta) = multimodal_positions(6, &spans);
+        assert_eq!(
+            positions.axes(),
+            [
+                &[0, 1, 1, 7, 7, 8][..],
+                &[0, 1, 1, 1, 1, 8][..],
+                &[0, 1, 2, 1, 2, 8][..]
+            ]
+        );
+        assert_eq!(delta, 3);
+    }
+
+    #[test]
     fn adjacent_images_follow_each_other() {
         let spans = [
             ImageSpan {
                 run: 0..4,
                 token_grid: [1, 2, 2],
+                frame_positions: Vec::new(),
             },
             ImageSpan {
                 run: 4..5,
                 token_grid: [1, 1, 1],
+                frame_positions: Vec::new(),
             },
         ];
         let (positions, delta) = multimodal_positions(5, &spans);

@@ -1,10 +1,12 @@
-//! Everything between a conversation with images and the input of a model, for one checkpoint.
+//! Everything between a conversation with images and videos and the input of a model, for one
+//! checkpoint.
 
 mod prepare;
+mod videos;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use self::prepare::sizes_of;
 use crate::chat_template::ChatTemplate;
@@ -14,6 +16,8 @@ use crate::image_processor::ImageProcessor;
 use crate::model_family::ModelFamily;
 use crate::pixel_values::ProcessedImage;
 use crate::positions::Positions;
+use crate::prompt_layout::{MediaKind, MediaPlaces};
+use crate::qwen_video::QwenVideoProcessor;
 use crate::special_tokens::{SpecialTokens, eos_token_ids};
 use crate::tokenizer::Tokenizer;
 
@@ -22,10 +26,10 @@ use crate::tokenizer::Tokenizer;
 pub struct PreparedPrompt {
     /// Token ids, `[seq]`; places of images hold the image token.
     pub token_ids: Vec<u32>,
-    /// Positions of each image, in order; as long as the image has features. Runs of different
-    /// images may touch.
+    /// Positions of each image and of each part of a video, in order; as long as it has features.
+    /// Runs may touch.
     pub image_runs: Vec<Range<usize>>,
-    /// The images, in the order of their runs.
+    /// The images and parts of videos, in the order of their runs.
     pub images: Vec<ProcessedImage>,
     /// Rotary position ids, `[seq]`.
     pub positions: Positions,
@@ -43,6 +47,17 @@ struct Placeholder {
     text: String,
 }
 
+impl Placeholder {
+    fn places<'a>(&'a self, kind: MediaKind, lengths: &'a [usize]) -> MediaPlaces<'a> {
+        MediaPlaces {
+            kind,
+            token_id: self.token_id,
+            placeholder: &self.text,
+            lengths,
+        }
+    }
+}
+
 /// Prepares prompts for one checkpoint.
 #[derive(Debug)]
 pub struct Processor {
@@ -53,8 +68,11 @@ pub struct Processor {
     bos_token: Option<String>,
     eos_token_ids: BTreeSet<u32>,
     image: Placeholder,
-    /// Videos are not supported, so that this must not occur.
+    /// In models that read videos.
     video: Option<Placeholder>,
+    video_processor: Option<QwenVideoProcessor>,
+    /// The model's config, for errors.
+    config: PathBuf,
     context_limit: usize,
 }
 
@@ -72,6 +90,12 @@ impl Processor {
         let config = ConfigFile::open_model_config(dir)?;
         let family = ModelFamily::from_config(&config)?;
         let image_processor = ImageProcessor::from_dir(dir, family, &config)?;
+        let video_processor = match &image_processor {
+            ImageProcessor::Qwen(images) => {
+                QwenVideoProcessor::from_dir(dir, family, &config, images)?
+            }
+            ImageProcessor::Clip { .. } | ImageProcessor::Anyres(_) => None,
+        };
         let tokenizer = Tokenizer::from_dir(dir)?;
         let image = match placeholder(
             &config,
@@ -79,7 +103,7 @@ impl Processor {
             &["image_token_id", "image_token_index"],
         )? {
             Some(image) => image,
-            None => return Err(config.missing(image_token_field(family))),
+            None => return Err(config.missing(family.image_token_field())),
         };
         Ok(Self {
             family,
@@ -89,6 +113,8 @@ impl Processor {
             eos_token_ids: eos_token_ids(dir, &tokenizer)?,
             image,
             video: placeholder(&config, &tokenizer, &["video_token_id"])?,
+            video_processor,
+            config: config.path().to_owned(),
             context_limit: context_limit(&config, family)?,
             tokenizer,
         })
@@ -101,13 +127,19 @@ impl Processor {
         self
     }
 
-    /// Changes the limits of an image's area in pixels, where given. Only Qwen2.5-VL resizes images
+    /// Changes the limits of an image's area in pixels, where given. Only Qwen resizes images
     /// to an area; other families have fixed sizes and stay as they are.
     ///
     /// # Errors
     /// [`ProcessorError::PixelLimits`] if the lower limit is then 0 or above the upper one.
     pub fn with_pixels(mut self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         self.image_processor = self.image_processor.with_pixels(min, max)?;
+        if let (Some(QwenVideoProcessor::Block { images, .. }), ImageProcessor::Qwen(changed)) =
+            (&mut self.video_processor, &self.image_processor)
+        {
+            // Its frames are resized as images are.
+            images.clone_from(changed);
+        }
         Ok(self)
     }
 
@@ -155,14 +187,6 @@ impl Processor {
     }
 }
 
-/// Name of the field in files of the version of transformers that the family was published with.
-fn image_token_field(family: ModelFamily) -> &'static str {
-    match family {
-        ModelFamily::Qwen2_5Vl => "image_token_id",
-        ModelFamily::Llava | ModelFamily::LlavaNext => "image_token_index",
-    }
-}
-
 /// The token that the first of `fields` present names.
 fn placeholder(
     config: &ConfigFile,
@@ -197,9 +221,8 @@ fn context_limit(config: &ConfigFile, family: ModelFamily) -> Result<usize> {
         }
     }
     let text_model = config.optional::<String>("text_config.model_type", "a name")?;
-    Ok(match (family, text_model.as_deref()) {
-        (ModelFamily::Qwen2_5Vl, _) => 32_768,
-        (_, Some("mistral")) => 131_072,
-        (ModelFamily::Llava | ModelFamily::LlavaNext, _) => 2048,
+    Ok(match text_model.as_deref() {
+        Some("mistral") => 131_072,
+        _ => family.context_limit(),
     })
 }

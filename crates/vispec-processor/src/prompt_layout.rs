@@ -4,58 +4,79 @@ use std::ops::Range;
 
 use crate::error::{ProcessorError, Result};
 
+/// What stands at a run of places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// An image.
+    Image,
+    /// A video, or a part of one.
+    Video,
+}
+
+/// Media of one kind on their way into a prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct MediaPlaces<'a> {
+    /// What they are.
+    pub kind: MediaKind,
+    /// The token that stands for each.
+    pub token_id: u32,
+    /// That token's text.
+    pub placeholder: &'a str,
+    /// Tokens that each of them takes.
+    pub lengths: &'a [usize],
+}
+
 /// Token ids of a prompt in which every image takes as many places as it has features.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptLayout {
-    /// Token ids, `[seq]`; places of images hold the image token.
+    /// Token ids, `[seq]`; places of media hold the token of their kind.
     pub token_ids: Vec<u32>,
-    /// Positions of each image, in order. Runs of different images may touch.
+    /// Positions of each image and each part of a video, in order. Runs may touch.
     pub image_runs: Vec<Range<usize>>,
+    /// What each run is.
+    pub kinds: Vec<MediaKind>,
 }
 
 impl PromptLayout {
-    /// Repeats each image token of `unexpanded` as often as its image has tokens.
+    /// Repeats each placeholder of `unexpanded` as often as what it stands for has tokens.
     ///
     /// This gives the same ids as repeating the placeholder in the text and encoding that, as the
     /// published processors do, since a special token is never merged with its neighbours.
     ///
     /// # Errors
-    /// [`ProcessorError::PlaceholderCount`] if there are more or fewer image tokens than images,
-    /// with `placeholder` as the image token's text.
-    pub fn expand(
-        unexpanded: &[u32],
-        image_token_id: u32,
-        placeholder: &str,
-        image_lengths: &[usize],
-    ) -> Result<Self> {
-        let found = unexpanded
-            .iter()
-            .filter(|id| **id == image_token_id)
-            .count();
-        if found != image_lengths.len() {
-            return Err(ProcessorError::PlaceholderCount {
-                placeholder: placeholder.to_owned(),
-                found,
-                expected: image_lengths.len(),
-            });
-        }
-        let len = unexpanded.len() - found + image_lengths.iter().sum::<usize>();
-        let mut token_ids = Vec::with_capacity(len);
-        let mut image_runs = Vec::with_capacity(found);
-        let mut lengths = image_lengths.iter();
-        for &id in unexpanded {
-            if id != image_token_id {
-                token_ids.push(id);
-            } else if let Some(n_tokens) = lengths.next() {
-                let start = token_ids.len();
-                token_ids.resize(start + n_tokens, image_token_id);
-                image_runs.push(start..token_ids.len());
+    /// [`ProcessorError::PlaceholderCount`] if there are more or fewer tokens of a kind than media
+    /// of it.
+    pub fn expand(unexpanded: &[u32], media: &[MediaPlaces<'_>]) -> Result<Self> {
+        for places in media {
+            let ids = unexpanded.iter();
+            let found = ids.filter(|id| **id == places.token_id).count();
+            if found != places.lengths.len() {
+                return Err(ProcessorError::PlaceholderCount {
+                    placeholder: places.placeholder.to_owned(),
+                    found,
+                    expected: places.lengths.len(),
+                });
             }
         }
-        Ok(Self {
-            token_ids,
-            image_runs,
-        })
+        let mut lengths: Vec<_> = media.iter().map(|places| places.lengths.iter()).collect();
+        let mut layout = Self {
+            token_ids: Vec::new(),
+            image_runs: Vec::new(),
+            kinds: Vec::new(),
+        };
+        for &id in unexpanded {
+            let kind = media.iter().position(|places| places.token_id == id);
+            let next = kind.and_then(|kind| Some((kind, *lengths[kind].next()?)));
+            let Some((kind, n_tokens)) = next else {
+                layout.token_ids.push(id);
+                continue;
+            };
+            let start = layout.token_ids.len();
+            layout.token_ids.resize(start + n_tokens, id);
+            layout.image_runs.push(start..layout.token_ids.len());
+            layout.kinds.push(media[kind].kind);
+        }
+        Ok(layout)
     }
 }
 
@@ -63,16 +84,42 @@ impl PromptLayout {
 mod tests {
     use super::*;
 
+    fn images(lengths: &[usize]) -> MediaPlaces<'_> {
+        MediaPlaces {
+            kind: MediaKind::Image,
+            token_id: 9,
+            placeholder: "<image>",
+            lengths,
+        }
+    }
+
+    #[test]
+    fn kinds_are_counted_apart() {
+        let videos = MediaPlaces {
+            kind: MediaKind::Video,
+            token_id: 5,
+            placeholder: "<video>",
+            lengths: &[1, 2],
+        };
+        let media = [images(&[2]), videos];
+        let layout = PromptLayout::expand(&[5, 7, 9, 5], &media).unwrap();
+        assert_eq!(layout.token_ids, [5, 7, 9, 9, 5, 5]);
+        assert_eq!(layout.image_runs, [0..1, 2..4, 4..6]);
+        let kinds = [MediaKind::Video, MediaKind::Image, MediaKind::Video];
+        assert_eq!(layout.kinds, kinds);
+        assert!(PromptLayout::expand(&[5, 9], &media).is_err());
+    }
+
     #[test]
     fn adjacent_images_keep_their_own_runs() {
-        let layout = PromptLayout::expand(&[7, 9, 9, 8], 9, "<image>", &[2, 3]).unwrap();
+        let layout = PromptLayout::expand(&[7, 9, 9, 8], &[images(&[2, 3])]).unwrap();
         assert_eq!(layout.token_ids, [7, 9, 9, 9, 9, 9, 8]);
         assert_eq!(layout.image_runs, [1..3, 3..6]);
     }
 
     #[test]
     fn counts_must_agree() {
-        let error = PromptLayout::expand(&[7, 9], 9, "<image>", &[]).unwrap_err();
+        let error = PromptLayout::expand(&[7, 9], &[images(&[])]).unwrap_err();
         assert!(matches!(
             error,
             ProcessorError::PlaceholderCount {

@@ -1,4 +1,4 @@
-//! Image processor of Qwen2.5-VL: resize to multiples of a token, cut into patches.
+//! Image processor of Qwen2.5-VL and Qwen3-VL: resize to multiples of a token, cut into patches.
 
 use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
@@ -165,23 +165,79 @@ impl QwenImageProcessor {
     /// [`ProcessorError::AspectRatio`].
     pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
         let size = self.target_size(image.size())?;
-        let resized = resize(image.into(), size);
-        let grid_thw = self.grid_thw(image.size())?;
-        Ok(ProcessedImage::Qwen {
-            pixels: self.patchify(&resized),
-            grid_thw,
+        Ok(self.patches_of(std::slice::from_ref(image), size))
+    }
+
+    /// Patches of frames that fill the frames of a patch, resized to `size`; the last one is
+    /// repeated if there are not as many.
+    pub(crate) fn patches_of(&self, frames: &[DecodedImage], size: ImageSize) -> ProcessedImage {
+        let frames = frames.iter().map(|frame| resize(frame.into(), size));
+        let frames: Vec<RgbImage> = frames.collect();
+        ProcessedImage::Qwen {
+            pixels: self.patchify(&frames, size),
+            grid_thw: [
+                1,
+                size.height / self.patch_size,
+                size.width / self.patch_size,
+            ],
+        }
+    }
+
+    pub(crate) fn target_size(&self, original: ImageSize) -> Result<ImageSize> {
+        smart_resize(original, self.factor(), self.min_pixels, self.max_pixels)
+    }
+
+    /// Side of a token in pixels.
+    pub(crate) fn factor(&self) -> usize {
+        self.patch_size * self.merge_size
+    }
+
+    /// Frames of a patch.
+    pub(crate) fn temporal_patch_size(&self) -> usize {
+        self.temporal_patch_size
+    }
+
+    /// Least and largest area.
+    pub(crate) fn limits(&self) -> (usize, usize) {
+        (self.min_pixels, self.max_pixels)
+    }
+
+    /// Reads the config of the video processor beside an image processor, which must cut patches
+    /// alike.
+    pub(crate) fn from_video_config(config: &ConfigFile, images: &Self) -> Result<Self> {
+        config.require_one_of("video_processor_type", &["Qwen3VLVideoProcessor"])?;
+        require_bicubic(config)?;
+        for (field, expected) in [
+            ("patch_size", images.patch_size),
+            ("temporal_patch_size", images.temporal_patch_size),
+            ("merge_size", images.merge_size),
+        ] {
+            if config
+                .optional_side(field)?
+                .is_some_and(|found| found != expected)
+            {
+                let expected = format!("{expected}, as for images");
+                return Err(config.invalid(field, &expected));
+            }
+        }
+        let min_pixels = config.required_size("size.shortest_edge")?;
+        let max_pixels = config.required_size("size.longest_edge")?;
+        if min_pixels > max_pixels {
+            let expected = format!("at least {min_pixels}, the lower limit");
+            return Err(config.invalid("size.longest_edge", &expected));
+        }
+        Ok(Self {
+            normalization: Normalization::from_config(config)?,
+            min_pixels,
+            max_pixels,
+            ..images.clone()
         })
     }
 
-    fn target_size(&self, original: ImageSize) -> Result<ImageSize> {
-        let factor = self.patch_size * self.merge_size;
-        smart_resize(original, factor, self.min_pixels, self.max_pixels)
-    }
-
     /// `[patches, 3 * frames * patch_size * patch_size]`, patches of one token together.
-    fn patchify(&self, image: &RgbImage) -> PixelValues {
+    fn patchify(&self, frames: &[RgbImage], size: ImageSize) -> PixelValues {
         let (patch, merge) = (self.patch_size, self.merge_size);
-        let grid = ImageSize::new(image.size.height / patch, image.size.width / patch);
+        let grid = ImageSize::new(size.height / patch, size.width / patch);
         let row_len = 3 * self.temporal_patch_size * patch * patch;
         let mut data = vec![0.0; grid.area() * row_len];
         let mut rows_out = data.chunks_exact_mut(row_len);
@@ -190,7 +246,7 @@ impl QwenImageProcessor {
                 for row in token_row * merge..(token_row + 1) * merge {
                     for column in token_column * merge..(token_column + 1) * merge {
                         if let Some(out) = rows_out.next() {
-                            self.write_patch(image, row * patch, column * patch, out);
+                            self.write_patch(frames, row * patch, column * patch, out);
                         }
                     }
                 }
@@ -202,23 +258,27 @@ impl QwenImageProcessor {
         }
     }
 
-    /// Writes one patch as channel, frame, row, column.
-    fn write_patch(&self, image: &RgbImage, top: usize, left: usize, out: &mut [f32]) {
+    /// Writes one patch as channel, frame, row, column; the last of `frames` stands for those that
+    /// are not there.
+    fn write_patch(&self, frames: &[RgbImage], top: usize, left: usize, out: &mut [f32]) {
         let patch = self.patch_size;
         let frame_len = patch * patch;
         let channels = out.chunks_exact_mut(self.temporal_patch_size * frame_len);
-        for (channel, frames) in channels.enumerate() {
+        for (channel, planes) in channels.enumerate() {
             let table = self.normalization.table(channel);
-            let (first, others) = frames.split_at_mut(frame_len);
-            for (row, out) in (top..).zip(first.chunks_exact_mut(patch)) {
-                let start = (row * image.size.width + left) * 3;
-                let pixels = image.data[start..start + 3 * patch].chunks_exact(3);
-                for (value, pixel) in out.iter_mut().zip(pixels) {
-                    *value = table[usize::from(pixel[channel])];
+            let (given, missing) = planes.split_at_mut(frames.len() * frame_len);
+            for (image, plane) in frames.iter().zip(given.chunks_exact_mut(frame_len)) {
+                for (row, out) in (top..).zip(plane.chunks_exact_mut(patch)) {
+                    let start = (row * image.size.width + left) * 3;
+                    let pixels = image.data[start..start + 3 * patch].chunks_exact(3);
+                    for (value, pixel) in out.iter_mut().zip(pixels) {
+                        *value = table[usize::from(pixel[channel])];
+                    }
                 }
             }
-            for other in others.chunks_exact_mut(frame_len) {
-                other.copy_from_slice(first);
+            let last = given.len() - frame_len;
+            for plane in missing.chunks_exact_mut(frame_len) {
+                plane.copy_from_slice(&given[last..]);
             }
         }
     }

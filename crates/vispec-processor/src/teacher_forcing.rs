@@ -3,9 +3,9 @@
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::messages::Messages;
-use crate::model_family::ModelFamily;
+use crate::model_family::TrainingForm;
 use crate::processor::{PreparedPrompt, Processor, sizes_of};
-use crate::prompt_layout::PromptLayout;
+use crate::prompt_layout::{MediaKind, PromptLayout};
 use crate::transcript::Transcript;
 
 /// A conversation with its answers, ready to be read.
@@ -22,24 +22,31 @@ pub struct AnsweredPrompt {
 impl Processor {
     /// Renders a conversation whose answers are part of it, and says which tokens are answers.
     ///
-    /// Qwen2.5-VL is rendered with its chat template, the LLaVA family with FastChat's template
+    /// Qwen is rendered with its chat template, the LLaVA family with FastChat's template
     /// `vicuna_v1.1`, which ends answers with a token, unlike the chat template beside its weights.
     /// Tokens behind the first `max_tokens` are cut off.
     ///
     /// # Errors
     /// Those of [`Self::prepare`]; [`ProcessorError::AnswerPlace`] if the template changes earlier
-    /// turns; [`ProcessorError::PromptTooLong`] if the cut would be inside an image.
+    /// turns; [`ProcessorError::PromptTooLong`] if the cut would be inside an image;
+    /// [`ProcessorError::VideoCount`] if there are places for videos.
     pub fn prepare_answered(
         &self,
         messages: &Messages,
         images: &[DecodedImage],
         max_tokens: usize,
     ) -> Result<AnsweredPrompt> {
+        if messages.n_videos() > 0 {
+            return Err(ProcessorError::VideoCount {
+                found: 0,
+                expected: messages.n_videos(),
+            });
+        }
         let transcript = self.transcript(messages)?;
-        let places = self.encode_rendered(&transcript.text, images.len())?;
+        let places = self.encode_rendered(&transcript.text, [images.len(), 0])?;
         let unexpanded: Vec<u32> = places.iter().map(|(id, _)| *id).collect();
         let lengths = self.image_lengths(&sizes_of(images))?;
-        let mut layout = self.expand(&unexpanded, &lengths)?;
+        let mut layout = self.expand(&unexpanded, [&lengths, &[]])?;
         let mut answers = Vec::with_capacity(layout.token_ids.len());
         let mut lengths = lengths.iter();
         for (id, place) in &places {
@@ -65,7 +72,7 @@ impl Processor {
         layout.token_ids.truncate(limit);
         answers.truncate(limit);
         Ok(AnsweredPrompt {
-            prompt: self.finish(layout, images, transcript.text)?,
+            prompt: self.finish(layout, images.into(), transcript.text)?,
             answers,
             n_cut,
         })
@@ -105,20 +112,21 @@ impl Processor {
         }
         let layout = PromptLayout {
             token_ids: token_ids.to_vec(),
+            kinds: vec![MediaKind::Image; image_runs.len()],
             image_runs,
         };
-        self.finish(layout, images, String::new())
+        self.finish(layout, images.into(), String::new())
     }
 
     fn transcript(&self, messages: &Messages) -> Result<Transcript> {
         let ends = self.eos_token_ids().iter();
         let ends = ends.filter_map(|&id| self.tokenizer().id_to_token(id));
         let ends: Vec<String> = ends.collect();
-        match self.family() {
-            ModelFamily::Qwen2_5Vl => {
+        match self.family().training() {
+            TrainingForm::ChatTemplate => {
                 Transcript::from_template(self.chat_template(), messages, &ends)
             }
-            ModelFamily::Llava | ModelFamily::LlavaNext => {
+            TrainingForm::Vicuna => {
                 let end = ends.first().map_or("</s>", String::as_str);
                 Ok(Transcript::vicuna(messages, self.image_text(), end))
             }

@@ -32,7 +32,7 @@ pub use api_key::{ApiKey, UnusableKey};
 pub use cors::{CorsOrigin, NoOrigin};
 pub use limits::{ConnectionLimits, RequestLimits};
 pub use model::{AnswerModel, EngineModel};
-pub use remote_image::{RemoteAddresses, RemoteImageLimits};
+pub use remote_image::{RemoteAddresses, RemoteImageOptions};
 pub use request::{RequestDefaults, Strictness, read_chat, read_completion};
 pub use server::{ServeError, ServeOptions, serve};
 pub use tls::{Tls, TlsError};

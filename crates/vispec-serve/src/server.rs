@@ -24,7 +24,7 @@ use crate::cors::CorsOrigin;
 use crate::limits::{ConnectionLimits, RequestLimits};
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
-use crate::remote_image::{RemoteImageLimits, RemoteImages};
+use crate::remote_image::{RemoteImageOptions, RemoteImages};
 use crate::request::{RequestDefaults, Strictness};
 use crate::request_memory::RequestMemory;
 use crate::routes::{App, MAX_PARSED_HEADERS, Pulse, router};
@@ -40,7 +40,7 @@ pub struct ServeOptions {
     /// Bounds of connections and of the shutdown.
     pub connection_limits: ConnectionLimits,
     /// Bounds of fetching images at addresses of the web; `None` refuses such images.
-    pub remote_images: Option<RemoteImageLimits>,
+    pub remote_images: Option<RemoteImageOptions>,
     /// The key that clients must know.
     pub api_key: Option<ApiKey>,
     /// Whose pages may ask, besides the own one.

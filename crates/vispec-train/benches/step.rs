@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
-use vispec_models::nn::{Bias, DecoderConfig};
+use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 use vispec_train::data::PreparedSample;
 use vispec_train::loss::Head;
 use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
@@ -35,6 +35,7 @@ fn sizes() -> [Sizes; 2] {
         kv_heads: 6,
         head_dim: 16,
         qkv_bias: Bias::No,
+        qk_norm: QkNorm::No,
         rms_eps: 1e-5,
         rope_theta: 1e4,
     };

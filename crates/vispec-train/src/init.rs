@@ -8,7 +8,7 @@ use rand_distr::{Distribution as _, Normal};
 use rand_pcg::Pcg64;
 use vispec_models::draft::DraftConfig;
 use vispec_models::features::eagle3_states;
-use vispec_models::nn::Bias;
+use vispec_models::nn::{Bias, QkNorm};
 use vispec_models::weights::{Checkpoint, Weights};
 use vispec_models::{HostWeight, LastLayer, Precision, TargetText};
 
@@ -90,17 +90,22 @@ fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftSha
     let mut decoder = *place.target.decoder();
     let layers = decoder.layers;
     decoder.layers = 1;
+    // Published drafts are Llama layers, whatever the target is.
+    decoder.qk_norm = QkNorm::No;
     let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
     if is_eagle3 {
         decoder.qkv_bias = Bias::No;
     } else {
-        if decoder.head_dim * decoder.heads != decoder.hidden {
+        // The config of such a draft has no size of heads: it is the width over their number. Where
+        // the heads of a target are wider together than its hidden state, it has fewer of them.
+        if !decoder.hidden.is_multiple_of(decoder.head_dim) {
             return Err(TrainError::TargetMismatch {
-                quantity: "number of heads times their size",
+                quantity: "size of a head, of which the hidden size is not a multiple",
                 found: decoder.hidden,
-                expected: decoder.head_dim * decoder.heads,
+                expected: decoder.head_dim,
             });
         }
+        decoder.heads = decoder.hidden / decoder.head_dim;
         decoder.kv_heads = decoder.heads;
     }
     let vocabulary = place.vocabulary.map_or(0, |list| list.by_frequency().len());
@@ -127,7 +132,7 @@ impl Start {
     /// of ViSpec there are as many key heads as query heads; EAGLE-3 drafts have the target's.
     ///
     /// # Errors
-    /// [`TrainError::TargetMismatch`] if the target's heads are not an even share of its width,
+    /// [`TrainError::TargetMismatch`] if the target's width is not a multiple of its heads' size,
     /// which the config of a ViSpec draft cannot express; [`TrainError::Setting`] if the target has
     /// not the states that are to be read; any error of reading the target's last layer, if the
     /// draft is to start from it.

@@ -48,7 +48,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     // Flags out of range are found before anything is loaded.
     flags.decode.check()?;
     flags.models.check()?;
-    let (messages, images) = flags.prompt.read()?;
+    let chat = flags.prompt.read()?;
 
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
@@ -58,7 +58,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let method = *method;
     let load = started.elapsed();
     spinner.set_message("reading the prompt");
-    let (prompt, encode) = engine.encode(&messages, &images)?;
+    let (prompt, encode) = engine.encode_media(&chat.messages, chat.media())?;
     spinner.finish_and_clear();
 
     let times = OuterTimes { load, encode };
@@ -68,7 +68,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     }
     if let Some(draft) = engine.draft_of(method)
         && draft.images() == DraftImages::Placeholders
-        && !images.is_empty()
+        && !prompt.image_runs().is_empty()
     {
         eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }

@@ -37,11 +37,11 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
-    let (messages, images) = flags.prompt.read()?;
+    let chat = flags.prompt.read()?;
     let served = flags.models.load(&flags.decode.tree)?;
     let Served { engine, method, .. } = &served;
     let method = *method;
-    let (prompt, _) = engine.encode(&messages, &images)?;
+    let (prompt, _) = engine.encode_media(&chat.messages, chat.media())?;
     let (size, _) = flags.decode.tree.measured_size(engine, method)?;
     let settings = Settings::new(&flags.decode, engine, size)?;
     let mut watch = OneCycle {

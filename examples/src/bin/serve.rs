@@ -23,7 +23,7 @@ use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_serve::{
-    ApiKey, ConnectionLimits, CorsOrigin, EngineModel, RemoteImageLimits, RequestDefaults,
+    ApiKey, ConnectionLimits, CorsOrigin, EngineModel, RemoteImageOptions, RequestDefaults,
     RequestLimits, ServeOptions, Strictness, Tls, serve,
 };
 
@@ -286,7 +286,7 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
             shutdown_timeout: Duration::from_secs(flags.shutdown_timeout.into()),
             ..ConnectionLimits::default()
         },
-        remote_images: flags.remote_images.then(RemoteImageLimits::default),
+        remote_images: flags.remote_images.then(RemoteImageOptions::default),
         api_key: api_key(flags.api_key_file.as_deref())?,
         cors_origins: flags.cors_origins.clone(),
         tls: tls(flags)?,

@@ -12,7 +12,7 @@ use vispec_data::conversations::{ConversationFiles, ConversationLayout, Conversa
 use vispec_data::scenes::{QuestionKind, SceneStyle};
 use vispec_models::Engine;
 use vispec_models::features::eagle3_states;
-use vispec_processor::ModelFamily;
+use vispec_processor::{ImageForm, ModelFamily};
 
 use crate::failure::Failure;
 use crate::together::MAX_BATCH;
@@ -286,7 +286,7 @@ pub struct StageFlags {
     /// Positions of a shard
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub shard_positions: usize,
-    /// Stage 1: tokens of a sample, the rest is cut off; by default 2048 for Qwen2.5-VL and the
+    /// Stage 1: tokens of a sample, the rest is cut off; by default 2048 for Qwen and the
     /// context for LLaVA
     #[arg(long, allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
@@ -305,10 +305,10 @@ pub struct StageFlags {
     /// Stage 2: ask the first question as it is, not for a long answer
     #[arg(long)]
     pub as_is: bool,
-    /// Least pixels of an image (Qwen2.5-VL); by default upstream's 200704 in stage 2
+    /// Least pixels of an image (Qwen); by default upstream's 200704 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub min_pixels: Option<usize>,
-    /// Most pixels of an image (Qwen2.5-VL); by default upstream's 1003520 in stage 2
+    /// Most pixels of an image (Qwen); by default upstream's 1003520 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub max_pixels: Option<usize>,
 }
@@ -374,9 +374,9 @@ impl StageFlags {
     pub fn pixels(&self, family: ModelFamily) -> Option<(usize, usize)> {
         let chosen = self.min_pixels.zip(self.max_pixels);
         let default = (self.stage == 2).then_some(PIXELS);
-        match family {
-            ModelFamily::Qwen2_5Vl => chosen.or(default),
-            ModelFamily::Llava | ModelFamily::LlavaNext => None,
+        match family.images() {
+            ImageForm::Patches => chosen.or(default),
+            ImageForm::Crop | ImageForm::Tiles => None,
         }
     }
 
@@ -387,9 +387,9 @@ impl StageFlags {
         let family = processor.family();
         let pixels = self.pixels(family);
         if self.stage == 1 {
-            let default = match family {
-                ModelFamily::Qwen2_5Vl => QWEN_MAX_TOKENS,
-                ModelFamily::Llava | ModelFamily::LlavaNext => processor.context_limit(),
+            let default = match family.images() {
+                ImageForm::Patches => QWEN_MAX_TOKENS,
+                ImageForm::Crop | ImageForm::Tiles => processor.context_limit(),
             };
             let max_tokens = self.max_tokens.unwrap_or(default);
             return CaptureStage::TeacherForced {

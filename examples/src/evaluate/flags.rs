@@ -7,7 +7,7 @@ use vispec_core::AutoTree;
 use vispec_data::{ImageCheck, ReadOptions};
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
-use vispec_models::{KvPrecision, LayerIds};
+use vispec_models::{DraftEmbeds, KvPrecision, LayerIds, PositionsOf};
 
 use crate::failure::Failure;
 use crate::flags::{LoadFlags, ModelFlags, parse_draft_vocab};
@@ -115,6 +115,8 @@ impl EvaluateFlags {
                 kv: KvPrecision::Auto,
                 draft_vocab: parse_draft_vocab(&self.draft_vocab).map_err(Failure::Usage)?,
                 draft_layer_ids: LayerIds::Auto,
+                draft_embeds: DraftEmbeds::default(),
+                draft_positions: PositionsOf::default(),
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
             },

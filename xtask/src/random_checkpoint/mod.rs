@@ -4,6 +4,8 @@
 //! model; what they write is nonsense.
 
 mod noise;
+mod qwen2_5_vl;
+mod qwen3_vl;
 mod shape;
 mod tensors;
 mod text_files;
@@ -31,8 +33,9 @@ pub(crate) struct RandomCheckpointFlags {
 
 /// Writes a checkpoint in bf16. Its directory appears under its name when it is complete.
 ///
-/// The configuration, tokenizer and chat template are those of `fixture`, adapted.
-pub(crate) fn write(flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()> {
+/// The configuration, tokenizer and chat template are those of a model of the same family in
+/// `models`, adapted.
+pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> {
     let out = &flags.out;
     if out.exists() {
         bail!("{}: exists already, nothing is overwritten", out.display());
@@ -44,7 +47,7 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()>
     partial_name.push(".partial");
     let partial = out.with_file_name(partial_name);
     fs::create_dir(&partial).with_context(|| partial.display().to_string())?;
-    let written = fill(&partial, flags, fixture)
+    let written = fill(&partial, flags, models)
         .and_then(|()| fs::rename(&partial, out).with_context(|| out.display().to_string()));
     if written.is_err() {
         // The first error is the one to report.
@@ -53,9 +56,9 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()>
     written
 }
 
-fn fill(dir: &Path, flags: &RandomCheckpointFlags, fixture: &Path) -> Result<()> {
+fn fill(dir: &Path, flags: &RandomCheckpointFlags, models: &Path) -> Result<()> {
     let shape = flags.shape.shape();
-    text_files::write(fixture, dir, &shape)?;
+    text_files::write(&models.join(shape.family.fixture()), dir, &shape)?;
     tensors::write(dir, &shape, flags.seed)
 }
 

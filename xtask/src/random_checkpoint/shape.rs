@@ -1,6 +1,10 @@
 //! Shapes of models, and the tensors that follow from them.
 
 use clap::ValueEnum;
+use serde_json::{Map, Value};
+
+use super::qwen2_5_vl::Windows;
+use super::qwen3_vl::Deepstack;
 
 /// A model whose shapes are known.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -8,39 +12,57 @@ pub(super) enum ShapeName {
     /// Qwen2.5-VL-3B-Instruct, 7.5 GB
     #[value(name = "qwen2.5-vl-3b")]
     Qwen25Vl3b,
-    /// The same architecture in under a megabyte
+    /// Qwen3-VL-2B-Instruct, 4.3 GB
+    #[value(name = "qwen3-vl-2b")]
+    Qwen3Vl2b,
+    /// Qwen3-VL-4B-Instruct, 8.9 GB
+    #[value(name = "qwen3-vl-4b")]
+    Qwen3Vl4b,
+    /// The architecture of Qwen2.5-VL in under a megabyte
     Tiny,
+    /// The architecture of Qwen3-VL in under a megabyte
+    #[value(name = "tiny-qwen3")]
+    TinyQwen3,
 }
 
-/// Everything that a checkpoint of this architecture depends on.
+/// Everything that a checkpoint depends on.
 pub(super) struct Shape {
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
     /// Pairs of a head that turn with time, height and width.
     pub(super) rotary_sections: [usize; 3],
     pub(super) vocab: usize,
     pub(super) context: usize,
-    pub(super) vision: VisionShape,
+    pub(super) tower: TowerShape,
+    pub(super) family: Family,
     /// Bytes of tensors from which on a new file is begun.
     pub(super) shard_bytes: usize,
 }
 
-/// The vision tower.
-pub(super) struct VisionShape {
+/// What vision towers of all families have.
+pub(super) struct TowerShape {
     pub(super) depth: usize,
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
     pub(super) heads: usize,
-    pub(super) full_attention_blocks: &'static [usize],
 }
 
-/// Sides of the patches of all models of the family: channels, frames, height, width.
-const PATCH: [usize; 4] = [3, 2, 14, 14];
+/// What the families have besides.
+pub(super) enum Family {
+    Qwen25(Windows),
+    Qwen3(Deepstack),
+}
+
 /// Patches that become one image token.
-const MERGED: usize = 4;
+pub(super) const MERGED: usize = 4;
+/// The vocabulary of the published models.
+const VOCAB: usize = 151_936;
+/// Bytes of a published file at most, or nearly so.
+const SHARD_BYTES: usize = 4_000_000_000;
 
 impl ShapeName {
     pub(super) fn shape(self) -> Shape {
@@ -51,37 +73,93 @@ impl ShapeName {
                 layers: 36,
                 heads: 16,
                 kv_heads: 2,
+                head_dim: 128,
                 rotary_sections: [16, 24, 24],
-                vocab: 151_936,
+                vocab: VOCAB,
                 context: 128_000,
-                vision: VisionShape {
+                tower: TowerShape {
                     depth: 32,
                     hidden: 1_280,
                     intermediate: 3_420,
                     heads: 16,
-                    full_attention_blocks: &[7, 15, 23, 31],
                 },
-                shard_bytes: 4_000_000_000,
+                family: Family::Qwen25(Windows {
+                    full_attention_blocks: &[7, 15, 23, 31],
+                }),
+                shard_bytes: SHARD_BYTES,
             },
+            Self::Qwen3Vl2b => qwen3(2_048, 6_144, 28, 16),
+            Self::Qwen3Vl4b => qwen3(2_560, 9_728, 36, 32),
             Self::Tiny => Shape {
                 hidden: 64,
                 intermediate: 128,
                 layers: 2,
                 heads: 4,
                 kv_heads: 2,
+                head_dim: 16,
                 rotary_sections: [2, 3, 3],
                 vocab: 1_024,
                 context: 4_096,
-                vision: VisionShape {
+                tower: TowerShape {
                     depth: 2,
                     hidden: 64,
                     intermediate: 96,
                     heads: 4,
-                    full_attention_blocks: &[1],
                 },
+                family: Family::Qwen25(Windows {
+                    full_attention_blocks: &[1],
+                }),
+                shard_bytes: 200_000,
+            },
+            Self::TinyQwen3 => Shape {
+                hidden: 64,
+                intermediate: 128,
+                layers: 3,
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 24,
+                rotary_sections: [4, 4, 4],
+                vocab: 1_024,
+                context: 4_096,
+                tower: TowerShape {
+                    depth: 3,
+                    hidden: 64,
+                    intermediate: 96,
+                    heads: 4,
+                },
+                family: Family::Qwen3(Deepstack {
+                    blocks: &[0, 1],
+                    positions: 64,
+                }),
                 shard_bytes: 200_000,
             },
         }
+    }
+}
+
+/// The published sizes of Qwen3-VL that tie the output head to the embedding.
+fn qwen3(hidden: usize, intermediate: usize, layers: usize, heads: usize) -> Shape {
+    Shape {
+        hidden,
+        intermediate,
+        layers,
+        heads,
+        kv_heads: 8,
+        head_dim: 128,
+        rotary_sections: [24, 20, 20],
+        vocab: VOCAB,
+        context: 262_144,
+        tower: TowerShape {
+            depth: 24,
+            hidden: 1_024,
+            intermediate: 4_096,
+            heads: 16,
+        },
+        family: Family::Qwen3(Deepstack {
+            blocks: &[5, 11, 17],
+            positions: 2_304,
+        }),
+        shard_bytes: SHARD_BYTES,
     }
 }
 
@@ -93,7 +171,7 @@ pub(super) struct TensorShape {
 }
 
 impl TensorShape {
-    fn new(name: impl Into<String>, dims: &[usize]) -> Self {
+    pub(super) fn new(name: impl Into<String>, dims: &[usize]) -> Self {
         Self {
             name: name.into(),
             dims: dims.to_vec(),
@@ -110,76 +188,104 @@ impl TensorShape {
     }
 }
 
+/// Whether linear layers or norms have biases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bias {
+    Yes,
+    No,
+}
+
 impl Shape {
     /// All tensors; there is no output head, the embedding table serves as one.
     pub(super) fn tensors(&self) -> Vec<TensorShape> {
+        let model = self.family.model();
         let hidden = self.hidden;
         let mut all = vec![TensorShape::new(
-            "model.embed_tokens.weight",
+            format!("{model}.embed_tokens.weight"),
             &[self.vocab, hidden],
         )];
         for layer in 0..self.layers {
-            self.push_layer(layer, &mut all);
+            self.push_layer(&format!("{model}.layers.{layer}"), &mut all);
         }
-        all.push(TensorShape::new("model.norm.weight", &[hidden]));
-        let width = self.vision.hidden;
-        let patch = [&[width], &PATCH[..]].concat();
-        all.push(TensorShape::new("visual.patch_embed.proj.weight", &patch));
-        for block in 0..self.vision.depth {
-            self.vision.push_block(block, &mut all);
+        all.push(TensorShape::new(format!("{model}.norm.weight"), &[hidden]));
+        match &self.family {
+            Family::Qwen25(windows) => windows.push_tower(self, &mut all),
+            Family::Qwen3(deepstack) => deepstack.push_tower(self, &mut all),
         }
-        let merged = MERGED * width;
-        all.push(TensorShape::new("visual.merger.ln_q.weight", &[width]));
-        push_linear("visual.merger.mlp.0", [merged, merged], true, &mut all);
-        push_linear("visual.merger.mlp.2", [hidden, merged], true, &mut all);
         all
     }
 
-    fn push_layer(&self, layer: usize, all: &mut Vec<TensorShape>) {
-        let prefix = format!("model.layers.{layer}");
+    fn push_layer(&self, prefix: &str, all: &mut Vec<TensorShape>) {
         let (hidden, inner) = (self.hidden, self.intermediate);
-        let kv = hidden / self.heads * self.kv_heads;
+        let queries = self.heads * self.head_dim;
+        let kv = self.kv_heads * self.head_dim;
+        let bias = self.family.attention_bias();
         for norm in ["input_layernorm", "post_attention_layernorm"] {
-            let name = format!("{prefix}.{norm}.weight");
-            all.push(TensorShape::new(name, &[hidden]));
+            push_norm(&format!("{prefix}.{norm}"), hidden, Bias::No, all);
+        }
+        if let Family::Qwen3(_) = self.family {
+            for norm in ["q_norm", "k_norm"] {
+                let name = format!("{prefix}.self_attn.{norm}");
+                push_norm(&name, self.head_dim, Bias::No, all);
+            }
         }
         for (part, dims, bias) in [
-            ("self_attn.q_proj", [hidden, hidden], true),
-            ("self_attn.k_proj", [kv, hidden], true),
-            ("self_attn.v_proj", [kv, hidden], true),
-            ("self_attn.o_proj", [hidden, hidden], false),
-            ("mlp.gate_proj", [inner, hidden], false),
-            ("mlp.up_proj", [inner, hidden], false),
-            ("mlp.down_proj", [hidden, inner], false),
+            ("self_attn.q_proj", [queries, hidden], bias),
+            ("self_attn.k_proj", [kv, hidden], bias),
+            ("self_attn.v_proj", [kv, hidden], bias),
+            ("self_attn.o_proj", [hidden, queries], Bias::No),
+            ("mlp.gate_proj", [inner, hidden], Bias::No),
+            ("mlp.up_proj", [inner, hidden], Bias::No),
+            ("mlp.down_proj", [hidden, inner], Bias::No),
         ] {
             push_linear(&format!("{prefix}.{part}"), dims, bias, all);
         }
     }
-}
 
-impl VisionShape {
-    fn push_block(&self, block: usize, all: &mut Vec<TensorShape>) {
-        let prefix = format!("visual.blocks.{block}");
-        let (hidden, inner) = (self.hidden, self.intermediate);
-        for norm in ["norm1", "norm2"] {
-            let name = format!("{prefix}.{norm}.weight");
-            all.push(TensorShape::new(name, &[hidden]));
-        }
-        for (part, dims) in [
-            ("attn.qkv", [3 * hidden, hidden]),
-            ("attn.proj", [hidden, hidden]),
-            ("mlp.gate_proj", [inner, hidden]),
-            ("mlp.up_proj", [inner, hidden]),
-            ("mlp.down_proj", [hidden, inner]),
-        ] {
-            push_linear(&format!("{prefix}.{part}"), dims, true, all);
+    /// What `config.json` says of this shape, to be written over the fixture's.
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        match &self.family {
+            Family::Qwen25(windows) => windows.fields(self),
+            Family::Qwen3(deepstack) => deepstack.fields(self),
         }
     }
 }
 
-fn push_linear(name: &str, dims: [usize; 2], bias: bool, all: &mut Vec<TensorShape>) {
+impl Family {
+    /// The carried model of the family, whose text files are adapted.
+    pub(super) fn fixture(&self) -> &'static str {
+        match self {
+            Self::Qwen25(_) => "qwen-tied",
+            Self::Qwen3(_) => "qwen3-tied",
+        }
+    }
+
+    /// Prefix of the language model.
+    fn model(&self) -> &'static str {
+        match self {
+            Self::Qwen25(_) => "model",
+            Self::Qwen3(_) => "model.language_model",
+        }
+    }
+
+    fn attention_bias(&self) -> Bias {
+        match self {
+            Self::Qwen25(_) => Bias::Yes,
+            Self::Qwen3(_) => Bias::No,
+        }
+    }
+}
+
+pub(super) fn push_linear(name: &str, dims: [usize; 2], bias: Bias, all: &mut Vec<TensorShape>) {
     all.push(TensorShape::new(format!("{name}.weight"), &dims));
-    if bias {
+    if bias == Bias::Yes {
         all.push(TensorShape::new(format!("{name}.bias"), &dims[..1]));
+    }
+}
+
+pub(super) fn push_norm(name: &str, width: usize, bias: Bias, all: &mut Vec<TensorShape>) {
+    all.push(TensorShape::new(format!("{name}.weight"), &[width]));
+    if bias == Bias::Yes {
+        all.push(TensorShape::new(format!("{name}.bias"), &[width]));
     }
 }

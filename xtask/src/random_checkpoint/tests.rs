@@ -8,16 +8,18 @@ use serde_json::Value;
 
 use super::*;
 
-fn flags(out: PathBuf) -> RandomCheckpointFlags {
+const TINY: [ShapeName; 2] = [ShapeName::Tiny, ShapeName::TinyQwen3];
+
+fn flags(shape: ShapeName, out: PathBuf) -> RandomCheckpointFlags {
     RandomCheckpointFlags {
-        shape: ShapeName::Tiny,
+        shape,
         out,
         seed: 7,
     }
 }
 
-fn fixture() -> PathBuf {
-    crate::root().join("fixtures/models/qwen-tied")
+fn models() -> PathBuf {
+    crate::root().join("fixtures/models")
 }
 
 fn json(dir: &Path, name: &str) -> Value {
@@ -25,16 +27,21 @@ fn json(dir: &Path, name: &str) -> Value {
 }
 
 #[test]
-fn the_tiny_checkpoint_has_the_tensors_of_its_shape() {
+fn tiny_checkpoints_have_the_tensors_of_their_shapes() {
     let parent = tempfile::tempdir().unwrap();
-    let out = parent.path().join("tiny");
-    write(&flags(out.clone()), &fixture()).unwrap();
+    for name in TINY {
+        check_tensors(name, parent.path().join(format!("{name:?}")));
+    }
+}
+
+fn check_tensors(name: ShapeName, out: PathBuf) {
+    write(&flags(name, out.clone()), &models()).unwrap();
 
     let index = json(&out, "model.safetensors.index.json");
     let map = index["weight_map"].as_object().unwrap();
     let files: BTreeSet<&str> = map.values().map(|file| file.as_str().unwrap()).collect();
     assert!(files.len() > 1, "one file only");
-    let shape = ShapeName::Tiny.shape();
+    let shape = name.shape();
     let mut expected = shape.tensors();
     let mut total = 0;
     for file in files {
@@ -55,35 +62,51 @@ fn the_tiny_checkpoint_has_the_tensors_of_its_shape() {
     assert_eq!(index["metadata"]["total_size"], total);
 }
 
-/// The tiny fixture was written by the reference implementation.
+/// The tiny fixtures were written by the reference implementation.
 #[test]
-fn tensor_names_are_those_of_the_fixture() {
-    let bytes = fs::read(fixture().join("model.safetensors")).unwrap();
-    let parsed = SafeTensors::deserialize(&bytes).unwrap();
-    let real: BTreeSet<&str> = parsed.names().into_iter().collect();
-    let tensors = ShapeName::Tiny.shape().tensors();
-    for tensor in &tensors {
-        assert!(real.contains(tensor.name.as_str()), "{}", tensor.name);
+fn tensor_names_are_those_of_the_fixtures() {
+    for name in TINY {
+        let shape = name.shape();
+        let file = models().join(shape.family.fixture());
+        let bytes = fs::read(file.join("model.safetensors")).unwrap();
+        let parsed = SafeTensors::deserialize(&bytes).unwrap();
+        let real: BTreeSet<&str> = parsed.names().into_iter().collect();
+        let tensors = shape.tensors();
+        for tensor in &tensors {
+            assert!(real.contains(tensor.name.as_str()), "{}", tensor.name);
+        }
+        let without_digits = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+        let kinds = |names: Vec<&str>| -> BTreeSet<String> {
+            names.into_iter().map(without_digits).collect()
+        };
+        let ours = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(kinds(ours), kinds(real.into_iter().collect()));
     }
-    let without_digits = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
-    let kinds =
-        |names: Vec<&str>| -> BTreeSet<String> { names.into_iter().map(without_digits).collect() };
-    let ours = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    assert_eq!(kinds(ours), kinds(real.into_iter().collect()));
 }
 
 #[test]
-fn the_3b_shape_has_the_published_number_of_parameters() {
-    let tensors = ShapeName::Qwen25Vl3b.shape().tensors();
-    let parameters: usize = tensors.iter().map(shape::TensorShape::len).sum();
-    assert_eq!(parameters, 3_754_622_976);
+fn shapes_have_the_published_numbers_of_parameters() {
+    for (name, expected) in [
+        (ShapeName::Qwen25Vl3b, 3_754_622_976),
+        (ShapeName::Qwen3Vl2b, 2_127_532_032),
+        (ShapeName::Qwen3Vl4b, 4_437_815_808),
+    ] {
+        let tensors = name.shape().tensors();
+        let parameters: usize = tensors.iter().map(shape::TensorShape::len).sum();
+        assert_eq!(parameters, expected, "{name:?}");
+    }
 }
 
 #[test]
 fn the_tokenizer_covers_the_vocabulary_and_agrees_with_the_config() {
     let parent = tempfile::tempdir().unwrap();
-    let out = parent.path().join("tiny");
-    write(&flags(out.clone()), &fixture()).unwrap();
+    for name in TINY {
+        check_tokenizer(name, parent.path().join(format!("{name:?}")));
+    }
+}
+
+fn check_tokenizer(name: ShapeName, out: PathBuf) {
+    write(&flags(name, out.clone()), &models()).unwrap();
 
     let tokenizer = json(&out, "tokenizer.json");
     let added = tokenizer["added_tokens"].as_array().unwrap();
@@ -103,8 +126,9 @@ fn the_tokenizer_covers_the_vocabulary_and_agrees_with_the_config() {
     };
     let config = json(&out, "config.json");
     assert_eq!(config["image_token_id"], id("<|image_pad|>"));
-    assert_eq!(config["eos_token_id"], id("<|im_end|>"));
-    assert_eq!(config["vocab_size"], 1_024);
+    let text = config.get("text_config").unwrap_or(&config);
+    assert_eq!(text["eos_token_id"], id("<|im_end|>"));
+    assert_eq!(text["vocab_size"], 1_024);
     assert_eq!(config["vision_config"]["out_hidden_size"], 64);
     let generation = json(&out, "generation_config.json");
     assert_eq!(generation["eos_token_id"][1], id("<|endoftext|>"));
@@ -116,11 +140,15 @@ fn the_tokenizer_covers_the_vocabulary_and_agrees_with_the_config() {
 #[test]
 fn nothing_is_overwritten_and_nothing_half_done_is_left() {
     let parent = tempfile::tempdir().unwrap();
-    let error = write(&flags(parent.path().to_owned()), &fixture()).unwrap_err();
+    let error = write(&flags(ShapeName::Tiny, parent.path().to_owned()), &models()).unwrap_err();
     assert!(error.to_string().contains("exists already"), "{error}");
 
     let out = parent.path().join("tiny");
-    let error = write(&flags(out), &parent.path().join("no-fixture")).unwrap_err();
+    let error = write(
+        &flags(ShapeName::Tiny, out),
+        &parent.path().join("no-fixture"),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("no-fixture"), "{error}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
 }

@@ -39,7 +39,7 @@ pub(super) fn write(fixture: &Path, dir: &Path, shape: &Shape) -> Result<()> {
     let mut config = read(fixture, "config.json")?;
     let fields = object(&mut config)?;
     ids.move_fields(fields);
-    reshape(fields, shape)?;
+    overwrite(fields, shape.fields());
     put(dir, "config.json", &config)
 }
 
@@ -58,13 +58,12 @@ impl SpecialIds {
         }
     }
 
-    /// Moves every number or list of numbers under a name such as `eos_token_id`.
+    /// Moves every number or list of numbers under a name such as `eos_token_id`, at any depth.
     fn move_fields(&self, fields: &mut Map<String, Value>) {
-        let ids = fields
-            .iter_mut()
-            .filter(|(name, _)| name.ends_with("_token_id"));
-        for (_, value) in ids {
+        for (name, value) in fields {
             match value {
+                Value::Object(fields) => self.move_fields(fields),
+                _ if !name.ends_with("_token_id") => {}
                 Value::Array(list) => list.iter_mut().for_each(|value| self.move_id(value)),
                 value => self.move_id(value),
             }
@@ -111,35 +110,22 @@ fn word(id: usize) -> String {
     format!("<|random_{id}|>")
 }
 
-fn reshape(fields: &mut Map<String, Value>, shape: &Shape) -> Result<()> {
-    fields.extend(entries(json!({
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.context,
-        "tie_word_embeddings": true,
-        "torch_dtype": "bfloat16",
-        "rope_scaling": { "type": "mrope", "mrope_section": shape.rotary_sections },
-    })));
-    let vision = &shape.vision;
-    let Some(Value::Object(tower)) = fields.get_mut("vision_config") else {
-        bail!("config.json: vision_config is not an object");
-    };
-    tower.extend(entries(json!({
-        "depth": vision.depth,
-        "hidden_size": vision.hidden,
-        "intermediate_size": vision.intermediate,
-        "num_heads": vision.heads,
-        "out_hidden_size": shape.hidden,
-        "fullatt_block_indexes": vision.full_attention_blocks,
-    })));
-    Ok(())
+/// Writes `new` over what is there, objects field by field.
+fn overwrite(fields: &mut Map<String, Value>, new: Map<String, Value>) {
+    for (name, value) in new {
+        match (fields.get_mut(&name), value) {
+            // Rotary settings are written whole: the fixture may use another spelling.
+            (Some(Value::Object(old)), Value::Object(new)) if name != "rope_scaling" => {
+                overwrite(old, new);
+            }
+            (_, value) => {
+                fields.insert(name, value);
+            }
+        }
+    }
 }
 
-fn entries(value: Value) -> Map<String, Value> {
+pub(super) fn entries(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(entries) => entries,
         _ => Map::new(),

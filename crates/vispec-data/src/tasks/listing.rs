@@ -52,6 +52,7 @@ pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
                     Some(image) => writeln!(out, "  [image: {image}]")?,
                     None => writeln!(out, "  [image]")?,
                 },
+                Part::Video => writeln!(out, "  [video]")?,
             }
         }
     }

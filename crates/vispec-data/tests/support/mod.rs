@@ -64,6 +64,7 @@ pub(crate) fn parts(message: &Message) -> Vec<&str> {
         .map(|part| match part {
             Part::Text(text) => text.as_str(),
             Part::Image => "<image>",
+            Part::Video => "<video>",
         })
         .collect()
 }

@@ -14,11 +14,11 @@ mod image_digest;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::Tensor;
 use vispec_core::{KvCache as _, Prompt as _, TokenId};
 
 use self::beginning::Beginning;
 pub use self::image_digest::ImageDigest;
+use crate::image_features::ImageFeatures;
 use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
@@ -106,9 +106,9 @@ impl ConversationStore {
         Some((found, len))
     }
 
-    /// The features `[image_tokens, hidden]` of an image that was seen in a conversation.
+    /// The features of an image that was seen in a conversation.
     #[must_use]
-    pub fn image(&self, digest: &ImageDigest) -> Option<Tensor<2>> {
+    pub fn image(&self, digest: &ImageDigest) -> Option<ImageFeatures> {
         let kept = self.lock();
         let mut images = kept.iter().flat_map(|kept| &kept.images);
         let found = images.find(|image| image.digest == *digest)?;
@@ -124,9 +124,8 @@ impl ConversationStore {
         let mut beginning = Beginning::of(prompt, answer);
         beginning.truncate(cache.len());
         let images = prompt.images().to_vec();
-        let features = images.iter().map(|image| image.features.dims());
-        let floats: usize = features.map(|[rows, hidden]| rows * hidden).sum();
-        let n_bytes = cache.n_bytes() + floats * size_of::<f32>() + beginning.n_bytes();
+        let features = images.iter().map(|image| image.features.n_bytes());
+        let n_bytes = cache.n_bytes() + features.sum::<usize>() + beginning.n_bytes();
         if n_bytes > self.budget {
             return;
         }

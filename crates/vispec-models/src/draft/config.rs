@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
-use crate::nn::{Bias, DecoderConfig};
+use crate::nn::{Bias, DecoderConfig, QkNorm};
 
 /// What to do about a draft without a config.
 pub(super) const MISSING_CONFIG: &str =
@@ -62,6 +62,7 @@ impl DraftConfig {
             kv_heads: fields.num_key_value_heads.unwrap_or(heads),
             head_dim: file.head_dim("", None, fields.hidden_size, heads)?,
             qkv_bias: bias(fields.qkv_bias.unwrap_or(false)),
+            qk_norm: QkNorm::No,
             rms_eps: fields.rms_norm_eps.unwrap_or(1e-6),
             rope_theta: fields.rope_theta.unwrap_or(10_000.0),
         };

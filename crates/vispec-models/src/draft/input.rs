@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::eagle3::{Eagle3Config, PairResidual};
-use crate::nn::{Bias, FirstInput, Linear, RmsNorm, StackInput, join_rows};
+use crate::nn::{Bias, FirstInput, LayerRows, Linear, RmsNorm, StackInput, join_rows};
 use crate::weights::Weights;
 
 /// How embeddings and hidden states enter the decoder.
@@ -118,6 +118,7 @@ impl Pair {
                 PairResidual::Raw => hidden,
                 PairResidual::Normed => normed,
             },
+            later: LayerRows::default(),
         }
     }
 }
@@ -131,5 +132,6 @@ pub(super) fn join_inputs(parts: Vec<StackInput>) -> StackInput {
     StackInput {
         residual: join_rows(parts.into_iter().map(|part| part.residual).collect()),
         given: given.map(join_rows),
+        later: LayerRows::default(),
     }
 }

@@ -9,7 +9,7 @@ use super::medusa::{Medusa, MedusaHeads};
 use super::network::DraftNetwork;
 use super::neural::NeuralDraft;
 use super::positions::DraftPositions;
-use super::reading::{PromptEmbeds, Reading};
+use super::reading::{PositionsOf, PromptEmbeds, Reading};
 use super::vocab::DraftHead;
 use super::{Draft, DraftKind};
 use crate::error::ModelError;
@@ -109,6 +109,7 @@ impl<'a> Loading<'a> {
                 feature_width: config.hidden(),
                 embeds: PromptEmbeds::OfTarget,
                 positions: DraftPositions::Sequential,
+                positions_of: PositionsOf::State,
             }),
             dtype: self.target.precision.compute,
         };
@@ -157,6 +158,7 @@ impl<'a> Loading<'a> {
                 feature_width: n_states * of_target,
                 embeds: PromptEmbeds::OfTokens,
                 positions: config.positions,
+                positions_of: PositionsOf::State,
             }),
             dtype: target.precision.compute,
         };

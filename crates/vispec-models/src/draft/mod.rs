@@ -28,6 +28,7 @@ pub use medusa::{Medusa, MedusaHeads, MedusaSession};
 pub use network::{DraftNetwork, DraftPrompt, DraftPromptInput, VisionFusion};
 pub use neural::{NeuralDraft, NeuralDraftSession};
 pub use positions::DraftPositions;
+pub use reading::{DraftEmbeds, DraftReading, PositionsOf};
 pub use vision_adaptor::{CompressedImage, VisionAdaptor};
 pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, HeadOrigin, VocabPlace};
 
@@ -155,6 +156,44 @@ impl Draft {
             DraftKind::Medusa => loading.medusa(),
             DraftKind::Eagle3 => loading.eagle3(layer_ids),
             kind @ (DraftKind::Vispec | DraftKind::Eagle2) => loading.joined(kind),
+        }
+    }
+
+    /// The same draft, reading prompts in another way.
+    ///
+    /// # Errors
+    /// [`ModelError::DraftKind`] if it is not of EAGLE-3 and the way is not the default;
+    /// [`ModelError::DraftMismatch`] if it is to read the target's embeddings and has another hidden
+    /// size.
+    ///
+    /// # Arguments
+    /// * `dir` - its directory, for errors.
+    pub fn with_reading(
+        self,
+        reading: DraftReading,
+        dir: &Path,
+        target: &VlmTarget,
+    ) -> Result<Self, ModelError> {
+        if reading == DraftReading::default() {
+            return Ok(self);
+        }
+        match self {
+            Self::Neural(DraftKind::Eagle3, draft) => {
+                let (found, expected) = (draft.network().config().hidden, target.hidden());
+                if reading.embeds == DraftEmbeds::Target && found != expected {
+                    return Err(ModelError::DraftMismatch {
+                        draft: dir.to_owned(),
+                        quantity: "hidden size",
+                        found,
+                        expected,
+                    });
+                }
+                Ok(Self::Neural(DraftKind::Eagle3, draft.with_reading(reading)))
+            }
+            other => Err(ModelError::DraftKind {
+                found: other.kind().as_str(),
+                expected: DraftKind::Eagle3.as_str(),
+            }),
         }
     }
 

@@ -12,7 +12,7 @@ use vispec_core::{
 use super::network::{DraftNetwork, DraftPromptInput};
 use super::neural_pass;
 use super::positions::Position;
-use super::reading::{PromptEmbeds, Reading};
+use super::reading::{DraftEmbeds, DraftReading, PromptEmbeds, Reading};
 use super::vocab::{AddedTokens, DraftHead, Scoring};
 use crate::features::FeatureSpec;
 use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, StackInput, StackSegment};
@@ -39,6 +39,19 @@ impl NeuralDraft {
     #[must_use]
     pub fn features(&self) -> &FeatureSpec {
         &self.reading.features
+    }
+
+    /// The same draft, reading prompts in another way.
+    pub(super) fn with_reading(mut self, reading: DraftReading) -> Self {
+        self.reading = Arc::new(Reading {
+            embeds: match reading.embeds {
+                DraftEmbeds::Tokens => PromptEmbeds::OfTokens,
+                DraftEmbeds::Target => PromptEmbeds::OfTarget,
+            },
+            positions_of: reading.positions,
+            ..(*self.reading).clone()
+        });
+        self
     }
 
     /// The network.
@@ -214,7 +227,9 @@ impl NeuralDraftSession {
             hidden: &hidden,
             images: &images,
         });
-        let positions = draft.reading.positions.of_prompt(prompt, &read.positions);
+        let reading = &draft.reading;
+        let positions = reading.positions;
+        let positions = positions.of_prompt(prompt, &read.positions, reading.positions_of);
         let plan = AttentionPlan::Causal {
             prefix: 0,
             rows: read.positions.len(),

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device};
 
+use super::reading::PositionsOf;
 use crate::nn::{DecoderConfig, MropeLayout, RotaryTable};
 use crate::prompt::EncodedPrompt;
 
@@ -26,11 +27,23 @@ pub(super) type Position = [i64; 3];
 
 impl DraftPositions {
     /// Positions of the prompt's tokens at `places`.
-    pub(super) fn of_prompt(self, prompt: &EncodedPrompt, places: &[i64]) -> Vec<Position> {
+    pub(super) fn of_prompt(
+        self,
+        prompt: &EncodedPrompt,
+        places: &[i64],
+        of: PositionsOf,
+    ) -> Vec<Position> {
         let axes = prompt.positions().axes();
-        let on_axis = |axis: &[u32], place: i64| {
+        // Behind the prompt all axes go on alike.
+        let at = |axis: &[u32], place: i64| {
             let known = usize::try_from(place).ok().and_then(|p| axis.get(p));
-            known.map_or(place, |&known| i64::from(known))
+            known.map_or(place.saturating_add(prompt.rope_delta()), |&known| {
+                i64::from(known)
+            })
+        };
+        let on_axis = |axis: &[u32], place: i64| match of {
+            PositionsOf::State => at(axis, place),
+            PositionsOf::Next => at(axis, place + 1) - 1,
         };
         let places = places.iter().copied();
         let position = |place| match self {

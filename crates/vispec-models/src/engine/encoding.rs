@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use vispec_processor::{DecodedImage, Messages, PreparedPrompt, ProcessorError, Wanted};
+use vispec_processor::{DecodedImage, Media, Messages, PreparedPrompt, ProcessorError, Wanted};
 
 use super::{EncodeTimes, Engine};
 use crate::conversations::ConversationStore;
@@ -25,6 +25,18 @@ impl Engine {
         images: &[DecodedImage],
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
         self.encode_with(|| self.processor.prepare(messages, images))
+    }
+
+    /// The same for a chat with videos.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); a video that the model cannot take.
+    pub fn encode_media(
+        &self,
+        messages: &Messages,
+        media: Media<'_>,
+    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
+        self.encode_with(|| self.processor.prepare_media(messages, media))
     }
 
     /// The same for a text that the model is to continue, without a chat template, for as long as

@@ -13,7 +13,44 @@ pub use clip_config::{ClipActivation, ClipConfig};
 pub use config::{FeatureSelection, LlavaConfig, LlavaFamily};
 pub use vision::LlavaVision;
 
-use crate::weights::RenameRule;
+use std::path::Path;
+
+use vispec_processor::ProcessedImage;
+
+use crate::error::ModelError;
+use crate::family::{FamilySpec, VisionSpec, VisionTower};
+use crate::image_features::ImageFeatures;
+use crate::text_model::HeadWeights;
+use crate::weights::{RenameRule, Weights};
+
+/// What the config in `dir` says of the model.
+pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
+    let config = LlavaConfig::read(dir)?;
+    Ok(FamilySpec {
+        rules: RENAME_RULES,
+        model: "language_model.model",
+        head: "language_model.lm_head",
+        head_weights: HeadWeights::tied_if(config.tie_word_embeddings()),
+        decoder: config.decoder(),
+        vocab_size: config.vocab_size(),
+        rotary: None,
+        context_len: config.context_len(),
+        image_levels: 0,
+        vision: Box::new(config),
+    })
+}
+
+impl VisionSpec for LlavaConfig {
+    fn load(&self, weights: &Weights<'_>) -> Box<dyn VisionTower> {
+        Box::new(LlavaVision::load(&weights.unquantized(), self))
+    }
+}
+
+impl VisionTower for LlavaVision {
+    fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
+        self.encode(image).map(ImageFeatures::from)
+    }
+}
 
 /// From the names that transformers writes since 4.52 to those of the published checkpoints.
 pub(crate) const RENAME_RULES: &[RenameRule] = &[

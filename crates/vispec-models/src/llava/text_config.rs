@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
-use crate::nn::{Bias, DecoderConfig};
+use crate::nn::{Bias, DecoderConfig, QkNorm};
 use crate::rope_fields::RopeFields;
 
 const PREFIX: &str = "text_config.";
@@ -68,6 +68,7 @@ impl TextFields {
             kv_heads: self.num_key_value_heads.unwrap_or(heads),
             head_dim: file.head_dim(PREFIX, self.head_dim, hidden, heads)?,
             qkv_bias: Bias::No,
+            qk_norm: QkNorm::No,
             rms_eps: self.rms_norm_eps.unwrap_or(1e-6),
             rope_theta: self.rope.theta().unwrap_or(10_000.0),
         };

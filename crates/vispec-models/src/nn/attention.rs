@@ -5,14 +5,16 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::decoder::{DecoderConfig, QkNorm};
 use super::kv_cache::DeviceCache;
 use super::linear::{Bias, Linear};
+use super::norm::RmsNorm;
 use super::rope::RotaryTable;
 use super::rows::{join_rows, slice_rows};
 use crate::weights::Weights;
 
 /// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
-const QUERY_BLOCK: usize = 512;
+pub(super) const QUERY_BLOCK: usize = 512;
 
 /// Which cache rows each row of a forward pass attends to.
 #[derive(Debug)]
@@ -144,14 +146,13 @@ pub struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
-    #[module(skip)]
-    head_dim: usize,
-    #[module(skip)]
-    kv_heads: usize,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
 }
 
 impl Attention {
-    /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` from `weights`.
+    /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` from `weights`, and `q_norm` and `k_norm` if
+    /// there are such norms.
     ///
     /// # Arguments
     /// * `inputs`, `hidden` - widths of what it reads and of what it gives.
@@ -159,10 +160,22 @@ impl Attention {
     pub fn load(
         weights: &Weights<'_>,
         (inputs, hidden): (usize, usize),
-        (heads, kv_heads): (usize, usize),
-        head_dim: usize,
-        qkv_bias: Bias,
+        config: &DecoderConfig,
     ) -> Self {
+        let DecoderConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            qkv_bias,
+            ..
+        } = *config;
+        let norm = |name: &str| match config.qk_norm {
+            QkNorm::No => None,
+            QkNorm::PerHead => {
+                let norm = weights.at(name);
+                Some(RmsNorm::load(&norm, head_dim, config.rms_eps))
+            }
+        };
         let linear =
             |name: &str, outputs| Linear::load(&weights.at(name), inputs, outputs, qkv_bias);
         Self {
@@ -170,8 +183,8 @@ impl Attention {
             k_proj: linear("k_proj", kv_heads * head_dim),
             v_proj: linear("v_proj", kv_heads * head_dim),
             o_proj: Linear::load(&weights.at("o_proj"), heads * head_dim, hidden, Bias::No),
-            head_dim,
-            kv_heads,
+            q_norm: norm("q_norm"),
+            k_norm: norm("k_norm"),
         }
     }
 
@@ -190,7 +203,8 @@ impl Attention {
     ) -> Tensor<2> {
         let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
         let [query, keys, values] = Linear::forward_group(projections, x.clone());
-        let (query, keys) = (rotary.rotate(query), rotary.rotate(keys));
+        let query = rotary.rotate(norm_heads(self.q_norm.as_ref(), query, rotary.head_dim()));
+        let keys = rotary.rotate(norm_heads(self.k_norm.as_ref(), keys, rotary.head_dim()));
         let mut attended = Vec::with_capacity(segments.len());
         let mut start = 0;
         for segment in segments {
@@ -217,11 +231,27 @@ impl Attention {
         self.q_proj.n_inputs()
     }
 
+    /// Norms of queries and keys.
+    #[cfg(feature = "flex")]
+    pub(super) fn norms(&self) -> [Option<&RmsNorm>; 2] {
+        [self.q_norm.as_ref(), self.k_norm.as_ref()]
+    }
+
     /// Projections of queries, keys, values and output.
     #[cfg(feature = "flex")]
     pub(super) fn projections(&self) -> [&Linear; 4] {
         [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj]
     }
+}
+
+/// Each head of `x` `[rows, heads * head_dim]` normed by itself.
+fn norm_heads(norm: Option<&RmsNorm>, x: Tensor<2>, head_dim: usize) -> Tensor<2> {
+    let Some(norm) = norm else {
+        return x;
+    };
+    let [rows, width] = x.dims();
+    let heads = x.reshape([rows * width / head_dim, head_dim]);
+    norm.forward(heads).reshape([rows, width])
 }
 
 /// Attention through matrix products, [`QUERY_BLOCK`] rows at a time.

@@ -28,6 +28,8 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Whether the query, key and value projections have biases.
     pub qkv_bias: Bias,
+    /// Whether queries and keys are normed before they are rotated.
+    pub qk_norm: QkNorm,
     /// Added to the mean square in norms.
     pub rms_eps: f64,
     /// Base of the rotary frequencies.
@@ -41,6 +43,15 @@ impl DecoderConfig {
         let attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads);
         self.layers * (attention + 3 * self.hidden * self.intermediate)
     }
+}
+
+/// What becomes of queries and keys before the rotary embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Nothing.
+    No,
+    /// Each head is normed by itself, as in Qwen3.
+    PerHead,
 }
 
 /// What the attention of the first layer reads.
@@ -77,13 +88,7 @@ impl DecoderLayer {
                 FirstInput::Normed => Some(norm("input_layernorm")),
                 FirstInput::Residual | FirstInput::Given(_) => None,
             },
-            self_attn: Attention::load(
-                &weights.at("self_attn"),
-                (inputs, config.hidden),
-                (config.heads, config.kv_heads),
-                config.head_dim,
-                config.qkv_bias,
-            ),
+            self_attn: Attention::load(&weights.at("self_attn"), (inputs, config.hidden), config),
             post_attention_layernorm: norm("post_attention_layernorm"),
             mlp: GatedMlp::load(
                 &weights.at("mlp"),
@@ -178,13 +183,14 @@ impl Decoder {
         segments: &mut [DeviceSegment<'_>],
         wanted: &[usize],
     ) -> ResidualStream {
-        let (mut x, mut given) = (input.residual, input.given);
+        let (mut x, mut given, later) = (input.residual, input.given, input.later);
         let mut noted = Vec::with_capacity(wanted.len());
         for (idx, layer) in self.layers.iter().enumerate() {
             if wanted.contains(&idx) {
                 noted.push((idx, x.clone()));
             }
             x = layer.forward(x, given.take(), rotary, idx, segments);
+            x = later.added(idx, x);
         }
         ResidualStream { last: x, noted }
     }

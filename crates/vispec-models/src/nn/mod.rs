@@ -10,20 +10,24 @@ pub mod embedding;
 #[cfg(feature = "flex")]
 mod host;
 pub mod kv_cache;
+mod layer_rows;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod rope;
 mod rows;
 pub mod stack;
+mod vision_attention;
 
 pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
-pub use decoder::{Decoder, DecoderConfig, DecoderLayer, FirstInput};
+pub use decoder::{Decoder, DecoderConfig, DecoderLayer, FirstInput, QkNorm};
 pub use embedding::Embedding;
 pub use kv_cache::{DeviceCache, LayerCache, ModelCache};
+pub use layer_rows::LayerRows;
 pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::{MropeLayout, RotaryTable};
 pub(crate) use rows::{join_columns, join_rows, slice_rows};
 pub use stack::{DecoderStack, StackInput, StackSegment};
+pub(crate) use vision_attention::{PatchGroups, VisionAttention};

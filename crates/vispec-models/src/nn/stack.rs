@@ -9,6 +9,7 @@ use super::host::{HostDecoder, HostSegment};
 use super::kv_cache::ModelCache;
 #[cfg(feature = "flex")]
 use super::kv_cache::Storage;
+use super::layer_rows::LayerRows;
 use super::rope::RotaryTable;
 
 /// A [`Decoder`] with its shapes. On the CPU it runs through the batch-invariant kernels, elsewhere
@@ -31,6 +32,8 @@ pub struct StackInput {
     /// What the attention of the first layer reads, `[rows, inputs]`, if the layer is one that is
     /// given it ([`FirstInput::Given`](super::FirstInput::Given)).
     pub given: Option<Tensor<2>>,
+    /// What is added behind the first layers.
+    pub later: LayerRows,
 }
 
 impl From<Tensor<2>> for StackInput {
@@ -38,6 +41,7 @@ impl From<Tensor<2>> for StackInput {
         Self {
             residual,
             given: None,
+            later: LayerRows::default(),
         }
     }
 }
@@ -155,6 +159,10 @@ impl DecoderStack {
             input.residual.dims()[0],
             planned,
             "the rows of all segments"
+        );
+        assert!(
+            input.later.levels.len() <= self.config.layers,
+            "a layer for each level"
         );
         let mut stream = self.run(input, rotary, segments, wanted);
         if wanted.contains(&self.config.layers) {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::vision_config::{QwenVisionConfig, VisionFields};
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
-use crate::nn::{Bias, DecoderConfig};
+use crate::nn::{Bias, DecoderConfig, QkNorm};
 use crate::rope_fields::RopeFields;
 
 const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
@@ -161,6 +161,7 @@ impl TextFields {
             kv_heads: self.num_key_value_heads,
             head_dim: file.head_dim(prefix, self.head_dim, hidden, heads)?,
             qkv_bias: Bias::Yes,
+            qk_norm: QkNorm::No,
             rms_eps: self.rms_norm_eps,
             rope_theta: self.rope.theta().unwrap_or(1_000_000.0),
         };

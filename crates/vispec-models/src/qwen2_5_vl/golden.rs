@@ -48,7 +48,17 @@ impl Golden {
     /// The inside of a vision tower.
     pub(crate) fn vision(model: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision");
-        let bytes = std::fs::read(folder.join(format!("{model}.safetensors"))).unwrap();
+        Self::read(&folder.join(format!("{model}.safetensors")))
+    }
+
+    /// A case of Qwen3-VL.
+    pub(crate) fn qwen3(model: &str, case: &str) -> Self {
+        let folder = fixtures().join("qwen3-vl/cases").join(model).join(case);
+        Self::read(&folder.join("tensors.safetensors"))
+    }
+
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let values = |view: &safetensors::tensor::TensorView<'_>| match view.dtype() {
             Dtype::F32 => view
@@ -68,6 +78,10 @@ impl Golden {
                 .map(|(name, view)| (name.to_owned(), values(&view)))
                 .collect(),
         )
+    }
+
+    pub(crate) fn values(&self, name: &str) -> &[f64] {
+        &self.0[name]
     }
 
     pub(crate) fn indices(&self, name: &str) -> Vec<usize> {

@@ -2,16 +2,56 @@
 //! families.
 
 mod config;
+mod patches;
 mod vision;
 mod vision_block;
 mod vision_config;
 mod window;
 
 pub use config::QwenConfig;
+pub(crate) use patches::{PatchInput, TokenGrid, rotary_angles};
 pub use vision::QwenVision;
 pub use vision_config::QwenVisionConfig;
 
-use crate::weights::RenameRule;
+use std::path::Path;
+
+use vispec_processor::ProcessedImage;
+
+use crate::error::ModelError;
+use crate::family::{FamilySpec, VisionSpec, VisionTower};
+use crate::image_features::ImageFeatures;
+use crate::nn::MropeLayout;
+use crate::text_model::HeadWeights;
+use crate::weights::{RenameRule, Weights};
+
+/// What the config in `dir` says of the model.
+pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
+    let config = QwenConfig::read(dir)?;
+    Ok(FamilySpec {
+        rules: RENAME_RULES,
+        model: "model",
+        head: "lm_head",
+        head_weights: HeadWeights::tied_if(config.tie_word_embeddings),
+        decoder: config.decoder(),
+        vocab_size: config.vocab_size,
+        rotary: Some((config.rotary_sections(), MropeLayout::Chunked)),
+        context_len: config.context_len(),
+        image_levels: 0,
+        vision: Box::new(config.vision),
+    })
+}
+
+impl VisionSpec for QwenVisionConfig {
+    fn load(&self, weights: &Weights<'_>) -> Box<dyn VisionTower> {
+        Box::new(QwenVision::load(&weights.at("visual").unquantized(), self))
+    }
+}
+
+impl VisionTower for QwenVision {
+    fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
+        self.encode(image).map(ImageFeatures::from)
+    }
+}
 
 /// From the names that transformers writes since 4.52 to those of the published checkpoints.
 pub const RENAME_RULES: &[RenameRule] = &[

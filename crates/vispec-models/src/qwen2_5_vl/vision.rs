@@ -4,12 +4,12 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use vispec_processor::ProcessedImage;
 
+use super::patches::{TokenGrid, rotary_angles};
 use super::vision_block::VisionBlock;
 use super::vision_config::QwenVisionConfig;
-use super::window::{Run, TokenGrid, WindowOrder, rotary_angles};
-use crate::config_file::invalid;
+use super::window::WindowOrder;
 use crate::error::ModelError;
-use crate::nn::{Bias, Linear, RmsNorm, RotaryTable};
+use crate::nn::{Bias, Linear, PatchGroups, RmsNorm, RotaryTable};
 use crate::weights::Weights;
 
 /// Added to the mean square in norms; the config has no field for it.
@@ -18,8 +18,6 @@ pub(super) const NORM_EPS: f64 = 1e-6;
 /// Turns an image, cut into patches, into one vector for each square of patches.
 #[derive(Module, Debug)]
 pub struct QwenVision {
-    /// The convolution of the published model; its stride is its size, so it is a linear layer over
-    /// the elements of a patch.
     patch_embed: Linear,
     blocks: Vec<VisionBlock>,
     merger: Merger,
@@ -35,21 +33,13 @@ impl QwenVision {
     /// Takes `patch_embed`, `blocks.0`, `blocks.1` … and `merger` from `weights`.
     #[must_use]
     pub fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
-        let side = config.patch_size;
-        let kernel = weights.at("patch_embed.proj").matrix(
-            "weight",
-            [
-                config.hidden,
-                config.channels,
-                config.temporal_patch_size,
-                side,
-                side,
-            ],
-        );
-        let kernel = kernel.reshape([config.hidden, config.patch_elements()]);
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
         Self {
-            patch_embed: Linear::from_tensors(kernel, None),
+            patch_embed: config.patch_input().embedding(
+                &weights.at("patch_embed.proj"),
+                config.hidden,
+                Bias::No,
+            ),
             blocks: (0..config.depth).map(block).collect(),
             merger: Merger::load(&weights.at("merger"), config),
             config: config.clone(),
@@ -63,43 +53,9 @@ impl QwenVision {
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
     pub fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
-        let refuse = |field: &str, found: String, expected: String| {
-            let field = format!("vision_config.{field}");
-            Err(invalid(self.config.path(), field, found, expected))
-        };
-        let ProcessedImage::Qwen { pixels, grid_thw } = image else {
-            let expected = "that of the model that the image was processed for";
-            return Err(invalid(
-                self.config.path(),
-                "model_type",
-                "qwen2_5_vl",
-                expected,
-            ));
-        };
-        let [frames, rows, columns] = *grid_thw;
-        let patches = frames
-            .checked_mul(rows)
-            .and_then(|n| n.checked_mul(columns));
-        let merge = self.config.merge_size;
-        let divisible = rows.is_multiple_of(merge) && columns.is_multiple_of(merge);
-        if patches.is_none_or(|n| n == 0) || !divisible {
-            let expected = format!("a divisor of the image's grid of {rows} x {columns} patches");
-            return refuse("spatial_merge_size", merge.to_string(), expected);
-        }
-        let elements = self.config.patch_elements();
-        let shape = [patches.unwrap_or(0), elements];
-        if pixels.shape != shape || pixels.data.len() != shape[0] * elements {
-            let expected = format!("one that fits processed pixels of shape {:?}", pixels.shape);
-            return refuse("patch_size", self.config.patch_size.to_string(), expected);
-        }
-        let data = TensorData::new(pixels.data.clone(), shape);
-        let pixels = Tensor::<2>::from_data(data, (&self.device, DType::F32));
-        let grid = TokenGrid {
-            frames,
-            rows: rows / merge,
-            columns: columns / merge,
-        };
-        Ok(self.forward(Tensor::<2>::cast(pixels, self.dtype), grid))
+        let input = self.config.patch_input();
+        let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
+        Ok(self.forward(pixels, grid))
     }
 
     /// # Shapes
@@ -134,7 +90,7 @@ impl QwenVision {
     ) -> Tensor<2> {
         if self.config.full_attention_blocks.contains(&idx) {
             let len = grid.rows * grid.columns * self.config.patches_per_token();
-            let frames = Run {
+            let frames = PatchGroups {
                 start: 0,
                 groups: grid.frames,
                 len,

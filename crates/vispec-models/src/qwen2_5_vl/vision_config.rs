@@ -1,9 +1,10 @@
 //! `vision_config` of Qwen2.5-VL.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::patches::PatchInput;
 use crate::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 use crate::error::ModelError;
 
@@ -63,9 +64,19 @@ impl QwenVisionConfig {
         self.window_size / self.merge_size / self.patch_size
     }
 
-    /// The file that the config was read from.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// What the tower reads.
+    pub(super) fn patch_input(&self) -> PatchInput<'_> {
+        PatchInput {
+            config: &self.path,
+            model_type: "qwen2_5_vl",
+            kernel: [
+                self.channels,
+                self.temporal_patch_size,
+                self.patch_size,
+                self.patch_size,
+            ],
+            merge_size: self.merge_size,
+        }
     }
 }
 

@@ -1,28 +1,7 @@
 //! Which patches of an image attend to each other, and in which order they are kept for it.
 
-/// The patches of one image, counted in image tokens (squares of patches that are merged).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TokenGrid {
-    pub(super) frames: usize,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-}
-
-/// Groups of `len` consecutive patches each, one behind the other; every patch attends to its own
-/// group only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) start: usize,
-    pub(super) groups: usize,
-    pub(super) len: usize,
-}
-
-impl Run {
-    /// Behind the last patch.
-    pub(super) fn end(&self) -> usize {
-        self.start + self.groups * self.len
-    }
-}
+use super::patches::TokenGrid;
+use crate::nn::PatchGroups;
 
 /// An order of the image tokens in which each window is a consecutive range.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +10,7 @@ pub(super) struct WindowOrder {
     pub(super) from_processor: Vec<usize>,
     /// The windows in patches. Those at the right and lower edges can be smaller than the others;
     /// neighbours of the same size share an entry, so that they are computed together.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<PatchGroups>,
 }
 
 impl WindowOrder {
@@ -70,7 +49,7 @@ impl WindowOrder {
 }
 
 /// Adds a group of `len` patches behind the last one.
-fn push_group(runs: &mut Vec<Run>, len: usize) {
+fn push_group(runs: &mut Vec<PatchGroups>, len: usize) {
     let start = match runs.last_mut() {
         Some(last) if last.len == len => {
             last.groups += 1;
@@ -79,52 +58,11 @@ fn push_group(runs: &mut Vec<Run>, len: usize) {
         Some(last) => last.end(),
         None => 0,
     };
-    runs.push(Run {
+    runs.push(PatchGroups {
         start,
         groups: 1,
         len,
     });
-}
-
-/// Angles of the two-dimensional rotary embedding, `[patches, head_dim / 2]` in row-major order and
-/// in the order of the image processor: half of them for the patch's row, half for its column.
-///
-/// The patches of a token follow each other, so tokens are walked through first, then the patches
-/// within.
-pub(super) fn rotary_angles(grid: TokenGrid, merge_size: usize, head_dim: usize) -> Vec<f32> {
-    let frequencies = frequencies(head_dim / 4);
-    let mut angles = Vec::new();
-    for _ in 0..grid.frames {
-        for token_row in 0..grid.rows {
-            for token_column in 0..grid.columns {
-                for within in 0..merge_size * merge_size {
-                    let row = token_row * merge_size + within / merge_size;
-                    let column = token_column * merge_size + within % merge_size;
-                    for place in [row, column] {
-                        #[expect(clippy::cast_precision_loss, reason = "far below 2^24")]
-                        angles.extend(frequencies.iter().map(|f| place as f32 * f));
-                    }
-                }
-            }
-        }
-    }
-    angles
-}
-
-/// `10000^(-j / count)` for `j` from 0 up; the base is the same in all published models.
-fn frequencies(count: usize) -> Vec<f32> {
-    (0..count)
-        .map(|j| {
-            #[expect(clippy::cast_precision_loss, reason = "head sizes are small")]
-            let exponent = j as f64 / count as f64;
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "rounding to f32 is the point"
-            )]
-            let value = (1.0 / 10_000f64.powf(exponent)) as f32;
-            value
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -149,17 +87,17 @@ mod tests {
         assert_eq!(
             order.runs,
             [
-                Run {
+                PatchGroups {
                     start: 0,
                     groups: 2,
                     len: 16
                 },
-                Run {
+                PatchGroups {
                     start: 32,
                     groups: 3,
                     len: 8
                 },
-                Run {
+                PatchGroups {
                     start: 56,
                     groups: 1,
                     len: 4
@@ -190,7 +128,7 @@ mod tests {
         assert_eq!(order.from_processor, (0..12).collect::<Vec<_>>());
         assert_eq!(
             order.runs,
-            [Run {
+            [PatchGroups {
                 start: 0,
                 groups: 2,
                 len: 24

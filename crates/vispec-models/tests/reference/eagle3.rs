@@ -8,20 +8,50 @@ use tempfile::TempDir;
 use vispec_core::TokenId;
 use vispec_models::{EncodedPrompt, Engine};
 
+use super::qwen3::Case as Qwen3Case;
 use super::stored::{Stored, rewrite};
 use super::{Case as TargetCase, Numbers, Tensors, copy_of, fixtures};
 
 /// The target states that all carried drafts read.
 pub const STATES: [usize; 3] = [1, 2, 3];
 
-pub const DIALECTS: [&str; 4] = [
+pub const DIALECTS: [&str; 5] = [
     "sglang",
     "vllm-mrope",
     "speculators",
     "speculators-norm-before-fc",
+    QWEN3,
 ];
 
+/// The dialect of the draft whose target is a Qwen3-VL model.
+pub const QWEN3: &str = "vllm-mrope-qwen3vl";
+
+/// Prompts of the others.
 pub const PROMPTS: [&str; 3] = ["text-only", "img-short", "multi-turn"];
+
+/// Prompts of a dialect.
+pub fn prompts(dialect: &str) -> [&'static str; 3] {
+    match dialect {
+        QWEN3 => ["text-only", "img-small", "system-two-images-multi-turn"],
+        _ => PROMPTS,
+    }
+}
+
+/// The target states that the draft of a dialect reads.
+pub fn states(dialect: &str) -> [usize; 3] {
+    match dialect {
+        QWEN3 => [1, 3, 4],
+        _ => STATES,
+    }
+}
+
+/// The target of the draft of a dialect.
+pub fn target(dialect: &str) -> &'static str {
+    match dialect {
+        QWEN3 => "qwen3-untied",
+        _ => "qwen-tied",
+    }
+}
 
 /// The fields of a `case.json` that tests read.
 #[derive(Deserialize)]
@@ -43,16 +73,38 @@ pub fn case(dialect: &str, prompt: &str) -> (Case, Tensors) {
 
 /// Directory of the draft of a dialect.
 pub fn draft_dir(dialect: &str) -> PathBuf {
-    fixtures().join(format!("drafts/qwen-tied-eagle3-{dialect}"))
+    let target = target(dialect);
+    fixtures().join(format!("drafts/{target}-eagle3-{dialect}"))
 }
 
-/// The prompt of the case of this name.
+/// The prompt of the case of this name of `qwen-tied`.
 pub fn prompt(engine: &Engine, name: &str) -> EncodedPrompt {
     TargetCase::read(&format!("qwen-tied/{name}")).encode(engine)
 }
 
-/// The answer of a prompt, and the three states of all tokens but the last, side by side.
+/// The prompt of the case of this name of a dialect's target.
+pub fn prompt_of(dialect: &str, engine: &Engine, name: &str) -> EncodedPrompt {
+    match dialect {
+        QWEN3 => Qwen3Case::read(&format!("qwen3-untied/{name}")).encode(engine),
+        _ => prompt(engine, name),
+    }
+}
+
+/// The answer of a prompt of `qwen-tied`, and the three states of all tokens but the last, side by
+/// side.
 pub fn aux_hidden(prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
+    read_aux_hidden(prompt)
+}
+
+/// The same of a dialect's target.
+pub fn aux_hidden_of(dialect: &str, prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
+    match dialect {
+        QWEN3 => read_aux_hidden(&format!("qwen3-untied-{prompt}")),
+        _ => read_aux_hidden(prompt),
+    }
+}
+
+fn read_aux_hidden(prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
     let file = format!("eagle3/prompts/{prompt}.safetensors");
     let tensors = Tensors::read(&fixtures().join(file));
     let ids = &tensors.get("ar_ids").unwrap().values;

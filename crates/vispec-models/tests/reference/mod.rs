@@ -9,6 +9,7 @@
 )]
 
 pub mod eagle3;
+pub mod qwen3;
 pub mod shared;
 pub mod stored;
 pub mod torch_archive;
@@ -41,8 +42,11 @@ pub const VISPEC: [(&str, &str); 3] = [
     ("llava-15", "llava-15-q2"),
 ];
 
+/// One target of each family.
+pub const TARGETS: [&str; 4] = ["qwen-untied", "qwen3-untied", "llava-next", "llava-15"];
+
 /// Every drafter: target, draft, method.
-pub const DRAFTERS: [(&str, Option<&str>, Method); 8] = [
+pub const DRAFTERS: [(&str, Option<&str>, Method); 9] = [
     ("qwen-untied", Some("qwen-untied-q2"), Method::Vispec),
     ("llava-next", Some("llava-next-q2"), Method::Vispec),
     ("llava-15", Some("llava-15-q2"), Method::Vispec),
@@ -53,6 +57,11 @@ pub const DRAFTERS: [(&str, Option<&str>, Method); 8] = [
     (
         "qwen-tied",
         Some("qwen-tied-eagle3-vllm-mrope"),
+        Method::Eagle3,
+    ),
+    (
+        "qwen3-untied",
+        Some("qwen3-untied-eagle3-vllm-mrope-qwen3vl"),
         Method::Eagle3,
     ),
 ];
@@ -93,7 +102,15 @@ fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPre
 
 /// The image of a case such as `qwen-untied/img-short`.
 pub fn image_of(case: &str) -> DecodedImage {
-    let path = fixtures().join("cases").join(case).join("image_0.png");
+    let path = match case.starts_with("qwen3") {
+        true => {
+            // Its cases have other names.
+            let case = case.replace("img-short", "img-small");
+            qwen3::cases_dir().join(case.replace("img-long", "img-odd"))
+        }
+        false => fixtures().join("cases").join(case),
+    };
+    let path = path.join("image_0.png");
     DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 

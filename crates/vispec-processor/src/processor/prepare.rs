@@ -1,4 +1,4 @@
-//! From messages and images to the prompt of a model.
+//! From messages, images and videos to the prompt of a model.
 
 use std::ops::Range;
 
@@ -8,9 +8,12 @@ use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
 use crate::image_size::ImageSize;
+use crate::media::Media;
 use crate::messages::Messages;
+use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
-use crate::prompt_layout::PromptLayout;
+use crate::prompt_layout::{MediaKind, PromptLayout};
+use crate::qwen_video::VideoPlan;
 use crate::tokenizer::{SequenceTokens, Wanted};
 
 impl Processor {
@@ -37,7 +40,17 @@ impl Processor {
         images: &[DecodedImage],
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, GenerationPrompt::Add, wanted)
+        self.prepare_chat(messages, images.into(), GenerationPrompt::Add, wanted)
+    }
+
+    /// The same as [`Self::prepare`] for a conversation with videos.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`]; [`ProcessorError::VideoCount`],
+    /// [`ProcessorError::VideosUnsupported`], and [`ProcessorError::VideoFrames`] or
+    /// [`ProcessorError::VideoSmall`] for videos that the model cannot take.
+    pub fn prepare_media(&self, messages: &Messages, media: Media<'_>) -> Result<PreparedPrompt> {
+        self.prepare_chat(messages, media, GenerationPrompt::Add, &|| true)
     }
 
     /// The same as [`Self::prepare`], with the choice to end after the last message, for instance
@@ -51,7 +64,7 @@ impl Processor {
         images: &[DecodedImage],
         generation: GenerationPrompt,
     ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images, generation, &|| true)
+        self.prepare_chat(messages, images.into(), generation, &|| true)
     }
 
     /// The same as [`Self::prepare_while`] for images of which only the sizes are needed, because
@@ -65,47 +78,52 @@ impl Processor {
         sizes: &[ImageSize],
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        let (layout, text) = self.lay_out_chat(messages, sizes, GenerationPrompt::Add, wanted)?;
-        self.place(layout, sizes, text)
+        let (layout, text) =
+            self.lay_out_chat(messages, (sizes, &[]), GenerationPrompt::Add, wanted)?;
+        self.place(layout, (sizes, &[]), text)
     }
 
     fn prepare_chat(
         &self,
         messages: &Messages,
-        images: &[DecodedImage],
+        media: Media<'_>,
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        let sizes = sizes_of(images);
-        let (layout, text) = self.lay_out_chat(messages, &sizes, generation, wanted)?;
-        self.finish(layout, images, text)
+        let sizes = sizes_of(media.images);
+        let found = media.videos.len();
+        check_videos(messages, found)?;
+        let plans = self.plan_videos(media.videos)?;
+        let (layout, text) = self.lay_out_chat(messages, (&sizes, &plans), generation, wanted)?;
+        self.finish(layout, media, text)
     }
 
-    /// Renders messages and makes room for images of these sizes; gives the text, too.
+    /// Renders messages and makes room for images of these sizes and for these videos; gives the
+    /// text, too.
     fn lay_out_chat(
         &self,
         messages: &Messages,
-        sizes: &[ImageSize],
+        (sizes, videos): (&[ImageSize], &[VideoPlan]),
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
     ) -> Result<(PromptLayout, String)> {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
         }
-        let expected = messages.n_images();
-        if sizes.len() != expected {
-            return Err(ProcessorError::ImageCount {
-                found: sizes.len(),
-                expected,
-            });
+        let (found, expected) = (sizes.len(), messages.n_images());
+        if found != expected {
+            return Err(ProcessorError::ImageCount { found, expected });
         }
+        check_videos(messages, videos.len())?;
         let Rendered { text, end } = self.chat_template.render_far(messages, generation);
         // Messages that are too many for the template are told as what they are: too long.
         if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
             self.check_length(&text, wanted)?;
         }
         end?;
-        let layout = self.lay_out(&text, &self.image_lengths(sizes)?)?;
+        let written = self.write_videos(&text, videos)?;
+        let lengths = [self.image_lengths(sizes)?, self.video_lengths(videos)];
+        let layout = self.lay_out(&written, &lengths)?;
         Ok((layout, text))
     }
 
@@ -121,7 +139,7 @@ impl Processor {
     pub(crate) fn encode_rendered(
         &self,
         rendered: &str,
-        n_images: usize,
+        [n_images, n_videos]: [usize; 2],
     ) -> Result<Vec<(u32, Range<usize>)>> {
         let check_count = |placeholder: &Placeholder, expected| {
             let found = rendered.matches(&placeholder.text).count();
@@ -137,7 +155,7 @@ impl Processor {
         };
         check_count(&self.image, n_images)?;
         if let Some(video) = &self.video {
-            check_count(video, 0)?;
+            check_count(video, n_videos)?;
         }
         // If the template writes the first token itself, the tokenizer must not add another, which
         // is also the rule of transformers.
@@ -153,9 +171,20 @@ impl Processor {
         self.tokenizer.encode_with_places(rendered, sequence_tokens)
     }
 
-    /// Makes room for images of these numbers of tokens.
-    pub(crate) fn expand(&self, unexpanded: &[u32], lengths: &[usize]) -> Result<PromptLayout> {
-        PromptLayout::expand(unexpanded, self.image.token_id, &self.image.text, lengths)
+    /// Makes room for images and parts of videos of these numbers of tokens.
+    pub(crate) fn expand(
+        &self,
+        unexpanded: &[u32],
+        [images, videos]: [&[usize]; 2],
+    ) -> Result<PromptLayout> {
+        let images = self.image.places(MediaKind::Image, images);
+        match &self.video {
+            Some(video) => {
+                let videos = video.places(MediaKind::Video, videos);
+                PromptLayout::expand(unexpanded, &[images, videos])
+            }
+            None => PromptLayout::expand(unexpanded, &[images]),
+        }
     }
 
     /// How the template writes an image.
@@ -163,35 +192,41 @@ impl Processor {
         &self.image.text
     }
 
-    /// Processes the images and computes positions.
+    /// Processes images and videos, and computes positions.
     pub(crate) fn finish(
         &self,
         layout: PromptLayout,
-        images: &[DecodedImage],
+        media: Media<'_>,
         rendered: String,
     ) -> Result<PreparedPrompt> {
-        let sizes = sizes_of(images);
-        let placed = self.place(layout, &sizes, rendered)?;
-        let images = images
-            .iter()
-            .map(|image| self.image_processor.process(image));
+        let sizes = sizes_of(media.images);
+        let videos = self.process_videos(media.videos)?;
+        let kinds = layout.kinds.clone();
+        let placed = self.place(layout, (&sizes, &videos), rendered)?;
+        let mut images = media.images.iter();
+        let mut videos = videos.into_iter();
+        let parts = kinds.iter().map_while(|kind| match kind {
+            MediaKind::Image => Some(self.image_processor.process(images.next()?)),
+            MediaKind::Video => videos.next().map(|(part, _)| Ok(part)),
+        });
         Ok(PreparedPrompt {
-            images: images.collect::<Result<_>>()?,
+            images: parts.collect::<Result<_>>()?,
             ..placed
         })
     }
 
-    /// Computes positions for images of these sizes, and leaves the images out.
+    /// Computes positions for images of these sizes and parts of videos, and leaves both out.
     fn place(
         &self,
         layout: PromptLayout,
-        sizes: &[ImageSize],
+        media: (&[ImageSize], &[VideoPart]),
         rendered: String,
     ) -> Result<PreparedPrompt> {
-        let (positions, rope_delta) = self.positions(&layout, sizes)?;
+        let (positions, rope_delta) = self.positions(&layout, media)?;
         let PromptLayout {
             token_ids,
             image_runs,
+            ..
         } = layout;
         Ok(PreparedPrompt {
             token_ids,
@@ -219,8 +254,8 @@ impl Processor {
     /// Those of [`Self::prepare_text`], and [`ProcessorError::Unwanted`].
     pub fn prepare_text_while(&self, text: &str, wanted: Wanted<'_>) -> Result<PreparedPrompt> {
         self.check_length(text, wanted)?;
-        let layout = self.lay_out(text, &[])?;
-        self.finish(layout, &[], text.to_owned())
+        let layout = self.lay_out(text, &[Vec::new(), Vec::new()])?;
+        self.finish(layout, Media::default(), text.to_owned())
     }
 
     /// Refuses what is too long by far before it is tokenised whole.
@@ -229,11 +264,13 @@ impl Processor {
             .check_length(rendered, self.context_limit, wanted)
     }
 
-    /// Encodes rendered text and makes room for images of these numbers of tokens.
-    fn lay_out(&self, rendered: &str, image_lengths: &[usize]) -> Result<PromptLayout> {
-        let unexpanded = self.encode_rendered(rendered, image_lengths.len())?;
+    /// Encodes rendered text and makes room for images and parts of videos of these numbers of
+    /// tokens.
+    fn lay_out(&self, rendered: &str, lengths: &[Vec<usize>; 2]) -> Result<PromptLayout> {
+        let counts = lengths.each_ref().map(Vec::len);
+        let unexpanded = self.encode_rendered(rendered, counts)?;
         let unexpanded: Vec<u32> = unexpanded.into_iter().map(|(id, _)| id).collect();
-        let layout = self.expand(&unexpanded, image_lengths)?;
+        let layout = self.expand(&unexpanded, lengths.each_ref().map(Vec::as_slice))?;
         match layout.token_ids.len() {
             0 => Err(ProcessorError::EmptyPrompt),
             found if found > self.context_limit => Err(ProcessorError::PromptTooLong {
@@ -244,22 +281,50 @@ impl Processor {
         }
     }
 
-    fn positions(&self, layout: &PromptLayout, sizes: &[ImageSize]) -> Result<(Positions, i64)> {
+    fn positions(
+        &self,
+        layout: &PromptLayout,
+        (sizes, videos): (&[ImageSize], &[VideoPart]),
+    ) -> Result<(Positions, i64)> {
         let len = layout.token_ids.len();
         let ImageProcessor::Qwen(processor) = &self.image_processor else {
             return Ok((Positions::sequential(len), 0));
         };
         let merge = processor.merge_size();
-        let runs = layout.image_runs.iter().zip(sizes);
-        let spans = runs.map(|(run, &size)| {
-            let [frames, rows, columns] = processor.grid_thw(size)?;
-            Ok(ImageSpan {
+        let (mut sizes, mut videos) = (sizes.iter(), videos.iter());
+        let mut spans = Vec::with_capacity(layout.kinds.len());
+        for (run, kind) in layout.image_runs.iter().zip(&layout.kinds) {
+            let (grid, frame_positions) = match kind {
+                MediaKind::Image => match sizes.next() {
+                    Some(&size) => (processor.grid_thw(size)?, Vec::new()),
+                    None => continue,
+                },
+                MediaKind::Video => match videos.next() {
+                    Some((ProcessedImage::Qwen { grid_thw, .. }, frame_positions)) => {
+                        (*grid_thw, frame_positions.clone())
+                    }
+                    _ => continue,
+                },
+            };
+            let [frames, rows, columns] = grid;
+            spans.push(ImageSpan {
                 run: run.clone(),
                 token_grid: [frames, rows / merge, columns / merge],
-            })
-        });
-        let spans = spans.collect::<Result<Vec<_>>>()?;
+                frame_positions,
+            });
+        }
         Ok(multimodal_positions(len, &spans))
+    }
+}
+
+/// A part of a video that a run of tokens stands for, and the positions of its frames if they are not
+/// one after the other.
+type VideoPart = (ProcessedImage, Vec<usize>);
+
+fn check_videos(messages: &Messages, found: usize) -> Result<()> {
+    match messages.n_videos() {
+        expected if expected == found => Ok(()),
+        expected => Err(ProcessorError::VideoCount { found, expected }),
     }
 }
 

@@ -31,7 +31,7 @@ pub enum RemoteAddresses {
 
 /// Bounds of fetching images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteImageLimits {
+pub struct RemoteImageOptions {
     /// Largest file in bytes.
     pub max_bytes: usize,
     /// Longest time for one image, from its name to its last byte.
@@ -40,7 +40,7 @@ pub struct RemoteImageLimits {
     pub addresses: RemoteAddresses,
 }
 
-impl Default for RemoteImageLimits {
+impl Default for RemoteImageOptions {
     /// 16 MiB, 10 seconds, public addresses.
     fn default() -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Default for RemoteImageLimits {
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteImages {
     client: Client,
-    limits: RemoteImageLimits,
+    limits: RemoteImageOptions,
 }
 
 /// Where an image is, and the field that says so.
@@ -91,7 +91,7 @@ impl RemoteImages {
     ///
     /// # Errors
     /// If the client cannot be made, for instance for want of certificates.
-    pub(crate) fn new(limits: &RemoteImageLimits) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(limits: &RemoteImageOptions) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .redirect(Policy::none())
             // A proxy would be asked for addresses that nobody has checked.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use vispec_serve::{
-    ConnectionLimits, RemoteAddresses, RemoteImageLimits, RequestLimits, ServeOptions,
+    ConnectionLimits, RemoteAddresses, RemoteImageOptions, RequestLimits, ServeOptions,
 };
 
 use crate::running::Running;
@@ -125,9 +125,9 @@ async fn fetched_images_are_of_the_same_budget() {
     let part = json!({"type": "image_url", "image_url": {"url": url}});
     let body = |n| json!({"messages": [{"role": "user", "content": vec![part.clone(); n]}]});
     let remote = ServeOptions {
-        remote_images: Some(RemoteImageLimits {
+        remote_images: Some(RemoteImageOptions {
             addresses: RemoteAddresses::Any,
-            ..RemoteImageLimits::default()
+            ..RemoteImageOptions::default()
         }),
         ..options(5 << 19, 5 << 19)
     };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use vispec::Sampler;
-use vispec_serve::{RemoteAddresses, RemoteImageLimits, ServeOptions};
+use vispec_serve::{RemoteAddresses, RemoteImageOptions, ServeOptions};
 
 use crate::running::Running;
 use crate::tiny_model::{image_file, model, plain};
@@ -16,7 +16,7 @@ const ASK: &str = "Describe the image briefly.";
 
 fn options(addresses: RemoteAddresses) -> ServeOptions {
     ServeOptions {
-        remote_images: Some(RemoteImageLimits {
+        remote_images: Some(RemoteImageOptions {
             max_bytes: 64 << 10,
             timeout: Duration::from_millis(500),
             addresses,

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use ndarray::Array2;
 use safetensors::{Dtype, SafeTensors};
-use vispec_models::nn::{Bias, DecoderConfig};
+use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 use vispec_train::Objective;
 use vispec_train::data::PreparedSample;
 use vispec_train::loss::Head;
@@ -94,6 +94,7 @@ fn check(case: &str, passes: usize, kind: NetworkKind) {
             kv_heads: 2,
             head_dim: 8,
             qkv_bias: Bias::No,
+            qk_norm: QkNorm::No,
             rms_eps: 1e-5,
             rope_theta: 1000.0,
         },

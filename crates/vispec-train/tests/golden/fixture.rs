@@ -8,7 +8,7 @@ use ndarray::Array2;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use vispec_data::capture::CapturedSample;
-use vispec_models::nn::{Bias, DecoderConfig};
+use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 use vispec_train::Losses;
 use vispec_train::data::{Features, LossMask, PrepareOptions, Prepared, PreparedSample, prepare};
 use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
@@ -168,6 +168,7 @@ impl Fixture {
                 kv_heads: 6,
                 head_dim: 16,
                 qkv_bias: Bias::Yes,
+                qk_norm: QkNorm::No,
                 rms_eps: 1e-6,
                 rope_theta: 1e6,
             },

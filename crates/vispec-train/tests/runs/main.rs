@@ -7,4 +7,5 @@ mod eagle3;
 mod equality;
 mod interruption;
 mod outcome;
+mod qwen3;
 mod samples;

@@ -9,7 +9,7 @@ use crate::config_file::ConfigFile;
 use crate::draft::positions::DraftPositions;
 use crate::error::ModelError;
 use crate::features::FeatureSpec;
-use crate::nn::{Bias, DecoderConfig, MropeLayout};
+use crate::nn::{Bias, DecoderConfig, MropeLayout, QkNorm};
 use crate::rope_fields::RopeFields;
 
 /// Who wrote a config.
@@ -223,6 +223,7 @@ impl LayerFields {
             kv_heads: self.num_key_value_heads.unwrap_or(heads),
             head_dim: file.head_dim(prefix, self.head_dim, hidden, heads)?,
             qkv_bias: Bias::No,
+            qk_norm: QkNorm::No,
             rms_eps: self.rms_norm_eps.unwrap_or(1e-6),
             rope_theta: self.rope.theta().unwrap_or(10_000.0),
         };

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::llava::ClipActivation;
+use crate::nn::QkNorm;
 use crate::qwen2_5_vl::golden::{changed_config, model_dir};
 
 fn read(model: &str, change: impl FnOnce(&mut Value)) -> Result<LlavaConfig, ModelError> {
@@ -58,6 +59,7 @@ fn published_files_rely_on_defaults() {
         kv_heads: 32,
         head_dim: 128,
         qkv_bias: Bias::No,
+        qk_norm: QkNorm::No,
         rms_eps: 1e-5,
         rope_theta: 10_000.0,
     };

@@ -219,7 +219,7 @@ impl<T: Element> Slab<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Bias;
+    use crate::nn::{Bias, QkNorm};
 
     const CONFIG: DecoderConfig = DecoderConfig {
         hidden: 4,
@@ -229,6 +229,7 @@ mod tests {
         kv_heads: 2,
         head_dim: 2,
         qkv_bias: Bias::No,
+        qk_norm: QkNorm::No,
         rms_eps: 1e-6,
         rope_theta: 1e4,
     };

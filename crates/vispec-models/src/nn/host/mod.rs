@@ -19,6 +19,7 @@ pub(super) use self::weights::{HostLinear, host_f32};
 use self::workspace::{Buffers, Workspace};
 use super::attention::{AttentionPlan, scale};
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};
+use super::layer_rows::LayerRows;
 use super::rope::RotaryTable;
 use super::stack::StackInput;
 
@@ -70,6 +71,7 @@ impl HostDecoder {
         let tensor = |x| Tensor::from_data(TensorData::new(x, [rows, hidden]), &device);
         let mut noted = Vec::with_capacity(wanted.len());
         let mut given = input.given.map(into_floats);
+        let later = HostLayerRows::new(input.later);
         let mut x = into_floats(input.residual);
         let mut buffers = self.workspace.take(rows, &self.config);
         for (idx, layer) in self.layers.iter().enumerate() {
@@ -84,11 +86,37 @@ impl HostDecoder {
                 rows,
             };
             pass.run(&mut x, given.take().as_deref(), &mut buffers, segments);
+            later.add(idx, &mut x, hidden);
         }
         self.workspace.give_back(buffers, rows);
         ResidualStream {
             last: tensor(x),
             noted,
+        }
+    }
+}
+
+/// [`LayerRows`] in plain memory.
+struct HostLayerRows {
+    rows: Vec<usize>,
+    levels: Vec<Vec<f32>>,
+}
+
+impl HostLayerRows {
+    fn new(later: LayerRows) -> Self {
+        Self {
+            rows: later.rows,
+            levels: later.levels.into_iter().map(into_floats).collect(),
+        }
+    }
+
+    /// Adds what is added behind layer `layer` to `x` `[rows, hidden]`.
+    fn add(&self, layer: usize, x: &mut [f32], hidden: usize) {
+        let Some(values) = self.levels.get(layer) else {
+            return;
+        };
+        for (&row, values) in self.rows.iter().zip(values.chunks_exact(hidden)) {
+            add(&mut x[row * hidden..(row + 1) * hidden], values);
         }
     }
 }
@@ -116,6 +144,7 @@ impl Pass<'_> {
             query,
             keys,
             values,
+            normed_keys,
             attended,
             gate,
             up,
@@ -139,6 +168,13 @@ impl Pass<'_> {
                 (&layer.value, values),
             ],
         );
+        if let Some([query_norm, key_norm]) = &layer.qk_norms {
+            // The other buffers of their sizes are written behind them.
+            query_norm.apply(query, attended);
+            std::mem::swap(query, attended);
+            key_norm.apply(keys, normed_keys);
+            std::mem::swap(keys, normed_keys);
+        }
         let (cos, sin) = self.rotary.host();
         vispec_kernels::rotary(query, cos, sin, self.config.head_dim);
         vispec_kernels::rotary(keys, cos, sin, self.config.head_dim);

@@ -114,6 +114,8 @@ pub(super) struct HostLayer {
     pub(super) key: HostLinear,
     pub(super) value: HostLinear,
     pub(super) output: HostLinear,
+    /// Norms of queries and keys.
+    pub(super) qk_norms: Option<[HostNorm; 2]>,
     pub(super) post_norm: HostNorm,
     pub(super) gate: HostLinear,
     pub(super) up: HostLinear,
@@ -134,6 +136,10 @@ impl HostLayer {
             key: HostLinear::new(key)?,
             value: HostLinear::new(value)?,
             output: HostLinear::new(output)?,
+            qk_norms: match layer.attention().norms() {
+                [Some(query), Some(key)] => Some([HostNorm::new(query)?, HostNorm::new(key)?]),
+                _ => None,
+            },
             post_norm: HostNorm::new(layer.post_norm())?,
             gate: HostLinear::new(gate)?,
             up: HostLinear::new(up)?,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::nn::decoder::DecoderConfig;
+use crate::nn::decoder::{DecoderConfig, QkNorm};
 
 /// Buffers of passes with more rows are freed: such a pass takes far longer than making them, and
 /// they would be much memory to keep.
@@ -22,6 +22,8 @@ pub(super) struct Buffers {
     pub(super) query: Vec<f32>,
     pub(super) keys: Vec<f32>,
     pub(super) values: Vec<f32>,
+    /// As large as `keys`, in models that norm them.
+    pub(super) normed_keys: Vec<f32>,
     pub(super) attended: Vec<f32>,
     pub(super) gate: Vec<f32>,
     pub(super) up: Vec<f32>,
@@ -64,6 +66,9 @@ impl Buffers {
         self.query.resize(rows * heads * head_dim, 0.0);
         self.keys.resize(rows * kv_heads * head_dim, 0.0);
         self.values.resize(rows * kv_heads * head_dim, 0.0);
+        if config.qk_norm == QkNorm::PerHead {
+            self.normed_keys.resize(rows * kv_heads * head_dim, 0.0);
+        }
         self.attended.resize(rows * heads * head_dim, 0.0);
         self.gate.resize(rows * intermediate, 0.0);
         self.up.resize(rows * intermediate, 0.0);

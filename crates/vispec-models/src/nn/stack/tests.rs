@@ -8,7 +8,7 @@ use burn::tensor::TensorData;
 
 use super::*;
 use crate::draft::Draft;
-use crate::nn::join_rows;
+use crate::nn::{LayerRows, join_rows};
 use crate::precision::DtypeChoice;
 use crate::target::VlmTarget;
 
@@ -212,6 +212,7 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
                 let input = StackInput {
                     given: Some(Tensor::cat(vec![embeds, residual.clone()], 1)),
                     residual,
+                    later: LayerRows::default(),
                 };
                 let segment = StackSegment {
                     plan: &plan,

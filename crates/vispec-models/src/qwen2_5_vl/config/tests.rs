@@ -36,6 +36,7 @@ fn published_layout() {
         kv_heads: 2,
         head_dim: 16,
         qkv_bias: Bias::Yes,
+        qk_norm: QkNorm::No,
         rms_eps: 1e-6,
         rope_theta: 1e6,
     };

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
 use proptest::prelude::*;
 use vispec_kernels::CausalSample;
-use vispec_models::nn::{Bias, DecoderConfig};
+use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 
 use super::{attend, linear, rms_norm, rotate, silu_mul};
 use crate::network::attention::{Projected, Rotary, attend_samples};
@@ -39,6 +39,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     kv_heads: 1,
     head_dim: 2,
     qkv_bias: Bias::No,
+    qk_norm: QkNorm::No,
     rms_eps: 1e-5,
     rope_theta: 100.0,
 };

@@ -1,0 +1,47 @@
+//! Rows that are added to the residual stream behind the first layers of a stack (DeepStack).
+
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+
+/// What is added at some rows of a pass.
+#[derive(Debug, Clone, Default)]
+pub struct LayerRows {
+    /// The rows, ascending.
+    pub rows: Vec<usize>,
+    /// What is added to them behind layer 0, 1, …, each `[rows, hidden]`.
+    pub levels: Vec<Tensor<2>>,
+}
+
+impl LayerRows {
+    /// Adds those of a segment whose first row is row `start` of the pass, behind all that are there.
+    ///
+    /// # Panics
+    /// If both have rows and different numbers of levels.
+    pub(crate) fn append(&mut self, segment: Self, start: usize) {
+        if segment.rows.is_empty() {
+            return;
+        }
+        self.rows.extend(segment.rows.iter().map(|row| start + row));
+        if self.levels.is_empty() {
+            self.levels = segment.levels;
+            return;
+        }
+        assert_eq!(self.levels.len(), segment.levels.len(), "levels of a model");
+        for (all, more) in self.levels.iter_mut().zip(segment.levels) {
+            *all = Tensor::cat(vec![all.clone(), more], 0);
+        }
+    }
+
+    /// The residual stream `[rows, hidden]` behind layer `layer`, with what is added there.
+    pub(super) fn added(&self, layer: usize, x: Tensor<2>) -> Tensor<2> {
+        let Some(values) = self.levels.get(layer) else {
+            return x;
+        };
+        let rows = self
+            .rows
+            .iter()
+            .map(|&row| i64::try_from(row).unwrap_or(i64::MAX));
+        let rows = TensorData::new(rows.collect::<Vec<_>>(), [self.rows.len()]);
+        let rows = Tensor::<1, Int>::from_data(rows, &x.device());
+        x.select_assign(0, rows, values.clone(), IndexingUpdateOp::Add)
+    }
+}

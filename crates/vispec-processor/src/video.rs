@@ -1,0 +1,210 @@
+//! Videos as frames: what was seen when, and which frames of a longer one to look at.
+
+use crate::decoded_image::DecodedImage;
+use crate::error::{ProcessorError, Result};
+use crate::image_size::ImageSize;
+
+/// Frames of a video at most.
+const MAX_FRAMES: usize = 768;
+/// Frames that are taken of a video with as many, however short it is.
+const MIN_SAMPLED: usize = 4;
+/// Pixels of all frames together at most: 384 MiB.
+const MAX_PIXELS: usize = 128 << 20;
+
+/// Some frames of a video, all of one size, with the times at which they were seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Video {
+    frames: Vec<DecodedImage>,
+    /// Number of each frame in the video that they were taken from.
+    places: Vec<usize>,
+    /// Frames per second of that video.
+    fps: f64,
+    /// Frames per second that are left.
+    rate: f64,
+}
+
+impl Video {
+    /// A video of which every frame is looked at.
+    ///
+    /// # Errors
+    /// [`ProcessorError::VideoRate`] if `fps` is not above zero and finite,
+    /// [`ProcessorError::VideoFrames`] without frames or with more than 768,
+    /// [`ProcessorError::VideoFrameSize`] if they differ in size,
+    /// [`ProcessorError::VideoTooLarge`] above 2^27 pixels in all frames together.
+    pub fn new(frames: Vec<DecodedImage>, fps: f64) -> Result<Self> {
+        let places = (0..frames.len()).collect();
+        let total = frames.len();
+        Self::of_places(frames, places, (total, fps))
+    }
+
+    /// Frames that were taken from a video of `total` frames.
+    ///
+    /// # Arguments
+    /// * `places` - numbers of the frames in that video, ascending, as
+    ///   [`sampled_frames`] gives them.
+    /// * `fps` - frames per second of that video.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    /// If there are not as many places as frames.
+    pub fn of_places(
+        frames: Vec<DecodedImage>,
+        places: Vec<usize>,
+        (total, fps): (usize, f64),
+    ) -> Result<Self> {
+        assert_eq!(frames.len(), places.len(), "a place for each frame");
+        check_rate(fps)?;
+        check_number(frames.len())?;
+        let size = frames[0].size();
+        for (index, frame) in frames.iter().enumerate() {
+            if frame.size() != size {
+                return Err(ProcessorError::VideoFrameSize {
+                    index,
+                    found: frame.size(),
+                    expected: size,
+                });
+            }
+        }
+        check_pixels(size, frames.len())?;
+        let rate = fps * frames.len() as f64 / total.max(frames.len()) as f64;
+        Ok(Self {
+            frames,
+            places,
+            fps,
+            rate,
+        })
+    }
+
+    /// The frames, at least one.
+    #[must_use]
+    pub fn frames(&self) -> &[DecodedImage] {
+        &self.frames
+    }
+
+    /// Size of every frame.
+    #[must_use]
+    pub fn frame_size(&self) -> ImageSize {
+        self.frames[0].size()
+    }
+
+    /// Frames per second, of those that are looked at.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// For each group of `len` frames the mean of the times of its first and its last frame in
+    /// seconds; a last group of fewer counts its last frame again.
+    pub(crate) fn group_times(&self, len: usize) -> Vec<f64> {
+        let groups = self.places.chunks(len);
+        let time = |place: usize| place as f64 / self.fps;
+        groups
+            .map(|group| f64::midpoint(time(group[0]), time(group[group.len() - 1])))
+            .collect()
+    }
+}
+
+fn check_rate(fps: f64) -> Result<()> {
+    if fps > 0.0 && fps.is_finite() {
+        return Ok(());
+    }
+    Err(ProcessorError::VideoRate { found: fps })
+}
+
+fn check_number(found: usize) -> Result<()> {
+    if (1..=MAX_FRAMES).contains(&found) {
+        return Ok(());
+    }
+    Err(ProcessorError::VideoFrames {
+        found,
+        min: 1,
+        max: MAX_FRAMES,
+    })
+}
+
+/// Fails if so many frames of this size take too much memory; to be asked before they are decoded.
+///
+/// # Errors
+/// [`ProcessorError::VideoTooLarge`].
+pub fn check_pixels(size: ImageSize, frames: usize) -> Result<()> {
+    match size.area().checked_mul(frames) {
+        Some(found) if found <= MAX_PIXELS => Ok(()),
+        found => Err(ProcessorError::VideoTooLarge {
+            found: found.unwrap_or(usize::MAX),
+            limit: MAX_PIXELS,
+        }),
+    }
+}
+
+/// Which frames of a video of `total` frames to look at, `sample_fps` of each second: evenly spread
+/// from the first to the last, at least four if there are so many, at most 768.
+///
+/// This is the rule of the published processor of Qwen3-VL. That of Qwen2.5-VL takes an even number.
+///
+/// # Errors
+/// [`ProcessorError::VideoRate`] if a rate is not above zero and finite,
+/// [`ProcessorError::VideoFrames`] if `total` is 0.
+pub fn sampled_frames(total: usize, fps: f64, sample_fps: f64) -> Result<Vec<usize>> {
+    check_rate(fps)?;
+    check_rate(sample_fps)?;
+    if total == 0 {
+        return check_number(total).map(|()| Vec::new());
+    }
+    let wanted = (total as f64 / fps * sample_fps) as usize;
+    let count = wanted.clamp(MIN_SAMPLED, MAX_FRAMES).min(total);
+    let last = total - 1;
+    let step = last as f64 / (count - 1).max(1) as f64;
+    let place = |index: usize| (index as f64 * step).round_ties_even() as usize;
+    Ok((0..count).map(|index| place(index).min(last)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(height: usize, width: usize) -> DecodedImage {
+        DecodedImage::from_rgb8(ImageSize::new(height, width), vec![0; height * width * 3]).unwrap()
+    }
+
+    #[test]
+    fn rates_and_frames_that_make_no_sense_are_refused() {
+        for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = Video::new(vec![frame(2, 2)], fps).unwrap_err();
+            assert!(matches!(error, ProcessorError::VideoRate { .. }), "{error}");
+            assert!(sampled_frames(4, fps, 2.0).is_err());
+            assert!(sampled_frames(4, 2.0, fps).is_err());
+        }
+        let error = Video::new(Vec::new(), 2.0).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::VideoFrames { found: 0, .. }
+        ));
+        let error = Video::new(vec![frame(1, 1); 769], 2.0).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::VideoFrames { found: 769, .. }
+        ));
+        let error = Video::new(vec![frame(2, 2), frame(2, 3)], 2.0).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::VideoFrameSize { index: 1, .. }
+        ));
+        let error = check_pixels(ImageSize::new(4000, 4000), 9).unwrap_err();
+        assert!(matches!(error, ProcessorError::VideoTooLarge { .. }));
+        assert!(check_pixels(ImageSize::new(usize::MAX, 1), 2).is_err());
+    }
+
+    #[test]
+    fn what_is_left_has_a_rate_of_its_own() {
+        let frames = vec![frame(1, 1); 4];
+        let video = Video::of_places(frames, vec![0, 6, 13, 19], (20, 10.0)).unwrap();
+        assert!((video.rate() - 2.0).abs() < 1e-12);
+        let times = video.group_times(2);
+        assert!((times[0] - 0.3).abs() < 1e-12 && (times[1] - 1.6).abs() < 1e-12);
+        // An odd frame counts twice.
+        let video = Video::new(vec![frame(1, 1); 3], 2.0).unwrap();
+        assert_eq!(video.group_times(2), [0.25, 1.0]);
+    }
+}

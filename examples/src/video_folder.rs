@@ -1,0 +1,149 @@
+//! Videos as folders of frames.
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Context;
+use vispec_processor::{DecodedImage, ImageOptions, Video, check_pixels, sampled_frames};
+
+use crate::failure::Failure;
+
+/// Frames per second of a folder that does not say.
+const DEFAULT_FPS: f64 = 2.0;
+/// Frames per second that are looked at, as in the published processors.
+const SAMPLE_FPS: f64 = 2.0;
+
+/// A folder of frames, and how many of them make a second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VideoFolder {
+    dir: PathBuf,
+    fps: f64,
+}
+
+impl FromStr for VideoFolder {
+    type Err = Infallible;
+
+    /// `DIR@FPS`, or a folder whose name may hold an `@` if no number follows it.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let split = text.rsplit_once('@');
+        let split = split.and_then(|(dir, fps)| Some((dir, fps.parse().ok()?)));
+        let (dir, fps) = split.unwrap_or((text, DEFAULT_FPS));
+        Ok(Self {
+            dir: dir.into(),
+            fps,
+        })
+    }
+}
+
+impl VideoFolder {
+    /// Reads the frames that are looked at, and no others.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or has no files, frames that are no images or of different sizes,
+    /// too many pixels, or a rate that makes no sense.
+    pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
+        let files = frames(&self.dir).with_context(|| self.dir.display().to_string())?;
+        let video = self.decode(&files, limits);
+        Ok(video.with_context(|| self.dir.display().to_string())?)
+    }
+
+    fn decode(
+        &self,
+        files: &[PathBuf],
+        limits: &ImageOptions,
+    ) -> Result<Video, vispec_processor::ProcessorError> {
+        let places = sampled_frames(files.len(), self.fps, SAMPLE_FPS)?;
+        let mut decoded: Vec<DecodedImage> = Vec::with_capacity(places.len());
+        for &place in &places {
+            let frame = DecodedImage::open(&files[place], limits)?;
+            if decoded.is_empty() {
+                check_pixels(frame.size(), places.len())?;
+            }
+            decoded.push(frame);
+        }
+        Video::of_places(decoded, places, (files.len(), self.fps))
+    }
+}
+
+/// The files of a folder by name; hidden ones are none.
+fn frames(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_stands_behind_the_last_at_sign() {
+        let folder = |text: &str| -> VideoFolder {
+            let Ok(folder) = text.parse();
+            folder
+        };
+        let expected = |dir: &str, fps| VideoFolder {
+            dir: dir.into(),
+            fps,
+        };
+        assert_eq!(folder("frames"), expected("frames", 2.0));
+        assert_eq!(folder("frames@10"), expected("frames", 10.0));
+        assert_eq!(folder("me@home/x@0.5"), expected("me@home/x", 0.5));
+        assert_eq!(folder("me@home"), expected("me@home", 2.0));
+    }
+
+    /// A picture of this width, a multiple of four, and one line.
+    fn bitmap(width: u8) -> Vec<u8> {
+        let pixels = vec![7; 3 * usize::from(width)];
+        let mut file = b"BM".to_vec();
+        for word in [54 + pixels.len() as u32, 0, 54, 40, u32::from(width), 1] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend([1, 0, 24, 0]);
+        file.extend([0; 24]);
+        file.extend(pixels);
+        file
+    }
+
+    #[test]
+    fn folders_that_are_no_videos_are_refused() {
+        let limits = ImageOptions::default();
+        let dir = tempfile::tempdir().unwrap();
+        let read = |fps: f64| {
+            let folder = VideoFolder {
+                dir: dir.path().to_owned(),
+                fps,
+            };
+            folder.read(&limits).map(|video| video.frames().len())
+        };
+        assert!(read(2.0).is_err());
+        for name in 0..9 {
+            let path = dir.path().join(format!("{name}.bmp"));
+            fs::write(path, bitmap(if name == 8 { 8 } else { 4 })).unwrap();
+        }
+        // Frames 0, 3, 5 and 8: the last one is wider.
+        assert!(read(100.0).is_err());
+        for fps in [0.0, f64::NAN, -2.0] {
+            assert!(read(fps).is_err());
+        }
+        fs::remove_file(dir.path().join("8.bmp")).unwrap();
+        assert_eq!(read(2.0).unwrap(), 8);
+        assert_eq!(read(4.0).unwrap(), 4);
+        fs::write(dir.path().join("3.bmp"), "no image").unwrap();
+        assert!(read(2.0).is_err());
+        let missing = VideoFolder {
+            dir: dir.path().join("nothing"),
+            fps: 2.0,
+        };
+        assert!(missing.read(&limits).is_err());
+    }
+}
