@@ -21,3 +21,4 @@ mod prompts;
 mod serve;
 mod tasks;
 mod throughput;
+mod videos;
