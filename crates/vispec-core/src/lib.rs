@@ -73,10 +73,6 @@
 //! # Ok::<(), vispec_core::DecodeError>(())
 //! ```
 //!
-//! # Limits
-//!
-//! There are no grammars.
-//!
 //! # Features
 //!
 //! * `serde`: serialisation of statistics, settings and results.
@@ -100,8 +96,8 @@ mod token;
 mod tree;
 
 pub use accept::{
-    AcceptanceRule, AdjustedPicks, Chance, MatchPicks, PickLog, PickedLogProbs, RecursiveRejection,
-    Verdict,
+    AcceptanceRule, AdjustedPicks, Chance, Constraint, ForcedTokens, MatchPicks, PickLog,
+    PickedLogProbs, RecursiveRejection, Verdict,
 };
 pub use budget::{
     AutoTree, ContextCost, Cost, CostDrift, CostError, CostTable, CostWatch, DraftCosts, PassLoad,

@@ -12,6 +12,7 @@ use vispec_models::{
 use vispec_processor::{DecodedImage, ImageLimits, Messages};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
+use crate::grammars::Grammars;
 use crate::request::AnswerRequest;
 use crate::running::Answer;
 use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions};
@@ -117,6 +118,7 @@ pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
+    pub(crate) grammars: Grammars,
     /// What earlier answers said, if that is kept.
     pub(crate) earlier_answers: Option<Arc<SuffixStore>>,
 }
@@ -186,6 +188,7 @@ impl Engine {
             models,
             settings,
             conversations,
+            grammars: Grammars::default(),
             earlier_answers,
         });
         Self {

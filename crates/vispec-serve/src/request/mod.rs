@@ -5,6 +5,7 @@ mod adjustments;
 mod chat;
 mod completion;
 mod fields;
+mod grammar;
 mod image_url;
 mod neutral;
 mod settings;
@@ -28,6 +29,8 @@ pub(crate) struct ParsedRequest {
     pub(crate) answer: AnswerRequest,
     /// Images to be fetched, by their places among the images.
     pub(crate) remote: Vec<(usize, RemoteImage)>,
+    /// The field that says what the answer has to be, if one does.
+    pub(crate) grammar_field: Option<String>,
     /// How many answers, each with a seed of its own.
     pub(crate) choices: u32,
     /// How the client wants to hear of it.
@@ -105,12 +108,18 @@ impl ParsedRequest {
             }
         };
         let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
+        let asked = grammar::read(&mut fields)?;
         let choices = choices(&mut fields, rules.limits)?;
         let delivery = delivery(&mut fields)?;
         neutral::check_rest(fields)?;
+        let (grammar, grammar_field) = asked.map(|asked| (asked.source, asked.field)).unzip();
         Ok(Self {
-            answer: settings.request(prompt),
+            answer: AnswerRequest {
+                grammar,
+                ..settings.request(prompt)
+            },
             remote,
+            grammar_field,
             choices,
             delivery,
         })

@@ -78,13 +78,13 @@ impl Settings {
 
     pub(super) fn request(self, prompt: AnswerPrompt) -> AnswerRequest {
         AnswerRequest {
-            prompt,
             max_new_tokens: self.max_new_tokens,
             sampler: self.sampler,
             seed: self.seed,
             stop: self.stop,
             adjustments: self.adjustments,
             log_probs: self.log_probs,
+            ..AnswerRequest::new(prompt)
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::request_memory::Room;
 /// A request that waits for its answers.
 struct Submitted {
     delivery: Delivery,
+    grammar_field: Option<String>,
     choices: u32,
     answers: Answers,
 }
@@ -61,6 +62,7 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
     let ParsedRequest {
         mut answer,
         remote,
+        grammar_field,
         choices,
         delivery,
     } = parsed;
@@ -72,6 +74,7 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
     };
     Ok(Submitted {
         delivery,
+        grammar_field,
         choices,
         answers: app.answering.submit((answer, room), choices, pace)?,
     })
@@ -104,12 +107,16 @@ async fn deliver(
 ) -> Result<Response, ApiError> {
     let Submitted {
         delivery,
+        grammar_field,
         choices,
         mut answers,
     } = submitted;
+    let grammar_field = grammar_field.as_deref();
     let prompt_tokens = match answers.next().await {
         Some(AnswerEvent::Started(prompt_tokens)) => prompt_tokens,
-        Some(AnswerEvent::Failed(error)) => return Err(not_started(endpoint, error)),
+        Some(AnswerEvent::Failed(error)) => {
+            return Err(not_started(endpoint, grammar_field, error));
+        }
         Some(AnswerEvent::Cycle(..) | AnswerEvent::Finished(..)) | None => return Err(lost()),
     };
     let reply = Reply::new(endpoint, delivery, app.model.id(), prompt_tokens);
@@ -124,13 +131,17 @@ async fn deliver(
 }
 
 /// Why there is no answer, with the field that it is about.
-fn not_started(endpoint: Endpoint, error: AnswerError) -> ApiError {
+fn not_started(endpoint: Endpoint, grammar_field: Option<&str>, error: AnswerError) -> ApiError {
     let field = match &error {
         AnswerError::Failed(_) | AnswerError::Busy { .. } | AnswerError::ShutDown => {
             return error.into();
         }
         // The one setting that only the model can check, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
+        AnswerError::Refused { code, .. } if *code == "invalid_grammar" => {
+            grammar_field.unwrap_or("response_format")
+        }
+        AnswerError::GrammarTooComplex(_) => grammar_field.unwrap_or("response_format"),
         AnswerError::Refused { .. } | AnswerError::TooLarge { .. } => endpoint.prompt_field(),
     };
     ApiError::from(error).about(field)

@@ -19,4 +19,5 @@ mod running;
 mod scripted;
 mod shutdown;
 mod streams;
+mod structured;
 mod tiny_model;
