@@ -114,6 +114,10 @@ pub struct LoadFlags {
     /// and gives slightly different answers, drafted or not
     #[arg(long, value_name = "auto|bf16", default_value = "auto")]
     pub kv: KvPrecision,
+    /// Render chats with this Jinja template in place of that of the checkpoint, for instance one
+    /// that knows tools
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
     /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
     /// there next time
     #[arg(long)]
@@ -187,10 +191,14 @@ impl LoadFlags {
             dtype: self.dtype(),
             kv: self.kv,
         })?;
-        Ok(engine.with_draft_reading(DraftReading {
+        let engine = engine.with_draft_reading(DraftReading {
             embeds: self.draft_embeds,
             positions: self.draft_positions,
-        })?)
+        })?;
+        Ok(match &self.chat_template {
+            Some(file) => engine.with_chat_template(file)?,
+            None => engine,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod demo_pair;
 pub mod evaluate;
 pub mod failure;
 pub mod flags;
+pub mod json_schema;
 pub mod measured;
 pub mod memory;
 pub mod progress_lines;

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use vispec::grammar::Grammar;
 use vispec_core::{
-    DecodeError, Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms,
-    Sampler, TargetModel as _, TreeSize, generate_in,
+    AcceptanceRule, AdjustedPicks, DecodeError, ForcedTokens, Generation, GenerationConfig,
+    GenerationObserver, LogitAdjustments, MatchPicks, PositionUniforms, Sampler, TargetModel as _,
+    TreeSize, generate_in,
 };
 use vispec_models::{ConversationStore, EncodeTimes, EncodedPrompt, Engine, Method};
 
@@ -22,6 +24,8 @@ pub struct Settings {
     pub seed: u64,
     /// Size of the draft trees.
     pub tree: TreeSize,
+    /// What the answer has to be, if not any text.
+    pub grammar: Option<Grammar>,
 }
 
 impl Settings {
@@ -35,7 +39,22 @@ impl Settings {
             sampler: flags.sampler()?,
             seed: flags.seed,
             tree,
+            grammar: None,
         })
+    }
+
+    fn rule(&self, method: Method) -> Box<dyn AcceptanceRule> {
+        let uniforms = PositionUniforms::new(self.seed);
+        let Some(grammar) = &self.grammar else {
+            return Box::new(MatchPicks::new(self.sampler, uniforms));
+        };
+        let forced = match method {
+            Method::None => ForcedTokens::Decoded,
+            _ => ForcedTokens::Drafted,
+        };
+        let nothing = LogitAdjustments::default();
+        let rule = AdjustedPicks::new(self.sampler, uniforms, nothing, &[]);
+        Box::new(rule.with_constraint(Box::new(grammar.constraint()), forced))
     }
 }
 
@@ -87,7 +106,7 @@ pub fn answer_next(
 ) -> Result<Run, Failure> {
     let target = engine.target();
     let drafter = engine.drafter(method, settings.tree.clone())?;
-    let rule = MatchPicks::new(settings.sampler, PositionUniforms::new(settings.seed));
+    let rule = settings.rule(method);
     let started = Instant::now();
     let cache = match store.cache_for(target, prompt) {
         Some(cache) => cache,

@@ -10,10 +10,16 @@ use anyhow::{Context, Result, bail};
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "vispec",
-        &["vispec-core", "vispec-models", "vispec-processor"],
+        &[
+            "vispec-core",
+            "vispec-grammar",
+            "vispec-models",
+            "vispec-processor",
+        ],
     ),
     ("vispec-core", &[]),
     ("vispec-data", &["vispec-processor"]),
+    ("vispec-grammar", &["vispec-core", "vispec-processor"]),
     ("vispec-kernels", &[]),
     ("vispec-processor", &[]),
     ("vispec-report", &[]),
@@ -133,6 +139,7 @@ mod tests {
             "crates/vispec",
             "crates/vispec-core",
             "crates/vispec-data",
+            "crates/vispec-grammar",
             "crates/vispec-kernels",
             "crates/vispec-processor",
             "crates/vispec-report",

@@ -98,6 +98,9 @@ pub enum DecodeError {
         /// Rows found.
         found: usize,
     },
+    /// The grammar of the answer cannot tell which tokens may come.
+    #[error("the grammar of the answer failed")]
+    Constraint(#[source] BoxError),
     /// The acceptance rule returned a path that does not lead down from the root.
     #[error("the acceptance rule returned a path that is not a root path of the tree")]
     InvalidVerdict,
@@ -115,6 +118,7 @@ impl DecodeError {
         match error {
             LogitsError::NonFinite { row } => Self::NonFiniteLogits { cycle, row },
             LogitsError::Device(error) => Self::Target(error),
+            LogitsError::Constraint(error) => Self::Constraint(error),
         }
     }
 }

@@ -74,10 +74,6 @@
 //! # Ok::<(), vispec_core::DecodeError>(())
 //! ```
 //!
-//! # Limits
-//!
-//! There are no grammars.
-//!
 //! # Features
 //!
 //! * `serde`: serialisation of statistics, settings and results.
@@ -101,8 +97,8 @@ mod token;
 mod tree;
 
 pub use accept::{
-    AcceptanceRule, AdjustedPicks, Chance, MatchPicks, PickLog, PickedLogProbs, RecursiveRejection,
-    Verdict,
+    AcceptanceRule, AdjustedPicks, Chance, Constraint, ForcedTokens, MatchPicks, PickLog,
+    PickedLogProbs, RecursiveRejection, Verdict,
 };
 pub use budget::{
     AutoTree, ContextCost, Cost, CostDrift, CostError, CostTable, CostWatch, DraftCosts, PassLoad,

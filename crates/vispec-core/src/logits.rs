@@ -15,6 +15,9 @@ pub enum LogitsError {
     /// The device failed while computing or reading back.
     #[error("reading logits from the device failed")]
     Device(#[source] BoxError),
+    /// The [`Constraint`](crate::Constraint) cannot tell which tokens may come.
+    #[error("the grammar of the answer failed")]
+    Constraint(#[source] BoxError),
 }
 
 impl LogitsError {
@@ -23,7 +26,7 @@ impl LogitsError {
     pub fn at_row(self, row: usize) -> Self {
         match self {
             Self::NonFinite { .. } => Self::NonFinite { row },
-            Self::Device(error) => Self::Device(error),
+            other @ (Self::Device(_) | Self::Constraint(_)) => other,
         }
     }
 }

@@ -82,7 +82,7 @@ pub use image_options::ImageOptions;
 pub use image_processor::ImageProcessor;
 pub use image_size::ImageSize;
 pub use media::Media;
-pub use messages::{Content, Message, Messages, Part};
+pub use messages::{Content, Message, Messages, Part, ToolCall};
 pub use model_family::{ImageForm, ModelFamily};
 pub use orientation::Orientation;
 pub use pixel_values::{PixelValues, ProcessedImage};

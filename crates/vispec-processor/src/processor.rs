@@ -127,6 +127,16 @@ impl Processor {
         self
     }
 
+    /// Renders chats with the template in `file` in place of that of the checkpoint.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] or
+    /// [`ProcessorError::TemplateSyntax`].
+    pub fn with_chat_template(mut self, file: &Path) -> Result<Self> {
+        self.chat_template = self.chat_template.replaced_by(file)?;
+        Ok(self)
+    }
+
     /// Changes the limits of an image's area in pixels, where given. Only Qwen resizes images
     /// to an area; other families have fixed sizes and stay as they are.
     ///

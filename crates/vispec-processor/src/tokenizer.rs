@@ -186,6 +186,16 @@ impl Tokenizer {
             .map_err(|error| failed("decode", &error))
     }
 
+    /// The tokenizer as the file describes it, for libraries that read such files.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Tokenize`].
+    pub fn to_json(&self) -> Result<serde_json::Value> {
+        let text = self.inner.to_string(false);
+        let text = text.map_err(|error| failed("describe", &error))?;
+        serde_json::from_str(&text).map_err(|error| failed("describe", &error.into()))
+    }
+
     /// Number of tokens, added ones included. The model's vocabulary may be padded to more.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

@@ -130,6 +130,11 @@ impl From<AnswerError> for ApiError {
                 "answer_too_large",
                 error.to_string(),
             ),
+            AnswerError::GrammarTooComplex(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "grammar_too_complex",
+                error.to_string(),
+            ),
             AnswerError::Busy { retry_after, .. } => Self {
                 retry_after: Some(retry_after.as_secs()),
                 ..Self::new(

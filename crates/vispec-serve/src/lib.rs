@@ -27,6 +27,7 @@ mod request_memory;
 mod routes;
 mod server;
 mod tls;
+mod tool_calls;
 
 pub use api_key::{ApiKey, UnusableKey};
 pub use cors::{CorsOrigin, NoOrigin};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vispec_core::{BoxError, GenerationStats};
+use vispec_grammar::GrammarError;
 
 /// Text that became certain with one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +110,9 @@ pub enum AnswerError {
         /// Bytes that there are.
         budget: usize,
     },
+    /// Following the grammar of the answer became too much work.
+    #[error(transparent)]
+    GrammarTooComplex(GrammarError),
     /// As many requests wait as may.
     #[error("{waiting} requests are waiting, and no more may")]
     Busy {

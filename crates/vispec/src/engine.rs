@@ -1,6 +1,7 @@
 //! A loaded target and draft that answers.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vispec_core::{AutoTree, SuffixStore, SuffixStoreUsage, TreeShape, TreeSize};
@@ -12,6 +13,7 @@ use vispec_models::{
 use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
+use crate::grammars::Grammars;
 use crate::request::AnswerRequest;
 use crate::running::Answer;
 use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions};
@@ -49,6 +51,8 @@ pub struct LoadOptions {
     pub tree: TreeChoice,
     /// How image files are read.
     pub image_options: ImageOptions,
+    /// A Jinja template for chats in place of that of the checkpoint.
+    pub chat_template: Option<PathBuf>,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
     /// Bytes for what the target reads for images, so that files that come again are neither decoded
@@ -74,6 +78,7 @@ impl Default for LoadOptions {
             method: None,
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_options: ImageOptions::default(),
+            chat_template: None,
             conversation_memory: CONVERSATION_MEMORY,
             image_memory: IMAGE_MEMORY,
             suffix_memory: SUFFIX_MEMORY,
@@ -127,6 +132,7 @@ pub(crate) struct Loaded {
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
     pub(crate) images: ImageStore,
+    pub(crate) grammars: Grammars,
     /// What earlier answers said, if that is kept.
     pub(crate) earlier_answers: Option<Arc<SuffixStore>>,
 }
@@ -153,6 +159,10 @@ impl Engine {
             dtype: options.dtype,
             kv: options.kv,
         })?;
+        let models = match &options.chat_template {
+            Some(file) => models.with_chat_template(file)?,
+            None => models,
+        };
         let method = options.method.unwrap_or_else(|| match options.tree {
             TreeChoice::Sized(TreeSize::Fixed(_)) => models.default_method(),
             TreeChoice::Sized(TreeSize::Auto(_)) | TreeChoice::Measured(_) => {
@@ -199,6 +209,7 @@ impl Engine {
             settings,
             conversations,
             images,
+            grammars: Grammars::default(),
             earlier_answers,
         });
         Self {

@@ -32,11 +32,12 @@
 //! The next turn of a conversation reads only what is new of it.
 //!
 //! Who wants other drafters, targets or rules uses [`vispec_core`] and [`vispec_models`] directly,
-//! which are re-exported as [`core`] and [`models`].
+//! which are re-exported as [`core`] and [`models`]; [`grammar`] makes constraints of core from schemas.
 
 mod answer;
 mod answer_text;
 mod engine;
+mod grammars;
 mod relay;
 mod request;
 mod running;
@@ -45,18 +46,20 @@ mod stop_strings;
 mod submission;
 
 pub use vispec_core as core;
+pub use vispec_grammar as grammar;
 pub use vispec_models as models;
 
 pub use vispec_core::{
     GenerationStats, LogitAdjustments, Sampler, SuffixStoreUsage, TreeShape, TreeSize,
 };
+pub use vispec_grammar::{CallCount, GrammarError, GrammarSource, ToolSignature};
 pub use vispec_models::{
     CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KeptImages,
     KvPrecision, Method, ModelError,
 };
 pub use vispec_processor::{
     Content, DecodedImage, ImageOptions, Message, Messages, Part, ProcessorError, SequenceTokens,
-    SpecialText,
+    SpecialText, ToolCall,
 };
 
 pub use answer::{

@@ -1,6 +1,7 @@
 //! What is asked.
 
 use vispec_core::{LogitAdjustments, Sampler};
+use vispec_grammar::GrammarSource;
 use vispec_processor::{DecodedImage, Messages};
 
 /// An image as the caller has it.
@@ -53,9 +54,11 @@ pub struct AnswerRequest {
     pub stop: Vec<String>,
     /// Penalties and biases.
     pub adjustments: LogitAdjustments,
+    /// What the answer has to be, if not any text.
+    pub grammar: Option<GrammarSource>,
     /// Log-probabilities of each token are told, with those of this many others.
     pub log_probs: Option<usize>,
-    /// What the tokens that end an answer do.
+    /// What the tokens that end an answer do. Under a grammar they always end it.
     pub end_of_sequence: EndOfSequence,
 }
 
@@ -70,6 +73,7 @@ impl AnswerRequest {
             seed: 0,
             stop: Vec::new(),
             adjustments: LogitAdjustments::default(),
+            grammar: None,
             log_probs: None,
             end_of_sequence: EndOfSequence::Ends,
         }
@@ -80,5 +84,15 @@ impl AnswerRequest {
     pub fn chat(messages: Messages, images: Vec<DecodedImage>) -> Self {
         let images = images.into_iter().map(ImageInput::Decoded).collect();
         Self::new(AnswerPrompt::Chat { messages, images })
+    }
+
+    /// The same request, whose answer has to be what a grammar says, such as JSON by a schema. The
+    /// tokens are those of plain decoding in which what the grammar forbids cannot be chosen.
+    #[must_use]
+    pub fn with_grammar(self, grammar: GrammarSource) -> Self {
+        Self {
+            grammar: Some(grammar),
+            ..self
+        }
     }
 }

@@ -73,6 +73,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             ..AutoTree::new(Arc::new(costs))
         }
         .into(),
+        grammar: None,
     };
     warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
 

@@ -9,6 +9,7 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::{DecodeFlags, PromptFlags};
+use vispec_examples::json_schema::{SchemaFlags, compile};
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
@@ -29,6 +30,8 @@ struct Flags {
     prompt: PromptFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    schema: SchemaFlags,
     /// Decode plainly as well, and compare tokens and speed
     #[arg(long)]
     compare: bool,
@@ -49,6 +52,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
     let chat = flags.prompt.read()?;
+    let schema = flags.schema.read()?;
 
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
@@ -73,7 +77,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }
     let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
-    let settings = Settings::new(&flags.decode, engine, size)?;
+    let grammar = schema.map(|source| compile(&source, engine));
+    let settings = Settings {
+        grammar: grammar.transpose()?,
+        ..Settings::new(&flags.decode, engine, size)?
+    };
 
     let baseline = if flags.compare {
         warm_up(engine, &prompt, &[Method::None, method], &settings)?;

@@ -232,6 +232,7 @@ impl<'e> Answers<'e> {
             } => Self::Write(AnswerWriter {
                 together: Together::new(engine, method, flags.batch()),
                 settings: Settings {
+                    grammar: None,
                     config: GenerationConfig {
                         max_new_tokens,
                         stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),

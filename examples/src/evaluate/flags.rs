@@ -119,6 +119,7 @@ impl EvaluateFlags {
                 draft_positions: PositionsOf::default(),
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
+                chat_template: None,
             },
         };
         flags.check()?;

@@ -79,6 +79,7 @@ impl Setup {
             stop_tokens: stop_tokens.collect(),
         };
         let settings = |tree| Settings {
+            grammar: None,
             config: config.clone(),
             sampler,
             seed,

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{AcceptanceRule, Verdict, descend};
+use super::constraint::shape;
+use super::{AcceptanceRule, Constraint, ForcedTokens, Verdict, descend};
 use crate::sample::Said;
 use crate::{
-    KnownPicks, LogitAdjustments, LogitsError, PositionUniforms, Sampler, TargetLogits, TokenId,
-    TokenTree, TopK,
+    BoxError, KnownPicks, LogitAdjustments, LogitsError, PositionUniforms, Sampler, TargetLogits,
+    TokenId, TokenTree, TopK,
 };
 
 /// What the target thought of a token that was picked, before adjustments and temperature.
@@ -60,17 +61,19 @@ impl PickLog {
     }
 }
 
-/// [`MatchPicks`](super::MatchPicks) from logits that are adjusted by what was said up to the node,
-/// along each path of the tree on its own.
+/// [`MatchPicks`](super::MatchPicks) from logits that are adjusted by what was said up to the node
+/// and masked by what may be said, along each path of the tree on its own.
 ///
 /// Every pick becomes a token of the answer, accepted or bonus, so that the rule knows the answer
 /// without being told. The tokens are those of plain decoding with the same rule.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AdjustedPicks {
     sampler: Sampler,
     uniforms: PositionUniforms,
     adjustments: LogitAdjustments,
     said: Said,
+    constraint: Option<Box<dyn Constraint + Send>>,
+    forced: ForcedTokens,
     log: Option<PickLog>,
     row: Vec<f32>,
 }
@@ -89,6 +92,8 @@ impl AdjustedPicks {
             uniforms,
             adjustments,
             said: Said::new(prompt),
+            constraint: None,
+            forced: ForcedTokens::Decoded,
             log: None,
             row: Vec::new(),
         }
@@ -101,6 +106,20 @@ impl AdjustedPicks {
         self
     }
 
+    /// The same rule, which says only what `constraint` allows.
+    #[must_use]
+    pub fn with_constraint(
+        self,
+        constraint: Box<dyn Constraint + Send>,
+        forced: ForcedTokens,
+    ) -> Self {
+        Self {
+            constraint: Some(constraint),
+            forced,
+            ..self
+        }
+    }
+
     fn pick(
         &mut self,
         logits: &mut dyn TargetLogits,
@@ -111,6 +130,10 @@ impl AdjustedPicks {
         self.row.clear();
         self.row.extend_from_slice(original);
         self.said.adjust(&mut self.row, &self.adjustments);
+        if let Some(constraint) = &mut self.constraint {
+            let masked = constraint.mask(&mut self.row);
+            masked.map_err(LogitsError::Constraint)?;
+        }
         let pick = self.sampler.pick(&self.row, self.uniforms.at(position));
         let pick = pick.map_err(|error| error.at_row(row))?;
         if let Some(log) = &self.log {
@@ -118,6 +141,9 @@ impl AdjustedPicks {
                 .map_err(|error| error.at_row(row))?;
         }
         self.said.note(pick);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.advance(pick).map_err(LogitsError::Constraint)?;
+        }
         Ok(pick)
     }
 }
@@ -144,5 +170,12 @@ impl AcceptanceRule for AdjustedPicks {
         descend(tree, position, |row, position| {
             self.pick(logits, row, position)
         })
+    }
+
+    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
+        match (&mut self.constraint, self.forced) {
+            (Some(constraint), ForcedTokens::Drafted) => shape(&mut **constraint, &tree),
+            _ => Ok(tree),
+        }
     }
 }

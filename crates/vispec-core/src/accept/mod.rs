@@ -1,13 +1,16 @@
 //! Acceptance: which draft tokens stay, and which token comes after them.
 
 mod adjusted;
+mod constraint;
 mod rejection;
 
 pub use adjusted::{AdjustedPicks, PickLog, PickedLogProbs};
+pub use constraint::{Constraint, ForcedTokens};
 pub use rejection::{Chance, RecursiveRejection};
 
 use crate::{
-    KnownPicks, LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree,
+    BoxError, KnownPicks, LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId,
+    TokenTree,
 };
 
 /// What to keep of a verified tree.
@@ -54,6 +57,15 @@ pub trait AcceptanceRule {
         logits: &mut dyn TargetLogits,
         position: usize,
     ) -> Result<Verdict, LogitsError>;
+
+    /// The tree that is verified in place of the drafter's. Rules that know that a token cannot
+    /// come drop it, those that know what must come add it; the tokens picked are the same.
+    ///
+    /// # Errors
+    /// Any error of the rule.
+    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
+        Ok(tree)
+    }
 }
 
 impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
@@ -77,6 +89,10 @@ impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
     ) -> Result<Verdict, LogitsError> {
         (**self).accept(tree, logits, position)
     }
+
+    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
+        (**self).shape(tree)
+    }
 }
 
 impl<A: AcceptanceRule + ?Sized> AcceptanceRule for Box<A> {
@@ -99,6 +115,10 @@ impl<A: AcceptanceRule + ?Sized> AcceptanceRule for Box<A> {
         position: usize,
     ) -> Result<Verdict, LogitsError> {
         (**self).accept(tree, logits, position)
+    }
+
+    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
+        (**self).shape(tree)
     }
 }
 

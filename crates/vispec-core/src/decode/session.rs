@@ -254,15 +254,26 @@ where
     /// The tree of this cycle, cut to what may still be emitted.
     fn take_tree(
         &mut self,
-        mut tree: TokenTree,
+        drafted: TokenTree,
         observer: &mut dyn GenerationObserver,
     ) -> Result<(), DecodeError> {
+        check_tree(
+            &drafted,
+            self.tokens[self.tokens.len() - 1],
+            self.vocab_size,
+        )?;
+        let had_nodes = drafted.n_nodes() > 1;
+        let mut tree = self.rule.shape(drafted).map_err(DecodeError::Constraint)?;
         // Cut after growth, so that what is left equals what an unlimited run would have there.
         tree.truncate_depth(self.rules.remaining(self.tokens.len()));
         check_tree(&tree, self.tokens[self.tokens.len() - 1], self.vocab_size)?;
         let time = self.cycle_start.elapsed();
         self.stats.draft_time += time;
-        let idle = self.drafter.idle();
+        let idle = if had_nodes {
+            Idle::NothingProposed
+        } else {
+            self.drafter.idle()
+        };
         self.note_tree(tree.n_nodes(), idle);
         observer.on_draft(&tree, time);
         self.state = State::Tree(tree);

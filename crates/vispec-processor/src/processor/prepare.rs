@@ -9,7 +9,7 @@ use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
 use crate::image_size::ImageSize;
 use crate::media::Media;
-use crate::messages::Messages;
+use crate::messages::{Content, Messages};
 use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
 use crate::prompt_layout::{MediaKind, PromptLayout};
@@ -110,6 +110,7 @@ impl Processor {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
         }
+        self.check_tools(messages)?;
         let (found, expected) = (sizes.len(), messages.n_images());
         if found != expected {
             return Err(ProcessorError::ImageCount { found, expected });
@@ -125,6 +126,20 @@ impl Processor {
         let lengths = [self.image_lengths(sizes)?, self.video_lengths(videos)];
         let layout = self.lay_out(&written, &lengths)?;
         Ok((layout, text))
+    }
+
+    /// Whether the template can tell of tools and calls, if there are any.
+    fn check_tools(&self, messages: &Messages) -> Result<()> {
+        let with_calls = |content: &Content| matches!(content, Content::Calls { .. });
+        let mut said = messages.as_slice().iter();
+        let needs_tools =
+            !messages.tools().is_empty() || said.any(|message| with_calls(&message.content));
+        if needs_tools && !self.chat_template.writes_tool_calls() {
+            return Err(ProcessorError::NoTools {
+                template: self.chat_template.name().to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Tokens that images of these sizes take in the prompt.

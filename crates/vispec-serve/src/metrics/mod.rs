@@ -51,7 +51,11 @@ impl Outcome {
                 AnswerEnd::Length | AnswerEnd::Deadline => Self::Length,
                 AnswerEnd::Cancelled => Self::Cancelled,
             },
-            Err(AnswerError::Refused { .. } | AnswerError::TooLarge { .. }) => Self::Refused,
+            Err(
+                AnswerError::Refused { .. }
+                | AnswerError::TooLarge { .. }
+                | AnswerError::GrammarTooComplex(_),
+            ) => Self::Refused,
             Err(AnswerError::Busy { .. }) => Self::Busy,
             Err(AnswerError::ShutDown) => Self::ShutDown,
             Err(AnswerError::Failed(_)) => Self::Failed,

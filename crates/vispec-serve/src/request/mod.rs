@@ -5,10 +5,12 @@ mod adjustments;
 mod chat;
 mod completion;
 mod fields;
+mod grammar;
 mod image_url;
 mod lenient;
 mod neutral;
 mod settings;
+mod tools;
 
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -19,8 +21,10 @@ use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
 use crate::reply::Endpoint;
 use fields::Fields;
+use grammar::AskedGrammar;
 pub use settings::RequestDefaults;
 use settings::Settings;
+use tools::AskedTools;
 
 /// A request that makes sense.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct ParsedRequest {
     pub(crate) answer: AnswerRequest,
     /// Images to be fetched, by their places among the images.
     pub(crate) remote: Vec<(usize, RemoteImage)>,
+    /// The field that says what the answer has to be, if one does.
+    pub(crate) grammar_field: Option<String>,
     /// How many answers, each with a seed of its own.
     pub(crate) choices: u32,
     /// Whether there are drafts.
@@ -53,6 +59,17 @@ pub(crate) struct Delivery {
     pub(crate) mode: DeliveryMode,
     /// What comes besides the standard fields.
     pub(crate) extension: Extension,
+    /// What becomes of calls of tools.
+    pub(crate) calls: Calls,
+}
+
+/// What becomes of calls of tools in the text of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// They are text like any other: no tool may be called.
+    Text,
+    /// They are told apart from the text.
+    Told,
 }
 
 /// Whole or in pieces.
@@ -145,16 +162,39 @@ impl ParsedRequest {
             }
         };
         let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
+        let asked = grammar::read(&mut fields)?;
+        let tools = match endpoint {
+            Endpoint::Chat => tools::read(&mut fields, tools::ToolForm::Nested)?,
+            Endpoint::Completion => tools::AskedTools::default(),
+        };
+        let calls = if tools.tools.is_empty() {
+            Calls::Text
+        } else {
+            Calls::Told
+        };
+        let (prompt, asked) = with_tools(prompt, asked, tools)?;
+        if let Some(asked) = &asked {
+            settings.check_end(&asked.field)?;
+        }
         let choices = choices(&mut fields, rules.limits)?;
         let (extension, drafting) = extension(&mut fields)?;
         let mode = mode(&mut fields)?;
         neutral::check_rest(fields)?;
+        let (grammar, grammar_field) = asked.map(|asked| (asked.source, asked.field)).unzip();
         Ok(Self {
-            answer: settings.request(prompt),
+            answer: AnswerRequest {
+                grammar,
+                ..settings.request(prompt)
+            },
             remote,
+            grammar_field,
             choices,
             drafting,
-            delivery: Delivery { mode, extension },
+            delivery: Delivery {
+                mode,
+                extension,
+                calls,
+            },
         })
     }
 }
@@ -267,6 +307,33 @@ fn extension(fields: &mut Fields) -> Result<(Extension, Drafting), ApiError> {
     };
     options.end()?;
     Ok((extension, drafting))
+}
+
+/// The prompt that tells of the tools, and the one grammar of the answer.
+fn with_tools(
+    prompt: AnswerPrompt,
+    asked: Option<AskedGrammar>,
+    tools: AskedTools,
+) -> Result<(AnswerPrompt, Option<AskedGrammar>), ApiError> {
+    if let (Some(asked), false) = (&asked, tools.tools.is_empty()) {
+        return Err(ApiError::field(
+            "tools",
+            "unsupported_value",
+            format!(
+                "tools can be called in any text only, but {} says what the answer is; expected \
+                 one of them, or tool_choice none",
+                asked.field
+            ),
+        ));
+    }
+    let prompt = match prompt {
+        AnswerPrompt::Chat { messages, images } => AnswerPrompt::Chat {
+            messages: messages.with_tools(tools.tools),
+            images,
+        },
+        AnswerPrompt::Text(text) => AnswerPrompt::Text(text),
+    };
+    Ok((prompt, asked.or(tools.grammar)))
 }
 
 /// The kind of a JSON value, for messages.

@@ -16,8 +16,6 @@ enum Neutral {
     Empty,
     /// One of these strings, or nothing.
     OneOf(&'static [&'static str]),
-    /// An object whose type is text.
-    TextFormat,
     /// The list that holds text alone.
     TextOnly,
 }
@@ -28,18 +26,14 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("safety_identifier", Neutral::Any),
     ("prompt_cache_key", Neutral::Any),
     ("prompt_cache_retention", Neutral::Any),
-    ("parallel_tool_calls", Neutral::Any),
     ("best_of", Neutral::Number(1.0)),
     ("min_p", Neutral::Number(0.0)),
-    ("tools", Neutral::Empty),
     ("functions", Neutral::Empty),
     ("store", Neutral::Empty),
     ("echo", Neutral::Empty),
     ("suffix", Neutral::OneOf(&[""])),
-    ("tool_choice", Neutral::OneOf(&["none", "auto"])),
     ("function_call", Neutral::OneOf(&["none", "auto"])),
     ("service_tier", Neutral::OneOf(&["auto", "default"])),
-    ("response_format", Neutral::TextFormat),
     ("modalities", Neutral::TextOnly),
     ("audio", Neutral::Empty),
     ("prediction", Neutral::Empty),
@@ -62,7 +56,6 @@ impl Neutral {
                 Value::Null | Value::Number(_) | Value::String(_) => false,
             },
             Self::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
-            Self::TextFormat => value["type"] == "text",
             Self::TextOnly => *value == serde_json::json!(["text"]),
         }
     }
@@ -75,7 +68,6 @@ impl Neutral {
             Self::Empty => "none, false or empty".to_owned(),
             Self::OneOf([]) => "no value".to_owned(),
             Self::OneOf(names) => format!("one of {names:?}"),
-            Self::TextFormat => r#"{"type": "text"}"#.to_owned(),
             Self::TextOnly => r#"["text"]"#.to_owned(),
         }
     }

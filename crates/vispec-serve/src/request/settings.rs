@@ -79,9 +79,22 @@ impl Settings {
         })
     }
 
+    /// Refuses to go on behind an end that the grammar in `field` sets.
+    ///
+    /// # Errors
+    /// Status 400 for `ignore_eos` and `min_tokens`.
+    pub(super) fn check_end(&self, field: &str) -> Result<(), ApiError> {
+        let place = match self.end_of_sequence {
+            EndOfSequence::Ends => return Ok(()),
+            EndOfSequence::Ignored => "ignore_eos",
+            EndOfSequence::EndsAfter(_) => "min_tokens",
+        };
+        let message = format!("{place} asks for text behind the end of what {field} allows");
+        Err(ApiError::field(place, "unsupported_value", message))
+    }
+
     pub(super) fn request(self, prompt: AnswerPrompt) -> AnswerRequest {
         AnswerRequest {
-            prompt,
             max_new_tokens: self.max_new_tokens,
             sampler: self.sampler,
             seed: self.seed,
@@ -89,6 +102,7 @@ impl Settings {
             adjustments: self.adjustments,
             log_probs: self.log_probs,
             end_of_sequence: self.end_of_sequence,
+            ..AnswerRequest::new(prompt)
         }
     }
 }

@@ -24,7 +24,7 @@ async fn refused(server: &Running, path: &str, body: &Value) -> (u16, Value) {
 }
 
 /// Asks with each of the fields, and expects the code and the name of the field.
-async fn expect_refused(server: &Running, cases: &[(Value, &str, &str)]) {
+pub async fn expect_refused(server: &Running, cases: &[(Value, &str, &str)]) {
     for (fields, code, param) in cases {
         let mut body = question("Hi");
         let added = fields.as_object().unwrap().clone();
@@ -88,14 +88,9 @@ async fn fields_that_would_change_the_answer_are_refused() {
             "top_logprobs",
         ),
         (
-            json!({"tools": [{"type": "function"}]}),
+            json!({"functions": [{"name": "f"}]}),
             "unsupported_value",
-            "tools",
-        ),
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            "unsupported_value",
-            "response_format",
+            "functions",
         ),
         (
             json!({"reasoning_effort": "high"}),
@@ -171,9 +166,10 @@ async fn messages_that_make_no_sense_are_refused() {
         (json!({}), "invalid_type"),
         (json!([{"content": "x"}]), "missing_field"),
         (
-            json!([{"role": "tool", "content": "x"}]),
+            json!([{"role": "robot", "content": "x"}]),
             "unsupported_value",
         ),
+        (json!([{"role": "tool", "content": "x"}]), "missing_field"),
         (json!([{"role": "user"}]), "missing_field"),
         (
             json!([{"role": "user", "content": "x", "name": "me"}]),

@@ -21,4 +21,6 @@ mod running;
 mod scripted;
 mod shutdown;
 mod streams;
+mod structured;
 mod tiny_model;
+mod tools;

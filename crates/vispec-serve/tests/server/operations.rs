@@ -228,6 +228,12 @@ async fn answers_have_the_length_that_load_generators_ask_for() {
     assert_eq!(refused.status(), 400);
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["error"]["param"], "min_tokens");
+    // A grammar sets the end itself.
+    body["min_tokens"] = Value::Null;
+    body["guided_choice"] = serde_json::json!(["yes", "no"]);
+    let refused = server.post(CHAT, &body).send().await.unwrap();
+    let error: Value = refused.json().await.unwrap();
+    assert_eq!(error["error"]["param"], "ignore_eos", "{error}");
 }
 
 #[tokio::test]

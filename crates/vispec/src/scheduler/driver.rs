@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vispec_core::{
-    AcceptanceRule, AdjustedPicks, Batch, CostDrift, DecodeError, GenerationConfig, KvCache as _,
-    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Withheld,
-    Work, guarded,
+    AcceptanceRule, AdjustedPicks, Batch, CostDrift, DecodeError, ForcedTokens, GenerationConfig,
+    KvCache as _, MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId,
+    Withheld, Work, guarded,
 };
-use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget, doubt_costs};
+use vispec_grammar::{Grammar, GrammarError};
+use vispec_models::{AnyDrafter, EncodedPrompt, Method, VlmTarget, doubt_costs};
 
 use super::chunk::ChunkSize;
 use super::costs::PassCosts;
@@ -158,8 +159,26 @@ impl<'a> Driver<'a> {
             None => self.engine_drafter(),
         });
         let drafter = drafter.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
-        let generation =
-            drafter.and_then(|drafter| self.generation(request, log, &turn.prompt, drafter));
+        let generation = drafter.and_then(|drafter| {
+            let grammar = turn.grammar.as_ref();
+            // An engine without a method decodes plainly.
+            let forced = match (&turn.drafter, self.loaded.settings.method) {
+                (None, Method::None) => ForcedTokens::Decoded,
+                _ => ForcedTokens::Drafted,
+            };
+            let grammar = grammar.map(|grammar| (grammar, forced));
+            let ends = self.loaded.models.processor().eos_token_ids();
+            let ends = Vec::from_iter(ends.iter().copied());
+            let config = GenerationConfig {
+                max_new_tokens: request.max_new_tokens,
+                stop_tokens: match (request.end_of_sequence, grammar) {
+                    (EndOfSequence::Ignored, None) => Vec::new(),
+                    _ => ends.clone(),
+                },
+            };
+            let rule = rule(request, log, grammar, (turn.prompt.token_ids(), ends));
+            self.generation(config, rule, &turn.prompt, drafter)
+        });
         match generation {
             Ok(generation) => {
                 let id = self.batch.add(generation, relay);
@@ -193,8 +212,8 @@ impl<'a> Driver<'a> {
 
     fn generation(
         &self,
-        request: &AnswerRequest,
-        log: Option<PickLog>,
+        config: GenerationConfig,
+        rule: Rule,
         prompt: &Arc<EncodedPrompt>,
         drafter: AnyDrafter,
     ) -> Result<Generation, AnswerError> {
@@ -203,14 +222,6 @@ impl<'a> Driver<'a> {
             conversations,
             ..
         } = self.loaded;
-        let ends = Vec::from_iter(models.processor().eos_token_ids().iter().copied());
-        let config = GenerationConfig {
-            max_new_tokens: request.max_new_tokens,
-            stop_tokens: match request.end_of_sequence {
-                EndOfSequence::Ignored => Vec::new(),
-                EndOfSequence::Ends | EndOfSequence::EndsAfter(_) => ends.clone(),
-            },
-        };
         let mut running = self.batch.sessions().map(|(_, generation)| generation);
         let same = running.find(|generation| {
             std::ptr::eq(generation.prompt(), &**prompt)
@@ -218,7 +229,6 @@ impl<'a> Driver<'a> {
         });
         let cache = models.cache_for(prompt, conversations, same.map(Generation::cache));
         let cache = cache.map_err(AnswerError::failed)?;
-        let rule = rule(request, log, prompt.token_ids(), ends);
         let beginning = (Arc::clone(prompt), cache);
         Session::start_in(models.target(), drafter, rule, beginning, config).map_err(decode_error)
     }
@@ -307,19 +317,23 @@ impl<'a> Driver<'a> {
 fn rule(
     request: &AnswerRequest,
     log: Option<PickLog>,
-    prompt: &[TokenId],
-    ends: Vec<TokenId>,
+    grammar: Option<(&Grammar, ForcedTokens)>,
+    (prompt, ends): (&[TokenId], Vec<TokenId>),
 ) -> Rule {
     let uniforms = PositionUniforms::new(request.seed);
     let mut adjustments = request.adjustments.clone();
-    if let EndOfSequence::EndsAfter(until) = request.end_of_sequence {
+    // Behind the end that a grammar sets, nothing is allowed.
+    if let (EndOfSequence::EndsAfter(until), None) = (request.end_of_sequence, &grammar) {
         let tokens = ends;
         adjustments.withheld = Withheld { tokens, until };
     }
-    if log.is_none() && adjustments.is_neutral() {
+    if log.is_none() && grammar.is_none() && adjustments.is_neutral() {
         return Box::new(MatchPicks::new(request.sampler, uniforms));
     }
-    let rule = AdjustedPicks::new(request.sampler, uniforms, adjustments, prompt);
+    let mut rule = AdjustedPicks::new(request.sampler, uniforms, adjustments, prompt);
+    if let Some((grammar, forced)) = grammar {
+        rule = rule.with_constraint(Box::new(grammar.constraint()), forced);
+    }
     match log {
         Some(log) => Box::new(rule.with_log(log)),
         None => Box::new(rule),
@@ -332,6 +346,10 @@ fn decode_error(error: DecodeError) -> AnswerError {
             prompt_tokens,
             context_len,
         } => too_long(prompt_tokens, context_len),
+        DecodeError::Constraint(error) => match error.downcast::<GrammarError>() {
+            Ok(error) => AnswerError::GrammarTooComplex(*error),
+            Err(error) => AnswerError::failed(error),
+        },
         error => AnswerError::failed(error),
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vispec_core::GenerationStats;
+use vispec_grammar::Grammar;
 use vispec_models::{EncodeTimes, EncodedPrompt};
 
+use super::prepare::Prepared;
 use crate::answer::{AnswerEnd, AnswerError, Answered};
 use crate::relay::{BoxedListener, tell_end};
 use crate::request::AnswerRequest;
@@ -71,6 +73,7 @@ pub(super) struct Ready {
     prompt: Arc<EncodedPrompt>,
     /// What preparing took; told with the first answer.
     times: EncodeTimes,
+    grammar: Option<Grammar>,
     /// Memory that each answer may need.
     bytes: usize,
     /// Answers that have begun.
@@ -78,12 +81,13 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(job: Job, prompt: EncodedPrompt, times: EncodeTimes, bytes: usize) -> Self {
+    pub(super) fn new(job: Job, prepared: Prepared) -> Self {
         Self {
             job,
-            prompt: Arc::new(prompt),
-            times,
-            bytes,
+            prompt: Arc::new(prepared.prompt),
+            times: prepared.times,
+            grammar: prepared.grammar,
+            bytes: prepared.bytes,
             begun: 0,
         }
     }
@@ -113,6 +117,7 @@ impl Ready {
             listener,
             prompt: Arc::clone(&self.prompt),
             times: std::mem::take(&mut self.times),
+            grammar: self.grammar.clone(),
             bytes: self.bytes,
             drafter: submission.drafter.clone(),
             deadline: submission.deadline,
@@ -123,11 +128,12 @@ impl Ready {
 
 /// One answer whose turn has come.
 pub(super) struct Turn {
-    /// With the seed of this answer and without the prompt.
+    /// With the seed of this answer, without the prompt and the source of the grammar.
     pub(super) request: AnswerRequest,
     pub(super) listener: BoxedListener,
     pub(super) prompt: Arc<EncodedPrompt>,
     pub(super) times: EncodeTimes,
+    pub(super) grammar: Option<Grammar>,
     pub(super) bytes: usize,
     pub(super) drafter: Option<DrafterSource>,
     pub(super) deadline: Option<Instant>,

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::time::Instant;
 
 use vispec_core::{Prompt as _, TargetModel as _, TreeSize, guarded};
+use vispec_grammar::Grammar;
 use vispec_models::{EncodeTimes, EncodedPrompt, ModelError, ReadImage};
 use vispec_processor::{ProcessorError, Wanted};
 
@@ -25,10 +26,11 @@ pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize) {
         // Decoders and templates read what clients send.
         let prepared = guarded("preparing a prompt", || prepare(loaded, &job, kv_budget));
         match prepared.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked).into())) {
-            Ok((prompt, times, bytes)) => {
-                // All is known of the prompt; files of images are large.
+            Ok(prepared) => {
+                // All is known of prompt and grammar; files of images are large.
                 job.submission.request.prompt = AnswerPrompt::Text(String::new());
-                queue.put_prepared(Some(Ready::new(job, prompt, times, bytes)));
+                job.submission.request.grammar = None;
+                queue.put_prepared(Some(Ready::new(job, prepared)));
             }
             Err(NotPrepared::Unwanted) => {
                 queue.put_prepared(None);
@@ -67,14 +69,24 @@ impl From<ModelError> for NotPrepared {
     }
 }
 
-/// The prompt, and the memory that an answer may need.
-fn prepare(
-    loaded: &Loaded,
-    job: &Job,
-    kv_budget: usize,
-) -> Result<(EncodedPrompt, EncodeTimes, usize), NotPrepared> {
+/// What answers to a request start from.
+pub(super) struct Prepared {
+    pub(super) prompt: EncodedPrompt,
+    /// What that took.
+    pub(super) times: EncodeTimes,
+    /// What the answers have to be.
+    pub(super) grammar: Option<Grammar>,
+    /// Memory that each answer may need.
+    pub(super) bytes: usize,
+}
+
+/// The prompt, the grammar, and the memory that an answer may need.
+fn prepare(loaded: &Loaded, job: &Job, kv_budget: usize) -> Result<Prepared, NotPrepared> {
     let request = &job.submission.request;
     check(loaded, request)?;
+    let grammar = request.grammar.as_ref();
+    let grammar = grammar.map(|source| loaded.grammars.compile(&loaded.models, source));
+    let grammar = grammar.transpose()?;
     let wanted = || job.ending(Instant::now()).is_none();
     let (prompt, times) = encode(loaded, &request.prompt, &wanted)?;
     let target = loaded.models.target();
@@ -93,7 +105,12 @@ fn prepare(
         }
         .into());
     }
-    Ok((prompt, times, needed))
+    Ok(Prepared {
+        prompt,
+        times,
+        grammar,
+        bytes: needed,
+    })
 }
 
 /// Rows of the cache that a tree takes at most, until its path is known.
@@ -203,6 +220,7 @@ pub(super) fn model_error(error: ModelError) -> AnswerError {
             "invalid_messages",
             format!("the chat template cannot render these messages: {reason}"),
         ),
+        ProcessorError::NoTools { .. } => refused("tools_unsupported", error),
         ProcessorError::AspectRatio { .. } => refused("invalid_image", error),
         ProcessorError::EmptyPrompt
         | ProcessorError::NoMessages

@@ -68,6 +68,7 @@ pub(super) fn draw<'t>(
     let most = wanted.saturating_mul(DRAWS_PER_QUESTION).max(HOPELESS);
     let prompts = prompts(turn, engine)?;
     let mut settings = Settings {
+        grammar: None,
         config: GenerationConfig {
             max_new_tokens: MAX_TOKENS,
             stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),

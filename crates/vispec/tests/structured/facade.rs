@@ -1,0 +1,70 @@
+//! The same through the engine of the facade.
+
+use serde_json::json;
+use vispec::{
+    AnswerEnd, AnswerError, AnswerRequest, DtypeChoice, Engine, GrammarSource, LoadOptions,
+    Messages, Sampler, TreeChoice, TreeShape,
+};
+
+use crate::fixture;
+
+fn engine() -> Engine {
+    let place = |name: &str| fixture(name).display().to_string();
+    let options = LoadOptions {
+        dtype: DtypeChoice::F32,
+        tree: TreeChoice::Sized(TreeShape::default().into()),
+        ..LoadOptions::default()
+    };
+    let draft = place("drafts/qwen-scenes-q2");
+    Engine::load(&place("models/qwen-scenes"), Some(&draft), options).unwrap()
+}
+
+fn request() -> AnswerRequest {
+    let messages = Messages::from_prompt(None, "Describe the picture.", 0);
+    AnswerRequest::chat(messages, Vec::new())
+}
+
+#[test]
+fn requests_have_grammars() {
+    let engine = engine();
+    let schema = json!({
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "blue"]}, "round": {"type": "boolean"}},
+        "required": ["colour", "round"],
+        "additionalProperties": false,
+    });
+    let request = request().with_grammar(GrammarSource::JsonSchema(schema));
+    for seed in 0..3 {
+        let sampler = Sampler::new(seed as f32, None, None).unwrap();
+        let request = AnswerRequest {
+            sampler,
+            seed,
+            ..request.clone()
+        };
+        let mut answer = engine.start(request).unwrap();
+        let text = answer.text().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(value["round"].is_boolean(), "{text}");
+        let answered = answer.answered().unwrap();
+        assert_eq!(answered.end, AnswerEnd::Stop);
+        // Names and punctuation come for free.
+        assert!(answered.stats.tau() > 3.0, "{}", answered.stats.tau());
+    }
+}
+
+#[test]
+fn grammars_that_make_no_sense_are_refused() {
+    let engine = engine();
+    for source in [
+        GrammarSource::JsonSchema(json!({"type": "strin"})),
+        GrammarSource::Regex("(".to_owned()),
+        GrammarSource::Choice(Vec::new()),
+        GrammarSource::Lark("begin: \"a\"".to_owned()),
+    ] {
+        let mut answer = engine.start(request().with_grammar(source)).unwrap();
+        match answer.text() {
+            Err(AnswerError::Refused { code, .. }) => assert_eq!(code, "invalid_grammar"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Answers that are JSON by a schema in a file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use vispec::grammar::{Grammar, GrammarCompiler, GrammarSource};
+use vispec_core::TargetModel as _;
+use vispec_models::Engine;
+
+use crate::failure::Failure;
+
+/// What an answer has to be.
+#[derive(Args, Debug)]
+pub struct SchemaFlags {
+    /// Answer with JSON by the schema in this file: what it forbids is never chosen, and what it
+    /// leaves no choice about is drafted for free
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+}
+
+impl SchemaFlags {
+    /// Reads the schema.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not JSON.
+    pub fn read(&self) -> Result<Option<GrammarSource>, Failure> {
+        let schema = self.json_schema.as_deref().map(read);
+        Ok(schema.transpose()?)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<GrammarSource> {
+    let name = || path.display().to_string();
+    let text = std::fs::read(path).with_context(name)?;
+    let schema = serde_json::from_slice(&text).with_context(name)?;
+    Ok(GrammarSource::JsonSchema(schema))
+}
+
+/// Compiles a grammar for the tokens of a target.
+///
+/// # Errors
+/// Usage if it cannot be followed.
+pub fn compile(source: &GrammarSource, engine: &Engine) -> Result<Grammar, Failure> {
+    let processor = engine.processor();
+    let vocab_size = engine.target().vocab_size();
+    let ends = processor.eos_token_ids();
+    let compiler = GrammarCompiler::new(processor.tokenizer(), ends, vocab_size);
+    let grammar = compiler.and_then(|compiler| compiler.compile(source));
+    grammar.map_err(|error| Failure::Usage(format!("--json-schema: {error}")))
+}
