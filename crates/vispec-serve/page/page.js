@@ -315,7 +315,7 @@ async function compare(signal) {
     plain += choice?.delta?.content ?? "";
     if (choice?.finish_reason) final = chunk.vispec;
   });
-  const factor = (speed / final.tokens_per_second).toFixed(2);
+  const factor = (speed / final.tokens_per_second).toPrecision(2);
   const same = plain === text ? "the same text" : "another text";
   $("compared").textContent =
     `plain: ${final.tokens_per_second.toFixed(1)} tokens/s; drafted: ${factor} times that, ${same}`;

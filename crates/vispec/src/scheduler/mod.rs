@@ -1,12 +1,13 @@
 //! Continuous batching: many answers at a time, each as if it were alone.
 //!
 //! ```text
-//! submit ─► Queue (unprepared) ─► preparing thread ─► Queue (ready) ─► Driver: one Batch ─► listeners
+//! submit ─► Queue (unprepared) ─► preparing threads ─► Queue (ready) ─► Driver: one Batch ─► listeners
 //! ```
 //!
 //! One thread owns all answers that run and has the target compute for all of them in one pass
-//! after the other. Another prepares prompts, so that an image that is decoded holds up nobody.
-//! Requests are served in the order in which they came. One that could need more memory than there
+//! after the other. Two others prepare prompts, one of them those without images, so that an image
+//! that is decoded holds up nobody. Clients that ask at the same time have equal shares of the places
+//! and turns one after the other. A request that could need more memory than there
 //! is for all is refused; the memory that it may need is set aside when it begins, so that no
 //! running answer is ever short of it or put back.
 
@@ -18,6 +19,7 @@ mod job;
 mod options;
 mod prepare;
 mod queue;
+mod turns;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,7 @@ pub(crate) use self::queue::Queue;
 
 use self::driver::Driver;
 use self::job::Job;
+use self::prepare::Lane;
 use crate::answer::AnswerError;
 use crate::engine::Loaded;
 use crate::relay::BoxedListener;
@@ -99,10 +102,15 @@ impl Scheduler {
         }
         let kv_budget = self.queue.options().kv_memory.bytes();
         self.queue.note_budget(kv_budget);
-        let preparing = self.spawn("vispec-prepare", loaded, move |loaded, queue| {
-            prepare::prepare_all(loaded, queue, kv_budget);
-        })?;
-        threads.push(preparing);
+        for (name, lane) in [
+            ("vispec-prepare", Lane::All),
+            ("vispec-prepare-text", Lane::Texts),
+        ] {
+            let preparing = self.spawn(name, loaded, move |loaded, queue| {
+                prepare::prepare_all(loaded, queue, kv_budget, lane);
+            })?;
+            threads.push(preparing);
+        }
         let answering = self.spawn("vispec-answer", loaded, move |loaded, queue| {
             Driver::new(loaded, queue, kv_budget).run();
         })?;

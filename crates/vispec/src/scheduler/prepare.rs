@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Instant;
 
 use vispec_core::{Prompt as _, TargetModel as _, TreeSize, guarded};
@@ -15,11 +16,32 @@ use crate::answer::{AnswerEnd, AnswerError};
 use crate::engine::Loaded;
 use crate::request::{AnswerPrompt, AnswerRequest, ImageInput};
 
-/// Prepares what waits in `queue`, in order, until it is stopped.
-pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize) {
-    while let Some(mut job) = queue.next_unprepared() {
+/// What a thread prepares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Texts alone, so that they never wait for pictures.
+    Texts,
+    /// Whatever comes.
+    All,
+}
+
+impl Lane {
+    /// Whether a job may be prepared here.
+    pub(super) fn takes(self, job: &Job) -> bool {
+        let has_images = match &job.submission.request.prompt {
+            AnswerPrompt::Chat { images, .. } => !images.is_empty(),
+            AnswerPrompt::Text(_) => false,
+        };
+        self == Self::All || !has_images
+    }
+}
+
+/// Prepares what waits in `queue` for `lane`, until it is stopped.
+pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize, lane: Lane) {
+    while let Some(mut job) = queue.next_unprepared(lane) {
+        let ticket = Arc::clone(&job.ticket);
         if let Some(ending) = job.ending(Instant::now()) {
-            queue.put_prepared(None);
+            queue.put_prepared(&ticket, None);
             job.end(ending);
             continue;
         }
@@ -30,17 +52,17 @@ pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize) {
                 // All is known of prompt and grammar; files of images are large.
                 job.submission.request.prompt = AnswerPrompt::Text(String::new());
                 job.submission.request.grammar = None;
-                queue.put_prepared(Some(Ready::new(job, prepared)));
+                queue.put_prepared(&ticket, Some(Ready::new(job, prepared)));
             }
             Err(NotPrepared::Unwanted) => {
-                queue.put_prepared(None);
+                queue.put_prepared(&ticket, None);
                 job.end(AnswerEnd::Cancelled);
             }
             Err(NotPrepared::Error(error)) => {
                 if matches!(error, AnswerError::TooLarge { .. }) {
                     queue.count_refused_for_memory();
                 }
-                queue.put_prepared(None);
+                queue.put_prepared(&ticket, None);
                 job.fail(&error);
             }
         }

@@ -1,7 +1,6 @@
-//! What waits for the scheduler: requests, then prepared prompts. Turns go to the client with the
-//! fewest answers under way, and of one client, or among equal ones, to who came first.
+//! What waits for the scheduler: requests, then prepared prompts. Those who ask at the same time have
+//! equal shares of the places, and turns one after the other; of one client the first comes first.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +11,8 @@ use super::costs::Gained;
 use super::figures::SchedulerFigures;
 use super::job::{Job, Ready, Turn};
 use super::options::SchedulerOptions;
+use super::prepare::Lane;
+use super::turns::Turns;
 use crate::answer::{AnswerEnd, AnswerError};
 use crate::submission::Ticket;
 
@@ -26,16 +27,18 @@ pub(super) enum Admission {
     Blocked,
 }
 
+/// How often is looked whether somebody may have more by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 #[derive(Default)]
 struct State {
     /// Everything ends, and nothing is taken any more.
     stopped: bool,
     unprepared: VecDeque<Job>,
-    /// Of the job that is being prepared.
-    preparing: Option<Arc<Ticket>>,
+    /// Of the jobs that are being prepared.
+    preparing: Vec<Arc<Ticket>>,
     ready: VecDeque<Ready>,
-    /// Answers that run, by client.
-    running: HashMap<u64, usize>,
+    turns: Turns,
     figures: SchedulerFigures,
     /// Answers so far and the time they took, for estimates.
     answered: u32,
@@ -50,16 +53,40 @@ impl State {
         jobs.map(|job| &job.ticket).chain(&self.preparing)
     }
 
-    /// Takes out the request whose turn it is to be prepared.
-    fn next_job(&mut self) -> Option<Job> {
+    /// Of so many places, those of each client that has something here or had lately.
+    fn share(&mut self, places: usize) -> usize {
+        let now = Instant::now();
+        let ready = self.ready.iter().map(|ready| &ready.job);
+        for job in self.unprepared.iter().chain(ready) {
+            self.turns.note_seen(job.ticket.client(), now);
+        }
+        self.turns.share(places, now)
+    }
+
+    /// Takes out the request whose turn it is to be prepared on a lane, of clients that have less
+    /// than their share under way.
+    fn next_job(&mut self, lane: Lane, places: usize) -> Option<Job> {
+        // Running or prepared.
+        let share = self.share(places);
+        let ready = self.ready.iter().map(|ready| &ready.job.ticket);
+        let mut ahead: HashMap<u64, usize> = HashMap::new();
+        for ticket in ready.chain(&self.preparing) {
+            *ahead.entry(ticket.client()).or_default() += 1;
+        }
         let under_way = |client: u64| {
-            let ready = self.ready.iter().map(|ready| ready.job.ticket.client());
-            let ready = ready.filter(|&ready| ready == client).count();
-            ready + self.running.get(&client).copied().unwrap_or(0)
+            let ahead = ahead.get(&client).copied().unwrap_or(0);
+            ahead + self.turns.running(client)
         };
         let jobs = self.unprepared.iter().enumerate();
-        let first = jobs.min_by_key(|(index, job)| (under_way(job.ticket.client()), *index));
-        let index = first?.0;
+        let first = jobs
+            .filter(|(_, job)| lane.takes(job))
+            .map(|(index, job)| (index, job.ticket.client()))
+            .filter(|&(_, client)| under_way(client) < share)
+            .min_by_key(|&(index, client)| {
+                (under_way(client), self.turns.last_turn(client), index)
+            });
+        let (index, client) = first?;
+        self.turns.note_turn(client, Instant::now());
         self.unprepared.remove(index)
     }
 
@@ -122,6 +149,8 @@ impl Queue {
         // Those that nobody waits for any more are about to leave.
         let wanted = state.waiting().filter(|ticket| !ticket.is_cancelled());
         let waiting = wanted.count();
+        let client = job.ticket.client();
+        state.turns.note_seen(client, Instant::now());
         let busy = AnswerError::Busy {
             waiting,
             retry_after: self.estimate(&state),
@@ -129,7 +158,7 @@ impl Queue {
         let displaced = if waiting < places {
             None
         } else {
-            match state.displace(job.ticket.client()) {
+            match state.displace(client) {
                 None => return Err(busy),
                 displaced => displaced,
             }
@@ -177,28 +206,35 @@ impl Queue {
         jobs.for_each(|job| job.fail(&AnswerError::ShutDown));
     }
 
-    /// The next job to prepare, when there is one and not too much is prepared; `None` when
+    /// The next job to prepare on a lane, when there is one and not too much is prepared; `None` when
     /// everything ends. [`put_prepared`](Self::put_prepared) must follow.
-    pub(super) fn next_unprepared(&self) -> Option<Job> {
+    pub(super) fn next_unprepared(&self, lane: Lane) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.stopped {
                 return None;
             }
-            let has_room = state.ready.len() < self.options.prepared_ahead.max(1);
-            let job = has_room.then(|| state.next_job()).flatten();
-            if let Some(job) = job {
-                state.preparing = Some(Arc::clone(&job.ticket));
+            let ahead = self.options.prepared_ahead.max(1);
+            let places = self.max_running().saturating_add(ahead);
+            let has_room = state.ready.len() < ahead;
+            let job = has_room.then(|| state.next_job(lane, places));
+            if let Some(job) = job.flatten() {
+                state.preparing.push(Arc::clone(&job.ticket));
                 return Some(job);
             }
-            state = self.wait_for_change(state, None);
+            // Shares grow with time.
+            let waits = !state.unprepared.is_empty();
+            let until = waits.then(|| Instant::now() + LOOK_AGAIN);
+            state = self.wait_for_change(state, until);
         }
     }
 
-    /// Takes back what was prepared, if it could be.
-    pub(super) fn put_prepared(&self, ready: Option<Ready>) {
+    /// Takes back what was prepared of a job, if it could be.
+    pub(super) fn put_prepared(&self, ticket: &Arc<Ticket>, ready: Option<Ready>) {
         let mut state = self.lock();
-        state.preparing = None;
+        state
+            .preparing
+            .retain(|preparing| !Arc::ptr_eq(preparing, ticket));
         state.ready.extend(ready);
         drop(state);
         self.changed.notify_all();
@@ -234,9 +270,17 @@ impl Queue {
     /// The first answer whose turn has come by `admission`.
     pub(super) fn take_turn(&self, admission: impl Fn(&Ready) -> Admission) -> Option<Turn> {
         let mut state = self.lock();
+        let share = state.share(self.max_running());
         let mut index = 0;
         loop {
-            match admission(state.ready.get(index)?) {
+            let ready = state.ready.get(index)?;
+            let running = state.turns.running(ready.job.ticket.client());
+            let admission = if running < share {
+                admission(ready)
+            } else {
+                Admission::Later
+            };
+            match admission {
                 Admission::Now => break,
                 Admission::Later => index += 1,
                 Admission::Blocked => return None,
@@ -249,7 +293,8 @@ impl Queue {
         }
         if let Some(turn) = &turn {
             state.figures.running += 1;
-            *state.running.entry(turn.ticket.client()).or_default() += 1;
+            let client = turn.ticket.client();
+            state.turns.note_began(client, Instant::now());
         }
         drop(state);
         self.changed.notify_all();
@@ -259,15 +304,12 @@ impl Queue {
     /// An answer that began has ended after so long.
     pub(super) fn note_ended(&self, ticket: &Ticket, time: Duration) {
         let mut state = self.lock();
-        if let Entry::Occupied(mut running) = state.running.entry(ticket.client()) {
-            *running.get_mut() -= 1;
-            if *running.get() == 0 {
-                running.remove();
-            }
-        }
+        state.turns.note_ended(ticket.client(), Instant::now());
         state.figures.running = state.figures.running.saturating_sub(1);
         state.answered = state.answered.saturating_add(1);
         state.busy += time;
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Waits until something can be done while nothing runs.
