@@ -12,16 +12,19 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct CaptionFile {
     path: PathBuf,
+    prompt: String,
     file: File,
     done: HashSet<String>,
 }
 
 impl CaptionFile {
-    /// Opens or creates the file. A last line without its end, which a kill can leave, is dropped.
+    /// Opens or creates the file of captions that answer `prompt`. A last line without its end, which
+    /// a kill can leave, is dropped.
     ///
     /// # Errors
-    /// If the file cannot be read and written, or has a line that is not of a run.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
+    /// If the file cannot be read and written, or has a line that is not of a run or answers another
+    /// prompt.
+    pub fn open(path: &Path, prompt: &str) -> anyhow::Result<Self> {
         let at = || path.display().to_string();
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false);
@@ -40,6 +43,15 @@ impl CaptionFile {
             let image = image.with_context(|| {
                 format!("{}: line {} has no field image", path.display(), index + 1)
             })?;
+            // Files of earlier versions do not say what was asked.
+            let asked = row.as_ref().and_then(|row| row["prompt"].as_str());
+            anyhow::ensure!(
+                asked.is_none_or(|asked| asked == prompt),
+                "{}: line {} answers the prompt {:?}, expected {prompt:?}; name another file",
+                path.display(),
+                index + 1,
+                asked.unwrap_or_default()
+            );
             done.insert(image.to_owned());
         }
         anyhow::ensure!(
@@ -51,6 +63,7 @@ impl CaptionFile {
         file.seek(SeekFrom::End(0)).with_context(at)?;
         Ok(Self {
             path: path.to_owned(),
+            prompt: prompt.to_owned(),
             file,
             done,
         })
@@ -68,6 +81,7 @@ impl CaptionFile {
     /// If the file cannot be written.
     pub fn append(&mut self, image: &str, mut row: Value) -> anyhow::Result<()> {
         row["image"] = image.into();
+        row["prompt"] = self.prompt.as_str().into();
         // In one write, so that a kill leaves a line or a part of one and no two parts.
         let line = format!("{row}\n");
         let written = self.file.write_all(line.as_bytes());
@@ -87,13 +101,13 @@ mod tests {
     fn a_cut_line_is_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("captions.jsonl");
-        let mut file = CaptionFile::open(&path).unwrap();
+        let mut file = CaptionFile::open(&path, "What?").unwrap();
         file.append("a.png", json!({"caption": "A."})).unwrap();
         file.append("b.png", json!({"caption": "B."})).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for len in 0..=whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
-            let mut file = CaptionFile::open(&path).unwrap();
+            let mut file = CaptionFile::open(&path, "What?").unwrap();
             for (image, caption) in [("a.png", "A."), ("b.png", "B.")] {
                 if !file.has(image) {
                     file.append(image, json!({"caption": caption})).unwrap();
@@ -104,12 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn answers_to_two_prompts_are_not_mixed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("captions.jsonl");
+        let mut file = CaptionFile::open(&path, "What?").unwrap();
+        file.append("a.png", json!({"caption": "A."})).unwrap();
+        let error = CaptionFile::open(&path, "Where?").unwrap_err().to_string();
+        assert!(error.contains("\"What?\", expected \"Where?\""), "{error}");
+        assert!(CaptionFile::open(&path, "What?").unwrap().has("a.png"));
+    }
+
+    #[test]
     fn other_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         for (notes, named) in [("my notes\nare dear", "line 1"), ("my notes", "last line")] {
             std::fs::write(&path, notes).unwrap();
-            let error = CaptionFile::open(&path).unwrap_err().to_string();
+            let error = CaptionFile::open(&path, "What?").unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
         }

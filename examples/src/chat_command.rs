@@ -47,6 +47,17 @@ impl ChatCommand {
 /quit         end; so does Ctrl-D
 Ctrl-C stops an answer. A line that starts with two slashes is a question.";
 
+    /// Commands, those that take an argument with the space before it.
+    pub const NAMES: [&str; 7] = [
+        "/image ", "/system ", "/stats", "/tree", "/reset", "/quit", "/help",
+    ];
+
+    /// Whether what comes next in a line is a path.
+    #[must_use]
+    pub fn takes_path(line: &str) -> bool {
+        line.trim_start().starts_with("/image ")
+    }
+
     /// Reads a line.
     ///
     /// # Errors
@@ -66,7 +77,7 @@ Ctrl-C stops an answer. A line that starts with two slashes is a question.";
         let argument = argument.trim();
         match name {
             "/image" if argument.is_empty() => Err(CommandError::Argument("/image", "a file")),
-            "/image" => Ok(Self::Image(argument.into())),
+            "/image" => Ok(Self::Image(path(argument))),
             "/system" => Ok(Self::System(
                 (!argument.is_empty()).then(|| argument.to_owned()),
             )),
@@ -78,6 +89,56 @@ Ctrl-C stops an answer. A line that starts with two slashes is a question.";
             other => Err(CommandError::Unknown(other.to_owned())),
         }
     }
+}
+
+/// A path as terminals and file managers paste it: in quotes, as a file URL, or with backslashes
+/// before spaces and other characters that shells read.
+fn path(text: &str) -> PathBuf {
+    for quote in ['\'', '"'] {
+        let inner = text.strip_prefix(quote);
+        if let Some(inner) = inner.and_then(|inner| inner.strip_suffix(quote)) {
+            return inner.into();
+        }
+    }
+    if let Some(encoded) = text.strip_prefix("file://") {
+        return percent_decoded(encoded).into();
+    }
+    // On Windows a backslash is a part of the path.
+    if cfg!(windows) {
+        return text.into();
+    }
+    let mut path = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => path.extend(characters.next()),
+            character => path.push(character),
+        }
+    }
+    path.into()
+}
+
+/// `%20` becomes a space, and so on; what is no code stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let code = behind.get(..2).and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        match code {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -92,6 +153,14 @@ mod tests {
         assert_eq!(parse("//etc"), ChatCommand::Say("/etc".to_owned()));
         let image = ChatCommand::Image("a b.png".into());
         assert_eq!(parse("/image  a b.png"), image);
+        for pasted in ["'a b.png'", "\"a b.png\"", "a\\ b.png", "file://a%20b.png"] {
+            let line = format!("/image {pasted}");
+            assert_eq!(ChatCommand::parse(&line).unwrap(), image, "{pasted}");
+        }
+        assert_eq!(
+            parse("/image 100%.png"),
+            ChatCommand::Image("100%.png".into())
+        );
         assert_eq!(parse("/system"), ChatCommand::System(None));
         let system = ChatCommand::System(Some("Be short.".to_owned()));
         assert_eq!(parse("/system Be short."), system);

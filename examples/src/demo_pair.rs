@@ -40,7 +40,7 @@ impl DemoPair {
     pub const NAME: &str = "vispec-demo";
 
     /// Share of the time of plain decoding that drafting may lose, more than by default: answers are
-    /// too short to save up for the first try.
+    /// short.
     pub const MAX_LOSS: f64 = 0.2;
 
     /// Writes the pair to a temporary directory, from which it can be mapped.

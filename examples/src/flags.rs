@@ -1,5 +1,6 @@
 //! Command-line flags that several binaries understand.
 
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -11,11 +12,14 @@ use vispec_models::{
     EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, PositionsOf, Quantization,
     resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Media, Messages, Part, Video};
+use vispec_processor::{DecodedImage, ImageOptions, Media, Messages, Orientation, Part, Video};
 
 use crate::failure::Failure;
 use crate::tree::TreeFlags;
 use crate::video_folder::VideoFolder;
+
+/// Bytes of a question from standard input at most.
+const LONGEST_QUESTION: u64 = 1 << 24;
 
 /// Which models to load, and where to.
 #[derive(Args, Debug)]
@@ -193,7 +197,7 @@ impl LoadFlags {
 /// What to ask.
 #[derive(Args, Debug)]
 pub struct PromptFlags {
-    /// The question
+    /// The question; - reads it from standard input
     #[arg(long, value_name = "TEXT", required_unless_present = "messages")]
     pub prompt: Option<String>,
     /// System message before the question
@@ -214,6 +218,9 @@ pub struct PromptFlags {
     /// said), of which two a second are looked at; repeat the flag for several
     #[arg(long = "video", value_name = "DIR[@FPS]")]
     pub videos: Vec<VideoFolder>,
+    /// Which way up
+    #[command(flatten)]
+    pub reading: ImageFlags,
 }
 
 /// A chat and what it shows.
@@ -238,6 +245,26 @@ impl Chat {
     }
 }
 
+/// How to read image files.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct ImageFlags {
+    /// Turn images as their EXIF or XMP says (upright), as load_image of transformers does, or leave
+    /// them (as-stored), as upstream's scripts do
+    #[arg(long, value_name = "upright|as-stored", default_value = "upright")]
+    pub image_orientation: Orientation,
+}
+
+impl ImageFlags {
+    /// The default limits, and which way up.
+    #[must_use]
+    pub fn options(self) -> ImageOptions {
+        ImageOptions {
+            orientation: self.image_orientation,
+            ..ImageOptions::default()
+        }
+    }
+}
+
 impl PromptFlags {
     /// Reads the chat, the images and the videos. With `--prompt` images come first, then videos,
     /// then the question.
@@ -249,25 +276,47 @@ impl PromptFlags {
         let messages = match (&self.messages, &self.prompt) {
             (Some(path), _) => Messages::read(path).with_context(|| path.display().to_string())?,
             (None, Some(prompt)) => {
+                let read;
+                let prompt = match prompt.as_str() {
+                    "-" => {
+                        read = read_question(std::io::stdin())?;
+                        &read
+                    }
+                    prompt => prompt,
+                };
                 let images = vec![Part::Image; self.images.len()];
                 let videos = vec![Part::Video; self.videos.len()];
                 Messages::showing(self.system.as_deref(), prompt, [images, videos].concat())
             }
             (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
         };
-        let limits = ImageLimits::default();
+        let options = self.reading.options();
         let images = self
             .images
             .iter()
-            .map(|path| DecodedImage::open(path, &limits))
+            .map(|path| DecodedImage::open(path, &options))
             .collect::<Result<Vec<_>, _>>()?;
-        let videos = self.videos.iter().map(|video| video.read(&limits));
+        let videos = self.videos.iter().map(|video| video.read(&options));
         Ok(Chat {
             messages,
             images,
             videos: videos.collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// A question from standard input, without the end of its last line.
+fn read_question(input: impl std::io::Read) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = input.take(LONGEST_QUESTION + 1).read_to_string(&mut text);
+    read.context("the question on standard input")?;
+    if text.len() as u64 > LONGEST_QUESTION {
+        let message =
+            format!("the question on standard input has more than {LONGEST_QUESTION} bytes");
+        return Err(Failure::Usage(message));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// How to decode.
@@ -322,5 +371,18 @@ impl DecodeFlags {
             max_new_tokens: self.max_new_tokens,
             stop_tokens: engine.processor().eos_token_ids().iter().copied().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_from_standard_input_end_where_their_text_does() {
+        assert_eq!(read_question("Why?\n".as_bytes()).unwrap(), "Why?");
+        assert_eq!(read_question("a\n\nb\r\n".as_bytes()).unwrap(), "a\n\nb");
+        assert!(read_question([0xff].as_slice()).is_err());
+        assert!(read_question(std::io::repeat(b'a')).is_err());
     }
 }

@@ -3,6 +3,8 @@
 pub mod captions;
 pub mod capture;
 pub mod chat_command;
+pub mod chat_editor;
+pub mod command_line;
 pub mod conversation;
 pub mod demo_pair;
 pub mod evaluate;

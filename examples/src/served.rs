@@ -7,6 +7,7 @@ use clap::{Args, Parser};
 use vispec_core::TreeShape;
 use vispec_models::{Engine, Method};
 
+use crate::command_line;
 use crate::demo_pair::DemoPair;
 use crate::failure::Failure;
 use crate::flags::{DecodeFlags, LoadFlags};
@@ -83,10 +84,13 @@ impl ServedFlags {
 }
 
 /// Parses the command line of a program that may run the carried pair, and exits if it makes no
-/// sense. Answers of that pair are too short to save up for the first try: unless the user said
-/// otherwise, [`DemoPair::MAX_LOSS`] lets drafting begin at once.
-pub fn parse<F: Parser>(parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags)) -> F {
-    let matches = F::command().get_matches();
+/// sense. Answers of that pair are short: unless the user said otherwise, drafting may lose
+/// [`DemoPair::MAX_LOSS`].
+pub fn parse<F: Parser>(
+    name: &'static str,
+    parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags),
+) -> F {
+    let matches = command_line::matches::<F>(name);
     let mut flags = match F::from_arg_matches(&matches) {
         Ok(flags) => flags,
         Err(error) => error.exit(),

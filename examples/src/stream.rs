@@ -2,9 +2,19 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use vispec_core::{GenerationObserver, TokenId};
+use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_processor::{Detokenizer, SpecialText, Tokenizer};
+
+/// How text looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// All alike.
+    Plain,
+    /// Text of accepted draft tokens is green.
+    AcceptedGreen,
+}
 
 /// Writes accepted text to `out` and flushes after each cycle.
 #[derive(Debug)]
@@ -13,6 +23,9 @@ pub struct TextStream<'t, W> {
     out: W,
     /// Whether anything was written since the last end of a line.
     in_line: bool,
+    paint: Paint,
+    /// How many of the next tokens were drafted.
+    accepted: usize,
     failure: Option<anyhow::Error>,
 }
 
@@ -24,14 +37,31 @@ impl<'t, W: Write> TextStream<'t, W> {
             detokenizer,
             out,
             in_line: false,
+            paint: Paint::Plain,
+            accepted: 0,
             failure: None,
         }
     }
 
+    /// The same stream with text that looks like that.
+    #[must_use]
+    pub fn with_paint(mut self, paint: Paint) -> Self {
+        self.paint = paint;
+        self
+    }
+
     fn write(&mut self, tokens: &[TokenId]) -> anyhow::Result<()> {
-        let text = self.detokenizer.push(tokens)?;
-        self.out.write_all(text.as_bytes())?;
-        self.in_line |= !text.is_empty();
+        let accepted = std::mem::take(&mut self.accepted).min(tokens.len());
+        let (drafted, own) = tokens.split_at(accepted);
+        let drafted = self.detokenizer.push(drafted)?;
+        let own = self.detokenizer.push(own)?;
+        match self.paint {
+            Paint::AcceptedGreen if !drafted.is_empty() => {
+                write!(self.out, "\x1b[32m{drafted}\x1b[0m{own}")?;
+            }
+            _ => write!(self.out, "{drafted}{own}")?,
+        }
+        self.in_line |= !(drafted.is_empty() && own.is_empty());
         Ok(self.out.flush()?)
     }
 
@@ -61,6 +91,10 @@ impl<'t, W: Write> TextStream<'t, W> {
 }
 
 impl<W: Write> GenerationObserver for TextStream<'_, W> {
+    fn on_verify(&mut self, _: &TokenTree, verdict: &Verdict, _: Duration) {
+        self.accepted = verdict.path.len() - 1;
+    }
+
     fn on_tokens(&mut self, tokens: &[TokenId]) -> ControlFlow<()> {
         match self.write(tokens) {
             Ok(()) => ControlFlow::Continue(()),

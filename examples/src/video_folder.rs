@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use vispec_processor::{DecodedImage, ImageLimits, Video, check_pixels, sampled_frames};
+use vispec_processor::{DecodedImage, ImageOptions, Video, check_pixels, sampled_frames};
 
 use crate::failure::Failure;
 
@@ -43,7 +43,7 @@ impl VideoFolder {
     /// # Errors
     /// A folder that cannot be read or has no files, frames that are no images or of different sizes,
     /// too many pixels, or a rate that makes no sense.
-    pub fn read(&self, limits: &ImageLimits) -> Result<Video, Failure> {
+    pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
         let files = frames(&self.dir).with_context(|| self.dir.display().to_string())?;
         let video = self.decode(&files, limits);
         Ok(video.with_context(|| self.dir.display().to_string())?)
@@ -52,7 +52,7 @@ impl VideoFolder {
     fn decode(
         &self,
         files: &[PathBuf],
-        limits: &ImageLimits,
+        limits: &ImageOptions,
     ) -> Result<Video, vispec_processor::ProcessorError> {
         let places = sampled_frames(files.len(), self.fps, SAMPLE_FPS)?;
         let mut decoded: Vec<DecodedImage> = Vec::with_capacity(places.len());
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn folders_that_are_no_videos_are_refused() {
-        let limits = ImageLimits::default();
+        let limits = ImageOptions::default();
         let dir = tempfile::tempdir().unwrap();
         let read = |fps: f64| {
             let folder = VideoFolder {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use vispec_processor::{DecodedImage, ImageLimits};
+use vispec_processor::{DecodedImage, ImageOptions};
 use xtask_program::xtask;
 
 /// The carried experiment with half of its tasks and trees, which take most of the time.
@@ -181,7 +181,7 @@ fn scenes_go_through_sides_and_questions() {
     let asked = chats.lines().map(|line| {
         let chat: serde_json::Value = serde_json::from_str(line).unwrap();
         let name = chat["images"][0].as_str().unwrap().to_owned();
-        let image = DecodedImage::open(first.join(&name), &ImageLimits::default()).unwrap();
+        let image = DecodedImage::open(first.join(&name), &ImageOptions::default()).unwrap();
         let bytes = |dir: &Path| fs::read(dir.join(&name)).unwrap();
         assert_eq!(bytes(&first), bytes(&again));
         let question = chat["messages"][0]["content"][1]["text"]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vispec_data::{ReadOptions, TaskDefinition};
-use vispec_processor::ImageLimits;
+use vispec_processor::ImageOptions;
 
 /// Formats with a file of each, and what an image of theirs is: a file beside it, or in a column.
 const FORMATS: [(&str, &str, &str); 4] = [
@@ -29,9 +29,10 @@ fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
     let Ok(task) = TaskDefinition::from_toml("fuzzed", &definition) else {
         panic!("the definition of {format} is not one");
     };
-    let limits = ImageLimits {
+    let limits = ImageOptions {
         max_pixels: 1 << 16,
         max_side: 1 << 10,
+        ..ImageOptions::default()
     };
     let Ok(samples) = task.open(dir, &ReadOptions::default()) else {
         return false;

@@ -2,12 +2,14 @@
 
 use std::sync::OnceLock;
 
-use vispec_processor::{DecodedImage, ImageLimits, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, Orientation, Processor};
 
 /// Small, so that most of the time goes into files and not into pixels.
-const LIMITS: ImageLimits = ImageLimits {
+const OPTIONS: ImageOptions = ImageOptions {
     max_pixels: 1 << 14,
+    max_photo_pixels: 1 << 18,
     max_side: 1 << 10,
+    orientation: Orientation::Upright,
 };
 
 fn processors() -> &'static [Processor] {
@@ -23,7 +25,7 @@ fn processors() -> &'static [Processor] {
 
 /// Whether an image can be decoded.
 pub(crate) fn check(data: &[u8]) -> bool {
-    let Ok(image) = DecodedImage::from_bytes(data, &LIMITS) else {
+    let Ok(image) = DecodedImage::from_bytes(data, &OPTIONS) else {
         return false;
     };
     let size = image.size();

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};
 
 /// More images than this are more of the same.
 const MAX_IMAGES: usize = 4;
@@ -20,7 +20,7 @@ fn given() -> &'static Given {
             let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
             Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
         }),
-        image: DecodedImage::from_bytes(IMAGE, &ImageLimits::default()).expect("an image"),
+        image: DecodedImage::from_bytes(IMAGE, &ImageOptions::default()).expect("an image"),
     })
 }
 

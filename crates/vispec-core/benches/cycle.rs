@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use vispec_core::testing::{TableFeatures, TableModel};
 use vispec_core::{
-    AcceptanceRule, Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion,
+    AcceptanceRule, Ask, Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion,
     GenerationConfig, HostLogits, KvCache, LogitsError, MatchPicks, NoDraft, NodeId, OutputOf,
     PassInput, PositionUniforms, PromptLookupDrafter, Sampler, Session, TargetLogits, TargetModel,
     TargetOutput, TokenId, TokenTree, TopK, TreeShape, UniformStream,
@@ -69,7 +69,7 @@ impl<T: TargetModel> DraftModel<T> for Prepared {
         _prompt: &T::Prompt,
         _features: T::Features,
         _next: TokenId,
-        _top_k: usize,
+        _ask: Ask,
     ) -> Result<Expansion<()>, BoxError> {
         Self::expansion(&self.first)
     }
@@ -79,12 +79,12 @@ impl<T: TargetModel> DraftModel<T> for Prepared {
         _accepted: &[TokenId],
         _features: T::Features,
         _next: TokenId,
-        _top_k: usize,
+        _ask: Ask,
     ) -> Result<Expansion<()>, BoxError> {
         Self::expansion(&self.first)
     }
 
-    fn expand(&mut self, beam: &Beam, _: &(), _top_k: usize) -> Result<Expansion<()>, BoxError> {
+    fn expand(&mut self, beam: &Beam, _: &(), _ask: Ask) -> Result<Expansion<()>, BoxError> {
         black_box(beam);
         Self::expansion(&self.next)
     }

@@ -40,7 +40,8 @@
 //!
 //! [`MatchPicks`] picks the target's token at each node on the way, greedily or by sampling.
 //! When it samples, the random number of a pick is a function of the seed and of the absolute
-//! position of the token picked ([`PositionUniforms`]), and drafters never see it.
+//! position of the token picked ([`PositionUniforms`]). A drafter that knows it can guess which token
+//! will be drawn ([`KnownPicks`]), but not change it.
 //! So the tokens are a function of target, prompt, [`Sampler`] and seed: **a drafter can change how
 //! fast they come, never which**.
 //! (As far as the target computes the same logits for a tree as for single tokens; in half
@@ -114,15 +115,17 @@ pub use decode::{
     SequenceId, Session, Step, Work, generate, generate_in,
 };
 pub use draft::{
-    Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, DynamicTreeDrafter,
-    Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter, Proposal, SuffixStore,
-    SuffixStoreUsage, TopK, TreeSize,
+    Ask, Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter,
+    DynamicTreeDrafter, Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter,
+    Proposal, SuffixStore, SuffixStoreUsage, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};
 pub use observe::GenerationObserver;
 pub use panics::{Panicked, guarded};
-pub use sample::{LogitAdjustments, PositionUniforms, Sampler, UniformStream};
+pub use sample::{
+    KnownPick, KnownPicks, LogitAdjustments, PositionUniforms, Sampler, UniformStream, Withheld,
+};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};

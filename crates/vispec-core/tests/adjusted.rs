@@ -8,7 +8,7 @@ use vispec_core::testing::{RandomDrafter, TableDraft, TableModel};
 use vispec_core::{
     AdjustedPicks, Drafter, DynamicTreeDrafter, Generation, GenerationConfig, LogitAdjustments,
     MatchPicks, NoDraft, PickLog, PickedLogProbs, PositionUniforms, Sampler, TokenId, TreeShape,
-    generate,
+    Withheld, generate,
 };
 
 const PROMPT: [TokenId; 5] = [0, 1, 0, 1, 1];
@@ -61,6 +61,10 @@ fn by_hand(adjustments: &LogitAdjustments, sampler: Sampler, seed: u64) -> Vec<T
                     adjustments.presence_penalty + adjustments.frequency_penalty * count as f32;
             }
             *logit += adjustments.logit_bias.get(&token).unwrap_or(&0.0);
+            let withheld = &adjustments.withheld;
+            if context.len() - PROMPT.len() < withheld.until && withheld.tokens.contains(&token) {
+                *logit = f32::MIN;
+            }
         }
         let uniform = PositionUniforms::new(seed).at(context.len());
         context.push(sampler.pick(&logits, uniform).unwrap());
@@ -70,14 +74,22 @@ fn by_hand(adjustments: &LogitAdjustments, sampler: Sampler, seed: u64) -> Vec<T
 
 fn adjustments() -> impl Strategy<Value = LogitAdjustments> {
     let bias = prop::collection::btree_map(0..VOCAB as TokenId, -5.0..5.0_f32, 0..4);
-    (0.5..3.0_f32, -2.0..2.0_f32, -1.0..1.0_f32, bias).prop_map(
-        |(repetition_penalty, presence_penalty, frequency_penalty, logit_bias)| LogitAdjustments {
+    let withheld = (
+        prop::collection::vec(0..VOCAB as TokenId, 0..3),
+        0..20_usize,
+    );
+    let withheld = withheld.prop_map(|(tokens, until)| Withheld { tokens, until });
+    let penalties = (0.5..3.0_f32, -2.0..2.0_f32, -1.0..1.0_f32);
+    (penalties, bias, withheld).prop_map(|(penalties, logit_bias, withheld)| {
+        let (repetition_penalty, presence_penalty, frequency_penalty) = penalties;
+        LogitAdjustments {
             repetition_penalty,
             presence_penalty,
             frequency_penalty,
             logit_bias,
-        },
-    )
+            withheld,
+        }
+    })
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vispec_core::testing::{TableDraft, TableModel};
 use vispec_core::{
-    AutoTree, Beam, BoxError, ContextCost, Cost, CostTable, DraftCosts, DraftModel, Drafter,
+    Ask, AutoTree, Beam, BoxError, ContextCost, Cost, CostTable, DraftCosts, DraftModel, Drafter,
     DynamicTreeDrafter, Expansion, Generation, GenerationConfig, GenerationStats, Idle, MatchPicks,
     PositionUniforms, PromptLookupDrafter, Sampler, TargetCosts, TargetModel, TokenId, generate,
     measure_draft_costs, measure_target_costs,
@@ -72,10 +72,10 @@ impl DraftModel<TableModel> for Metered<'_> {
         prompt: &Vec<TokenId>,
         features: <TableModel as TargetModel>::Features,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         self.pay(self.costs.read(prompt.len()) + self.costs.commit());
-        self.draft.begin(prompt, features, next, top_k)
+        self.draft.begin(prompt, features, next, ask)
     }
 
     fn commit(
@@ -83,11 +83,11 @@ impl DraftModel<TableModel> for Metered<'_> {
         accepted: &[TokenId],
         features: <TableModel as TargetModel>::Features,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         self.pay(self.costs.read(self.unread) + self.costs.commit());
         self.unread = 0;
-        self.draft.commit(accepted, features, next, top_k)
+        self.draft.commit(accepted, features, next, ask)
     }
 
     fn postpone_prompt(
@@ -97,7 +97,9 @@ impl DraftModel<TableModel> for Metered<'_> {
         next: TokenId,
     ) -> Result<(), BoxError> {
         self.unread = prompt.len();
-        self.draft.begin(prompt, features, next, 1).map(drop)
+        self.draft
+            .begin(prompt, features, next, Ask::best(1))
+            .map(drop)
     }
 
     fn postpone(
@@ -107,17 +109,19 @@ impl DraftModel<TableModel> for Metered<'_> {
         next: TokenId,
     ) -> Result<(), BoxError> {
         self.unread += accepted.len() + 1;
-        self.draft.commit(accepted, features, next, 1).map(drop)
+        self.draft
+            .commit(accepted, features, next, Ask::best(1))
+            .map(drop)
     }
 
     fn expand(
         &mut self,
         beam: &Beam,
         parents: &Self::Hidden,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         self.pay(self.costs.expand(beam.tokens.len()));
-        self.draft.expand(beam, parents, top_k)
+        self.draft.expand(beam, parents, ask)
     }
 }
 
@@ -126,7 +130,8 @@ fn most_seconds(costs: &CostTable, max_loss: f64, stats: &GenerationStats) -> f6
     // The first token comes from the prefill; tokens that were cut off count as accepted.
     let emitted = stats.accepted_per_cycle().iter().map(|&n| n as usize + 1);
     let plain = emitted.sum::<usize>() as f64 * costs.verify(1);
-    plain + max_loss * (plain + costs.prefill(PROMPT.len())) + 1e-9
+    let at_least = AutoTree::ADVANCE as f64 * costs.verify(1);
+    plain + max_loss * (plain.max(at_least) + costs.prefill(PROMPT.len())) + 1e-9
 }
 
 /// Seconds of all verify passes on such a machine.

@@ -334,3 +334,16 @@ fn impossible_tokens_are_never_accepted() {
         }
     }
 }
+
+/// A drafter may know numbers only if the token that they give does not depend on what it proposes.
+#[test]
+fn only_numbers_of_positions_are_known() {
+    let (sampler, uniforms) = (
+        Sampler::new(1.0, None, None).unwrap(),
+        PositionUniforms::new(1),
+    );
+    assert!(MatchPicks::new(sampler, uniforms).known_picks().is_some());
+    assert!(MatchPicks::greedy().known_picks().is_none());
+    let rejection = RecursiveRejection::new(sampler, 1);
+    assert!(rejection.known_picks().is_none());
+}

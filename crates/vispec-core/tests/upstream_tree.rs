@@ -6,8 +6,8 @@ mod fixture;
 use fixture::Fixture;
 use vispec_core::testing::{TableFeatures, TableModel};
 use vispec_core::{
-    Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, TokenId, TokenTree, TopK,
-    TreeShape,
+    Ask, Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, TokenId, TokenTree,
+    TopK, TreeShape,
 };
 
 /// A draft whose candidates are given, level by level; checks the beams it is asked to expand.
@@ -46,7 +46,7 @@ impl DraftModel<TableModel> for Scripted {
         _prompt: &Vec<TokenId>,
         _features: TableFeatures,
         _next: TokenId,
-        _top_k: usize,
+        _ask: Ask,
     ) -> Result<Expansion<usize>, BoxError> {
         self.beams.clear();
         Ok(self.expansion())
@@ -57,7 +57,7 @@ impl DraftModel<TableModel> for Scripted {
         _accepted: &[TokenId],
         _features: TableFeatures,
         _next: TokenId,
-        _top_k: usize,
+        _ask: Ask,
     ) -> Result<Expansion<usize>, BoxError> {
         self.beams.clear();
         Ok(self.expansion())
@@ -67,7 +67,7 @@ impl DraftModel<TableModel> for Scripted {
         &mut self,
         beam: &Beam,
         parents: &usize,
-        _top_k: usize,
+        _ask: Ask,
     ) -> Result<Expansion<usize>, BoxError> {
         assert_eq!(
             *parents,

@@ -20,7 +20,7 @@
 //! use std::path::Path;
 //!
 //! use vispec_data::{ReadOptions, TaskRegistry};
-//! use vispec_processor::ImageLimits;
+//! use vispec_processor::ImageOptions;
 //!
 //! # fn main() -> Result<(), vispec_data::DataError> {
 //! let registry = TaskRegistry::builtin();
@@ -29,7 +29,7 @@
 //! let samples = registry.get("scenes_short")?.open(data_dir, &ReadOptions::default())?;
 //! for sample in samples.take(2) {
 //!     let sample = sample?;
-//!     let image = sample.images[0].decode(&ImageLimits::default())?;
+//!     let image = sample.images[0].decode(&ImageOptions::default())?;
 //!     assert_eq!(sample.messages.n_images(), 1);
 //!     assert_eq!(image.size().width, 56);
 //! }

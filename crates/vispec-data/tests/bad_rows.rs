@@ -9,7 +9,7 @@ use std::path::Path;
 
 use support::{copied, fixture, lenient, task};
 use vispec_data::{DataError, ImageCheck, ReadOptions, Sample, TaskSamples};
-use vispec_processor::ImageLimits;
+use vispec_processor::ImageOptions;
 
 /// Opens a task and reads all of it.
 fn read(name: &str, dir: &Path, options: &ReadOptions) -> Result<Vec<Sample>, DataError> {
@@ -160,7 +160,7 @@ fn images_that_are_missing_or_damaged_are_named() {
     let samples = read("gqa", dir.path(), &options).unwrap();
     let broken = samples.iter().find(|sample| sample.id == "203").unwrap();
     let late = broken.images[0]
-        .decode(&ImageLimits::default())
+        .decode(&ImageOptions::default())
         .unwrap_err();
     assert!(matches!(late, DataError::MissingImage { .. }));
 }
@@ -168,9 +168,9 @@ fn images_that_are_missing_or_damaged_are_named() {
 #[test]
 fn images_above_the_limits_are_bad() {
     let options = ReadOptions {
-        image_limits: ImageLimits {
+        image_options: ImageOptions {
             max_side: 11,
-            ..ImageLimits::default()
+            ..ImageOptions::default()
         },
         ..lenient()
     };

@@ -11,7 +11,7 @@ use vispec_data::conversations::{
 };
 use vispec_data::scenes::{QuestionKind, SceneStyle};
 use vispec_data::{DataError, order};
-use vispec_processor::{Content, ImageLimits, Part};
+use vispec_processor::{Content, ImageOptions, Part};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conversations")
@@ -127,7 +127,7 @@ fn pictures_of_llava_pretrain_are_files_or_cells() {
             let conversation = kept(row);
             assert_eq!(conversation.id, format!("00000000{index}"));
             let image = conversation.images[0]
-                .decode(&ImageLimits::default())
+                .decode(&ImageOptions::default())
                 .unwrap();
             assert_eq!(image.size().width, 10 + index, "{name}");
             assert_eq!(conversation.images[0].file_path().is_some(), name != all[1]);
@@ -206,7 +206,7 @@ fn scenes_are_conversations_without_files() {
         for row in &rows {
             let conversation = kept(row);
             let file = conversation.images[0].image_file().unwrap();
-            let limits = ImageLimits::default();
+            let limits = ImageOptions::default();
             let decoded = vispec_processor::DecodedImage::from_bytes(&file, &limits).unwrap();
             let drawn = conversation.images[0].decode(&limits).unwrap();
             assert_eq!(decoded.size(), drawn.size());

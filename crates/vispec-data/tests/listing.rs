@@ -6,7 +6,7 @@ mod support;
 
 use support::{copied, fixture, samples, task};
 use vispec_data::{TaskRegistry, listing};
-use vispec_processor::{DecodedImage, ImageLimits};
+use vispec_processor::{DecodedImage, ImageOptions};
 
 fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -48,7 +48,7 @@ fn images_are_written_as_png() {
         .iter()
         .find(|sample| sample.id.ends_with("#2"))
         .unwrap();
-    let limits = ImageLimits::default();
+    let limits = ImageOptions::default();
     let paths = listing::write_images(sample, &out, &limits).unwrap();
     let name = paths[0].file_name().unwrap().to_str().unwrap();
     assert!(

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use vispec_data::scenes::{Palette, QuestionKind, Scene, SceneStyle};
 use vispec_data::{ReadOptions, TaskRegistry};
-use vispec_processor::ImageLimits;
+use vispec_processor::ImageOptions;
 
 fn style(side: u32) -> SceneStyle {
     SceneStyle::new(side, 4, 3..=8).unwrap()
@@ -68,7 +68,7 @@ fn samples_are_scenes() {
             .unwrap();
         assert_eq!(samples.n_samples(), 100);
         let sample = samples.next().unwrap().unwrap();
-        let image = sample.images[0].decode(&ImageLimits::default()).unwrap();
+        let image = sample.images[0].decode(&ImageOptions::default()).unwrap();
         let scene = Scene::generate(&style(side), 42, 0);
         assert_eq!(image.rgb(), scene.draw().as_raw().as_slice());
         let kind = if side == 56 {

@@ -10,7 +10,7 @@ use std::path::Path;
 use support::{fixture, lenient, parts, samples, task};
 use vispec_data::order::{numpy_permutation, python_sample};
 use vispec_data::{DataError, PixelLimits, ReadOptions, TaskDefinition, TaskRegistry};
-use vispec_processor::ImageLimits;
+use vispec_processor::ImageOptions;
 
 const SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.";
 const EXPLAIN: &str = "Please answer with an explanation.";
@@ -49,7 +49,7 @@ fn every_task_reads_its_fixture() {
             assert_eq!(&sample.id, id);
             assert_eq!(sample.images.len(), sample.messages.n_images());
             for image in &sample.images {
-                image.decode(&ImageLimits::default()).unwrap();
+                image.decode(&ImageOptions::default()).unwrap();
                 assert_eq!(image.origin(), &sample.origin);
             }
             assert_eq!(found.sample(index).unwrap().messages, sample.messages);
@@ -223,7 +223,7 @@ fn frames_are_spread_over_the_video() {
 fn parquet_images_belong_to_their_rows() {
     let mut colours = HashSet::new();
     for sample in samples("mmvet") {
-        let image = sample.images[0].decode(&ImageLimits::default()).unwrap();
+        let image = sample.images[0].decode(&ImageOptions::default()).unwrap();
         assert!(colours.insert(image.rgb()[..3].to_vec()));
     }
     // Read again in another order, across row groups.
@@ -231,7 +231,7 @@ fn parquet_images_belong_to_their_rows() {
     let first = samples("mmvet");
     for index in [4, 0, 3, 1, 2] {
         let image = |sample: &vispec_data::Sample| {
-            sample.images[0].decode(&ImageLimits::default()).unwrap()
+            sample.images[0].decode(&ImageOptions::default()).unwrap()
         };
         let sample = again.sample(index).unwrap();
         assert_eq!(image(&sample), image(&first[index]));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use vispec_core::{
-    Beam, DraftModel, KvCache, NodeId, Sampler, TargetLogits, TargetModel, TokenTree,
+    Ask, Beam, DraftModel, KvCache, NodeId, Sampler, TargetLogits, TargetModel, TokenTree,
 };
 use vispec_models::{
     DeviceSpec, Draft, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
@@ -72,14 +72,16 @@ fn draft(criterion: &mut Criterion, engine: &Engine, prompt: &EncodedPrompt) {
     let accepted = target.verify(&root, &mut cache).unwrap().features;
     let begun = || {
         let mut session = draft.session();
-        session.begin(prompt, features.clone(), 1, 8).unwrap();
+        session
+            .begin(prompt, features.clone(), 1, Ask::best(8))
+            .unwrap();
         session
     };
     let mut group = criterion.benchmark_group("draft");
     group.bench_function("commit", |bencher| {
         bencher.iter_batched(
             || (begun(), accepted.clone()),
-            |(mut session, accepted)| session.commit(&[], accepted, 1, 8).unwrap(),
+            |(mut session, accepted)| session.commit(&[], accepted, 1, Ask::best(8)).unwrap(),
             BatchSize::SmallInput,
         );
     });
@@ -94,10 +96,12 @@ fn draft(criterion: &mut Criterion, engine: &Engine, prompt: &EncodedPrompt) {
             bencher.iter_batched(
                 || {
                     let mut session = begun();
-                    let first = session.commit(&[], accepted.clone(), 1, 8).unwrap();
+                    let first = session
+                        .commit(&[], accepted.clone(), 1, Ask::best(8))
+                        .unwrap();
                     (session, first.hidden)
                 },
-                |(mut session, hidden)| session.expand(&beam, &hidden, 8).unwrap(),
+                |(mut session, hidden)| session.expand(&beam, &hidden, Ask::best(8)).unwrap(),
                 BatchSize::SmallInput,
             );
         });

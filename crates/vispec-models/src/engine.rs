@@ -1,24 +1,24 @@
 //! A target, its inputs and, if there is one, its draft: what a program needs to answer prompts.
 
+mod encoding;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use vispec_core::{
     BoxError, NoDraft, Prompt as _, PromptLookupDrafter, TargetModel as _, TreeSize,
 };
-use vispec_processor::{
-    DecodedImage, Media, Messages, PreparedPrompt, Processor, ProcessorError, Wanted,
-};
+use vispec_processor::Processor;
 
-use crate::conversations::{ConversationStore, ImageDigest};
+use crate::conversations::ConversationStore;
 use crate::draft::{AnyDrafter, Draft, DraftKind, DraftReading, DraftVocab, LayerIds};
 use crate::error::ModelError;
 use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
-use crate::prompt::{EncodedPrompt, PromptImage};
+use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
 
@@ -335,116 +335,5 @@ impl Engine {
         let features = 2 * self.target.feature_bytes_per_row();
         let image = self.target.image_bytes_per_row();
         self.target.cache_bytes_per_row() + draft_row + embedding + image + features
-    }
-
-    /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision
-    /// tower.
-    ///
-    /// # Errors
-    /// A chat whose image places are not as many as `images`, an empty prompt, one that is longer
-    /// than the context, or an image that the model cannot take.
-    pub fn encode(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        self.encode_with(|| self.processor.prepare(messages, images))
-    }
-
-    /// The same for a chat with videos.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode); a video that the model cannot take.
-    pub fn encode_media(
-        &self,
-        messages: &Messages,
-        media: Media<'_>,
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        self.encode_with(|| self.processor.prepare_media(messages, media))
-    }
-
-    /// The same for a text that the model is to continue, without a chat template, for as long as
-    /// `wanted` says so.
-    ///
-    /// # Errors
-    /// An empty text, one with a placeholder of images, one that is longer than the context, or
-    /// [`ProcessorError::Unwanted`].
-    pub fn encode_text(
-        &self,
-        text: &str,
-        wanted: Wanted<'_>,
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        self.encode_with(|| self.processor.prepare_text_while(text, wanted))
-    }
-
-    /// [`encode`](Self::encode) for a prompt whose beginning may be in `store`: images that were seen
-    /// do not go through the vision tower, and the prompt knows its images by content. `wanted` is
-    /// asked now and then while the text is looked through.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode), and [`ProcessorError::Unwanted`].
-    pub fn encode_known(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-        store: &ConversationStore,
-        wanted: Wanted<'_>,
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        let prepare = || self.processor.prepare_while(messages, images, wanted);
-        if !store.is_enabled() {
-            return self.encode_with(prepare);
-        }
-        let started = Instant::now();
-        let digests: Vec<ImageDigest> = images.iter().map(ImageDigest::of).collect();
-        let hashing = started.elapsed();
-        let (encoded, mut times) = self.encode_by(prepare, |prepared| {
-            let images = prepared.images.iter().zip(digests);
-            let images = images.map(|(image, digest)| {
-                let features = match store.image(&digest) {
-                    Some(features) => features,
-                    None => self.target.encode_image(image)?,
-                };
-                Ok(PromptImage { digest, features })
-            });
-            let images = images.collect::<Result<Vec<_>, ModelError>>()?;
-            let features = images.iter().map(|image| image.features.clone());
-            let encoded = self.target.merge(prepared, features.collect())?;
-            Ok(encoded.with_images(images))
-        })?;
-        times.preprocess += hashing;
-        Ok((encoded, times))
-    }
-
-    fn encode_with(
-        &self,
-        prepare: impl FnOnce() -> Result<PreparedPrompt, ProcessorError>,
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        self.encode_by(prepare, |prepared| self.target.encode(prepared))
-    }
-
-    fn encode_by(
-        &self,
-        prepare: impl FnOnce() -> Result<PreparedPrompt, ProcessorError>,
-        encode: impl FnOnce(&PreparedPrompt) -> Result<EncodedPrompt, ModelError>,
-    ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
-        let started = Instant::now();
-        let prepared = prepare()?;
-        let preprocess = started.elapsed();
-        let started = Instant::now();
-        let encoded = encode(&prepared)?;
-        self.target
-            .device()
-            .sync()
-            .map_err(|error| ModelError::DeviceRead {
-                what: "image features",
-                reason: error.to_string(),
-            })?;
-        Ok((
-            encoded,
-            EncodeTimes {
-                preprocess,
-                vision: started.elapsed(),
-            },
-        ))
     }
 }

@@ -11,6 +11,7 @@ mod family;
 mod feature_rows;
 pub mod features;
 mod image_features;
+mod image_store;
 pub mod llava;
 mod logits;
 pub mod nn;
@@ -41,6 +42,7 @@ pub use draft::{
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
 pub use error::{Misshapen, ModelError, WeightsReport};
 pub use image_features::ImageFeatures;
+pub use image_store::{ImageStore, KeptImages, ReadImage};
 pub use logits::DeviceLogits;
 pub use precision::{DtypeChoice, KeepQuantized, KvPrecision, Precision, Quantization};
 pub use prompt::EncodedPrompt;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use burn::tensor::{DType, Tensor, TensorData, activation};
-use vispec_core::{BoxError, LogitsError, Sampler, TargetLogits, TokenId, TopK};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation};
+use vispec_core::{Ask, BoxError, LogitsError, Sampler, TargetLogits, TokenId, TopK};
 use vispec_kernels::map_rows;
 
 use crate::device::is_cpu;
@@ -211,19 +211,22 @@ fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
         .collect())
 }
 
-/// The most likely tokens of rows that belong to several sequences, with one read-back: for each
-/// sequence the `k` best of each of its rows. On the CPU threads share the rows.
+/// The candidates in rows that belong to several sequences, with one read-back: for each sequence
+/// what it asks of each of its rows. On the CPU threads share the rows.
+///
+/// Other devices rank by probability, also where it is known how the target will draw.
 ///
 /// # Shapes
-/// `logits` `[rows, vocab]`; `sequences` are numbers of rows and `k`. Results `[rows, k]`.
-pub(crate) fn top_k(
+/// `logits` `[rows, vocab]`, columns in the order of token ids; `sequences` are numbers of rows and
+/// what is asked. Results `[rows, k]`.
+pub(crate) fn candidates(
     logits: Tensor<2>,
-    sequences: &[(usize, usize)],
+    sequences: &[(usize, Ask)],
 ) -> Vec<Result<TopK, BoxError>> {
     let rows = if is_cpu(&logits.device()) {
-        top_k_on_host(logits, sequences)
+        candidates_on_host(logits, sequences)
     } else {
-        top_k_on_device(logits, sequences)
+        candidates_on_device(logits, sequences)
     };
     let mut rows = match rows {
         Ok(rows) => rows.into_iter(),
@@ -233,11 +236,11 @@ pub(crate) fn top_k(
             return sequences.iter().map(failed).collect();
         }
     };
-    let of_sequence = |&(n_rows, k): &(usize, usize)| {
+    let of_sequence = |&(n_rows, ask): &(usize, Ask)| {
         // All are taken, so that the next sequence finds its own.
         let rows: Vec<_> = rows.by_ref().take(n_rows).collect();
         let mut top = TopK {
-            k,
+            k: ask.top_k,
             ..TopK::default()
         };
         for (row, found) in rows.into_iter().enumerate() {
@@ -251,34 +254,78 @@ pub(crate) fn top_k(
     sequences.iter().map(of_sequence).collect()
 }
 
+/// The columns of `more` `[rows, n]` among those of `logits` `[rows, vocab]`.
+///
+/// # Arguments
+/// * `columns` - where those of `more` stand in the result; ascending.
+///
+/// # Errors
+/// [`ModelError::DeviceRead`].
+pub(crate) fn insert_columns(
+    logits: Tensor<2>,
+    more: Tensor<2>,
+    columns: &[usize],
+) -> Result<Tensor<2>, ModelError> {
+    let ([n_rows, vocab_size], [_, n_more]) = (logits.dims(), more.dims());
+    let device = logits.device();
+    let width = vocab_size + n_more;
+    if !is_cpu(&device) {
+        let mut sources: Vec<i64> = (0..).take(vocab_size).collect();
+        for (&column, source) in columns.iter().zip(vocab_size as i64..) {
+            sources.insert(column, source);
+        }
+        let sources = Tensor::<1, Int>::from_data(TensorData::new(sources, [width]), &device);
+        return Ok(Tensor::cat(vec![logits, more], 1).select(1, sources));
+    }
+    let (logits, more) = (
+        read_data(logits, DRAFT_LOGITS)?,
+        read_data(more, DRAFT_LOGITS)?,
+    );
+    let (logits, more) = (floats(&logits, DRAFT_LOGITS)?, floats(&more, DRAFT_LOGITS)?);
+    let mut joined = Vec::with_capacity(n_rows * width);
+    let rows = logits.chunks_exact(vocab_size);
+    for (row, more) in rows.zip(more.chunks_exact(n_more)) {
+        let mut start = 0;
+        for (place, (&column, &value)) in columns.iter().zip(more).enumerate() {
+            joined.extend_from_slice(&row[start..column - place]);
+            joined.push(value);
+            start = column - place;
+        }
+        joined.extend_from_slice(&row[start..]);
+    }
+    let joined = TensorData::new(joined, [n_rows, width]);
+    Ok(Tensor::from_data(joined, &device))
+}
+
+/// What is read, in errors.
+const DRAFT_LOGITS: &str = "draft logits";
+
 /// The best tokens of a row.
 type RowTopK = Result<TopK, LogitsError>;
 
 /// Logits for which handing rows to other threads does not pay.
 const SERIAL_LOGITS: usize = 1 << 14;
 
-/// `k` of each row.
-fn k_of_rows(sequences: &[(usize, usize)]) -> Vec<usize> {
+/// What is asked of each row.
+fn asked_of_rows(sequences: &[(usize, Ask)]) -> Vec<Ask> {
     let rows = sequences.iter();
-    rows.flat_map(|&(n_rows, k)| std::iter::repeat_n(k, n_rows))
+    rows.flat_map(|&(n_rows, ask)| std::iter::repeat_n(ask, n_rows))
         .collect()
 }
 
-fn top_k_on_host(
+fn candidates_on_host(
     logits: Tensor<2>,
-    sequences: &[(usize, usize)],
+    sequences: &[(usize, Ask)],
 ) -> Result<Vec<RowTopK>, ModelError> {
-    let what = "draft logits";
     let [_, vocab_size] = logits.dims();
-    let k_of_rows = k_of_rows(sequences);
-    let mut data = read_data(logits, what)?;
+    let asked = asked_of_rows(sequences);
+    let mut data = read_data(logits, DRAFT_LOGITS)?;
     let rows = data.as_mut_slice::<f32>();
     let rows = rows.map_err(|error| ModelError::DeviceRead {
-        what,
+        what: DRAFT_LOGITS,
         reason: error.to_string(),
     })?;
-    let best =
-        |row: usize, logits: &mut [f32]| TopK::from_logits(logits, vocab_size, k_of_rows[row]);
+    let best = |row: usize, logits: &mut [f32]| asked[row].rank(logits, vocab_size);
     if rows.len() < SERIAL_LOGITS {
         let rows = rows.chunks_exact_mut(vocab_size).enumerate();
         return Ok(rows.map(|(row, logits)| best(row, logits)).collect());
@@ -286,12 +333,15 @@ fn top_k_on_host(
     Ok(map_rows(rows, vocab_size, best))
 }
 
-fn top_k_on_device(
+fn candidates_on_device(
     logits: Tensor<2>,
-    sequences: &[(usize, usize)],
+    sequences: &[(usize, Ask)],
 ) -> Result<Vec<RowTopK>, ModelError> {
     let [_, vocab_size] = logits.dims();
-    let k_of_rows = k_of_rows(sequences);
+    let k_of_rows: Vec<usize> = asked_of_rows(sequences)
+        .iter()
+        .map(|ask| ask.top_k)
+        .collect();
     let greatest = k_of_rows.iter().copied().max().unwrap_or(0).min(vocab_size);
     if greatest == 0 {
         return Ok(k_of_rows.iter().map(|_| Ok(TopK::default())).collect());
@@ -329,7 +379,7 @@ fn top_k_on_device(
 #[cfg(all(test, feature = "flex"))]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, s};
     use vispec_core::HostLogits;
 
     use super::*;
@@ -351,6 +401,20 @@ mod tests {
         Tensor::from_floats(rows(), &Device::flex())
     }
 
+    #[test]
+    fn columns_are_inserted_where_they_belong() {
+        let device = Device::flex();
+        let listed = Tensor::from_floats([[0.0, 2.0, 3.0], [10.0, 12.0, 13.0]], &device);
+        let more = Tensor::from_floats([[1.0, 4.0], [11.0, 14.0]], &device);
+        let joined = insert_columns(listed.clone(), more.clone(), &[1, 4]).unwrap();
+        let values = joined.into_data().try_into_vec::<f32>().unwrap();
+        let expected = [0.0, 1.0, 2.0, 3.0, 4.0, 10.0, 11.0, 12.0, 13.0, 14.0];
+        assert_eq!(values, expected);
+        let first = insert_columns(listed, more, &[0, 1]).unwrap();
+        let row = first.slice(s![0..1, ..]).into_data().try_into_vec::<f32>();
+        assert_eq!(row.unwrap(), [1.0, 4.0, 0.0, 2.0, 3.0]);
+    }
+
     /// Single -inf are tokens that must not be picked; a row of nothing else is broken.
     #[test]
     fn picks_on_a_device_are_those_of_logits_in_memory() {
@@ -366,7 +430,7 @@ mod tests {
 
     #[test]
     fn candidates_on_a_device_are_those_of_logits_in_memory() {
-        let sequences = [(1, 2), (0, 4), (2, 1), (3, 9)];
+        let sequences = [(1, 2), (0, 4), (2, 1), (3, 9)].map(|(rows, k)| (rows, Ask::best(k)));
         let near = |a: &[f32], b: &[f32]| {
             let pairs = a.iter().zip(b);
             a.len() == b.len()
@@ -374,8 +438,8 @@ mod tests {
                     .into_iter()
                     .all(|(a, b)| a.to_bits() == b.to_bits() || (a - b).abs() < 1e-6)
         };
-        let host = top_k_on_host(tensor(), &sequences).unwrap();
-        let device = top_k_on_device(tensor(), &sequences).unwrap();
+        let host = candidates_on_host(tensor(), &sequences).unwrap();
+        let device = candidates_on_device(tensor(), &sequences).unwrap();
         for (row, (host, device)) in host.into_iter().zip(device).enumerate() {
             match (host, device) {
                 (Ok(host), Ok(device)) => {
@@ -405,7 +469,8 @@ mod tests {
             .collect();
         assert_eq!(picks, [Ok(1), Ok(1), Ok(2), Err(2), Err(0), Err(1)]);
 
-        let top = top_k(tensor(), &[(1, 2), (3, 2), (2, 9)]);
+        let asked = [(1, 2), (3, 2), (2, 9)].map(|(rows, k)| (rows, Ask::best(k)));
+        let top = candidates(tensor(), &asked);
         assert_eq!(top[0].as_ref().unwrap().tokens, [1, 3]);
         let row = |top: &Result<TopK, BoxError>| {
             let error = top.as_ref().unwrap_err().to_string();

@@ -10,7 +10,7 @@ use reference::{
     Numbers, TARGETS, VISPEC, assert_close, fixtures, floats, image_of, load, load_with_kv,
 };
 use vispec_core::{
-    Beam, BoxError, DraftModel, KvCache, NodeId, Prompt, TargetLogits, TargetModel, TokenId,
+    Ask, Beam, BoxError, DraftModel, KvCache, NodeId, Prompt, TargetLogits, TargetModel, TokenId,
     TokenTree,
 };
 use vispec_models::draft::{NeuralDraft, NeuralDraftSession};
@@ -234,14 +234,14 @@ fn expand(session: &mut NeuralDraftSession, hidden: &Tensor<2>) -> Result<(), Bo
         parent_rows: vec![0, 0, 0],
         paths: vec![vec![0], vec![1], vec![2]],
     };
-    let next = session.expand(&first, hidden, 4)?;
+    let next = session.expand(&first, hidden, Ask::best(4))?;
     let second = Beam {
         level: 1,
         tokens: vec![6, 7, 8],
         parent_rows: vec![0, 0, 2],
         paths: vec![vec![0, 3], vec![0, 4], vec![2, 5]],
     };
-    session.expand(&second, &next.hidden, 4)?;
+    session.expand(&second, &next.hidden, Ask::best(4))?;
     Ok(())
 }
 
@@ -274,7 +274,7 @@ fn a_draft_commits_as_if_it_read_everything_anew() {
         let start = |prompt: &EncodedPrompt, n: usize, next| {
             let mut session = draft.session();
             let begun = session
-                .begin(prompt, rows(&features, 0..n), next, 8)
+                .begin(prompt, rows(&features, 0..n), next, Ask::best(8))
                 .unwrap();
             (session, begun.hidden)
         };
@@ -288,7 +288,10 @@ fn a_draft_commits_as_if_it_read_everything_anew() {
                 let tokens = &later[range.clone()];
                 let (accepted, next) = tokens.split_at(tokens.len() - 1);
                 let seen = rows(&features, n_tokens + range.start..n_tokens + range.end);
-                hidden = session.commit(accepted, seen, next[0], 8).unwrap().hidden;
+                hidden = session
+                    .commit(accepted, seen, next[0], Ask::best(8))
+                    .unwrap()
+                    .hidden;
             }
             (session.committed(), floats(&hidden))
         };

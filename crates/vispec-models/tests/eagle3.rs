@@ -15,7 +15,7 @@ use reference::{
     Array, Decoding, Tensors, assert_close, copy_of, fixtures, floats, load_dirs, shape,
 };
 use vispec_core::{
-    Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
+    Ask, Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
     MatchPicks, NodeId, PositionUniforms, Prompt, Sampler, TargetModel, TokenId, TokenTree,
     generate,
 };
@@ -110,7 +110,9 @@ impl Case<'_> {
                 parent_rows: vec![0],
                 paths: vec![(0..=level).collect()],
             };
-            last = session.expand(&beam, &last.hidden, N_DRAFT).unwrap();
+            last = session
+                .expand(&beam, &last.hidden, Ask::best(N_DRAFT))
+                .unwrap();
             let what = |field: &str| format!("{}: {prefix}step {step}: {field}", self.what);
             if steps.contains(&step)
                 && let Some(hidden) = self
@@ -148,7 +150,7 @@ fn begin(
         .features;
     let mut session = draft.session();
     let begun = session
-        .begin(prompt, features.clone(), next, N_DRAFT)
+        .begin(prompt, features.clone(), next, Ask::best(N_DRAFT))
         .unwrap();
     (session, begun, features)
 }
@@ -202,7 +204,7 @@ fn stages_are_those_of_the_reference() {
             let aux = TensorData::new(aux.collect::<Vec<_>>(), [3, width]);
             let aux = Tensor::from_data(aux, engine.target().device());
             let extended = session
-                .commit(&inputs[..2], aux, inputs[2], N_DRAFT)
+                .commit(&inputs[..2], aux, inputs[2], Ask::best(N_DRAFT))
                 .unwrap();
             let output = floats(session.last_output().unwrap());
             let expected = case.get("extend.draft_hidden");

@@ -13,8 +13,8 @@ use reference::eagle3::{HEADS, HIDDEN, PROMPTS, draft_dir, prompt, vision_draft}
 use reference::stored::{Stored, read, rewrite};
 use reference::{Decoding, assert_close, fixtures, floats, load_dirs, shape};
 use vispec_core::{
-    Batch, DraftModel, Expansion, GenerationConfig, MatchPicks, NodeId, PositionUniforms, Prompt,
-    Sampler, Session, TargetModel, TokenId, TokenTree,
+    Ask, Batch, DraftModel, Expansion, GenerationConfig, MatchPicks, NodeId, PositionUniforms,
+    Prompt, Sampler, Session, TargetModel, TokenId, TokenTree,
 };
 use vispec_models::draft::{DraftPromptInput, NeuralDraft, NeuralDraftSession};
 use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, Method};
@@ -184,7 +184,7 @@ fn text_without_an_image_is_drafted_as_without_vision() {
         let prompt = prompt(&engine, "text-only");
         let mut session = neural(&engine).session();
         let begun = session
-            .begin(&prompt, features(&engine, &prompt), 5, 8)
+            .begin(&prompt, features(&engine, &prompt), 5, Ask::best(8))
             .unwrap();
         (begun.top, floats(&begun.hidden))
     };
@@ -285,9 +285,11 @@ fn a_prompt_and_its_continuation_may_come_in_parts() {
         };
 
         let mut whole = draft.session();
-        whole.begin(&prompt, read.clone(), tokens[0], 4).unwrap();
+        whole
+            .begin(&prompt, read.clone(), tokens[0], Ask::best(4))
+            .unwrap();
         let end = whole
-            .commit(&tokens[1..4], part(0, 4), tokens[4], 4)
+            .commit(&tokens[1..4], part(0, 4), tokens[4], Ask::best(4))
             .unwrap();
         let expected = given(&whole, end);
         let (rows, next) = expected.0.unwrap();
@@ -298,10 +300,12 @@ fn a_prompt_and_its_continuation_may_come_in_parts() {
         let mut parts = draft.session();
         parts.postpone_prompt(&prompt, read, tokens[0]).unwrap();
         parts
-            .commit(&tokens[1..2], part(0, 2), tokens[2], 4)
+            .commit(&tokens[1..2], part(0, 2), tokens[2], Ask::best(4))
             .unwrap();
         parts.postpone(&[], part(2, 1), tokens[3]).unwrap();
-        let end = parts.commit(&[], part(3, 1), tokens[4], 4).unwrap();
+        let end = parts
+            .commit(&[], part(3, 1), tokens[4], Ask::best(4))
+            .unwrap();
         assert_eq!(given(&parts, end), expected, "{name}");
     }
 }
@@ -314,7 +318,7 @@ fn features_of_another_width_are_refused() {
     let prompt = prompt(&engine, "text-only");
     let mut session = neural(&engine).session();
     let error = session
-        .begin(&prompt, features(&plain, &prompt), 5, 4)
+        .begin(&prompt, features(&plain, &prompt), 5, Ask::best(4))
         .unwrap_err();
     let error = error.to_string();
     assert!(
@@ -322,9 +326,12 @@ fn features_of_another_width_are_refused() {
         "{error}"
     );
     session
-        .begin(&prompt, features(&engine, &prompt), 5, 4)
+        .begin(&prompt, features(&engine, &prompt), 5, Ask::best(4))
         .unwrap();
     let one = features(&plain, &prompt).narrow(0, 0, 1);
-    let error = session.commit(&[], one, 6, 4).unwrap_err().to_string();
+    let error = session
+        .commit(&[], one, 6, Ask::best(4))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("expected 192"), "{error}");
 }

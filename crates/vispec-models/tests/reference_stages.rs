@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use burn::tensor::Tensor;
 use reference::{Array, Case, Tensors, assert_close, floats};
 use vispec_core::{
-    Beam, BoxError, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig,
+    Ask, Beam, BoxError, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig,
     GenerationObserver, MatchPicks, NodeId, OutputOf, PassInput, PositionUniforms, Sampler,
     TargetLogits, TargetModel, TokenId, TokenTree, TreeShape, Verdict, generate,
 };
@@ -89,9 +89,9 @@ impl<'t, D: DraftModel<VlmTarget>> DraftModel<Watched<'t>> for WatchedDraft<'_, 
         p: &EncodedPrompt,
         f: Tensor<2>,
         n: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<D::Hidden>, BoxError> {
-        let rows = self.session.begin(p, f, n, k)?;
+        let rows = self.session.begin(p, f, n, ask)?;
         (self.after_pass)(&self.session);
         Ok(rows)
     }
@@ -100,9 +100,9 @@ impl<'t, D: DraftModel<VlmTarget>> DraftModel<Watched<'t>> for WatchedDraft<'_, 
         a: &[TokenId],
         f: Tensor<2>,
         n: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<D::Hidden>, BoxError> {
-        let rows = self.session.commit(a, f, n, k)?;
+        let rows = self.session.commit(a, f, n, ask)?;
         (self.after_pass)(&self.session);
         Ok(rows)
     }
@@ -110,9 +110,9 @@ impl<'t, D: DraftModel<VlmTarget>> DraftModel<Watched<'t>> for WatchedDraft<'_, 
         &mut self,
         beam: &Beam,
         parents: &D::Hidden,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<D::Hidden>, BoxError> {
-        self.session.expand(beam, parents, k)
+        self.session.expand(beam, parents, ask)
     }
 }
 

@@ -9,7 +9,7 @@ use reference::{
     DRAFTERS, Decoding, VISPEC, copy_of, fixtures, floats, image_of, load, load_dirs, shape,
 };
 use serde_json::{Value, json};
-use vispec_core::{DraftModel, Prompt, TargetModel};
+use vispec_core::{Ask, DraftModel, Prompt, TargetModel};
 use vispec_models::draft::NeuralDraft;
 use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, Method};
 use vispec_processor::{DecodedImage, Messages};
@@ -119,7 +119,9 @@ fn every_image_is_compressed() {
             let mut cache = engine.target().new_cache().unwrap();
             let output = engine.target().prefill(&prompt, &mut cache).unwrap();
             let mut session = draft.session();
-            session.begin(&prompt, output.features, 5, 8).unwrap();
+            session
+                .begin(&prompt, output.features, 5, Ask::best(8))
+                .unwrap();
             let n_tokens = prompt.token_ids().len();
             let rows = n_tokens - image_tokens + runs.len() * (n_queries - 1);
             assert_eq!(
@@ -151,7 +153,9 @@ fn every_draft_sees_every_image() {
         // The target's hidden states stay the same: what differs is what the draft sees by itself.
         let output = |prompt: &EncodedPrompt| {
             let mut session = draft.session();
-            session.begin(prompt, features.clone(), 5, 8).unwrap();
+            session
+                .begin(prompt, features.clone(), 5, Ask::best(8))
+                .unwrap();
             let output = floats(session.last_output().unwrap());
             let hidden = engine.target().hidden();
             output[output.len() - hidden..].to_vec()

@@ -10,7 +10,8 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use reference::{Numbers, VISPEC, fixtures, floats, image_of, load, shared::Bits};
 use vispec_core::{
-    Beam, BoxError, DraftModel, DraftPass, DraftStep, Expansion, Prompt, TargetModel, TokenId,
+    Ask, Beam, BoxError, DraftModel, DraftPass, DraftStep, Expansion, KnownPicks, PositionUniforms,
+    Prompt, Sampler, TargetModel, TokenId,
 };
 use vispec_models::draft::{MedusaSession, NeuralDraft, NeuralDraftSession};
 use vispec_models::{Draft, DraftKind, DraftVocab, DtypeChoice, EncodedPrompt, Engine, VlmTarget};
@@ -21,7 +22,7 @@ struct Script {
     prompt: EncodedPrompt,
     features: Tensor<2>,
     first: TokenId,
-    top_k: usize,
+    ask: Ask,
     /// Whether the prompt is read only when the first commit needs it.
     postpones: Postpones,
     cycles: Vec<Cycle>,
@@ -111,9 +112,12 @@ impl Script {
             }
         });
         let cycles = cycles.collect();
+        let seed = numbers.below(100) as u64;
+        let sampler = Sampler::new(numbers.below(2) as f32, None, None).unwrap();
+        let picks = KnownPicks::new(sampler, PositionUniforms::new(seed));
         Self {
             first: token(target, numbers),
-            top_k: 1 + numbers.below(9),
+            ask: Ask::best(1 + numbers.below(9)).drawn(picks, 40),
             postpones,
             prompt,
             features,
@@ -150,7 +154,7 @@ impl Script {
                 .unwrap();
             return None;
         }
-        let begun = model.begin(&self.prompt, features, self.first, self.top_k);
+        let begun = model.begin(&self.prompt, features, self.first, self.ask);
         if self.postpones == Postpones::FirstCommit {
             let cycle = &self.cycles[0];
             let features = cycle.features.clone();
@@ -213,8 +217,8 @@ fn alone<M: DraftModel<VlmTarget, Hidden: Rows>>(script: &Script, mut model: M) 
                 accepted,
                 features,
                 next,
-            } => model.commit(accepted, features, next, script.top_k),
-            DraftStep::Expand { beam, parents } => model.expand(beam, parents, script.top_k),
+            } => model.commit(accepted, features, next, script.ask),
+            DraftStep::Expand { beam, parents } => model.expand(beam, parents, script.ask),
         };
         let expansion = expansion.unwrap();
         found.push(given(&expansion));
@@ -252,7 +256,7 @@ fn together<M: DraftModel<VlmTarget, Hidden: Rows>>(
                 scripts[index].passes()[found[index].len()],
                 last[index].as_ref(),
             ),
-            top_k: scripts[index].top_k,
+            ask: scripts[index].ask,
         });
         let expansions = M::forward(passes.collect());
         for (index, expansion) in chosen.into_iter().zip(expansions) {
@@ -439,7 +443,7 @@ fn a_broken_sequence_fails_alone() {
         .map(|(model, step)| DraftPass {
             model,
             step,
-            top_k: script.top_k,
+            ask: script.ask,
         });
     let results = NeuralDraftSession::forward(passes.collect());
     let message = |result: &Result<_, BoxError>| match result {
@@ -463,7 +467,7 @@ fn a_broken_sequence_fails_alone() {
     for index in [1, 3] {
         let features = cycle.features.clone();
         let model = &mut sessions[index];
-        let commit = model.commit(&cycle.accepted, features, cycle.next, script.top_k);
+        let commit = model.commit(&cycle.accepted, features, cycle.next, script.ask);
         assert!(given(&commit.unwrap()) == expected, "{index}");
     }
 }

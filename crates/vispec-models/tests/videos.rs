@@ -14,7 +14,7 @@ use vispec_core::{PassInput, Sampler, TargetLogits as _, TargetModel as _};
 use vispec_models::features::read_features;
 use vispec_models::{DtypeChoice, Engine, Method};
 use vispec_processor::{
-    DecodedImage, ImageLimits, Media, Messages, PreparedPrompt, Video, sampled_frames,
+    DecodedImage, ImageOptions, Media, Messages, PreparedPrompt, Video, sampled_frames,
 };
 
 const TOLERANCE: f64 = 1e-4;
@@ -83,7 +83,7 @@ impl Case {
     }
 
     fn frames(&self, names: &[String]) -> Vec<DecodedImage> {
-        let open = |name| DecodedImage::open(self.dir.join(name), &ImageLimits::default());
+        let open = |name| DecodedImage::open(self.dir.join(name), &ImageOptions::default());
         names.iter().map(|name| open(name).unwrap()).collect()
     }
 

@@ -11,7 +11,7 @@ use vispec_models::llava::{LlavaConfig, LlavaVision};
 use vispec_models::qwen2_5_vl::{QwenConfig, QwenVision};
 use vispec_models::weights::{Checkpoint, Weights};
 use vispec_models::{DeviceSpec, DtypeChoice, ModelError, Precision};
-use vispec_processor::{DecodedImage, ImageLimits, ProcessedImage, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, ProcessedImage, Processor};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -61,7 +61,7 @@ impl Vision {
 
 fn image(model: &str, case: &Path) -> ProcessedImage {
     let processor = Processor::from_dir(fixtures().join("models").join(model)).unwrap();
-    let image = DecodedImage::open(case.join("image_0.png"), &ImageLimits::default()).unwrap();
+    let image = DecodedImage::open(case.join("image_0.png"), &ImageOptions::default()).unwrap();
     processor.image_processor().process(&image).unwrap()
 }
 

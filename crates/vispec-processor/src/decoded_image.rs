@@ -4,12 +4,15 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 
+use image::metadata::Orientation as Noted;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::error::{ProcessorError, Result};
 use crate::gif_image::GifImage;
+use crate::image_options::ImageOptions;
 use crate::image_size::ImageSize;
 use crate::jpeg_image::JpegImage;
+use crate::orientation::{Orientation, noted, turned};
 use crate::read_limited::read_limited;
 
 /// Formats that can be read.
@@ -18,34 +21,13 @@ const SUPPORTED_FORMATS: &str = "png, jpeg, webp, gif, bmp";
 /// Largest image file that is read, in bytes.
 const MAX_FILE: u64 = 512 << 20;
 
-/// Bytes per pixel that a decoder may need at most: four channels of 16 bits, twice.
-const DECODER_BYTES_PER_PIXEL: u64 = 16;
-
-/// How large an image may be, checked against its header before pixels are decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// Largest number of pixels; 64 Mi by default.
-    pub max_pixels: u64,
-    /// Longest side in pixels; 65 500 by default.
-    pub max_side: u32,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self {
-            max_pixels: 64 << 20,
-            max_side: 65_500,
-        }
-    }
-}
-
 /// An image as 8-bit RGB.
 ///
 /// Conversion follows Pillow's `convert("RGB")`: an alpha channel is dropped and not blended,
 /// palettes are looked up, grey is repeated, and of 16-bit channels the high byte is kept, except
 /// that 16-bit grey without alpha is clipped at 255. Of animations only the first frame is used.
-/// The EXIF orientation is not applied, as in the published image processors. JPEG may differ from
-/// Pillow by a few levels, because decoders round differently; all else is equal.
+/// Pixels are turned as EXIF or XMP say, unless [`ImageOptions::orientation`] says otherwise. JPEG
+/// may differ from Pillow by a few levels, because decoders round differently; all else is equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DecodedImage {
     size: ImageSize,
@@ -59,10 +41,10 @@ impl DecodedImage {
     /// [`ProcessorError::Io`] if the file cannot be read, [`ProcessorError::FileTooLarge`] if it is
     /// larger than 512 MiB, and whatever [`Self::from_bytes`]
     /// reports, with the path as the name of the image.
-    pub fn open(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_limited(path, MAX_FILE)?;
-        decode(&path.display().to_string(), &bytes, limits)
+        decode(&path.display().to_string(), &bytes, options)
     }
 
     /// Decodes an image file held in memory.
@@ -71,8 +53,8 @@ impl DecodedImage {
     /// [`ProcessorError::NotAnImage`], [`ProcessorError::DamagedImage`] (also if truncated),
     /// [`ProcessorError::EmptyImage`], [`ProcessorError::ImageTooLarge`] or
     /// [`ProcessorError::ImageMemory`].
-    pub fn from_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<Self> {
-        decode("image in memory", bytes, limits)
+    pub fn from_bytes(bytes: &[u8], options: &ImageOptions) -> Result<Self> {
+        decode("image in memory", bytes, options)
     }
 
     /// Wraps pixels that are already decoded: `[height, width, 3]`, row-major.
@@ -126,47 +108,72 @@ impl std::fmt::Debug for DecodedImage {
     }
 }
 
-fn decode(image: &str, bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage> {
+/// Pixels as they lie in a file, and how they have to be turned.
+struct Stored {
+    dimensions: (u32, u32),
+    rgb: Vec<u8>,
+    noted: Noted,
+}
+
+fn decode(image: &str, bytes: &[u8], options: &ImageOptions) -> Result<DecodedImage> {
     let damaged = |reason: String| ProcessorError::DamagedImage {
         image: image.to_owned(),
         reason,
     };
-    let (dimensions, rgb) = match image::guess_format(bytes) {
+    let stored = match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
-            let jpeg = JpegImage::open(bytes).map_err(damaged)?;
-            let dimensions = check_dimensions(image, jpeg.dimensions(), limits)?;
-            (dimensions, jpeg.into_rgb8().map_err(damaged)?)
+            let mut jpeg = JpegImage::open(bytes).map_err(damaged)?;
+            jpeg.fit(image, options)?;
+            Stored {
+                dimensions: jpeg.dimensions(),
+                noted: jpeg.noted(),
+                rgb: jpeg.into_rgb8().map_err(damaged)?,
+            }
         }
         Ok(ImageFormat::Gif) => {
             let gif = GifImage::open(bytes).map_err(damaged)?;
-            let dimensions = check_dimensions(image, gif.dimensions(), limits)?;
-            (dimensions, gif.into_rgb8().map_err(damaged)?)
+            options.check(image, gif.dimensions(), options.max_pixels)?;
+            Stored {
+                dimensions: gif.dimensions(),
+                noted: Noted::NoTransforms,
+                rgb: gif.into_rgb8().map_err(damaged)?,
+            }
         }
-        Ok(format) if format.reading_enabled() => decode_other(image, bytes, format, limits)?,
+        Ok(format) if format.reading_enabled() => decode_other(image, bytes, format, options)?,
         Ok(_) | Err(_) => return Err(not_an_image(image)),
     };
-    let (width, height) = dimensions;
-    Ok(DecodedImage {
-        size: ImageSize::new(height as usize, width as usize),
-        rgb,
-    })
+    let (width, height) = stored.dimensions;
+    let size = ImageSize::new(height as usize, width as usize);
+    let (size, rgb) = match options.orientation {
+        Orientation::Upright => turned(size, stored.rgb, stored.noted),
+        Orientation::AsStored => (size, stored.rgb),
+    };
+    Ok(DecodedImage { size, rgb })
 }
 
-/// Width, height and pixels of what the `image` crate reads.
+/// What the `image` crate reads.
 fn decode_other(
     image: &str,
     bytes: &[u8],
     format: ImageFormat,
-    limits: &ImageLimits,
-) -> Result<((u32, u32), Vec<u8>)> {
-    let max_bytes = limits.max_pixels.saturating_mul(DECODER_BYTES_PER_PIXEL);
+    options: &ImageOptions,
+) -> Result<Stored> {
+    let max_bytes = options.decoder_bytes();
     let damaged = |error: ImageError| image_error(image, &error, max_bytes);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder_limits = Limits::default();
     decoder_limits.max_alloc = Some(max_bytes);
     reader.limits(decoder_limits);
-    let decoder = reader.into_decoder().map_err(damaged)?;
-    let dimensions = check_dimensions(image, decoder.dimensions(), limits)?;
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let dimensions = decoder.dimensions();
+    options.check(image, dimensions, options.max_pixels)?;
+    // Damaged notes are none.
+    let exif = match format {
+        ImageFormat::Png => png_exif(bytes).map(<[u8]>::to_vec),
+        _ => decoder.exif_metadata().ok().flatten(),
+    };
+    let xmp = decoder.xmp_metadata().ok().flatten();
+    let noted = noted(exif.as_deref(), xmp.as_deref());
     let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     // What Pillow reads as one channel of 16 bits it clips, also if a level of it is transparent,
     // which the decoder turns into a second channel.
@@ -180,43 +187,32 @@ fn decode_other(
     } else {
         to_rgb8(decoded)
     };
-    Ok((dimensions, rgb))
+    Ok(Stored {
+        dimensions,
+        rgb,
+        noted,
+    })
 }
 
+/// EXIF in a PNG file, before the pixels or behind them, where the `image` crate does not look.
+fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut chunks = bytes.get(PNG_SIGNATURE..)?;
+    loop {
+        let (len, rest) = chunks.split_first_chunk()?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let (content, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        if kind == b"eXIf" {
+            return Some(content);
+        }
+        chunks = rest.get(PNG_CHECKSUM..)?;
+    }
+}
+
+/// Bytes before the first chunk of a PNG file, and behind the content of each.
+const PNG_SIGNATURE: usize = 8;
+const PNG_CHECKSUM: usize = 4;
 /// Where a PNG file tells the bits of a sample and which channels there are; 0 is grey alone.
 const PNG_SAMPLES: Range<usize> = 24..26;
-
-/// Gives width and height back if they are within the limits.
-fn check_dimensions(
-    image: &str,
-    (width, height): (u32, u32),
-    limits: &ImageLimits,
-) -> Result<(u32, u32)> {
-    if width == 0 || height == 0 {
-        return Err(ProcessorError::EmptyImage {
-            image: image.to_owned(),
-            width,
-            height,
-        });
-    }
-    let too_large = |quantity, found, limit| {
-        Err(ProcessorError::ImageTooLarge {
-            image: image.to_owned(),
-            quantity,
-            found,
-            limit,
-        })
-    };
-    let longest = width.max(height);
-    if longest > limits.max_side {
-        return too_large("longest side", longest.into(), limits.max_side.into());
-    }
-    let n_pixels = u64::from(width) * u64::from(height);
-    if n_pixels > limits.max_pixels {
-        return too_large("number of pixels", n_pixels, limits.max_pixels);
-    }
-    Ok((width, height))
-}
 
 fn to_rgb8(decoded: DynamicImage) -> Vec<u8> {
     let high_byte = |sample: u16| sample.to_be_bytes()[0];
@@ -267,7 +263,7 @@ mod tests {
     }
 
     fn decode_ok(bytes: &[u8]) -> DecodedImage {
-        DecodedImage::from_bytes(bytes, &ImageLimits::default()).unwrap()
+        DecodedImage::from_bytes(bytes, &ImageOptions::default()).unwrap()
     }
 
     #[test]
@@ -309,7 +305,7 @@ mod tests {
         ] {
             decode_ok(&bytes);
             for keep in [bytes.len() / 4, bytes.len() / 2, bytes.len() * 3 / 4] {
-                let error = DecodedImage::from_bytes(&bytes[..keep], &ImageLimits::default());
+                let error = DecodedImage::from_bytes(&bytes[..keep], &ImageOptions::default());
                 assert!(
                     matches!(error, Err(ProcessorError::DamagedImage { .. })),
                     "{name} {keep}: {error:?}"
@@ -327,7 +323,7 @@ mod tests {
             b"%PDF-1.7",
             b"II*\0\x08\0\0\0",
         ] {
-            let error = DecodedImage::from_bytes(bytes, &ImageLimits::default());
+            let error = DecodedImage::from_bytes(bytes, &ImageOptions::default());
             assert!(
                 matches!(error, Err(ProcessorError::NotAnImage { .. })),
                 "{error:?}"
@@ -339,9 +335,10 @@ mod tests {
     fn limits_name_what_is_too_large() {
         let image = DynamicImage::new_rgb8(30, 20);
         let bytes = encode(&image, ImageFormat::Png);
-        let limits = ImageLimits {
+        let limits = ImageOptions {
             max_pixels: 599,
             max_side: 30,
+            ..ImageOptions::default()
         };
         let error = DecodedImage::from_bytes(&bytes, &limits).unwrap_err();
         assert!(matches!(
@@ -353,9 +350,10 @@ mod tests {
                 ..
             }
         ));
-        let limits = ImageLimits {
+        let limits = ImageOptions {
             max_pixels: 600,
             max_side: 29,
+            ..ImageOptions::default()
         };
         let error = DecodedImage::from_bytes(&bytes, &limits).unwrap_err();
         assert!(matches!(

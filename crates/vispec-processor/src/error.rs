@@ -53,7 +53,7 @@ pub enum ProcessorError {
         /// Height in pixels.
         height: u32,
     },
-    /// An image is larger than [`ImageLimits`](crate::ImageLimits) allow; found out before its
+    /// An image is larger than [`ImageOptions`](crate::ImageOptions) allow; found out before its
     /// pixels are decoded.
     #[error("{image}: the {quantity} of the image is {found}, the limit is {limit}")]
     ImageTooLarge {
@@ -66,7 +66,7 @@ pub enum ProcessorError {
         /// The largest value allowed.
         limit: u64,
     },
-    /// Decoding an image would take more memory than [`ImageLimits`](crate::ImageLimits) imply,
+    /// Decoding an image would take more memory than [`ImageOptions`](crate::ImageOptions) imply,
     /// because of its size or of what else its header asks for.
     #[error("{image}: decoding takes more than the limit of {limit} bytes")]
     ImageMemory {
@@ -352,6 +352,12 @@ pub enum ProcessorError {
         min: usize,
         /// Largest number of pixels.
         max: usize,
+    },
+    /// A name of no [`Orientation`](crate::Orientation).
+    #[error("no way to turn images: {found:?}, expected upright or as-stored")]
+    UnknownOrientation {
+        /// The name.
+        found: String,
     },
     /// It cannot be told which part of a rendered conversation is an answer.
     #[error(

@@ -2,11 +2,15 @@
 //!
 //! Bytes that do not belong to any segment are passed over, as libjpeg does it.
 
+use crate::orientation::EXIF_PREFIX;
+
 const FILL: u8 = 0xff;
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
 const APP0: u8 = 0xe0;
+const APP1: u8 = 0xe1;
 const APP14: u8 = 0xee;
+const XMP_PREFIX: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 /// Scans that a file may have; published encoders write about ten. Each costs a pass over the
 /// image however few bytes it has.
@@ -21,6 +25,12 @@ pub(crate) struct JpegHeader {
     pub(crate) adobe_transform: Option<u8>,
     /// Names of the components, in order.
     pub(crate) component_ids: Vec<u8>,
+    /// How often each component is sampled across and down, beside the others.
+    pub(crate) sampling: Vec<[u8; 2]>,
+    /// EXIF, joined if it is in several segments.
+    pub(crate) exif: Option<Vec<u8>>,
+    /// XMP, the last if there are several.
+    pub(crate) xmp: Option<Vec<u8>>,
     /// Where the marker of the first scan is.
     pub(crate) first_scan: usize,
 }
@@ -56,10 +66,20 @@ impl JpegHeader {
             APP14 if body.len() >= 12 && body.starts_with(b"Adobe") => {
                 self.adobe_transform = Some(body[11]);
             }
+            APP1 => {
+                if let Some(exif) = body.strip_prefix(EXIF_PREFIX) {
+                    self.exif.get_or_insert_default().extend_from_slice(exif);
+                } else if let Some(xmp) = body.strip_prefix(XMP_PREFIX) {
+                    self.xmp = Some(xmp.to_vec());
+                }
+            }
             // Start of frame, of whichever process; the three left out are tables.
             0xc0..=0xcf if !matches!(kind, 0xc4 | 0xc8 | 0xcc) => {
                 let components = body.get(6..).unwrap_or_default();
                 self.component_ids = components.chunks(3).map(|entry| entry[0]).collect();
+                let sampling = components.as_chunks::<3>().0.iter();
+                let sampling = sampling.map(|&[_, factors, _]| [factors >> 4, factors & 15]);
+                self.sampling = sampling.collect();
             }
             _ => {}
         }

@@ -2,16 +2,22 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
+use image::metadata::Orientation as Noted;
+use jpeg_decoder::{CodingProcess, ColorTransform, Decoder, ImageInfo, PixelFormat};
 
+use crate::error::{ProcessorError, Result as ProcessorResult};
+use crate::image_options::ImageOptions;
 use crate::jpeg_header::{JpegHeader, check_scans};
+use crate::orientation::noted;
+
+/// What the sides of a picture can be divided by while it is decoded.
+const DIVISORS: [u16; 4] = [1, 2, 4, 8];
 
 /// A JPEG file whose header has been read.
 pub(crate) struct JpegImage<'a> {
+    header: JpegHeader,
     decoder: Decoder<&'a [u8]>,
-    width: u16,
-    height: u16,
-    pixel_format: PixelFormat,
+    info: ImageInfo,
 }
 
 impl<'a> JpegImage<'a> {
@@ -26,16 +32,73 @@ impl<'a> JpegImage<'a> {
         let info = decoder.info().ok_or("there is no frame")?;
         check_scans(bytes.get(header.first_scan..).unwrap_or_default())?;
         Ok(Self {
+            header,
             decoder,
-            width: info.width,
-            height: info.height,
-            pixel_format: info.pixel_format,
+            info,
         })
     }
 
-    /// Width and height in pixels.
+    /// Width and height in pixels, as they will be decoded.
     pub(crate) fn dimensions(&self) -> (u32, u32) {
-        (self.width.into(), self.height.into())
+        (self.info.width.into(), self.info.height.into())
+    }
+
+    /// How the pixels have to be turned.
+    pub(crate) fn noted(&self) -> Noted {
+        noted(self.header.exif.as_deref(), self.header.xmp.as_deref())
+    }
+
+    /// Checks the size, and scales what has more pixels than may be decoded by the least power of
+    /// two that helps.
+    ///
+    /// # Errors
+    /// Those of [`ImageOptions::check`]; [`ProcessorError::ImageMemory`] if the picture comes in
+    /// several passes, whose coefficients have to be kept at full size and are too many.
+    pub(crate) fn fit(&mut self, image: &str, options: &ImageOptions) -> ProcessorResult<()> {
+        let most = match self.info.coding_process {
+            CodingProcess::Lossless => options.max_pixels,
+            _ => options.max_photo_pixels.max(options.max_pixels),
+        };
+        options.check(image, self.dimensions(), most)?;
+        let (width, height) = (self.info.width, self.info.height);
+        let scaled = |divisor: u16| (width.div_ceil(divisor), height.div_ceil(divisor));
+        let fits = |divisor: &u16| {
+            let (width, height) = scaled(*divisor);
+            u64::from(width) * u64::from(height) <= options.max_pixels
+        };
+        let divisor = match DIVISORS.into_iter().find(fits) {
+            Some(1) => return Ok(()),
+            Some(divisor) => divisor,
+            None => return options.check(image, self.dimensions(), options.max_pixels),
+        };
+        if self.info.coding_process == CodingProcess::DctProgressive
+            && self.coefficient_bytes() > options.decoder_bytes()
+        {
+            return Err(ProcessorError::ImageMemory {
+                image: image.to_owned(),
+                limit: options.decoder_bytes(),
+            });
+        }
+        // The decoder takes the smallest size that is at least as large as one that is wanted.
+        let (width, height) = scaled(divisor);
+        let scaled = self.decoder.scale(width, height);
+        (self.info.width, self.info.height) =
+            scaled.map_err(|error| ProcessorError::DamagedImage {
+                image: image.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(())
+    }
+
+    /// Memory for all coefficients of the picture, 16 bits each.
+    fn coefficient_bytes(&self) -> u64 {
+        let sampling = || self.header.sampling.iter();
+        let area = |[across, down]: [u8; 2]| u64::from(across) * u64::from(down);
+        let samples: u64 = sampling().map(|&factors| area(factors)).sum();
+        let most = |axis: usize| sampling().map(|factors| factors[axis]).max();
+        let most = area([0, 1].map(|axis| most(axis).unwrap_or(1))).max(1);
+        let pixels = u64::from(self.info.width) * u64::from(self.info.height);
+        2 * pixels * samples / most
     }
 
     /// The pixels, `[height, width, 3]`.
@@ -44,7 +107,7 @@ impl<'a> JpegImage<'a> {
         let samples = catch_unwind(AssertUnwindSafe(|| self.decoder.decode()))
             .map_err(|_| "the decoder cannot make sense of it")?
             .map_err(|error| error.to_string())?;
-        match self.pixel_format {
+        match self.info.pixel_format {
             PixelFormat::RGB24 => Ok(samples),
             PixelFormat::L8 => Ok(samples.iter().flat_map(|&grey| [grey; 3]).collect()),
             PixelFormat::CMYK32 => Ok(samples

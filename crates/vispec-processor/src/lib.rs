@@ -15,11 +15,11 @@
 //! ones, which resize with Pillow); goldens made with these are part of the tests.
 //!
 //! ```no_run
-//! use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
+//! use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};
 //!
 //! # fn main() -> Result<(), vispec_processor::ProcessorError> {
 //! let processor = Processor::from_dir("checkpoints/Qwen2.5-VL-7B-Instruct")?;
-//! let image = DecodedImage::open("cat.jpg", &ImageLimits::default())?;
+//! let image = DecodedImage::open("cat.jpg", &ImageOptions::default())?;
 //! let messages = Messages::from_prompt(None, "What is this?", 1);
 //! let prompt = processor.prepare(&messages, &[image])?;
 //! assert_eq!(prompt.positions.len(), prompt.token_ids.len());
@@ -37,6 +37,7 @@ mod detokenizer;
 mod error;
 mod generation_tags;
 mod gif_image;
+mod image_options;
 mod image_processor;
 mod image_size;
 mod jinja_filters;
@@ -47,6 +48,7 @@ mod messages;
 mod messages_json;
 mod model_family;
 mod normalization;
+mod orientation;
 mod pixel_values;
 mod positions;
 mod processor;
@@ -73,14 +75,16 @@ pub use anyres_geometry::{
 pub use anyres_image::AnyresImageProcessor;
 pub use chat_template::{ChatTemplate, GenerationPrompt};
 pub use clip_image::ClipImageProcessor;
-pub use decoded_image::{DecodedImage, ImageLimits};
+pub use decoded_image::DecodedImage;
 pub use detokenizer::Detokenizer;
 pub use error::ProcessorError;
+pub use image_options::ImageOptions;
 pub use image_processor::ImageProcessor;
 pub use image_size::ImageSize;
 pub use media::Media;
 pub use messages::{Content, Message, Messages, Part};
 pub use model_family::{ImageForm, ModelFamily};
+pub use orientation::Orientation;
 pub use pixel_values::{PixelValues, ProcessedImage};
 pub use positions::Positions;
 pub use processor::{PreparedPrompt, Processor};

@@ -4,7 +4,7 @@ use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::messages::Messages;
 use crate::model_family::TrainingForm;
-use crate::processor::{PreparedPrompt, Processor};
+use crate::processor::{PreparedPrompt, Processor, sizes_of};
 use crate::prompt_layout::{MediaKind, PromptLayout};
 use crate::transcript::Transcript;
 
@@ -45,7 +45,7 @@ impl Processor {
         let transcript = self.transcript(messages)?;
         let places = self.encode_rendered(&transcript.text, [images.len(), 0])?;
         let unexpanded: Vec<u32> = places.iter().map(|(id, _)| *id).collect();
-        let lengths = self.image_lengths(images)?;
+        let lengths = self.image_lengths(&sizes_of(images))?;
         let mut layout = self.expand(&unexpanded, [&lengths, &[]])?;
         let mut answers = Vec::with_capacity(layout.token_ids.len());
         let mut lengths = lengths.iter();
@@ -89,7 +89,7 @@ impl Processor {
         token_ids: &[u32],
         images: &[DecodedImage],
     ) -> Result<PreparedPrompt> {
-        let lengths = self.image_lengths(images)?;
+        let lengths = self.image_lengths(&sizes_of(images))?;
         let image_token = self.image_token_id();
         let found = token_ids.iter().filter(|&&id| id == image_token).count();
         let mut image_runs = Vec::with_capacity(lengths.len());

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use vispec_processor::{
-    AnsweredPrompt, DecodedImage, ImageLimits, Messages, Processor, ProcessorError, SpecialText,
+    AnsweredPrompt, DecodedImage, ImageOptions, Messages, Processor, ProcessorError, SpecialText,
 };
 
 const MODELS: [&str; 4] = ["qwen-tied", "qwen-untied", "llava-15", "llava-next"];
@@ -20,7 +20,7 @@ fn processor(model: &str) -> Processor {
 
 fn image(model: &str) -> DecodedImage {
     let path = fixtures().join(format!("cases/{model}/img-short/image_0.png"));
-    DecodedImage::open(path, &ImageLimits::default()).unwrap()
+    DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 
 fn conversation() -> Messages {

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{copy_of, edit, image};
 use serde_json::{Value, json};
 use vispec_processor::{
-    DecodedImage, ImageLimits, ImageSize, Messages, Processor, ProcessorError, eos_token_ids,
+    DecodedImage, ImageOptions, ImageSize, Messages, Processor, ProcessorError, eos_token_ids,
 };
 
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -447,7 +447,7 @@ fn templates_in_lists_and_files() {
 #[test]
 fn image_files_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = ImageLimits::default();
+    let limits = ImageOptions::default();
     let error = DecodedImage::open(dir.path().join("no.png"), &limits).unwrap_err();
     assert!(matches!(error, ProcessorError::Io { .. }) && error.to_string().contains("no.png"));
     let error = DecodedImage::open(dir.path(), &limits).unwrap_err();
@@ -478,7 +478,7 @@ fn headers_that_lie_are_found_out_before_decoding() {
     let decode = |width, height| {
         DecodedImage::from_bytes(
             &with_dimensions(&png, width, height),
-            &ImageLimits::default(),
+            &ImageOptions::default(),
         )
     };
     assert_eq!(decode(101, 67).unwrap().size(), ImageSize::new(67, 101));

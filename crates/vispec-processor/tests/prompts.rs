@@ -6,7 +6,7 @@ mod common;
 use common::{fixture, ids, image, integers, json, messages, processor, sizes, strings};
 use serde_json::Value;
 use vispec_processor::{
-    DecodedImage, GenerationPrompt, ImageLimits, ImageSize, Messages, Positions, PreparedPrompt,
+    DecodedImage, GenerationPrompt, ImageOptions, ImageSize, Messages, Positions, PreparedPrompt,
     ProcessedImage, Processor, ProcessorError, SequenceTokens,
 };
 
@@ -289,7 +289,7 @@ fn all_cases_of_the_reference_data() {
                 serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap()).unwrap();
             let images: Vec<_> = strings(&case["images"])
                 .into_iter()
-                .map(|name| DecodedImage::open(dir.join(name), &ImageLimits::default()).unwrap())
+                .map(|name| DecodedImage::open(dir.join(name), &ImageOptions::default()).unwrap())
                 .collect();
             let prompt = processor
                 .prepare(&messages(&case["messages"]), &images)

@@ -7,8 +7,8 @@ use common::{fixture, processor};
 use proptest::prelude::*;
 use serde_json::Value;
 use vispec_processor::{
-    ChatTemplate, DecodedImage, GenerationPrompt, ImageLimits, ImageProcessor, ImageSize, Messages,
-    ProcessedImage, ProcessorError, SequenceTokens, SpecialText, anyres_grid_shape,
+    ChatTemplate, DecodedImage, GenerationPrompt, ImageOptions, ImageProcessor, ImageSize,
+    Messages, ProcessedImage, ProcessorError, SequenceTokens, SpecialText, anyres_grid_shape,
     unpadded_region,
 };
 
@@ -128,7 +128,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_image_or_an_error(mut bytes: Vec<u8>, at in 0usize..500, flip: u8) {
-        let limits = ImageLimits::default();
+        let limits = ImageOptions::default();
         let _ = DecodedImage::from_bytes(&bytes, &limits);
         bytes = std::fs::read(fixture("image_0.png")).unwrap();
         bytes[at] ^= flip;

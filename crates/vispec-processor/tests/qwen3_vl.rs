@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use vispec_processor::{
-    DecodedImage, GenerationPrompt, ImageLimits, ImageSize, Messages, ModelFamily, PreparedPrompt,
+    DecodedImage, GenerationPrompt, ImageOptions, ImageSize, Messages, ModelFamily, PreparedPrompt,
     ProcessedImage, Processor, ProcessorError, SequenceTokens, smart_resize,
 };
 
@@ -41,7 +41,7 @@ fn cases() -> Vec<(PathBuf, Value, PreparedPrompt)> {
             }
             let open = |name: &Value| {
                 let path = dir.join(name.as_str().unwrap());
-                DecodedImage::open(path, &ImageLimits::default()).unwrap()
+                DecodedImage::open(path, &ImageOptions::default()).unwrap()
             };
             let images: Vec<_> = case["images"]
                 .as_array()

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use serde_json::json;
 use vispec::core::{GenerationConfig, GenerationObserver, MatchPicks, TokenId, generate};
 use vispec::{
-    AnswerCycle, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput, ImageLimits,
+    AnswerCycle, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput, ImageOptions,
     LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
 };
 use vispec_processor::Detokenizer;
@@ -72,6 +72,7 @@ impl Bench {
             tree: TreeChoice::Sized(TreeShape::default().into()),
             // What is kept would make the answers of some ways cheaper.
             conversation_memory: 0,
+            image_memory: 0,
             suffix_memory: 0,
             ..LoadOptions::default()
         };
@@ -120,7 +121,7 @@ impl Bench {
 
     fn generate(&self, length: usize) -> Took {
         let started = Instant::now();
-        let image = DecodedImage::from_bytes(&self.image, &ImageLimits::default()).unwrap();
+        let image = DecodedImage::from_bytes(&self.image, &ImageOptions::default()).unwrap();
         let models = self.engine.models();
         let (prompt, _) = models.encode(&Self::messages(), &[image]).unwrap();
         let settings = self.engine.settings();

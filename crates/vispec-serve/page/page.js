@@ -1,40 +1,77 @@
-// Asks the server about an image and shows which text was drafted.
+// Asks the server about pictures, turn by turn, and shows which text was drafted.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 // Pixels of the height of a cycle's bar for each accepted token.
 const BAR = 8;
+// Milliseconds between looks at the queue.
+const LOOK = 2000;
+
+// What was said and answered; a turn that failed leaves nothing here.
+let messages = [];
 let image = null;
 let running = null;
+// The last answer: what it answers, its text and its speed.
+let last = null;
 
 function headers() {
   const key = $("key").value.trim();
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
-function setImage(file) {
-  if (file && !file.type.startsWith("image/")) {
-    return fail("This is not an image.");
-  }
-  image = null;
-  $("preview").hidden = !file;
-  $("hint").hidden = Boolean(file);
-  $("remove").disabled = !file;
-  if (!file) {
-    $("file").value = "";
+function setImage(url) {
+  image = url;
+  $("preview").hidden = !url;
+  $("hint").hidden = Boolean(url);
+  $("remove").disabled = !url;
+  if (url) $("preview").src = url;
+  else $("preview").removeAttribute("src");
+  $("file").value = "";
+  fail(null);
+}
+
+function setFile(file) {
+  if (!file) return;
+  if (!file.type.startsWith("image/")) {
+    fail("This is not an image.");
     return;
   }
   const reader = new FileReader();
-  reader.onload = () => {
-    image = reader.result;
-    $("preview").src = image;
-  };
+  reader.onload = () => setImage(reader.result);
+  reader.onerror = () => fail("This file cannot be read.");
   reader.readAsDataURL(file);
 }
 
+// A picture of some shapes, for those who have none at hand.
+function sample() {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 224;
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#f4f1e8";
+  pen.fillRect(0, 0, 224, 224);
+  pen.fillStyle = "#c62828";
+  pen.beginPath();
+  pen.arc(64, 72, 40, 0, 2 * Math.PI);
+  pen.fill();
+  pen.fillStyle = "#1e4fbf";
+  pen.fillRect(128, 32, 72, 72);
+  pen.fillStyle = "#2e7d32";
+  pen.beginPath();
+  pen.moveTo(112, 128);
+  pen.lineTo(160, 204);
+  pen.lineTo(64, 204);
+  pen.fill();
+  return canvas.toDataURL("image/png");
+}
+
 function fail(message) {
-  $("answer").classList.add("error");
-  $("answer").textContent = message;
+  $("error").textContent = message ?? "";
+  $("error").hidden = !message;
+}
+
+function say(status, busy) {
+  $("status").textContent = status;
+  $("status").classList.toggle("busy", busy);
 }
 
 function show(stats) {
@@ -49,7 +86,23 @@ function show(stats) {
   }));
 }
 
-// Text of a cycle, drafted pieces marked; text is never read as HTML.
+// A question as it was asked; text is never read as HTML.
+function showQuestion(element, message) {
+  element.replaceChildren();
+  for (const part of message.content) {
+    if (part.type === "image_url") {
+      const picture = document.createElement("img");
+      picture.src = part.image_url.url;
+      picture.alt = "The picture of this question";
+      element.append(picture);
+    } else {
+      element.append(part.text);
+    }
+  }
+  element.hidden = false;
+}
+
+// Text of a cycle, drafted pieces marked.
 function append(detail, content) {
   const pieces = detail ? detail.pieces : [{ text: content, drafted: false }];
   for (const piece of pieces) {
@@ -84,27 +137,69 @@ async function* events(response) {
   }
 }
 
-function body() {
-  const content = [{ type: "text", text: $("question").value }];
-  if (image) content.unshift({ type: "image_url", image_url: { url: image } });
-  return JSON.stringify({
-    messages: [{ role: "user", content }],
-    temperature: Number($("temperature").value),
-    seed: Number($("seed").value),
-    stream: true,
-    stream_options: { include_usage: true },
-    vispec: { detail: true },
-  });
+// What the server does while an answer has not begun, if it tells.
+async function queue(signal) {
+  const response = await fetch("/metrics", { headers: headers(), signal });
+  if (!response.ok) return "";
+  const text = await response.text();
+  const figure = (name) => Number(text.match(new RegExp(`^vispec_${name} (\\d+)`, "m"))?.[1] ?? 0);
+  return `; ${figure("num_requests_running")} answered at the moment, ${figure("num_requests_waiting")} waiting`;
 }
 
-async function ask() {
-  running = new AbortController();
+// Tells once in a while that an answer is still being waited for; gives a way to end that.
+function waiting(signal) {
+  const started = performance.now();
+  let seen = "";
+  const tell = () => say(`Waiting for ${Math.round((performance.now() - started) / 1000)} s${seen}`, true);
+  const look = () => queue(signal).then((text) => { seen = text; }, () => {});
+  tell();
+  const timers = [setInterval(tell, 1000), setInterval(look, LOOK)];
+  return () => timers.forEach(clearInterval);
+}
+
+// Asks, and hands each chunk on. What is said of a refusal is thrown.
+async function request(asked, detail, signal, chunk) {
+  const stop = waiting(signal);
+  let response;
+  try {
+    response = await fetch("/v1/chat/completions", {
+      method: "POST",
+      headers: headers(),
+      body: JSON.stringify({
+        messages: asked,
+        temperature: Number($("temperature").value),
+        seed: Number($("seed").value),
+        stream: true,
+        stream_options: { include_usage: true },
+        vispec: detail,
+      }),
+      signal,
+    });
+  } finally {
+    stop();
+  }
+  if (!response.ok) {
+    const error = await response.json().catch(() => null);
+    throw new Error(error?.error?.message ?? `The server said ${response.status}.`);
+  }
+  say("Answering", true);
+  for await (const data of events(response)) {
+    if (data === "[DONE]") return;
+    const value = JSON.parse(data);
+    if (value.error) throw new Error(value.error.message);
+    chunk(value);
+  }
+  throw new Error("The answer broke off.");
+}
+
+async function answer(asked, signal) {
   const started = performance.now();
   let cycles = 0;
   let accepted = 0;
   let first = null;
   let final = null;
   let tokens = null;
+  let text = "";
   const tau = () => (final ? final.tau : accepted / Math.max(cycles, 1));
   const update = () => show({
     ...(first !== null && { "first token": `${first.toFixed(0)} ms` }),
@@ -114,57 +209,151 @@ async function ask() {
     "tokens per cycle": (cycles ? tau() + 1 : 0).toFixed(2),
     ...(final && { speed: `${final.tokens_per_second.toFixed(1)} tokens/s` }),
   });
-  const response = await fetch("/v1/chat/completions", {
-    method: "POST", headers: headers(), body: body(), signal: running.signal,
-  });
-  if (!response.ok) throw new Error((await response.json()).error.message);
-  for await (const data of events(response)) {
-    if (data === "[DONE]") return;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new Error(chunk.error.message);
-    if (chunk.usage) tokens = chunk.usage.completion_tokens;
-    const choice = chunk.choices[0];
-    if (choice && choice.finish_reason) {
-      final = chunk.vispec;
-      cycles = final.cycles;
-    } else if (choice && chunk.vispec) {
-      if (first === null) first = performance.now() - started;
-      if (chunk.vispec.nodes > 0) cycles += 1;
-      accepted += chunk.vispec.accepted;
-      append(chunk.vispec, choice.delta.content);
+  const said = () => ({ text, speed: final?.tokens_per_second });
+  try {
+    await request(asked, { detail: true }, signal, (chunk) => {
+      if (chunk.usage) tokens = chunk.usage.completion_tokens;
+      const choice = chunk.choices[0];
+      if (choice && choice.finish_reason) {
+        final = chunk.vispec;
+        cycles = final.cycles;
+      } else if (choice && chunk.vispec) {
+        if (first === null) first = performance.now() - started;
+        if (chunk.vispec.nodes > 0) cycles += 1;
+        accepted += chunk.vispec.accepted;
+        text += choice.delta.content ?? "";
+        append(chunk.vispec, choice.delta.content);
+      }
+      update();
+    });
+  } catch (error) {
+    // What was said before the user had enough stays.
+    if (error.name === "AbortError" && text) return said();
+    throw error;
+  }
+  return said();
+}
+
+// Runs one thing at a time, and leaves the page ready for the next however it ends.
+async function alone(work) {
+  if (running) return;
+  running = new AbortController();
+  fail(null);
+  const buttons = ["send", "compare", "again"];
+  const before = buttons.map((id) => $(id).disabled);
+  buttons.forEach((id) => { $(id).disabled = true; });
+  $("stop").disabled = false;
+  try {
+    await work(running.signal);
+  } catch (error) {
+    if (error.name !== "AbortError") {
+      const lost = error instanceof TypeError;
+      fail(lost ? "The server cannot be reached." : error.message);
     }
-    update();
+  } finally {
+    running = null;
+    buttons.forEach((id, index) => { $(id).disabled = before[index]; });
+    $("again").disabled = !messages.length;
+    $("compare").disabled = !last?.speed;
+    $("stop").disabled = true;
+    say("", false);
   }
 }
 
-$("ask").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (running) return;
-  $("answer").classList.remove("error");
+// Moves the last turn up, to where earlier ones are.
+function archive() {
+  if (!last) return;
+  const question = document.createElement("p");
+  question.className = "said";
+  showQuestion(question, last.asked.at(-1));
+  const answered = document.createElement("div");
+  answered.className = "answered";
+  answered.textContent = last.text;
+  $("talk").append(question, answered);
+  last = null;
+}
+
+function clear() {
+  $("asked").hidden = true;
+  $("asked").replaceChildren();
   $("answer").replaceChildren();
   $("cycles").replaceChildren();
+  $("compared").textContent = "";
+  $("figures").hidden = true;
   show({});
-  $("legend").hidden = false;
-  $("send").disabled = true;
-  $("stop").disabled = false;
+}
+
+async function ask(signal) {
+  const content = [{ type: "text", text: $("question").value }];
+  if (image) content.unshift({ type: "image_url", image_url: { url: image } });
+  const question = { role: "user", content };
+  const asked = [...messages, question];
+  archive();
+  clear();
+  showQuestion($("asked"), question);
+  $("figures").hidden = false;
   try {
-    await ask();
+    const { text, speed } = await answer(asked, signal);
+    messages = [...asked, { role: "assistant", content: text }];
+    last = { asked, text, speed };
+    $("question").value = "";
+    setImage(null);
   } catch (error) {
-    if (error.name !== "AbortError") fail(error.message);
-  } finally {
-    running = null;
-    $("send").disabled = false;
-    $("stop").disabled = true;
+    // The question is still in its field, the picture in its frame.
+    clear();
+    throw error;
   }
+}
+
+async function compare(signal) {
+  const { asked, text, speed } = last;
+  let plain = "";
+  let final = null;
+  $("compared").textContent = "";
+  await request(asked, { detail: true, method: "none" }, signal, (chunk) => {
+    const choice = chunk.choices[0];
+    plain += choice?.delta?.content ?? "";
+    if (choice?.finish_reason) final = chunk.vispec;
+  });
+  const factor = (speed / final.tokens_per_second).toFixed(2);
+  const same = plain === text ? "the same text" : "another text";
+  $("compared").textContent =
+    `plain: ${final.tokens_per_second.toFixed(1)} tokens/s; drafted: ${factor} times that, ${same}`;
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if ($("question").value.trim()) alone(ask);
 });
+$("compare").addEventListener("click", () => alone(compare));
 $("stop").addEventListener("click", () => running && running.abort());
+$("again").addEventListener("click", () => {
+  messages = [];
+  last = null;
+  $("talk").replaceChildren();
+  clear();
+  setImage(null);
+  $("again").disabled = true;
+  $("question").focus();
+});
+$("sample").addEventListener("click", () => setImage(sample()));
 $("remove").addEventListener("click", () => setImage(null));
-$("file").addEventListener("change", () => setImage($("file").files[0]));
+$("file").addEventListener("change", () => setFile($("file").files[0]));
 $("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+  // Enter may also end a word that is being composed.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     $("ask").requestSubmit();
   }
+});
+window.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && running) running.abort();
+});
+window.addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+  if (!file) return;
+  event.preventDefault();
+  setFile(file);
 });
 // An image that misses the frame must not take the page away.
 for (const kind of ["dragover", "drop"]) {
@@ -174,7 +363,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   $("drop").addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop") setImage(event.dataTransfer.files[0]);
+    if (kind === "drop") setFile(event.dataTransfer.files[0]);
   });
 }
 fetch("/v1/models", { headers: headers() })

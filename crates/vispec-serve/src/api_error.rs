@@ -55,6 +55,16 @@ impl ApiError {
         Self { status, ..self }
     }
 
+    /// The field at fault.
+    pub(crate) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The short name.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The `error` object with its envelope.
     pub(crate) fn body(&self) -> Value {
         let kind = match self.status {

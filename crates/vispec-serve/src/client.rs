@@ -1,6 +1,7 @@
 //! Who is connected, as far as the network tells, and how many connections each may have.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,23 @@ impl<A: Into<IpAddr>> From<A> for Client {
             }
             address @ IpAddr::V4(_) => Self(address),
         }
+    }
+}
+
+impl Client {
+    /// A number for it.
+    pub(crate) fn number(self) -> u64 {
+        match self.0 {
+            IpAddr::V4(address) => address.to_bits().into(),
+            // The half of the network.
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

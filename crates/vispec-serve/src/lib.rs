@@ -11,10 +11,12 @@
 //!
 //! What is supported and what is refused is in `docs/serving.md`.
 
+mod access_log;
 mod answering;
 mod api_error;
 mod api_key;
 mod client;
+mod cors;
 mod limits;
 mod metrics;
 mod model;
@@ -24,13 +26,16 @@ mod request;
 mod request_memory;
 mod routes;
 mod server;
+mod tls;
 
 pub use api_key::{ApiKey, UnusableKey};
+pub use cors::{CorsOrigin, NoOrigin};
 pub use limits::{ConnectionLimits, RequestLimits};
 pub use model::{AnswerModel, EngineModel};
 pub use remote_image::{RemoteAddresses, RemoteImageLimits};
-pub use request::{RequestDefaults, read_chat, read_completion};
+pub use request::{RequestDefaults, Strictness, read_chat, read_completion};
 pub use server::{ServeError, ServeOptions, serve};
+pub use tls::{Tls, TlsError};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

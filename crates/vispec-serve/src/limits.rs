@@ -50,6 +50,9 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// Longest time in which a client takes nothing of what is sent to it.
     pub write_timeout: Duration,
+    /// How long requests are still taken after the server was asked to end and says that it is not
+    /// ready, so that a load balancer can send them elsewhere.
+    pub drain: Duration,
     /// How long a shutdown waits for answers before it ends them.
     pub shutdown_timeout: Duration,
 }
@@ -62,6 +65,7 @@ impl Default for ConnectionLimits {
             max_client_connections: 384,
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
+            drain: Duration::ZERO,
             shutdown_timeout: Duration::from_secs(30),
         }
     }

@@ -1,8 +1,8 @@
 //! What answers requests, as the server sees it.
 
 use vispec::{
-    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, SchedulerFigures,
-    SubmissionHandle, SuffixStoreUsage,
+    AnswerError, AnswerListener, Engine, KeptConversations, KeptImages, SchedulerFigures,
+    Submission, SubmissionHandle, SuffixStoreUsage,
 };
 
 /// Answers requests, several at a time.
@@ -23,7 +23,7 @@ pub trait AnswerModel: Send + Sync {
     /// [`AnswerListener::on_start`].
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError>;
 
@@ -36,6 +36,15 @@ pub trait AnswerModel: Send + Sync {
     fn kept_conversations(&self) -> KeptConversations {
         KeptConversations::default()
     }
+
+    /// What is kept of images at the moment, for the metrics.
+    fn kept_images(&self) -> KeptImages {
+        KeptImages::default()
+    }
+
+    /// Keeps at most so many bytes of images from now on: those that requests leave of the memory
+    /// that both share. Called often, with a lock held.
+    fn limit_kept_images(&self, _bytes: usize) {}
 
     /// What is kept of earlier answers for drafts, for the metrics.
     fn earlier_answers(&self) -> SuffixStoreUsage {
@@ -59,10 +68,10 @@ impl AnswerModel for EngineModel {
 
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError> {
-        self.engine.submit_choices(request, listeners)
+        self.engine.submit_choices(submission, listeners)
     }
 
     fn scheduler_figures(&self) -> SchedulerFigures {
@@ -71,6 +80,14 @@ impl AnswerModel for EngineModel {
 
     fn kept_conversations(&self) -> KeptConversations {
         self.engine.kept_conversations()
+    }
+
+    fn kept_images(&self) -> KeptImages {
+        self.engine.kept_images()
+    }
+
+    fn limit_kept_images(&self, bytes: usize) {
+        self.engine.limit_kept_images(bytes);
     }
 
     fn earlier_answers(&self) -> SuffixStoreUsage {

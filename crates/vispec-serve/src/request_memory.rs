@@ -3,7 +3,8 @@
 //!
 //! It counts the bytes of bodies as they arrive, never those that a head announces, and those of
 //! images that are fetched. A parsed request takes about as much as its body did, so that what the
-//! body took stays counted until the request is dropped.
+//! body took stays counted until the request is dropped. What requests leave is for images that are
+//! kept for later ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,20 +32,27 @@ struct Held {
 }
 
 /// The budget.
-#[derive(Debug)]
 pub(crate) struct RequestMemory {
     held: Mutex<Held>,
     max_all: usize,
     max_client: usize,
+    /// Is told what requests leave.
+    tell_spare: Box<dyn Fn(usize) + Send + Sync>,
 }
 
 impl RequestMemory {
-    /// A budget of which nothing is held.
-    pub(crate) fn new(limits: &RequestLimits) -> Arc<Self> {
+    /// A budget of which nothing is held. `tell_spare` hears how much of it requests leave, now and
+    /// whenever that changes.
+    pub(crate) fn new(
+        limits: &RequestLimits,
+        tell_spare: impl Fn(usize) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        tell_spare(limits.max_memory);
         Arc::new(Self {
             held: Mutex::default(),
             max_all: limits.max_memory,
             max_client: limits.max_client_memory,
+            tell_spare: Box::new(tell_spare),
         })
     }
 
@@ -69,6 +77,7 @@ impl RequestMemory {
         }
         held.all += bytes;
         held.by_client.insert(client, of_client + bytes);
+        (self.tell_spare)(self.max_all - held.all);
         Ok(())
     }
 
@@ -81,11 +90,11 @@ impl RequestMemory {
                 held.by_client.remove(&client);
             }
         }
+        (self.tell_spare)(self.max_all - held.all);
     }
 }
 
 /// What one request holds; dropping it gives that back.
-#[derive(Debug)]
 pub(crate) struct Room {
     memory: Arc<RequestMemory>,
     client: Client,
@@ -137,11 +146,16 @@ mod tests {
     }
 
     fn memory() -> Arc<RequestMemory> {
-        RequestMemory::new(&RequestLimits {
+        memory_beside(|_| {})
+    }
+
+    fn memory_beside(tell_spare: impl Fn(usize) + Send + Sync + 'static) -> Arc<RequestMemory> {
+        let limits = RequestLimits {
             max_memory: 300,
             max_client_memory: 200,
             ..RequestLimits::default()
-        })
+        };
+        RequestMemory::new(&limits, tell_spare)
     }
 
     fn filled(memory: &Arc<RequestMemory>, last: u8, bytes: usize) -> Result<Room, NoRoom> {
@@ -164,6 +178,20 @@ mod tests {
         drop(other);
         assert_eq!(memory.held(), 0);
         assert!(memory.lock().by_client.is_empty());
+    }
+
+    #[test]
+    fn what_requests_leave_is_told() {
+        let spare = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&spare);
+        let memory = memory_beside(move |bytes| *told.lock().unwrap() = bytes);
+        assert_eq!(*spare.lock().unwrap(), 300);
+        let room = filled(&memory, 1, 150).unwrap();
+        assert_eq!(*spare.lock().unwrap(), 150);
+        assert!(filled(&memory, 1, 51).is_err());
+        assert_eq!(*spare.lock().unwrap(), 150);
+        drop(room);
+        assert_eq!(*spare.lock().unwrap(), 300);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -19,13 +20,15 @@ use tokio_io_timeout::TimeoutStream;
 use crate::answering::Answering;
 use crate::api_key::ApiKey;
 use crate::client::{Client, ClientConnection, Clients};
+use crate::cors::CorsOrigin;
 use crate::limits::{ConnectionLimits, RequestLimits};
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::remote_image::{RemoteImageLimits, RemoteImages};
-use crate::request::RequestDefaults;
+use crate::request::{RequestDefaults, Strictness};
 use crate::request_memory::RequestMemory;
-use crate::routes::{App, MAX_PARSED_HEADERS, router};
+use crate::routes::{App, MAX_PARSED_HEADERS, Pulse, router};
+use crate::tls::Tls;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -40,10 +43,16 @@ pub struct ServeOptions {
     pub remote_images: Option<RemoteImageLimits>,
     /// The key that clients must know.
     pub api_key: Option<ApiKey>,
+    /// Whose pages may ask, besides the own one.
+    pub cors_origins: Vec<CorsOrigin>,
+    /// What encrypts connections.
+    pub tls: Option<Tls>,
+    /// What becomes of fields of requests that are not known.
+    pub strictness: Strictness,
 }
 
 impl Default for ServeOptions {
-    /// No images from elsewhere, no key.
+    /// No images from elsewhere, no key, no TLS, no pages of others, strict.
     fn default() -> Self {
         Self {
             defaults: RequestDefaults::default(),
@@ -51,6 +60,9 @@ impl Default for ServeOptions {
             connection_limits: ConnectionLimits::default(),
             remote_images: None,
             api_key: None,
+            cors_origins: Vec::new(),
+            tls: None,
+            strictness: Strictness::Strict,
         }
     }
 }
@@ -92,74 +104,117 @@ pub async fn serve(
         .map_err(ServeError::RemoteImages)?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     let limits = options.connection_limits.clone();
+    let tls = options.tls.clone();
+    let keeper = Arc::clone(&model);
+    let memory = RequestMemory::new(&options.request_limits, move |spare| {
+        keeper.limit_kept_images(spare);
+    });
     let app = App {
         model,
         answering: Arc::clone(&answering),
         metrics,
-        memory: RequestMemory::new(&options.request_limits),
+        memory,
         remote_images,
         options: Arc::new(options),
+        pulse: Pulse::new(),
         started: since_epoch.unwrap_or_default().as_secs(),
     };
     let connections = GracefulShutdown::new();
-    accept(&listener, &router(app), &limits, &connections, shutdown).await;
+    let shutdown = async {
+        shutdown.await;
+        answering.drain();
+        tokio::time::sleep(limits.drain).await;
+    };
+    let entrance = Entrance {
+        router: router(app),
+        tls,
+        limits: &limits,
+        connections: &connections,
+    };
+    entrance.accept(&listener, shutdown).await;
     drop(listener);
     finish(&answering, connections, limits.shutdown_timeout).await;
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    router: &Router,
-    limits: &ConnectionLimits,
-    connections: &GracefulShutdown,
-    shutdown: impl Future<Output = ()>,
-) {
-    let places = Arc::new(Semaphore::new(limits.max_connections));
-    let clients = Clients::new(limits.max_client_connections);
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            biased;
-            () = &mut shutdown => return,
-            next = next => next,
-        };
-        match (place, accepted) {
-            (Ok(place), Ok((stream, address))) => {
-                let Some(client) = clients.enter(Client::from(address.ip())) else {
-                    clients.turn_away(stream);
-                    continue;
-                };
-                serve_connection((stream, place, client), router.clone(), limits, connections);
-            }
-            // Nobody closes the semaphore.
-            (Err(_), _) => return,
-            (Ok(_), Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+/// What takes connections.
+struct Entrance<'a> {
+    router: Router,
+    tls: Option<Tls>,
+    limits: &'a ConnectionLimits,
+    connections: &'a GracefulShutdown,
+}
+
+impl Entrance<'_> {
+    async fn accept(&self, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
+        let places = Arc::new(Semaphore::new(self.limits.max_connections));
+        let clients = Clients::new(self.limits.max_client_connections);
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                biased;
+                () = &mut shutdown => return,
+                next = next => next,
+            };
+            match (place, accepted) {
+                (Ok(place), Ok((stream, address))) => {
+                    let Some(client) = clients.enter(Client::from(address.ip())) else {
+                        // In clear: to greet everybody who is too many would cost too much.
+                        clients.turn_away(stream);
+                        continue;
+                    };
+                    self.take(stream, (place, client));
+                }
+                // Nobody closes the semaphore.
+                (Err(_), _) => return,
+                (Ok(_), Err(error)) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
+
+    /// Serves a connection, after the greetings of TLS if there are any.
+    fn take(&self, stream: TcpStream, held: (OwnedSemaphorePermit, ClientConnection)) {
+        // Chunks are small and must not wait for each other. Without it all still works.
+        let _ = stream.set_nodelay(true);
+        let router = self.router.clone();
+        let limits = self.limits.clone();
+        let watcher = self.connections.watcher();
+        let Some(tls) = self.tls.clone() else {
+            tokio::spawn(converse(stream, held, router, limits, watcher));
+            return;
+        };
+        tokio::spawn(async move {
+            let greeting = tls.acceptor.accept(stream);
+            match tokio::time::timeout(limits.header_timeout, greeting).await {
+                Ok(Ok(stream)) => converse(stream, held, router, limits, watcher).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS could not be agreed on"),
+                Err(_) => tracing::debug!("TLS was not agreed on in time"),
+            }
+        });
+    }
 }
 
-fn serve_connection(
-    (stream, place, client): (TcpStream, OwnedSemaphorePermit, ClientConnection),
+/// Speaks HTTP on a connection.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    held: (OwnedSemaphorePermit, ClientConnection),
     router: Router,
-    limits: &ConnectionLimits,
-    connections: &GracefulShutdown,
+    limits: ConnectionLimits,
+    watcher: Watcher,
 ) {
-    let of_client = client.client;
+    let client = held.1.client;
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(of_client);
+        request.extensions_mut().insert(client);
         service.call(request)
     });
-    // Chunks are small and must not wait for each other. Without it all still works.
-    let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.write_timeout));
     let connection = http1::Builder::new()
@@ -167,14 +222,11 @@ fn serve_connection(
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_PARSED_HEADERS)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    let connection = connections.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            // Clients that go away are nothing special.
-            tracing::debug!(%error, "a connection ended early");
-        }
-        drop((place, client));
-    });
+    if let Err(error) = watcher.watch(connection).await {
+        // Clients that go away are nothing special.
+        tracing::debug!(%error, "a connection ended early");
+    }
+    drop(held);
 }
 
 /// Lets answers end, or ends them.

@@ -82,6 +82,11 @@ def metrics():
     return {name: float(value) for name, value in lines}
 
 
+def busy():
+    now = metrics()
+    return now["vispec_num_requests_running"] + now["vispec_num_requests_waiting"]
+
+
 def resident():
     return metrics()["vispec_resident_memory_bytes"] / MIB
 
@@ -130,7 +135,7 @@ def leave():
             stream.sendall(head("POST", "/v1/completions", len(body)) + body)
             time.sleep(0.5)
         started = time.monotonic()
-        while metrics()["vispec_running_requests"] and time.monotonic() - started < PATIENCE:
+        while busy() and time.monotonic() - started < PATIENCE:
             time.sleep(0.02)
         seconds = time.monotonic() - started
     return f"work went on for {seconds:.1f} s after the client; {watch.told}"

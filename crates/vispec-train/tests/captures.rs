@@ -13,7 +13,7 @@ use vispec_data::capture::{
 };
 use vispec_models::features::read_features;
 use vispec_models::{DtypeChoice, TargetText, VlmTarget};
-use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};
 use vispec_train::TrainError;
 use vispec_train::data::{
     Captures, Features, LossMask, PrepareOptions, Prepared, Refusal, prepare,
@@ -38,7 +38,7 @@ fn read(model_dir: &Path, picture: &Path, dtype: DtypeChoice) -> Read {
     let target = VlmTarget::load(model_dir, &Device::flex(), dtype).unwrap();
     let processor = Processor::from_dir(model_dir).unwrap();
     let bytes = fs::read(picture).unwrap();
-    let image = DecodedImage::from_bytes(&bytes, &ImageLimits::default()).unwrap();
+    let image = DecodedImage::from_bytes(&bytes, &ImageOptions::default()).unwrap();
     let messages = Messages::from_prompt(None, "Describe the images.", 2);
     let prepared = processor
         .prepare(&messages, &[image.clone(), image])

@@ -5,7 +5,7 @@
 use vispec::core::{BoxError, Drafter, NodeId, Proposal, TargetModel, TokenId, TokenTree};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, generate};
 use vispec::{
-    DecodedImage, Engine, ImageLimits, LoadOptions, Messages, Method, SequenceTokens, SpecialText,
+    DecodedImage, Engine, ImageOptions, LoadOptions, Messages, Method, SequenceTokens, SpecialText,
 };
 
 /// Tokens of the guess that are drafted at a time.
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::load(&target?, None, options)?;
     let models = engine.models();
     let tokenizer = models.processor().tokenizer();
-    let image = DecodedImage::open(image?, &ImageLimits::default())?;
+    let image = DecodedImage::open(image?, &ImageOptions::default())?;
     let messages = Messages::from_prompt(None, &question?, 1);
     let (prompt, _) = models.encode(&messages, &[image])?;
     let config = GenerationConfig {

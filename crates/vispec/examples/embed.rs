@@ -3,13 +3,13 @@
 
 use std::io::Write as _;
 
-use vispec::{DecodedImage, Engine, ImageLimits, LoadOptions, Messages};
+use vispec::{DecodedImage, Engine, ImageOptions, LoadOptions, Messages};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [target, draft, image, question] = std::array::from_fn(|at| std::env::args().nth(at + 1))
         .map(|arg| arg.ok_or("expected TARGET DRAFT IMAGE QUESTION"));
     let engine = Engine::load(&target?, Some(&draft?), LoadOptions::default())?;
-    let image = DecodedImage::open(image?, &ImageLimits::default())?;
+    let image = DecodedImage::open(image?, &ImageOptions::default())?;
     let messages = Messages::from_prompt(None, &question?, 1);
     let mut answer = engine.generate(messages, vec![image])?;
     for cycle in &mut answer {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use vispec_core::{AutoTree, SuffixStore, SuffixStoreUsage, TreeShape, TreeSize};
 use vispec_models::{
     CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
-    EngineOptions, KeptConversations, KvPrecision, LayerIds, Method, ModelError, calibrate,
-    resolve_checkpoint,
+    EngineOptions, ImageStore, KeptConversations, KeptImages, KvPrecision, LayerIds, Method,
+    ModelError, calibrate, resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::request::AnswerRequest;
@@ -19,6 +19,8 @@ use crate::submission::{Submission, SubmissionHandle};
 
 /// Memory for conversations that may go on, unless the caller says otherwise.
 const CONVERSATION_MEMORY: usize = 1 << 30;
+/// Memory for images that later prompts may be about, unless the caller says otherwise.
+const IMAGE_MEMORY: usize = 256 << 20;
 /// Memory for what earlier answers said, unless the caller says otherwise: 4 million tokens.
 const SUFFIX_MEMORY: usize = 64 << 20;
 
@@ -45,10 +47,13 @@ pub struct LoadOptions {
     pub method: Option<Method>,
     /// How large draft trees are.
     pub tree: TreeChoice,
-    /// How large images may be.
-    pub image_limits: ImageLimits,
+    /// How image files are read.
+    pub image_options: ImageOptions,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// Bytes for what the target reads for images, so that files that come again are neither decoded
+    /// nor encoded; 0 keeps nothing.
+    pub image_memory: usize,
     /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
     /// last tokens; 0 keeps nothing.
     pub suffix_memory: usize,
@@ -60,7 +65,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     /// The CPU, the element type on disk, trees that pay by times measured now, 1 GiB for
-    /// conversations, 64 MiB for what earlier answers said, eight answers at a time, silence.
+    /// conversations, 256 MiB for images, 64 MiB for what earlier answers said, eight answers at a time, silence.
     fn default() -> Self {
         Self {
             device: DeviceSpec::Flex,
@@ -68,8 +73,9 @@ impl Default for LoadOptions {
             kv: KvPrecision::Auto,
             method: None,
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
-            image_limits: ImageLimits::default(),
+            image_options: ImageOptions::default(),
             conversation_memory: CONVERSATION_MEMORY,
+            image_memory: IMAGE_MEMORY,
             suffix_memory: SUFFIX_MEMORY,
             scheduler: SchedulerOptions::default(),
             progress: DownloadProgress::Silent,
@@ -87,10 +93,13 @@ pub struct EngineSettings {
     /// Where the costs that trees are sized by are kept, so that costs which turn out to be wrong are
     /// measured again by the next program.
     pub calibration: CalibrationPlace,
-    /// How large images may be; checked before pixels are decoded.
-    pub image_limits: ImageLimits,
+    /// How image files are read.
+    pub image_options: ImageOptions,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
+    /// Bytes for what the target reads for images, so that files that come again are neither decoded
+    /// nor encoded; 0 keeps nothing.
+    pub image_memory: usize,
     /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
     /// last tokens; 0 keeps nothing.
     pub suffix_memory: usize,
@@ -117,6 +126,7 @@ pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
+    pub(crate) images: ImageStore,
     /// What earlier answers said, if that is kept.
     pub(crate) earlier_answers: Option<Arc<SuffixStore>>,
 }
@@ -166,8 +176,9 @@ impl Engine {
                 method,
                 tree,
                 calibration,
-                image_limits: options.image_limits,
+                image_options: options.image_options,
                 conversation_memory: options.conversation_memory,
+                image_memory: options.image_memory,
                 suffix_memory: options.suffix_memory,
                 scheduler: options.scheduler,
             },
@@ -182,10 +193,12 @@ impl Engine {
         let suffix_memory = Some(settings.suffix_memory);
         let suffix_memory = suffix_memory.filter(|&bytes| bytes > 0 && settings.method.looks_up());
         let earlier_answers = suffix_memory.map(|bytes| Arc::new(SuffixStore::new(bytes)));
+        let images = ImageStore::new(settings.image_memory);
         let loaded = Arc::new(Loaded {
             models,
             settings,
             conversations,
+            images,
             earlier_answers,
         });
         Self {
@@ -209,6 +222,21 @@ impl Engine {
     #[must_use]
     pub fn kept_conversations(&self) -> KeptConversations {
         self.inner.loaded.conversations.usage()
+    }
+
+    /// What is kept of images at the moment, and what it has been good for.
+    #[must_use]
+    pub fn kept_images(&self) -> KeptImages {
+        self.inner.loaded.images.usage()
+    }
+
+    /// Keeps at most so many bytes for images from now on, and at most as many as the settings say:
+    /// for callers who have one budget for this and other things.
+    pub fn limit_kept_images(&self, bytes: usize) {
+        let Loaded {
+            images, settings, ..
+        } = &*self.inner.loaded;
+        images.limit(bytes.min(settings.image_memory));
     }
 
     /// What is kept of earlier answers for drafts, and what it has been good for.

@@ -2,7 +2,7 @@
 //! tensors.
 //!
 //! ```no_run
-//! use vispec::{DecodedImage, Engine, ImageLimits, LoadOptions, Messages};
+//! use vispec::{DecodedImage, Engine, ImageOptions, LoadOptions, Messages};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::load(
@@ -10,7 +10,7 @@
 //!     Some("checkpoints/ViSpec-Qwen2.5-VL-3B-Instruct"),
 //!     LoadOptions::default(),
 //! )?;
-//! let image = DecodedImage::open("photo.jpg", &ImageLimits::default())?;
+//! let image = DecodedImage::open("photo.jpg", &ImageOptions::default())?;
 //! let messages = Messages::from_prompt(None, "What is in this picture?", 1);
 //! let mut answer = engine.generate(messages, vec![image])?;
 //! for cycle in &mut answer {
@@ -51,11 +51,11 @@ pub use vispec_core::{
     GenerationStats, LogitAdjustments, Sampler, SuffixStoreUsage, TreeShape, TreeSize,
 };
 pub use vispec_models::{
-    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KvPrecision,
-    Method, ModelError,
+    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KeptImages,
+    KvPrecision, Method, ModelError,
 };
 pub use vispec_processor::{
-    Content, DecodedImage, ImageLimits, Message, Messages, Part, ProcessorError, SequenceTokens,
+    Content, DecodedImage, ImageOptions, Message, Messages, Part, ProcessorError, SequenceTokens,
     SpecialText,
 };
 
@@ -63,7 +63,7 @@ pub use answer::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
 };
 pub use engine::{Engine, EngineSettings, LoadOptions, TreeChoice};
-pub use request::{AnswerPrompt, AnswerRequest, ImageInput};
+pub use request::{AnswerPrompt, AnswerRequest, EndOfSequence, ImageInput};
 pub use running::{Answer, AnswerStream};
 pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};
 pub use submission::{CancelHandle, DrafterSource, Submission, SubmissionHandle};

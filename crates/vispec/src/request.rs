@@ -26,6 +26,18 @@ pub enum AnswerPrompt {
     Text(String),
 }
 
+/// What the tokens that end an answer do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EndOfSequence {
+    /// They end it.
+    #[default]
+    Ends,
+    /// They end it, and cannot be chosen before it has so many tokens.
+    EndsAfter(usize),
+    /// They are tokens like others: an answer ends with a limit or a stop string.
+    Ignored,
+}
+
 /// Everything that the tokens of an answer depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRequest {
@@ -43,6 +55,8 @@ pub struct AnswerRequest {
     pub adjustments: LogitAdjustments,
     /// Log-probabilities of each token are told, with those of this many others.
     pub log_probs: Option<usize>,
+    /// What the tokens that end an answer do.
+    pub end_of_sequence: EndOfSequence,
 }
 
 impl AnswerRequest {
@@ -57,6 +71,7 @@ impl AnswerRequest {
             stop: Vec::new(),
             adjustments: LogitAdjustments::default(),
             log_probs: None,
+            end_of_sequence: EndOfSequence::Ends,
         }
     }
 

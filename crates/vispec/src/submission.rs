@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use vispec_core::NoDraft;
 use vispec_models::AnyDrafter;
 
 use crate::request::AnswerRequest;
@@ -21,6 +22,20 @@ pub struct Submission {
     pub deadline: Option<Instant>,
     /// How tokens are drafted, if not as the engine does.
     pub drafter: Option<DrafterSource>,
+    /// A number for whoever asks: turns go to who has the fewest answers under way, and where too
+    /// many wait, who has the most requests there gives up the latest. 0 by default.
+    pub client: u64,
+}
+
+impl Submission {
+    /// A request that is decoded plainly, without drafts, to compare with.
+    #[must_use]
+    pub fn plain(request: AnswerRequest) -> Self {
+        Self {
+            drafter: Some(Arc::new(|| AnyDrafter::None(NoDraft))),
+            ..request.into()
+        }
+    }
 }
 
 impl fmt::Debug for Submission {
@@ -39,17 +54,31 @@ impl From<AnswerRequest> for Submission {
             request,
             deadline: None,
             drafter: None,
+            client: 0,
         }
     }
 }
 
 /// Whether a submission is still wanted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ticket {
     cancelled: AtomicBool,
+    client: u64,
 }
 
 impl Ticket {
+    pub(crate) fn new(client: u64) -> Self {
+        Self {
+            cancelled: AtomicBool::new(false),
+            client,
+        }
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(&self) -> u64 {
+        self.client
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

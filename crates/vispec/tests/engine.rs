@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, generate};
 use vispec::{
     Answer, AnswerEnd, AnswerError, AnswerPrompt, AnswerRequest, CalibrationPlace, DecodedImage,
-    Engine, ImageInput, ImageLimits, LoadOptions, Messages, Method, ModelError, SpecialText,
+    Engine, ImageInput, ImageOptions, LoadOptions, Messages, Method, ModelError, SpecialText,
     TreeChoice, TreeShape,
 };
 
@@ -35,7 +35,7 @@ fn load(options: LoadOptions) -> Result<Engine, ModelError> {
 
 fn image() -> DecodedImage {
     let path = place("cases/qwen-tied/q4-img-large/image_0.png");
-    DecodedImage::open(path, &ImageLimits::default()).unwrap()
+    DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 
 fn ask(engine: &Engine) -> Answer {

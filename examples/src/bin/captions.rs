@@ -12,24 +12,26 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{
-    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageLimits, LoadOptions,
-    Messages, Sampler, SchedulerOptions,
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, LoadOptions, Messages, Sampler,
+    SchedulerOptions,
 };
 use vispec_examples::captions::CaptionFile;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
+use vispec_examples::progress_lines::ProgressLines;
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::together::MAX_BATCH;
 
 /// Caption images; run again with the same output, it goes on where it was
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// What to ask about each image
     #[arg(
         long,
@@ -52,14 +54,16 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
-    let mut captions = CaptionFile::open(&flags.out)?;
+    let mut captions = CaptionFile::open(&flags.out, &flags.prompt)?;
     let served = flags.models.load(&flags.decode.tree)?;
     let (engine, _carried) = engine(flags, served)?;
     let sampler = flags.decode.sampler()?;
@@ -71,7 +75,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} left {msg}") {
         bar.set_style(style);
     }
-    let mut failed = 0;
+    let mut lines = ProgressLines::default();
+    let (mut failed, mut captioned) = (0_usize, 0_usize);
     let mut open = flags.images.iter();
     // Lines come in the order of the images, whichever answer ends first.
     let mut answers: VecDeque<(String, anyhow::Result<Answer>)> = VecDeque::new();
@@ -97,7 +102,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         }
         let caption = answer.and_then(|answer| caption(answer).with_context(|| name.clone()));
         match caption {
-            Ok(caption) => captions.append(&name, caption)?,
+            Ok(caption) => {
+                captioned += 1;
+                captions.append(&name, caption)?;
+            }
             Err(error) if flags.keep_going => {
                 failed += 1;
                 bar.set_message(format!("({failed} failed)"));
@@ -106,13 +114,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             Err(error) => return Err(error.into()),
         }
         bar.inc(1);
+        lines.step(&bar, "images");
     }
     bar.finish_and_clear();
     if failed > 0 {
-        eprintln!(
+        let said = format!(
             "{failed} of {} images failed; their lines say why",
             flags.images.len()
         );
+        if captioned == 0 {
+            return Err(Failure::Other(anyhow::anyhow!(said)));
+        }
+        eprintln!("{said}");
     }
     Ok(())
 }
@@ -132,9 +145,10 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
         method,
         tree,
         calibration: flags.decode.tree.place(),
-        image_limits: ImageLimits::default(),
+        image_options: flags.reading.options(),
         // No image comes twice.
         conversation_memory: 0,
+        image_memory: 0,
         suffix_memory: LoadOptions::default().suffix_memory,
         scheduler: SchedulerOptions {
             max_running: usize::from(flags.batch),
@@ -146,7 +160,7 @@ fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), F
 
 /// Has an image captioned, beside the others.
 fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow::Result<Answer> {
-    let image = DecodedImage::open(path, &ImageLimits::default())?;
+    let image = DecodedImage::open(path, &flags.reading.options())?;
     let messages = Messages::from_prompt(None, &flags.prompt, 1);
     let request = AnswerRequest {
         max_new_tokens: flags.decode.max_new_tokens,

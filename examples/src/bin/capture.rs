@@ -11,13 +11,13 @@ use vispec_examples::capture::flags::{SourceFlags, StageFlags};
 use vispec_examples::capture::report::write_manifest;
 use vispec_examples::capture::run::{Outcome, capture};
 use vispec_examples::capture::sizes::write_published;
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::ModelFlags;
 use vispec_examples::tree::TreeFlags;
 
 /// Make, merge and check training data for drafts
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(subcommand)]
     command: Command,
@@ -63,7 +63,7 @@ struct RunFlags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| match &flags.command {
         Command::Run(flags) => run(flags),
         Command::Merge { out, shares } => print(&merge(shares, out)?),

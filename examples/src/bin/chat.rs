@@ -1,7 +1,7 @@
 //! A chat in the terminal, with images.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,39 +10,42 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::ProgressBar;
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_examples::chat_command::ChatCommand;
+use vispec_examples::chat_editor::chat_editor;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
-use vispec_examples::stream::TextStream;
+use vispec_examples::stream::{Paint, TextStream};
 use vispec_examples::tree_printer::print_tree;
 use vispec_models::ConversationStore;
-use vispec_processor::{DecodedImage, ImageLimits, SpecialText};
+use vispec_processor::{DecodedImage, ImageOptions, SpecialText};
 
 /// Memory for what was read of the conversation; a longer one is read from the start in each turn.
 const CONVERSATION_MEMORY: usize = 4 << 30;
 
 /// Chat with a vision-language model; /help lists the commands
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
@@ -70,9 +73,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         store: ConversationStore::new(CONVERSATION_MEMORY),
         last: None,
         interrupted: Arc::default(),
+        image_options: flags.reading.options(),
     };
     let _signals = listen(&chat.interrupted)?;
-    let mut editor = DefaultEditor::new()?;
+    let mut editor = chat_editor()?;
     loop {
         let line = match editor.readline("> ") {
             Ok(line) => line,
@@ -135,6 +139,7 @@ struct Chat<'a> {
     store: ConversationStore,
     last: Option<Last>,
     interrupted: Arc<AtomicBool>,
+    image_options: ImageOptions,
 }
 
 impl Chat<'_> {
@@ -142,7 +147,7 @@ impl Chat<'_> {
         match command {
             ChatCommand::Say(question) => self.say(&question)?,
             ChatCommand::Image(path) => {
-                let image = DecodedImage::open(path, &ImageLimits::default())?;
+                let image = DecodedImage::open(path, &self.image_options)?;
                 eprintln!("{}, shown with the next question", image.size());
                 self.conversation.show(image);
             }
@@ -168,7 +173,7 @@ impl Chat<'_> {
         let tokenizer = engine.processor().tokenizer();
         self.interrupted.store(false, Ordering::Relaxed);
         let mut watch = Watch {
-            text: TextStream::new(tokenizer, io::stdout().lock()),
+            text: TextStream::new(tokenizer, io::stdout().lock()).with_paint(paint()),
             interrupted: &self.interrupted,
             best: None,
         };
@@ -239,6 +244,16 @@ impl Chat<'_> {
     }
 }
 
+/// Accepted draft tokens are green where a terminal shows colours and nobody asked for none.
+fn paint() -> Paint {
+    let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !colourless {
+        Paint::AcceptedGreen
+    } else {
+        Paint::Plain
+    }
+}
+
 /// Prints an answer until Ctrl-C, and keeps its best tree.
 struct Watch<'a> {
     text: TextStream<'a, io::StdoutLock<'static>>,
@@ -248,6 +263,7 @@ struct Watch<'a> {
 
 impl GenerationObserver for Watch<'_> {
     fn on_verify(&mut self, tree: &TokenTree, verdict: &Verdict, _: Duration) {
+        self.text.on_verify(tree, verdict, Duration::ZERO);
         let best = self.best.as_ref();
         if best.is_none_or(|(_, best)| best.path.len() < verdict.path.len()) {
             self.best = Some((tree.clone(), verdict.clone()));

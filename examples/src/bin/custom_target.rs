@@ -1,6 +1,7 @@
 //! A target model of your own, without a tensor library: plain and speculative decoding agree.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
+use clap::Parser;
 use vispec_core::{BoxError, DecodeError, Drafter, Generation, GenerationConfig, HostLogits};
 use vispec_core::{KvCache, MatchPicks, NoDraft, NodeId, PassInput, PromptLookupDrafter};
 use vispec_core::{TargetModel, TargetOutput, TokenId, generate};
@@ -69,7 +70,12 @@ fn run(drafter: impl Drafter<Fibonacci>) -> Result<Generation, DecodeError> {
     generate(&Fibonacci, drafter, rule, &vec![0, 1], config, &mut ())
 }
 
+/// Decode with a target model of your own, plainly and speculatively
+#[derive(Parser)]
+struct Flags {}
+
 fn main() -> Result<(), DecodeError> {
+    let Flags {} = vispec_examples::command_line::parse(env!("CARGO_BIN_NAME"));
     let (plain, fast) = (run(NoDraft)?, run(PromptLookupDrafter::default())?);
     println!("plain        {:?}", plain.tokens);
     println!("speculative  {:?}", fast.tokens);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use vispec_core::{AutoTree, GenerationConfig};
+use vispec_examples::command_line;
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::run::{Run, Settings, answer, warm_up};
@@ -16,14 +17,13 @@ use vispec_models::{
     CalibrationPlace, DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions,
     KvPrecision, LayerIds, Method, calibrate,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 /// Tiny models and images that the repository carries.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
 
 /// Watch a vision-language model answer, token by token and speculatively
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// Ask about this image instead of the one that comes with the demo
     #[arg(long, value_name = "FILE")]
@@ -38,7 +38,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 
@@ -48,7 +48,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .image
         .clone()
         .unwrap_or_else(|| fixtures.join("scenes/three-shapes.png"));
-    let images = [DecodedImage::open(&image, &ImageLimits::default())?];
+    let images = [DecodedImage::open(&image, &ImageOptions::default())?];
     let engine = Engine::load(&EngineOptions {
         target: fixtures.join("models/qwen-scenes"),
         draft: Some(fixtures.join("drafts/qwen-scenes-q2")),

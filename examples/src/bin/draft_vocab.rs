@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use clap::Parser;
 use indicatif::ProgressBar;
 use vispec_core::TokenId;
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_models::{DownloadProgress, DraftVocabFile, resolve_checkpoint};
 use vispec_processor::{Processor, SequenceTokens};
 
 /// List the most frequent tokens of some text, for a draft that chooses among these only
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// Checkpoint whose tokenizer to use: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
@@ -32,7 +32,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 

@@ -10,11 +10,11 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling, Wording};
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 
 /// Draw scenes as a data set of chats, which `capture --source chat` reads
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// Directory for chats.jsonl and the pictures, which its rows name
     #[arg(long, value_name = "DIR")]
@@ -74,7 +74,7 @@ impl Answer {
 const CHATS: &str = "chats.jsonl";
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 

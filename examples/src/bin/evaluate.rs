@@ -4,19 +4,19 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vispec_examples::command_line;
 use vispec_examples::evaluate::{self, EvaluateFlags};
 use vispec_examples::failure::exit_code;
 
 /// Answer the prompts of a task plainly and speculatively, and record tokens, accepted tokens and
 /// times of both
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
     cell: EvaluateFlags,
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| evaluate::run(&flags.cell))
 }

@@ -8,23 +8,23 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::ProgressBar;
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
+use vispec_examples::flags::{DecodeFlags, PromptFlags};
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::TextStream;
 use vispec_models::{DraftImages, Method};
 
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
 #[derive(Parser, Debug)]
-#[command(version)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "switches on the command line are independent"
 )]
 struct Flags {
     #[command(flatten)]
-    models: ModelFlags,
+    models: ServedFlags,
     #[command(flatten)]
     prompt: PromptFlags,
     #[command(flatten)]
@@ -38,7 +38,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
@@ -51,19 +53,16 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
     let started = Instant::now();
-    let engine = flags.models.load()?;
+    let served = flags.models.load(&flags.decode.tree)?;
+    let Served { engine, method, .. } = &served;
+    let method = *method;
     let load = started.elapsed();
     spinner.set_message("reading the prompt");
     let (prompt, encode) = engine.encode_media(&chat.messages, chat.media())?;
     spinner.finish_and_clear();
 
     let times = OuterTimes { load, encode };
-    let method = flags
-        .models
-        .load
-        .method
-        .unwrap_or_else(|| flags.decode.tree.default_method(&engine));
-    let (size, notes) = flags.decode.tree.measured_size(&engine, method)?;
+    let (size, notes) = flags.decode.tree.measured_size(engine, method)?;
     for note in notes {
         eprintln!("{note}");
     }
@@ -74,23 +73,23 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }
     let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
-    let settings = Settings::new(&flags.decode, &engine, size)?;
+    let settings = Settings::new(&flags.decode, engine, size)?;
 
     let baseline = if flags.compare {
-        warm_up(&engine, &prompt, &[Method::None, method], &settings)?;
-        Some(answer(&engine, &prompt, Method::None, &settings, &mut ())?)
+        warm_up(engine, &prompt, &[Method::None, method], &settings)?;
+        Some(answer(engine, &prompt, Method::None, &settings, &mut ())?)
     } else {
         None
     };
     let (speculative, drift) = if flags.json {
         let mut nobody = ();
         let mut watched = passes.watch(&mut nobody);
-        let speculative = answer(&engine, &prompt, method, &settings, &mut watched)?;
+        let speculative = answer(engine, &prompt, method, &settings, &mut watched)?;
         (speculative, watched.drift())
     } else {
         let mut stream = TextStream::new(engine.processor().tokenizer(), io::stdout().lock());
         let mut watched = passes.watch(&mut stream);
-        let speculative = answer(&engine, &prompt, method, &settings, &mut watched);
+        let speculative = answer(engine, &prompt, method, &settings, &mut watched);
         let drift = watched.drift();
         if speculative.is_ok() {
             // A failure to write explains why a generation was cancelled.
@@ -101,13 +100,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         (speculative?, drift)
     };
     if let Some(drift) = drift {
-        eprintln!("{}", passes.doubt(&engine, method, drift));
+        eprintln!("{}", passes.doubt(engine, method, drift));
     }
 
     let summary = passes.summary(&speculative);
-    let record = Record::new(&engine, &speculative, &times, summary)?;
+    let record = Record::new(engine, &speculative, &times, summary)?;
     let baseline = baseline
-        .map(|run| Record::new(&engine, &run, &times, None))
+        .map(|run| Record::new(engine, &run, &times, None))
         .transpose()?;
     let report = Report::new(record, baseline);
     if flags.json {

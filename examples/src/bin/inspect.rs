@@ -8,16 +8,16 @@ use std::time::Duration;
 use clap::Parser;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::flags::{DecodeFlags, ModelFlags, PromptFlags};
+use vispec_examples::flags::{DecodeFlags, PromptFlags};
 use vispec_examples::run::{Settings, answer};
+use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::tree_printer::print_tree;
 
 /// Print one cycle's draft tree and what was accepted of it
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     #[command(flatten)]
-    models: ModelFlags,
+    models: ServedFlags,
     #[command(flatten)]
     prompt: PromptFlags,
     #[command(flatten)]
@@ -28,7 +28,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
@@ -36,21 +38,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
     let chat = flags.prompt.read()?;
-    let engine = flags.models.load()?;
+    let served = flags.models.load(&flags.decode.tree)?;
+    let Served { engine, method, .. } = &served;
+    let method = *method;
     let (prompt, _) = engine.encode_media(&chat.messages, chat.media())?;
-    let method = flags
-        .models
-        .load
-        .method
-        .unwrap_or_else(|| flags.decode.tree.default_method(&engine));
-    let (size, _) = flags.decode.tree.measured_size(&engine, method)?;
-    let settings = Settings::new(&flags.decode, &engine, size)?;
+    let (size, _) = flags.decode.tree.measured_size(engine, method)?;
+    let settings = Settings::new(&flags.decode, engine, size)?;
     let mut watch = OneCycle {
         wanted: flags.cycle,
         cycle: 0,
         seen: None,
     };
-    let run = answer(&engine, &prompt, method, &settings, &mut watch)?;
+    let run = answer(engine, &prompt, method, &settings, &mut watch)?;
     let Some((tree, verdict)) = watch.seen else {
         let cycles = run.generation.stats.n_cycles();
         return Err(anyhow::anyhow!("the answer ended after {cycles} cycles").into());

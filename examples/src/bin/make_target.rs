@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::step_bar::StepBar;
 use vispec_models::DeviceSpec;
@@ -18,7 +19,6 @@ use vispec_train::target::{
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative to
     /// the current directory
@@ -33,7 +33,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 

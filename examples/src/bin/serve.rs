@@ -13,20 +13,29 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use vispec::{Engine, EngineSettings, ImageLimits, KvMemory, SchedulerOptions};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use vispec::{Engine, EngineSettings, ImageOptions, KvMemory, SchedulerOptions};
 use vispec_examples::demo_pair::DemoPair;
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::flags::DecodeFlags;
+use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_serve::{
-    ApiKey, ConnectionLimits, EngineModel, RemoteImageLimits, RequestDefaults, RequestLimits,
-    ServeOptions, serve,
+    ApiKey, ConnectionLimits, CorsOrigin, EngineModel, RemoteImageLimits, RequestDefaults,
+    RequestLimits, ServeOptions, Strictness, Tls, serve,
 };
 
 /// Variable that may hold the key, for those who keep secrets out of files.
 const KEY_VARIABLE: &str = "VISPEC_API_KEY";
+/// Variable that may hold filters for the log.
+const LOG_VARIABLE: &str = "RUST_LOG";
 /// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
 const MAX_PIXELS: u64 = 16 << 20;
+/// Largest number of pixels of a photo, which is scaled down while it is decoded: that takes a second
+/// for each 50 million.
+const MAX_PHOTO_PIXELS: u64 = 128 << 20;
 const MIB: usize = 1 << 20;
 /// Clients that may wait to be accepted; the system resets those that come when there is no room.
 const BACKLOG: u32 = 1024;
@@ -38,12 +47,17 @@ const IO_THREADS: usize = 2;
 /// The key that clients must know, if any, is in the file of --api-key-file or in the environment
 /// variable VISPEC_API_KEY. Sampling flags are the defaults for requests that say nothing.
 #[derive(Parser, Debug)]
-#[command(version)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches on the command line are independent"
+)]
 struct Flags {
     #[command(flatten)]
     models: ServedFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
     /// Name that clients see; by default that of the target
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
@@ -87,11 +101,35 @@ struct Flags {
     /// new; 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     conversation_memory: usize,
+    /// Memory in MiB for images that later requests may be about, as far as requests leave it of
+    /// --request-memory; 0 keeps nothing
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    image_memory: usize,
     /// Memory in MiB for what earlier answers said: what followed the last tokens there is proposed
     /// as a draft, also to other clients, who can tell by the time that an answer takes; 0 keeps
     /// nothing
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     suffix_memory: usize,
+    /// Ignore fields of requests that are not known, and those that ask for what no answer shows, and
+    /// name them in the header x-vispec-ignored
+    #[arg(long)]
+    lenient: bool,
+    /// Origin whose pages may ask, such as https://example.org, or * for all; repeat it for several
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    cors_origins: Vec<CorsOrigin>,
+    /// File in PEM with the certificate of the server and its chain, to speak TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File in PEM with the private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// What is logged to stderr: error, warn, info, debug, trace, or filters such as
+    /// info,vispec_serve::access=off; by default what RUST_LOG says, else info
+    #[arg(long, value_name = "LEVEL|FILTERS")]
+    log: Option<String>,
+    /// How long a shutdown still takes requests while /readyz says that the server is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain: u16,
     /// How long a shutdown waits for answers before it ends them
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u16,
@@ -101,7 +139,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(|flags: &mut Flags| (&flags.models, &mut flags.decode));
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
     exit_code(|| run(&flags))
 }
 
@@ -109,11 +149,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     flags.decode.check()?;
     flags.models.check()?;
     let options = options(flags)?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !no_color())
-        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
-        .init();
+        .with_filter(log_filter(flags.log.as_deref())?);
+    tracing_subscriber::registry().with(log).init();
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -128,7 +168,12 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 
     let (model, carried) = load(flags)?;
     let name = model.id.clone();
-    eprintln!("{name} at http://{address}");
+    let scheme = if options.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    eprintln!("{name} at {scheme}://{address}");
     if options.api_key.is_none() && !flags.host.is_loopback() {
         eprintln!("whoever reaches this address may use it: no API key is set");
     }
@@ -157,6 +202,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     runtime.shutdown_background();
     drop(carried);
     outcome
+}
+
+/// What is logged: by the flag, else by `RUST_LOG`, else everything of interest to an operator.
+fn log_filter(flag: Option<&str>) -> Result<Targets, Failure> {
+    let variable = std::env::var(LOG_VARIABLE).ok();
+    let (place, filters) = match (flag, variable.as_deref()) {
+        (Some(flag), _) => ("--log", flag),
+        (None, Some(variable)) => (LOG_VARIABLE, variable),
+        (None, None) => return Ok(Targets::new().with_default(LevelFilter::INFO)),
+    };
+    let filter = filters.parse();
+    filter.map_err(|error| Failure::Usage(format!("{place}: {filters:?}: {error}")))
 }
 
 /// An address, or that of a name: of IPv4 if it has one, as clients try it.
@@ -225,12 +282,30 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
         },
         connection_limits: ConnectionLimits {
             max_client_connections: flags.max_client_connections.into(),
+            drain: Duration::from_secs(flags.drain.into()),
             shutdown_timeout: Duration::from_secs(flags.shutdown_timeout.into()),
             ..ConnectionLimits::default()
         },
         remote_images: flags.remote_images.then(RemoteImageLimits::default),
         api_key: api_key(flags.api_key_file.as_deref())?,
+        cors_origins: flags.cors_origins.clone(),
+        tls: tls(flags)?,
+        strictness: if flags.lenient {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        },
     })
+}
+
+fn tls(flags: &Flags) -> Result<Option<Tls>, Failure> {
+    let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else {
+        return Ok(None);
+    };
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    let tls = Tls::from_pem(&read(certificate)?, &read(key)?);
+    let place = || format!("{}, {}", certificate.display(), key.display());
+    Ok(Some(tls.with_context(place)?))
 }
 
 fn api_key(file: Option<&Path>) -> Result<Option<ApiKey>, Failure> {
@@ -275,11 +350,13 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
         method,
         tree,
         calibration: flags.decode.tree.place(),
-        image_limits: ImageLimits {
+        image_options: ImageOptions {
             max_pixels: MAX_PIXELS,
-            ..ImageLimits::default()
+            max_photo_pixels: MAX_PHOTO_PIXELS,
+            ..flags.reading.options()
         },
         conversation_memory: flags.conversation_memory.saturating_mul(MIB),
+        image_memory: flags.image_memory.saturating_mul(MIB),
         suffix_memory: flags.suffix_memory.saturating_mul(MIB),
         scheduler: scheduler(flags),
     };

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vispec_data::{ReadOptions, Sample, TaskDefinition, TaskRegistry, listing};
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::shortage::ShortageFlag;
-use vispec_processor::{ImageLimits, Processor};
+use vispec_processor::{ImageOptions, Processor};
 
 /// List evaluation tasks, show their samples, check their files
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// TOML file of a further task; may be given several times
     #[arg(long, global = true, value_name = "FILE")]
@@ -55,7 +55,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 
@@ -81,9 +81,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             };
             let mut samples = task.open(&data.join(task.name()), &options)?;
             let sample = samples.sample(*index)?;
-            show(&sample, out.as_deref(), &options.image_limits)?;
+            show(&sample, out.as_deref(), &options.image_options)?;
             if let Some(target) = target {
-                render(task, &sample, target, &options.image_limits)?;
+                render(task, &sample, target, &options.image_options)?;
             }
         }
         Command::Check { names, data } => check(&registry, names, data)?,
@@ -91,10 +91,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(sample: &Sample, out: Option<&Path>, limits: &ImageLimits) -> Result<(), Failure> {
+fn show(sample: &Sample, out: Option<&Path>, options: &ImageOptions) -> Result<(), Failure> {
     listing::write_sample(sample, &mut io::stdout().lock())?;
     if let Some(out) = out {
-        for path in listing::write_images(sample, out, limits)? {
+        for path in listing::write_images(sample, out, options)? {
             writeln!(io::stdout(), "wrote {}", path.display())?;
         }
     }
@@ -106,11 +106,11 @@ fn render(
     task: &TaskDefinition,
     sample: &Sample,
     target: &Path,
-    limits: &ImageLimits,
+    options: &ImageOptions,
 ) -> Result<(), Failure> {
     let pixels = task.pixel_limits();
     let processor = Processor::from_dir(target)?.with_pixels(pixels.min, pixels.max)?;
-    let images = sample.images.iter().map(|image| image.decode(limits));
+    let images = sample.images.iter().map(|image| image.decode(options));
     let images = images.collect::<Result<Vec<_>, _>>()?;
     let prompt = processor.prepare(&sample.messages, &images)?;
     let image_tokens: usize = prompt.image_runs.iter().map(ExactSizeIterator::len).sum();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::step_bar::StepBar;
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
@@ -17,7 +18,6 @@ use vispec_train::{Start, StartPlace, TrainConfig, TrainError};
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
 #[derive(Parser, Debug)]
-#[command(version)]
 struct Flags {
     /// Config of the run; examples/configs/train has upstream's
     #[arg(long, value_name = "FILE")]
@@ -43,7 +43,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
     exit_code(|| run(&flags))
 }
 

@@ -9,7 +9,7 @@ use vispec_data::conversations::{
     Conversation, ConversationSource, DropReason, Row, long_answer_prompt,
 };
 use vispec_data::{DataError, ImageSource, RowOrigin};
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 use crate::failure::Failure;
 
@@ -97,8 +97,8 @@ impl Questions {
             }
             Err(reason) => return Ok(Err(place.dropped(reason))),
         };
-        let limits = ImageLimits::default();
-        let images = place.images.iter().map(|image| image.decode(&limits));
+        let options = ImageOptions::as_stored();
+        let images = place.images.iter().map(|image| image.decode(&options));
         match images.collect() {
             Ok(images) => Ok(Ok((place, Question { messages, images }))),
             Err(error) => bad(position, error).map(Err),

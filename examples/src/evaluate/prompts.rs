@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use vispec_data::{DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples};
-use vispec_processor::{Content, DecodedImage, ImageLimits, Message, Messages};
+use vispec_processor::{Content, DecodedImage, ImageOptions, Message, Messages};
 use vispec_report::record::Shard;
 
 use crate::failure::Failure;
@@ -106,8 +106,8 @@ pub(super) struct Survey {
 /// # Errors
 /// Whatever is wrong with one.
 pub(super) fn decoded_images(sample: &Sample) -> Result<Vec<DecodedImage>, DataError> {
-    let limits = ImageLimits::default();
-    let images = sample.images.iter().map(|image| image.decode(&limits));
+    let options = ImageOptions::as_stored();
+    let images = sample.images.iter().map(|image| image.decode(&options));
     images.collect()
 }
 

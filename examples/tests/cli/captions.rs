@@ -88,3 +88,29 @@ fn bad_images_stop_the_run_unless_told_otherwise() {
         .run()
         .assert_refused("no flags", 2, &["--out"]);
 }
+
+#[test]
+fn a_file_has_answers_to_one_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("captions.jsonl");
+    let image = image("qwen-tied/img-short");
+    let ask = |prompt: &str| {
+        let program = Program::captions().path("--out", &out);
+        program.prompt(prompt).arg(&image).run()
+    };
+    ask("What is this?").assert_success();
+    ask("What is it?").assert_refused("another prompt", 1, &["What is this?", "What is it?"]);
+    assert_eq!(lines(&out).len(), 1);
+}
+
+#[test]
+fn a_run_without_a_caption_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("captions.jsonl");
+    let text = dir.path().join("text.png");
+    std::fs::write(&text, "no image").unwrap();
+    let program = Program::captions().path("--out", &out).arg("--keep-going");
+    let run = program.arg(&text).run();
+    run.assert_refused("nothing captioned", 1, &["1 of 1 images failed"]);
+    assert!(lines(&out)[0]["error"].is_string());
+}

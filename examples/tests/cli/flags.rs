@@ -101,8 +101,9 @@ fn usage_is_checked_before_files_are_read() {
 fn what_is_missing_is_named() {
     Program::bare()
         .prompt("hi")
+        .args("--draft somewhere")
         .run()
-        .assert_refused("no target", 2, &["--target"]);
+        .assert_refused("a draft alone", 2, &["--target"]);
     Program::generate("qwen-tied")
         .run()
         .assert_refused("no prompt", 2, &["--prompt"]);
@@ -114,6 +115,50 @@ fn what_is_missing_is_named() {
         .arg("--fast")
         .run()
         .assert_refused("demo", 2, &["--fast"]);
+}
+
+/// Without a target a program runs the pair that it carries.
+#[test]
+fn the_carried_pair_answers_by_default() {
+    let carried = Program::bare().prompt("What is this?").run();
+    let named = Program::generate("qwen-scenes")
+        .prompt("What is this?")
+        .run();
+    carried.assert_success();
+    assert_eq!(carried.stdout, named.stdout);
+}
+
+#[test]
+fn a_question_can_come_from_standard_input() {
+    let piped = Program::bare()
+        .args("--prompt -")
+        .run_with_input("What is this?\n");
+    assert_eq!(
+        piped.stdout,
+        Program::bare().prompt("What is this?").run().stdout
+    );
+    let nothing = Program::bare().args("--prompt -").run_with_input("");
+    nothing.assert_refused("no question", 1, &["the prompt is empty"]);
+}
+
+#[test]
+fn programs_say_their_name_and_complete_for_shells() {
+    let version = Program::captions().arg("--version").run();
+    assert!(
+        version.stdout.starts_with("captions 0."),
+        "{}",
+        version.stdout
+    );
+    let script = Program::bare().args("--completions zsh").run();
+    assert!(
+        script.stdout.contains("#compdef generate"),
+        "{}",
+        script.stdout
+    );
+    Program::bare()
+        .args("--completions dos")
+        .run()
+        .assert_refused("no shell", 2, &["--completions", "bash"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The server as a program: flags, the carried models, and signals.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
@@ -8,6 +8,14 @@ use crate::program::Program;
 
 /// A server on a free port, and its address.
 fn start(program: Program) -> (Child, String) {
+    let (child, address, mut stderr) = start_talking(program);
+    // What comes later must not stop the server for want of a reader.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    (child, address)
+}
+
+/// The same with what it says.
+fn start_talking(program: Program) -> (Child, String, impl BufRead + Send + 'static) {
     let mut command = program.args("--port 0").command();
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -19,9 +27,7 @@ fn start(program: Program) -> (Child, String) {
             break address.to_owned();
         }
     };
-    // What comes later must not stop the server for want of a reader.
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    (child, address)
+    (child, address, stderr)
 }
 
 fn request(address: &str, head: &str, body: &str) -> String {
@@ -50,6 +56,60 @@ fn the_carried_models_answer_until_a_signal() {
     let status = Command::new("kill").args(["-TERM", &id]).status().unwrap();
     assert!(status.success());
     assert_eq!(server.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn each_request_is_a_line_of_the_log() {
+    let (mut server, address, mut stderr) = start_talking(Program::serve().args("--log info"));
+    let body = r#"{"prompt": "Hi", "max_tokens": 2}"#;
+    let head = "POST /v1/completions?key=private HTTP/1.1\r\nX-Request-Id: mine-7\r\nX-Rest:";
+    let answer = request(&address, head, body);
+    assert!(
+        answer.to_lowercase().contains("x-request-id: mine-7"),
+        "{answer}"
+    );
+    request(&address, "GET /livez", "");
+    request(&address, "GET /nowhere", "");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).unwrap();
+    let mut lines = log
+        .lines()
+        .filter(|line| line.contains("vispec_serve::access"));
+    let line = lines.next().unwrap();
+    for part in [
+        "mine-7",
+        "/v1/completions",
+        "status=200",
+        "whole=true",
+        "127.0.0.1",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(!log.contains("private"), "{log}");
+    // Probes that succeed are details.
+    let line = lines.next().unwrap();
+    assert!(
+        line.contains("/nowhere") && line.contains("status=404"),
+        "{line}"
+    );
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn flags_that_make_no_sense_are_named() {
+    for (flags, named) in [
+        ("--log vispec=loud", "--log"),
+        ("--cors-origin example.org", "--cors-origin"),
+        ("--tls-cert a.pem", "--tls-key"),
+        ("--image-orientation sideways", "--image-orientation"),
+    ] {
+        let output = Program::serve().args(flags).command().output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags}: {stderr}");
+        assert!(stderr.contains(named), "{flags}: {stderr}");
+    }
 }
 
 #[test]

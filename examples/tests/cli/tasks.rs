@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use vispec_processor::{DecodedImage, ImageLimits};
+use vispec_processor::{DecodedImage, ImageOptions};
 
 use crate::program::{Program, fixtures, model};
 
@@ -40,7 +40,7 @@ fn a_sample_is_shown_with_its_image_and_as_a_target_reads_it() {
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix("wrote "));
-    let written = DecodedImage::open(wrote.unwrap(), &ImageLimits::default()).unwrap();
+    let written = DecodedImage::open(wrote.unwrap(), &ImageOptions::default()).unwrap();
     assert_eq!((written.size().width, written.size().height), (224, 224));
     for text in [
         "A chat between",

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{AcceptanceRule, Verdict, descend};
 use crate::sample::Said;
 use crate::{
-    LogitAdjustments, LogitsError, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree,
-    TopK,
+    KnownPicks, LogitAdjustments, LogitsError, PositionUniforms, Sampler, TargetLogits, TokenId,
+    TokenTree, TopK,
 };
 
 /// What the target thought of a token that was picked, before adjustments and temperature.
@@ -123,6 +123,10 @@ impl AdjustedPicks {
 }
 
 impl AcceptanceRule for AdjustedPicks {
+    fn known_picks(&self) -> Option<KnownPicks> {
+        KnownPicks::new(self.sampler, self.uniforms)
+    }
+
     fn first(
         &mut self,
         logits: &mut dyn TargetLogits,

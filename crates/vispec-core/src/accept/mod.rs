@@ -6,7 +6,9 @@ mod rejection;
 pub use adjusted::{AdjustedPicks, PickLog, PickedLogProbs};
 pub use rejection::{Chance, RecursiveRejection};
 
-use crate::{LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree};
+use crate::{
+    KnownPicks, LogitsError, NodeId, PositionUniforms, Sampler, TargetLogits, TokenId, TokenTree,
+};
 
 /// What to keep of a verified tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +24,12 @@ pub struct Verdict {
 ///
 /// A rule is lossless if the tokens it emits have the law of plain decoding with the same sampler.
 pub trait AcceptanceRule {
+    /// How tokens will be drawn, if that is known before there are logits and holds whatever is
+    /// drafted; drafters are told.
+    fn known_picks(&self) -> Option<KnownPicks> {
+        None
+    }
+
     /// The first token of the answer, from the one row of logits that the prefill gives.
     ///
     /// `position` is the absolute position of the token being chosen: the prompt's length.
@@ -49,6 +57,10 @@ pub trait AcceptanceRule {
 }
 
 impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
+    fn known_picks(&self) -> Option<KnownPicks> {
+        (**self).known_picks()
+    }
+
     fn first(
         &mut self,
         logits: &mut dyn TargetLogits,
@@ -68,6 +80,10 @@ impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
 }
 
 impl<A: AcceptanceRule + ?Sized> AcceptanceRule for Box<A> {
+    fn known_picks(&self) -> Option<KnownPicks> {
+        (**self).known_picks()
+    }
+
     fn first(
         &mut self,
         logits: &mut dyn TargetLogits,
@@ -112,6 +128,10 @@ impl MatchPicks {
 }
 
 impl AcceptanceRule for MatchPicks {
+    fn known_picks(&self) -> Option<KnownPicks> {
+        KnownPicks::new(self.sampler, self.uniforms)
+    }
+
     fn first(
         &mut self,
         logits: &mut dyn TargetLogits,

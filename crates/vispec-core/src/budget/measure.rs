@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{ContextCost, Cost, DraftCosts, TargetCosts};
 use crate::{
-    Beam, DecodeError, DraftModel, KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel,
-    TargetOutput, TokenTree,
+    Ask, Beam, DecodeError, DraftModel, KvCache, NodeId, Prompt, Sampler, TargetLogits,
+    TargetModel, TargetOutput, TokenTree,
 };
 
 /// Nodes of the verify passes that are measured.
@@ -136,7 +136,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     let mut cache = target.new_cache().map_err(DecodeError::Target)?;
     let output = target.prefill(prompt, &mut cache);
     let TargetOutput { features, .. } = output.map_err(DecodeError::Target)?;
-    let most = ROWS[ROWS.len() - 1];
+    let most = Ask::best(ROWS[ROWS.len() - 1]);
     model
         .begin(prompt, features, 0, most)
         .map_err(DecodeError::Draft)?;

@@ -11,10 +11,11 @@
 //! is drafted is a function of table, model and prompt alone.
 //!
 //! What is likely to pay may still fail, and the first guesses of a run are made knowing nothing. So
-//! drafting starts from an allowance, a small share of the time that plain decoding would have taken
-//! so far ([`AutoTree::max_loss`]). Guesses that come true add to it what they saved, guesses that
-//! fail take from it what they cost, and nothing is drafted that could overdraw it: by the table's
-//! times no answer ever takes longer than plain decoding by more than that share. A prompt counts as
+//! drafting starts from an allowance: a small share ([`AutoTree::max_loss`]) of the time that plain
+//! decoding would have taken so far, the share of the first [`AutoTree::ADVANCE`] tokens in advance.
+//! Guesses that come true add to it what they saved, guesses that fail take from it what they cost,
+//! and nothing is drafted that could overdraw it: by the table's times no answer of so many tokens
+//! ever takes longer than plain decoding by more than that share. A prompt counts as
 //! [`LONGEST_PREFILL`] at most, so that what a long one earns does not show in a short answer.
 //!
 //! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
@@ -73,7 +74,8 @@ pub struct AutoTree {
     pub beam_width: usize,
     /// Nodes verified at most, the root included.
     pub max_nodes: usize,
-    /// Most that drafting may lose, as a share of the time of plain decoding, prefill included.
+    /// Most that drafting may lose, as a share of the time of plain decoding, prefill included. A
+    /// shorter answer than [`ADVANCE`](Self::ADVANCE) counts as that long.
     pub max_loss: f64,
 }
 
@@ -81,6 +83,9 @@ impl AutoTree {
     /// Most that drafting may lose unless the caller says otherwise. What others gain and lose is
     /// compared in `tests/replay` and in `docs/speed.md`.
     pub const DEFAULT_MAX_LOSS: f64 = 0.05;
+    /// Tokens whose share may be lost before they are there, so that the first cycles draft: most
+    /// answers are longer.
+    pub const ADVANCE: usize = 32;
 
     /// Wide enough bounds for any machine that profits from a choice: 8 levels, a beam of 8, 64
     /// nodes, a loss of 5 %.
@@ -109,6 +114,8 @@ pub(crate) struct Budget {
     max_loss: f64,
     /// Seconds that may be lost; see the head of this module.
     allowance: f64,
+    /// Tokens that have added their share to the allowance and are not there yet.
+    advance: f64,
     /// Tokens that the draft has not read.
     unread: usize,
     /// Of the cycle under way.
@@ -133,11 +140,17 @@ impl Budget {
     /// Accounts of a generation behind a prompt of so many tokens. The draft need not read them
     /// unless [`leave_unread`](Self::leave_unread) says so.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
-        let seconds = HEAD_START * costs.verify(1);
+        let pass = costs.verify(1);
+        let advance = std::env::var("VS_F")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(AutoTree::ADVANCE as f64);
+        let seconds = HEAD_START * pass;
         let prefill = costs.prefill(prompt_tokens);
         Self {
             max_loss,
-            allowance: max_loss * prefill.min(LONGEST_PREFILL * costs.verify(1)),
+            allowance: max_loss * (prefill.min(LONGEST_PREFILL * pass) + advance * pass),
+            advance,
             unread: 0,
             costs,
             tokens: HEAD_START,
@@ -280,7 +293,8 @@ impl Budget {
     /// Seconds that may be lost in the cycle under way, on top of what is spent already. Emitting
     /// its one sure token earns something, too.
     pub(crate) fn spare(&self) -> f64 {
-        self.allowance + self.max_loss * self.plain() - self.drafted_for - self.read_for
+        let sure = (1.0 - self.advance).max(0.0);
+        self.allowance + sure * self.max_loss * self.plain() - self.drafted_for - self.read_for
     }
 
     /// Accounts for the draft's first level, and for reading what it has not read before.
@@ -374,7 +388,9 @@ impl Budget {
         }
         let tokens = 1.0 + n_accepted as f64;
         let time = time + self.read_for;
-        self.allowance += tokens * (1.0 + self.max_loss) * plain - time;
+        let earning = (tokens - self.advance).max(0.0);
+        self.advance = (self.advance - tokens).max(0.0);
+        self.allowance += (tokens + earning * self.max_loss) * plain - time;
         self.tokens = self.tokens * FORGETTING + tokens;
         self.seconds = self.seconds * FORGETTING + time;
         self.drafted_for = 0.0;

@@ -125,7 +125,7 @@ where
     /// As [`start`](Self::start).
     pub fn start_in(
         target: &T,
-        drafter: D,
+        mut drafter: D,
         rule: A,
         (prompt, mut cache): (P, T::Cache),
         config: GenerationConfig,
@@ -142,6 +142,7 @@ where
             });
         }
         cache.truncate(prompt_tokens - 1);
+        drafter.note_picks(rule.known_picks());
         let rules = StopRules::new(config, context_len - prompt_tokens);
         let now = Instant::now();
         Ok(Self {

@@ -7,11 +7,11 @@ mod top_k;
 
 pub use dynamic_tree::{DraftError, DynamicTreeDrafter, TreeSize};
 pub use lookup::{PromptLookupConfig, PromptLookupDrafter, SuffixStore, SuffixStoreUsage};
-pub use model::{Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion};
+pub use model::{Ask, Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion};
 pub use top_k::TopK;
 
 use crate::panics::guarded;
-use crate::{BoxError, PassLoad, TargetModel, TokenId, TokenTree};
+use crate::{BoxError, KnownPicks, PassLoad, TargetModel, TokenId, TokenTree};
 
 /// Why a cycle verified the root alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -88,11 +88,17 @@ impl Proposal {
 
 /// Proposes the tree of the next cycle.
 ///
-/// A drafter can change how fast tokens come, never which: it sees neither the target's logits nor
-/// the random numbers.
+/// A drafter can change how fast tokens come, never which: it does not see the target's logits, and
+/// the random numbers that it may see are the same whatever it proposes.
 pub trait Drafter<T: TargetModel> {
     /// Name for reports, such as `vispec`.
     fn name(&self) -> &str;
+
+    /// Says how the target will pick; called once, before [`begin`](Self::begin). `None` if it takes the
+    /// most probable token, or if the numbers that it draws with are not known beforehand.
+    fn note_picks(&mut self, picks: Option<KnownPicks>) {
+        let _ = picks;
+    }
 
     /// Says what else the next pass of the target carries; called before [`begin`](Self::begin) and
     /// [`advance`](Self::advance) if it is not this sequence alone. Drafters that go by measured
@@ -161,6 +167,10 @@ macro_rules! forward_drafter {
         impl<T: TargetModel, D: Drafter<T> + ?Sized> Drafter<T> for $pointer {
             fn name(&self) -> &str {
                 (**self).name()
+            }
+
+            fn note_picks(&mut self, picks: Option<KnownPicks>) {
+                (**self).note_picks(picks);
             }
 
             fn note_load(&mut self, load: PassLoad) {

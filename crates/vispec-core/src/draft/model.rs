@@ -1,7 +1,72 @@
 //! What a neural drafter must supply; [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) does the
 //! rest.
 
-use crate::{BoxError, Prompt as _, TargetModel, TokenId, TopK};
+use crate::{
+    BoxError, KnownPick, KnownPicks, LogitsError, Prompt as _, TargetModel, TokenId, TopK,
+};
+
+/// What is asked of a pass of a draft network.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Ask {
+    /// Candidates per row.
+    pub top_k: usize,
+    /// How the target will draw the tokens, if it draws and the numbers are known.
+    picks: Option<KnownPicks>,
+    /// Position of the tokens that are asked for.
+    position: usize,
+}
+
+impl Ask {
+    /// The `top_k` most probable tokens.
+    #[must_use]
+    pub const fn best(top_k: usize) -> Self {
+        Self {
+            top_k,
+            picks: None,
+            position: 0,
+        }
+    }
+
+    /// The same, if `picks` are known: those that the target is most likely to draw at `position`.
+    #[must_use]
+    pub const fn drawn(self, picks: Option<KnownPicks>, position: usize) -> Self {
+        Self {
+            picks,
+            position,
+            ..self
+        }
+    }
+
+    /// The same for tokens that come `tokens` later.
+    #[must_use]
+    pub const fn ahead(self, tokens: usize) -> Self {
+        Self {
+            position: self.position + tokens,
+            ..self
+        }
+    }
+
+    /// How the target will draw these tokens, if it is known.
+    #[must_use]
+    pub fn pick(&self) -> Option<KnownPick> {
+        self.picks.map(|picks| picks.at(self.position))
+    }
+
+    /// The candidates of rows of logits, `[rows, vocab]`, whose columns are tokens in the order of
+    /// ids.
+    ///
+    /// # Errors
+    /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
+    ///
+    /// # Panics
+    /// If `vocab` is 0 or the number of logits is not a multiple of it.
+    pub fn rank(&self, logits: &[f32], vocab: usize) -> Result<TopK, LogitsError> {
+        match self.pick() {
+            Some(pick) => TopK::foreseen(logits, vocab, self.top_k, pick),
+            None => TopK::from_logits(logits, vocab, self.top_k),
+        }
+    }
+}
 
 /// Result of one forward pass of a draft model.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,8 +122,8 @@ pub struct DraftPass<'a, F, M, H> {
     pub model: &'a mut M,
     /// What it reads.
     pub step: DraftStep<'a, F, H>,
-    /// Candidates per row.
-    pub top_k: usize,
+    /// What is asked for.
+    pub ask: Ask,
 }
 
 /// [`DraftPass`] of a draft model for a target.
@@ -99,7 +164,7 @@ pub trait DraftModel<T: TargetModel> {
         prompt: &T::Prompt,
         features: T::Features,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
     /// Takes note of what [`begin`](Self::begin) would read, without scoring anything: nothing is
@@ -113,7 +178,7 @@ pub trait DraftModel<T: TargetModel> {
         features: T::Features,
         next: TokenId,
     ) -> Result<(), BoxError> {
-        self.begin(prompt, features, next, 1).map(drop)
+        self.begin(prompt, features, next, Ask::best(1)).map(drop)
     }
 
     /// Drops the rows left by `expand`, appends `accepted.len() + 1` pairs of features (old root
@@ -127,7 +192,7 @@ pub trait DraftModel<T: TargetModel> {
         accepted: &[TokenId],
         features: T::Features,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
     /// Takes note of what [`commit`](Self::commit) would take in, without scoring anything: nothing
@@ -141,7 +206,8 @@ pub trait DraftModel<T: TargetModel> {
         features: T::Features,
         next: TokenId,
     ) -> Result<(), BoxError> {
-        self.commit(accepted, features, next, 1).map(drop)
+        self.commit(accepted, features, next, Ask::best(1))
+            .map(drop)
     }
 
     /// One level: appends the rows of `beam` to the tree cache and returns the best continuations
@@ -155,7 +221,7 @@ pub trait DraftModel<T: TargetModel> {
         &mut self,
         beam: &Beam,
         parents: &Self::Hidden,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
     /// One pass for several sequences: a result for each, as [`commit`](Self::commit) or
@@ -173,8 +239,8 @@ pub trait DraftModel<T: TargetModel> {
                 accepted,
                 features,
                 next,
-            } => pass.model.commit(accepted, features, next, pass.top_k),
-            DraftStep::Expand { beam, parents } => pass.model.expand(beam, parents, pass.top_k),
+            } => pass.model.commit(accepted, features, next, pass.ask),
+            DraftStep::Expand { beam, parents } => pass.model.expand(beam, parents, pass.ask),
         };
         passes.into_iter().map(run).collect()
     }

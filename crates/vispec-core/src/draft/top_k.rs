@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 
-use crate::sample::{BLOCK, BlockMaxima, Weights};
-use crate::{LogitsError, TokenId};
+use crate::sample::{BLOCK, BlockMaxima, Weights, foresee};
+use crate::{KnownPick, LogitsError, TokenId};
+
+/// Chance of a token that is listed only because none is left that could be drawn.
+const HARDLY: f64 = 1e-9;
 
 /// The `k` best tokens of each row, `[rows, k]`, by descending log-probability; of equals the
 /// lowest id comes first.
@@ -13,7 +16,8 @@ pub struct TopK {
     pub k: usize,
     /// Tokens, row-major.
     pub tokens: Vec<TokenId>,
-    /// Natural logarithms of the tokens' probabilities, row-major.
+    /// Natural logarithms of the tokens' probabilities, row-major: those of the row, or those to be
+    /// drawn with a number that is known.
     pub log_probs: Vec<f32>,
 }
 
@@ -25,6 +29,7 @@ thread_local! {
 struct Scratch {
     maxima: BlockMaxima,
     best: Vec<(f32, TokenId)>,
+    foreseen: Vec<(f64, TokenId)>,
 }
 
 impl TopK {
@@ -38,6 +43,39 @@ impl TopK {
     /// # Panics
     /// If `vocab` is 0 or the number of logits is not a multiple of it.
     pub fn from_logits(logits: &[f32], vocab: usize, k: usize) -> Result<Self, LogitsError> {
+        Self::from_rows(logits, vocab, k, |top, row, scratch| {
+            let read = top.append_row(row, scratch);
+            read.ok_or(LogitsError::NonFinite { row: 0 })
+        })
+    }
+
+    /// The tokens of each row of `logits`, `[rows, vocab]`, that `pick` is most likely to give, with
+    /// their chances. Columns are tokens in the order of ids, as the target draws from them.
+    ///
+    /// With a vocabulary smaller than `k`, all tokens are returned and `k` shrinks.
+    ///
+    /// # Errors
+    /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
+    ///
+    /// # Panics
+    /// If `vocab` is 0 or the number of logits is not a multiple of it.
+    pub fn foreseen(
+        logits: &[f32],
+        vocab: usize,
+        k: usize,
+        pick: KnownPick,
+    ) -> Result<Self, LogitsError> {
+        Self::from_rows(logits, vocab, k, |top, row, scratch| {
+            top.append_foreseen(row, pick, scratch)
+        })
+    }
+
+    fn from_rows(
+        logits: &[f32],
+        vocab: usize,
+        k: usize,
+        append: impl Fn(&mut Self, &[f32], &mut Scratch) -> Result<(), LogitsError>,
+    ) -> Result<Self, LogitsError> {
         assert!(
             vocab > 0 && logits.len().is_multiple_of(vocab),
             "{} logits are not rows of {vocab}",
@@ -52,8 +90,7 @@ impl TopK {
         };
         SCRATCH.with_borrow_mut(|scratch| {
             for (row_idx, row) in logits.chunks_exact(vocab).enumerate() {
-                top.append_row(row, scratch)
-                    .ok_or(LogitsError::NonFinite { row: row_idx })?;
+                append(&mut top, row, scratch).map_err(|error| error.at_row(row_idx))?;
             }
             Ok(top)
         })
@@ -75,7 +112,7 @@ impl TopK {
     }
 
     fn append_row(&mut self, row: &[f32], scratch: &mut Scratch) -> Option<()> {
-        let Scratch { maxima, best } = scratch;
+        let Scratch { maxima, best, .. } = scratch;
         let max = maxima.read(row)?;
         let log_sum = Weights::new(max, 1.0).sum(row).ln();
         select(row, self.k, maxima, best);
@@ -86,6 +123,35 @@ impl TopK {
             self.log_probs.push(log_prob.min(0.0));
         }
         Some(())
+    }
+
+    fn append_foreseen(
+        &mut self,
+        row: &[f32],
+        pick: KnownPick,
+        scratch: &mut Scratch,
+    ) -> Result<(), LogitsError> {
+        let Scratch {
+            maxima,
+            best,
+            foreseen,
+        } = scratch;
+        foresee(row, pick, self.k, foreseen)?;
+        if foreseen.len() < self.k {
+            // Top-p or top-k left fewer: the most probable of the others fill the row.
+            maxima.read(row).ok_or(LogitsError::NonFinite { row: 0 })?;
+            select(row, self.k, maxima, best);
+            let is_new = |&(_, token): &(f32, TokenId)| foreseen.iter().all(|&(_, id)| id != token);
+            let others = Vec::from_iter(best.iter().copied().filter(is_new));
+            let missing = self.k - foreseen.len();
+            let others = others.into_iter().take(missing);
+            foreseen.extend(others.map(|(_, token)| (HARDLY, token)));
+        }
+        for &(chance, token) in &*foreseen {
+            self.tokens.push(token);
+            self.log_probs.push((chance.ln() as f32).min(0.0));
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::{ConfigError, TokenId};
 
 /// How logits change before a token is chosen, in this order: repetition penalty, presence and
-/// frequency penalty, bias. The bias comes last, so that it says the last word.
+/// frequency penalty, bias, tokens that are withheld. The bias comes after the penalties, so that it
+/// says the last word about what may be chosen.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LogitAdjustments {
@@ -18,6 +19,18 @@ pub struct LogitAdjustments {
     pub frequency_penalty: f32,
     /// Is added to logits.
     pub logit_bias: BTreeMap<TokenId, f32>,
+    /// Tokens that cannot be chosen at first.
+    pub withheld: Withheld,
+}
+
+/// Tokens that cannot be chosen before an answer has a number of others.
+#[derive(Clone, Default, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Withheld {
+    /// The tokens.
+    pub tokens: Vec<TokenId>,
+    /// Tokens of the answer without them.
+    pub until: usize,
 }
 
 impl Default for LogitAdjustments {
@@ -28,6 +41,7 @@ impl Default for LogitAdjustments {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: BTreeMap::new(),
+            withheld: Withheld::default(),
         }
     }
 }
@@ -68,6 +82,8 @@ pub(crate) struct Said {
     prompt: HashSet<TokenId>,
     /// How often each token is in the answer.
     answer: HashMap<TokenId, u32>,
+    /// Tokens of the answer.
+    len: usize,
 }
 
 impl Said {
@@ -75,11 +91,13 @@ impl Said {
         Self {
             prompt: prompt.iter().copied().collect(),
             answer: HashMap::new(),
+            len: 0,
         }
     }
 
     pub(crate) fn note(&mut self, token: TokenId) {
         *self.answer.entry(token).or_default() += 1;
+        self.len += 1;
     }
 
     /// Changes `logits` `[vocab]` in place. Each logit changes by itself, so that the order in which
@@ -110,6 +128,13 @@ impl Said {
                 *logit += bias;
             }
         }
+        let Withheld { tokens, until } = &adjustments.withheld;
+        for &token in tokens.iter().filter(|_| self.len < *until) {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                // Finite, as every logit is, and without any probability.
+                *logit = f32::MIN;
+            }
+        }
     }
 }
 
@@ -129,11 +154,34 @@ mod tests {
             presence_penalty: 0.5,
             frequency_penalty: 0.25,
             logit_bias: BTreeMap::from([(3, 7.0), (99, 1.0)]),
+            withheld: Withheld::default(),
         };
         let mut logits = [4.0, -1.0, 2.0, 0.0, 3.0];
         said.adjust(&mut logits, &adjustments);
         // Halved; doubled, less 0.5 and 0.25; halved, less 0.5 and twice 0.25; biased; as it was.
         assert_eq!(logits, [2.0, -2.75, 0.0, 7.0, 3.0]);
+    }
+
+    #[test]
+    fn tokens_are_withheld_from_the_first_ones() {
+        let adjustments = LogitAdjustments {
+            logit_bias: BTreeMap::from([(1, 100.0)]),
+            withheld: Withheld {
+                tokens: vec![1, 99],
+                until: 2,
+            },
+            ..Default::default()
+        };
+        let mut said = Said::new(&[7; 5]);
+        let mut best = || {
+            let mut logits = [3.0, 5.0, 4.0];
+            said.adjust(&mut logits, &adjustments);
+            said.note(0);
+            logits
+        };
+        assert_eq!(best(), [3.0, f32::MIN, 4.0]);
+        assert_eq!(best(), [3.0, f32::MIN, 4.0]);
+        assert_eq!(best(), [3.0, 105.0, 4.0]);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Sampling from a row of logits on the host; the reference for device implementations.
 
 mod adjust;
+mod foresee;
 mod keep;
+mod known;
 mod row;
 mod uniform;
 
-pub use adjust::LogitAdjustments;
 pub(crate) use adjust::Said;
+pub use adjust::{LogitAdjustments, Withheld};
+pub(crate) use foresee::foresee;
+pub use known::{KnownPick, KnownPicks};
 pub(crate) use row::{BLOCK, BlockMaxima, Weights, row_max};
 pub use uniform::{PositionUniforms, UniformStream};
 

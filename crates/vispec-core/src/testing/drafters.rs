@@ -2,8 +2,8 @@
 
 use super::{TableFeatures, TableModel};
 use crate::{
-    BoxError, Drafter, NodeId, PassLoad, Prompt, Proposal, TargetModel, TokenId, TokenTree,
-    TreeError, UniformStream,
+    BoxError, Drafter, KnownPicks, NodeId, PassLoad, Prompt, Proposal, TargetModel, TokenId,
+    TokenTree, TreeError, UniformStream,
 };
 
 /// Proposes the same tree below every root.
@@ -244,6 +244,10 @@ impl<D: Drafter<TableModel>> Drafter<TableModel> for CheckingDrafter<D> {
 
     fn grow(&mut self) -> Result<Proposal, BoxError> {
         self.inner.grow()
+    }
+
+    fn note_picks(&mut self, picks: Option<KnownPicks>) {
+        self.inner.note_picks(picks);
     }
 
     fn note_load(&mut self, load: PassLoad) {

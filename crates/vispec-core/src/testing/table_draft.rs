@@ -1,7 +1,7 @@
 //! A draft model whose scores are a plain function of the tokens before.
 
 use super::{TableFeatures, TableModel};
-use crate::{Beam, BoxError, DraftModel, Expansion, TokenId, TopK};
+use crate::{Ask, Beam, BoxError, DraftModel, Expansion, TokenId};
 
 /// Draft model that scores with a [`TableModel`] of its own.
 ///
@@ -52,7 +52,7 @@ impl TableDraft {
     fn score(
         &self,
         contexts: Vec<Vec<TokenId>>,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Vec<Vec<TokenId>>>, BoxError> {
         let logits: Vec<f32> = contexts
             .iter()
@@ -60,7 +60,7 @@ impl TableDraft {
             .collect();
         let vocab = crate::TargetModel::vocab_size(&self.law);
         Ok(Expansion {
-            top: TopK::from_logits(&logits, vocab, top_k)?,
+            top: ask.rank(&logits, vocab)?,
             hidden: contexts,
         })
     }
@@ -83,7 +83,7 @@ impl DraftModel<TableModel> for TableDraft {
         prompt: &Vec<TokenId>,
         features: TableFeatures,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         assert_eq!(
             features.0.len(),
@@ -93,7 +93,7 @@ impl DraftModel<TableModel> for TableDraft {
         self.committed.clone_from(prompt);
         self.committed.push(next);
         self.rows.clear();
-        self.score(vec![self.committed.clone()], top_k)
+        self.score(vec![self.committed.clone()], ask)
     }
 
     fn commit(
@@ -101,7 +101,7 @@ impl DraftModel<TableModel> for TableDraft {
         accepted: &[TokenId],
         features: TableFeatures,
         next: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         assert_eq!(
             features.0.len(),
@@ -111,14 +111,14 @@ impl DraftModel<TableModel> for TableDraft {
         self.committed.extend_from_slice(accepted);
         self.committed.push(next);
         self.rows.clear();
-        self.score(vec![self.committed.clone()], top_k)
+        self.score(vec![self.committed.clone()], ask)
     }
 
     fn expand(
         &mut self,
         beam: &Beam,
         parents: &Self::Hidden,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError> {
         self.n_expansions += 1;
         let first_row = self.rows.len();
@@ -141,6 +141,6 @@ impl DraftModel<TableModel> for TableDraft {
             );
             contexts.push(context);
         }
-        self.score(contexts, top_k)
+        self.score(contexts, ask)
     }
 }

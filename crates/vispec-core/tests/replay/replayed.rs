@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vispec_core::testing::{TableFeatures, TableModel};
 use vispec_core::{
-    AutoTree, Beam, BoxError, CostTable, DraftModel, DynamicTreeDrafter, Expansion,
+    Ask, AutoTree, Beam, BoxError, CostTable, DraftModel, DynamicTreeDrafter, Expansion,
     GenerationConfig, MatchPicks, TokenId, TopK, generate,
 };
 
@@ -133,12 +133,12 @@ impl DraftModel<TableModel> for Recorded {
         prompt: &Vec<TokenId>,
         _: TableFeatures,
         _: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Rows>, BoxError> {
         self.pay(self.costs.read(prompt.len()) + self.costs.commit());
         // The first token is the target's.
         self.position = 1;
-        Ok(self.expansion(vec![(true, 0)], top_k))
+        Ok(self.expansion(vec![(true, 0)], ask.top_k))
     }
 
     fn postpone_prompt(
@@ -157,12 +157,12 @@ impl DraftModel<TableModel> for Recorded {
         accepted: &[TokenId],
         _: TableFeatures,
         _: TokenId,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Rows>, BoxError> {
         self.pay(self.costs.read(self.unread) + self.costs.commit());
         self.unread = 0;
         self.position += accepted.len() + 1;
-        Ok(self.expansion(vec![(true, 0)], top_k))
+        Ok(self.expansion(vec![(true, 0)], ask.top_k))
     }
 
     fn postpone(
@@ -180,7 +180,7 @@ impl DraftModel<TableModel> for Recorded {
         &mut self,
         beam: &Beam,
         parents: &Rows,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Rows>, BoxError> {
         self.pay(self.costs.expand(beam.tokens.len()));
         let rows = beam.tokens.iter().zip(&beam.parent_rows);
@@ -189,6 +189,6 @@ impl DraftModel<TableModel> for Recorded {
             (right && token == RIGHT, depth + 1)
         });
         let rows = rows.collect();
-        Ok(self.expansion(rows, top_k))
+        Ok(self.expansion(rows, ask.top_k))
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use vispec_processor::{DecodedImage, ImageLimits, ImageSize, ProcessorError};
+use vispec_processor::{DecodedImage, ImageOptions, ImageSize, ProcessorError};
 
 use super::io_error;
 use super::parquet::{CellPlace, read_cell};
@@ -128,7 +128,7 @@ impl ImageSource {
     /// [`DataError::MissingImage`] if there is none at its place, [`DataError::Base64`],
     /// [`DataError::BadImage`] if it is damaged or above the limits, and
     /// [`DataError::Io`] or [`DataError::FileSyntax`] if the file around it cannot be read.
-    pub fn decode(&self, limits: &ImageLimits) -> Result<DecodedImage> {
+    pub fn decode(&self, options: &ImageOptions) -> Result<DecodedImage> {
         let bytes = match &self.place {
             ImagePlace::Scene(scene) => return self.drawn(scene),
             ImagePlace::File(path) => {
@@ -136,7 +136,7 @@ impl ImageSource {
                 if !path.is_file() || File::open(path).is_err() {
                     return Err(self.missing());
                 }
-                return DecodedImage::open(path, limits).map_err(|error| self.bad(error));
+                return DecodedImage::open(path, options).map_err(|error| self.bad(error));
             }
             ImagePlace::TsvField {
                 path, start, field, ..
@@ -150,7 +150,7 @@ impl ImageSource {
             Encoding::Plain => bytes,
             Encoding::Base64 => self.base64_decoded(bytes)?,
         };
-        DecodedImage::from_bytes(&bytes, limits).map_err(|error| self.bad(error))
+        DecodedImage::from_bytes(&bytes, options).map_err(|error| self.bad(error))
     }
 
     /// Some publishers break base64 into lines.

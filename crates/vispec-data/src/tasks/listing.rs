@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use vispec_processor::{Content, ImageLimits, Part};
+use vispec_processor::{Content, ImageOptions, Part};
 
 use super::{CheckReport, Sample, TaskRegistry};
 use crate::error::{DataError, Result};
@@ -100,7 +100,7 @@ pub fn write_check(report: &CheckReport, out: &mut impl Write) -> io::Result<()>
 ///
 /// # Errors
 /// Those of [`ImageSource::decode`](crate::ImageSource::decode), and [`DataError::Io`].
-pub fn write_images(sample: &Sample, dir: &Path, limits: &ImageLimits) -> Result<Vec<PathBuf>> {
+pub fn write_images(sample: &Sample, dir: &Path, options: &ImageOptions) -> Result<Vec<PathBuf>> {
     let io = |path: &Path, source| DataError::Io {
         path: path.to_owned(),
         source,
@@ -115,7 +115,7 @@ pub fn write_images(sample: &Sample, dir: &Path, limits: &ImageLimits) -> Result
     let mut paths = Vec::new();
     for (idx, image) in sample.images.iter().enumerate() {
         let path = dir.join(format!("{stem}-{idx}.png"));
-        let decoded = image.decode(limits)?;
+        let decoded = image.decode(options)?;
         let [width, height] = [decoded.size().width, decoded.size().height].map(|side| side as u32);
         let pixels = RgbImage::from_raw(width, height, decoded.rgb().to_vec())
             .expect("a decoded image has three bytes per pixel");

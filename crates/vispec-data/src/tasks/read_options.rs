@@ -1,6 +1,6 @@
 //! How strictly the files of a task are read.
 
-use vispec_processor::ImageLimits;
+use vispec_processor::ImageOptions;
 
 /// When images are decoded to see whether they are sound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,15 +23,26 @@ pub enum Shortage {
 }
 
 /// How to read a task. The default refuses everything that is not as published.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
     /// Bad rows that are left out; one more is an error. A row that is bad beyond its images is
     /// not there when samples are chosen, so the choice may differ from upstream's.
     pub max_bad_rows: usize,
-    /// Limits for images that are decoded to check them.
-    pub image_limits: ImageLimits,
+    /// How images are decoded, to check them as well.
+    pub image_options: ImageOptions,
     /// When images are checked.
     pub image_check: ImageCheck,
     /// What to do about too few rows.
     pub shortage: Shortage,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            max_bad_rows: 0,
+            image_options: ImageOptions::as_stored(),
+            image_check: ImageCheck::default(),
+            shortage: Shortage::default(),
+        }
+    }
 }

@@ -129,7 +129,7 @@ impl TaskSamples {
         let sample = make_sample(&self.task, &self.data_dir, table, chosen.row, id)?;
         if self.options.image_check == ImageCheck::WithSample {
             for image in &sample.images {
-                image.decode(&self.options.image_limits)?;
+                image.decode(&self.options.image_options)?;
             }
         }
         Ok(sample)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use vispec_core::{
-    BoxError, Drafter, DynamicTreeDrafter, Idle, NoDraft, PassLoad, PromptLookupDrafter, Proposal,
-    SuffixStore, TokenId,
+    BoxError, Drafter, DynamicTreeDrafter, Idle, KnownPicks, NoDraft, PassLoad,
+    PromptLookupDrafter, Proposal, SuffixStore, TokenId,
 };
 
 use super::medusa::MedusaSession;
@@ -73,6 +73,10 @@ impl AnyDrafter {
 impl Drafter<VlmTarget> for AnyDrafter {
     fn name(&self) -> &str {
         each!(self, inner => Drafter::<VlmTarget>::name(inner))
+    }
+
+    fn note_picks(&mut self, picks: Option<KnownPicks>) {
+        each!(self, inner => Drafter::<VlmTarget>::note_picks(inner, picks));
     }
 
     fn note_load(&mut self, load: PassLoad) {

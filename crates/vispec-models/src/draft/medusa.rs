@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, s};
 use vispec_core::{
-    Beam, BoxError, DraftModel, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId, TopK,
+    Ask, Beam, BoxError, DraftModel, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId, TopK,
 };
 
 use super::vocab::{AddedTokens, DraftHead, Scoring};
@@ -114,9 +114,9 @@ impl MedusaSession {
         }
     }
 
-    fn guess(&mut self, features: &Tensor<2>, k: usize) -> Result<Expansion<()>, BoxError> {
+    fn guess(&mut self, features: &Tensor<2>, ask: Ask) -> Result<Expansion<()>, BoxError> {
         let medusa = self.medusa.clone();
-        let results = guess_together(&medusa, vec![(self, last_row(features), k)]);
+        let results = guess_together(&medusa, vec![(self, last_row(features), ask)]);
         let result = results.into_iter().next();
         result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
     }
@@ -139,26 +139,43 @@ fn last_row(features: &Tensor<2>) -> Tensor<2> {
 /// of each.
 fn guess_together(
     medusa: &Medusa,
-    conversations: Vec<(&mut MedusaSession, Tensor<2>, usize)>,
+    conversations: Vec<(&mut MedusaSession, Tensor<2>, Ask)>,
 ) -> Vec<Result<Expansion<()>, BoxError>> {
     let n_heads = medusa.heads.n_heads();
-    let sequences = conversations.iter().map(|(session, _, k)| Scoring {
-        rows: n_heads,
-        top_k: *k,
-        added: &session.added,
+    // Each head guesses a token that lies one further ahead.
+    let sequences = conversations.iter().flat_map(|(session, _, ask)| {
+        (0..n_heads).map(|head| Scoring {
+            rows: 1,
+            ask: ask.ahead(head),
+            added: &session.added,
+        })
     });
     let sequences: Vec<_> = sequences.collect();
     let last = conversations.iter().map(|(_, last, _)| last.clone());
     let last = Tensor::cat(last.collect(), 0);
-    let top = medusa.head.top_k(&medusa.heads.forward(&last), &sequences);
-    let guess = |((session, ..), top): ((&mut MedusaSession, _, _), Result<TopK, _>)| {
-        session.guesses = Some(top?);
+    let of_heads = medusa.head.top_k(&medusa.heads.forward(&last), &sequences);
+    let mut of_heads = of_heads.into_iter();
+    let guess = |(session, ..): (&mut MedusaSession, _, _)| {
+        let of_session: Vec<_> = of_heads.by_ref().take(n_heads).collect();
+        session.guesses = Some(joined(of_session)?);
         Ok(Expansion {
             top: session.level(0, 1),
             hidden: (),
         })
     };
-    conversations.into_iter().zip(top).map(guess).collect()
+    conversations.into_iter().map(guess).collect()
+}
+
+/// Rows one below the other; all have the same number of tokens.
+fn joined(rows: Vec<Result<TopK, BoxError>>) -> Result<TopK, BoxError> {
+    let mut all = TopK::default();
+    for row in rows {
+        let row = row?;
+        all.k = row.k;
+        all.tokens.extend(row.tokens);
+        all.log_probs.extend(row.log_probs);
+    }
+    Ok(all)
 }
 
 impl DraftModel<VlmTarget> for MedusaSession {
@@ -177,10 +194,10 @@ impl DraftModel<VlmTarget> for MedusaSession {
         prompt: &EncodedPrompt,
         features: Tensor<2>,
         next: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<()>, BoxError> {
         self.postpone_prompt(prompt, features.clone(), next)?;
-        self.guess(&features, k)
+        self.guess(&features, ask)
     }
 
     fn commit(
@@ -188,10 +205,10 @@ impl DraftModel<VlmTarget> for MedusaSession {
         accepted: &[TokenId],
         features: Tensor<2>,
         next: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<()>, BoxError> {
         self.add(accepted.iter().copied().chain([next]));
-        self.guess(&features, k)
+        self.guess(&features, ask)
     }
 
     /// The heads read the last features only.
@@ -216,7 +233,7 @@ impl DraftModel<VlmTarget> for MedusaSession {
         Ok(())
     }
 
-    fn expand(&mut self, beam: &Beam, _parents: &(), _k: usize) -> Result<Expansion<()>, BoxError> {
+    fn expand(&mut self, beam: &Beam, _parents: &(), _ask: Ask) -> Result<Expansion<()>, BoxError> {
         Ok(self.below(beam))
     }
 
@@ -251,7 +268,7 @@ impl DraftModel<VlmTarget> for MedusaSession {
             });
             let (_, places, members) = &mut groups[group];
             places.push(place);
-            members.push((pass.model, last_row(&features), pass.top_k));
+            members.push((pass.model, last_row(&features), pass.ask));
         }
         for (medusa, places, members) in groups {
             for (place, result) in places.into_iter().zip(guess_together(&medusa, members)) {

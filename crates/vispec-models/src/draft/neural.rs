@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor, s};
 use vispec_core::{
-    Beam, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, Prompt as _, TokenId,
-    TopK,
+    Ask, Beam, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, Prompt as _,
+    TokenId, TopK,
 };
 
 use super::network::{DraftNetwork, DraftPromptInput};
@@ -272,12 +272,12 @@ impl NeuralDraftSession {
     fn pass_alone(
         &mut self,
         step: DraftStep<'_, Tensor<2>, Tensor<2>>,
-        top_k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let pass = DraftPass {
             model: self,
             step,
-            top_k,
+            ask,
         };
         let results = Self::forward(vec![pass]);
         let result = results.into_iter().next();
@@ -304,7 +304,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         prompt: &EncodedPrompt,
         features: Tensor<2>,
         next: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let draft = self.draft.clone();
         let [rows, _] = features.dims();
@@ -316,7 +316,7 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
             self.last_output = Some(output);
             let scoring = Scoring {
                 rows: 1,
-                top_k: k,
+                ask,
                 added: &self.added,
             };
             let top = draft.top_k(last.clone(), &[scoring]);
@@ -345,14 +345,14 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         accepted: &[TokenId],
         features: Tensor<2>,
         next: TokenId,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         let step = DraftStep::Commit {
             accepted,
             features,
             next,
         };
-        self.pass_alone(step, k)
+        self.pass_alone(step, ask)
     }
 
     fn postpone(
@@ -373,9 +373,9 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         &mut self,
         beam: &Beam,
         parents: &Tensor<2>,
-        k: usize,
+        ask: Ask,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
-        self.pass_alone(DraftStep::Expand { beam, parents }, k)
+        self.pass_alone(DraftStep::Expand { beam, parents }, ask)
     }
 
     fn forward(

@@ -4,7 +4,7 @@
 //! own would give it.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use vispec_core::{Beam, BoxError, DraftPassOf, DraftStep, Expansion, KvCache as _, TokenId};
+use vispec_core::{Ask, Beam, BoxError, DraftPassOf, DraftStep, Expansion, KvCache as _, TokenId};
 
 use super::neural::{NeuralDraft, NeuralDraftSession, NotBegun, State};
 use super::positions::Position;
@@ -73,7 +73,7 @@ struct Part<'a> {
     added: &'a AddedTokens,
     plan: AttentionPlan,
     kind: Kind,
-    top_k: usize,
+    ask: Ask,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
                     added,
                     plan: rows.plan,
                     kind,
-                    top_k: pass.top_k,
+                    ask: pass.ask,
                 });
             }
             (Ok(_), None) => results.push((place, Err(NotBegun.into()))),
@@ -263,11 +263,11 @@ fn scored(draft: &NeuralDraft, output: &Tensor<2>, parts: Vec<Part<'_>>) -> Vec<
                 slice_rows(output, rows.end - 1..rows.end)
             }
         };
-        scored.push((part.place, part.top_k, part.added, hidden));
+        scored.push((part.place, part.ask, part.added, hidden));
     }
-    let sequences = scored.iter().map(|(_, top_k, added, hidden)| Scoring {
+    let sequences = scored.iter().map(|(_, ask, added, hidden)| Scoring {
         rows: hidden.dims()[0],
-        top_k: *top_k,
+        ask: *ask,
         added,
     });
     let sequences: Vec<_> = sequences.collect();

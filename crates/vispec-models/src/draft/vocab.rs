@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use vispec_core::{BoxError, TokenId, TopK};
+use vispec_core::{Ask, BoxError, TokenId, TopK};
 
 use crate::error::ModelError;
-use crate::logits::top_k;
+use crate::logits::{candidates, insert_columns};
 use crate::nn::{Linear, slice_rows};
 
 /// Share of the target's parameters that the head of a draft may have, unless the caller says
@@ -175,7 +175,7 @@ pub enum HeadOrigin {
 /// Which rows of a head are there.
 #[derive(Debug)]
 struct Part {
-    /// Token of each row.
+    /// Token of each row, ascending.
     tokens: Vec<TokenId>,
     /// The head that they are rows of; `None` if there are no others.
     whole: Option<WholeHead>,
@@ -192,8 +192,11 @@ struct WholeHead {
 /// Rows that a sequence needs besides the listed ones: of the tokens of its prompt and its answer.
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
+    /// Ascending.
     tokens: Vec<TokenId>,
-    /// The same, to look one up.
+    /// For each of them, its column among listed and added tokens.
+    columns: Vec<usize>,
+    /// The same tokens, to look one up.
     known: HashSet<TokenId>,
     /// Rows of `tokens`.
     linear: Option<Linear>,
@@ -204,8 +207,8 @@ pub(super) struct AddedTokens {
 pub(super) struct Scoring<'a> {
     /// Number of its rows.
     pub(super) rows: usize,
-    /// Tokens that it asks for.
-    pub(super) top_k: usize,
+    /// What it asks for.
+    pub(super) ask: Ask,
     pub(super) added: &'a AddedTokens,
 }
 
@@ -228,7 +231,8 @@ impl DraftHead {
 
     /// The head of the target cut to the rows of `tokens`.
     #[must_use]
-    pub fn restricted(whole: &Linear, tokens: Vec<TokenId>) -> Self {
+    pub fn restricted(whole: &Linear, mut tokens: Vec<TokenId>) -> Self {
+        tokens.sort_unstable();
         let mut is_listed = vec![false; whole.n_outputs()];
         for &token in &tokens {
             if let Some(listed) = is_listed.get_mut(token as usize) {
@@ -252,16 +256,26 @@ impl DraftHead {
     /// of the target. No sequence can add to it.
     #[must_use]
     pub fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
-        let part = tokens.map(|tokens| {
-            Arc::new(Part {
-                tokens,
-                whole: None,
-            })
-        });
+        let Some(mut tokens) = tokens else {
+            return Self {
+                origin: HeadOrigin::Draft,
+                linear,
+                part: None,
+            };
+        };
+        let linear = if tokens.is_sorted() {
+            linear
+        } else {
+            let mut rows: Vec<u32> = (0..).take(tokens.len()).collect();
+            rows.sort_unstable_by_key(|&row| tokens[row as usize]);
+            tokens.sort_unstable();
+            linear.select_outputs(&rows)
+        };
+        let whole = None;
         Self {
             origin: HeadOrigin::Draft,
             linear,
-            part,
+            part: Some(Arc::new(Part { tokens, whole })),
         }
     }
 
@@ -279,8 +293,8 @@ impl DraftHead {
 
     /// Adds the tokens that are not listed to those of a sequence.
     pub(super) fn add(&self, added: &mut AddedTokens, tokens: impl IntoIterator<Item = TokenId>) {
-        let whole = self.part.as_ref().and_then(|part| part.whole.as_ref());
-        let Some(WholeHead { linear, is_listed }) = whole else {
+        let Some(part) = &self.part else { return };
+        let Some(WholeHead { linear, is_listed }) = &part.whole else {
             return;
         };
         let before = added.tokens.len();
@@ -292,6 +306,12 @@ impl DraftHead {
             }
         }
         if added.tokens.len() > before {
+            added.tokens.sort_unstable();
+            let columns =
+                added.tokens.iter().enumerate().map(|(place, added)| {
+                    place + part.tokens.partition_point(|token| token < added)
+                });
+            added.columns = columns.collect();
             added.linear = Some(linear.select_outputs(&added.tokens));
         }
     }
@@ -308,16 +328,12 @@ impl DraftHead {
     ) -> Vec<Result<TopK, BoxError>> {
         let logits = self.linear.forward(hidden.clone());
         let Some(part) = &self.part else {
-            let sequences = sequences
-                .iter()
-                .map(|scoring| (scoring.rows, scoring.top_k));
-            return top_k(logits, &Vec::from_iter(sequences));
+            let asked = sequences.iter().map(|scoring| (scoring.rows, scoring.ask));
+            return candidates(logits, &Vec::from_iter(asked));
         };
         if part.whole.is_none() {
-            let rows = sequences
-                .iter()
-                .map(|scoring| (scoring.rows, scoring.top_k));
-            let mut found = top_k(logits, &Vec::from_iter(rows));
+            let asked = sequences.iter().map(|scoring| (scoring.rows, scoring.ask));
+            let mut found = candidates(logits, &Vec::from_iter(asked));
             for token in found.iter_mut().flatten().flat_map(|top| &mut top.tokens) {
                 *token = part.tokens[*token as usize];
             }
@@ -327,19 +343,16 @@ impl DraftHead {
         let each = sequences.iter().map(|scoring| {
             let rows = start..start + scoring.rows;
             start = rows.end;
+            let added = scoring.added;
             let mut logits = slice_rows(&logits, rows.clone());
-            if let Some(added) = &scoring.added.linear {
-                let more = added.forward(slice_rows(hidden, rows));
-                logits = Tensor::cat(vec![logits, more], 1);
+            if let Some(linear) = &added.linear {
+                let more = linear.forward(slice_rows(hidden, rows));
+                logits = insert_columns(logits, more, &added.columns)?;
             }
-            let found = top_k(logits, &[(scoring.rows, scoring.top_k)]);
+            let found = candidates(logits, &[(scoring.rows, scoring.ask)]);
             let mut found = found.into_iter().next().ok_or("no row was scored")??;
             for token in &mut found.tokens {
-                let row = *token as usize;
-                *token = match row.checked_sub(part.tokens.len()) {
-                    None => part.tokens[row],
-                    Some(row) => scoring.added.tokens[row],
-                };
+                *token = part.token(added, *token as usize);
             }
             Ok(found)
         });
@@ -347,8 +360,21 @@ impl DraftHead {
     }
 }
 
-#[cfg(test)]
+impl Part {
+    /// Token of a column, if `added` ones stand among the listed.
+    fn token(&self, added: &AddedTokens, column: usize) -> TokenId {
+        match added.columns.binary_search(&column) {
+            Ok(place) => added.tokens[place],
+            Err(added_before) => self.tokens[column - added_before],
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     fn list(tokens: &[TokenId]) -> DraftVocabFile {
@@ -366,6 +392,43 @@ mod tests {
         assert!(reason(&[1, 10]).contains("10 lies outside the target's vocabulary of 10"));
         assert!(reason(&[1, 3, 1]).contains("1 occurs twice"));
         assert_eq!(list(&[9, 0]).checked(path, 10).unwrap(), [9, 0]);
+    }
+
+    /// The identity: row `i` of a head scores token `i` by the `i`-th state.
+    fn linear(vocab: usize) -> Linear {
+        Linear::from_tensors(Tensor::<2>::eye(vocab, &Device::flex()), None)
+    }
+
+    fn best(head: &DraftHead, added: &AddedTokens, states: &[f32], k: usize) -> Vec<TokenId> {
+        let hidden = Tensor::<1>::from_floats(states, &Device::flex()).unsqueeze();
+        let scoring = Scoring {
+            rows: 1,
+            ask: Ask::best(k),
+            added,
+        };
+        let top = head.top_k(&hidden, &[scoring]).pop().unwrap().unwrap();
+        top.tokens
+    }
+
+    #[test]
+    fn listed_and_added_tokens_are_scored_as_what_they_are() {
+        let head = DraftHead::restricted(&linear(8), vec![6, 1, 4]);
+        let mut added = AddedTokens::default();
+        let states = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+        assert_eq!(best(&head, &added, &states, 9), [6, 4, 1]);
+        head.add(&mut added, [7, 4, 0, 99]);
+        assert_eq!(best(&head, &added, &states, 9), [7, 6, 4, 1, 0]);
+        head.add(&mut added, [2, 7]);
+        assert_eq!(best(&head, &added, &states, 9), [7, 6, 4, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_head_of_its_own_may_list_its_tokens_in_any_order() {
+        let own = linear(3);
+        let head = DraftHead::own(own, Some(vec![30, 10, 20]));
+        let nothing = AddedTokens::default();
+        assert_eq!(best(&head, &nothing, &[3.0, 2.0, 1.0], 3), [30, 10, 20]);
+        assert_eq!(best(&head, &nothing, &[1.0, 2.0, 3.0], 3), [20, 10, 30]);
     }
 
     fn place(vocab_size: usize, hidden: usize, target_parameters: usize) -> VocabPlace<'static> {

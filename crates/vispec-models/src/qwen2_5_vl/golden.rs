@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
-use vispec_processor::{DecodedImage, ImageLimits, ProcessedImage, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, ProcessedImage, Processor};
 
 use crate::device::DeviceSpec;
 use crate::precision::{DtypeChoice, Precision};
@@ -36,7 +36,7 @@ pub(crate) fn large_image(model: &str) -> ProcessedImage {
         .join("cases")
         .join(model)
         .join("img-large/image_0.png");
-    let image = DecodedImage::open(path, &ImageLimits::default()).unwrap();
+    let image = DecodedImage::open(path, &ImageOptions::default()).unwrap();
     let processor = Processor::from_dir(model_dir(model)).unwrap();
     processor.image_processor().process(&image).unwrap()
 }

@@ -29,7 +29,7 @@ use vispec_models::{
     DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
     LayerIds, Method,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -111,7 +111,7 @@ pub fn image_of(case: &str) -> DecodedImage {
         false => fixtures().join("cases").join(case),
     };
     let path = path.join("image_0.png");
-    DecodedImage::open(path, &ImageLimits::default()).unwrap()
+    DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 
 /// A question about the image of the model's short case.
@@ -272,7 +272,8 @@ impl Case {
     }
 
     pub fn images(&self) -> Vec<DecodedImage> {
-        let open = |name: &String| DecodedImage::open(self.dir.join(name), &ImageLimits::default());
+        let open =
+            |name: &String| DecodedImage::open(self.dir.join(name), &ImageOptions::default());
         self.images.iter().map(|name| open(name).unwrap()).collect()
     }
 

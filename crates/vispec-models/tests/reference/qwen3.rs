@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use vispec_core::TokenId;
 use vispec_models::{DtypeChoice, EncodedPrompt, Engine};
-use vispec_processor::{DecodedImage, ImageLimits, Messages, PreparedPrompt};
+use vispec_processor::{DecodedImage, ImageOptions, Messages, PreparedPrompt};
 
 use super::{Tensors, fixtures, load};
 
@@ -61,7 +61,7 @@ impl Case {
 
     pub fn prepare(&self, engine: &Engine) -> PreparedPrompt {
         let dir = cases_dir().join(&self.name);
-        let open = |name: &String| DecodedImage::open(dir.join(name), &ImageLimits::default());
+        let open = |name: &String| DecodedImage::open(dir.join(name), &ImageOptions::default());
         let images = self.images.iter().map(|name| open(name).unwrap());
         let messages = Messages::from_json_value(&self.messages).unwrap();
         let images: Vec<_> = images.collect();

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use vispec_processor::{DecodedImage, ImageLimits, Messages, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};
 
 pub(crate) const MODELS: [&str; 4] = ["qwen-tied", "qwen-untied", "llava-15", "llava-next"];
 
@@ -23,7 +23,7 @@ pub(crate) fn processor(model: &str) -> Processor {
 }
 
 pub(crate) fn image(name: &str) -> DecodedImage {
-    DecodedImage::open(fixture(name), &ImageLimits::default()).unwrap()
+    DecodedImage::open(fixture(name), &ImageOptions::default()).unwrap()
 }
 
 pub(crate) fn messages(value: &Value) -> Messages {

@@ -18,6 +18,8 @@ pub(super) struct Asked {
     metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
     heard: Mutex<Heard>,
+    /// The request as logs know it.
+    span: tracing::Span,
     /// The memory that the request holds, given back with its last answer.
     _room: Room,
 }
@@ -47,6 +49,7 @@ impl Asked {
                 left: choices,
                 failure: None,
             }),
+            span: tracing::Span::current(),
             _room: room,
         }
     }
@@ -168,6 +171,7 @@ impl AnswerListener for Listener {
             }
             Err(error) => {
                 if let (AnswerError::Failed(cause), true) = (&error, is_first_failure) {
+                    let _request = self.asked.span.enter();
                     tracing::error!(error = %with_causes(&**cause), "the model failed");
                 }
                 AnswerEvent::Failed(error)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
-use vispec::{AnswerCycle, AnswerError, AnswerListener, AnswerRequest, Answered, SubmissionHandle};
+use vispec::{AnswerCycle, AnswerError, AnswerListener, Answered, Submission, SubmissionHandle};
 
 use self::listener::{Asked, Listener};
 use crate::metrics::Metrics;
@@ -43,6 +43,8 @@ pub(crate) enum Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
+    /// Requests are taken, but others should have them.
+    Draining,
     /// Requests are not taken any more.
     Closed,
     /// Answers are cut off.
@@ -72,12 +74,12 @@ impl Answering {
     /// [`AnswerError::Busy`] if there is no place, [`AnswerError::ShutDown`] if none is taken.
     pub(crate) fn submit(
         &self,
-        (request, room): (AnswerRequest, Room),
+        (submission, room): (Submission, Room),
         choices: u32,
         pace: Pace,
     ) -> Result<Answers, AnswerError> {
         let phase = self.phase.subscribe();
-        if *phase.borrow() != Phase::Open {
+        if matches!(*phase.borrow(), Phase::Closed | Phase::Stopped) {
             return Err(AnswerError::ShutDown);
         }
         let (sender, events) = unbounded_channel();
@@ -91,12 +93,22 @@ impl Answering {
             let (asked, sender) = (Arc::clone(&asked), sender.clone());
             Box::new(Listener::new(index, pace, sender, asked))
         });
-        let submission = self.model.submit(request, listeners.collect())?;
+        let submission = self.model.submit(submission, listeners.collect())?;
         Ok(Answers {
             events,
             phase,
             _submission: submission,
         })
+    }
+
+    /// Whether requests are welcome.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.phase.borrow() == Phase::Open
+    }
+
+    /// Takes requests that come all the same.
+    pub(crate) fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
     }
 
     /// Takes no more requests; those that wait are still answered.

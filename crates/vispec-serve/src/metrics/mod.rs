@@ -1,6 +1,7 @@
 //! What the server measures, in the text format of Prometheus.
 
 mod earlier_answers;
+mod images;
 mod scheduler;
 
 use std::sync::atomic::Ordering;
@@ -14,10 +15,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use vispec::core::Idle;
 use vispec::{
-    AnswerEnd, AnswerError, Answered, KeptConversations, SchedulerFigures, SuffixStoreUsage,
+    AnswerEnd, AnswerError, Answered, KeptConversations, KeptImages, SchedulerFigures,
+    SuffixStoreUsage,
 };
 
 use self::earlier_answers::EarlierAnswerMetrics;
+use self::images::ImageMetrics;
 use self::scheduler::SchedulerMetrics;
 
 /// How a request ended.
@@ -107,6 +110,7 @@ pub(crate) struct Metrics {
     queue_time: Histogram,
     scheduler: SchedulerMetrics,
     earlier_answers: EarlierAnswerMetrics,
+    images: ImageMetrics,
     tau: Gauge<f64, std::sync::atomic::AtomicU64>,
     resident_memory: Gauge,
     kept_conversations: Gauge,
@@ -137,6 +141,7 @@ impl Metrics {
             queue_time: Histogram::new(seconds),
             scheduler: SchedulerMetrics::default(),
             earlier_answers: EarlierAnswerMetrics::default(),
+            images: ImageMetrics::default(),
             tau: Gauge::default(),
             resident_memory: Gauge::default(),
             kept_conversations: Gauge::default(),
@@ -163,6 +168,7 @@ impl Metrics {
         metrics.register_memory();
         metrics.scheduler.register(&mut metrics.registry);
         metrics.earlier_answers.register(&mut metrics.registry);
+        metrics.images.register(&mut metrics.registry);
         metrics
     }
 
@@ -348,11 +354,12 @@ impl Metrics {
     pub(crate) fn render(
         &self,
         scheduler: SchedulerFigures,
-        (kept, earlier): (KeptConversations, SuffixStoreUsage),
+        (kept, images, earlier): (KeptConversations, KeptImages, SuffixStoreUsage),
         held: usize,
     ) -> Result<String, std::fmt::Error> {
         self.scheduler.set(scheduler);
         self.earlier_answers.set(earlier);
+        self.images.set(images);
         let cycles = self.cycles.get();
         if cycles > 0 {
             self.tau.set(self.accepted.get() as f64 / cycles as f64);

@@ -50,6 +50,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<LogitAdjustments, ApiError> {
         presence_penalty: presence.unwrap_or(neutral.presence_penalty),
         frequency_penalty: frequency.unwrap_or(neutral.frequency_penalty),
         logit_bias: logit_bias(fields)?,
+        ..neutral
     })
 }
 

@@ -6,6 +6,7 @@ mod chat;
 mod completion;
 mod fields;
 mod image_url;
+mod lenient;
 mod neutral;
 mod settings;
 
@@ -30,8 +31,19 @@ pub(crate) struct ParsedRequest {
     pub(crate) remote: Vec<(usize, RemoteImage)>,
     /// How many answers, each with a seed of its own.
     pub(crate) choices: u32,
+    /// Whether there are drafts.
+    pub(crate) drafting: Drafting,
     /// How the client wants to hear of it.
     pub(crate) delivery: Delivery,
+}
+
+/// Whether an answer is drafted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drafting {
+    /// As the model does.
+    Usual,
+    /// Not at all, for comparisons.
+    None,
 }
 
 /// How an answer is delivered.
@@ -72,6 +84,16 @@ pub(crate) enum RemotePolicy {
     Fetch,
 }
 
+/// What becomes of fields that are not known, and of some that are not supported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// They are an error.
+    #[default]
+    Strict,
+    /// They are left out, and named in a header of the response.
+    Lenient,
+}
+
 /// What requests are read against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestRules<'a> {
@@ -83,9 +105,27 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) limits: &'a RequestLimits,
     /// What becomes of images at addresses of the web.
     pub(crate) remote: RemotePolicy,
+    /// What becomes of fields that are not known.
+    pub(crate) strictness: Strictness,
 }
 
 impl ParsedRequest {
+    /// Reads the body of a request to `endpoint`; gives the places of fields that were left out, too.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub(crate) fn read_by_rules(
+        endpoint: Endpoint,
+        body: &[u8],
+        rules: RequestRules<'_>,
+    ) -> Result<(Self, Vec<String>), ApiError> {
+        let read = |body: &[u8]| Self::read(endpoint, body, rules);
+        match rules.strictness {
+            Strictness::Strict => Ok((read(body)?, Vec::new())),
+            Strictness::Lenient => lenient::read(body, read),
+        }
+    }
+
     /// Reads the body of a request to `endpoint`.
     ///
     /// # Errors
@@ -106,13 +146,15 @@ impl ParsedRequest {
         };
         let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
         let choices = choices(&mut fields, rules.limits)?;
-        let delivery = delivery(&mut fields)?;
+        let (extension, drafting) = extension(&mut fields)?;
+        let mode = mode(&mut fields)?;
         neutral::check_rest(fields)?;
         Ok(Self {
             answer: settings.request(prompt),
             remote,
             choices,
-            delivery,
+            drafting,
+            delivery: Delivery { mode, extension },
         })
     }
 }
@@ -142,6 +184,7 @@ fn read_alone(endpoint: Endpoint, body: &[u8]) -> Result<AnswerRequest, Value> {
         defaults: &RequestDefaults::default(),
         limits: &RequestLimits::default(),
         remote: RemotePolicy::Refuse,
+        strictness: Strictness::Strict,
     };
     let parsed = ParsedRequest::read(endpoint, body, rules);
     Ok(parsed.map_err(|error| error.body())?.answer)
@@ -172,7 +215,7 @@ fn choices(fields: &mut Fields, limits: &RequestLimits) -> Result<u32, ApiError>
     }
 }
 
-fn delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
+fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let usage = match fields.object("stream_options")? {
         None => false,
@@ -197,26 +240,33 @@ fn delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
             usage
         }
     };
-    let detail = match fields.object("vispec")? {
-        None => false,
-        Some(mut options) => {
-            let detail = options.boolean("detail")?.unwrap_or(false);
-            options.end()?;
-            detail
+    Ok(match (stream, usage) {
+        (false, _) => DeliveryMode::Whole,
+        (true, false) => DeliveryMode::Stream,
+        (true, true) => DeliveryMode::StreamWithUsage,
+    })
+}
+
+/// What this server alone has.
+fn extension(fields: &mut Fields) -> Result<(Extension, Drafting), ApiError> {
+    let Some(mut options) = fields.object("vispec")? else {
+        return Ok((Extension::None, Drafting::Usual));
+    };
+    let extension = match options.boolean("detail")? {
+        Some(true) => Extension::Detail,
+        Some(false) | None => Extension::None,
+    };
+    let drafting = match options.string("method")?.as_deref() {
+        None => Drafting::Usual,
+        Some("none") => Drafting::None,
+        Some(other) => {
+            let place = options.location("method");
+            let message = format!("{place} is {other:?}, expected none, or nothing");
+            return Err(ApiError::field(&place, "unsupported_value", message));
         }
     };
-    Ok(Delivery {
-        mode: match (stream, usage) {
-            (false, _) => DeliveryMode::Whole,
-            (true, false) => DeliveryMode::Stream,
-            (true, true) => DeliveryMode::StreamWithUsage,
-        },
-        extension: if detail {
-            Extension::Detail
-        } else {
-            Extension::None
-        },
-    })
+    options.end()?;
+    Ok((extension, drafting))
 }
 
 /// The kind of a JSON value, for messages.

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use serde_json::Value;
-use vispec::{AnswerPrompt, AnswerRequest, LogitAdjustments, Sampler};
+use vispec::{AnswerPrompt, AnswerRequest, EndOfSequence, LogitAdjustments, Sampler};
 
 use super::adjustments;
 use super::fields::{Fields, wrong};
@@ -55,6 +55,7 @@ pub(super) struct Settings {
     stop: Vec<String>,
     adjustments: LogitAdjustments,
     log_probs: Option<usize>,
+    end_of_sequence: EndOfSequence,
 }
 
 impl Settings {
@@ -66,8 +67,10 @@ impl Settings {
     ) -> Result<Self, ApiError> {
         let most = limits.max_answer_tokens;
         let max_new_tokens = max_new_tokens(fields, endpoint, most)?;
+        let max_new_tokens = max_new_tokens.unwrap_or(defaults.max_new_tokens.min(most));
         Ok(Self {
-            max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens.min(most)),
+            end_of_sequence: end_of_sequence(fields, max_new_tokens)?,
+            max_new_tokens,
             sampler: sampler(fields, defaults)?,
             seed: fields.integer("seed", 0)?.unwrap_or(defaults.seed),
             stop: stop_strings(fields)?,
@@ -85,6 +88,7 @@ impl Settings {
             stop: self.stop,
             adjustments: self.adjustments,
             log_probs: self.log_probs,
+            end_of_sequence: self.end_of_sequence,
         }
     }
 }
@@ -109,6 +113,24 @@ fn max_new_tokens(
         ));
     }
     Ok(new.or(old))
+}
+
+/// What load generators ask for, whose answers are to have a certain length.
+fn end_of_sequence(fields: &mut Fields, most: usize) -> Result<EndOfSequence, ApiError> {
+    let ignored = fields.boolean("ignore_eos")?.unwrap_or(false);
+    let least = fields.integer("min_tokens", 0)?.unwrap_or(0);
+    match usize::try_from(least).ok().filter(|&least| least <= most) {
+        None => Err(ApiError::field(
+            "min_tokens",
+            "invalid_value",
+            format!(
+                "min_tokens is {least}, expected at most {most}, the most tokens of the answer"
+            ),
+        )),
+        Some(_) if ignored => Ok(EndOfSequence::Ignored),
+        Some(0) => Ok(EndOfSequence::Ends),
+        Some(least) => Ok(EndOfSequence::EndsAfter(least)),
+    }
 }
 
 /// A number of tokens that is not more than the server gives.

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
-use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
+use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput, Submission};
 
 use super::App;
 use super::body::read_json;
@@ -18,7 +18,7 @@ use crate::api_error::ApiError;
 use crate::client::Client;
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
-use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
+use crate::request::{Delivery, DeliveryMode, Drafting, ParsedRequest, RemotePolicy, RequestRules};
 use crate::request_memory::Room;
 
 /// A request that waits for its answers.
@@ -35,7 +35,11 @@ pub(super) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     match submit(endpoint, &app, request).await {
-        Ok(submitted) => deliver(&app, endpoint, submitted).await,
+        Ok((submitted, ignored)) => {
+            let mut response = deliver(&app, endpoint, submitted).await?;
+            name_ignored(&mut response, &ignored);
+            Ok(response)
+        }
         Err(error) => {
             app.metrics.count(error.outcome());
             Err(error)
@@ -43,10 +47,34 @@ pub(super) async fn answer(
     }
 }
 
-async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submitted, ApiError> {
+/// The header with the fields that were left out of a request.
+pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-vispec-ignored");
+/// Longest value of it.
+const MAX_IGNORED_BYTES: usize = 1024;
+
+/// Says which fields were left out.
+fn name_ignored(response: &mut Response, ignored: &[String]) {
+    let mut places = ignored.join(", ");
+    // Names come from the client.
+    places.retain(|symbol| symbol.is_ascii_graphic() || symbol == ' ');
+    places.truncate(MAX_IGNORED_BYTES);
+    if let Ok(places) = HeaderValue::try_from(places)
+        && !ignored.is_empty()
+    {
+        response.headers_mut().insert(IGNORED, places);
+    }
+}
+
+/// Puts a request in line; gives the fields that were left out of it, too.
+async fn submit(
+    endpoint: Endpoint,
+    app: &App,
+    request: Request,
+) -> Result<(Submitted, Vec<String>), ApiError> {
     let limits = &app.options.request_limits;
     let client = request.extensions().get::<Client>().copied();
-    let mut room = Room::new(&app.memory, client.ok_or_else(lost)?);
+    let client = client.ok_or_else(lost)?;
+    let mut room = Room::new(&app.memory, client);
     let body = read_json(request, limits, &mut room).await?;
     let rules = RequestRules {
         model_id: app.model.id(),
@@ -56,12 +84,14 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
             None => RemotePolicy::Refuse,
             Some(_) => RemotePolicy::Fetch,
         },
+        strictness: app.options.strictness,
     };
-    let parsed = ParsedRequest::read(endpoint, &body, rules)?;
+    let (parsed, ignored) = ParsedRequest::read_by_rules(endpoint, &body, rules)?;
     let ParsedRequest {
         mut answer,
         remote,
         choices,
+        drafting,
         delivery,
     } = parsed;
     drop(body);
@@ -70,11 +100,20 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
         DeliveryMode::Whole => Pace::Whole,
         DeliveryMode::Stream | DeliveryMode::StreamWithUsage => Pace::Cycles,
     };
-    Ok(Submitted {
+    let submission = match drafting {
+        Drafting::Usual => answer.into(),
+        Drafting::None => Submission::plain(answer),
+    };
+    let submission = Submission {
+        client: client.number(),
+        ..submission
+    };
+    let submitted = Submitted {
         delivery,
         choices,
-        answers: app.answering.submit((answer, room), choices, pace)?,
-    })
+        answers: app.answering.submit((submission, room), choices, pace)?,
+    };
+    Ok((submitted, ignored))
 }
 
 /// Puts images that have to be fetched in their places.

@@ -4,10 +4,13 @@ mod answers;
 mod body;
 mod head;
 mod page;
+mod probes;
 
 use std::sync::Arc;
 
+pub(crate) use answers::IGNORED;
 pub(crate) use head::MAX_PARSED_HEADERS;
+pub(crate) use probes::Pulse;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -17,9 +20,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
+use crate::access_log;
 use crate::answering::Answering;
 use crate::api_error::ApiError;
 use crate::api_key;
+use crate::cors;
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::remote_image::RemoteImages;
@@ -29,7 +34,7 @@ use crate::server::ServeOptions;
 
 /// What there is, for clients that look elsewhere.
 const PLACES: &str = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, \
-    GET /v1/models/NAME, GET /health, GET /metrics or GET /";
+    GET /v1/models/NAME, GET /health, GET /livez, GET /readyz, GET /metrics or GET /";
 
 /// What all requests share.
 #[derive(Clone)]
@@ -41,6 +46,8 @@ pub(crate) struct App {
     pub(crate) memory: Arc<RequestMemory>,
     /// Fetches images, if the operator allows it.
     pub(crate) remote_images: Option<RemoteImages>,
+    /// Whether the model gets on.
+    pub(crate) pulse: Pulse,
     /// When the server started, in seconds since 1970.
     pub(crate) started: u64,
 }
@@ -57,18 +64,23 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/models/{*id}", get(model))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(app.clone(), api_key::check));
-    Router::new()
-        .route("/health", get(health))
+    let cors = cors::layer(&app.options.cors_origins);
+    let router = Router::new()
+        .route("/health", get(probes::health))
+        .route("/livez", get(probes::alive))
+        .route("/readyz", get(probes::ready))
         .merge(page::router())
         .merge(protected)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(head::check))
+        .layer(middleware::from_fn(head::check));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
+        .layer(middleware::from_fn(access_log::layer))
         .with_state(app)
-}
-
-async fn health() -> Json<Value> {
-    Json(json!({"status": "ok"}))
 }
 
 fn describe(app: &App) -> Value {
@@ -113,7 +125,11 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
         .metrics
         .render(
             app.model.scheduler_figures(),
-            (app.model.kept_conversations(), app.model.earlier_answers()),
+            (
+                app.model.kept_conversations(),
+                app.model.kept_images(),
+                app.model.earlier_answers(),
+            ),
             app.memory.held(),
         )
         .map_err(|_| {

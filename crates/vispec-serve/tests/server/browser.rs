@@ -190,20 +190,114 @@ async fn the_page_answers_about_an_image() {
         new DragEvent('drop', {dataTransfer: data})); return true; })()";
     browser.eval(drop).await;
     browser
-        .until(&format!("{}.includes('not an image')", text("answer")))
+        .until(&format!("{}.includes('not an image')", text("error")))
         .await;
     browser
         .eval("(document.getElementById('question').value = '<|image_pad|><b>x</b>', true)")
         .await;
     browser.command(&format!("{send}/click"), json!({})).await;
     browser
-        .until(&format!("{}.includes('placeholder')", text("answer")))
+        .until(&format!("{}.includes('placeholder')", text("error")))
         .await;
     assert_eq!(
         browser
-            .eval("document.querySelectorAll('#answer b').length")
+            .eval("document.querySelectorAll('#error b, #asked b').length")
             .await,
         0
     );
+    browser.quit().await;
+}
+
+/// A page of a phone, in the colours of the night or not.
+async fn look(browser: &Browser, width: u32, scheme: &str) {
+    let cdp = |cmd: &str, params: Value| json!({"cmd": cmd, "params": params});
+    let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+    let colours = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+    for (cmd, params) in [
+        ("Emulation.setDeviceMetricsOverride", metrics),
+        ("Emulation.setEmulatedMedia", colours),
+    ] {
+        browser.command("goog/cdp/execute", cdp(cmd, params)).await;
+    }
+    let wide = "document.documentElement.scrollWidth";
+    let found = browser.eval(wide).await.as_u64().unwrap();
+    assert!(found <= width.into(), "{found} of {width} pixels");
+    if let Some(folder) = std::env::var_os("VISPEC_SCREENSHOTS") {
+        let file = PathBuf::from(folder).join(format!("{scheme}-{width}.png"));
+        browser.screenshot(&file).await;
+    }
+}
+
+async fn click(browser: &Browser, selector: &str) {
+    let element = browser.element(selector).await;
+    browser
+        .command(&format!("{element}/click"), json!({}))
+        .await;
+}
+
+#[tokio::test]
+async fn the_page_goes_on_with_a_conversation() {
+    let Some(browser) = Browser::start().await else {
+        println!("skipped: there is no chromedriver");
+        return;
+    };
+    let server = Running::start(model(), ServeOptions::default()).await;
+    let page = format!("{}/", server.base);
+    browser.command("url", json!({"url": page})).await;
+    let is_idle = "!document.getElementById('send').disabled && \
+        !document.getElementById('again').disabled";
+    let count = |selector: &str| format!("document.querySelectorAll('{selector}').length");
+
+    // A picture from the page, and one that is pasted.
+    let shown = "document.getElementById('preview').src.startsWith('data:image/png')";
+    click(&browser, "#sample").await;
+    browser.until(shown).await;
+    click(&browser, "#remove").await;
+    browser
+        .until("document.getElementById('preview').hidden")
+        .await;
+    let paste = "(() => { const data = new DataTransfer(); \
+        const bytes = Uint8Array.from(atob(sample().split(',')[1]), (c) => c.charCodeAt(0)); \
+        data.items.add(new File([bytes], 'a.png', {type: 'image/png'})); \
+        window.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data})); return true; })()";
+    browser.eval(paste).await;
+    browser.until(shown).await;
+
+    // By keyboard alone; the next turn stands below the first.
+    let question = browser.element("#question").await;
+    let enter = json!({"text": "\u{e007}"});
+    browser.command(&format!("{question}/value"), enter).await;
+    browser.until(is_idle).await;
+    assert_eq!(browser.eval(&count("#asked img")).await, 1);
+    let again = json!({"text": "And the background?\u{e007}"});
+    browser.command(&format!("{question}/value"), again).await;
+    browser
+        .until(&format!("{} === 1", count("#talk .said")))
+        .await;
+    browser.until(is_idle).await;
+    assert_eq!(browser.eval("messages.length").await, 4);
+    let answer = "document.getElementById('answer').textContent";
+    assert!(!browser.eval(answer).await.as_str().unwrap().is_empty());
+
+    click(&browser, "#compare").await;
+    let compared = "document.getElementById('compared').textContent.includes('the same text')";
+    browser.until(compared).await;
+    for (width, scheme) in [(900, "light"), (900, "dark"), (390, "light"), (390, "dark")] {
+        look(&browser, width, scheme).await;
+    }
+
+    // A turn that fails leaves everything as it was.
+    let refused = json!({"text": "<|image_pad|>\u{e007}"});
+    browser.command(&format!("{question}/value"), refused).await;
+    browser
+        .until("!document.getElementById('error').hidden")
+        .await;
+    browser.until(is_idle).await;
+    assert_eq!(browser.eval("messages.length").await, 4);
+    let kept = "document.getElementById('question').value";
+    assert_eq!(browser.eval(kept).await, "<|image_pad|>");
+    click(&browser, "#again").await;
+    assert_eq!(browser.eval("messages.length").await, 0);
+    assert_eq!(browser.eval(&count("#talk *")).await, 0);
     browser.quit().await;
 }

@@ -5,7 +5,7 @@ use vispec::core::generate;
 use vispec::core::{
     AdjustedPicks, GenerationConfig, NoDraft, PickLog, PositionUniforms, Prompt as _,
 };
-use vispec::{DecodedImage, ImageLimits, LogitAdjustments, Messages, Sampler};
+use vispec::{DecodedImage, ImageOptions, LogitAdjustments, Messages, Sampler};
 use vispec_serve::ServeOptions;
 
 use crate::running::{Running, chunks};
@@ -29,7 +29,7 @@ fn adjusted(
 ) -> (Vec<u32>, Vec<f32>) {
     let model = model();
     let models = model.engine.models();
-    let image = DecodedImage::from_bytes(&image_file(), &ImageLimits::default()).unwrap();
+    let image = DecodedImage::from_bytes(&image_file(), &ImageOptions::default()).unwrap();
     let messages = Messages::from_prompt(None, ASK, 1);
     let (prompt, _) = models.encode(&messages, &[image]).unwrap();
     let config = GenerationConfig {

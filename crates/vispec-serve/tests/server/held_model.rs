@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vispec::{
-    AnswerCycle, AnswerError, AnswerListener, AnswerPrompt, AnswerRequest, Answered,
-    SchedulerFigures, SchedulerOptions, SubmissionHandle,
+    AnswerCycle, AnswerError, AnswerListener, AnswerPrompt, Answered, SchedulerFigures,
+    SchedulerOptions, Submission, SubmissionHandle,
 };
 use vispec_serve::{AnswerModel, EngineModel};
 
@@ -55,10 +55,10 @@ impl AnswerModel for HeldModel {
 
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError> {
-        let AnswerPrompt::Text(prompt) = &request.prompt else {
+        let AnswerPrompt::Text(prompt) = &submission.request.prompt else {
             panic!("a text was expected")
         };
         let slowed = listeners.into_iter().map(|listener| {
@@ -70,7 +70,7 @@ impl AnswerModel for HeldModel {
             }) as Box<dyn AnswerListener + Send>
         });
         let slowed = slowed.collect();
-        self.model.submit(request, slowed)
+        self.model.submit(submission, slowed)
     }
 
     fn scheduler_figures(&self) -> SchedulerFigures {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vispec::{
-    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerPrompt, AnswerRequest, Answered,
-    CancelHandle, GenerationStats, Piece, SubmissionHandle,
+    AnswerCycle, AnswerEnd, AnswerError, AnswerListener, AnswerPrompt, Answered, CancelHandle,
+    GenerationStats, Piece, Submission, SubmissionHandle,
 };
 use vispec_serve::AnswerModel;
 
@@ -69,10 +69,10 @@ impl AnswerModel for Scripted {
 
     fn submit(
         &self,
-        request: AnswerRequest,
+        submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError> {
-        let AnswerPrompt::Text(prompt) = request.prompt else {
+        let AnswerPrompt::Text(prompt) = submission.request.prompt else {
             panic!("a text was expected")
         };
         let cancelled = Arc::new(AtomicBool::new(false));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PositionUniforms, generate};
 use vispec::models::EncodedPrompt;
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageLimits, LoadOptions, Messages, Method, Sampler,
+    DecodedImage, DtypeChoice, Engine, ImageOptions, LoadOptions, Messages, Method, Sampler,
     SchedulerOptions, TreeChoice, TreeShape,
 };
 use vispec_processor::SpecialText;
@@ -50,9 +50,10 @@ fn options() -> LoadOptions {
     LoadOptions {
         dtype: DtypeChoice::F32,
         tree: TreeChoice::Sized(TreeShape::default().into()),
-        image_limits: ImageLimits {
+        image_options: ImageOptions {
             max_pixels: 1 << 20,
             max_side: 2048,
+            ..ImageOptions::default()
         },
         ..LoadOptions::default()
     }
@@ -100,7 +101,7 @@ pub struct Plain {
 /// What plain decoding answers to the same question.
 pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> Plain {
     let model = model();
-    let image = DecodedImage::from_bytes(&image_file(), &ImageLimits::default()).unwrap();
+    let image = DecodedImage::from_bytes(&image_file(), &ImageOptions::default()).unwrap();
     let messages = Messages::from_prompt(None, text, 1);
     let (prompt, _) = model.engine.models().encode(&messages, &[image]).unwrap();
     decode(&model, &prompt, sampler, seed, max_new_tokens)

@@ -6,7 +6,7 @@ use ndarray::Array2;
 use vispec_core::BoxError;
 use vispec_data::capture::{CaptureStage, ImageFeatures, TokenSample};
 use vispec_models::{ModelError, TargetVision};
-use vispec_processor::{DecodedImage, ImageLimits, PreparedPrompt, Processor};
+use vispec_processor::{DecodedImage, ImageOptions, PreparedPrompt, Processor};
 
 use crate::error::TrainError;
 
@@ -41,11 +41,11 @@ impl ImageReader {
     /// # Errors
     /// If an image is not there any more, is another one, or does not fit the tokens.
     pub(super) fn prepare(&self, sample: &TokenSample) -> Result<PreparedPrompt, BoxError> {
-        let limits = ImageLimits::default();
+        let options = ImageOptions::as_stored();
         let files = sample.images()?;
         let images = files
             .iter()
-            .map(|file| DecodedImage::from_bytes(file, &limits));
+            .map(|file| DecodedImage::from_bytes(file, &options));
         let images = images.collect::<Result<Vec<_>, _>>()?;
         Ok(self.processor.prepare_tokens(&sample.token_ids, &images)?)
     }

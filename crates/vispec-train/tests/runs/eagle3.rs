@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Device, Distribution, Tensor, s};
 use ndarray::{Array2, Axis, concatenate};
-use vispec_core::DraftModel as _;
+use vispec_core::{Ask, DraftModel as _};
 use vispec_data::capture::CapturedSample;
 use vispec_models::{
     Draft, DraftVocab, DraftVocabFile, DtypeChoice, EncodedPrompt, LayerIds, TargetText, VlmTarget,
@@ -185,7 +185,7 @@ impl Conversation {
         );
         let mut session = draft.session();
         session
-            .begin(&prompt, self.features.clone(), 21, 1)
+            .begin(&prompt, self.features.clone(), 21, Ask::best(1))
             .unwrap();
         session.last_output().unwrap().clone()
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Distribution, Tensor, s};
-use vispec_core::DraftModel as _;
+use vispec_core::{Ask, DraftModel as _};
 use vispec_models::{Draft, DtypeChoice, EncodedPrompt, LayerIds, TargetText};
 use vispec_processor::Positions;
 use vispec_train::DraftSettings;
@@ -36,7 +36,9 @@ fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
         (Positions::Sequential((0..23).collect()), 0),
     );
     let mut session = neural.session();
-    session.begin(&prompt, states.clone(), 5, 1).unwrap();
+    session
+        .begin(&prompt, states.clone(), 5, Ask::best(1))
+        .unwrap();
     let expected = session.last_output().unwrap().clone();
 
     let start = Start::from_checkpoint(&dir, settings, &place(&target, &target_dir), 0).unwrap();

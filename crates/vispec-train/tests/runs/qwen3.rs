@@ -11,7 +11,7 @@ use vispec_models::{
     DraftKind, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
     LayerIds, Method, TargetText,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
 use vispec_train::data::DraftVocabulary;
 use vispec_train::run::{Ended, RunPaths, Trainer};
 use vispec_train::{DraftSettings, Start, TrainError};
@@ -69,7 +69,7 @@ fn a_draft_is_trained_and_changes_no_token() {
     let engine = engine(&dir, &paths.out.join("last"));
     assert_eq!(engine.draft().unwrap().kind(), DraftKind::Vispec);
     let cases = fixtures().join("qwen3-vl/cases/qwen3-tied/two-images");
-    let open = |name: &str| DecodedImage::open(cases.join(name), &ImageLimits::default());
+    let open = |name: &str| DecodedImage::open(cases.join(name), &ImageOptions::default());
     let images = ["image_0.png", "image_1.png"].map(|name| open(name).unwrap());
     let messages = Messages::from_prompt(None, "What is in these pictures?", 2);
     let (prompt, _) = engine.encode(&messages, &images).unwrap();

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use vispec_core::{
     AcceptanceRule, AdjustedPicks, Batch, CostDrift, DecodeError, GenerationConfig, KvCache as _,
-    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Work,
-    guarded,
+    MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId, Withheld,
+    Work, guarded,
 };
 use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget, doubt_costs};
 
@@ -19,7 +19,7 @@ use super::queue::{Admission, Queue};
 use crate::answer::{AnswerEnd, AnswerError};
 use crate::engine::Loaded;
 use crate::relay::{Ending, Relay, tell_end};
-use crate::request::AnswerRequest;
+use crate::request::{AnswerRequest, EndOfSequence};
 use crate::submission::Ticket;
 
 type Rule = Box<dyn AcceptanceRule>;
@@ -145,7 +145,7 @@ impl<'a> Driver<'a> {
             Err(panicked) => Some(Err(AnswerError::failed(panicked))),
         };
         if let Some(outcome) = not_begun {
-            self.queue.note_ended(began.elapsed());
+            self.queue.note_ended(&turn.ticket, began.elapsed());
             return tell_end(listener, outcome);
         }
         let request = &turn.request;
@@ -174,7 +174,7 @@ impl<'a> Driver<'a> {
                 self.note_memory();
             }
             Err(error) => {
-                self.queue.note_ended(began.elapsed());
+                self.queue.note_ended(&turn.ticket, began.elapsed());
                 relay.end(Err(error));
             }
         }
@@ -203,9 +203,13 @@ impl<'a> Driver<'a> {
             conversations,
             ..
         } = self.loaded;
+        let ends = Vec::from_iter(models.processor().eos_token_ids().iter().copied());
         let config = GenerationConfig {
             max_new_tokens: request.max_new_tokens,
-            stop_tokens: Vec::from_iter(models.processor().eos_token_ids().iter().copied()),
+            stop_tokens: match request.end_of_sequence {
+                EndOfSequence::Ignored => Vec::new(),
+                EndOfSequence::Ends | EndOfSequence::EndsAfter(_) => ends.clone(),
+            },
         };
         let mut running = self.batch.sessions().map(|(_, generation)| generation);
         let same = running.find(|generation| {
@@ -214,7 +218,7 @@ impl<'a> Driver<'a> {
         });
         let cache = models.cache_for(prompt, conversations, same.map(Generation::cache));
         let cache = cache.map_err(AnswerError::failed)?;
-        let rule = rule(request, log, prompt.token_ids());
+        let rule = rule(request, log, prompt.token_ids(), ends);
         let beginning = (Arc::clone(prompt), cache);
         Session::start_in(models.target(), drafter, rule, beginning, config).map_err(decode_error)
     }
@@ -284,7 +288,7 @@ impl<'a> Driver<'a> {
             Ok((ending, stats))
         });
         let outcome = outcome.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
-        self.queue.note_ended(slot.began.elapsed());
+        self.queue.note_ended(&slot.ticket, slot.began.elapsed());
         self.note_memory();
         relay.end(outcome);
     }
@@ -300,12 +304,21 @@ impl<'a> Driver<'a> {
 }
 
 /// The rule that a request asks for; the plain one reads less back from a device.
-fn rule(request: &AnswerRequest, log: Option<PickLog>, prompt: &[TokenId]) -> Rule {
+fn rule(
+    request: &AnswerRequest,
+    log: Option<PickLog>,
+    prompt: &[TokenId],
+    ends: Vec<TokenId>,
+) -> Rule {
     let uniforms = PositionUniforms::new(request.seed);
-    if log.is_none() && request.adjustments.is_neutral() {
+    let mut adjustments = request.adjustments.clone();
+    if let EndOfSequence::EndsAfter(until) = request.end_of_sequence {
+        let tokens = ends;
+        adjustments.withheld = Withheld { tokens, until };
+    }
+    if log.is_none() && adjustments.is_neutral() {
         return Box::new(MatchPicks::new(request.sampler, uniforms));
     }
-    let adjustments = request.adjustments.clone();
     let rule = AdjustedPicks::new(request.sampler, uniforms, adjustments, prompt);
     match log {
         Some(log) => Box::new(rule.with_log(log)),

@@ -66,7 +66,7 @@ impl Scheduler {
         listeners: Vec<BoxedListener>,
     ) -> Result<SubmissionHandle, AnswerError> {
         self.start(loaded).map_err(AnswerError::failed)?;
-        let ticket = Arc::new(Ticket::default());
+        let ticket = Arc::new(Ticket::new(submission.client));
         let (wanted, queue) = (Arc::clone(&ticket), Arc::downgrade(&self.queue));
         let cancel = CancelHandle::new(move || {
             wanted.cancel();

@@ -1,11 +1,12 @@
 //! From a request to a prompt that the target can read, beside the passes that are running.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Instant;
 
 use vispec_core::{Prompt as _, TargetModel as _, TreeSize, guarded};
-use vispec_models::{EncodeTimes, EncodedPrompt, ModelError};
-use vispec_processor::{DecodedImage, ProcessorError, Wanted};
+use vispec_models::{EncodeTimes, EncodedPrompt, ModelError, ReadImage};
+use vispec_processor::{ProcessorError, Wanted};
 
 use super::job::{Job, Ready};
 use super::queue::Queue;
@@ -128,6 +129,7 @@ fn encode(
         models,
         settings,
         conversations,
+        images: image_store,
         ..
     } = loaded;
     let (encoded, times) = match prompt {
@@ -135,13 +137,15 @@ fn encode(
         AnswerPrompt::Chat { messages, images } => {
             let started = Instant::now();
             let images = images.iter().enumerate().map(|(index, image)| match image {
-                ImageInput::Decoded(image) => Ok(image.clone()),
-                ImageInput::File(bytes) => DecodedImage::from_bytes(bytes, &settings.image_limits)
+                ImageInput::Decoded(image) => Ok(ReadImage::from_pixels(Cow::Borrowed(image))),
+                ImageInput::File(bytes) => image_store
+                    .read(bytes, &settings.image_options)
                     .map_err(|error| image_error(index, &error)),
             });
             let images = images.collect::<Result<Vec<_>, _>>()?;
             let decode = started.elapsed();
-            let encoded = models.encode_known(messages, &images, conversations, wanted);
+            let stores = (conversations, image_store);
+            let encoded = models.encode_read(messages, images, stores, wanted);
             let (prompt, times) = encoded?;
             let preprocess = times.preprocess + decode;
             let times = EncodeTimes {

@@ -1,6 +1,8 @@
-//! What waits for the scheduler, first come first served: requests, then prepared prompts.
+//! What waits for the scheduler: requests, then prepared prompts. Turns go to the client with the
+//! fewest answers under way, and of one client, or among equal ones, to who came first.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,8 @@ struct State {
     /// Of the job that is being prepared.
     preparing: Option<Arc<Ticket>>,
     ready: VecDeque<Ready>,
+    /// Answers that run, by client.
+    running: HashMap<u64, usize>,
     figures: SchedulerFigures,
     /// Answers so far and the time they took, for estimates.
     answered: u32,
@@ -44,6 +48,36 @@ impl State {
         let ready = self.ready.iter().filter(|ready| !ready.has_begun());
         let jobs = self.unprepared.iter().chain(ready.map(|ready| &ready.job));
         jobs.map(|job| &job.ticket).chain(&self.preparing)
+    }
+
+    /// Takes out the request whose turn it is to be prepared.
+    fn next_job(&mut self) -> Option<Job> {
+        let under_way = |client: u64| {
+            let ready = self.ready.iter().map(|ready| ready.job.ticket.client());
+            let ready = ready.filter(|&ready| ready == client).count();
+            ready + self.running.get(&client).copied().unwrap_or(0)
+        };
+        let jobs = self.unprepared.iter().enumerate();
+        let first = jobs.min_by_key(|(index, job)| (under_way(job.ticket.client()), *index));
+        let index = first?.0;
+        self.unprepared.remove(index)
+    }
+
+    /// Takes out the latest request of who has the most in line, if that is more than `client` would
+    /// have with one more.
+    fn displace(&mut self, client: u64) -> Option<Job> {
+        let mut in_line: HashMap<u64, usize> = HashMap::new();
+        for job in &self.unprepared {
+            *in_line.entry(job.ticket.client()).or_default() += 1;
+        }
+        let own = in_line.get(&client).copied().unwrap_or(0);
+        let (&greedy, _) = in_line
+            .iter()
+            .filter(|&(_, &count)| count > own + 1)
+            .max_by_key(|&(client, count)| (*count, *client))?;
+        let of_greedy = |job: &Job| job.ticket.client() == greedy;
+        let index = self.unprepared.iter().rposition(of_greedy)?;
+        self.unprepared.remove(index)
     }
 
     /// All that can be told that it ended.
@@ -73,10 +107,11 @@ impl Queue {
         &self.options
     }
 
-    /// Puts a job in line.
+    /// Puts a job in line, in the place of another client's if that one takes more than its share.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if there is no place, [`AnswerError::ShutDown`] if everything ends.
+    /// [`AnswerError::Busy`] if there is no place, which is what those hear that are put out, too;
+    /// [`AnswerError::ShutDown`] if everything ends.
     pub(super) fn submit(&self, job: Job) -> Result<(), AnswerError> {
         let mut state = self.lock();
         if state.stopped {
@@ -87,15 +122,24 @@ impl Queue {
         // Those that nobody waits for any more are about to leave.
         let wanted = state.waiting().filter(|ticket| !ticket.is_cancelled());
         let waiting = wanted.count();
-        if waiting >= places {
-            return Err(AnswerError::Busy {
-                waiting,
-                retry_after: self.estimate(&state),
-            });
-        }
+        let busy = AnswerError::Busy {
+            waiting,
+            retry_after: self.estimate(&state),
+        };
+        let displaced = if waiting < places {
+            None
+        } else {
+            match state.displace(job.ticket.client()) {
+                None => return Err(busy),
+                displaced => displaced,
+            }
+        };
         state.unprepared.push_back(job);
         drop(state);
         self.changed.notify_all();
+        if let Some(displaced) = displaced {
+            displaced.fail(&busy);
+        }
         Ok(())
     }
 
@@ -142,7 +186,7 @@ impl Queue {
                 return None;
             }
             let has_room = state.ready.len() < self.options.prepared_ahead.max(1);
-            let job = has_room.then(|| state.unprepared.pop_front()).flatten();
+            let job = has_room.then(|| state.next_job()).flatten();
             if let Some(job) = job {
                 state.preparing = Some(Arc::clone(&job.ticket));
                 return Some(job);
@@ -203,15 +247,24 @@ impl Queue {
         if ready.job.listeners.is_empty() {
             state.ready.remove(index);
         }
-        state.figures.running += usize::from(turn.is_some());
+        if let Some(turn) = &turn {
+            state.figures.running += 1;
+            *state.running.entry(turn.ticket.client()).or_default() += 1;
+        }
         drop(state);
         self.changed.notify_all();
         turn
     }
 
     /// An answer that began has ended after so long.
-    pub(super) fn note_ended(&self, time: Duration) {
+    pub(super) fn note_ended(&self, ticket: &Ticket, time: Duration) {
         let mut state = self.lock();
+        if let Entry::Occupied(mut running) = state.running.entry(ticket.client()) {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
+        }
         state.figures.running = state.figures.running.saturating_sub(1);
         state.answered = state.answered.saturating_add(1);
         state.busy += time;

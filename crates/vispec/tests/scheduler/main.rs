@@ -11,6 +11,7 @@ mod choices;
 mod earlier_answers;
 mod endings;
 mod failures;
+mod fairness;
 mod mixes;
 mod models;
 mod told;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageLimits, KvMemory, LoadOptions, SchedulerOptions,
+    DecodedImage, DtypeChoice, Engine, ImageOptions, KvMemory, LoadOptions, SchedulerOptions,
     TreeChoice, TreeShape,
 };
 
@@ -56,7 +56,7 @@ pub fn images() -> &'static [DecodedImage; 2] {
     IMAGES.get_or_init(|| {
         ["q4-img-large", "q4-img-short"].map(|case| {
             let path = fixture("cases/qwen-tied").join(case).join("image_0.png");
-            DecodedImage::open(path, &ImageLimits::default()).unwrap()
+            DecodedImage::open(path, &ImageOptions::default()).unwrap()
         })
     })
 }

@@ -18,8 +18,9 @@ use self::growth::{Growth, as_it_is};
 use crate::budget::{Bidder, Share, share_nodes};
 use crate::draft::lookup::LookedUp;
 use crate::{
-    AutoTree, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, Expansion, Idle,
-    PassLoad, Prompt, Proposal, SuffixStore, TargetModel, TokenId, TokenTree, TreeError, TreeShape,
+    Ask, AutoTree, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, Expansion,
+    Idle, KnownPicks, PassLoad, Prompt, Proposal, SuffixStore, TargetModel, TokenId, TokenTree,
+    TreeError, TreeShape,
 };
 
 /// How large trees are.
@@ -83,6 +84,10 @@ pub struct DynamicTreeDrafter<T: TargetModel, M: DraftModel<T>> {
     growth: Growth,
     stage: Stage<T::Features, M::Hidden>,
     root: TokenId,
+    /// Its position.
+    root_position: usize,
+    /// How the target will pick, if that is known.
+    picks: Option<KnownPicks>,
     /// Draft tokens that the last cycle accepted.
     accepted: Vec<TokenId>,
     /// Guesses besides the network's.
@@ -154,6 +159,8 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
             growth: Growth::default(),
             stage: Stage::Resting,
             root: 0,
+            root_position: 0,
+            picks: None,
             accepted: Vec::new(),
             free: None,
         }
@@ -185,6 +192,12 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         &self.model
     }
 
+    /// Candidates for `depth` tokens below the root.
+    fn ask(&self, depth: usize) -> Ask {
+        let ask = Ask::best(self.sizing.beam_width());
+        ask.drawn(self.picks, self.root_position + depth)
+    }
+
     /// The pass that the tree needs next; `None` if all candidates are known.
     fn next_pass(&mut self) -> Option<DraftPassOf<'_, T, M>> {
         if matches!(self.stage, Stage::Level { .. }) && !self.choose_beam() {
@@ -192,6 +205,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         }
         let stage = match std::mem::replace(&mut self.stage, Stage::Committing) {
             Stage::Commit(features) => {
+                let ask = self.ask(1);
                 return Some(DraftPass {
                     model: &mut self.model,
                     step: DraftStep::Commit {
@@ -199,12 +213,13 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
                         features,
                         next: self.root,
                     },
-                    top_k: self.sizing.beam_width(),
+                    ask,
                 });
             }
             other => other,
         };
         self.stage = stage;
+        let ask = self.ask(self.growth.beam.level + 2);
         let Stage::Level { hidden, .. } = &self.stage else {
             return None;
         };
@@ -214,7 +229,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
                 beam: &self.growth.beam,
                 parents: hidden,
             },
-            top_k: self.sizing.beam_width(),
+            ask,
         })
     }
 
@@ -348,6 +363,10 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
         self.model.name()
     }
 
+    fn note_picks(&mut self, picks: Option<KnownPicks>) {
+        self.picks = picks;
+    }
+
     fn note_load(&mut self, load: PassLoad) {
         if let Sizing::Auto(auto) = &mut self.sizing {
             auto.note_load(load);
@@ -361,6 +380,7 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
         next: TokenId,
     ) -> Result<Proposal, BoxError> {
         self.root = next;
+        self.root_position = prompt.token_ids().len();
         if let Some(free) = &mut self.free {
             free.begin(prompt.token_ids(), next)?;
         }
@@ -375,8 +395,7 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
                 return Ok(self.rest());
             }
         }
-        let width = self.sizing.beam_width();
-        let first = self.model.begin(prompt, features, next, width)?;
+        let first = self.model.begin(prompt, features, next, self.ask(1))?;
         self.stage = Stage::Committing;
         self.absorb(first)
     }
@@ -388,6 +407,7 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
         next: TokenId,
     ) -> Result<Proposal, BoxError> {
         self.root = next;
+        self.root_position += accepted.len() + 1;
         if let Some(free) = &mut self.free {
             free.advance(accepted, next)?;
         }

@@ -1,0 +1,46 @@
+//! What is kept of images, and what it has been good for.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use vispec::KeptImages;
+
+use super::{gauge, take_over};
+
+/// Taken over from the model when somebody looks.
+#[derive(Debug, Default)]
+pub(super) struct ImageMetrics {
+    count: Gauge,
+    memory: Gauge,
+    queries: Counter,
+    hits: Counter,
+}
+
+impl ImageMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("kept_images", "Images that are kept", self.count.clone());
+        registry.register_with_unit(
+            "kept_images_memory",
+            "Memory for images that are kept",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        registry.register(
+            "mm_cache_queries",
+            "Image files that were looked for among those kept",
+            self.queries.clone(),
+        );
+        registry.register(
+            "mm_cache_hits",
+            "Image files that were found, and neither decoded nor encoded again",
+            self.hits.clone(),
+        );
+    }
+
+    pub(super) fn set(&self, kept: KeptImages) {
+        self.count.set(gauge(kept.count));
+        self.memory.set(gauge(kept.bytes));
+        take_over(&self.queries, kept.queries);
+        take_over(&self.hits, kept.hits);
+    }
+}
