@@ -43,6 +43,14 @@ pub(crate) struct VideoPlan {
     pub(crate) text: Option<String>,
 }
 
+impl VideoPlan {
+    /// Grid of each part, and positions of its groups in time.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = ([usize; 3], Vec<usize>)> {
+        let grids = self.grids.iter();
+        grids.map(|&grid| (grid, self.group_positions.clone()))
+    }
+}
+
 impl QwenVideoProcessor {
     /// The processor of the checkpoint in `dir`, whose images `images` processes; none if there is no
     /// file for it.

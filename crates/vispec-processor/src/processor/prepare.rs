@@ -1,4 +1,4 @@
-//! From messages, images and videos to the prompt of a model.
+//! From messages and images to the prompt of a model.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use crate::image_processor::ImageProcessor;
 use crate::image_size::ImageSize;
 use crate::media::Media;
 use crate::messages::{Content, Messages};
-use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
 use crate::prompt_layout::{MediaKind, PromptLayout};
 use crate::qwen_video::VideoPlan;
 use crate::tokenizer::{SequenceTokens, Wanted};
+use crate::video::Video;
 
 impl Processor {
     /// Renders messages, processes the images and lays out the prompt, ready for an answer.
@@ -78,9 +78,9 @@ impl Processor {
         sizes: &[ImageSize],
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        let (layout, text) =
-            self.lay_out_chat(messages, (sizes, &[]), GenerationPrompt::Add, wanted)?;
-        self.place(layout, (sizes, &[]), text)
+        let shown = (sizes, &[][..]);
+        let (layout, text) = self.lay_out_chat(messages, shown, GenerationPrompt::Add, wanted)?;
+        self.place(layout, shown, text)
     }
 
     fn prepare_chat(
@@ -91,19 +91,17 @@ impl Processor {
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
         let sizes = sizes_of(media.images);
-        let found = media.videos.len();
-        check_videos(messages, found)?;
-        let plans = self.plan_videos(media.videos)?;
-        let (layout, text) = self.lay_out_chat(messages, (&sizes, &plans), generation, wanted)?;
+        let shown = (&*sizes, media.videos);
+        let (layout, text) = self.lay_out_chat(messages, shown, generation, wanted)?;
         self.finish(layout, media, text)
     }
 
-    /// Renders messages and makes room for images of these sizes and for these videos; gives the
-    /// text, too.
+    /// Renders messages and makes room for images of these sizes, and for videos; gives the text,
+    /// too.
     fn lay_out_chat(
         &self,
         messages: &Messages,
-        (sizes, videos): (&[ImageSize], &[VideoPlan]),
+        (sizes, videos): (&[ImageSize], &[Video]),
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
     ) -> Result<(PromptLayout, String)> {
@@ -115,15 +113,19 @@ impl Processor {
         if found != expected {
             return Err(ProcessorError::ImageCount { found, expected });
         }
-        check_videos(messages, videos.len())?;
+        let (found, expected) = (videos.len(), messages.n_videos());
+        if found != expected {
+            return Err(ProcessorError::VideoCount { found, expected });
+        }
+        let plans = self.plan_videos(videos)?;
         let Rendered { text, end } = self.chat_template.render_far(messages, generation);
         // Messages that are too many for the template are told as what they are: too long.
         if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
             self.check_length(&text, wanted)?;
         }
         end?;
-        let written = self.write_videos(&text, videos)?;
-        let lengths = [self.image_lengths(sizes)?, self.video_lengths(videos)];
+        let written = self.write_videos(&text, &plans)?;
+        let lengths = [self.image_lengths(sizes)?, self.video_lengths(&plans)];
         let layout = self.lay_out(&written, &lengths)?;
         Ok((layout, text))
     }
@@ -215,14 +217,14 @@ impl Processor {
         rendered: String,
     ) -> Result<PreparedPrompt> {
         let sizes = sizes_of(media.images);
-        let videos = self.process_videos(media.videos)?;
         let kinds = layout.kinds.clone();
-        let placed = self.place(layout, (&sizes, &videos), rendered)?;
-        let mut images = media.images.iter();
-        let mut videos = videos.into_iter();
+        let placed = self.place(layout, (&sizes, media.videos), rendered)?;
+        let images = media.images.iter();
+        let mut images = images.map(|image| self.image_processor.process(image));
+        let mut videos = self.process_videos(media.videos)?.into_iter().map(Ok);
         let parts = kinds.iter().map_while(|kind| match kind {
-            MediaKind::Image => Some(self.image_processor.process(images.next()?)),
-            MediaKind::Video => videos.next().map(|(part, _)| Ok(part)),
+            MediaKind::Image => images.next(),
+            MediaKind::Video => videos.next(),
         });
         Ok(PreparedPrompt {
             images: parts.collect::<Result<_>>()?,
@@ -230,14 +232,14 @@ impl Processor {
         })
     }
 
-    /// Computes positions for images of these sizes and parts of videos, and leaves both out.
+    /// Computes positions for images of these sizes and for videos, and leaves both out.
     fn place(
         &self,
         layout: PromptLayout,
-        media: (&[ImageSize], &[VideoPart]),
+        shown: (&[ImageSize], &[Video]),
         rendered: String,
     ) -> Result<PreparedPrompt> {
-        let (positions, rope_delta) = self.positions(&layout, media)?;
+        let (positions, rope_delta) = self.positions(&layout, shown)?;
         let PromptLayout {
             token_ids,
             image_runs,
@@ -299,47 +301,31 @@ impl Processor {
     fn positions(
         &self,
         layout: &PromptLayout,
-        (sizes, videos): (&[ImageSize], &[VideoPart]),
+        (sizes, videos): (&[ImageSize], &[Video]),
     ) -> Result<(Positions, i64)> {
         let len = layout.token_ids.len();
         let ImageProcessor::Qwen(processor) = &self.image_processor else {
             return Ok((Positions::sequential(len), 0));
         };
         let merge = processor.merge_size();
-        let (mut sizes, mut videos) = (sizes.iter(), videos.iter());
-        let mut spans = Vec::with_capacity(layout.kinds.len());
-        for (run, kind) in layout.image_runs.iter().zip(&layout.kinds) {
-            let (grid, frame_positions) = match kind {
-                MediaKind::Image => match sizes.next() {
-                    Some(&size) => (processor.grid_thw(size)?, Vec::new()),
-                    None => continue,
-                },
-                MediaKind::Video => match videos.next() {
-                    Some((ProcessedImage::Qwen { grid_thw, .. }, frame_positions)) => {
-                        (*grid_thw, frame_positions.clone())
-                    }
-                    _ => continue,
-                },
-            };
-            let [frames, rows, columns] = grid;
-            spans.push(ImageSpan {
+        let images = sizes.iter().map(|&size| processor.grid_thw(size));
+        let mut images = images.map(|grid| Ok((grid?, Vec::new())));
+        let plans = self.plan_videos(videos)?;
+        let mut videos = plans.iter().flat_map(VideoPlan::parts).map(Ok);
+        let parts = layout.kinds.iter().map_while(|kind| match kind {
+            MediaKind::Image => images.next(),
+            MediaKind::Video => videos.next(),
+        });
+        let parts = parts.collect::<Result<Vec<([usize; 3], Vec<usize>)>>>()?;
+        let runs = layout.image_runs.iter().zip(parts);
+        let spans = runs.map(
+            |(run, ([frames, rows, columns], frame_positions))| ImageSpan {
                 run: run.clone(),
                 token_grid: [frames, rows / merge, columns / merge],
                 frame_positions,
-            });
-        }
-        Ok(multimodal_positions(len, &spans))
-    }
-}
-
-/// A part of a video that a run of tokens stands for, and the positions of its frames if they are not
-/// one after the other.
-type VideoPart = (ProcessedImage, Vec<usize>);
-
-fn check_videos(messages: &Messages, found: usize) -> Result<()> {
-    match messages.n_videos() {
-        expected if expected == found => Ok(()),
-        expected => Err(ProcessorError::VideoCount { found, expected }),
+            },
+        );
+        Ok(multimodal_positions(len, &spans.collect::<Vec<_>>()))
     }
 }
 

@@ -72,21 +72,12 @@ impl Processor {
         lengths.collect()
     }
 
-    /// The parts of videos, and the positions of their frames in time.
-    pub(super) fn process_videos(
-        &self,
-        videos: &[Video],
-    ) -> Result<Vec<(ProcessedImage, Vec<usize>)>> {
-        let plans = self.plan_videos(videos)?;
+    /// The parts of videos, in order.
+    pub(super) fn process_videos(&self, videos: &[Video]) -> Result<Vec<ProcessedImage>> {
         let mut parts = Vec::new();
-        for (video, plan) in videos.iter().zip(plans) {
-            if let Some(processor) = &self.video_processor {
-                let processed = processor.process(video)?;
-                parts.extend(
-                    processed
-                        .into_iter()
-                        .map(|part| (part, plan.group_positions.clone())),
-                );
+        if let Some(processor) = &self.video_processor {
+            for video in videos {
+                parts.extend(processor.process(video)?);
             }
         }
         Ok(parts)
