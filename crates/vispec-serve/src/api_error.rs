@@ -60,6 +60,11 @@ impl ApiError {
         self.param.as_deref()
     }
 
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The short name.
     pub(crate) fn code(&self) -> &'static str {
         self.code

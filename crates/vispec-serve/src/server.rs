@@ -115,6 +115,8 @@ pub async fn serve(
         metrics,
         memory,
         remote_images,
+        responses: Arc::default(),
+        tokenizing: Arc::default(),
         options: Arc::new(options),
         pulse: Pulse::new(),
         started: since_epoch.unwrap_or_default().as_secs(),

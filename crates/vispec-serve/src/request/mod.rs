@@ -9,7 +9,9 @@ mod grammar;
 mod image_url;
 mod lenient;
 mod neutral;
+mod responses;
 mod settings;
+mod tokens;
 mod tools;
 
 use axum::http::StatusCode;
@@ -22,8 +24,10 @@ use crate::remote_image::RemoteImage;
 use crate::reply::Endpoint;
 use fields::Fields;
 use grammar::AskedGrammar;
+pub(crate) use responses::ParsedResponse;
 pub use settings::RequestDefaults;
 use settings::Settings;
+pub(crate) use tokens::{read_detokenize, read_tokenize};
 use tools::AskedTools;
 
 /// A request that makes sense.
@@ -161,7 +165,7 @@ impl ParsedRequest {
                 (AnswerPrompt::Text(text), Vec::new())
             }
         };
-        let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
+        let settings = Settings::read(&mut fields, endpoint.into(), rules.defaults, rules.limits)?;
         let asked = grammar::read(&mut fields)?;
         let tools = match endpoint {
             Endpoint::Chat => tools::read(&mut fields, tools::ToolForm::Nested)?,

@@ -17,6 +17,7 @@ mod memory;
 mod operations;
 mod queueing;
 mod remote_images;
+mod responses;
 mod running;
 mod scripted;
 mod shutdown;
