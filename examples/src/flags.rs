@@ -89,6 +89,10 @@ pub struct LoadFlags {
     /// and gives slightly different answers, drafted or not
     #[arg(long, value_name = "auto|bf16", default_value = "auto")]
     pub kv: KvPrecision,
+    /// Render chats with this Jinja template in place of that of the checkpoint, for instance one
+    /// that knows tools
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
     /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
     /// there next time
     #[arg(long)]
@@ -150,7 +154,7 @@ impl LoadFlags {
         self.check()?;
         let device = self.device.open()?;
         let progress = DownloadProgress::Bars;
-        Ok(Engine::load(&EngineOptions {
+        let engine = Engine::load(&EngineOptions {
             target: resolve_checkpoint(target, progress)?,
             draft: match &self.draft {
                 Some(draft) => Some(resolve_checkpoint(draft, progress)?),
@@ -161,7 +165,11 @@ impl LoadFlags {
             device,
             dtype: self.dtype(),
             kv: self.kv,
-        })?)
+        })?;
+        Ok(match &self.chat_template {
+            Some(file) => engine.with_chat_template(file)?,
+            None => engine,
+        })
     }
 }
 

@@ -191,6 +191,15 @@ impl Engine {
         })
     }
 
+    /// Renders chats with the template in `file`, as [`Processor::with_chat_template`] does.
+    ///
+    /// # Errors
+    /// Those of [`Processor::with_chat_template`].
+    pub fn with_chat_template(mut self, file: &Path) -> Result<Self, ModelError> {
+        self.processor = self.processor.with_chat_template(file)?;
+        Ok(self)
+    }
+
     /// Changes the limits of an image's area in pixels, as [`Processor::with_pixels`] does.
     ///
     /// # Errors

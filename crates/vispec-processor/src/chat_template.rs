@@ -8,7 +8,7 @@ use minijinja::{Environment, Error, ErrorKind};
 use crate::error::{ProcessorError, Result};
 use crate::generation_tags::accept_generation_tags;
 use crate::jinja_filters::add_filters;
-use crate::messages::{Content, Message, Messages, Part};
+use crate::messages::{Content, Message, Messages, Part, ToolCall};
 use crate::python_json::to_python_json;
 use crate::python_text::format_value;
 use crate::special_tokens::SpecialTokens;
@@ -25,6 +25,9 @@ const OUTPUT_FACTOR: usize = 8;
 
 /// Text that no template writes by itself, to find out what a template makes of a message.
 const PROBE: &str = "vispec probe";
+
+/// Name of a tool that no template writes by itself.
+const PROBE_TOOL: &str = "vispec_probe_tool";
 
 /// Whether the rendered text ends where the model is to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,6 +118,11 @@ impl ChatTemplate {
         &self.name
     }
 
+    /// What the template finds as `bos_token`, `eos_token` and so on.
+    pub(crate) fn special_tokens(&self) -> SpecialTokens {
+        self.special_tokens.clone()
+    }
+
     /// Renders a conversation. Images appear as the placeholder that the template writes for them,
     /// once each.
     ///
@@ -132,7 +140,9 @@ impl ChatTemplate {
         messages: &Messages,
         generation: GenerationPrompt,
     ) -> Rendered<ProcessorError> {
-        let Rendered { text, end } = self.render_as(messages.as_slice(), generation, self.form);
+        let tools = messages.tools();
+        let rendered = self.render_as(messages.as_slice(), tools, generation, self.form);
+        let Rendered { text, end } = rendered;
         let end = end.map_err(|error| ProcessorError::TemplateRender {
             template: self.name.clone(),
             line: error.line().unwrap_or(0),
@@ -144,14 +154,21 @@ impl ChatTemplate {
     fn render_as(
         &self,
         messages: &[Message],
+        tools: &[serde_json::Value],
         generation: GenerationPrompt,
         form: ContentForm,
     ) -> Rendered<Error> {
+        let n_tool_bytes: usize = tools.iter().map(|tool| tool.to_string().len()).sum();
         let n_text_bytes: usize = messages
             .iter()
-            .flat_map(|message| message.content.texts())
-            .map(str::len)
+            .map(|message| n_bytes(&message.content))
             .sum();
+        let n_text_bytes = n_text_bytes + n_tool_bytes;
+        // Templates ask whether there are any by asking whether they are there.
+        let tools = match tools {
+            [] => Value::from(()),
+            tools => Value::from_serialize(tools),
+        };
         let messages = messages.iter().map(|message| message_value(message, form));
         let mut context = vec![
             ("messages", messages.collect::<Value>()),
@@ -159,7 +176,7 @@ impl ChatTemplate {
                 "add_generation_prompt",
                 Value::from(generation == GenerationPrompt::Add),
             ),
-            ("tools", Value::from(())),
+            ("tools", tools),
             ("documents", Value::from(())),
         ];
         let tokens = self.special_tokens.named();
@@ -185,6 +202,42 @@ impl ChatTemplate {
         }
     }
 
+    /// Whether the template tells the model of tools, and writes calls between `<tool_call>` and
+    /// `</tool_call>` as JSON objects with `name` and `arguments`, as the Hermes and Qwen families
+    /// do. Found out by rendering a call.
+    #[must_use]
+    pub fn writes_tool_calls(&self) -> bool {
+        let tool = serde_json::json!({"type": "function", "function": {
+            "name": PROBE_TOOL,
+            "description": PROBE,
+            "parameters": {"type": "object", "properties": {}},
+        }});
+        let message = |role: &str, content| Message {
+            role: role.to_owned(),
+            content,
+        };
+        let call = ToolCall {
+            name: PROBE_TOOL.to_owned(),
+            arguments: serde_json::json!({}),
+        };
+        let calls = Content::Calls {
+            text: String::new(),
+            calls: vec![call],
+        };
+        let messages = [
+            message("user", Content::Text(PROBE.to_owned())),
+            message("assistant", calls),
+            message("tool", Content::Text("{}".to_owned())),
+        ];
+        let rendered = self.render_as(&messages, &[tool], GenerationPrompt::Add, self.form);
+        let called = rendered.text.rsplit_once("<tool_call>");
+        rendered.end.is_ok()
+            && rendered.text.contains(PROBE_TOOL)
+            && called.is_some_and(|(before, call)| {
+                before.contains(PROBE_TOOL) && call.contains(&format!("\"name\": \"{PROBE_TOOL}\""))
+            })
+    }
+
     /// Tries out which form of content ends up in the output.
     fn probe_form(&self) -> ContentForm {
         let understands = |content: Content, form| {
@@ -192,7 +245,8 @@ impl ChatTemplate {
                 role: "user".to_owned(),
                 content,
             }];
-            let Rendered { text, end } = self.render_as(&messages, GenerationPrompt::Add, form);
+            let Rendered { text, end } =
+                self.render_as(&messages, &[], GenerationPrompt::Add, form);
             let as_dictionary = ["{'type'", "{\"type\""];
             let is_written_out = as_dictionary.iter().any(|form| text.contains(form));
             end.is_ok() && text.contains(PROBE) && !is_written_out
@@ -212,6 +266,7 @@ fn message_value(message: &Message, form: ContentForm) -> Value {
     let content = match (&message.content, form) {
         (Content::Text(text), ContentForm::Parts) => [text_value(text)].into_iter().collect(),
         (Content::Text(text), ContentForm::Both | ContentForm::Strings) => Value::from(&**text),
+        (Content::Calls { text, calls }, form) => return calls_value(message, text, calls, form),
         (Content::Parts(_), ContentForm::Strings) if message.content.n_images() == 0 => {
             Value::from(message.content.texts().collect::<String>())
         }
@@ -226,6 +281,42 @@ fn message_value(message: &Message, form: ContentForm) -> Value {
     [("role", Value::from(&*message.role)), ("content", content)]
         .into_iter()
         .collect()
+}
+
+/// A message with calls of tools, as templates of transformers take it.
+fn calls_value(message: &Message, text: &str, calls: &[ToolCall], form: ContentForm) -> Value {
+    let calls = calls.iter().map(|call| {
+        let arguments = Value::from_serialize(&call.arguments);
+        let function = [("name", Value::from(&*call.name)), ("arguments", arguments)];
+        let function = function.into_iter().collect::<Value>();
+        [("type", Value::from("function")), ("function", function)]
+            .into_iter()
+            .collect::<Value>()
+    });
+    let content = match form {
+        ContentForm::Parts => [text_value(text)].into_iter().collect(),
+        ContentForm::Both | ContentForm::Strings => Value::from(text),
+    };
+    [
+        ("role", Value::from(&*message.role)),
+        ("content", content),
+        ("tool_calls", calls.collect()),
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// Bytes that a template may be expected to write for a message.
+fn n_bytes(content: &Content) -> usize {
+    let texts: usize = content.texts().map(str::len).sum();
+    match content {
+        Content::Calls { calls, .. } => {
+            let calls = calls.iter();
+            let calls = calls.map(|call| call.name.len() + call.arguments.to_string().len());
+            texts + calls.sum::<usize>()
+        }
+        Content::Text(_) | Content::Parts(_) => texts,
+    }
 }
 
 fn text_value(text: &str) -> Value {

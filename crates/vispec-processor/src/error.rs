@@ -240,6 +240,12 @@ pub enum ProcessorError {
     #[error("there are no messages")]
     NoMessages,
 
+    /// The chat template does not know tools, or not in a form that can be read.
+    #[error("the chat template {template} does not write calls of tools as <tool_call> and JSON")]
+    NoTools {
+        /// Name of the template.
+        template: String,
+    },
     /// The messages hold neither text nor images.
     #[error("the prompt is empty: no message has text or an image")]
     EmptyPrompt,

@@ -75,7 +75,7 @@ pub use detokenizer::Detokenizer;
 pub use error::ProcessorError;
 pub use image_processor::ImageProcessor;
 pub use image_size::ImageSize;
-pub use messages::{Content, Message, Messages, Part};
+pub use messages::{Content, Message, Messages, Part, ToolCall};
 pub use model_family::ModelFamily;
 pub use pixel_values::{PixelValues, ProcessedImage};
 pub use positions::Positions;

@@ -1,5 +1,7 @@
 //! A conversation: who said what, with places for images.
 
+use serde_json::Value;
+
 use crate::error::{ProcessorError, Result};
 
 /// One piece of a message.
@@ -11,6 +13,15 @@ pub enum Part {
     Image,
 }
 
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Name of the tool.
+    pub name: String,
+    /// What it is given: a JSON object.
+    pub arguments: Value,
+}
+
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -18,13 +29,20 @@ pub enum Content {
     Text(String),
     /// Pieces of text and images in order.
     Parts(Vec<Part>),
+    /// Calls of tools, maybe after some text; for messages of an assistant.
+    Calls {
+        /// What is said before.
+        text: String,
+        /// The calls.
+        calls: Vec<ToolCall>,
+    },
 }
 
 impl Content {
     /// The pieces of text, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let (text, parts) = match self {
-            Self::Text(text) => (Some(text.as_str()), &[][..]),
+            Self::Text(text) | Self::Calls { text, .. } => (Some(text.as_str()), &[][..]),
             Self::Parts(parts) => (None, &parts[..]),
         };
         text.into_iter()
@@ -38,7 +56,7 @@ impl Content {
     #[must_use]
     pub fn n_images(&self) -> usize {
         match self {
-            Self::Text(_) => 0,
+            Self::Text(_) | Self::Calls { .. } => 0,
             Self::Parts(parts) => parts.iter().filter(|part| **part == Part::Image).count(),
         }
     }
@@ -53,9 +71,12 @@ pub struct Message {
     pub content: Content,
 }
 
-/// A conversation of at least one message.
+/// A conversation of at least one message, and the tools that an answer to it may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Messages(Vec<Message>);
+pub struct Messages {
+    messages: Vec<Message>,
+    tools: Vec<Value>,
+}
 
 impl Messages {
     /// A conversation.
@@ -74,7 +95,23 @@ impl Messages {
                 expected: "a name such as user",
             });
         }
-        Ok(Self(messages))
+        Ok(Self {
+            messages,
+            tools: Vec::new(),
+        })
+    }
+
+    /// The same conversation with tools, each an object as OpenAI has it:
+    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    #[must_use]
+    pub fn with_tools(self, tools: Vec<Value>) -> Self {
+        Self { tools, ..self }
+    }
+
+    /// Tools that an answer may call.
+    #[must_use]
+    pub fn tools(&self) -> &[Value] {
+        &self.tools
     }
 
     /// One user turn of `n_images` images followed by `prompt`, after an optional system message.
@@ -87,24 +124,28 @@ impl Messages {
         let system = system.map(|text| message("system", vec![Part::Text(text.to_owned())]));
         let mut parts = vec![Part::Image; n_images];
         parts.push(Part::Text(prompt.to_owned()));
-        Self(system.into_iter().chain([message("user", parts)]).collect())
+        let messages = system.into_iter().chain([message("user", parts)]);
+        Self {
+            messages: messages.collect(),
+            tools: Vec::new(),
+        }
     }
 
     /// Adds a message, for instance the answer and the next question.
     pub fn push(&mut self, message: Message) {
-        self.0.push(message);
+        self.messages.push(message);
     }
 
     /// The messages in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Message] {
-        &self.0
+        &self.messages
     }
 
     /// Number of images in all messages.
     #[must_use]
     pub fn n_images(&self) -> usize {
-        self.0
+        self.messages
             .iter()
             .map(|message| message.content.n_images())
             .sum()
@@ -114,7 +155,7 @@ impl Messages {
     pub(crate) fn is_blank(&self) -> bool {
         self.n_images() == 0
             && self
-                .0
+                .messages
                 .iter()
                 .flat_map(|message| message.content.texts())
                 .all(|text| text.trim().is_empty())

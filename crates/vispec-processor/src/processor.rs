@@ -9,7 +9,7 @@ use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
-use crate::messages::Messages;
+use crate::messages::{Content, Messages};
 use crate::model_family::ModelFamily;
 use crate::pixel_values::ProcessedImage;
 use crate::positions::{ImageSpan, Positions, multimodal_positions};
@@ -99,6 +99,16 @@ impl Processor {
     pub fn with_context_limit(mut self, n_tokens: usize) -> Self {
         self.context_limit = n_tokens;
         self
+    }
+
+    /// Renders chats with the template in `file` in place of that of the checkpoint.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] or
+    /// [`ProcessorError::TemplateSyntax`].
+    pub fn with_chat_template(mut self, file: &Path) -> Result<Self> {
+        self.chat_template = self.chat_template.replaced_by(file)?;
+        Ok(self)
     }
 
     /// Changes the limits of an image's area in pixels, where given. Only Qwen2.5-VL resizes images
@@ -203,6 +213,15 @@ impl Processor {
     ) -> Result<PreparedPrompt> {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
+        }
+        let with_calls = |content: &Content| matches!(content, Content::Calls { .. });
+        let mut said = messages.as_slice().iter();
+        let needs_tools =
+            !messages.tools().is_empty() || said.any(|message| with_calls(&message.content));
+        if needs_tools && !self.chat_template.writes_tool_calls() {
+            return Err(ProcessorError::NoTools {
+                template: self.chat_template.name().to_owned(),
+            });
         }
         let expected = messages.n_images();
         if images.len() != expected {

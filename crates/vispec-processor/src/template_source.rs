@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::chat_template::ChatTemplate;
 use crate::config_file::ConfigFile;
 use crate::error::{ProcessorError, Result};
+use crate::read_limited::{MAX_TEXT, read_limited};
 use crate::special_tokens::SpecialTokens;
 
 const FIELD: &str = "chat_template";
@@ -40,6 +41,15 @@ impl ChatTemplate {
         Err(ProcessorError::NoChatTemplate {
             dir: dir.to_owned(),
         })
+    }
+
+    /// The template in a file, with the special tokens of this one.
+    pub(crate) fn replaced_by(&self, path: &Path) -> Result<Self> {
+        let source = read_limited(path, MAX_TEXT)?;
+        let source = String::from_utf8_lossy(&source);
+        // Clients see the name in errors, and the place is none of their business.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::new(&name, &source, self.special_tokens())
     }
 }
 

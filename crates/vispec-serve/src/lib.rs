@@ -24,6 +24,7 @@ mod request;
 mod request_memory;
 mod routes;
 mod server;
+mod tool_calls;
 
 pub use api_key::{ApiKey, UnusableKey};
 pub use limits::{ConnectionLimits, RequestLimits};

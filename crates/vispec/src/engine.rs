@@ -1,6 +1,7 @@
 //! A loaded target and draft that answers.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vispec_core::{AutoTree, SuffixStore, SuffixStoreUsage, TreeShape, TreeSize};
@@ -48,6 +49,8 @@ pub struct LoadOptions {
     pub tree: TreeChoice,
     /// How large images may be.
     pub image_limits: ImageLimits,
+    /// A Jinja template for chats in place of that of the checkpoint.
+    pub chat_template: Option<PathBuf>,
     /// Bytes for conversations that may go on; 0 keeps nothing.
     pub conversation_memory: usize,
     /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
@@ -70,6 +73,7 @@ impl Default for LoadOptions {
             method: None,
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_limits: ImageLimits::default(),
+            chat_template: None,
             conversation_memory: CONVERSATION_MEMORY,
             suffix_memory: SUFFIX_MEMORY,
             scheduler: SchedulerOptions::default(),
@@ -145,6 +149,10 @@ impl Engine {
             dtype: options.dtype,
             kv: options.kv,
         })?;
+        let models = match &options.chat_template {
+            Some(file) => models.with_chat_template(file)?,
+            None => models,
+        };
         let method = options.method.unwrap_or_else(|| match options.tree {
             TreeChoice::Sized(TreeSize::Fixed(_)) => models.default_method(),
             TreeChoice::Sized(TreeSize::Auto(_)) | TreeChoice::Measured(_) => {

@@ -59,7 +59,7 @@ pub use vispec_models::{
 };
 pub use vispec_processor::{
     Content, DecodedImage, ImageLimits, Message, Messages, Part, ProcessorError, SequenceTokens,
-    SpecialText,
+    SpecialText, ToolCall,
 };
 
 pub use answer::{

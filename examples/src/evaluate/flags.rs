@@ -109,6 +109,7 @@ impl EvaluateFlags {
         let flags = ModelFlags {
             target: self.target.clone(),
             load: LoadFlags {
+                chat_template: None,
                 draft: self.draft.clone(),
                 method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
                 device: self.device.parse().map_err(Failure::usage)?,

@@ -42,7 +42,7 @@ pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
     for message in sample.messages.as_slice() {
         writeln!(out, "{}:", message.role)?;
         let parts = match &message.content {
-            Content::Text(text) => &[Part::Text(text.clone())][..],
+            Content::Text(text) | Content::Calls { text, .. } => &[Part::Text(text.clone())][..],
             Content::Parts(parts) => parts,
         };
         for part in parts {

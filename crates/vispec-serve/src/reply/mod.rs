@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, TokenLogProbs};
 
-use crate::request::{Delivery, DeliveryMode, Extension};
+use crate::request::{Calls, Delivery, DeliveryMode, Extension};
+use crate::tool_calls::{self, Call};
 
 /// The two ways to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,11 @@ impl Reply {
         }
     }
 
+    /// What becomes of calls of tools.
+    pub(crate) fn calls(&self) -> Calls {
+        self.delivery.calls
+    }
+
     /// The object of a request whose answers have ended.
     pub(crate) fn whole(&self, choices: &[Choice]) -> Value {
         let kind = match self.endpoint {
@@ -88,15 +94,29 @@ impl Reply {
         let mut told = Vec::with_capacity(choices.len());
         for (index, choice) in choices.iter().enumerate() {
             let end = choice.answered.as_ref();
+            let (text, calls) = match self.delivery.calls {
+                Calls::Text => (choice.text.clone(), Vec::new()),
+                Calls::Told => tool_calls::split(&choice.text),
+            };
+            let reason = end.and_then(|answered| finish_reason(answered.end, calls.len()));
             let mut object = json!({
                 "index": index,
                 "logprobs": self.log_probs(&choice.log_probs, 0),
-                "finish_reason": end.and_then(|answered| finish_reason(answered.end)),
+                "finish_reason": reason,
             });
             match self.endpoint {
                 Endpoint::Chat => {
-                    object["message"] =
-                        json!({"role": "assistant", "content": choice.text, "refusal": null});
+                    let mut message =
+                        json!({"role": "assistant", "content": text, "refusal": null});
+                    if !calls.is_empty() {
+                        let numbered = calls.iter().enumerate();
+                        let objects = numbered.map(|(n, call)| self.call_object(index, n, call));
+                        message["tool_calls"] = objects.collect();
+                        if text.is_empty() {
+                            message["content"] = Value::Null;
+                        }
+                    }
+                    object["message"] = message;
                 }
                 Endpoint::Completion => object["text"] = choice.text.as_str().into(),
             }
@@ -125,15 +145,34 @@ impl Reply {
         }
     }
 
-    /// The chunk of a cycle, unless it would say nothing. `text_len` are characters of tokens whose
+    /// A call, the `number`th of an answer.
+    fn call_object(&self, index: usize, number: usize, call: &Call) -> Value {
+        json!({
+            "id": format!("call_{}_{index}_{number}", self.id.trim_start_matches("chatcmpl-")),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        })
+    }
+
+    /// The chunk that tells of a call, the `number`th of the answer.
+    pub(crate) fn call_chunk(&self, index: u32, number: usize, call: &Call) -> Value {
+        let mut object = self.call_object(index as usize, number, call);
+        object["index"] = number.into();
+        self.chunk(
+            index,
+            json!({"delta": {"tool_calls": [object]}, "finish_reason": null}),
+        )
+    }
+
+    /// The chunk of a cycle, unless it would say nothing; `text` is what it says. `text_len` are characters of tokens whose
     /// log-probabilities were told already.
     pub(crate) fn cycle_chunk(
         &self,
         index: u32,
         cycle: &AnswerCycle,
+        text: &str,
         text_len: usize,
     ) -> Option<Value> {
-        let text = cycle.text();
         let says_nothing = text.is_empty() && cycle.log_probs.is_empty();
         if says_nothing && self.delivery.extension == Extension::None {
             return None;
@@ -156,9 +195,9 @@ impl Reply {
         Some(chunk)
     }
 
-    /// The chunk after the last text of an answer.
-    pub(crate) fn last_chunk(&self, index: u32, answered: &Answered) -> Value {
-        let reason = finish_reason(answered.end);
+    /// The chunk after all text of an answer and `n_calls` calls.
+    pub(crate) fn last_chunk(&self, index: u32, answered: &Answered, n_calls: usize) -> Value {
+        let reason = finish_reason(answered.end, n_calls);
         let mut last = self.chunk(
             index,
             match self.endpoint {
@@ -223,8 +262,9 @@ impl Reply {
 
 static REPLIES: AtomicU64 = AtomicU64::new(0);
 
-fn finish_reason(end: AnswerEnd) -> Option<&'static str> {
+fn finish_reason(end: AnswerEnd, n_calls: usize) -> Option<&'static str> {
     match end {
+        AnswerEnd::Stop if n_calls > 0 => Some("tool_calls"),
         AnswerEnd::Stop => Some("stop"),
         AnswerEnd::Length | AnswerEnd::Deadline => Some("length"),
         AnswerEnd::Cancelled => None,

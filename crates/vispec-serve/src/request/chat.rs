@@ -1,8 +1,10 @@
 //! The messages of a chat and the images in them.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use vispec::{AnswerPrompt, ImageInput};
-use vispec_processor::{Content, Message, Messages, Part};
+use vispec_processor::{Content, Message, Messages, Part, ToolCall};
 
 use super::RemotePolicy;
 use super::fields::{Fields, missing, wrong};
@@ -12,15 +14,7 @@ use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
 
 /// Fields of a message that clients send along and that say nothing as long as they are empty.
-const EMPTY_FIELDS: &[&str] = &[
-    "name",
-    "refusal",
-    "annotations",
-    "audio",
-    "tool_calls",
-    "tool_call_id",
-    "function_call",
-];
+const EMPTY_FIELDS: &[&str] = &["name", "refusal", "annotations", "audio", "function_call"];
 
 /// The images of a chat as they are read.
 struct Images {
@@ -51,8 +45,10 @@ pub(super) fn prompt(
         remote,
     };
     let mut messages = Vec::new();
+    let mut calls = HashSet::new();
     for (index, item) in fields.required_list("messages")?.into_iter().enumerate() {
-        messages.push(message(&format!("messages[{index}]"), item, &mut images)?);
+        let location = format!("messages[{index}]");
+        messages.push(message(&location, item, &mut images, &mut calls)?);
         if images.sources.len() > limits.max_images {
             return Err(ApiError::field(
                 "messages",
@@ -79,24 +75,47 @@ pub(super) fn prompt(
     Ok((AnswerPrompt::Chat { messages, images }, remote))
 }
 
-fn message(location: &str, item: Value, images: &mut Images) -> Result<Message, ApiError> {
+/// Reads a message; `calls` are the ids of calls that were made before.
+fn message(
+    location: &str,
+    item: Value,
+    images: &mut Images,
+    calls: &mut HashSet<String>,
+) -> Result<Message, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let role = match fields.required_string("role")?.as_str() {
         // The newer name of the same role.
         "system" | "developer" => "system",
         "user" => "user",
         "assistant" => "assistant",
+        "tool" => "tool",
         other => {
             let location = fields.location("role");
             return Err(ApiError::field(
                 &location,
                 "unsupported_value",
-                format!("{location} is {other:?}, expected system, developer, user or assistant"),
+                format!(
+                    "{location} is {other:?}, expected system, developer, user, assistant or tool"
+                ),
             ));
         }
     };
+    let made = if role == "assistant" {
+        tool_calls(&mut fields, calls)?
+    } else {
+        Vec::new()
+    };
+    if role == "tool" {
+        let id = fields.required_string("tool_call_id")?;
+        if !calls.contains(&id) {
+            let at = fields.location("tool_call_id");
+            let message = format!("{at} is {id:?}, but no message before has a call with that id");
+            return Err(ApiError::field(&at, "invalid_value", message));
+        }
+    }
     let at = fields.location("content");
     let content = match fields.value("content") {
+        None if !made.is_empty() => Content::Text(String::new()),
         Some(Value::String(text)) => Content::Text(text),
         Some(Value::Array(items)) => {
             let parts = items.into_iter().enumerate();
@@ -118,10 +137,62 @@ fn message(location: &str, item: Value, images: &mut Images) -> Result<Message, 
         }
     }
     fields.end()?;
+    let content = if made.is_empty() {
+        content
+    } else {
+        Content::Calls {
+            text: content.texts().collect(),
+            calls: made,
+        }
+    };
     Ok(Message {
         role: role.to_owned(),
         content,
     })
+}
+
+/// The calls that an assistant made, whose ids are noted.
+fn tool_calls(fields: &mut Fields, ids: &mut HashSet<String>) -> Result<Vec<ToolCall>, ApiError> {
+    let at = fields.location("tool_calls");
+    let items = match fields.value("tool_calls") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(wrong(&at, &other, "a list")),
+    };
+    let calls = items.into_iter().enumerate().map(|(index, item)| {
+        let mut call = Fields::of(&format!("{at}[{index}]"), item)?;
+        ids.insert(call.required_string("id")?);
+        let kind = call.string("type")?;
+        if let Some(kind) = kind.filter(|kind| kind != "function") {
+            let at = call.location("type");
+            let message = format!("{at} is {kind:?}, expected function");
+            return Err(ApiError::field(&at, "unsupported_value", message));
+        }
+        // Streams tell it, and some clients send it back.
+        call.integer("index", 0)?;
+        let at = call.location("function");
+        let function = call.object("function")?;
+        let mut function = function.ok_or_else(|| missing(&at))?;
+        let name = function.required_string("name")?;
+        let at = function.location("arguments");
+        let arguments = arguments(&at, &function.required_string("arguments")?)?;
+        function.end()?;
+        call.end()?;
+        Ok(ToolCall { name, arguments })
+    });
+    calls.collect()
+}
+
+/// What a call was given, which clients send as a string of JSON.
+pub(super) fn arguments(at: &str, text: &str) -> Result<Value, ApiError> {
+    match serde_json::from_str(text) {
+        Ok(arguments @ Value::Object(_)) => Ok(arguments),
+        _ => Err(ApiError::field(
+            at,
+            "invalid_value",
+            format!("{at} is not a JSON object written as a string"),
+        )),
+    }
 }
 
 fn part(location: &str, item: Value, images: &mut Images) -> Result<Part, ApiError> {

@@ -9,6 +9,7 @@ mod grammar;
 mod image_url;
 mod neutral;
 mod settings;
+mod tools;
 
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -19,8 +20,10 @@ use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
 use crate::reply::Endpoint;
 use fields::Fields;
+use grammar::AskedGrammar;
 pub use settings::RequestDefaults;
 use settings::Settings;
+use tools::AskedTools;
 
 /// A request that makes sense.
 #[derive(Debug)]
@@ -44,6 +47,17 @@ pub(crate) struct Delivery {
     pub(crate) mode: DeliveryMode,
     /// What comes besides the standard fields.
     pub(crate) extension: Extension,
+    /// What becomes of calls of tools.
+    pub(crate) calls: Calls,
+}
+
+/// What becomes of calls of tools in the text of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// They are text like any other: no tool may be called.
+    Text,
+    /// They are told apart from the text.
+    Told,
 }
 
 /// Whole or in pieces.
@@ -109,8 +123,21 @@ impl ParsedRequest {
         };
         let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
         let asked = grammar::read(&mut fields)?;
+        let tools = match endpoint {
+            Endpoint::Chat => tools::read(&mut fields, tools::ToolForm::Nested)?,
+            Endpoint::Completion => tools::AskedTools::default(),
+        };
+        let calls = if tools.tools.is_empty() {
+            Calls::Text
+        } else {
+            Calls::Told
+        };
+        let (prompt, asked) = with_tools(prompt, asked, tools)?;
         let choices = choices(&mut fields, rules.limits)?;
-        let delivery = delivery(&mut fields)?;
+        let delivery = Delivery {
+            calls,
+            ..delivery(&mut fields)?
+        };
         neutral::check_rest(fields)?;
         let (grammar, grammar_field) = asked.map(|asked| (asked.source, asked.field)).unzip();
         Ok(Self {
@@ -225,7 +252,35 @@ fn delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
         } else {
             Extension::None
         },
+        calls: Calls::Text,
     })
+}
+
+/// The prompt that tells of the tools, and the one grammar of the answer.
+fn with_tools(
+    prompt: AnswerPrompt,
+    asked: Option<AskedGrammar>,
+    tools: AskedTools,
+) -> Result<(AnswerPrompt, Option<AskedGrammar>), ApiError> {
+    if let (Some(asked), false) = (&asked, tools.tools.is_empty()) {
+        return Err(ApiError::field(
+            "tools",
+            "unsupported_value",
+            format!(
+                "tools can be called in any text only, but {} says what the answer is; expected \
+                 one of them, or tool_choice none",
+                asked.field
+            ),
+        ));
+    }
+    let prompt = match prompt {
+        AnswerPrompt::Chat { messages, images } => AnswerPrompt::Chat {
+            messages: messages.with_tools(tools.tools),
+            images,
+        },
+        AnswerPrompt::Text(text) => AnswerPrompt::Text(text),
+    };
+    Ok((prompt, asked.or(tools.grammar)))
 }
 
 /// The kind of a JSON value, for messages.

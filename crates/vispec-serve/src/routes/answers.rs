@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
-use vispec::{AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
+use vispec::{AnswerCycle, AnswerError, AnswerPrompt, AnswerRequest, ImageInput};
 
 use super::App;
 use super::body::read_json;
@@ -18,8 +18,9 @@ use crate::api_error::ApiError;
 use crate::client::Client;
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
-use crate::request::{Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
+use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
 use crate::request_memory::Room;
+use crate::tool_calls::{CallScanner, Said};
 
 /// A request that waits for its answers.
 struct Submitted {
@@ -138,6 +139,7 @@ fn not_started(endpoint: Endpoint, grammar_field: Option<&str>, error: AnswerErr
         }
         // The one setting that only the model can check, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
+        AnswerError::Refused { code, .. } if *code == "tools_unsupported" => "tools",
         AnswerError::Refused { code, .. } if *code == "invalid_grammar" => {
             grammar_field.unwrap_or("response_format")
         }
@@ -170,14 +172,46 @@ async fn whole(reply: &Reply, choices: u32, mut answers: Answers) -> Result<Valu
     Ok(reply.whole(&told))
 }
 
+/// What was told of an answer that is being streamed.
+#[derive(Default)]
+struct Told {
+    /// Characters of the tokens whose log-probabilities were told.
+    text_len: usize,
+    /// Looks for calls, if tools may be called.
+    scanner: Option<CallScanner>,
+    n_calls: usize,
+}
+
+impl Told {
+    /// The text in a piece, and chunks for the calls in it; `None` is the end.
+    fn take(&mut self, reply: &Reply, index: u32, piece: Option<&str>) -> (String, Vec<Event>) {
+        let said = match (&mut self.scanner, piece) {
+            (None, piece) => return (piece.unwrap_or_default().to_owned(), Vec::new()),
+            (Some(scanner), Some(piece)) => scanner.push(piece),
+            (Some(scanner), None) => scanner.finish(),
+        };
+        let (mut text, mut chunks) = (String::new(), Vec::new());
+        for said in said {
+            match said {
+                Said::Text(more) => text.push_str(&more),
+                Said::Call(call) => {
+                    chunks.push(data(&reply.call_chunk(index, self.n_calls, &call)));
+                    self.n_calls += 1;
+                }
+            }
+        }
+        (text, chunks)
+    }
+}
+
 /// Answers that are being streamed, side by side.
 struct Streamed {
     reply: Reply,
     answers: Answers,
     /// Answers that have not ended.
     left: u32,
-    /// Characters of the tokens of each answer whose log-probabilities were told.
-    text_lens: Vec<usize>,
+    /// How far each answer is.
+    told: Vec<Told>,
     usage: Usage,
 }
 
@@ -187,18 +221,28 @@ impl Streamed {
         match self.answers.next().await {
             Some(AnswerEvent::Started(_)) => (Vec::new(), true),
             Some(AnswerEvent::Cycle(index, cycle)) => {
-                let Some(text_len) = self.text_lens.get_mut(index as usize) else {
+                let Some(told) = self.told.get_mut(index as usize) else {
                     return (vec![data(&lost().body())], false);
                 };
-                let chunk = self.reply.cycle_chunk(index, &cycle, *text_len);
+                let (text, calls) = told.take(&self.reply, index, Some(&cycle.text()));
+                let chunk = self.reply.cycle_chunk(index, &cycle, &text, told.text_len);
                 let tokens = cycle.log_probs.iter();
-                let told: usize = tokens.map(|token| token.token.chars().count()).sum();
-                *text_len += told;
-                (chunk.iter().map(data).collect(), true)
+                let chars: usize = tokens.map(|token| token.token.chars().count()).sum();
+                told.text_len += chars;
+                let chunk = chunk.iter().map(data);
+                (chunk.chain(calls).collect(), true)
             }
             Some(AnswerEvent::Finished(index, answered)) => {
                 self.usage.add(&answered);
-                let mut out = vec![data(&self.reply.last_chunk(index, &answered))];
+                let Some(told) = self.told.get_mut(index as usize) else {
+                    return (vec![data(&lost().body())], false);
+                };
+                let (text, calls) = told.take(&self.reply, index, None);
+                let nothing = AnswerCycle::default();
+                let rest = Some(text).filter(|text| !text.is_empty());
+                let rest = rest.and_then(|text| self.reply.cycle_chunk(index, &nothing, &text, 0));
+                let mut out = Vec::from_iter(rest.iter().map(data).chain(calls));
+                out.push(data(&self.reply.last_chunk(index, &answered, told.n_calls)));
                 self.left = self.left.saturating_sub(1);
                 if self.left > 0 {
                     return (out, true);
@@ -219,13 +263,21 @@ fn chunks(
     choices: u32,
     answers: Answers,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
+    let told = (0..choices).map(|_| Told {
+        scanner: match reply.calls() {
+            Calls::Told => Some(CallScanner::default()),
+            Calls::Text => None,
+        },
+        ..Told::default()
+    });
+    let told = told.collect();
     let first = (0..choices).filter_map(|index| reply.first_chunk(index));
     let first = Vec::from_iter(first.map(|chunk| data(&chunk)));
     let streamed = Streamed {
         reply,
         answers,
         left: choices,
-        text_lens: vec![0; choices as usize],
+        told,
         usage: Usage::default(),
     };
     let rest = stream::unfold(Some(streamed), async |state| {

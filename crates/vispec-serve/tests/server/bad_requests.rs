@@ -88,9 +88,9 @@ async fn fields_that_would_change_the_answer_are_refused() {
             "top_logprobs",
         ),
         (
-            json!({"tools": [{"type": "function"}]}),
+            json!({"functions": [{"name": "f"}]}),
             "unsupported_value",
-            "tools",
+            "functions",
         ),
         (
             json!({"reasoning_effort": "high"}),
@@ -166,9 +166,10 @@ async fn messages_that_make_no_sense_are_refused() {
         (json!({}), "invalid_type"),
         (json!([{"content": "x"}]), "missing_field"),
         (
-            json!([{"role": "tool", "content": "x"}]),
+            json!([{"role": "robot", "content": "x"}]),
             "unsupported_value",
         ),
+        (json!([{"role": "tool", "content": "x"}]), "missing_field"),
         (json!([{"role": "user"}]), "missing_field"),
         (
             json!([{"role": "user", "content": "x", "name": "me"}]),

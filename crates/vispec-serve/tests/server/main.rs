@@ -21,3 +21,4 @@ mod shutdown;
 mod streams;
 mod structured;
 mod tiny_model;
+mod tools;

@@ -53,13 +53,17 @@ fn answer(
     } else if say(listener, prompt).is_break() {
         end = AnswerEnd::Cancelled;
     }
-    Ok(Answered {
+    Ok(ended(end))
+}
+
+fn ended(end: AnswerEnd) -> Answered {
+    Answered {
         end,
         completion_tokens: 1,
         stats: GenerationStats::default(),
         preprocess: Duration::ZERO,
         vision: Duration::ZERO,
-    })
+    }
 }
 
 impl AnswerModel for Scripted {
@@ -85,5 +89,30 @@ impl AnswerModel for Scripted {
         });
         let cancel = CancelHandle::new(move || cancelled.store(true, Ordering::Relaxed));
         Ok(cancel.into())
+    }
+}
+
+/// Says the same to everything, a few characters at a time.
+pub struct Saying(pub &'static str);
+
+impl AnswerModel for Saying {
+    fn id(&self) -> &str {
+        "saying"
+    }
+
+    fn submit(
+        &self,
+        _request: AnswerRequest,
+        listeners: Vec<Box<dyn AnswerListener + Send>>,
+    ) -> Result<SubmissionHandle, AnswerError> {
+        for mut listener in listeners {
+            let _ = listener.on_start(1);
+            let chars = Vec::from_iter(self.0.chars());
+            for piece in chars.chunks(5) {
+                let _ = say(&mut *listener, &piece.iter().collect::<String>());
+            }
+            listener.on_end(Ok(ended(AnswerEnd::Stop)));
+        }
+        Ok(CancelHandle::new(|| {}).into())
     }
 }

@@ -46,6 +46,15 @@ pub fn load_lookup() -> EngineModel {
     })
 }
 
+/// The pair with a chat template that knows tools.
+pub fn load_with_tools() -> EngineModel {
+    let template = "../examples/chat-templates/qwen-tools.jinja";
+    open(LoadOptions {
+        chat_template: Some(fixtures().join(template)),
+        ..options()
+    })
+}
+
 fn options() -> LoadOptions {
     LoadOptions {
         dtype: DtypeChoice::F32,

@@ -216,6 +216,7 @@ pub(super) fn model_error(error: ModelError) -> AnswerError {
             "invalid_messages",
             format!("the chat template cannot render these messages: {reason}"),
         ),
+        ProcessorError::NoTools { .. } => refused("tools_unsupported", error),
         ProcessorError::AspectRatio { .. } => refused("invalid_image", error),
         ProcessorError::EmptyPrompt
         | ProcessorError::NoMessages
