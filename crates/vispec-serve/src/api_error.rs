@@ -55,6 +55,11 @@ impl ApiError {
         Self { status, ..self }
     }
 
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The `error` object with its envelope.
     pub(crate) fn body(&self) -> Value {
         let kind = match self.status {

@@ -4,7 +4,7 @@
 //! HTTP --routes--> ParsedRequest --> AnswerModel (its scheduler) --AnswerEvent--> Reply --> HTTP
 //! ```
 //!
-//! [`serve()`] answers `/v1/chat/completions`, `/v1/completions`, `/v1/models`, `/health` and
+//! [`serve()`] answers `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/models`, `/health` and
 //! `/metrics`, and has a page for people at `/`.
 //! It knows models by the trait [`AnswerModel`]; [`EngineModel`] is the one for a [`vispec::Engine`].
 //! The text of an answer is that of [`vispec::core::generate`] with the same settings and seed.
@@ -22,6 +22,7 @@ mod remote_image;
 mod reply;
 mod request;
 mod request_memory;
+mod response_store;
 mod routes;
 mod server;
 mod tool_calls;

@@ -1,8 +1,8 @@
 //! What answers requests, as the server sees it.
 
 use vispec::{
-    AnswerError, AnswerListener, AnswerRequest, Engine, KeptConversations, SchedulerFigures,
-    SubmissionHandle, SuffixStoreUsage,
+    AnswerError, AnswerListener, AnswerPrompt, AnswerRequest, Engine, KeptConversations,
+    SchedulerFigures, SubmissionHandle, SuffixStoreUsage,
 };
 
 /// Answers requests, several at a time.
@@ -27,6 +27,30 @@ pub trait AnswerModel: Send + Sync {
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError>;
 
+    /// Most tokens of prompt and answer together, if that is known.
+    fn context_len(&self) -> Option<usize> {
+        None
+    }
+
+    /// The tokens of a prompt without images; blocks while it counts.
+    ///
+    /// # Errors
+    /// [`AnswerError::Refused`] for a prompt that is too long or makes no sense, or if the model
+    /// does not tell.
+    fn tokenize(&self, prompt: &AnswerPrompt) -> Result<Vec<u32>, AnswerError> {
+        let _ = prompt;
+        Err(untold())
+    }
+
+    /// The text of tokens.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    fn detokenize(&self, tokens: &[u32]) -> Result<String, AnswerError> {
+        let _ = tokens;
+        Err(untold())
+    }
+
     /// What runs and waits at the moment, for the metrics.
     fn scheduler_figures(&self) -> SchedulerFigures {
         SchedulerFigures::default()
@@ -40,6 +64,13 @@ pub trait AnswerModel: Send + Sync {
     /// What is kept of earlier answers for drafts, for the metrics.
     fn earlier_answers(&self) -> SuffixStoreUsage {
         SuffixStoreUsage::default()
+    }
+}
+
+fn untold() -> AnswerError {
+    AnswerError::Refused {
+        message: "this model does not tell its tokens".to_owned(),
+        code: "unsupported_value",
     }
 }
 
@@ -63,6 +94,18 @@ impl AnswerModel for EngineModel {
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError> {
         self.engine.submit_choices(request, listeners)
+    }
+
+    fn context_len(&self) -> Option<usize> {
+        Some(self.engine.context_len())
+    }
+
+    fn tokenize(&self, prompt: &AnswerPrompt) -> Result<Vec<u32>, AnswerError> {
+        self.engine.tokenize(prompt)
+    }
+
+    fn detokenize(&self, tokens: &[u32]) -> Result<String, AnswerError> {
+        self.engine.detokenize(tokens)
     }
 
     fn scheduler_figures(&self) -> SchedulerFigures {

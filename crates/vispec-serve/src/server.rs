@@ -98,6 +98,8 @@ pub async fn serve(
         metrics,
         memory: RequestMemory::new(&options.request_limits),
         remote_images,
+        responses: Arc::default(),
+        tokenizing: Arc::default(),
         options: Arc::new(options),
         started: since_epoch.unwrap_or_default().as_secs(),
     };

@@ -4,19 +4,21 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vispec_core::{AutoTree, SuffixStore, SuffixStoreUsage, TreeShape, TreeSize};
+use vispec_core::{
+    AutoTree, SuffixStore, SuffixStoreUsage, TargetModel as _, TokenId, TreeShape, TreeSize,
+};
 use vispec_models::{
     CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
     EngineOptions, KeptConversations, KvPrecision, LayerIds, Method, ModelError, calibrate,
     resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageLimits, Messages};
+use vispec_processor::{DecodedImage, ImageLimits, Messages, SpecialText};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::grammars::Grammars;
-use crate::request::AnswerRequest;
+use crate::request::{AnswerPrompt, AnswerRequest};
 use crate::running::Answer;
-use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions};
+use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions, model_error};
 use crate::submission::{Submission, SubmissionHandle};
 
 /// Memory for conversations that may go on, unless the caller says otherwise.
@@ -297,6 +299,36 @@ impl Engine {
     ) -> Result<SubmissionHandle, AnswerError> {
         let Inner { loaded, scheduler } = &*self.inner;
         scheduler.submit(loaded, submission.into(), listeners)
+    }
+
+    /// Most tokens of prompt and answer together.
+    #[must_use]
+    pub fn context_len(&self) -> usize {
+        self.models().target().context_len()
+    }
+
+    /// The tokens of a prompt without images, as the model would read it.
+    ///
+    /// # Errors
+    /// [`AnswerError::Refused`] if it is too long, has images or cannot be rendered.
+    pub fn tokenize(&self, prompt: &AnswerPrompt) -> Result<Vec<u32>, AnswerError> {
+        let processor = self.models().processor();
+        let prepared = match prompt {
+            AnswerPrompt::Chat { messages, .. } => processor.prepare(messages, &[]),
+            AnswerPrompt::Text(text) => processor.prepare_text(text),
+        };
+        let prepared = prepared.map_err(|error| model_error(error.into()))?;
+        Ok(prepared.token_ids)
+    }
+
+    /// The text of tokens, special ones written out.
+    ///
+    /// # Errors
+    /// [`AnswerError::Refused`] for tokens that cannot be decoded.
+    pub fn detokenize(&self, tokens: &[TokenId]) -> Result<String, AnswerError> {
+        let tokenizer = self.models().processor().tokenizer();
+        let text = tokenizer.decode(tokens, SpecialText::Keep);
+        text.map_err(|error| model_error(error.into()))
     }
 
     /// Takes no more requests and ends those that run or wait with [`AnswerError::ShutDown`].

@@ -1,8 +1,10 @@
 //! The objects that clients get: whole answers and the chunks of streamed ones.
 
 mod log_probs;
+mod responses;
 mod usage;
 
+pub(crate) use responses::{ResponseEvent, ResponseReply};
 pub(crate) use usage::Usage;
 
 use std::sync::atomic::{AtomicU64, Ordering};

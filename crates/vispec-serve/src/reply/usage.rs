@@ -19,6 +19,17 @@ impl Usage {
         self.cached_tokens = Some(least);
     }
 
+    /// The object of a response.
+    pub(crate) fn of_response(&self, prompt_tokens: usize) -> Value {
+        json!({
+            "input_tokens": prompt_tokens,
+            "input_tokens_details": {"cached_tokens": self.cached_tokens.unwrap_or(0)},
+            "output_tokens": self.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": prompt_tokens + self.completion_tokens,
+        })
+    }
+
     pub(crate) fn object(&self, prompt_tokens: usize) -> Value {
         json!({
             "prompt_tokens": prompt_tokens,

@@ -40,18 +40,35 @@ pub(super) fn prompt(
     limits: &RequestLimits,
     remote: RemotePolicy,
 ) -> Result<(AnswerPrompt, Vec<(usize, RemoteImage)>), ApiError> {
+    let items = fields.required_list("messages")?.into_iter().enumerate();
+    let items = items.map(|(index, item)| (format!("messages[{index}]"), item));
+    read(items, "messages", limits, remote)
+}
+
+/// A message as a chat has it, and its place in the request.
+pub(super) type Placed = (String, Value);
+
+/// The same for messages that stand in the field `name` in one way or another.
+///
+/// # Errors
+/// As [`prompt`].
+pub(super) fn read(
+    items: impl Iterator<Item = Placed>,
+    name: &str,
+    limits: &RequestLimits,
+    remote: RemotePolicy,
+) -> Result<(AnswerPrompt, Vec<(usize, RemoteImage)>), ApiError> {
     let mut images = Images {
         sources: Vec::new(),
         remote,
     };
     let mut messages = Vec::new();
     let mut calls = HashSet::new();
-    for (index, item) in fields.required_list("messages")?.into_iter().enumerate() {
-        let location = format!("messages[{index}]");
+    for (location, item) in items {
         messages.push(message(&location, item, &mut images, &mut calls)?);
         if images.sources.len() > limits.max_images {
             return Err(ApiError::field(
-                "messages",
+                name,
                 "too_many_images",
                 format!(
                     "the messages have more than the limit of {} images",
@@ -61,7 +78,7 @@ pub(super) fn prompt(
         }
     }
     let messages = Messages::new(messages)
-        .map_err(|error| ApiError::field("messages", "invalid_value", error.to_string()))?;
+        .map_err(|error| ApiError::field(name, "invalid_value", error.to_string()))?;
     let mut remote = Vec::new();
     let sources = images.sources.into_iter().enumerate();
     let images = sources.map(|(place, source)| match source {

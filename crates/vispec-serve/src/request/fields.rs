@@ -68,6 +68,11 @@ impl Fields {
         format!("{}{name}", self.prefix)
     }
 
+    /// A value of any type, which stays.
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
     /// A value of any type.
     pub(crate) fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())

@@ -103,10 +103,46 @@ fn response_format_of(mut fields: Fields) -> Result<Option<AskedGrammar>, ApiErr
         }
     };
     fields.end()?;
-    Ok(source.map(|source| AskedGrammar {
+    Ok(source.map(|source| asked(source, "response_format")))
+}
+
+/// Reads `text.format`, as `/v1/responses` has it.
+///
+/// # Errors
+/// Naming the field at fault.
+pub(super) fn read_text(fields: &mut Fields) -> Result<Option<AskedGrammar>, ApiError> {
+    let Some(mut text) = fields.object("text")? else {
+        return Ok(None);
+    };
+    let format = text.object("format")?;
+    text.end()?;
+    let Some(mut format) = format else {
+        return Ok(None);
+    };
+    let at = format.location("type");
+    let source = match format.required_string("type")?.as_str() {
+        "text" => None,
+        "json_object" => Some(GrammarSource::JsonObject),
+        "json_schema" => {
+            return named_schema(format).map(|source| Some(asked(source, "text.format")));
+        }
+        other => {
+            return Err(ApiError::field(
+                &at,
+                "unsupported_value",
+                format!("{at} is {other:?}, expected text, json_object or json_schema"),
+            ));
+        }
+    };
+    format.end()?;
+    Ok(source.map(|source| asked(source, "text.format")))
+}
+
+fn asked(source: GrammarSource, field: &str) -> AskedGrammar {
+    AskedGrammar {
         source,
-        field: "response_format".to_owned(),
-    }))
+        field: field.to_owned(),
+    }
 }
 
 /// A schema with a name, which says nothing to this server. Whether it is `strict` does not matter:

@@ -8,7 +8,9 @@ mod fields;
 mod grammar;
 mod image_url;
 mod neutral;
+mod responses;
 mod settings;
+mod tokens;
 mod tools;
 
 use axum::http::StatusCode;
@@ -21,8 +23,10 @@ use crate::remote_image::RemoteImage;
 use crate::reply::Endpoint;
 use fields::Fields;
 use grammar::AskedGrammar;
+pub(crate) use responses::ParsedResponse;
 pub use settings::RequestDefaults;
 use settings::Settings;
+pub(crate) use tokens::{read_detokenize, read_tokenize};
 use tools::AskedTools;
 
 /// A request that makes sense.
@@ -121,7 +125,7 @@ impl ParsedRequest {
                 (AnswerPrompt::Text(text), Vec::new())
             }
         };
-        let settings = Settings::read(&mut fields, endpoint, rules.defaults, rules.limits)?;
+        let settings = Settings::read(&mut fields, endpoint.into(), rules.defaults, rules.limits)?;
         let asked = grammar::read(&mut fields)?;
         let tools = match endpoint {
             Endpoint::Chat => tools::read(&mut fields, tools::ToolForm::Nested)?,

@@ -38,6 +38,11 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("audio", Neutral::Empty),
     ("prediction", Neutral::Empty),
     ("reasoning_effort", Neutral::OneOf(&[])),
+    ("truncation", Neutral::OneOf(&["disabled"])),
+    ("include", Neutral::Empty),
+    ("background", Neutral::Empty),
+    ("reasoning", Neutral::Empty),
+    ("top_logprobs", Neutral::Number(0.0)),
     ("verbosity", Neutral::OneOf(&[])),
     ("web_search_options", Neutral::OneOf(&[])),
 ];

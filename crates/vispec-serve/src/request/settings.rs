@@ -46,6 +46,46 @@ impl Default for RequestDefaults {
     }
 }
 
+/// What the settings are called that have other names in other requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SettingNames {
+    /// The most tokens of an answer.
+    limits: &'static [&'static str],
+    log_probs: LogProbNames,
+}
+
+/// How log-probabilities are asked for.
+#[derive(Debug, Clone, Copy)]
+enum LogProbNames {
+    /// Not at all.
+    None,
+    /// By `logprobs`, a number.
+    Number,
+    /// By `logprobs`, true or false, and `top_logprobs`.
+    Switch,
+}
+
+impl From<Endpoint> for SettingNames {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Chat => Self {
+                limits: &["max_tokens", "max_completion_tokens"],
+                log_probs: LogProbNames::Switch,
+            },
+            Endpoint::Completion => Self {
+                limits: &["max_tokens"],
+                log_probs: LogProbNames::Number,
+            },
+        }
+    }
+}
+
+/// The names in requests to `/v1/responses`.
+pub(super) const RESPONSE_NAMES: SettingNames = SettingNames {
+    limits: &["max_output_tokens"],
+    log_probs: LogProbNames::None,
+};
+
 /// The settings of one request.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -60,19 +100,19 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn read(
         fields: &mut Fields,
-        endpoint: Endpoint,
+        names: SettingNames,
         defaults: &RequestDefaults,
         limits: &RequestLimits,
     ) -> Result<Self, ApiError> {
         let most = limits.max_answer_tokens;
-        let max_new_tokens = max_new_tokens(fields, endpoint, most)?;
+        let max_new_tokens = max_new_tokens(fields, names.limits, most)?;
         Ok(Self {
             max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens.min(most)),
             sampler: sampler(fields, defaults)?,
             seed: fields.integer("seed", 0)?.unwrap_or(defaults.seed),
             stop: stop_strings(fields)?,
             adjustments: adjustments::read(fields)?,
-            log_probs: log_probs(fields, endpoint)?,
+            log_probs: log_probs(fields, names.log_probs)?,
         })
     }
 
@@ -91,24 +131,24 @@ impl Settings {
 
 fn max_new_tokens(
     fields: &mut Fields,
-    endpoint: Endpoint,
+    names: &[&str],
     most: usize,
 ) -> Result<Option<usize>, ApiError> {
-    let old = bounded_tokens(fields, "max_tokens", most)?;
-    let new = match endpoint {
-        Endpoint::Chat => bounded_tokens(fields, "max_completion_tokens", most)?,
-        Endpoint::Completion => None,
-    };
-    if let (Some(old), Some(new)) = (old, new)
-        && old != new
-    {
-        return Err(ApiError::field(
-            "max_tokens",
-            "invalid_value",
-            format!("max_tokens is {old} and max_completion_tokens is {new}, expected one of them"),
-        ));
+    let mut found: Option<(&str, usize)> = None;
+    for &name in names {
+        let Some(tokens) = bounded_tokens(fields, name, most)? else {
+            continue;
+        };
+        if let Some((other, others)) = found.filter(|&(_, others)| others != tokens) {
+            return Err(ApiError::field(
+                other,
+                "invalid_value",
+                format!("{other} is {others} and {name} is {tokens}, expected one of them"),
+            ));
+        }
+        found = Some((name, tokens));
     }
-    Ok(new.or(old))
+    Ok(found.map(|(_, tokens)| tokens))
 }
 
 /// A number of tokens that is not more than the server gives.
@@ -151,10 +191,11 @@ fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, A
 }
 
 /// How many log-probabilities are told beside those of the tokens picked, if any are.
-fn log_probs(fields: &mut Fields, endpoint: Endpoint) -> Result<Option<usize>, ApiError> {
-    let (name, wanted) = match endpoint {
-        Endpoint::Completion => ("logprobs", fields.integer("logprobs", 0)?),
-        Endpoint::Chat => {
+fn log_probs(fields: &mut Fields, names: LogProbNames) -> Result<Option<usize>, ApiError> {
+    let (name, wanted) = match names {
+        LogProbNames::None => return Ok(None),
+        LogProbNames::Number => ("logprobs", fields.integer("logprobs", 0)?),
+        LogProbNames::Switch => {
             let asked = fields.boolean("logprobs")?.unwrap_or(false);
             match (asked, fields.integer("top_logprobs", 0)?) {
                 (false, None | Some(0)) => return Ok(None),

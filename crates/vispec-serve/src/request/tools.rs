@@ -77,7 +77,6 @@ pub(super) enum ToolForm {
     /// With an object `function`, as chats do.
     Nested,
     /// Without it, as responses do.
-    #[expect(dead_code, reason = "there are no responses yet")]
     Flat,
 }
 

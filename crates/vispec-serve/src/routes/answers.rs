@@ -18,16 +18,17 @@ use crate::api_error::ApiError;
 use crate::client::Client;
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
-use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest, RemotePolicy, RequestRules};
+use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest};
 use crate::request_memory::Room;
 use crate::tool_calls::{CallScanner, Said};
 
 /// A request that waits for its answers.
-struct Submitted {
-    delivery: Delivery,
-    grammar_field: Option<String>,
+pub(super) struct Asked {
+    pub(super) delivery: Delivery,
+    /// The field that says what the answers have to be, if one does.
+    pub(super) grammar_field: Option<String>,
     choices: u32,
-    answers: Answers,
+    pub(super) answers: Answers,
 }
 
 /// Answers one request. Dropping the future or the response takes the request back.
@@ -37,7 +38,7 @@ pub(super) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     match submit(endpoint, &app, request).await {
-        Ok(submitted) => deliver(&app, endpoint, submitted).await,
+        Ok(asked) => deliver(&app, endpoint, asked).await,
         Err(error) => {
             app.metrics.count(error.outcome());
             Err(error)
@@ -45,21 +46,27 @@ pub(super) async fn answer(
     }
 }
 
-async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submitted, ApiError> {
-    let limits = &app.options.request_limits;
+async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Asked, ApiError> {
+    let (body, room) = received(app, request).await?;
+    let parsed = ParsedRequest::read(endpoint, &body, app.rules())?;
+    drop(body);
+    submitted(app, parsed, room).await
+}
+
+/// The body of a request, and the room that is made for it.
+pub(super) async fn received(app: &App, request: Request) -> Result<(Vec<u8>, Room), ApiError> {
     let client = request.extensions().get::<Client>().copied();
     let mut room = Room::new(&app.memory, client.ok_or_else(lost)?);
-    let body = read_json(request, limits, &mut room).await?;
-    let rules = RequestRules {
-        model_id: app.model.id(),
-        defaults: &app.options.defaults,
-        limits,
-        remote: match &app.remote_images {
-            None => RemotePolicy::Refuse,
-            Some(_) => RemotePolicy::Fetch,
-        },
-    };
-    let parsed = ParsedRequest::read(endpoint, &body, rules)?;
+    let body = read_json(request, &app.options.request_limits, &mut room).await?;
+    Ok((body, room))
+}
+
+/// Fetches what is missing and asks the model.
+pub(super) async fn submitted(
+    app: &App,
+    parsed: ParsedRequest,
+    mut room: Room,
+) -> Result<Asked, ApiError> {
     let ParsedRequest {
         mut answer,
         remote,
@@ -67,13 +74,12 @@ async fn submit(endpoint: Endpoint, app: &App, request: Request) -> Result<Submi
         choices,
         delivery,
     } = parsed;
-    drop(body);
     fetch(app, &mut answer, remote, &mut room).await?;
     let pace = match delivery.mode {
         DeliveryMode::Whole => Pace::Whole,
         DeliveryMode::Stream | DeliveryMode::StreamWithUsage => Pace::Cycles,
     };
-    Ok(Submitted {
+    Ok(Asked {
         delivery,
         grammar_field,
         choices,
@@ -101,22 +107,18 @@ async fn fetch(
 
 /// Waits for the answer to start, so that prompts that cannot be answered get a status of their
 /// own, also if the answer is streamed.
-async fn deliver(
-    app: &App,
-    endpoint: Endpoint,
-    submitted: Submitted,
-) -> Result<Response, ApiError> {
-    let Submitted {
+async fn deliver(app: &App, endpoint: Endpoint, asked: Asked) -> Result<Response, ApiError> {
+    let Asked {
         delivery,
         grammar_field,
         choices,
         mut answers,
-    } = submitted;
+    } = asked;
     let grammar_field = grammar_field.as_deref();
     let prompt_tokens = match answers.next().await {
         Some(AnswerEvent::Started(prompt_tokens)) => prompt_tokens,
         Some(AnswerEvent::Failed(error)) => {
-            return Err(not_started(endpoint, grammar_field, error));
+            return Err(not_started(endpoint.prompt_field(), grammar_field, error));
         }
         Some(AnswerEvent::Cycle(..) | AnswerEvent::Finished(..)) | None => return Err(lost()),
     };
@@ -132,7 +134,11 @@ async fn deliver(
 }
 
 /// Why there is no answer, with the field that it is about.
-fn not_started(endpoint: Endpoint, grammar_field: Option<&str>, error: AnswerError) -> ApiError {
+pub(super) fn not_started(
+    prompt_field: &str,
+    grammar_field: Option<&str>,
+    error: AnswerError,
+) -> ApiError {
     let field = match &error {
         AnswerError::Failed(_) | AnswerError::Busy { .. } | AnswerError::ShutDown => {
             return error.into();
@@ -144,7 +150,7 @@ fn not_started(endpoint: Endpoint, grammar_field: Option<&str>, error: AnswerErr
             grammar_field.unwrap_or("response_format")
         }
         AnswerError::GrammarTooComplex(_) => grammar_field.unwrap_or("response_format"),
-        AnswerError::Refused { .. } | AnswerError::TooLarge { .. } => endpoint.prompt_field(),
+        AnswerError::Refused { .. } | AnswerError::TooLarge { .. } => prompt_field,
     };
     ApiError::from(error).about(field)
 }
@@ -293,7 +299,7 @@ fn data(value: &Value) -> Event {
 }
 
 /// The model has gone without a word.
-fn lost() -> ApiError {
+pub(super) fn lost() -> ApiError {
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "model_failed",

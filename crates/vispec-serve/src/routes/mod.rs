@@ -4,6 +4,8 @@ mod answers;
 mod body;
 mod head;
 mod page;
+mod responses;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -24,12 +26,15 @@ use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::remote_image::RemoteImages;
 use crate::reply::Endpoint;
+use crate::request::{RemotePolicy, RequestRules};
 use crate::request_memory::RequestMemory;
+use crate::response_store::ResponseStore;
 use crate::server::ServeOptions;
 
 /// What there is, for clients that look elsewhere.
-const PLACES: &str = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, \
-    GET /v1/models/NAME, GET /health, GET /metrics or GET /";
+const PLACES: &str = "POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, \
+    GET /v1/models, GET /v1/models/NAME, POST /tokenize, POST /detokenize, GET /version, \
+    GET /health, GET /metrics or GET /";
 
 /// What all requests share.
 #[derive(Clone)]
@@ -41,8 +46,27 @@ pub(crate) struct App {
     pub(crate) memory: Arc<RequestMemory>,
     /// Fetches images, if the operator allows it.
     pub(crate) remote_images: Option<RemoteImages>,
+    /// Conversations that requests may go on from.
+    pub(crate) responses: Arc<ResponseStore>,
+    /// Held by the request whose text is being tokenised.
+    pub(crate) tokenizing: Arc<tokio::sync::Mutex<()>>,
     /// When the server started, in seconds since 1970.
     pub(crate) started: u64,
+}
+
+impl App {
+    /// What requests are read against.
+    fn rules(&self) -> RequestRules<'_> {
+        RequestRules {
+            model_id: self.model.id(),
+            defaults: &self.options.defaults,
+            limits: &self.options.request_limits,
+            remote: match &self.remote_images {
+                None => RemotePolicy::Refuse,
+                Some(_) => RemotePolicy::Fetch,
+            },
+        }
+    }
 }
 
 /// All routes.
@@ -52,6 +76,11 @@ pub(crate) fn router(app: App) -> Router {
     let protected = Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completion))
+        .route("/v1/responses", post(responses::respond))
+        .route("/v1/embeddings", post(tokens::embeddings))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/version", get(tokens::version))
         .route("/v1/models", get(models))
         // The names of models can have slashes.
         .route("/v1/models/{*id}", get(model))
@@ -77,6 +106,7 @@ fn describe(app: &App) -> Value {
         "object": "model",
         "created": app.started,
         "owned_by": "vispec",
+        "max_model_len": app.model.context_len(),
     })
 }
 

@@ -317,7 +317,7 @@ async fn other_models_and_places_are_not_found() {
     let body = json!({"model": "gpt-5", "prompt": "x"});
     let (status, error) = refused(&server, "/v1/completions", &body).await;
     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
-    let (status, error) = refused(&server, "/v1/embeddings", &body).await;
+    let (status, error) = refused(&server, "/v1/audio/speech", &body).await;
     assert_eq!((status, &error["code"]), (404, &json!("not_found")));
     let message = error["message"].as_str().unwrap();
     for place in [

@@ -15,6 +15,7 @@ mod held_model;
 mod memory;
 mod queueing;
 mod remote_images;
+mod responses;
 mod running;
 mod scripted;
 mod shutdown;

@@ -27,6 +27,7 @@ use vispec_core::guarded;
 
 pub use self::figures::SchedulerFigures;
 pub use self::options::{KvMemory, SchedulerOptions};
+pub(crate) use self::prepare::model_error;
 pub(crate) use self::queue::Queue;
 
 use self::driver::Driver;

@@ -201,7 +201,7 @@ fn image_error(index: usize, error: &ProcessorError) -> AnswerError {
 }
 
 /// Errors that the prompt is the cause of are for the client; others may name files.
-pub(super) fn model_error(error: ModelError) -> AnswerError {
+pub(crate) fn model_error(error: ModelError) -> AnswerError {
     let ModelError::Processor(error) = error else {
         return AnswerError::failed(error);
     };

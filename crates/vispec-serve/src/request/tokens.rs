@@ -1,0 +1,68 @@
+//! Requests to `/tokenize` and `/detokenize`.
+
+use vispec::AnswerPrompt;
+
+use super::fields::{Fields, wrong};
+use super::tools::{self, ToolForm};
+use super::{RemotePolicy, RequestRules, chat, check_model, completion};
+use crate::api_error::ApiError;
+
+/// What is to be tokenised: a text, or a chat as its template renders it.
+///
+/// # Errors
+/// Status 400, or 404 for another model, naming the field at fault.
+pub(crate) fn read_tokenize(
+    body: &[u8],
+    rules: RequestRules<'_>,
+) -> Result<AnswerPrompt, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    check_model(&mut fields, rules.model_id)?;
+    let prompt = if fields.peek("messages").is_some() {
+        let asked = tools::read(&mut fields, ToolForm::Nested)?;
+        let prompt = chat::prompt(&mut fields, rules.limits, RemotePolicy::Refuse)?.0;
+        let AnswerPrompt::Chat { messages, images } = prompt else {
+            return Ok(prompt);
+        };
+        if !images.is_empty() {
+            return Err(ApiError::field(
+                "messages",
+                "unsupported_value",
+                "the messages have images, whose tokens are counted by an answer only",
+            ));
+        }
+        AnswerPrompt::Chat {
+            messages: messages.with_tools(asked.tools),
+            images,
+        }
+    } else {
+        AnswerPrompt::Text(completion::prompt(&mut fields)?)
+    };
+    for (name, expected) in [
+        ("add_special_tokens", true),
+        ("add_generation_prompt", true),
+        ("return_token_strs", false),
+    ] {
+        if fields.boolean(name)?.is_some_and(|found| found != expected) {
+            let message = format!("{name} is {}, expected {expected}", !expected);
+            return Err(ApiError::field(name, "unsupported_value", message));
+        }
+    }
+    fields.end()?;
+    Ok(prompt)
+}
+
+/// The tokens whose text is asked for.
+///
+/// # Errors
+/// As [`read_tokenize`].
+pub(crate) fn read_detokenize(body: &[u8], rules: RequestRules<'_>) -> Result<Vec<u32>, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    check_model(&mut fields, rules.model_id)?;
+    let items = fields.required_list("tokens")?;
+    fields.end()?;
+    let tokens = items.into_iter().enumerate().map(|(index, item)| {
+        let token = item.as_u64().and_then(|token| u32::try_from(token).ok());
+        token.ok_or_else(|| wrong(&format!("tokens[{index}]"), &item, "the id of a token"))
+    });
+    tokens.collect::<Result<_, _>>()
+}
