@@ -120,7 +120,6 @@ impl EvaluateFlags {
                 draft_positions: PositionsOf::default(),
                 dtype: self.dtype.parse().map_err(Failure::usage)?,
                 keep_quantized: false,
-                chat_template: None,
             },
         };
         flags.check()?;

@@ -42,11 +42,7 @@ impl ParsedResponse {
         }
     }
 
-    fn read(
-        body: &[u8],
-        rules: RequestRules<'_>,
-        store: &ResponseStore,
-    ) -> Result<Self, ApiError> {
+    fn read(body: &[u8], rules: RequestRules<'_>, store: &ResponseStore) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
         let repeated = repeated(&fields);
         check_model(&mut fields, rules.model_id)?;

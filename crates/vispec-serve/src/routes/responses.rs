@@ -45,8 +45,7 @@ struct Submitted {
 
 async fn submit(app: &App, request: Request) -> Result<(Submitted, Vec<String>), ApiError> {
     let (body, room) = received(app, request).await?;
-    let (parsed, ignored) =
-        ParsedResponse::read_by_rules(&body, app.rules(), &app.responses)?;
+    let (parsed, ignored) = ParsedResponse::read_by_rules(&body, app.rules(), &app.responses)?;
     drop(body);
     let submitted = Submitted {
         asked: submitted(app, parsed.asked, room).await?,
