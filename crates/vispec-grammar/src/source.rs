@@ -88,19 +88,11 @@ fn tool_calls(tools: &[ToolSignature], count: CallCount) -> String {
     };
     let calls = tools.iter().map(|tool| {
         let any = || json!({"type": "object"});
-        json!({
-            "type": "object",
-            "properties": {
-                "name": {"const": tool.name},
-                "arguments": tool.parameters.clone().unwrap_or_else(any),
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-        })
-    });
-    let calls = calls.map(|schema| {
-        let object = json_rule(&schema);
-        format!(r#""<tool_call>\n" ({object}) "\n</tool_call>""#)
+        // By itself, so that references within the schema start at its own root.
+        let arguments = json_rule(&tool.parameters.clone().unwrap_or_else(any));
+        let name = Value::from(&*tool.name);
+        let opening = Value::from(format!("<tool_call>\n{{\"name\": {name}, \"arguments\": "));
+        format!(r#"{opening} ({arguments}) "}}\n</tool_call>""#)
     });
     let calls = Vec::from_iter(calls).join("\n    | ");
     format!("start: call{more}\ncall: {calls}")

@@ -166,7 +166,8 @@ fn calls_name_their_tools() {
     };
     let arguments = json!({
         "type": "object",
-        "properties": {"size": {"enum": [1, 2]}},
+        "$defs": {"size": {"enum": [1, 2]}},
+        "properties": {"size": {"$ref": "#/$defs/size"}},
         "required": ["size"],
         "additionalProperties": false,
     });
