@@ -103,8 +103,13 @@ fn chats_that_are_none_are_refused() {
         ),
         (
             "a part of another kind",
-            br#"[{"role": "user", "content": [{"type": "video"}]}]"#,
-            &["messages[0].content[0].type", "video"],
+            br#"[{"role": "user", "content": [{"type": "audio"}]}]"#,
+            &["messages[0].content[0].type", "audio"],
+        ),
+        (
+            "more places than videos",
+            br#"[{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "x"}]}]"#,
+            &["0 videos", "places for 1"],
         ),
         (
             "a part without text",

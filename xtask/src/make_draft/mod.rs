@@ -30,7 +30,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Questions that the model asks itself and answers
-    #[arg(long, default_value_t = 6000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     questions: u32,
     /// Pictures to ask about with built-in questions, for a draft that sees; the draft then has the
     /// vision adaptor of ViSpec
