@@ -114,7 +114,7 @@ struct Flags {
     /// name them in the header x-vispec-ignored
     #[arg(long)]
     lenient: bool,
-    /// Origin whose pages may ask, such as https://example.org, or * for all; repeat it for several
+    /// Origin whose pages may ask, such as `https://example.org`, or * for all; repeat it for several
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<CorsOrigin>,
     /// File in PEM with the certificate of the server and its chain, to speak TLS
