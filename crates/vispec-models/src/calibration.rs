@@ -23,12 +23,19 @@ pub const CALIBRATION_CONTEXT: usize = 256;
 /// Changes with the meaning of the file.
 const FORMAT: u32 = 3;
 
+/// Which build costs are measured with.
+const BUILD: &str = if cfg!(debug_assertions) {
+    concat!(env!("CARGO_PKG_VERSION"), " (debug)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// What measured costs hold for. They are measured again if anything differs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CalibrationKey {
     /// Version of the file's format.
     pub format: u32,
-    /// Version of this crate.
+    /// Version of this crate, and whether it was built for tests: then passes take longer.
     pub version: String,
     /// Processor and instruction set.
     pub machine: String,
@@ -99,7 +106,7 @@ impl CalibrationKey {
         let draft = engine.draft_of(method);
         Ok(Self {
             format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: BUILD.to_owned(),
             machine: format!(
                 "{}, {}",
                 processor_name(),
