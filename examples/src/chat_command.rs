@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 /// One line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChatCommand {
@@ -101,7 +103,8 @@ fn path(text: &str) -> PathBuf {
         }
     }
     if let Some(encoded) = text.strip_prefix("file://") {
-        return percent_decoded(encoded).into();
+        let decoded = percent_decode_str(encoded).decode_utf8_lossy();
+        return decoded.into_owned().into();
     }
     // On Windows a backslash is a part of the path.
     if cfg!(windows) {
@@ -116,29 +119,6 @@ fn path(text: &str) -> PathBuf {
         }
     }
     path.into()
-}
-
-/// `%20` becomes a space, and so on; what is no code stays as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u8::from_str_radix(digits, 16).ok()
-        });
-        match code {
-            Some(byte) if first == b'%' => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use crate::error::ModelError;
@@ -218,16 +219,24 @@ impl ConfigFile {
     ///
     /// # Arguments
     /// * `supported` - pairs of architecture and model type.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedArchitecture`] if it names none of them,
+    /// [`ModelError::ConfigSyntax`].
     pub(crate) fn architecture<'s>(
         &self,
-        architectures: Option<&[String]>,
-        model_type: Option<&str>,
         supported: &'s [(&'s str, &'s str)],
         supported_names: &'static str,
     ) -> Result<&'s str, ModelError> {
-        let named = architectures
-            .and_then(|list| list.first())
-            .map(String::as_str);
+        #[derive(Deserialize)]
+        struct Kind {
+            architectures: Option<Vec<String>>,
+            model_type: Option<String>,
+        }
+        let kind: Kind = self.parse()?;
+        let architectures = kind.architectures.unwrap_or_default();
+        let named = architectures.first().map(String::as_str);
+        let model_type = kind.model_type.as_deref();
         let known = |&(architecture, kind): &&(&str, &str)| match named {
             Some(named) => *architecture == named,
             None => model_type == Some(kind),

@@ -244,10 +244,7 @@ pub(crate) fn candidates(
             ..TopK::default()
         };
         for (row, found) in rows.into_iter().enumerate() {
-            let found = found.map_err(|error| error.at_row(row))?;
-            top.k = found.k;
-            top.tokens.extend(found.tokens);
-            top.log_probs.extend(found.log_probs);
+            top.append(found.map_err(|error| error.at_row(row))?);
         }
         Ok(top)
     };

@@ -72,7 +72,7 @@ impl Processor {
         layout.token_ids.truncate(limit);
         answers.truncate(limit);
         Ok(AnsweredPrompt {
-            prompt: self.finish(layout, images.into(), transcript.text)?,
+            prompt: self.finish(layout, images.into(), &[], transcript.text)?,
             answers,
             n_cut,
         })
@@ -115,7 +115,7 @@ impl Processor {
             kinds: vec![MediaKind::Image; image_runs.len()],
             image_runs,
         };
-        self.finish(layout, images.into(), String::new())
+        self.finish(layout, images.into(), &[], String::new())
     }
 
     fn transcript(&self, messages: &Messages) -> Result<Transcript> {

@@ -96,6 +96,13 @@ impl TopK {
         })
     }
 
+    /// Adds the rows of `more`, which have as many tokens.
+    pub fn append(&mut self, more: Self) {
+        self.k = more.k;
+        self.tokens.extend(more.tokens);
+        self.log_probs.extend(more.log_probs);
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn n_rows(&self) -> usize {

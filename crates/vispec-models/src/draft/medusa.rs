@@ -170,10 +170,7 @@ fn guess_together(
 fn joined(rows: Vec<Result<TopK, BoxError>>) -> Result<TopK, BoxError> {
     let mut all = TopK::default();
     for row in rows {
-        let row = row?;
-        all.k = row.k;
-        all.tokens.extend(row.tokens);
-        all.log_probs.extend(row.log_probs);
+        all.append(row?);
     }
     Ok(all)
 }

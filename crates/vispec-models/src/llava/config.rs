@@ -68,8 +68,6 @@ enum FeatureLayer {
 
 #[derive(Deserialize)]
 struct RootFields {
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
     image_grid_pinpoints: Option<Vec<[usize; 2]>>,
     /// Renamed to `image_token_id` in newer files.
     image_token_index: Option<u32>,
@@ -96,8 +94,6 @@ impl LlavaConfig {
         let file = ConfigFile::open(dir)?;
         let root: RootFields = file.parse()?;
         let architecture = file.architecture(
-            root.architectures.as_deref(),
-            root.model_type.as_deref(),
             &[(LLAVA, "llava"), (LLAVA_NEXT, "llava_next")],
             "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration",
         )?;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::vision_config::{QwenVisionConfig, VisionFields};
+use super::tower_shape::VisionFields;
+use super::vision_config::QwenVisionConfig;
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig, QkNorm};
@@ -69,13 +70,7 @@ impl QwenConfig {
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
         // Another model's file lacks some fields: first of all say that it is another model.
-        let kind: Kind = file.parse()?;
-        file.architecture(
-            kind.architectures.as_deref(),
-            kind.model_type.as_deref(),
-            &[(ARCHITECTURE, "qwen2_5_vl")],
-            ARCHITECTURE,
-        )?;
+        file.architecture(&[(ARCHITECTURE, "qwen2_5_vl")], ARCHITECTURE)?;
         let mut root: RootFields = file.parse()?;
         let (prefix, text) = match root.text_config.take() {
             Some(text) => ("text_config.", text),
@@ -97,7 +92,7 @@ impl QwenConfig {
             decoder,
             vocab_size,
             tie_word_embeddings: tied,
-            vision: root.vision_config.check(&file, decoder.hidden)?,
+            vision: QwenVisionConfig::new(root.vision_config, &file, decoder.hidden)?,
             image_token_id,
             context_len,
             rotary_sections,
@@ -127,13 +122,6 @@ impl QwenConfig {
     pub fn rotary_sections(&self) -> [usize; 3] {
         self.rotary_sections
     }
-}
-
-/// What kind of model a file describes.
-#[derive(Deserialize)]
-struct Kind {
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
 }
 
 impl TextFields {

@@ -3,13 +3,16 @@
 
 mod config;
 mod patches;
+mod tower_shape;
 mod vision;
 mod vision_block;
 mod vision_config;
 mod window;
 
 pub use config::QwenConfig;
-pub(crate) use patches::{PatchInput, TokenGrid, rotary_angles};
+pub(crate) use patches::{TokenGrid, rotary_angles};
+pub use tower_shape::TowerShape;
+pub(crate) use tower_shape::{TowerDefaults, VisionFields};
 pub use vision::QwenVision;
 pub use vision_config::QwenVisionConfig;
 

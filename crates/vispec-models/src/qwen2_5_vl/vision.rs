@@ -35,12 +35,12 @@ impl QwenVision {
     pub fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
         Self {
-            patch_embed: config.patch_input().embedding(
+            patch_embed: config.tower.patch_input().embedding(
                 &weights.at("patch_embed.proj"),
-                config.hidden,
+                config.tower.hidden,
                 Bias::No,
             ),
-            blocks: (0..config.depth).map(block).collect(),
+            blocks: (0..config.tower.depth).map(block).collect(),
             merger: Merger::load(&weights.at("merger"), config),
             config: config.clone(),
             device: weights.device().clone(),
@@ -53,7 +53,7 @@ impl QwenVision {
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
     pub fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
-        let input = self.config.patch_input();
+        let input = self.config.tower.patch_input();
         let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
         Ok(self.forward(pixels, grid))
     }
@@ -75,7 +75,7 @@ impl QwenVision {
         WindowOrder::new(
             grid,
             self.config.window_tokens(),
-            self.config.patches_per_token(),
+            self.config.tower.patches_per_token(),
         )
     }
 
@@ -89,7 +89,7 @@ impl QwenVision {
         order: &WindowOrder,
     ) -> Tensor<2> {
         if self.config.full_attention_blocks.contains(&idx) {
-            let len = grid.rows * grid.columns * self.config.patches_per_token();
+            let len = grid.rows * grid.columns * self.config.tower.patches_per_token();
             let frames = PatchGroups {
                 start: 0,
                 groups: grid.frames,
@@ -103,9 +103,9 @@ impl QwenVision {
 
     /// Rotary angles of the patches in window order.
     fn rotary(&self, grid: TokenGrid, order: &WindowOrder) -> RotaryTable {
-        let head_dim = self.config.head_dim();
-        let angles = rotary_angles(grid, self.config.merge_size, head_dim);
-        let per_token = self.config.patches_per_token() * head_dim / 2;
+        let head_dim = self.config.tower.head_dim();
+        let angles = rotary_angles(grid, self.config.tower.merge_size, head_dim);
+        let per_token = self.config.tower.patches_per_token() * head_dim / 2;
         let ordered = order
             .from_processor
             .iter()
@@ -116,7 +116,7 @@ impl QwenVision {
 
     fn patches_in_window_order(&self, x: Tensor<2>, order: &WindowOrder) -> Tensor<2> {
         let [patches, hidden] = x.dims();
-        let unit = self.config.patches_per_token();
+        let unit = self.config.tower.patches_per_token();
         let tokens = x.reshape([patches / unit, unit * hidden]);
         self.reordered(tokens, &order.from_processor)
             .reshape([patches, hidden])
@@ -148,11 +148,16 @@ struct Merger {
 
 impl Merger {
     fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
-        let width = config.hidden * config.patches_per_token();
+        let width = config.tower.hidden * config.tower.patches_per_token();
         Self {
-            ln_q: RmsNorm::load(&weights.at("ln_q"), config.hidden, NORM_EPS),
+            ln_q: RmsNorm::load(&weights.at("ln_q"), config.tower.hidden, NORM_EPS),
             widen: Linear::load(&weights.at("mlp.0"), width, width, Bias::Yes),
-            project: Linear::load(&weights.at("mlp.2"), width, config.out_hidden, Bias::Yes),
+            project: Linear::load(
+                &weights.at("mlp.2"),
+                width,
+                config.tower.out_hidden,
+                Bias::Yes,
+            ),
         }
     }
 

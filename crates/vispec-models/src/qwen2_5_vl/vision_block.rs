@@ -19,15 +19,15 @@ pub(super) struct VisionBlock {
 
 impl VisionBlock {
     pub(super) fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
-        let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden, NORM_EPS);
+        let norm = |name: &str| RmsNorm::load(&weights.at(name), config.tower.hidden, NORM_EPS);
         Self {
             norm1: norm("norm1"),
-            attn: VisionAttention::load(&weights.at("attn"), config.hidden),
+            attn: VisionAttention::load(&weights.at("attn"), config.tower.hidden),
             norm2: norm("norm2"),
             mlp: GatedMlp::load(
                 &weights.at("mlp"),
-                config.hidden,
-                config.intermediate,
+                config.tower.hidden,
+                config.tower.intermediate,
                 Bias::Yes,
             ),
         }

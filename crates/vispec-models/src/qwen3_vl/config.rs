@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::vision_config::{Qwen3VisionConfig, VisionFields};
+use super::vision_config::Qwen3VisionConfig;
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig, MropeLayout, QkNorm};
+use crate::qwen2_5_vl::VisionFields;
 use crate::rope_fields::RopeFields;
 
 const ARCHITECTURE: &str = "Qwen3VLForConditionalGeneration";
@@ -25,12 +26,6 @@ pub struct Qwen3Config {
     pub vision: Qwen3VisionConfig,
     context_len: usize,
     rotary_sections: [usize; 3],
-}
-
-#[derive(Deserialize)]
-struct Kind {
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,13 +65,7 @@ impl Qwen3Config {
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
         // Another model's file lacks some fields: first of all say that it is another model.
-        let kind: Kind = file.parse()?;
-        file.architecture(
-            kind.architectures.as_deref(),
-            kind.model_type.as_deref(),
-            &[(ARCHITECTURE, "qwen3_vl")],
-            ARCHITECTURE,
-        )?;
+        file.architecture(&[(ARCHITECTURE, "qwen3_vl")], ARCHITECTURE)?;
         let root: RootFields = file.parse()?;
         let text = root.text_config;
         let (vocab_size, context_len) = (text.vocab_size, text.max_position_embeddings);
@@ -88,7 +77,7 @@ impl Qwen3Config {
             decoder,
             vocab_size,
             tie_word_embeddings: tied.unwrap_or(false),
-            vision: root.vision_config.check(&file, &decoder)?,
+            vision: Qwen3VisionConfig::new(root.vision_config, &file, &decoder)?,
             context_len,
             rotary_sections,
         })

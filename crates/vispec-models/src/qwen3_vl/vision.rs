@@ -37,18 +37,22 @@ impl Qwen3Vision {
     /// `weights`.
     #[must_use]
     pub fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
-        let input = config.patch_input();
+        let input = config.tower.patch_input();
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
         let deepstack_merger = |level: usize| {
             let weights = weights.at(format!("deepstack_merger_list.{level}"));
             Merger::load(&weights, config, Normed::Tokens)
         };
-        let positions = [config.position_side.pow(2), config.hidden];
+        let positions = [config.position_side.pow(2), config.tower.hidden];
         let pos_embed = weights.at("pos_embed").vector("weight", positions);
         Self {
-            patch_embed: input.embedding(&weights.at("patch_embed.proj"), config.hidden, Bias::Yes),
+            patch_embed: input.embedding(
+                &weights.at("patch_embed.proj"),
+                config.tower.hidden,
+                Bias::Yes,
+            ),
             pos_embed: Param::from_tensor(pos_embed),
-            blocks: (0..config.depth).map(block).collect(),
+            blocks: (0..config.tower.depth).map(block).collect(),
             merger: Merger::load(&weights.at("merger"), config, Normed::Patches),
             deepstack_mergers: (0..config.deepstack_blocks.len())
                 .map(deepstack_merger)
@@ -64,7 +68,7 @@ impl Qwen3Vision {
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
     pub fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
-        let input = self.config.patch_input();
+        let input = self.config.tower.patch_input();
         let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
         let mut x = self.embed(pixels, grid);
         let rotary = self.rotary(grid);
@@ -83,7 +87,11 @@ impl Qwen3Vision {
 
     /// Patches `[patches, elements]` with their positions, `[patches, hidden]`.
     fn embed(&self, pixels: Tensor<2>, grid: TokenGrid) -> Tensor<2> {
-        let corners = Corners::new(grid, self.config.merge_size, self.config.position_side);
+        let corners = Corners::new(
+            grid,
+            self.config.tower.merge_size,
+            self.config.position_side,
+        );
         let positions = corners.mix(&self.pos_embed.val(), (&self.device, self.dtype));
         self.patch_embed.forward(pixels) + positions
     }
@@ -92,13 +100,13 @@ impl Qwen3Vision {
         PatchGroups {
             start: 0,
             groups: grid.frames,
-            len: grid.rows * grid.columns * self.config.patches_per_token(),
+            len: grid.rows * grid.columns * self.config.tower.patches_per_token(),
         }
     }
 
     fn rotary(&self, grid: TokenGrid) -> RotaryTable {
-        let head_dim = self.config.head_dim();
-        let angles = rotary_angles(grid, self.config.merge_size, head_dim);
+        let head_dim = self.config.tower.head_dim();
+        let angles = rotary_angles(grid, self.config.tower.merge_size, head_dim);
         RotaryTable::from_angles(angles.into_iter(), head_dim, (&self.device, self.dtype))
     }
 }

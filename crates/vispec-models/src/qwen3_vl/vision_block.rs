@@ -22,7 +22,7 @@ pub(super) struct VisionBlock {
 
 impl VisionBlock {
     pub(super) fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
-        let (hidden, inner) = (config.hidden, config.intermediate);
+        let (hidden, inner) = (config.tower.hidden, config.tower.intermediate);
         let norm = |name: &str| LayerNorm::load(&weights.at(name), hidden, NORM_EPS);
         let linear = |name: &str, inputs, outputs| {
             Linear::load(&weights.at("mlp").at(name), inputs, outputs, Bias::Yes)
@@ -75,9 +75,9 @@ pub(super) struct Merger {
 
 impl Merger {
     pub(super) fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig, normed: Normed) -> Self {
-        let width = config.hidden * config.patches_per_token();
+        let width = config.tower.hidden * config.tower.patches_per_token();
         let norm_width = match normed {
-            Normed::Patches => config.hidden,
+            Normed::Patches => config.tower.hidden,
             Normed::Tokens => width,
         };
         let linear =
@@ -85,7 +85,7 @@ impl Merger {
         Self {
             norm: LayerNorm::load(&weights.at("norm"), norm_width, NORM_EPS),
             linear_fc1: linear("linear_fc1", width),
-            linear_fc2: linear("linear_fc2", config.out_hidden),
+            linear_fc2: linear("linear_fc2", config.tower.out_hidden),
             normed,
         }
     }

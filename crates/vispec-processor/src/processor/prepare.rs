@@ -79,8 +79,9 @@ impl Processor {
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
         let shown = (sizes, &[][..]);
-        let (layout, text) = self.lay_out_chat(messages, shown, GenerationPrompt::Add, wanted)?;
-        self.place(layout, shown, text)
+        let (layout, plans, text) =
+            self.lay_out_chat(messages, shown, GenerationPrompt::Add, wanted)?;
+        self.place(layout, (sizes, &plans), text)
     }
 
     fn prepare_chat(
@@ -92,19 +93,19 @@ impl Processor {
     ) -> Result<PreparedPrompt> {
         let sizes = sizes_of(media.images);
         let shown = (&*sizes, media.videos);
-        let (layout, text) = self.lay_out_chat(messages, shown, generation, wanted)?;
-        self.finish(layout, media, text)
+        let (layout, plans, text) = self.lay_out_chat(messages, shown, generation, wanted)?;
+        self.finish(layout, media, &plans, text)
     }
 
-    /// Renders messages and makes room for images of these sizes, and for videos; gives the text,
-    /// too.
+    /// Renders messages and makes room for images of these sizes, and for videos; gives the plans of
+    /// the videos and the text, too.
     fn lay_out_chat(
         &self,
         messages: &Messages,
         (sizes, videos): (&[ImageSize], &[Video]),
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
-    ) -> Result<(PromptLayout, String)> {
+    ) -> Result<(PromptLayout, Vec<VideoPlan>, String)> {
         if messages.is_blank() {
             return Err(ProcessorError::EmptyPrompt);
         }
@@ -127,7 +128,7 @@ impl Processor {
         let written = self.write_videos(&text, &plans)?;
         let lengths = [self.image_lengths(sizes)?, self.video_lengths(&plans)];
         let layout = self.lay_out(&written, &lengths)?;
-        Ok((layout, text))
+        Ok((layout, plans, text))
     }
 
     /// Whether the template can tell of tools and calls, if there are any.
@@ -214,11 +215,12 @@ impl Processor {
         &self,
         layout: PromptLayout,
         media: Media<'_>,
+        plans: &[VideoPlan],
         rendered: String,
     ) -> Result<PreparedPrompt> {
         let sizes = sizes_of(media.images);
         let kinds = layout.kinds.clone();
-        let placed = self.place(layout, (&sizes, media.videos), rendered)?;
+        let placed = self.place(layout, (&sizes, plans), rendered)?;
         let images = media.images.iter();
         let mut images = images.map(|image| self.image_processor.process(image));
         let mut videos = self.process_videos(media.videos)?.into_iter().map(Ok);
@@ -236,7 +238,7 @@ impl Processor {
     fn place(
         &self,
         layout: PromptLayout,
-        shown: (&[ImageSize], &[Video]),
+        shown: (&[ImageSize], &[VideoPlan]),
         rendered: String,
     ) -> Result<PreparedPrompt> {
         let (positions, rope_delta) = self.positions(&layout, shown)?;
@@ -272,7 +274,7 @@ impl Processor {
     pub fn prepare_text_while(&self, text: &str, wanted: Wanted<'_>) -> Result<PreparedPrompt> {
         self.check_length(text, wanted)?;
         let layout = self.lay_out(text, &[Vec::new(), Vec::new()])?;
-        self.finish(layout, Media::default(), text.to_owned())
+        self.finish(layout, Media::default(), &[], text.to_owned())
     }
 
     /// Refuses what is too long by far before it is tokenised whole.
@@ -301,7 +303,7 @@ impl Processor {
     fn positions(
         &self,
         layout: &PromptLayout,
-        (sizes, videos): (&[ImageSize], &[Video]),
+        (sizes, plans): (&[ImageSize], &[VideoPlan]),
     ) -> Result<(Positions, i64)> {
         let len = layout.token_ids.len();
         let ImageProcessor::Qwen(processor) = &self.image_processor else {
@@ -310,7 +312,6 @@ impl Processor {
         let merge = processor.merge_size();
         let images = sizes.iter().map(|&size| processor.grid_thw(size));
         let mut images = images.map(|grid| Ok((grid?, Vec::new())));
-        let plans = self.plan_videos(videos)?;
         let mut videos = plans.iter().flat_map(VideoPlan::parts).map(Ok);
         let parts = layout.kinds.iter().map_while(|kind| match kind {
             MediaKind::Image => images.next(),

@@ -13,14 +13,7 @@ use crate::scripted::Scripted;
 #[tokio::test]
 async fn the_model_is_listed() {
     let server = Running::start(Scripted::new(), ServeOptions::default()).await;
-    let list: Value = server
-        .get("/v1/models")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let list: Value = server.look("/v1/models").await;
     assert_eq!(list["object"], "list");
     assert_eq!(list["data"][0]["id"], "org/scripted");
     let one = server.get("/v1/models/org/scripted").send().await.unwrap();

@@ -234,24 +234,10 @@ async fn tokens_and_the_server_are_told() {
     let answer = json!({"messages": messages, "max_tokens": 1});
     let answer = server.ask("/v1/chat/completions", &answer).await;
     assert_eq!(chat["count"], answer["usage"]["prompt_tokens"]);
-    let models: Value = server
-        .get("/v1/models")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let models: Value = server.look("/v1/models").await;
     assert!(models["data"][0]["max_model_len"].as_u64().unwrap() > 0);
     assert_eq!(models["data"][0]["max_model_len"], chat["max_model_len"]);
-    let version: Value = server
-        .get("/version")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let version: Value = server.look("/version").await;
     assert!(version["version"].is_string());
     for (path, body, code) in [
         (

@@ -39,6 +39,12 @@ impl Running {
         self.client.post(format!("{}{path}", self.base)).json(body)
     }
 
+    /// The object at a place, whatever the status.
+    pub async fn look(&self, path: &str) -> Value {
+        let response = self.get(path).send().await.unwrap();
+        response.json().await.unwrap()
+    }
+
     /// The object that answers a request, which must succeed.
     pub async fn ask(&self, path: &str, body: &Value) -> Value {
         let response = self.post(path, body).send().await.unwrap();

@@ -10,7 +10,7 @@ use vispec_core::{
     Withheld, Work, guarded,
 };
 use vispec_grammar::{Grammar, GrammarError};
-use vispec_models::{AnyDrafter, EncodedPrompt, Method, VlmTarget, doubt_costs};
+use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget, doubt_costs};
 
 use super::chunk::ChunkSize;
 use super::costs::PassCosts;
@@ -161,9 +161,9 @@ impl<'a> Driver<'a> {
         let drafter = drafter.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
         let generation = drafter.and_then(|drafter| {
             let grammar = turn.grammar.as_ref();
-            // An engine without a method decodes plainly.
-            let forced = match (&turn.drafter, self.loaded.settings.method) {
-                (None, Method::None) => ForcedTokens::Decoded,
+            let forced = match drafter {
+                // Plain decoding stays plain.
+                AnyDrafter::None(_) => ForcedTokens::Decoded,
                 _ => ForcedTokens::Drafted,
             };
             let grammar = grammar.map(|grammar| (grammar, forced));

@@ -3,7 +3,7 @@
 use serde_json::json;
 use vispec::{
     AnswerEnd, AnswerError, AnswerRequest, DtypeChoice, Engine, GrammarSource, LoadOptions,
-    Messages, Sampler, TreeChoice, TreeShape,
+    Messages, Sampler, Submission, TreeChoice, TreeShape,
 };
 
 use crate::fixture;
@@ -50,6 +50,26 @@ fn requests_have_grammars() {
         // Names and punctuation come for free.
         assert!(answered.stats.tau() > 3.0, "{}", answered.stats.tau());
     }
+}
+
+/// What is asked to be decoded plainly is not drafted, whatever the grammar forces.
+#[test]
+fn plain_answers_have_no_forced_drafts() {
+    let engine = engine();
+    let choice = GrammarSource::Choice(vec!["a red circle".to_owned()]);
+    let answer = |submission: Submission| {
+        let mut answer = engine.start(submission).unwrap();
+        (
+            answer.text().unwrap(),
+            answer.answered().unwrap().stats.tau(),
+        )
+    };
+    let request = request().with_grammar(choice);
+    let (drafted, tau) = answer(request.clone().into());
+    assert!(tau > 1.0, "{tau}");
+    let (plain, tau) = answer(Submission::plain(request));
+    assert_eq!(plain, drafted);
+    assert!(tau.abs() < 1e-9, "{tau}");
 }
 
 #[test]

@@ -89,11 +89,18 @@ fn vision_fields_at_their_defaults_can_be_left_out() {
     });
     let vision = config.unwrap().vision;
     assert_eq!(
-        (vision.depth, vision.heads, vision.intermediate),
+        (
+            vision.tower.depth,
+            vision.tower.heads,
+            vision.tower.intermediate
+        ),
         (32, 16, 3420)
     );
     assert_eq!(vision.full_attention_blocks, [7, 15, 23, 31]);
-    assert_eq!((vision.patch_elements(), vision.window_tokens()), (1176, 4));
+    assert_eq!(
+        (vision.tower.patch_elements(), vision.window_tokens()),
+        (1176, 4)
+    );
 }
 
 #[test]

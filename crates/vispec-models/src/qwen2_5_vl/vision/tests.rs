@@ -38,7 +38,11 @@ fn check_stages(model: &str) {
         bounds.extend((1..=run.groups).map(|n| run.start + n * run.len));
     }
     assert_eq!(bounds, golden.indices("cu_window_seqlens"));
-    let angles = rotary_angles(grid, vision.config.merge_size, vision.config.head_dim());
+    let angles = rotary_angles(
+        grid,
+        vision.config.tower.merge_size,
+        vision.config.tower.head_dim(),
+    );
     golden.assert_values_close("rot_pos_emb", &angles);
 
     let data = TensorData::new(pixels.data.clone(), [pixels.shape[0], pixels.shape[1]]);

@@ -42,13 +42,26 @@ fn check_stages(model: &str) {
     let golden = Golden::qwen3(model, "img-small");
     let image = image(&golden);
     let like = (&vision.device, vision.dtype);
-    let (pixels, grid) = vision.config.patch_input().read(&image, like).unwrap();
+    let (pixels, grid) = vision
+        .config
+        .tower
+        .patch_input()
+        .read(&image, like)
+        .unwrap();
     let embedded = vision.patch_embed.forward(pixels.clone());
     golden.assert_close("vision.patch_embed", &embedded);
-    let corners = Corners::new(grid, vision.config.merge_size, vision.config.position_side);
+    let corners = Corners::new(
+        grid,
+        vision.config.tower.merge_size,
+        vision.config.position_side,
+    );
     let positions = corners.mix(&vision.pos_embed.val(), like);
     golden.assert_close("vision.pos_embed", &positions);
-    let angles = rotary_angles(grid, vision.config.merge_size, vision.config.head_dim());
+    let angles = rotary_angles(
+        grid,
+        vision.config.tower.merge_size,
+        vision.config.tower.head_dim(),
+    );
     golden.assert_values_close("vision.rot_pos_emb", &angles);
     let rotary = vision.rotary(grid);
     let mut x = vision.embed(pixels, grid);
