@@ -317,27 +317,16 @@ fn extension(fields: &mut Fields) -> Result<(Extension, Drafting), ApiError> {
 fn with_tools(
     prompt: AnswerPrompt,
     asked: Option<AskedGrammar>,
-    tools: AskedTools,
+    mut tools: AskedTools,
 ) -> Result<(AnswerPrompt, Option<AskedGrammar>), ApiError> {
-    if let (Some(asked), false) = (&asked, tools.tools.is_empty()) {
-        return Err(ApiError::field(
-            "tools",
-            "unsupported_value",
-            format!(
-                "tools can be called in any text only, but {} says what the answer is; expected \
-                 one of them, or tool_choice none",
-                asked.field
-            ),
-        ));
-    }
     let prompt = match prompt {
         AnswerPrompt::Chat { messages, images } => AnswerPrompt::Chat {
-            messages: messages.with_tools(tools.tools),
+            messages: messages.with_tools(std::mem::take(&mut tools.tools)),
             images,
         },
         AnswerPrompt::Text(text) => AnswerPrompt::Text(text),
     };
-    Ok((prompt, asked.or(tools.grammar)))
+    Ok((prompt, tools.grammar(asked)?))
 }
 
 /// The kind of a JSON value, for messages.

@@ -188,7 +188,10 @@ pub(super) fn not_started(
         }
         // The one setting that only the model can check, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
-        AnswerError::Refused { code, .. } if *code == "tools_unsupported" => "tools",
+        AnswerError::Refused {
+            code: "tools_unsupported" | "invalid_tools",
+            ..
+        } => "tools",
         AnswerError::Refused { code, .. } if *code == "invalid_grammar" => {
             grammar_field.unwrap_or("response_format")
         }
