@@ -85,6 +85,8 @@ pub(crate) enum DeliveryMode {
     Stream,
     /// Server-sent events, the last with the counts of tokens.
     StreamWithUsage,
+    /// The same, and the others with those so far.
+    StreamWithRunningUsage,
 }
 
 /// What comes besides the standard fields.
@@ -262,7 +264,7 @@ fn choices(fields: &mut Fields, limits: &RequestLimits) -> Result<u32, ApiError>
 fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let usage = match fields.object("stream_options")? {
-        None => false,
+        None => (false, false),
         Some(_) if !stream => {
             return Err(ApiError::field(
                 "stream_options",
@@ -272,6 +274,7 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
         }
         Some(mut options) => {
             let usage = options.boolean("include_usage")?.unwrap_or(false);
+            let running = options.boolean("continuous_usage_stats")?.unwrap_or(false);
             // Padding against traffic analysis; this server has none to switch off.
             if options.boolean("include_obfuscation")? == Some(true) {
                 return Err(ApiError::field(
@@ -281,13 +284,15 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
                 ));
             }
             options.end()?;
-            usage
+            (usage, running)
         }
     };
     Ok(match (stream, usage) {
         (false, _) => DeliveryMode::Whole,
-        (true, false) => DeliveryMode::Stream,
-        (true, true) => DeliveryMode::StreamWithUsage,
+        // As vLLM has it, the second changes nothing without the first.
+        (true, (false, _)) => DeliveryMode::Stream,
+        (true, (true, false)) => DeliveryMode::StreamWithUsage,
+        (true, (true, true)) => DeliveryMode::StreamWithRunningUsage,
     })
 }
 
