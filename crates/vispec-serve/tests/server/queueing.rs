@@ -1,6 +1,6 @@
 //! Requests wait in order, not too many of them, and not for clients that have gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -37,6 +37,24 @@ async fn a_full_queue_says_so() {
     assert!((busy.await - 1.0).abs() < 1e-9);
 
     drop(hold);
+    assert_eq!(waits.await.unwrap().unwrap().status(), 200);
+}
+
+/// So that who asks again at once is not refused thousands of times a second.
+#[tokio::test]
+async fn who_is_refused_hears_of_it_a_moment_later() {
+    let server = start(HeldModel::new(1, 1)).await;
+    let hold = tokio::spawn(server.post(PATH, &HeldModel::hold()).send());
+    server.wait_for(RUNNING, 1.0).await;
+    let waits = tokio::spawn(server.post(PATH, &HeldModel::short("next")).send());
+    server.wait_for(WAITING, 1.0).await;
+    let started = Instant::now();
+    for _ in 0..4 {
+        let refused = server.post(PATH, &HeldModel::short("again")).send();
+        assert_eq!(refused.await.unwrap().status(), 429);
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    hold.abort();
     assert_eq!(waits.await.unwrap().unwrap().status(), 200);
 }
 
