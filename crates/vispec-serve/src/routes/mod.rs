@@ -94,8 +94,11 @@ pub(crate) fn router(app: App) -> Router {
         // The names of models can have slashes.
         .route("/v1/models/{*id}", get(model))
         .route("/metrics", get(metrics))
-        .layer(middleware::from_fn(held_back::layer))
-        .layer(middleware::from_fn_with_state(app.clone(), api_key::check));
+        .layer(middleware::from_fn_with_state(app.clone(), api_key::check))
+        .layer(middleware::from_fn_with_state(
+            Arc::<held_back::Refusals>::default(),
+            held_back::layer,
+        ));
     let cors = cors::layer(&app.options.cors_origins);
     let router = Router::new()
         .route("/health", get(probes::health))
