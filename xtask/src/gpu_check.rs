@@ -34,7 +34,8 @@ pub(crate) fn run(flags: &Flags, root: &Path) -> Result<()> {
             BACKENDS.join(", ")
         );
     }
-    let status = Command::new(env!("CARGO"))
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
         .current_dir(root)
         .args(["run", "--package", "vispec-models", "--profile"])
         .arg(&flags.profile)

@@ -151,7 +151,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
         } = output.map_err(DecodeError::Target)?;
         // What the draft waits for must not be in its time.
         wait(&mut logits)?;
-        Ok(features)
+        Ok::<_, DecodeError>(features)
     };
     let lengths = [1, READ_ROWS.min(room).max(2)];
     let commit = shortest(&lengths, |rows| {

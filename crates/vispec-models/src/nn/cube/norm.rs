@@ -18,14 +18,14 @@ fn sum_of_cube(value: f32, #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
     parts[unit] = value;
     sync_cube();
-    let mut half = units / 2;
-    while half > 0 {
+    #[unroll]
+    for step in 1..=comptime!(units.ilog2()) {
+        let half = comptime!(units >> step);
         if unit < half {
             let other = parts[unit + half];
             parts[unit] += other;
         }
         sync_cube();
-        half /= 2;
     }
     parts[0]
 }
