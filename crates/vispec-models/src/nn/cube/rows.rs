@@ -20,11 +20,13 @@ fn move_kernel<F: Float>(
     let size = CUBE_DIM_X as usize;
     let head = CUBE_POS_X as usize * capacity;
     let entry = UNIT_POS as usize;
-    for i in 0..n_rows {
+    let mut i = 0usize;
+    while i < n_rows {
         let source = (head + from[i] as usize) * size + entry;
         let target = (head + to + i) * size + entry;
         keys[target] = keys[source];
         values[target] = values[source];
+        i += 1;
     }
 }
 

@@ -71,7 +71,7 @@ fn an_accepted_path_moves_and_copies_of_a_cache_stay() {
         };
         let mut found = run(&mut cache, &sequence.plan, &sequence.positions, 4);
         let mut kept = cache.clone();
-        cache.keep_path(9, &[0, 2, 3].map(|node| NodeId::from_index(node)));
+        cache.keep_path(9, &[0, 2, 3].map(NodeId::from_index));
         let next = |len: usize| AttentionPlan::Causal {
             prefix: len,
             rows: 2,

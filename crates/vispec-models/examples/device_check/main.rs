@@ -10,20 +10,19 @@
     reason = "a check that cannot run may panic, and says what it does"
 )]
 
-#[path = "../tests/reference/mod.rs"]
+#[path = "../../tests/reference/mod.rs"]
 mod reference;
+mod report;
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
 use reference::{Case, Decoding, shape};
-use serde::Serialize;
+use report::{CaseReport, Disagreement, Drafted, ModelReport, PairReport, Report, Tokens};
 use vispec_core::{
-    KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel, TargetOutput, TokenTree,
+    BoxError, KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel, TargetOutput, TokenTree,
     measure_target_costs,
 };
 use vispec_models::{
@@ -57,101 +56,38 @@ struct Flags {
     out: PathBuf,
 }
 
-#[derive(Serialize)]
-struct Report {
-    device: String,
-    dtype: String,
-    version: &'static str,
-    cases: Vec<CaseReport>,
-    disagreement: Disagreement,
-    models: Vec<ModelReport>,
-}
+/// Counts launches on devices that CubeCL compiles for; others have none to count.
+#[cfg(feature = "cube")]
+fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A case of the reference implementation.
-#[derive(Serialize)]
-struct CaseReport {
-    name: String,
-    plain_equal: bool,
-    drafted_equal: bool,
-    tau: f64,
-    seconds: f64,
-}
+    use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
 
-/// Rows of trees beside passes over single tokens.
-#[derive(Serialize, Default)]
-struct Disagreement {
-    rows: usize,
-    other_picks: usize,
-    /// Largest difference of a logit.
-    largest: f32,
-    /// Gap of the best two logits where the picks differ, at most.
-    largest_gap_of_other_picks: f32,
-}
+    #[derive(Default)]
+    struct Count(AtomicUsize);
 
-#[derive(Serialize)]
-struct ModelReport {
-    target: String,
-    prefill_seconds_per_token: f64,
-    /// Nodes, seconds, launches.
-    verify: Vec<(usize, f64, Option<usize>)>,
-    plain_tokens_per_second: f64,
-    drafted: Option<Drafted>,
-}
-
-#[derive(Serialize)]
-struct Drafted {
-    method: String,
-    nodes: usize,
-    tau: f64,
-    tokens_per_second: f64,
-    launches_per_cycle: Option<f64>,
-    identical: bool,
-}
-
-/// Counts launches where there is something to count.
-mod launches {
-    #[cfg(feature = "cube")]
-    mod cube {
-        use std::sync::Arc;
-        use std::sync::atomic::{AtomicUsize, Ordering};
-
-        use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-
-        #[derive(Default)]
-        struct Count(AtomicUsize);
-
-        impl LaunchObserver for Count {
-            fn launched(&self, _kernel: &'static str) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-
-        pub fn count<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
-            let count = Arc::new(Count::default());
-            let observation = LaunchObservation::new(count.clone());
-            let result = work();
-            drop(observation);
-            // The CPU launches nothing.
-            let launched = count.0.load(Ordering::Relaxed);
-            (result, (launched > 0).then_some(launched))
+    impl LaunchObserver for Count {
+        fn launched(&self, _kernel: &'static str) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    #[cfg(not(feature = "cube"))]
-    mod cube {
-        pub fn count<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
-            (work(), None)
-        }
-    }
-
-    pub use cube::count;
+    let count = Arc::new(Count::default());
+    let observation = LaunchObservation::new(count.clone());
+    let result = work();
+    drop(observation);
+    // Tensors of the CPU launch nothing.
+    let launched = count.0.load(Ordering::Relaxed);
+    (result, (launched > 0).then_some(launched))
 }
 
-fn engine(
-    flags: &Flags,
-    target: PathBuf,
-    draft: Option<PathBuf>,
-) -> Result<Engine, Box<dyn Error>> {
+#[cfg(not(feature = "cube"))]
+fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
+    (work(), None)
+}
+
+fn engine(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, BoxError> {
     Ok(Engine::load(&EngineOptions {
         target,
         draft,
@@ -163,7 +99,7 @@ fn engine(
     })?)
 }
 
-fn case(flags: &Flags, case: &Case) -> Result<CaseReport, Box<dyn Error>> {
+fn case(flags: &Flags, case: &Case) -> Result<CaseReport, BoxError> {
     let fixtures = reference::fixtures();
     let engine = engine(
         flags,
@@ -180,10 +116,43 @@ fn case(flags: &Flags, case: &Case) -> Result<CaseReport, Box<dyn Error>> {
     let drafted = decoding.try_answer(&engine, &prompt, case.method.parse()?, tree)?;
     Ok(CaseReport {
         name: case.name(),
-        plain_equal: plain.tokens == expected,
-        drafted_equal: drafted.tokens == expected,
+        plain: Tokens::compare(&plain.tokens, expected),
+        drafted: Tokens::compare(&drafted.tokens, expected),
         tau: drafted.stats.tau(),
         seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// Tokens of a drafter on the device, greedy and at temperature 1, beside those of plain decoding on
+/// the CPU.
+fn pair(
+    flags: &Flags,
+    (target, draft, method): (&str, Option<&str>, Method),
+) -> Result<PairReport, BoxError> {
+    let dir = |draft: &str| reference::fixtures().join("drafts").join(draft);
+    let models = reference::fixtures().join("models");
+    let engine = engine(flags, models.join(target), draft.map(dir))?;
+    let host = reference::load(target, None, flags.dtype);
+    let text = "What shapes are there?";
+    let (prompt, on_host) = (
+        reference::question(&engine, target, text),
+        reference::question(&host, target, text),
+    );
+    let tree = shape(3, 4, 16);
+    let compare = |sampler| -> Result<Tokens, BoxError> {
+        let decoding = Decoding {
+            sampler,
+            seed: 3,
+            max_new_tokens: 16,
+        };
+        let expected = decoding.try_answer(&host, &on_host, Method::None, tree)?;
+        let found = decoding.try_answer(&engine, &prompt, method, tree)?;
+        Ok(Tokens::compare(&found.tokens, &expected.tokens))
+    };
+    Ok(PairReport {
+        name: format!("{target}, {}", draft.unwrap_or("prompt lookup")),
+        greedy: compare(Sampler::Greedy)?,
+        sampled: compare(Sampler::new(1.0, None, None)?)?,
     })
 }
 
@@ -201,7 +170,7 @@ fn logits(
     engine: &Engine,
     prompt: &EncodedPrompt,
     passes: &[&[u32]],
-) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
+) -> Result<Vec<Vec<f32>>, BoxError> {
     let target = engine.target();
     let mut cache = target.new_cache()?;
     target.prefill(prompt, &mut cache)?;
@@ -230,7 +199,7 @@ fn best(row: &[f32]) -> (usize, f32) {
 }
 
 /// Reads answers of the reference token by token and sixteen at a time.
-fn disagreement(flags: &Flags, cases: &[Case]) -> Result<Disagreement, Box<dyn Error>> {
+fn disagreement(flags: &Flags, cases: &[Case]) -> Result<Disagreement, BoxError> {
     let mut found = Disagreement::default();
     for case in cases.iter().take(8) {
         let engine = engine(flags, reference::fixtures().join(&case.model), None)?;
@@ -253,11 +222,7 @@ fn disagreement(flags: &Flags, cases: &[Case]) -> Result<Disagreement, Box<dyn E
     Ok(found)
 }
 
-fn model(
-    flags: &Flags,
-    target: PathBuf,
-    draft: Option<PathBuf>,
-) -> Result<ModelReport, Box<dyn Error>> {
+fn model(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<ModelReport, BoxError> {
     let name = target
         .file_name()
         .unwrap_or_default()
@@ -275,8 +240,7 @@ fn model(
         engine.target().prefill(&prompt, &mut cache)?;
         cache.truncate(prompt.token_ids().len());
         let tokens: Vec<u32> = (0..).take(cost.rows).collect();
-        let (output, launched) =
-            launches::count(|| engine.target().verify(&chain(&tokens), &mut cache));
+        let (output, launched) = launches(|| engine.target().verify(&chain(&tokens), &mut cache));
         output?.logits.pick(0, &Sampler::Greedy, 0.0)?;
         verify.push((cost.rows, cost.seconds, launched));
     }
@@ -285,8 +249,7 @@ fn model(
     // Once to compile kernels and once for the time.
     let answer = |method| {
         decoding.try_answer(&engine, &prompt, method, tree)?;
-        let (answer, launched) =
-            launches::count(|| decoding.try_answer(&engine, &prompt, method, tree));
+        let (answer, launched) = launches(|| decoding.try_answer(&engine, &prompt, method, tree));
         answer.map(|answer| (answer, launched))
     };
     let (plain, _) = answer(Method::None)?;
@@ -298,11 +261,11 @@ fn model(
             let cycles = drafted.stats.accepted_per_cycle().len().max(1);
             Some(Drafted {
                 method: method.to_string(),
-                nodes: tree.nodes(),
+                nodes: tree.max_nodes(),
                 tau: drafted.stats.tau(),
-                tokens_per_second: drafted.stats.tokens_per_second(),
+                tokens_per_second: drafted.stats.decode_tokens_per_second(),
                 launches_per_cycle: launched.map(|launched| launched as f64 / cycles as f64),
-                identical: drafted.tokens == plain.tokens,
+                beside_plain: Tokens::compare(&drafted.tokens, &plain.tokens),
             })
         }
     };
@@ -310,74 +273,12 @@ fn model(
         target: name,
         prefill_seconds_per_token: costs.prefill,
         verify,
-        plain_tokens_per_second: plain.stats.tokens_per_second(),
+        plain_tokens_per_second: plain.stats.decode_tokens_per_second(),
         drafted,
     })
 }
 
-fn page(report: &Report) -> String {
-    let mut page = format!(
-        "# Check of `{}` in {}, vispec-models {}\n\n",
-        report.device, report.dtype, report.version
-    );
-    let count =
-        |equal: fn(&CaseReport) -> bool| report.cases.iter().filter(|case| equal(case)).count();
-    let n = report.cases.len();
-    let _ = writeln!(
-        page,
-        "Cases of the reference implementation with its tokens: {} of {n} in plain decoding, {} of {n} drafted, in {:.0} s.\n",
-        count(|case| case.plain_equal),
-        count(|case| case.drafted_equal),
-        report.cases.iter().map(|case| case.seconds).sum::<f64>(),
-    );
-    let Disagreement {
-        rows,
-        other_picks,
-        largest,
-        largest_gap_of_other_picks: gap,
-    } = report.disagreement;
-    let _ = writeln!(
-        page,
-        "Rows read one at a time and sixteen at a time: {other_picks} of {rows} pick another token, where the best two logits are at most {gap:.2e} apart; logits differ by at most {largest:.2e}.\n"
-    );
-    for model in &report.models {
-        let _ = writeln!(
-            page,
-            "## {}\n\nPrefill {:.2} ms a token, plain decoding {:.1} tokens/s.\n",
-            model.target,
-            1e3 * model.prefill_seconds_per_token,
-            model.plain_tokens_per_second
-        );
-        if let Some(drafted) = &model.drafted {
-            let launched = drafted.launches_per_cycle;
-            let launched = launched.map_or("-".to_owned(), |launched| format!("{launched:.0}"));
-            let _ = writeln!(
-                page,
-                "With {} and trees of {} nodes {:.1} tokens/s ({:.2} times), tau {:.2}, {launched} launches a cycle, identical: {}.\n",
-                drafted.method,
-                drafted.nodes,
-                drafted.tokens_per_second,
-                drafted.tokens_per_second / model.plain_tokens_per_second,
-                drafted.tau,
-                drafted.identical
-            );
-        }
-        page.push_str("| nodes verified | ms | of one | launches |\n|---|---|---|---|\n");
-        for (rows, seconds, launched) in &model.verify {
-            let launched = launched.map_or("-".to_owned(), |launched| launched.to_string());
-            let _ = writeln!(
-                page,
-                "| {rows} | {:.2} | {:.2} | {launched} |",
-                1e3 * seconds,
-                seconds / model.verify[0].1
-            );
-        }
-        page.push('\n');
-    }
-    page
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     flags.device.open()?;
     fs::create_dir_all(&flags.out)?;
@@ -392,15 +293,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             idx + 1,
             cases.len(),
             report.name,
-            if report.plain_equal { "equal" } else { "OTHER" },
-            if report.drafted_equal {
-                "equal"
-            } else {
-                "OTHER"
-            },
+            report.plain,
+            report.drafted,
             report.seconds
         );
         reports.push(report);
+    }
+    let mut pairs = Vec::new();
+    for drafter in reference::DRAFTERS {
+        let report = pair(&flags, drafter)?;
+        println!(
+            "{}: greedy {}, sampled {}",
+            report.name, report.greedy, report.sampled
+        );
+        pairs.push(report);
     }
     let fixtures = reference::fixtures();
     let mut models = vec![(
@@ -418,6 +324,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dtype: format!("{:?}", flags.dtype).to_lowercase(),
         version: env!("CARGO_PKG_VERSION"),
         cases: reports,
+        pairs,
         disagreement: disagreement(&flags, &cases)?,
         models: models
             .into_iter()
@@ -426,16 +333,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let json = serde_json::to_string_pretty(&report)?;
     fs::write(flags.out.join("device-check.json"), json)?;
-    let page = page(&report);
+    let page = report::page(&report);
     fs::write(flags.out.join("device-check.md"), &page)?;
     println!("\n{page}");
-    let is_right = report
+    let of_cases = report
         .cases
         .iter()
-        .all(|case| case.plain_equal && case.drafted_equal);
+        .flat_map(|case| [case.plain, case.drafted]);
+    let of_pairs = report
+        .pairs
+        .iter()
+        .flat_map(|pair| [pair.greedy, pair.sampled]);
+    let is_right = of_cases
+        .chain(of_pairs)
+        .all(|tokens| tokens == Tokens::Equal);
     if is_right {
         Ok(())
     } else {
-        Err("some cases have other tokens than the reference".into())
+        Err("some tokens are not those of the reference, or of the CPU".into())
     }
 }
