@@ -24,28 +24,43 @@ impl SchemaFlags {
     ///
     /// # Errors
     /// A file that cannot be read or is not JSON.
-    pub fn read(&self) -> Result<Option<GrammarSource>, Failure> {
-        let schema = self.json_schema.as_deref().map(read);
+    pub fn read(&self) -> Result<Option<SchemaFile>, Failure> {
+        let schema = self.json_schema.as_deref().map(SchemaFile::read);
         Ok(schema.transpose()?)
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<GrammarSource> {
-    let name = || path.display().to_string();
-    let text = std::fs::read(path).with_context(name)?;
-    let schema = serde_json::from_slice(&text).with_context(name)?;
-    Ok(GrammarSource::JsonSchema(schema))
+/// A schema and where it was read.
+#[derive(Debug)]
+pub struct SchemaFile {
+    path: PathBuf,
+    source: GrammarSource,
 }
 
-/// Compiles a grammar for the tokens of a target.
-///
-/// # Errors
-/// Usage if it cannot be followed.
-pub fn compile(source: &GrammarSource, engine: &Engine) -> Result<Grammar, Failure> {
-    let processor = engine.processor();
-    let vocab_size = engine.target().vocab_size();
-    let ends = processor.eos_token_ids();
-    let compiler = GrammarCompiler::new(processor.tokenizer(), ends, vocab_size);
-    let grammar = compiler.and_then(|compiler| compiler.compile(source));
-    grammar.map_err(|error| Failure::Usage(format!("--json-schema: {error}")))
+impl SchemaFile {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = || path.display().to_string();
+        let text = std::fs::read(path).with_context(name)?;
+        let schema = serde_json::from_slice(&text).with_context(name)?;
+        Ok(Self {
+            path: path.to_owned(),
+            source: GrammarSource::JsonSchema(schema),
+        })
+    }
+
+    /// Compiles it for the tokens of a target.
+    ///
+    /// # Errors
+    /// Usage if it cannot be followed.
+    pub fn compile(&self, engine: &Engine) -> Result<Grammar, Failure> {
+        let processor = engine.processor();
+        let vocab_size = engine.target().vocab_size();
+        let ends = processor.eos_token_ids();
+        let compiler = GrammarCompiler::new(processor.tokenizer(), ends, vocab_size);
+        let grammar = compiler.and_then(|compiler| compiler.compile(&self.source));
+        grammar.map_err(|error| {
+            let path = self.path.display();
+            Failure::Usage(format!("--json-schema {path}: {error}"))
+        })
+    }
 }

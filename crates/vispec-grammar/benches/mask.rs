@@ -1,5 +1,5 @@
 //! What a grammar costs with a vocabulary of 152k tokens, as Qwen2.5 has: compiling it, masks in
-//! different places, and what shaping a tree asks for.
+//! different places, what shaping a tree asks for, and all masks of an answer.
 //!
 //! The vocabulary is made up: bytes, and words of a few letters with and without a blank before
 //! them.
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Map, Value, json};
 use vispec_core::{Constraint as _, TokenId, UniformStream};
 use vispec_grammar::{GrammarCompiler, GrammarConstraint, GrammarSource};
@@ -128,5 +128,41 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench);
+/// Whole answers, each from a constraint that has seen nothing: masks and steps of all their tokens.
+fn answers(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tokenizer(dir.path());
+    let compiler = GrammarCompiler::new(&tokenizer, &BTreeSet::from([END]), VOCAB).unwrap();
+    let grammar = compiler.compile(&schema()).unwrap();
+    let values = json!(["a red circle on the left", 17, "two", [true, false]]);
+    let fields = (0..10).map(|n| format!("\"property_{n}\": {}", spaced(&values[n % 4])));
+    let text = format!("{{{}}}", Vec::from_iter(fields).join(", "));
+    let tokens = tokenizer.encode(&text, SequenceTokens::Omit).unwrap();
+    let mut group = criterion.benchmark_group("an answer");
+    group.throughput(Throughput::Elements(tokens.len() as u64));
+    let mut logits = vec![0.0_f32; VOCAB];
+    group.bench_function("by tokens", |bencher| {
+        bencher.iter_batched(
+            || grammar.constraint(),
+            |mut constraint| {
+                for &token in &tokens {
+                    logits.fill(0.0);
+                    constraint.mask(&mut logits).unwrap();
+                    assert!(logits[token as usize].is_finite());
+                    constraint.advance(token).unwrap();
+                }
+                black_box(&mut logits);
+                constraint
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+/// JSON with a blank behind each comma, as the grammar has it.
+fn spaced(value: &Value) -> String {
+    value.to_string().replace(",", ", ")
+}
+
+criterion_group!(benches, bench, answers);
 criterion_main!(benches);

@@ -60,8 +60,22 @@ impl GrammarCompiler {
     /// Compiles a grammar.
     ///
     /// # Errors
-    /// [`GrammarError::TooLong`], [`GrammarError::Invalid`].
+    /// [`GrammarError::TooLong`], [`GrammarError::Invalid`], [`GrammarError::InvalidTools`].
     pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        let reason = match (self.compile_source(source), source) {
+            (Err(GrammarError::Invalid { reason }), GrammarSource::ToolCalls { .. }) => reason,
+            (Err(GrammarError::Invalid { reason }), GrammarSource::CallsOrText { text, .. }) => {
+                // The text may be at fault instead.
+                text.expression()?;
+                self.compile_source(text)?;
+                reason
+            }
+            (compiled, _) => return compiled,
+        };
+        Err(GrammarError::InvalidTools { reason })
+    }
+
+    fn compile_source(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
         let invalid = |reason: String| GrammarError::Invalid { reason };
         let lark = source.lark()?;
         std::thread::scope(|scope| {

@@ -21,6 +21,12 @@ pub enum GrammarError {
         /// What the parser says.
         reason: String,
     },
+    /// The same of what tools are called with.
+    #[error("the tools cannot be called by their schemas: {reason}")]
+    InvalidTools {
+        /// What the parser says.
+        reason: String,
+    },
     /// Following it became too much work.
     #[error("the grammar is too complex to go on with: {reason}")]
     TooComplex {

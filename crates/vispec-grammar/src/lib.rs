@@ -9,6 +9,7 @@
 //! those that the tokenizer makes of it: they are known before the target is asked, and so they
 //! are a draft that costs nothing.
 
+mod closing;
 mod compiler;
 mod constraint;
 mod error;

@@ -198,6 +198,67 @@ fn calls_name_their_tools() {
 }
 
 #[test]
+fn an_answer_is_a_call_or_text() {
+    let tiny = tiny("qwen-scenes");
+    let both = |parameters: Value, text| GrammarSource::CallsOrText {
+        tools: vec![ToolSignature {
+            name: "grow".to_owned(),
+            parameters: Some(parameters),
+        }],
+        count: CallCount::One,
+        text: Box::new(text),
+    };
+    let texts = [
+        GrammarSource::JsonSchema(json!({"enum": ["a", "b"]})),
+        GrammarSource::Regex("\"[ab]\"".to_owned()),
+        GrammarSource::Choice(vec!["\"a\"".to_owned(), "\"b\"".to_owned()]),
+    ];
+    for text in texts {
+        let source = both(json!({"properties": {}, "type": "object"}), text);
+        let said = Vec::from_iter((0..10).filter_map(|seed| tiny.say(&source, seed)));
+        let call = "<tool_call>\n{\"name\": \"grow\", \"arguments\": {}}\n</tool_call>";
+        let known = |text: &String| [call, "\"a\"", "\"b\""].contains(&&**text);
+        assert!(said.len() == 10 && said.iter().all(known), "{said:?}");
+        assert!(said.iter().any(|text| text == call) && said.iter().any(|text| text != call));
+    }
+    let object = || json!({"type": "object"});
+    let nonsense = || GrammarSource::JsonSchema(json!({"type": "x"}));
+    let error = |source| tiny.compiler.compile(&source).unwrap_err();
+    let tools = error(both(json!({"type": "x"}), GrammarSource::JsonObject));
+    assert!(
+        matches!(tools, GrammarError::InvalidTools { .. }),
+        "{tools}"
+    );
+    for text in [nonsense(), GrammarSource::Lark("start: \"a\"".to_owned())] {
+        let text = error(both(object(), text));
+        assert!(matches!(text, GrammarError::Invalid { .. }), "{text}");
+    }
+}
+
+/// Of which properties there may be others a schema has to say.
+#[test]
+fn objects_have_the_properties_that_are_listed() {
+    let tiny = tiny("qwen-scenes");
+    let schema = json!({
+        "type": "object",
+        "properties": {"size": {"enum": [1, 2]}},
+        "required": ["size"],
+    });
+    for seed in 0..10 {
+        let said = tiny.say(&GrammarSource::JsonSchema(schema.clone()), seed);
+        let said = said.unwrap();
+        assert!(
+            ["{\"size\": 1}", "{\"size\": 2}"].contains(&&*said),
+            "{said}"
+        );
+    }
+    let mut open = schema;
+    open["additionalProperties"] = json!({"enum": [3]});
+    let said = (0..10).filter_map(|seed| tiny.say(&GrammarSource::JsonSchema(open.clone()), seed));
+    assert!(said.into_iter().any(|text| text.contains(": 3")));
+}
+
+#[test]
 fn recursive_schemas_are_followed() {
     let tiny = tiny("qwen-scenes");
     let tree = json!({

@@ -7,8 +7,9 @@ carries with a chat template that knows tools:
 
     serve --port 8093 --chat-template examples/chat-templates/qwen-tools.jinja
 
-The pair was taught to describe drawn scenes and nothing else: it calls a tool only if it must, and
-what it writes into a schema has the right form and any content. See docs/serving.md.
+The pair was taught to describe drawn scenes and nothing else: left to itself it calls no tool, so
+calls are asked for by `required` or by name, and what it writes into a schema has the right form and
+any content. See docs/serving.md.
 """
 
 import base64
@@ -144,6 +145,22 @@ def openai_tools():
         assert streamed.function.arguments == call.function.arguments
 
 
+@check("openai", "chat and responses, tools beside `parse` with pydantic")
+def openai_tools_or_schema():
+    strict = {"type": "function", "function": {**LOOK, "strict": True}}
+    answer = client.chat.completions.parse(
+        model=MODEL, messages=ASK, tools=[strict], response_format=Scene
+    )
+    message = answer.choices[0].message
+    calls = [look(**json.loads(call.function.arguments)) for call in message.tool_calls or []]
+    assert calls or isinstance(message.parsed, Scene), message
+    flat = [{"type": "function", "strict": True, **LOOK}]
+    answer = client.responses.parse(model=MODEL, input="Look!", tools=flat, text_format=Scene)
+    items = [item for item in answer.output if item.type == "function_call"]
+    calls = [look(**json.loads(item.arguments)) for item in items]
+    assert calls or isinstance(answer.output_parsed, Scene), answer
+
+
 @check("openai", "responses: text, image, events, `parse` with pydantic")
 def openai_responses():
     content = [{"type": "input_image", "image_url": URL, "detail": "auto"}]
@@ -228,6 +245,18 @@ def langchain_tools():
     assert model.bind_tools(tools).invoke(said).content
 
 
+@check("langchain-openai", "`with_structured_output` with tools")
+def langchain_tools_or_schema():
+    from langchain_core.tools import tool
+
+    structured = langchain_model().with_structured_output(
+        Scene, method="json_schema", include_raw=True, tools=[tool(look)], strict=True
+    )
+    answer = structured.invoke(ASK)
+    calls = [look(**call["args"]) for call in answer["raw"].tool_calls]
+    assert calls or isinstance(answer["parsed"], Scene), answer
+
+
 @check("langchain-openai", "responses API")
 def langchain_responses():
     from langchain_openai import ChatOpenAI
@@ -264,7 +293,7 @@ def instructor_all():
         assert isinstance(scene, Scene), mode
 
 
-@check("pydantic-ai", "output by tool and by schema, image, tools")
+@check("pydantic-ai", "output by tool and by schema, image, tools, tools beside a schema; chat and responses")
 def pydantic_ai_all():
     from pydantic_ai import Agent, BinaryContent, NativeOutput
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
@@ -276,8 +305,11 @@ def pydantic_ai_all():
         for output in [Scene, NativeOutput(Scene)]:
             agent = Agent(kind(MODEL, provider=provider), output_type=output)
             assert isinstance(agent.run_sync(["Describe it.", picture]).output, Scene), kind
-    agent = Agent(OpenAIChatModel(MODEL, provider=provider), tools=[look])
-    assert agent.run_sync("Describe a picture.").output
+        # Output by a schema while tools are there.
+        agent = Agent(kind(MODEL, provider=provider), output_type=NativeOutput(Scene), tools=[look])
+        assert isinstance(agent.run_sync(["Describe it.", picture]).output, Scene), kind
+        agent = Agent(kind(MODEL, provider=provider), tools=[look])
+        assert agent.run_sync("Describe a picture.").output
 
 
 @check("llm", "prompt with image, `--schema`, `--tool`")

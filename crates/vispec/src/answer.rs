@@ -32,6 +32,8 @@ pub struct TokenLogProbs {
 /// What one cycle of decoding brought; the first token, which the prefill gives, is a cycle too.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AnswerCycle {
+    /// Tokens emitted; 0 if this is only text that was held back.
+    pub tokens: usize,
     /// Draft tokens among the emitted ones.
     pub accepted: usize,
     /// Nodes that were verified, the root included; 0 for the prefill.

@@ -31,7 +31,10 @@ impl Grammars {
         };
         compiled.map_err(|error| AnswerError::Refused {
             message: error.to_string(),
-            code: "invalid_grammar",
+            code: match error {
+                GrammarError::InvalidTools { .. } => "invalid_tools",
+                _ => "invalid_grammar",
+            },
         })
     }
 }

@@ -192,6 +192,7 @@ impl GenerationObserver for Relay<'_> {
             Vec::new()
         });
         let cycle = AnswerCycle {
+            tokens: emitted,
             accepted: emitted.min(self.path_len),
             nodes: self.nodes,
             pieces,

@@ -9,7 +9,7 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::{DecodeFlags, PromptFlags};
-use vispec_examples::json_schema::{SchemaFlags, compile};
+use vispec_examples::json_schema::SchemaFlags;
 use vispec_examples::measured::MeasuredPasses;
 use vispec_examples::record::{Record, Report};
 use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
@@ -77,7 +77,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }
     let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
-    let grammar = schema.map(|source| compile(&source, engine));
+    let grammar = schema.map(|file| file.compile(engine));
     let settings = Settings {
         grammar: grammar.transpose()?,
         ..Settings::new(&flags.decode, engine, size)?

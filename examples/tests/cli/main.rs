@@ -16,6 +16,7 @@ mod evaluation;
 mod files;
 mod flags;
 mod images;
+mod json_schemas;
 mod program;
 mod prompts;
 mod serve;

@@ -215,8 +215,9 @@ impl Reply {
 
     /// The chunk after all answers, if it was asked for.
     pub(crate) fn usage_chunk(&self, usage: &Usage) -> Option<Value> {
-        if self.delivery.mode != DeliveryMode::StreamWithUsage {
-            return None;
+        match self.delivery.mode {
+            DeliveryMode::Whole | DeliveryMode::Stream => return None,
+            DeliveryMode::StreamWithUsage | DeliveryMode::StreamWithRunningUsage => {}
         }
         let mut chunk = self.object(self.chunk_kind(), Vec::new());
         chunk["usage"] = usage.object(self.prompt_tokens);
@@ -244,8 +245,22 @@ impl Reply {
             choice["logprobs"] = Value::Null;
         }
         let mut chunk = self.object(self.chunk_kind(), vec![choice]);
-        if self.delivery.mode == DeliveryMode::StreamWithUsage {
-            chunk["usage"] = Value::Null;
+        match self.delivery.mode {
+            DeliveryMode::Whole | DeliveryMode::Stream => {}
+            DeliveryMode::StreamWithUsage => chunk["usage"] = Value::Null,
+            DeliveryMode::StreamWithRunningUsage => chunk = self.counted(chunk, 0),
+        }
+        chunk
+    }
+
+    /// The chunk with the counts of tokens so far, if they were asked for.
+    pub(crate) fn counted(&self, mut chunk: Value, completion_tokens: usize) -> Value {
+        if self.delivery.mode == DeliveryMode::StreamWithRunningUsage {
+            chunk["usage"] = json!({
+                "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": self.prompt_tokens + completion_tokens,
+            });
         }
         chunk
     }

@@ -85,6 +85,8 @@ pub(crate) enum DeliveryMode {
     Stream,
     /// Server-sent events, the last with the counts of tokens.
     StreamWithUsage,
+    /// The same, and the others with those so far.
+    StreamWithRunningUsage,
 }
 
 /// What comes besides the standard fields.
@@ -262,7 +264,7 @@ fn choices(fields: &mut Fields, limits: &RequestLimits) -> Result<u32, ApiError>
 fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let usage = match fields.object("stream_options")? {
-        None => false,
+        None => (false, false),
         Some(_) if !stream => {
             return Err(ApiError::field(
                 "stream_options",
@@ -272,6 +274,7 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
         }
         Some(mut options) => {
             let usage = options.boolean("include_usage")?.unwrap_or(false);
+            let running = options.boolean("continuous_usage_stats")?.unwrap_or(false);
             // Padding against traffic analysis; this server has none to switch off.
             if options.boolean("include_obfuscation")? == Some(true) {
                 return Err(ApiError::field(
@@ -281,13 +284,15 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
                 ));
             }
             options.end()?;
-            usage
+            (usage, running)
         }
     };
     Ok(match (stream, usage) {
         (false, _) => DeliveryMode::Whole,
-        (true, false) => DeliveryMode::Stream,
-        (true, true) => DeliveryMode::StreamWithUsage,
+        // As vLLM has it, the second changes nothing without the first.
+        (true, (false, _)) => DeliveryMode::Stream,
+        (true, (true, false)) => DeliveryMode::StreamWithUsage,
+        (true, (true, true)) => DeliveryMode::StreamWithRunningUsage,
     })
 }
 
@@ -317,27 +322,16 @@ fn extension(fields: &mut Fields) -> Result<(Extension, Drafting), ApiError> {
 fn with_tools(
     prompt: AnswerPrompt,
     asked: Option<AskedGrammar>,
-    tools: AskedTools,
+    mut tools: AskedTools,
 ) -> Result<(AnswerPrompt, Option<AskedGrammar>), ApiError> {
-    if let (Some(asked), false) = (&asked, tools.tools.is_empty()) {
-        return Err(ApiError::field(
-            "tools",
-            "unsupported_value",
-            format!(
-                "tools can be called in any text only, but {} says what the answer is; expected \
-                 one of them, or tool_choice none",
-                asked.field
-            ),
-        ));
-    }
     let prompt = match prompt {
         AnswerPrompt::Chat { messages, images } => AnswerPrompt::Chat {
-            messages: messages.with_tools(tools.tools),
+            messages: messages.with_tools(std::mem::take(&mut tools.tools)),
             images,
         },
         AnswerPrompt::Text(text) => AnswerPrompt::Text(text),
     };
-    Ok((prompt, asked.or(tools.grammar)))
+    Ok((prompt, tools.grammar(asked)?))
 }
 
 /// The kind of a JSON value, for messages.

@@ -17,8 +17,48 @@ const MAX_NAME: usize = 64;
 pub(super) struct AskedTools {
     /// The tools as the chat template takes them; empty if none may be called.
     pub(super) tools: Vec<Value>,
-    /// If one has to be called: how.
-    pub(super) grammar: Option<AskedGrammar>,
+    calls: Calls,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Calls {
+    #[default]
+    None,
+    /// As the model likes.
+    Free(Vec<ToolSignature>, CallCount),
+    /// At least one.
+    Required(Vec<ToolSignature>, CallCount),
+}
+
+impl AskedTools {
+    /// What the answer has to be, if the text of one without calls has to be `text`.
+    ///
+    /// # Errors
+    /// Naming the field of a grammar that has rules of its own.
+    pub(super) fn grammar(
+        self,
+        text: Option<AskedGrammar>,
+    ) -> Result<Option<AskedGrammar>, ApiError> {
+        match (self.calls, text) {
+            (Calls::Required(tools, count), _) => Ok(Some(AskedGrammar {
+                source: GrammarSource::ToolCalls { tools, count },
+                field: "tools".to_owned(),
+            })),
+            (Calls::Free(tools, count), Some(AskedGrammar { source, field })) => {
+                if matches!(source, GrammarSource::Lark(_)) {
+                    let message = format!(
+                        "{field} has rules of its own, which cannot stand beside calls of tools; \
+                         expected one of them, or tool_choice none"
+                    );
+                    return Err(ApiError::field(&field, "unsupported_value", message));
+                }
+                let text = Box::new(source);
+                let source = GrammarSource::CallsOrText { tools, count, text };
+                Ok(Some(AskedGrammar { source, field }))
+            }
+            (_, text) => Ok(text),
+        }
+    }
 }
 
 /// Reads `tools`, `tool_choice` and `parallel_tool_calls`.
@@ -35,39 +75,31 @@ pub(super) fn read(fields: &mut Fields, form: ToolForm) -> Result<AskedTools, Ap
         Some(false) => CallCount::One,
         Some(true) | None => CallCount::Some,
     };
-    let must_call = match choice(fields, form)? {
+    let signatures = |tools: &[Tool]| tools.iter().map(|tool| tool.signature.clone()).collect();
+    let calls = match choice(fields, form)? {
         Choice::None => return Ok(AskedTools::default()),
-        Choice::Auto => None,
-        Choice::Required => Some((tools.clone(), count)),
-        Choice::Named(name) => {
-            let named = tools.iter().find(|tool| tool.signature.name == name);
-            let named = named.ok_or_else(|| {
-                let message = format!("tool_choice names {name:?}, which is not among the tools");
-                ApiError::field("tool_choice", "invalid_value", message)
-            })?;
-            Some((vec![named.clone()], CallCount::One))
-        }
-    };
-    let grammar = match must_call {
-        None => None,
-        Some((tools, _)) if tools.is_empty() => {
+        Choice::Auto if tools.is_empty() => Calls::None,
+        Choice::Auto => Calls::Free(signatures(&tools), count),
+        Choice::Required if tools.is_empty() => {
             return Err(ApiError::field(
                 "tool_choice",
                 "invalid_value",
                 "tool_choice asks for a call, but there are no tools",
             ));
         }
-        Some((tools, count)) => {
-            let tools = tools.into_iter().map(|tool| tool.signature).collect();
-            Some(AskedGrammar {
-                source: GrammarSource::ToolCalls { tools, count },
-                field: "tools".to_owned(),
-            })
+        Choice::Required => Calls::Required(signatures(&tools), count),
+        Choice::Named(name) => {
+            let named = tools.iter().find(|tool| tool.signature.name == name);
+            let named = named.ok_or_else(|| {
+                let message = format!("tool_choice names {name:?}, which is not among the tools");
+                ApiError::field("tool_choice", "invalid_value", message)
+            })?;
+            Calls::Required(vec![named.signature.clone()], CallCount::One)
         }
     };
     Ok(AskedTools {
         tools: tools.into_iter().map(|tool| tool.shown).collect(),
-        grammar,
+        calls,
     })
 }
 

@@ -112,7 +112,9 @@ pub(super) async fn submitted(
     fetch(app, &mut answer, remote, &mut room).await?;
     let pace = match delivery.mode {
         DeliveryMode::Whole => Pace::Whole,
-        DeliveryMode::Stream | DeliveryMode::StreamWithUsage => Pace::Cycles,
+        DeliveryMode::Stream
+        | DeliveryMode::StreamWithUsage
+        | DeliveryMode::StreamWithRunningUsage => Pace::Cycles,
     };
     let submission = match drafting {
         Drafting::Usual => answer.into(),
@@ -168,7 +170,9 @@ async fn deliver(app: &App, endpoint: Endpoint, asked: Asked) -> Result<Response
     let reply = Reply::new(endpoint, delivery, app.model.id(), prompt_tokens);
     match delivery.mode {
         DeliveryMode::Whole => Ok(Json(whole(&reply, choices, answers).await?).into_response()),
-        DeliveryMode::Stream | DeliveryMode::StreamWithUsage => {
+        DeliveryMode::Stream
+        | DeliveryMode::StreamWithUsage
+        | DeliveryMode::StreamWithRunningUsage => {
             let sse = Sse::new(chunks(reply, choices, answers)).keep_alive(KeepAlive::default());
             // Proxies that collect answers would defeat the stream.
             Ok(([("x-accel-buffering", "no")], sse).into_response())
@@ -188,7 +192,10 @@ pub(super) fn not_started(
         }
         // The one setting that only the model can check, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
-        AnswerError::Refused { code, .. } if *code == "tools_unsupported" => "tools",
+        AnswerError::Refused {
+            code: "tools_unsupported" | "invalid_tools",
+            ..
+        } => "tools",
         AnswerError::Refused { code, .. } if *code == "invalid_grammar" => {
             grammar_field.unwrap_or("response_format")
         }
@@ -224,6 +231,8 @@ async fn whole(reply: &Reply, choices: u32, mut answers: Answers) -> Result<Valu
 /// What was told of an answer that is being streamed.
 #[derive(Default)]
 struct Told {
+    /// Tokens of the answer.
+    tokens: usize,
     /// Characters of the tokens whose log-probabilities were told.
     text_len: usize,
     /// Looks for calls, if tools may be called.
@@ -244,7 +253,8 @@ impl Told {
             match said {
                 Said::Text(more) => text.push_str(&more),
                 Said::Call(call) => {
-                    chunks.push(data(&reply.call_chunk(index, self.n_calls, &call)));
+                    let chunk = reply.call_chunk(index, self.n_calls, &call);
+                    chunks.push(data(&reply.counted(chunk, self.tokens)));
                     self.n_calls += 1;
                 }
             }
@@ -273,8 +283,10 @@ impl Streamed {
                 let Some(told) = self.told.get_mut(index as usize) else {
                     return (vec![data(&lost().body())], false);
                 };
+                told.tokens += cycle.tokens;
                 let (text, calls) = told.take(&self.reply, index, Some(&cycle.text()));
                 let chunk = self.reply.cycle_chunk(index, &cycle, &text, told.text_len);
+                let chunk = chunk.map(|chunk| self.reply.counted(chunk, told.tokens));
                 let tokens = cycle.log_probs.iter();
                 let chars: usize = tokens.map(|token| token.token.chars().count()).sum();
                 told.text_len += chars;
@@ -290,8 +302,10 @@ impl Streamed {
                 let nothing = AnswerCycle::default();
                 let rest = Some(text).filter(|text| !text.is_empty());
                 let rest = rest.and_then(|text| self.reply.cycle_chunk(index, &nothing, &text, 0));
+                let rest = rest.map(|chunk| self.reply.counted(chunk, told.tokens));
                 let mut out = Vec::from_iter(rest.iter().map(data).chain(calls));
-                out.push(data(&self.reply.last_chunk(index, &answered, told.n_calls)));
+                let last = self.reply.last_chunk(index, &answered, told.n_calls);
+                out.push(data(&self.reply.counted(last, told.tokens)));
                 self.left = self.left.saturating_sub(1);
                 if self.left > 0 {
                     return (out, true);

@@ -3,6 +3,7 @@
 mod answers;
 mod body;
 mod head;
+mod held_back;
 mod page;
 mod probes;
 mod responses;
@@ -93,7 +94,11 @@ pub(crate) fn router(app: App) -> Router {
         // The names of models can have slashes.
         .route("/v1/models/{*id}", get(model))
         .route("/metrics", get(metrics))
-        .layer(middleware::from_fn_with_state(app.clone(), api_key::check));
+        .layer(middleware::from_fn_with_state(app.clone(), api_key::check))
+        .layer(middleware::from_fn_with_state(
+            Arc::<held_back::Refusals>::default(),
+            held_back::layer,
+        ));
     let cors = cors::layer(&app.options.cors_origins);
     let router = Router::new()
         .route("/health", get(probes::health))

@@ -1,6 +1,6 @@
 //! Requests wait in order, not too many of them, and not for clients that have gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -38,6 +38,20 @@ async fn a_full_queue_says_so() {
 
     drop(hold);
     assert_eq!(waits.await.unwrap().unwrap().status(), 200);
+}
+
+/// So that who asks again at once is not refused thousands of times a second.
+#[tokio::test]
+async fn many_refusals_are_told_a_moment_later() {
+    let server = start(HeldModel::new(1, 1)).await;
+    let started = Instant::now();
+    let asked = [(); 64].map(|()| server.post(PATH, &json!({"prompt": 3})).send());
+    for refused in futures_util::future::join_all(asked).await {
+        assert_eq!(refused.unwrap().status(), 400);
+    }
+    assert!(started.elapsed() >= Duration::from_millis(250));
+    // Those who are answered do not wait for that.
+    server.ask(PATH, &HeldModel::short("next")).await;
 }
 
 #[tokio::test]

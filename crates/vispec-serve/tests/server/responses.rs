@@ -160,6 +160,13 @@ async fn schemas_and_tools_have_the_form_of_responses() {
     ]);
     let next = json!({"input": output, "previous_response_id": response["id"], "tools": [tool]});
     assert!(!text(&server.ask(RESPONSES, &next).await).is_empty());
+    let both = asking(json!({"tools": [tool], "text": {"format": format}}));
+    let response = server.ask(RESPONSES, &both).await;
+    let output = &response["output"][0];
+    assert!(
+        output["name"] == "look" || ["\"red\"", "\"blue\""].contains(&text(&response)),
+        "{response}"
+    );
     body["stream"] = true.into();
     let events = events(&server, &body).await;
     let done = events

@@ -66,6 +66,31 @@ async fn usage_comes_last_if_asked_for() {
     );
 }
 
+/// As load generators ask vLLM.
+#[tokio::test]
+async fn usage_comes_with_every_chunk_if_asked_for() {
+    let server = Running::start(model(), ServeOptions::default()).await;
+    let running = json!({"include_usage": true, "continuous_usage_stats": true});
+    let body = streamed(question(ASK), json!({"stream_options": running}));
+    let chunks = chunks(&server.stream(CHAT, &body).await);
+    let count = |chunk: &Value, what: &str| chunk["usage"][what].as_u64().unwrap();
+    let counts = chunks.iter().map(|chunk| count(chunk, "completion_tokens"));
+    let counts = Vec::from_iter(counts);
+    let total = plain(ASK, Sampler::Greedy, 0, 512).tokens.len() as u64;
+    assert_eq!((counts[0], counts[counts.len() - 1]), (0, total));
+    assert!(counts.is_sorted() && counts.iter().filter(|&&n| n > 0 && n < total).count() > 1);
+    for chunk in &chunks {
+        let tokens = count(chunk, "prompt_tokens") + count(chunk, "completion_tokens");
+        assert_eq!(count(chunk, "total_tokens"), tokens);
+    }
+    let body = streamed(
+        question(ASK),
+        json!({"stream_options": {"continuous_usage_stats": true}, "max_tokens": 3}),
+    );
+    let chunks = self::chunks(&server.stream(CHAT, &body).await);
+    assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+}
+
 #[tokio::test]
 async fn stop_strings_never_show() {
     let server = Running::start(model(), ServeOptions::default()).await;

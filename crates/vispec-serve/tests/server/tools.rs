@@ -171,6 +171,45 @@ async fn calls_that_may_be_made_are_told_from_text() {
     assert_eq!(answer["choices"][0]["message"]["content"], text);
 }
 
+/// Clients that want an answer in some form while tools are there.
+#[tokio::test]
+async fn an_answer_is_a_call_or_what_its_schema_says() {
+    let server = start().await;
+    let schema = json!({
+        "type": "object", "properties": {"large": {"type": "boolean"}}, "required": ["large"],
+    });
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let (mut calls, mut texts) = (0, 0);
+    for seed in 0..12 {
+        let mut body = asking(json!({
+            "tools": [look(), count()], "response_format": format, "parallel_tool_calls": false,
+            "temperature": 2.0, "seed": seed, "max_tokens": 200,
+        }));
+        let answer = server.ask(CHAT, &body).await;
+        let told = &answer["choices"][0];
+        match told["message"]["tool_calls"].as_array() {
+            Some(made) => {
+                calls += 1;
+                assert_eq!(told["finish_reason"], "tool_calls");
+                assert_eq!(told["message"]["content"], Value::Null);
+                assert_eq!(made.len(), 1);
+                check_call(&made[0]);
+            }
+            None => {
+                texts += 1;
+                assert_eq!(told["finish_reason"], "stop");
+                let text = told["message"]["content"].as_str().unwrap();
+                assert!(["{\"large\": true}", "{\"large\": false}"].contains(&text));
+            }
+        }
+        // A call that has to be made leaves no room for text.
+        body["tool_choice"] = "required".into();
+        let answer = server.ask(CHAT, &body).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+    }
+    assert!(calls > 0 && texts > 0, "{calls} calls, {texts} texts");
+}
+
 #[tokio::test]
 async fn a_template_without_tools_is_told() {
     let server = Running::start(model(), ServeOptions::default()).await;
@@ -187,6 +226,9 @@ async fn tools_that_make_no_sense_are_refused() {
     let called = json!({"role": "assistant", "tool_calls": [call]});
     let unknown =
         json!({"type": "function", "function": {"name": "f", "parameters": {"type": "x"}}});
+    let nonsense = json!({"type": "json_schema", "json_schema": {
+        "name": "x", "schema": {"type": "x"},
+    }});
     let cases = [
         (
             json!({"tools": [look(), look()]}),
@@ -220,13 +262,23 @@ async fn tools_that_make_no_sense_are_refused() {
         ),
         (
             json!({"tools": [unknown], "tool_choice": "required"}),
-            "invalid_grammar",
+            "invalid_tools",
             "tools",
         ),
         (
-            json!({"tools": [look()], "response_format": {"type": "json_object"}}),
-            "unsupported_value",
+            json!({"tools": [unknown], "response_format": {"type": "json_object"}}),
+            "invalid_tools",
             "tools",
+        ),
+        (
+            json!({"tools": [look()], "response_format": nonsense}),
+            "invalid_grammar",
+            "response_format",
+        ),
+        (
+            json!({"tools": [look()], "guided_grammar": "start: \"a\""}),
+            "unsupported_value",
+            "guided_grammar",
         ),
         (
             json!({"messages": [result]}),
