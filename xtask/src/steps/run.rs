@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -111,7 +110,7 @@ impl<'a> Runner<'a> {
                 arguments,
                 lines,
             } => {
-                let mut command = Command::new(self.programs.path(program));
+                let mut command = self.programs.command(program);
                 command.args(arguments);
                 let bar = step_bar(lines.as_ref().map(|(_, count)| *count));
                 let watcher = lines.as_ref().map(|(path, _)| {
