@@ -18,7 +18,7 @@ fn fixtures() -> PathBuf {
 fn command(xtask: &Path, out: &Path, more: &[&str]) -> Command {
     let programs = Path::new(env!("CARGO_BIN_EXE_train")).parent().unwrap();
     let mut command = Command::new(xtask);
-    command.args(["make-draft", "--questions", "24", "--max-new-tokens", "12"]);
+    command.args(["make-draft", "--questions", "30", "--max-new-tokens", "12"]);
     for setting in [
         "vocabulary.size=300",
         "optimizer.epochs=1",
@@ -68,7 +68,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(
         text(&again).matches("was there (").count(),
-        2,
+        4,
         "{}",
         text(&again)
     );

@@ -1,7 +1,8 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `load`, `make-draft`,
-//! `random-checkpoint`, `sweep`, `report` and `reproduce`.
+//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `curve`, `load`,
+//! `make-draft`, `random-checkpoint`, `sweep`, `report` and `reproduce`.
 
 mod bench;
+mod curve;
 mod fixtures;
 mod launch;
 mod line_watcher;
@@ -36,6 +37,8 @@ enum Chore {
     Fixtures,
     /// Measure linear layers and generation, and compare with what the machine can do
     Bench(bench::BenchFlags),
+    /// Draw what training has learned after so many tokens
+    Curve(curve::Flags),
     /// Make a draft for a model from nothing but the model
     MakeDraft(make_draft::Flags),
     /// Measure how fast a server on this machine answers several clients at once
@@ -68,6 +71,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::check(&root()),
         Chore::Fixtures => fixtures::check(&fixtures),
         Chore::Bench(flags) => bench::run(&flags, &root()),
+        Chore::Curve(flags) => curve::run(&flags),
         Chore::Load(flags) => load::run(&flags),
         Chore::MakeDraft(flags) => make_draft::run(&flags),
         Chore::RandomCheckpoint(flags) => {

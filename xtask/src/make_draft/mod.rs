@@ -1,12 +1,16 @@
 //! `cargo xtask make-draft`: a draft for a model, from nothing but the model.
 //!
 //! ```text
-//! target ─► capture: it asks itself, answers, and its states are kept ─► train ─► draft in bf16
+//! target ─┬► capture: it asks itself, answers greedily, and its states are kept ─┬► train ┐
+//!         └► capture: the same with other questions and sampled answers ─────────┴────────┴► train
+//!                                                                                             │
+//!                                                                              draft in bf16 ◄┘
 //! ```
 
 mod publish;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,8 +19,8 @@ use clap::Args;
 use crate::programs::{self, Programs};
 use crate::steps::{KeyHasher, ProgramFlags, Runner, State, Step, Work};
 
-/// How the draft is trained.
-const RECIPE: &str = "examples/configs/make_draft/recipe.toml";
+/// Folder of the configs that the draft is trained with.
+const RECIPES: &str = "examples/configs/make_draft";
 /// Programs that steps run.
 const PROGRAMS: [&str; 2] = ["capture", "train"];
 
@@ -29,8 +33,8 @@ pub(crate) struct Flags {
     /// there is gone on with
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Questions that the model asks itself and answers
-    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
+    /// Questions that the model asks itself and answers, a third of them at temperature 1
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(30..=1_000_000))]
     questions: u32,
     /// Pictures to ask about with built-in questions, for a draft that sees; the draft then has the
     /// vision adaptor of ViSpec
@@ -42,10 +46,11 @@ pub(crate) struct Flags {
     /// Seed of questions and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How the draft is trained: a config of `train`
-    #[arg(long, value_name = "FILE")]
+    /// How the draft is trained: a folder with configs of `train`, first.toml for greedy answers and
+    /// second.toml for all of them
+    #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
-    /// Replaces a value of the config, such as optimizer.epochs=2; may be repeated
+    /// Replaces a value of both configs, such as optimizer.epochs=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Directory of the programs [default: built with cargo, in release mode]
@@ -60,12 +65,12 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Some(dir) => Programs::of(&std::path::absolute(dir)?),
         None => programs::build(&PROGRAMS)?,
     };
-    let recipe = match &flags.config {
-        Some(file) => file.clone(),
-        None => crate::root().join(RECIPE),
+    let recipes = match &flags.config {
+        Some(dir) => dir.clone(),
+        None => crate::root().join(RECIPES),
     };
     let state = State::open(&flags.out)?;
-    let steps = steps(flags, &recipe)?;
+    let steps = steps(flags, &recipes)?;
     Runner::new(&state, &programs).run(&steps)?;
     let training = &steps[steps.len() - 1].output;
     let draft = flags.out.join("draft");
@@ -82,46 +87,101 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn steps(flags: &Flags, recipe: &Path) -> Result<Vec<Step>> {
-    let text = fs::read_to_string(recipe).with_context(|| recipe.display().to_string())?;
-    let answers = flags.out.join("answers");
-    let questions = flags.questions.to_string();
-    let tokens = flags.max_new_tokens.to_string();
-    let seed = flags.seed.to_string();
-    let mut capture = ProgramFlags::new(&[
+/// One capture of the model's answers.
+struct Answers {
+    /// The step, and its folder in `--out`.
+    name: &'static str,
+    /// Which of all questions.
+    questions: Range<u32>,
+    temperature: f32,
+    seed: u64,
+}
+
+/// What the draft learns from. It is used greedily and for sampled answers, whose texts differ: an
+/// answer at temperature 1 goes through words that a greedy one never has.
+fn answers(flags: &Flags) -> [Answers; 2] {
+    let greedy = flags.questions - flags.questions / 3;
+    [
+        Answers {
+            name: "answers",
+            questions: 0..greedy,
+            temperature: 0.0,
+            seed: flags.seed,
+        },
+        Answers {
+            name: "sampled-answers",
+            questions: greedy..flags.questions,
+            temperature: 1.0,
+            seed: flags.seed.wrapping_add(1),
+        },
+    ]
+}
+
+fn capture(flags: &Flags, answers: &Answers, target_key: &str) -> Step {
+    let output = flags.out.join(answers.name);
+    let Range { start, end } = answers.questions;
+    // Pairs of pictures and built-in questions are in a fixed order, of which each capture takes its
+    // part; questions that the target makes up depend on the seed.
+    let (questions, part) = match &flags.images {
+        Some(images) => (
+            flags.questions,
+            vec![
+                ("--images", images.to_string_lossy().into_owned()),
+                ("--start", start.to_string()),
+                ("--end", end.to_string()),
+            ],
+        ),
+        None => (end - start, Vec::new()),
+    };
+    let mut program = ProgramFlags::new(&[
         ("--target", &flags.target),
         ("--source", &"self"),
-        ("--questions", &questions),
+        ("--questions", &questions.to_string()),
         ("--stage", &"2"),
         ("--states", &"eagle3"),
         ("--storage", &"compact"),
-        ("--max-new-tokens", &tokens),
+        ("--max-new-tokens", &flags.max_new_tokens.to_string()),
+        ("--temperature", &answers.temperature.to_string()),
         ("--batch", &"32"),
         ("--method", &"none"),
-        ("--seed", &seed),
-        ("--out", &answers),
+        ("--seed", &answers.seed.to_string()),
+        ("--out", &output),
     ])
     .first("run")
     .and("--as-is");
-    if let Some(images) = &flags.images {
-        capture = capture.and("--images").and(&images.to_string_lossy());
+    for (flag, value) in part {
+        program = program.and(flag).and(&value);
     }
-    let target_key = target_key(&flags.target)?;
-    let said = format!("{:?}", capture.0);
-    let capture = Step {
-        name: "capture".to_owned(),
-        key: KeyHasher::default().text(&target_key).text(&said).key(),
-        units: u64::from(flags.questions),
-        output: answers.clone(),
+    let said = format!("{:?}", program.0);
+    Step {
+        name: answers.name.to_owned(),
+        key: KeyHasher::default().text(target_key).text(&said).key(),
+        units: u64::from(end - start),
+        output,
         work: Work::Program {
             program: "capture",
-            arguments: capture.0,
+            arguments: program.0,
             lines: None,
         },
-    };
+    }
+}
 
-    let output = flags.out.join("training");
-    let seed = format!("seed={seed}");
+/// One training.
+struct Training<'a> {
+    /// The step, and its folder in `--out`.
+    name: &'static str,
+    recipe: PathBuf,
+    /// The captures that it reads. Their last samples are held out.
+    answers: &'a [&'a Step],
+    /// The training that it goes on from.
+    after: Option<&'a Step>,
+}
+
+fn train(flags: &Flags, training: &Training<'_>) -> Result<Step> {
+    let recipe = &training.recipe;
+    let text = fs::read_to_string(recipe).with_context(|| recipe.display().to_string())?;
+    let output = flags.out.join(training.name);
+    let seed = format!("seed={}", flags.seed);
     let queries = flags
         .images
         .as_ref()
@@ -133,30 +193,58 @@ fn steps(flags: &Flags, recipe: &Path) -> Result<Vec<Step>> {
         .chain([seed])
         .chain(queries)
         .collect();
-    let train = ProgramFlags::new(&[
-        ("--config", &recipe),
+    let mut program = ProgramFlags::new(&[
+        ("--config", recipe),
         ("--target", &flags.target),
-        ("--data", &answers),
         ("--out", &output),
     ])
     .with("--set", &settings);
-    let said = format!("{:?}", train.0);
-    let training = Step {
-        name: "train".to_owned(),
-        key: KeyHasher::default()
-            .text(&capture.key)
-            .text(&text)
-            .text(&said)
-            .key(),
-        units: u64::from(flags.questions),
+    let mut key = KeyHasher::default();
+    for step in training.answers {
+        program = program.and("--data").and(&step.output.to_string_lossy());
+        key = key.text(&step.key);
+    }
+    if let Some(step) = training.after {
+        let draft = step.output.join("best");
+        program = program.and("--init").and(&draft.to_string_lossy());
+        key = key.text(&step.key);
+    }
+    let said = format!("{:?}", program.0);
+    Ok(Step {
+        name: training.name.to_owned(),
+        key: key.text(&text).text(&said).key(),
+        units: training.answers.iter().map(|step| step.units).sum(),
         output,
         work: Work::Program {
             program: "train",
-            arguments: train.0,
+            arguments: program.0,
             lines: None,
         },
-    };
-    Ok(vec![capture, training])
+    })
+}
+
+fn steps(flags: &Flags, recipes: &Path) -> Result<Vec<Step>> {
+    let target_key = target_key(&flags.target)?;
+    let [greedy, sampled] = answers(flags).map(|answers| capture(flags, &answers, &target_key));
+    let first = train(
+        flags,
+        &Training {
+            name: "training",
+            recipe: recipes.join("first.toml"),
+            answers: &[&greedy],
+            after: None,
+        },
+    )?;
+    let second = train(
+        flags,
+        &Training {
+            name: "second-training",
+            recipe: recipes.join("second.toml"),
+            answers: &[&greedy, &sampled],
+            after: Some(&first),
+        },
+    )?;
+    Ok(vec![greedy, sampled, first, second])
 }
 
 /// Tells targets apart without reading all their weights: names and sizes of files, and the config.

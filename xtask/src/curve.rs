@@ -1,0 +1,225 @@
+//! `cargo xtask curve`: what training has learned after so many tokens, as a plot.
+//!
+//! In the first epoch every answer is new, so the share of its tokens that the draft foresees before
+//! it learns from them is what it would foresee of any answer: a learning curve for nothing. From the
+//! second epoch on only held-out answers say that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Deserialize;
+use vispec_report::plots::{Line, LineChart, LineUnit, Point, Stroke, Theme, XScale, to_png};
+
+use crate::whole_file::write_whole;
+
+/// Points of the curve lie this factor apart.
+const APART: f64 = std::f64::consts::SQRT_2;
+/// First point, in thousands of tokens: before that the learning rate is next to nothing.
+const FIRST: f64 = 4.0;
+/// Name of the files.
+const NAME: &str = "learning-curve";
+
+#[derive(Args)]
+pub(crate) struct Flags {
+    /// Output folders of `train`, each with the name that the plot shows: NAME=DIR
+    #[arg(required = true, value_name = "NAME=DIR")]
+    runs: Vec<Run>,
+    /// Directory to write to
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone)]
+struct Run {
+    name: String,
+    dir: PathBuf,
+}
+
+impl FromStr for Run {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, dir) = text
+            .split_once('=')
+            .filter(|(name, dir)| !name.is_empty() && !dir.is_empty())
+            .ok_or_else(|| format!("{text}: expected NAME=DIR"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            dir: dir.into(),
+        })
+    }
+}
+
+/// What is read of a line of `metrics.jsonl`.
+#[derive(Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+enum Record {
+    Step {
+        epoch: usize,
+        losses: Option<Losses>,
+    },
+    Epoch {
+        held_out: Option<HeldOut>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Losses {
+    /// Share of supervised tokens that are the draft's first guess, its first two, first three.
+    top: Vec<f64>,
+    supervised: usize,
+}
+
+#[derive(Deserialize)]
+struct HeldOut {
+    losses: Losses,
+}
+
+/// Tokens, and how many of them the draft foresaw.
+#[derive(Default)]
+struct Tally {
+    tokens: f64,
+    foreseen: f64,
+}
+
+impl Tally {
+    fn add(&mut self, losses: &Losses) {
+        let tokens = losses.supervised as f64;
+        self.tokens += tokens;
+        self.foreseen += tokens * losses.top.first().copied().unwrap_or(0.0);
+    }
+
+    fn point(&self, x: f64) -> Point {
+        Point {
+            x,
+            y: self.foreseen / self.tokens,
+            interval: None,
+        }
+    }
+}
+
+/// The lines of a run: of new answers, and of held-out ones after each epoch.
+fn lines(text: &str, name: &str, color: usize) -> Result<Vec<Line>> {
+    let mut seen = 0.0;
+    let mut next = FIRST;
+    let mut tally = Tally::default();
+    let mut new = Vec::new();
+    let mut held_out = Vec::new();
+    for (idx, line) in text.lines().enumerate() {
+        let record = serde_json::from_str(line).with_context(|| format!("line {}", idx + 1))?;
+        match record {
+            Record::Step { epoch, losses } => {
+                let Some(losses) = losses else { continue };
+                seen += losses.supervised as f64 / 1e3;
+                if epoch > 0 {
+                    continue;
+                }
+                tally.add(&losses);
+                if seen >= next {
+                    new.push(tally.point(seen));
+                    tally = Tally::default();
+                    next *= APART;
+                }
+            }
+            Record::Epoch { held_out: Some(at) } => {
+                let mut tally = Tally::default();
+                tally.add(&at.losses);
+                held_out.push(tally.point(seen));
+            }
+            Record::Epoch { held_out: None } => {}
+        }
+    }
+    ensure!(
+        !new.is_empty(),
+        "{name}: not {FIRST} thousand tokens of answers were trained on"
+    );
+    let line = |label: String, stroke, points| Line {
+        label,
+        color,
+        stroke,
+        points,
+    };
+    let mut lines = vec![line(name.to_owned(), Stroke::Full, new)];
+    if !held_out.is_empty() {
+        let label = format!("{name}, held-out answers");
+        lines.push(line(label, Stroke::Hollow, held_out));
+    }
+    Ok(lines)
+}
+
+fn chart(lines: Vec<Line>) -> LineChart {
+    LineChart {
+        title: "First guesses that are right".to_owned(),
+        subtitle: "of tokens of answers that the draft had not seen before".to_owned(),
+        x_axis: (
+            "tokens of answers seen, thousands".to_owned(),
+            XScale::Sizes,
+        ),
+        y_axis: ("first guess is right".to_owned(), LineUnit::Share),
+        lines,
+        horizontals: Vec::new(),
+    }
+}
+
+/// Draws the curves of the runs as SVG and PNG.
+#[expect(clippy::print_stdout, reason = "what a program says")]
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let mut all = Vec::new();
+    for (color, run) in flags.runs.iter().enumerate() {
+        let path = metrics(&run.dir);
+        let at = || path.display().to_string();
+        let text = fs::read_to_string(&path).with_context(at)?;
+        all.extend(lines(&text, &run.name, color).with_context(at)?);
+    }
+    let svg = chart(all).to_svg(Theme::File);
+    fs::create_dir_all(&flags.out).with_context(|| flags.out.display().to_string())?;
+    let file = |ending: &str| flags.out.join(format!("{NAME}.{ending}"));
+    write_whole(&file("png"), &to_png(NAME, &svg)?)?;
+    write_whole(&file("svg"), svg.as_bytes())?;
+    println!("{}", file("svg").display());
+    Ok(())
+}
+
+fn metrics(dir: &Path) -> PathBuf {
+    dir.join("metrics.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(epoch: usize, right: f64) -> String {
+        format!(
+            r#"{{"record":"step","epoch":{epoch},"step":0,"losses":{{"top":[{right},1.0],"supervised":1000}}}}"#
+        )
+    }
+
+    #[test]
+    fn points_average_new_answers_only() {
+        let epoch = r#"{"record":"epoch","held_out":{"losses":{"top":[0.5],"supervised":10}}}"#;
+        let text: Vec<String> = [0.0, 0.0, 0.5, 0.5, 0.25, 0.75]
+            .map(|right| step(0, right))
+            .into_iter()
+            .chain([epoch.to_owned(), step(1, 1.0), epoch.to_owned()])
+            .collect();
+        let found = lines(&text.join("\n"), "run", 3).unwrap();
+        let points = |line: &Line| -> Vec<(f64, f64)> {
+            line.points.iter().map(|point| (point.x, point.y)).collect()
+        };
+        assert_eq!(found.len(), 2);
+        assert_eq!(points(&found[0]), [(4.0, 0.25), (6.0, 0.5)]);
+        assert_eq!(points(&found[1]), [(6.0, 0.5), (7.0, 0.5)]);
+    }
+
+    #[test]
+    fn what_is_no_run_is_said() {
+        let found = lines("{\"record\":\"step\"}", "run", 0).unwrap_err();
+        assert!(format!("{found:#}").contains("line 1"), "{found:#}");
+        let found = lines("", "run", 0).unwrap_err();
+        assert!(found.to_string().contains("4 thousand tokens"), "{found}");
+        assert!("=dir".parse::<Run>().is_err() && "name".parse::<Run>().is_err());
+    }
+}
