@@ -18,6 +18,12 @@ pub(super) struct WebPFrames<'a> {
 
 impl<'a> WebPFrames<'a> {
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self> {
+        // Without its end a file would pass for one of fewer frames.
+        let said = bytes.get(4..8).and_then(|size| size.try_into().ok());
+        let said = said.map_or(0, |size| 8 + u64::from(u32::from_le_bytes(size)));
+        if said > bytes.len() as u64 {
+            return Err(damaged("the file is shorter than it says"));
+        }
         let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
         if !decoder.is_animated() {
             return Err(damaged("the file has one picture and is no animation"));
