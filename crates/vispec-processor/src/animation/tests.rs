@@ -1,3 +1,5 @@
+//! Animations that are drawn here, frame by frame.
+
 use ::gif::{DisposalMethod, Encoder, Frame};
 
 use super::*;
