@@ -18,6 +18,7 @@ use program::{files, fixtures, refuse, run_args, shell, strs, succeed, text};
 mod batches;
 mod own_questions;
 mod program;
+mod videos;
 
 const SIGKILL: i32 = 9;
 
