@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use crate::video_folder::VideoFolder;
+
 /// One line, understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ChatCommand {
     /// Nothing.
     Nothing,
@@ -13,6 +15,8 @@ pub enum ChatCommand {
     Say(String),
     /// Show an image with the next question.
     Image(PathBuf),
+    /// Show a video with the next question.
+    Video(VideoFolder),
     /// Start again with this system message, or without one.
     System(Option<String>),
     /// Counts and times of the last answer.
@@ -42,6 +46,7 @@ impl ChatCommand {
     /// What `/help` prints.
     pub const HELP: &str = "\
 /image FILE   show an image with the next question
+/video DIR    show a video with the next question: a folder of frames, two a second; DIR@FPS of FPS
 /system TEXT  start again with a system message; without TEXT, with none
 /stats        counts and times of the last answer
 /tree         the tree of the last answer that was accepted furthest
@@ -50,14 +55,15 @@ impl ChatCommand {
 Ctrl-C stops an answer. A line that starts with two slashes is a question.";
 
     /// Commands, those that take an argument with the space before it.
-    pub const NAMES: [&str; 7] = [
-        "/image ", "/system ", "/stats", "/tree", "/reset", "/quit", "/help",
+    pub const NAMES: [&str; 8] = [
+        "/image ", "/video ", "/system ", "/stats", "/tree", "/reset", "/quit", "/help",
     ];
 
     /// Whether what comes next in a line is a path.
     #[must_use]
     pub fn takes_path(line: &str) -> bool {
-        line.trim_start().starts_with("/image ")
+        let line = line.trim_start();
+        line.starts_with("/image ") || line.starts_with("/video ")
     }
 
     /// Reads a line.
@@ -80,6 +86,8 @@ Ctrl-C stops an answer. A line that starts with two slashes is a question.";
         match name {
             "/image" if argument.is_empty() => Err(CommandError::Argument("/image", "a file")),
             "/image" => Ok(Self::Image(path(argument))),
+            "/video" if argument.is_empty() => Err(CommandError::Argument("/video", "a folder")),
+            "/video" => Ok(Self::Video(VideoFolder::new(path(argument)))),
             "/system" => Ok(Self::System(
                 (!argument.is_empty()).then(|| argument.to_owned()),
             )),
@@ -141,6 +149,8 @@ mod tests {
             parse("/image 100%.png"),
             ChatCommand::Image("100%.png".into())
         );
+        let Ok(video) = "a b@5".parse();
+        assert_eq!(parse("/video 'a b@5'"), ChatCommand::Video(video));
         assert_eq!(parse("/system"), ChatCommand::System(None));
         let system = ChatCommand::System(Some("Be short.".to_owned()));
         assert_eq!(parse("/system Be short."), system);
@@ -152,5 +162,6 @@ mod tests {
         let error = |line| ChatCommand::parse(line).unwrap_err().to_string();
         assert_eq!(error("/imag x"), "unknown command /imag, see /help");
         assert_eq!(error("/image"), "/image needs a file");
+        assert_eq!(error("/video"), "/video needs a folder");
     }
 }

@@ -1,14 +1,23 @@
-//! A conversation that grows: messages, their images, and those that wait for a question.
+//! A conversation that grows: messages, what they show, and what waits for a question.
 
-use vispec_processor::{Content, DecodedImage, Message, Messages, Part, ProcessorError};
+use vispec_processor::{
+    Content, DecodedImage, Media, Message, Messages, Part, ProcessorError, Video,
+};
+
+/// Images and videos in order.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    images: Vec<DecodedImage>,
+    videos: Vec<Video>,
+}
 
 /// Everything that was said so far.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
-    images: Vec<DecodedImage>,
-    /// Images that go before the next question.
-    waiting: Vec<DecodedImage>,
+    shown: Shown,
+    /// What goes before the next question.
+    waiting: Shown,
 }
 
 impl Conversation {
@@ -24,18 +33,26 @@ impl Conversation {
 
     /// Shows an image with the next question.
     pub fn show(&mut self, image: DecodedImage) {
-        self.waiting.push(image);
+        self.waiting.images.push(image);
     }
 
-    /// The conversation with one more question, images first. It becomes part of the conversation
+    /// Shows a video with the next question.
+    pub fn show_video(&mut self, video: Video) {
+        self.waiting.videos.push(video);
+    }
+
+    /// The conversation with one more question, behind images and then videos. It becomes part of the conversation
     /// by [`answered`](Self::answered) only, so that a question that failed is not asked again.
     #[must_use]
     pub fn asked(&self, question: &str) -> Self {
         let mut asked = self.clone();
-        let mut parts = vec![Part::Image; asked.waiting.len()];
+        let Shown { images, videos } = &mut asked.waiting;
+        let mut parts = vec![Part::Image; images.len()];
+        parts.extend(videos.iter().map(|_| Part::Video));
         parts.push(Part::Text(question.to_owned()));
+        asked.shown.images.append(images);
+        asked.shown.videos.append(videos);
         asked.messages.push(message("user", Content::Parts(parts)));
-        asked.images.append(&mut asked.waiting);
         asked
     }
 
@@ -55,10 +72,13 @@ impl Conversation {
         Messages::new(self.messages.clone())
     }
 
-    /// The images in the order of their places in the messages.
+    /// Images and videos in the order of their places in the messages.
     #[must_use]
-    pub fn images(&self) -> &[DecodedImage] {
-        &self.images
+    pub fn media(&self) -> Media<'_> {
+        Media {
+            images: &self.shown.images,
+            videos: &self.shown.videos,
+        }
     }
 }
 
@@ -76,12 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_belong_to_the_next_question() {
+    fn what_is_shown_belongs_to_the_next_question() {
         let image = DecodedImage::from_rgb8(ImageSize::new(1, 1), vec![0; 3]).unwrap();
         let mut conversation = Conversation::new(Some("Be short."));
-        conversation.show(image);
+        conversation.show(image.clone());
+        conversation.show_video(Video::new(vec![image; 2], 2.0).unwrap());
         let asked = conversation.asked("What is it?");
-        assert!(conversation.images().is_empty());
+        assert!(conversation.media().images.is_empty());
         let next = asked.answered("A dot.").asked("Sure?");
         let messages = next.messages().unwrap();
         let roles = messages
@@ -94,6 +115,8 @@ mod tests {
         );
         assert_eq!(messages.n_images(), 1);
         assert_eq!(messages.as_slice()[1].content.n_images(), 1);
-        assert_eq!(next.images().len(), 1);
+        assert_eq!(messages.as_slice()[1].content.n_videos(), 1);
+        let shown = next.media();
+        assert_eq!((shown.images.len(), shown.videos.len()), (1, 1));
     }
 }

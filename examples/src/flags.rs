@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use vispec_core::{GenerationConfig, Sampler};
+use vispec::AnswerError;
+use vispec_core::{GenerationConfig, Sampler, Speculation, SpeculationReason};
 use vispec_models::{
     DeviceSpec, DownloadProgress, DraftEmbeds, DraftReading, DraftVocab, DtypeChoice, Engine,
     EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, PositionsOf, Quantization,
@@ -310,6 +311,32 @@ impl PromptFlags {
             images,
             videos: videos.collect::<Result<_, _>>()?,
         })
+    }
+}
+
+/// Whether to draft.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct SpeculationFlags {
+    /// Draft tokens (on), or decode plainly (off); required is an error if nothing can draft. The text
+    /// is the same in any case
+    #[arg(long, value_name = "off|on|required", default_value = "on")]
+    pub speculation: Speculation,
+}
+
+impl SpeculationFlags {
+    /// How to draft, with models that draft by `method`.
+    ///
+    /// # Errors
+    /// If drafting is required and nothing can draft.
+    pub fn method(self, method: Method) -> Result<Method, Failure> {
+        match (self.speculation, method) {
+            (Speculation::Off, _) => Ok(Method::None),
+            (Speculation::Required, Method::None) => {
+                let reason = SpeculationReason::NoDrafter;
+                Err(AnswerError::SpeculationUnavailable { reason }.into())
+            }
+            (_, method) => Ok(method),
+        }
     }
 }
 

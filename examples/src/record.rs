@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use vispec_core::{Idle, SpeculationSummary};
+use vispec_core::{Idle, Speculation, SpeculationReason, SpeculationSummary};
 use vispec_models::Engine;
 use vispec_processor::SpecialText;
 
@@ -40,8 +40,8 @@ pub struct Record {
     pub tau: f64,
     /// `tau` + 1
     pub tokens_per_cycle: f64,
-    /// What drafting did; `None` for plain decoding, and if nothing was decoded.
-    pub speculation: Option<Speculation>,
+    /// What drafting did.
+    pub speculation: Drafted,
     /// Where the time went.
     pub timings_ms: Timings,
     /// New tokens over decode time.
@@ -52,24 +52,49 @@ pub struct Record {
 
 /// What drafting did.
 #[derive(Debug, Serialize)]
-pub struct Speculation {
-    /// In a line, for people.
+pub struct Drafted {
+    /// What was asked for: `off`, `on` or `required`.
+    pub wanted: &'static str,
+    /// In lines, for people.
     pub summary: String,
     /// How many times as fast as plain decoding, prefill aside, estimated from measured times;
     /// `None` where nothing is known of them.
     pub gain: Option<f64>,
-    /// Why most cycles had no draft, if so: a key of `idle_cycles`.
-    pub off: Option<&'static str>,
+    /// What switched it off or changed it: names of `SpeculationReason`.
+    pub reasons: Vec<&'static str>,
 }
 
-impl From<SpeculationSummary> for Speculation {
-    fn from(summary: SpeculationSummary) -> Self {
+impl Drafted {
+    /// Tells of a run that was wanted so; there is no `summary` of plain decoding, nor if nothing was
+    /// decoded.
+    #[must_use]
+    pub fn new(
+        wanted: Speculation,
+        summary: Option<SpeculationSummary>,
+        reasons: &[SpeculationReason],
+    ) -> Self {
         Self {
-            summary: summary.to_string(),
-            gain: summary.gain,
-            off: summary.off.map(Idle::as_str),
+            wanted: wanted.as_str(),
+            summary: speculation_lines(summary.as_ref(), reasons).join("\n"),
+            gain: summary.and_then(|summary| summary.gain),
+            reasons: reasons.iter().map(|reason| reason.as_str()).collect(),
         }
     }
+}
+
+/// What drafting did and what stood in its way, in lines for people.
+#[must_use]
+pub fn speculation_lines(
+    summary: Option<&SpeculationSummary>,
+    reasons: &[SpeculationReason],
+) -> Vec<String> {
+    // The summary has the reasons that lie in the cycles.
+    let in_summary = |reason: &&SpeculationReason| {
+        summary.is_some() && matches!(reason, SpeculationReason::Idle(_))
+    };
+    let others = reasons.iter().filter(|reason| !in_summary(reason));
+    let lines = others.map(ToString::to_string);
+    lines.chain(summary.map(ToString::to_string)).collect()
 }
 
 /// Milliseconds of each phase.
@@ -123,7 +148,7 @@ impl Record {
         engine: &Engine,
         run: &Run,
         times: &OuterTimes,
-        speculation: Option<SpeculationSummary>,
+        speculation: Drafted,
     ) -> Result<Self, Failure> {
         let stats = &run.generation.stats;
         let draft = engine.draft_of(run.method);
@@ -148,7 +173,7 @@ impl Record {
                 .collect(),
             tau: stats.tau(),
             tokens_per_cycle: stats.tokens_per_cycle(),
-            speculation: speculation.map(Speculation::from),
+            speculation,
             timings_ms: Timings {
                 load: ms(times.load),
                 preprocess: ms(times.encode.preprocess),

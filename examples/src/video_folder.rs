@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use vispec_processor::{DecodedImage, ImageOptions, Video, check_pixels, sampled_frames};
+use vispec_processor::{DecodedImage, ImageOptions, Video};
 
 use crate::failure::Failure;
 
 /// Frames per second of a folder that does not say.
 const DEFAULT_FPS: f64 = 2.0;
-/// Frames per second that are looked at, as in the published processors.
-const SAMPLE_FPS: f64 = 2.0;
 
 /// A folder of frames, and how many of them make a second.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,43 +25,33 @@ impl FromStr for VideoFolder {
 
     /// `DIR@FPS`, or a folder whose name may hold an `@` if no number follows it.
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let split = text.rsplit_once('@');
-        let split = split.and_then(|(dir, fps)| Some((dir, fps.parse().ok()?)));
-        let (dir, fps) = split.unwrap_or((text, DEFAULT_FPS));
-        Ok(Self {
-            dir: dir.into(),
-            fps,
-        })
+        Ok(Self::new(text.into()))
     }
 }
 
 impl VideoFolder {
+    /// A folder whose name ends with `@` and its frames per second, or not.
+    #[must_use]
+    pub fn new(named: PathBuf) -> Self {
+        let split = named.to_str().and_then(|text| text.rsplit_once('@'));
+        let split = split.and_then(|(dir, fps)| Some((dir.into(), fps.parse().ok()?)));
+        let (dir, fps) = split.unwrap_or((named, DEFAULT_FPS));
+        Self { dir, fps }
+    }
+
     /// Reads the frames that are looked at, and no others.
     ///
     /// # Errors
     /// A folder that cannot be read or has no files, frames that are no images or of different sizes,
     /// too many pixels, or a rate that makes no sense.
     pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
-        let files = frames(&self.dir).with_context(|| self.dir.display().to_string())?;
-        let video = self.decode(&files, limits);
-        Ok(video.with_context(|| self.dir.display().to_string())?)
-    }
-
-    fn decode(
-        &self,
-        files: &[PathBuf],
-        limits: &ImageOptions,
-    ) -> Result<Video, vispec_processor::ProcessorError> {
-        let places = sampled_frames(files.len(), self.fps, SAMPLE_FPS)?;
-        let mut decoded: Vec<DecodedImage> = Vec::with_capacity(places.len());
-        for &place in &places {
-            let frame = DecodedImage::open(&files[place], limits)?;
-            if decoded.is_empty() {
-                check_pixels(frame.size(), places.len())?;
-            }
-            decoded.push(frame);
-        }
-        Video::of_places(decoded, places, (files.len(), self.fps))
+        // Not as the error of a file itself: a chat takes that for the end of its output.
+        let place = || self.dir.display().to_string();
+        let files = frames(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
+        let video = Video::sampled((files.len(), self.fps), Video::MAX_PIXELS, |place| {
+            DecodedImage::open(&files[place], limits)
+        });
+        Ok(video.with_context(place)?)
     }
 }
 

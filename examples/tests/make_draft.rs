@@ -73,6 +73,16 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
         text(&again)
     );
 
+    // What was made with other flags is set aside and not lost.
+    let other = command(&xtask, &whole, &["--seed", "1"]).output().unwrap();
+    assert!(other.status.success(), "{}", text(&other));
+    for name in ["answers", "sampled-answers", "training", "second-training"] {
+        let aside = whole.join(format!("{name}.old-1"));
+        assert!(aside.is_dir() && whole.join(name).is_dir(), "{name}");
+    }
+    let back = command(&xtask, &whole, &[]).output().unwrap();
+    assert!(back.status.success(), "{}", text(&back));
+
     let parts = dir.path().join("parts");
     let mut cut_off = command(&xtask, &parts, &[]).spawn().unwrap();
     thread::sleep(Duration::from_millis(1500));

@@ -185,6 +185,36 @@ fn eagle_2_refuses_captures_without_states_of_image_tokens() {
     }
 }
 
+/// Without MPI a process cannot know the others, which would all write to the same place.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn one_of_several_processes_says_how_to_build_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in [
+        env!("CARGO_BIN_EXE_train"),
+        env!("CARGO_BIN_EXE_make_target"),
+    ] {
+        let out = dir.path().join("out");
+        let output = Command::new(program)
+            .args(["--config", "none", "--out"])
+            .arg(&out)
+            .args(if program.ends_with("train") {
+                &["--data", "none", "--target", "none"][..]
+            } else {
+                &[]
+            })
+            .env("OMPI_COMM_WORLD_RANK", "1")
+            .env("OMPI_COMM_WORLD_SIZE", "2")
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("this is process 1 of 2"), "{message}");
+        assert!(message.contains("--features mpi"), "{message}");
+        assert!(!out.exists());
+    }
+}
+
 #[test]
 fn bad_input_is_named() {
     let config = repository("examples/configs/train/vispec-stage2.toml");

@@ -4,6 +4,7 @@
 mod bench;
 mod curve;
 mod fixtures;
+mod gpu_check;
 mod launch;
 mod line_watcher;
 mod load;
@@ -39,6 +40,8 @@ enum Chore {
     Bench(bench::BenchFlags),
     /// Draw what training has learned after so many tokens
     Curve(curve::Flags),
+    /// Check a device: its answers, what passes cost, how many launches they take
+    GpuCheck(gpu_check::Flags),
     /// Make a draft for a model from nothing but the model
     MakeDraft(make_draft::Flags),
     /// Measure how fast a server on this machine answers several clients at once
@@ -72,6 +75,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Fixtures => fixtures::check(&fixtures),
         Chore::Bench(flags) => bench::run(&flags, &root()),
         Chore::Curve(flags) => curve::run(&flags),
+        Chore::GpuCheck(flags) => gpu_check::run(&flags, &root()),
         Chore::Load(flags) => load::run(&flags),
         Chore::MakeDraft(flags) => make_draft::run(&flags),
         Chore::RandomCheckpoint(flags) => {

@@ -89,6 +89,7 @@ mod logits;
 mod observe;
 mod panics;
 mod sample;
+mod speculation;
 mod stats;
 mod target;
 #[cfg(any(test, feature = "test-util"))]
@@ -122,6 +123,7 @@ pub use panics::{Panicked, guarded};
 pub use sample::{
     KnownPick, KnownPicks, LogitAdjustments, PositionUniforms, Sampler, UniformStream, Withheld,
 };
+pub use speculation::{Speculation, SpeculationReason};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};

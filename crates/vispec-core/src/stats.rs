@@ -67,6 +67,18 @@ impl GenerationStats {
         self.idle_cycles[reason as usize]
     }
 
+    /// Why most cycles had no draft, if so. The last token, which nothing is drafted for, does not
+    /// count.
+    #[must_use]
+    pub fn mostly_idle(&self) -> Option<Idle> {
+        let reasons = Idle::ALL.into_iter();
+        let reasons = reasons.filter(|&idle| idle != Idle::LastToken);
+        let idle: u64 = reasons.clone().map(|idle| self.idle_cycles(idle)).sum();
+        let drafted = self.nodes_per_cycle.iter().filter(|&&n| n > 1).count() as u64;
+        let most = reasons.max_by_key(|&idle| self.idle_cycles(idle));
+        most.filter(|_| idle > drafted)
+    }
+
     /// Number of cycles by accepted length: entry `i` counts the cycles that accepted `i` tokens.
     #[must_use]
     pub fn accepted_histogram(&self) -> Vec<u64> {

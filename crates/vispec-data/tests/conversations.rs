@@ -181,7 +181,7 @@ fn chats_keep_their_images_in_order() {
     assert_eq!(chat.id, "row 1");
     assert_eq!(said(chat).len(), 5);
     assert_eq!(chat.images.len(), 2);
-    let (question, images) = chat.question();
+    let (question, images, _) = chat.question();
     assert_eq!((question.len(), images.len()), (2, 1));
     let expected = DropReason::ImageCount {
         found: 1,

@@ -59,6 +59,21 @@ fn scenes_are_those_of_earlier_versions() {
 }
 
 #[test]
+fn shapes_move_by_cells_and_come_back() {
+    for index in 0..8 {
+        let scene = Scene::generate(&style(56), 3, index);
+        assert_eq!(scene.moved(0), scene);
+        assert_eq!(scene.moved(4), scene);
+        let next = scene.moved(1);
+        assert_eq!(next.moved(3), scene);
+        assert_ne!(next.draw(), scene.draw());
+        let places = next.shapes().iter().map(|shape| (shape.row, shape.column));
+        let places = places.collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(places.len(), scene.shapes().len());
+    }
+}
+
+#[test]
 fn samples_are_scenes() {
     for (name, side) in [("scenes_short", 56), ("scenes_long", 224)] {
         let registry = TaskRegistry::builtin();

@@ -106,18 +106,17 @@ fn prompts_are_upstreams() {
             "<image>"
         ]
     );
-    let frames = |count| vec!["<image>"; count];
     assert_eq!(
         user_parts("msvd_qa", "0"),
-        [frames(8), vec!["who is 0?", EXPLAIN]].concat()
+        ["<video>", "who is 0?", EXPLAIN]
     );
     assert_eq!(
         user_parts("msvd_qa", "1"),
-        [frames(2), vec!["who is 1?", EXPLAIN]].concat()
+        ["<video>", "who is 1?", EXPLAIN]
     );
     assert_eq!(
         user_parts("mvbench", "action_count/a.mp4#2"),
-        ["<image>", "And again?", EXPLAIN]
+        ["<video>", "And again?", EXPLAIN]
     );
     assert_eq!(
         user_parts("mmspec", "mmspec_002"),
@@ -204,11 +203,20 @@ fn further_turns_follow() {
 fn frames_are_spread_over_the_video() {
     let samples = samples("msvd_qa");
     let sample = samples.iter().find(|sample| sample.id == "0").unwrap();
-    let names: Vec<String> = sample
-        .images
-        .iter()
-        .map(|image| image.to_string().rsplit('/').next().unwrap().to_owned())
+    let frames = sample.videos[0].frames();
+    let names: Vec<String> = frames
+        .map(|frame| frame.to_string().rsplit('/').next().unwrap().to_owned())
         .collect();
+    let video = sample.videos[0].decode(&ImageOptions::default()).unwrap();
+    // Eight of ten frames, of which two made a second.
+    assert_eq!(video.frames().len(), 8);
+    assert!((video.rate() - 1.6).abs() < 1e-9);
+    let still = sample.clone().with_frames_as_images();
+    assert_eq!(still.images.len(), 8);
+    assert_eq!(still.messages.n_images(), 8);
+    assert_eq!(still.messages.n_videos() + still.videos.len(), 0);
+    let asked = &still.messages.as_slice()[1];
+    assert_eq!(parts(asked)[8..], ["who is 0?", EXPLAIN]);
     assert_eq!(
         names,
         [

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use vispec_core::{
-    BoxError, NoDraft, Prompt as _, PromptLookupDrafter, TargetModel as _, TreeSize,
+    BoxError, GenerationStats, NoDraft, Prompt as _, PromptLookupDrafter, Speculation,
+    SpeculationReason, TargetModel as _, TreeSize,
 };
 use vispec_processor::Processor;
 
+pub use self::encoding::ReadMedia;
 use crate::conversations::ConversationStore;
-use crate::draft::{AnyDrafter, Draft, DraftKind, DraftReading, DraftVocab, LayerIds};
+use crate::draft::{AnyDrafter, Draft, DraftImages, DraftKind, DraftReading, DraftVocab, LayerIds};
 use crate::error::ModelError;
 use crate::nn::kv_cache::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
@@ -303,6 +305,30 @@ impl Engine {
                 expected: method.as_str(),
             }),
         }
+    }
+
+    /// Why an answer to `prompt`, wanted so and drafted by `method`, was not drafted or drafted
+    /// otherwise than it could have been; `stats` are its own.
+    #[must_use]
+    pub fn speculation_reasons(
+        &self,
+        (method, wanted): (Method, Speculation),
+        prompt: &EncodedPrompt,
+        stats: &GenerationStats,
+    ) -> Vec<SpeculationReason> {
+        if wanted == Speculation::Off {
+            return vec![SpeculationReason::NotWanted];
+        }
+        if method == Method::None {
+            return vec![SpeculationReason::NoDrafter];
+        }
+        let mut reasons = Vec::new();
+        let images = self.draft_of(method).map(Draft::images);
+        if images == Some(DraftImages::Placeholders) && !prompt.image_runs().is_empty() {
+            reasons.push(SpeculationReason::ImagesUnseen);
+        }
+        reasons.extend(stats.mostly_idle().map(SpeculationReason::Idle));
+        reasons
     }
 
     /// A cache for `prompt` that holds what is known of its beginning: from `running`, the cache of a

@@ -39,7 +39,7 @@ pub use draft::{
     AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
     DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
 };
-pub use engine::{EncodeTimes, Engine, EngineOptions, Method};
+pub use engine::{EncodeTimes, Engine, EngineOptions, Method, ReadMedia};
 pub use error::{Misshapen, ModelError, WeightsReport};
 pub use image_features::ImageFeatures;
 pub use image_store::{ImageStore, KeptImages, ReadImage};

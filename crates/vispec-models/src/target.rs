@@ -11,7 +11,9 @@ use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
 use crate::image_features::ImageFeatures;
 use crate::logits::DeviceLogits;
-use crate::nn::{DecoderConfig, DecoderStack, ModelCache, MropeLayout, RotaryTable};
+use crate::nn::{
+    Decoder, DecoderConfig, DecoderStack, FirstInput, ModelCache, MropeLayout, RotaryTable,
+};
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
 use crate::target_pass;
@@ -52,18 +54,20 @@ impl VlmTarget {
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);
+        let model = weights.at(family.model);
         let text = TextModel::load(
-            &weights.at(family.model),
+            &model,
             &weights.at(family.head),
             &family.decoder,
             family.vocab_size,
             family.head_weights,
         );
+        let decoder = Decoder::load(&model, &family.decoder, FirstInput::Normed);
         let vision = family.vision.load(&weights);
         weights.finish()?;
         Ok(Self {
             dir: dir.to_owned(),
-            stack: DecoderStack::new(text.decoder(), &family.decoder),
+            stack: DecoderStack::new(decoder, &family.decoder),
             text,
             vision,
             rotary: family.rotary,

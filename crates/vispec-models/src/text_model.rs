@@ -1,9 +1,9 @@
-//! The language model inside a target: embedding, decoder stack, final norm and head.
+//! The language model inside a target, without its layers: embedding, final norm and head.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::nn::{Bias, Decoder, DecoderConfig, Embedding, FirstInput, Linear, RmsNorm};
+use crate::nn::{Bias, DecoderConfig, Embedding, Linear, RmsNorm};
 use crate::weights::Weights;
 
 /// Where the output head's weight comes from.
@@ -22,17 +22,16 @@ impl HeadWeights {
     }
 }
 
-/// A Llama or Qwen language model.
+/// A Llama or Qwen language model, without its layers.
 #[derive(Module, Debug)]
 pub struct TextModel {
     embed_tokens: Embedding,
-    decoder: Decoder,
     norm: RmsNorm,
     lm_head: Linear,
 }
 
 impl TextModel {
-    /// Takes the stack from `model` and, unless it is tied, the head from `head`.
+    /// Takes embedding and norm from `model` and, unless it is tied, the head from `head`.
     #[must_use]
     pub fn load(
         model: &Weights<'_>,
@@ -53,7 +52,6 @@ impl TextModel {
         };
         Self {
             embed_tokens,
-            decoder: Decoder::load(model, config, FirstInput::Normed),
             norm: RmsNorm::load(&model.at("norm"), config.hidden, config.rms_eps),
             lm_head,
         }
@@ -69,12 +67,6 @@ impl TextModel {
     #[must_use]
     pub fn head(&self) -> &Linear {
         &self.lm_head
-    }
-
-    /// The decoder stack, without its final norm.
-    #[must_use]
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
     }
 
     /// The final norm.

@@ -70,7 +70,7 @@ fn kept(
     sampler: Sampler,
     (store, chat): (&ConversationStore, &Chat),
 ) -> (Generation, EncodedPrompt) {
-    let known = engine.encode_known(&chat.messages, &chat.images, store, &|| true);
+    let known = engine.encode_known(&chat.messages, (&*chat.images).into(), store, &|| true);
     let (prompt, _) = known.unwrap();
     let cache = store.cache_for(engine.target(), &prompt).unwrap();
     let drafter = engine.drafter(method, shape(3, 8, 30)).unwrap();
@@ -111,7 +111,8 @@ fn a_prompt_read_in_parts_is_the_prompt() {
             chat.say("assistant", &"A circle and a square. ".repeat(40));
             chat.say("user", "And what else?");
             let store = ConversationStore::new(ROOMY);
-            let known = engine.encode_known(&chat.messages, &chat.images, &store, &|| true);
+            let known =
+                engine.encode_known(&chat.messages, (&*chat.images).into(), &store, &|| true);
             let (prompt, _) = known.unwrap();
             let n_tokens = prompt.token_ids().len();
             assert!(n_tokens > 200, "{n_tokens}");
@@ -227,7 +228,7 @@ fn the_budget_is_kept_and_the_oldest_goes_first() {
 
     let nothing = ConversationStore::new(0);
     let chat = Chat::about(image_of("qwen-tied/q4-img-large"), ASK);
-    let known = engine.encode_known(&chat.messages, &chat.images, &nothing, &|| true);
+    let known = engine.encode_known(&chat.messages, (&*chat.images).into(), &nothing, &|| true);
     assert!(
         nothing
             .cache_for(engine.target(), &known.unwrap().0)

@@ -7,7 +7,7 @@ mod reference;
 use reference::{fixtures, load};
 use vispec_core::Prompt as _;
 use vispec_models::{
-    ConversationStore, DtypeChoice, EncodedPrompt, Engine, ImageStore, KeptImages,
+    ConversationStore, DtypeChoice, EncodedPrompt, Engine, ImageStore, KeptImages, ReadMedia,
 };
 use vispec_processor::{DecodedImage, ImageOptions, Messages, Orientation};
 
@@ -21,7 +21,11 @@ fn read(engine: &Engine, store: &ImageStore, file: &[u8], options: &ImageOptions
     let messages = Messages::from_prompt(None, "What is this?", 1);
     let nothing = ConversationStore::new(0);
     let image = store.read(file, options).unwrap();
-    let encoded = engine.encode_read(&messages, vec![image], (&nothing, store), &|| true);
+    let media = ReadMedia {
+        images: vec![image],
+        videos: Vec::new(),
+    };
+    let encoded = engine.encode_read(&messages, media, (&nothing, store), &|| true);
     encoded.unwrap().0
 }
 

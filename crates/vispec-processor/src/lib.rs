@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod animation;
 mod anyres_geometry;
 mod anyres_image;
 mod chat_template;
@@ -93,4 +94,4 @@ pub use qwen_image::{QwenImageProcessor, smart_resize};
 pub use special_tokens::{SpecialTokens, eos_token_ids};
 pub use teacher_forcing::AnsweredPrompt;
 pub use tokenizer::{SequenceTokens, SpecialText, Tokenizer, Wanted};
-pub use video::{Video, check_pixels, sampled_frames};
+pub use video::{SAMPLE_FPS, Video, sampled_frames};

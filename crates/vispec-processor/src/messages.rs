@@ -113,6 +113,15 @@ impl Messages {
         })
     }
 
+    /// The same conversation with each message changed.
+    #[must_use]
+    pub fn map(self, change: impl FnMut(&Message) -> Message) -> Self {
+        Self {
+            messages: self.messages.iter().map(change).collect(),
+            ..self
+        }
+    }
+
     /// The same conversation with tools, each an object as OpenAI has it:
     /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
     #[must_use]

@@ -8,8 +8,8 @@ use crate::image_size::ImageSize;
 const MAX_FRAMES: usize = 768;
 /// Frames that are taken of a video with as many, however short it is.
 const MIN_SAMPLED: usize = 4;
-/// Pixels of all frames together at most: 384 MiB.
-const MAX_PIXELS: usize = 128 << 20;
+/// Frames of a second that are looked at, as the published processors have it.
+pub const SAMPLE_FPS: f64 = 2.0;
 
 /// Some frames of a video, all of one size, with the times at which they were seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,9 @@ pub struct Video {
 }
 
 impl Video {
+    /// Pixels of all frames together at most: 384 MiB.
+    pub const MAX_PIXELS: usize = 128 << 20;
+
     /// A video of which every frame is looked at.
     ///
     /// # Errors
@@ -34,6 +37,51 @@ impl Video {
     pub fn new(frames: Vec<DecodedImage>, fps: f64) -> Result<Self> {
         let places = (0..frames.len()).collect();
         let total = frames.len();
+        Self::of_places(frames, places, (total, fps))
+    }
+
+    /// Looks at two frames of each second of a video, as [`sampled_frames`] chooses them.
+    ///
+    /// # Arguments
+    /// * `total`, `fps` - frames of that video, and how many of them make a second.
+    /// * `max_pixels` - pixels of the frames that are looked at, at most; looked at when the size of
+    ///   the first is known.
+    /// * `frame` - decodes the frame of a number, which ascend; it is asked for no others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and those of `frame`.
+    pub fn sampled(
+        (total, fps): (usize, f64),
+        max_pixels: usize,
+        frame: impl FnMut(usize) -> Result<DecodedImage>,
+    ) -> Result<Self> {
+        let places = sampled_frames(total, fps, SAMPLE_FPS)?;
+        Self::chosen(places, (total, fps), max_pixels, frame)
+    }
+
+    /// Looks at chosen frames of a video.
+    ///
+    /// # Arguments
+    /// * `places` - numbers of the frames, ascending.
+    /// * `total`, `fps`, `max_pixels`, `frame` - as for [`sampled`](Self::sampled).
+    ///
+    /// # Errors
+    /// As [`sampled`](Self::sampled).
+    pub fn chosen(
+        places: Vec<usize>,
+        (total, fps): (usize, f64),
+        max_pixels: usize,
+        mut frame: impl FnMut(usize) -> Result<DecodedImage>,
+    ) -> Result<Self> {
+        check_number(places.len())?;
+        let mut frames: Vec<DecodedImage> = Vec::with_capacity(places.len());
+        for &place in &places {
+            let decoded = frame(place)?;
+            if frames.is_empty() {
+                check_pixels(decoded.size(), places.len(), max_pixels)?;
+            }
+            frames.push(decoded);
+        }
         Self::of_places(frames, places, (total, fps))
     }
 
@@ -67,7 +115,7 @@ impl Video {
                 });
             }
         }
-        check_pixels(size, frames.len())?;
+        check_pixels(size, frames.len(), Self::MAX_PIXELS)?;
         let rate = fps * frames.len() as f64 / total.max(frames.len()) as f64;
         Ok(Self {
             frames,
@@ -124,16 +172,13 @@ fn check_number(found: usize) -> Result<()> {
     })
 }
 
-/// Fails if so many frames of this size take too much memory; to be asked before they are decoded.
-///
-/// # Errors
-/// [`ProcessorError::VideoTooLarge`].
-pub fn check_pixels(size: ImageSize, frames: usize) -> Result<()> {
+/// Fails if so many frames of this size have more than `limit` pixels.
+pub(crate) fn check_pixels(size: ImageSize, frames: usize, limit: usize) -> Result<()> {
     match size.area().checked_mul(frames) {
-        Some(found) if found <= MAX_PIXELS => Ok(()),
+        Some(found) if found <= limit => Ok(()),
         found => Err(ProcessorError::VideoTooLarge {
             found: found.unwrap_or(usize::MAX),
-            limit: MAX_PIXELS,
+            limit,
         }),
     }
 }
@@ -191,9 +236,9 @@ mod tests {
             error,
             ProcessorError::VideoFrameSize { index: 1, .. }
         ));
-        let error = check_pixels(ImageSize::new(4000, 4000), 9).unwrap_err();
+        let error = check_pixels(ImageSize::new(4000, 4000), 9, Video::MAX_PIXELS).unwrap_err();
         assert!(matches!(error, ProcessorError::VideoTooLarge { .. }));
-        assert!(check_pixels(ImageSize::new(usize::MAX, 1), 2).is_err());
+        assert!(check_pixels(ImageSize::new(usize::MAX, 1), 2, usize::MAX).is_err());
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Bench {
             ..AnswerRequest::new(AnswerPrompt::Chat {
                 messages: Self::messages(),
                 images: vec![ImageInput::File(self.image.clone())],
+                videos: Vec::new(),
             })
         };
         let started = Instant::now();

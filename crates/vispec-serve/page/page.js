@@ -158,7 +158,7 @@ function waiting(signal) {
 }
 
 // Asks, and hands each chunk on. What is said of a refusal is thrown.
-async function request(asked, detail, signal, chunk) {
+async function request(asked, speculation, signal, chunk) {
   const stop = waiting(signal);
   let response;
   try {
@@ -171,7 +171,8 @@ async function request(asked, detail, signal, chunk) {
         seed: Number($("seed").value),
         stream: true,
         stream_options: { include_usage: true },
-        vispec: detail,
+        speculation,
+        vispec: { detail: true },
       }),
       signal,
     });
@@ -207,11 +208,14 @@ async function answer(asked, signal) {
     cycles,
     tau: tau().toFixed(2),
     "tokens per cycle": (cycles ? tau() + 1 : 0).toFixed(2),
+    ...(final?.speculation_reasons.length && {
+      "drafting": final.speculation_reasons.join(", ").replaceAll("_", " "),
+    }),
     ...(final && { speed: `${final.tokens_per_second.toFixed(1)} tokens/s` }),
   });
   const said = () => ({ text, speed: final?.tokens_per_second });
   try {
-    await request(asked, { detail: true }, signal, (chunk) => {
+    await request(asked, "on", signal, (chunk) => {
       if (chunk.usage) tokens = chunk.usage.completion_tokens;
       const choice = chunk.choices[0];
       if (choice && choice.finish_reason) {
@@ -310,7 +314,7 @@ async function compare(signal) {
   let plain = "";
   let final = null;
   $("compared").textContent = "";
-  await request(asked, { detail: true, method: "none" }, signal, (chunk) => {
+  await request(asked, "off", signal, (chunk) => {
     const choice = chunk.choices[0];
     plain += choice?.delta?.content ?? "";
     if (choice?.finish_reason) final = chunk.vispec;

@@ -135,6 +135,11 @@ impl From<AnswerError> for ApiError {
                 "answer_too_large",
                 error.to_string(),
             ),
+            AnswerError::SpeculationUnavailable { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "speculation_unavailable",
+                error.to_string(),
+            ),
             AnswerError::GrammarTooComplex(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "grammar_too_complex",

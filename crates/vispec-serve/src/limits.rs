@@ -9,6 +9,10 @@ pub struct RequestLimits {
     pub max_body: usize,
     /// Most images of a conversation. Their size is a matter of the model.
     pub max_images: usize,
+    /// Most videos of a conversation.
+    pub max_videos: usize,
+    /// Most frames of all videos of a conversation that are given as frames.
+    pub max_video_frames: usize,
     /// Most answers to a request.
     pub max_choices: u32,
     /// Most tokens of an answer, whatever the request asks for.
@@ -23,12 +27,14 @@ pub struct RequestLimits {
 }
 
 impl Default for RequestLimits {
-    /// 32 MiB, 8 images, 8 answers of any length, 30 seconds, 512 MiB together, half of it for one
+    /// 32 MiB, 8 images, 2 videos of 2048 frames together, 8 answers of any length, 30 seconds, 512 MiB together, half of it for one
     /// client.
     fn default() -> Self {
         Self {
             max_body: 32 << 20,
             max_images: 8,
+            max_videos: 2,
+            max_video_frames: 2048,
             max_choices: 8,
             max_answer_tokens: usize::MAX,
             body_timeout: Duration::from_secs(30),

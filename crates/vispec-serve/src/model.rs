@@ -19,7 +19,8 @@ pub trait AnswerModel: Send + Sync {
     ///
     /// # Errors
     /// [`AnswerError::Busy`] if as many wait as may. What is wrong with the request is told to the
-    /// listeners, [`AnswerError::Refused`] and [`AnswerError::TooLarge`] before
+    /// listeners, [`AnswerError::Refused`], [`AnswerError::TooLarge`] and
+    /// [`AnswerError::SpeculationUnavailable`] before
     /// [`AnswerListener::on_start`].
     fn submit(
         &self,

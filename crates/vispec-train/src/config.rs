@@ -8,6 +8,7 @@ use vispec_core::TreeShape;
 use crate::error::TrainError;
 use crate::objective::Objective;
 use crate::optimizer::AdamWSettings;
+use crate::ranks::GradientType;
 use crate::schedule::Schedule;
 
 /// Which draft is trained.
@@ -146,12 +147,16 @@ pub enum HeadType {
     Bf16,
 }
 
-/// How to compute.
+/// How to compute; in f32 what is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComputeSettings {
     /// Of products with the output head.
+    #[serde(default)]
     pub head: HeadType,
+    /// Of the sum of gradients over the batches of a step.
+    #[serde(default)]
+    pub gradients: GradientType,
 }
 
 /// Everything that decides the outcome of a run, beside data, target and start weights.
@@ -296,6 +301,16 @@ impl TrainConfig {
         }
         self.check_draft()?;
         self.tree_shape().map(|_| ())
+    }
+
+    /// Fails if ranks would have nothing to do.
+    pub(crate) fn check_ranks(&self, ranks: usize) -> Result<(), TrainError> {
+        let batches = self.data.accumulate;
+        if ranks <= batches {
+            return Ok(());
+        }
+        let expected = format!("at least {ranks}, a batch for each rank");
+        Err(setting("data.accumulate", batches, expected))
     }
 
     fn check_draft(&self) -> Result<(), TrainError> {

@@ -6,6 +6,8 @@ use vispec_core::BoxError;
 use vispec_data::capture::CaptureError;
 use vispec_models::ModelError;
 
+use crate::ranks::{RankFailure, list};
+
 /// Everything that can go wrong while a draft is trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -175,6 +177,12 @@ pub enum TrainError {
     /// A thread could not be started.
     #[error("starting a thread for lessons")]
     Thread(#[source] rayon::ThreadPoolBuildError),
+    /// Something failed on some of the ranks of a run, so that all of them end.
+    #[error("{}", list(failures))]
+    Ranks {
+        /// What, on which.
+        failures: Vec<RankFailure>,
+    },
     /// Values could not be read back from the device.
     #[error("reading {what} from the device: {reason}")]
     Device {

@@ -120,6 +120,21 @@ impl Gradients {
     }
 }
 
+impl FromIterator<(String, Tensor<1>)> for Gradients {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor<1>)>>(gradients: I) -> Self {
+        Self(gradients.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Gradients {
+    type Item = (String, Tensor<1>);
+    type IntoIter = std::collections::btree_map::IntoIter<String, Tensor<1>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;

@@ -12,6 +12,7 @@ pub mod loss;
 pub mod network;
 mod objective;
 mod optimizer;
+pub mod ranks;
 pub mod run;
 mod schedule;
 mod step;

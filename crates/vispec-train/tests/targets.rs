@@ -2,6 +2,9 @@
 //! written loads.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "runs/threads.rs"]
+mod threads;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +16,7 @@ use vispec_models::{DtypeChoice, VlmTarget};
 use vispec_processor::{Messages, Processor};
 use vispec_train::TrainError;
 use vispec_train::network::TargetInputs;
+use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
 use vispec_train::target::{
     Judgement, MakeTargetConfig, SceneSettings, Stage, TargetObserver, TargetStart, TargetStep,
@@ -81,7 +85,7 @@ impl TargetObserver for Watcher<'_> {
 }
 
 /// Steps with their losses, and judgements, of a run that is interrupted after every so many steps.
-fn run(out: &Path, every: usize) -> (Vec<(usize, u64)>, Vec<Judgement>) {
+fn run(out: &Path, every: usize, ranks: Ranks) -> (Vec<(usize, u64)>, Vec<Judgement>) {
     let stop = AtomicBool::new(false);
     let mut watcher = Watcher {
         stop: &stop,
@@ -90,7 +94,8 @@ fn run(out: &Path, every: usize) -> (Vec<(usize, u64)>, Vec<Judgement>) {
         judgements: Vec::new(),
     };
     loop {
-        let mut trainer = TargetTrainer::open(config(), out, &Device::flex()).unwrap();
+        let mut trainer =
+            TargetTrainer::open(config(), out, &Device::flex(), ranks.clone()).unwrap();
         if trainer.run(&stop, &mut watcher).unwrap() == Ended::Finished {
             return (watcher.steps, watcher.judgements);
         }
@@ -101,8 +106,8 @@ fn run(out: &Path, every: usize) -> (Vec<(usize, u64)>, Vec<Judgement>) {
 fn an_interrupted_run_gives_the_same_target() {
     let dir = tempfile::tempdir().unwrap();
     let [whole, parts] = ["whole", "parts"].map(|name| dir.path().join(name));
-    let expected = run(&whole, usize::MAX);
-    assert_eq!(run(&parts, 2), expected);
+    let expected = run(&whole, usize::MAX, Ranks::alone());
+    assert_eq!(run(&parts, 2, Ranks::alone()), expected);
     let weights = |out: &Path| fs::read(out.join("checkpoint/model.safetensors")).unwrap();
     assert_eq!(weights(&parts), weights(&whole));
 
@@ -126,8 +131,28 @@ fn an_interrupted_run_gives_the_same_target() {
 
     let mut other = config();
     other.stages[0].learning_rate = 1e-3;
-    let refused = TargetTrainer::open(other, &whole, &Device::flex()).unwrap_err();
+    let refused = TargetTrainer::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
     assert!(matches!(refused, TrainError::OtherRun { .. }), "{refused}");
+}
+
+#[test]
+fn two_ranks_make_the_target_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+    let expected = run(&one, usize::MAX, Ranks::alone());
+    let found = threads::on_ranks(2, |ranks| run(&two, 2, ranks));
+    assert_eq!(found[0], expected);
+    let weights = |out: &Path| fs::read(out.join("checkpoint/model.safetensors")).unwrap();
+    assert_eq!(weights(&two), weights(&one));
+
+    let found = threads::on_ranks(3, |ranks| {
+        let opened =
+            TargetTrainer::open(config(), &dir.path().join("three"), &Device::flex(), ranks);
+        opened.unwrap_err().to_string()
+    });
+    let expected =
+        "rank 0, 1, 2: setting workers is 2, expected at least 3, a worker for each rank";
+    assert_eq!(found, [expected; 3]);
 }
 
 #[test]

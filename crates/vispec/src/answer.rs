@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vispec_core::{BoxError, GenerationStats};
+use vispec_core::{BoxError, GenerationStats, SpeculationReason};
 use vispec_grammar::GrammarError;
 
 /// Text that became certain with one token.
@@ -82,6 +82,9 @@ pub struct Answered {
     pub completion_tokens: usize,
     /// Counts and times of decoding.
     pub stats: GenerationStats,
+    /// Why it was not drafted, or otherwise than it could have been; empty if nothing stood in the
+    /// way.
+    pub speculation: Vec<SpeculationReason>,
     /// Time in decoding of images, chat template and tokenizer.
     pub preprocess: Duration,
     /// Time in the vision tower.
@@ -111,6 +114,12 @@ pub enum AnswerError {
         needed: usize,
         /// Bytes that there are.
         budget: usize,
+    },
+    /// Drafting is required, and nothing can draft.
+    #[error("speculation is required, but {}", reason.because())]
+    SpeculationUnavailable {
+        /// Why not.
+        reason: SpeculationReason,
     },
     /// Following the grammar of the answer became too much work.
     #[error(transparent)]
@@ -150,7 +159,7 @@ pub trait AnswerListener {
     /// A cycle is done; `Break` ends the answer.
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()>;
 
-    /// The answer has ended; told once, and nothing after it. [`AnswerError::Refused`] and
-    /// [`AnswerError::TooLarge`] come before [`on_start`](Self::on_start).
+    /// The answer has ended; told once, and nothing after it. [`AnswerError::Refused`],
+    /// [`AnswerError::TooLarge`] and [`AnswerError::SpeculationUnavailable`] come before [`on_start`](Self::on_start).
     fn on_end(&mut self, outcome: Result<Answered, AnswerError>);
 }

@@ -8,9 +8,9 @@ use vispec_core::{
     AutoTree, SuffixStore, SuffixStoreUsage, TargetModel as _, TokenId, TreeShape, TreeSize,
 };
 use vispec_models::{
-    CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftVocab, DtypeChoice,
-    EngineOptions, ImageStore, KeptConversations, KeptImages, KvPrecision, LayerIds, Method,
-    ModelError, calibrate, resolve_checkpoint,
+    CalibrationPlace, ConversationStore, DeviceSpec, DownloadProgress, DraftReading, DraftVocab,
+    DtypeChoice, EngineOptions, ImageStore, KeptConversations, KeptImages, KvPrecision, LayerIds,
+    Method, ModelError, calibrate, resolve_checkpoint,
 };
 use vispec_processor::{DecodedImage, ImageOptions, Messages, SpecialText};
 
@@ -49,6 +49,10 @@ pub struct LoadOptions {
     pub kv: KvPrecision,
     /// How tokens are drafted, if not in the way that the draft is for.
     pub method: Option<Method>,
+    /// What numbers of layers in the config of an EAGLE-3 draft mean.
+    pub draft_layer_ids: LayerIds,
+    /// How an EAGLE-3 draft reads prompts.
+    pub draft_reading: DraftReading,
     /// How large draft trees are.
     pub tree: TreeChoice,
     /// How image files are read.
@@ -78,6 +82,8 @@ impl Default for LoadOptions {
             dtype: DtypeChoice::Auto,
             kv: KvPrecision::Auto,
             method: None,
+            draft_layer_ids: LayerIds::Auto,
+            draft_reading: DraftReading::default(),
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
             image_options: ImageOptions::default(),
             chat_template: None,
@@ -145,7 +151,8 @@ impl Engine {
     ///
     /// # Errors
     /// Any error of [`resolve_checkpoint`], of loading, and of measuring what passes cost;
-    /// [`ModelError::DraftKind`] if the draft is not for the method.
+    /// [`ModelError::DraftKind`] if the draft is not for the method, or is to read prompts in a way of
+    /// EAGLE-3 and is of another kind.
     pub fn load(
         target: &str,
         draft: Option<&str>,
@@ -156,11 +163,12 @@ impl Engine {
             target: place(target)?,
             draft: draft.map(place).transpose()?,
             draft_vocab: DraftVocab::Auto,
-            draft_layer_ids: LayerIds::Auto,
+            draft_layer_ids: options.draft_layer_ids,
             device: options.device.open()?,
             dtype: options.dtype,
             kv: options.kv,
         })?;
+        let models = models.with_draft_reading(options.draft_reading)?;
         let models = match &options.chat_template {
             Some(file) => models.with_chat_template(file)?,
             None => models,

@@ -44,22 +44,24 @@ mod running;
 mod scheduler;
 mod stop_strings;
 mod submission;
+mod video_input;
 
 pub use vispec_core as core;
 pub use vispec_grammar as grammar;
 pub use vispec_models as models;
 
 pub use vispec_core::{
-    GenerationStats, LogitAdjustments, Sampler, SuffixStoreUsage, TreeShape, TreeSize,
+    GenerationStats, LogitAdjustments, Sampler, Speculation, SpeculationReason, SuffixStoreUsage,
+    TreeShape, TreeSize,
 };
 pub use vispec_grammar::{CallCount, GrammarError, GrammarSource, ToolSignature};
 pub use vispec_models::{
-    CalibrationPlace, DeviceSpec, DownloadProgress, DtypeChoice, KeptConversations, KeptImages,
-    KvPrecision, Method, ModelError,
+    CalibrationPlace, DeviceSpec, DownloadProgress, DraftEmbeds, DraftReading, DtypeChoice,
+    KeptConversations, KeptImages, KvPrecision, LayerIds, Method, ModelError, PositionsOf,
 };
 pub use vispec_processor::{
     Content, DecodedImage, ImageOptions, Message, Messages, Part, ProcessorError, SequenceTokens,
-    SpecialText, ToolCall,
+    SpecialText, ToolCall, Video,
 };
 
 pub use answer::{
@@ -70,6 +72,7 @@ pub use request::{AnswerPrompt, AnswerRequest, EndOfSequence, ImageInput};
 pub use running::{Answer, AnswerStream};
 pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};
 pub use submission::{CancelHandle, DrafterSource, Submission, SubmissionHandle};
+pub use video_input::VideoInput;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use vispec_core::{
-    FinishReason, GenerationObserver, GenerationStats, PickLog, PickedLogProbs, TokenId, TokenTree,
-    Verdict, guarded,
+    FinishReason, GenerationObserver, GenerationStats, PickLog, PickedLogProbs, SpeculationReason,
+    TokenId, TokenTree, Verdict, guarded,
 };
 use vispec_models::EncodeTimes;
 use vispec_processor::{ProcessorError, SpecialText, Tokenizer};
@@ -39,6 +39,13 @@ pub(crate) enum Ending {
     Cancelled,
     /// Its time is over.
     Deadline,
+}
+
+/// A generation that has ended.
+pub(crate) struct Ended {
+    pub(crate) ending: Ending,
+    pub(crate) stats: GenerationStats,
+    pub(crate) speculation: Vec<SpeculationReason>,
 }
 
 /// Hands an answer on as text.
@@ -78,14 +85,15 @@ impl<'a> Relay<'a> {
     }
 
     /// Tells the listener how the answer ended.
-    pub(crate) fn end(mut self, outcome: Result<(Ending, GenerationStats), AnswerError>) {
-        let outcome = outcome.and_then(|(ending, stats)| {
+    pub(crate) fn end(mut self, outcome: Result<Ended, AnswerError>) {
+        let outcome = outcome.and_then(|ended| {
             // The rest of the text may be told here, and listeners may panic.
-            let end = guarded("a listener", || self.last_words(ending));
+            let end = guarded("a listener", || self.last_words(ended.ending));
             Ok(Answered {
                 end: end.map_err(AnswerError::failed)??,
                 completion_tokens: self.completion_tokens,
-                stats,
+                stats: ended.stats,
+                speculation: ended.speculation,
                 preprocess: self.times.preprocess,
                 vision: self.times.vision,
             })

@@ -4,6 +4,8 @@ use vispec_core::{LogitAdjustments, Sampler};
 use vispec_grammar::GrammarSource;
 use vispec_processor::{DecodedImage, Messages};
 
+use crate::video_input::VideoInput;
+
 /// An image as the caller has it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageInput {
@@ -22,6 +24,8 @@ pub enum AnswerPrompt {
         messages: Messages,
         /// Images in the order of their places in the messages.
         images: Vec<ImageInput>,
+        /// Videos in the order of theirs.
+        videos: Vec<VideoInput>,
     },
     /// A text to continue as it is.
     Text(String),
@@ -83,7 +87,11 @@ impl AnswerRequest {
     #[must_use]
     pub fn chat(messages: Messages, images: Vec<DecodedImage>) -> Self {
         let images = images.into_iter().map(ImageInput::Decoded).collect();
-        Self::new(AnswerPrompt::Chat { messages, images })
+        Self::new(AnswerPrompt::Chat {
+            messages,
+            images,
+            videos: Vec::new(),
+        })
     }
 
     /// The same request, whose answer has to be what a grammar says, such as JSON by a schema. The

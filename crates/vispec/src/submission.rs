@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use vispec_core::NoDraft;
+use vispec_core::Speculation;
 use vispec_models::AnyDrafter;
 
 use crate::request::AnswerRequest;
@@ -20,6 +20,8 @@ pub struct Submission {
     pub request: AnswerRequest,
     /// When the answer ends if it has not ended by itself, waiting included.
     pub deadline: Option<Instant>,
+    /// Whether tokens are drafted.
+    pub speculation: Speculation,
     /// How tokens are drafted, if not as the engine does.
     pub drafter: Option<DrafterSource>,
     /// A number for whoever asks: turns go to who has the fewest answers under way, and where too
@@ -32,7 +34,7 @@ impl Submission {
     #[must_use]
     pub fn plain(request: AnswerRequest) -> Self {
         Self {
-            drafter: Some(Arc::new(|| AnyDrafter::None(NoDraft))),
+            speculation: Speculation::Off,
             ..request.into()
         }
     }
@@ -43,16 +45,18 @@ impl fmt::Debug for Submission {
         f.debug_struct("Submission")
             .field("request", &self.request)
             .field("deadline", &self.deadline)
+            .field("speculation", &self.speculation)
             .finish_non_exhaustive()
     }
 }
 
 impl From<AnswerRequest> for Submission {
-    /// No deadline, and the engine's way to draft.
+    /// No deadline, and the engine's way to draft, if it has one.
     fn from(request: AnswerRequest) -> Self {
         Self {
             request,
             deadline: None,
+            speculation: Speculation::On,
             drafter: None,
             client: 0,
         }

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use vispec::core::{GenerationConfig, MatchPicks, NoDraft, generate};
+use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PromptLookupDrafter, generate};
+use vispec::models::AnyDrafter;
 use vispec::{
     Answer, AnswerEnd, AnswerError, AnswerPrompt, AnswerRequest, CalibrationPlace, DecodedImage,
-    Engine, ImageInput, ImageOptions, LoadOptions, Messages, Method, ModelError, SpecialText,
+    DraftEmbeds, DraftReading, Engine, ImageInput, ImageOptions, LayerIds, LoadOptions, Messages,
+    Method, ModelError, PositionsOf, SpecialText, Speculation, SpeculationReason, Submission,
     TreeChoice, TreeShape,
 };
 
@@ -127,6 +130,7 @@ fn what_cannot_be_answered_is_told_by_the_answer() {
     let file = |images| AnswerPrompt::Chat {
         messages: messages.clone(),
         images,
+        videos: Vec::new(),
     };
     for (prompt, expected) in [
         (file(Vec::new()), "invalid_messages"),
@@ -169,4 +173,92 @@ fn a_method_that_the_draft_is_not_for_is_refused() {
     assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
     let error = Engine::load("/no/such/target", None, options()).unwrap_err();
     assert!(error.to_string().contains("/no/such/target"), "{error}");
+}
+
+#[test]
+fn drafting_is_told_required_or_left_out() {
+    let answered = |engine: &Engine, speculation| {
+        let messages = Messages::from_prompt(None, ASK, 1);
+        let mut answer = engine
+            .start(Submission {
+                speculation,
+                ..AnswerRequest::chat(messages, vec![image()]).into()
+            })
+            .unwrap();
+        let text = answer.text()?;
+        Ok::<_, AnswerError>((text, answer.answered().unwrap().clone()))
+    };
+    let target = place("models/qwen-tied").display().to_string();
+    let blind = place("drafts/qwen-tied-eagle3-sglang")
+        .display()
+        .to_string();
+    let blind = Engine::load(&target, Some(&blind), options()).unwrap();
+    let (text, drafted) = answered(&blind, Speculation::Required).unwrap();
+    assert_eq!(text, plain(&blind));
+    assert_eq!(drafted.speculation, [SpeculationReason::ImagesUnseen]);
+    let (text, left) = answered(&blind, Speculation::Off).unwrap();
+    assert_eq!(text, plain(&blind));
+    assert_eq!(left.speculation, [SpeculationReason::NotWanted]);
+    assert!(left.stats.tau() < 1e-9 && drafted.stats.tau() > 0.1);
+
+    let without = Engine::load(&target, None, options()).unwrap();
+    let (_, told) = answered(&without, Speculation::On).unwrap();
+    assert_eq!(told.speculation, [SpeculationReason::NoDrafter]);
+    let error = answered(&without, Speculation::Required).unwrap_err();
+    let reason = SpeculationReason::NoDrafter;
+    assert!(
+        matches!(error, AnswerError::SpeculationUnavailable { reason: found } if found == reason)
+    );
+    // A drafter of the caller is one.
+    let messages = Messages::from_prompt(None, ASK, 1);
+    let own = Submission {
+        speculation: Speculation::Required,
+        drafter: Some(Arc::new(|| {
+            AnyDrafter::PromptLookup(PromptLookupDrafter::default())
+        })),
+        ..AnswerRequest::chat(messages, vec![image()]).into()
+    };
+    assert!(without.start(own).unwrap().text().is_ok());
+}
+
+#[test]
+fn drafts_of_eagle3_read_prompts_as_they_are_told() {
+    let target = place("models/qwen-tied").display().to_string();
+    let draft = place("drafts/qwen-tied-eagle3-sglang")
+        .display()
+        .to_string();
+    let with = |embeds, positions| LoadOptions {
+        draft_reading: DraftReading { embeds, positions },
+        ..options()
+    };
+    let mut accepted = Vec::new();
+    for reading in [
+        with(DraftEmbeds::Tokens, PositionsOf::State),
+        with(DraftEmbeds::Target, PositionsOf::State),
+        with(DraftEmbeds::Target, PositionsOf::Next),
+    ] {
+        let engine = Engine::load(&target, Some(&draft), reading).unwrap();
+        let mut answer = ask(&engine);
+        assert_eq!(answer.text().unwrap(), plain(&engine));
+        let stats = &answer.answered().unwrap().stats;
+        accepted.push(stats.accepted_per_cycle().to_vec());
+    }
+    assert_ne!(accepted[0], accepted[1]);
+    let error = load(with(DraftEmbeds::Target, PositionsOf::State)).unwrap_err();
+    assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
+    // Layers that are counted otherwise are other layers.
+    let outputs = LoadOptions {
+        draft_layer_ids: LayerIds::Outputs,
+        ..options()
+    };
+    let inputs = LoadOptions {
+        draft_layer_ids: LayerIds::Inputs,
+        ..options()
+    };
+    let features = |options| {
+        let engine = Engine::load(&target, Some(&draft), options);
+        engine.map(|engine| format!("{:?}", engine.models().target().features()))
+    };
+    let (inputs, outputs) = (features(inputs), features(outputs));
+    assert_ne!(inputs.ok(), outputs.ok());
 }

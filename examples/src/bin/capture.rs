@@ -14,6 +14,7 @@ use vispec_examples::capture::sizes::write_published;
 use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::flags::ModelFlags;
+use vispec_examples::launched::Launched;
 use vispec_examples::tree::TreeFlags;
 
 /// Make, merge and check training data for drafts
@@ -64,16 +65,29 @@ struct RunFlags {
 
 fn main() -> ExitCode {
     let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
-    exit_code(|| match &flags.command {
-        Command::Run(flags) => run(flags),
-        Command::Merge { out, shares } => print(&merge(shares, out)?),
-        Command::Inspect { dir } => print(&Manifest::read(dir)?),
+    exit_code(|| match flags.command {
+        Command::Run(flags) => run(flags.of(Launched::from_env())),
+        Command::Merge { out, shares } => print(&merge(&shares, &out)?),
+        Command::Inspect { dir } => print(&Manifest::read(&dir)?),
         Command::Sizes => Ok(write_published(&mut io::stdout().lock())?),
-        Command::Check { dir } => check(dir),
+        Command::Check { dir } => check(&dir),
     })
 }
 
-fn run(flags: &RunFlags) -> Result<(), Failure> {
+impl RunFlags {
+    /// The flags of one of several processes that were started with the same ones: each takes a share
+    /// of its own, unless it is told which.
+    fn of(mut self, launched: Option<Launched>) -> Self {
+        if let (None, Some(launched)) = (self.source.shard, launched) {
+            self.source.shard = Some(launched.share());
+            let (share, count) = (launched.rank + 1, launched.count);
+            self.stage.out = self.stage.out.join(format!("share-{share:04}-of-{count}"));
+        }
+        self
+    }
+}
+
+fn run(flags: RunFlags) -> Result<(), Failure> {
     flags.stage.check()?;
     flags.tree.check()?;
     flags.models.check()?;

@@ -1,4 +1,4 @@
-//! A chat in the terminal, with images.
+//! A chat in the terminal, with images and videos.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -11,13 +11,14 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::ProgressBar;
 use rustyline::error::ReadlineError;
-use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
+use vispec_core::{GenerationObserver, Speculation, TokenId, TokenTree, Verdict};
 use vispec_examples::chat_command::ChatCommand;
 use vispec_examples::chat_editor::chat_editor;
 use vispec_examples::conversation::Conversation;
 use vispec_examples::failure::{Failure, exit_code, with_causes};
 use vispec_examples::flags::{DecodeFlags, ImageFlags};
 use vispec_examples::measured::MeasuredPasses;
+use vispec_examples::record::speculation_lines;
 use vispec_examples::run::{Run, Settings, answer_next};
 use vispec_examples::served::{self, Served, ServedFlags};
 use vispec_examples::stream::{Paint, TextStream};
@@ -151,6 +152,12 @@ impl Chat<'_> {
                 eprintln!("{}, shown with the next question", image.size());
                 self.conversation.show(image);
             }
+            ChatCommand::Video(folder) => {
+                let video = folder.read(&self.image_options)?;
+                let (frames, size) = (video.frames().len(), video.frame_size());
+                eprintln!("{frames} frames of {size}, shown with the next question");
+                self.conversation.show_video(video);
+            }
             ChatCommand::System(text) => {
                 self.conversation = Conversation::new(text.as_deref());
                 self.system = text;
@@ -169,7 +176,7 @@ impl Chat<'_> {
         let asked = self.conversation.asked(question);
         let engine = &self.served.engine;
         let messages = asked.messages()?;
-        let (prompt, _) = engine.encode_known(&messages, asked.images(), &self.store, &|| true)?;
+        let (prompt, _) = engine.encode_known(&messages, asked.media(), &self.store, &|| true)?;
         let tokenizer = engine.processor().tokenizer();
         self.interrupted.store(false, Ordering::Relaxed);
         let mut watch = Watch {
@@ -199,8 +206,11 @@ impl Chat<'_> {
             eprintln!("{}", self.passes.doubt(engine, method, drift));
             self.settings.tree = self.passes.tree(self.settings.tree.clone());
         }
-        if let Some(summary) = self.passes.summary(&run) {
-            eprintln!("{summary}");
+        let stats = &run.generation.stats;
+        let reasons = engine.speculation_reasons((method, Speculation::On), &prompt, stats);
+        let summary = self.passes.summary(&run);
+        for line in speculation_lines(summary.as_ref(), &reasons) {
+            eprintln!("{line}");
         }
         self.last = Some(Last { run, best });
         Ok(())

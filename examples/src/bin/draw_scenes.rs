@@ -40,6 +40,10 @@ struct Flags {
     /// Pixels of a picture's side; repeat the flag to go through several
     #[arg(long = "side", default_value = "84", allow_negative_numbers = true)]
     sides: Vec<u32>,
+    /// Draw videos: so many frames of each scene, two a second, whose shapes move by a cell each second;
+    /// the answers are about the first frame
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
+    frames: Option<u32>,
     /// Question about each picture; repeat the flag to go through several
     #[arg(
         long = "question",
@@ -70,6 +74,17 @@ impl Answer {
     }
 }
 
+/// What a row shows.
+enum Shown {
+    /// The name of its picture.
+    Image(String),
+    /// The folder of its frames, with their rate.
+    Video(String),
+}
+
+/// Frames of a second in videos.
+const FRAMES_PER_SECOND: u32 = 2;
+
 /// Name of the file of chats.
 const CHATS: &str = "chats.jsonl";
 
@@ -97,10 +112,25 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let (style, rest) = taken(&styles, index);
         let (question, _) = taken(&flags.questions, rest);
         let scene = Scene::generate(style, flags.seed, index);
-        let name = format!("{index:05}.png");
-        save(&scene, &flags.out.join(&name))?;
+        let shown = match flags.frames {
+            None => {
+                let name = format!("{index:05}.png");
+                save(&scene, &flags.out.join(&name))?;
+                Shown::Image(name)
+            }
+            Some(frames) => {
+                let name = format!("{index:05}");
+                let folder = flags.out.join(&name);
+                fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+                for frame in 0..frames {
+                    let file = folder.join(format!("{frame:02}.png"));
+                    save(&scene.moved(frame / FRAMES_PER_SECOND), &file)?;
+                }
+                Shown::Video(format!("{name}@{FRAMES_PER_SECOND}"))
+            }
+        };
         let answer = flags.answer.about(&scene);
-        let written = writeln!(chats, "{}", chat((index, &name), question, &answer));
+        let written = writeln!(chats, "{}", chat(index, &shown, question, &answer));
         written.with_context(|| partial.display().to_string())?;
         bar.inc(1);
     }
@@ -142,16 +172,20 @@ fn save(scene: &Scene, path: &Path) -> anyhow::Result<()> {
     saved.with_context(|| path.display().to_string())
 }
 
-fn chat((index, image): (u64, &str), question: &str, answer: &str) -> Value {
+fn chat(index: u64, shown: &Shown, question: &str, answer: &str) -> Value {
+    let (kind, column, name) = match shown {
+        Shown::Image(image) => ("image", "images", image),
+        Shown::Video(video) => ("video", "videos", video),
+    };
     json!({
         "id": format!("scene {index}"),
         "messages": [
             {
                 "role": "user",
-                "content": [{"type": "image"}, {"type": "text", "text": question}],
+                "content": [{"type": kind}, {"type": "text", "text": question}],
             },
             {"role": "assistant", "content": answer},
         ],
-        "images": [image],
+        column: [name],
     })
 }

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use clap::Parser;
 use indicatif::ProgressBar;
+use vispec_core::Speculation;
 use vispec_examples::failure::{Failure, exit_code};
-use vispec_examples::flags::{DecodeFlags, PromptFlags};
+use vispec_examples::flags::{DecodeFlags, PromptFlags, SpeculationFlags};
 use vispec_examples::json_schema::SchemaFlags;
 use vispec_examples::measured::MeasuredPasses;
-use vispec_examples::record::{Record, Report};
-use vispec_examples::run::{OuterTimes, Settings, answer, warm_up};
-use vispec_examples::served::{self, Served, ServedFlags};
+use vispec_examples::record::{Drafted, Record, Report};
+use vispec_examples::run::{OuterTimes, Run, Settings, answer, warm_up};
+use vispec_examples::served::{self, ServedFlags};
 use vispec_examples::stream::TextStream;
-use vispec_models::{DraftImages, Method};
+use vispec_models::Method;
 
 /// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
 #[derive(Parser, Debug)]
@@ -30,6 +31,8 @@ struct Flags {
     prompt: PromptFlags,
     #[command(flatten)]
     decode: DecodeFlags,
+    #[command(flatten)]
+    speculation: SpeculationFlags,
     #[command(flatten)]
     schema: SchemaFlags,
     /// Decode plainly as well, and compare tokens and speed
@@ -58,8 +61,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
     let started = Instant::now();
     let served = flags.models.load(&flags.decode.tree)?;
-    let Served { engine, method, .. } = &served;
-    let method = *method;
+    let engine = &served.engine;
+    let method = flags.speculation.method(served.method)?;
     let load = started.elapsed();
     spinner.set_message("reading the prompt");
     let (prompt, encode) = engine.encode_media(&chat.messages, chat.media())?;
@@ -69,12 +72,6 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let (size, notes) = flags.decode.tree.measured_size(engine, method)?;
     for note in notes {
         eprintln!("{note}");
-    }
-    if let Some(draft) = engine.draft_of(method)
-        && draft.images() == DraftImages::Placeholders
-        && !prompt.image_runs().is_empty()
-    {
-        eprintln!("the draft has no vision: it reads a placeholder for every image token");
     }
     let mut passes = MeasuredPasses::new(&size, flags.decode.tree.place());
     let grammar = schema.map(|file| file.compile(engine));
@@ -112,9 +109,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     }
 
     let summary = passes.summary(&speculative);
-    let record = Record::new(engine, &speculative, &times, summary)?;
+    let drafted = |wanted, summary, run: &Run| {
+        let stats = &run.generation.stats;
+        let reasons = engine.speculation_reasons((run.method, wanted), &prompt, stats);
+        Drafted::new(wanted, summary, &reasons)
+    };
+    let told = drafted(flags.speculation.speculation, summary, &speculative);
+    let record = Record::new(engine, &speculative, &times, told)?;
     let baseline = baseline
-        .map(|run| Record::new(engine, &run, &times, None))
+        .map(|run| {
+            let told = drafted(Speculation::Off, None, &run);
+            Record::new(engine, &run, &times, told)
+        })
         .transpose()?;
     let report = Report::new(record, baseline);
     if flags.json {
@@ -137,8 +143,8 @@ fn note(report: &Report) {
         record.tokens_per_cycle,
         record.finish_reason,
     );
-    if let Some(speculation) = &record.speculation {
-        eprintln!("{}", speculation.summary);
+    if !record.speculation.summary.is_empty() {
+        eprintln!("{}", record.speculation.summary);
     }
     if let (Some(baseline), Some(identical)) = (&report.baseline, report.identical) {
         eprintln!(

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use vispec_examples::command_line;
-use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::failure::Failure;
+use vispec_examples::ranks::{Interrupted, exit_code};
 use vispec_examples::step_bar::StepBar;
 use vispec_models::DeviceSpec;
+use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
 use vispec_train::target::{
     Judgement, MakeTargetConfig, TargetObserver, TargetStep, TargetTrainer,
@@ -18,6 +20,9 @@ use vispec_train::target::{
 /// Make a tiny target that tells drawn scenes of few and of many image tokens
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
+///
+/// Built with the feature mpi and started by mpirun or srun, the processes share the workers of the
+/// config; the outcome is that of one process.
 #[derive(Parser, Debug)]
 struct Flags {
     /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative to
@@ -34,23 +39,25 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
-    exit_code(|| run(&flags))
+    exit_code(|ranks| run(&flags, ranks))
 }
 
-fn run(flags: &Flags) -> Result<(), Failure> {
-    let config = MakeTargetConfig::read(&flags.config)?;
+fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
+    let inputs = || -> Result<_, Failure> {
+        Ok((MakeTargetConfig::read(&flags.config)?, flags.device.open()?))
+    };
+    let (config, device) = ranks.all_succeed(inputs())?;
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
 
     let mut view = View(StepBar::default());
-    let mut trainer = TargetTrainer::open(config, &flags.out, &flags.device.open()?)?;
+    let mut trainer = TargetTrainer::open(config, &flags.out, &device, ranks)?;
     let ended = trainer.run(&stop, &mut view)?;
     view.0.finish();
     if ended == Ended::Interrupted {
-        return Err(Failure::Other(anyhow::anyhow!(
-            "interrupted; the same command goes on from there"
-        )));
+        let step = trainer.steps();
+        return Err(Interrupted { step }.into());
     }
     Ok(())
 }

@@ -80,6 +80,12 @@ struct Flags {
     /// Most images of a request
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_images: u16,
+    /// Most videos of a request
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    max_videos: u16,
+    /// Most frames of all videos of a request that are given as frames
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    max_video_frames: u16,
     /// Most tokens of an answer, whatever a request asks for; by default as many as the context holds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_answer_tokens: Option<u64>,
@@ -274,6 +280,8 @@ fn options(flags: &Flags) -> Result<ServeOptions, Failure> {
         },
         request_limits: RequestLimits {
             max_images: flags.max_images.into(),
+            max_videos: flags.max_videos.into(),
+            max_video_frames: flags.max_video_frames.into(),
             max_choices: flags.max_choices,
             max_answer_tokens: max_answer_tokens.unwrap_or(usize::MAX),
             max_memory: request_memory,

@@ -9,7 +9,7 @@ use vispec_data::{ReadOptions, Sample, TaskDefinition, TaskRegistry, listing};
 use vispec_examples::command_line;
 use vispec_examples::failure::{Failure, exit_code};
 use vispec_examples::shortage::ShortageFlag;
-use vispec_processor::{ImageOptions, Processor};
+use vispec_processor::{ImageOptions, Media, Processor};
 
 /// List evaluation tasks, show their samples, check their files
 #[derive(Parser, Debug)]
@@ -110,16 +110,28 @@ fn render(
 ) -> Result<(), Failure> {
     let pixels = task.pixel_limits();
     let processor = Processor::from_dir(target)?.with_pixels(pixels.min, pixels.max)?;
+    let sample = if processor.reads_videos() {
+        sample.clone()
+    } else {
+        sample.clone().with_frames_as_images()
+    };
     let images = sample.images.iter().map(|image| image.decode(options));
     let images = images.collect::<Result<Vec<_>, _>>()?;
-    let prompt = processor.prepare(&sample.messages, &images)?;
+    let videos = sample.videos.iter().map(|video| video.decode(options));
+    let videos = videos.collect::<Result<Vec<_>, _>>()?;
+    let media = Media {
+        images: &images,
+        videos: &videos,
+    };
+    let prompt = processor.prepare_media(&sample.messages, media)?;
     let image_tokens: usize = prompt.image_runs.iter().map(ExactSizeIterator::len).sum();
     writeln!(
         io::stdout(),
-        "prompt of {}, {} tokens, {image_tokens} of them for {} images:\n{}",
+        "prompt of {}, {} tokens, {image_tokens} of them for {} images and {} videos:\n{}",
         target.display(),
         prompt.token_ids.len(),
         images.len(),
+        videos.len(),
         prompt.rendered,
     )?;
     Ok(())

@@ -7,16 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use vispec_examples::command_line;
-use vispec_examples::failure::{Failure, exit_code};
+use vispec_examples::failure::Failure;
+use vispec_examples::ranks::{Interrupted, exit_code};
 use vispec_examples::step_bar::StepBar;
 use vispec_models::{DeviceSpec, DownloadProgress, DtypeChoice, TargetText, resolve_checkpoint};
 use vispec_train::data::Captures;
+use vispec_train::ranks::Ranks;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
 use vispec_train::{Start, StartPlace, TrainConfig, TrainError};
 
 /// Train a ViSpec, EAGLE-2, EAGLE-3 or Medusa draft
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
+///
+/// Built with the feature mpi and started by mpirun or srun, the processes share the batches of each
+/// step (data.accumulate); the outcome is that of one process.
 #[derive(Parser, Debug)]
 struct Flags {
     /// Config of the run; examples/configs/train has upstream's
@@ -44,18 +49,43 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
-    exit_code(|| run(&flags))
+    exit_code(|ranks| run(&flags, ranks))
 }
 
-fn run(flags: &Flags) -> Result<(), Failure> {
-    let config = TrainConfig::read(&flags.config, &flags.set).map_err(|error| match error {
-        TrainError::SettingForm { .. } => Failure::usage(error),
-        error => Failure::Other(error.into()),
-    })?;
-    let dir = resolve_checkpoint(&flags.target, DownloadProgress::Bars)?;
-    let target = TargetText::load(&dir, &flags.device.open()?, DtypeChoice::F32)?;
-    let states = config.draft.states(target.decoder().layers)?;
-    let data = Captures::open(&flags.data, &dir, &target, &states)?;
+/// What a run reads.
+struct Inputs {
+    config: TrainConfig,
+    dir: PathBuf,
+    target: TargetText,
+    data: Captures,
+}
+
+impl Inputs {
+    fn read(flags: &Flags) -> Result<Self, Failure> {
+        let config = TrainConfig::read(&flags.config, &flags.set).map_err(|error| match error {
+            TrainError::SettingForm { .. } => Failure::usage(error),
+            error => Failure::Other(error.into()),
+        })?;
+        let dir = resolve_checkpoint(&flags.target, DownloadProgress::Bars)?;
+        let target = TargetText::load(&dir, &flags.device.open()?, DtypeChoice::F32)?;
+        let states = config.draft.states(target.decoder().layers)?;
+        let data = Captures::open(&flags.data, &dir, &target, &states)?;
+        Ok(Self {
+            config,
+            dir,
+            target,
+            data,
+        })
+    }
+}
+
+fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
+    let Inputs {
+        config,
+        dir,
+        target,
+        data,
+    } = ranks.all_succeed(Inputs::read(flags))?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
@@ -65,7 +95,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let paths = RunPaths {
         out: flags.out.clone(),
     };
-    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, |vocabulary| {
+    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, ranks, |vocabulary| {
         let place = StartPlace {
             target: &target,
             target_dir: &dir,
@@ -80,9 +110,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     view.0.finish();
     if ended == Ended::Interrupted {
         let step = trainer.progress().step;
-        return Err(Failure::Other(anyhow::anyhow!(
-            "interrupted after step {step}; the same command goes on from there"
-        )));
+        return Err(Interrupted { step }.into());
     }
     Ok(())
 }

@@ -77,9 +77,10 @@ pub struct SourceFlags {
     /// Take so many positions from the first on
     #[arg(long, conflicts_with = "end", allow_negative_numbers = true)]
     pub limit: Option<usize>,
-    /// Which share of the range this process takes: 1/8 is the first of eight
-    #[arg(long, value_name = "I/N", default_value = "1/1")]
-    pub shard: Share,
+    /// Which share of the range this process takes: 1/8 is the first of eight [default: all; started
+    /// by mpirun or srun, one share a process, each in a folder of its own below --out]
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Share>,
     /// Broken rows and images that are left out; one more ends the run
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub max_bad_rows: usize,
@@ -166,13 +167,19 @@ impl SourceFlags {
         if stage != 2 {
             return refuse("has no answers to read; it needs --stage 2");
         }
-        if self.shard != Share::WHOLE {
+        if self.share() != Share::WHOLE {
             return refuse(
                 "makes its questions in one process; give questions.jsonl of its folder to the \
                  shares, with --source chat --as-is",
             );
         }
         Ok(())
+    }
+
+    /// Which share of the range this process takes.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.shard.unwrap_or(Share::WHOLE)
     }
 
     /// The files and their layout.

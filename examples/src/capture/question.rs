@@ -8,8 +8,8 @@ use vispec_data::capture::{CaptureStage, LeftOut, LeftOutKind, PromptForm};
 use vispec_data::conversations::{
     Conversation, ConversationSource, DropReason, Row, long_answer_prompt,
 };
-use vispec_data::{DataError, ImageSource, RowOrigin};
-use vispec_processor::{DecodedImage, ImageOptions, Messages};
+use vispec_data::{DataError, ImageSource, RowOrigin, VideoSource};
+use vispec_processor::{DecodedImage, ImageOptions, Media, Messages, Video};
 
 use crate::failure::Failure;
 
@@ -20,6 +20,8 @@ pub(super) struct Place {
     pub(super) conversation: Box<Conversation>,
     /// The images that the target sees, one for each of their places.
     pub(super) images: Vec<ImageSource>,
+    /// The videos, likewise.
+    pub(super) videos: Vec<VideoSource>,
 }
 
 /// Lies beside the answer to the question there.
@@ -41,6 +43,17 @@ impl Place {
 pub(super) struct Question {
     pub(super) messages: Messages,
     pub(super) images: Vec<DecodedImage>,
+    pub(super) videos: Vec<Video>,
+}
+
+impl Question {
+    /// What is shown.
+    pub(super) fn media(&self) -> Media<'_> {
+        Media {
+            images: &self.images,
+            videos: &self.videos,
+        }
+    }
 }
 
 /// Asks the conversations of a source.
@@ -89,18 +102,28 @@ impl Questions {
             position,
             conversation,
             images: Vec::new(),
+            videos: Vec::new(),
         };
         let messages = match given(&self.stage, &place.conversation) {
-            Ok((messages, images)) => {
+            Ok((messages, images, videos)) => {
                 place.images = images;
+                place.videos = videos;
                 messages
             }
             Err(reason) => return Ok(Err(place.dropped(reason))),
         };
         let options = ImageOptions::as_stored();
         let images = place.images.iter().map(|image| image.decode(&options));
-        match images.collect() {
-            Ok(images) => Ok(Ok((place, Question { messages, images }))),
+        let videos = place.videos.iter().map(|video| video.decode(&options));
+        let decoded = images.collect::<Result<Vec<_>, _>>().and_then(|images| {
+            Ok(Question {
+                messages,
+                images,
+                videos: videos.collect::<Result<_, _>>()?,
+            })
+        });
+        match decoded {
+            Ok(question) => Ok(Ok((place, question))),
             Err(error) => bad(position, error).map(Err),
         }
     }
@@ -124,25 +147,31 @@ fn bad(position: usize, error: DataError) -> Result<LeftOut, Failure> {
     })
 }
 
-/// The messages that the target is given of a conversation, and the images in them.
+/// The messages that the target is given of a conversation, and what they show.
 fn given(
     stage: &CaptureStage,
     conversation: &Conversation,
-) -> Result<(Messages, Vec<ImageSource>), DropReason> {
+) -> Result<(Messages, Vec<ImageSource>, Vec<VideoSource>), DropReason> {
     let prompt = match stage {
         CaptureStage::TeacherForced { .. } if !conversation.is_answered() => {
             return Err(DropReason::NoAnswer);
         }
         CaptureStage::TeacherForced { .. } => {
-            return Ok((conversation.messages.clone(), conversation.images.clone()));
+            let Conversation {
+                messages,
+                images,
+                videos,
+                ..
+            } = conversation.clone();
+            return Ok((messages, images, videos));
         }
         CaptureStage::Generated { prompt, .. } => *prompt,
     };
-    let (question, images) = conversation.question();
+    let (question, images, videos) = conversation.question();
     let messages = match prompt {
         PromptForm::LongAnswer => long_answer_prompt(conversation),
         PromptForm::AsIs => Messages::new(question).ok(),
     };
     let messages = messages.ok_or(DropReason::NoQuestion)?;
-    Ok((messages, images.to_vec()))
+    Ok((messages, images.to_vec(), videos.to_vec()))
 }

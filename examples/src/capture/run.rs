@@ -67,7 +67,7 @@ pub fn capture(
         range,
         shard_positions: stage_flags.shard_positions,
     };
-    let covers = source_flags.shard.of(range);
+    let covers = source_flags.share().of(range);
     let answers = Answers::new(&engine, &stage, (stage_flags, states), (method, tree))?;
     let writer = CaptureWriter::open(&stage_flags.out, header, covers)?;
     let is_bad = |left_out: &&LeftOut| left_out.kind == LeftOutKind::Bad;

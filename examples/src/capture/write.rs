@@ -11,6 +11,10 @@ use crate::failure::Failure;
 use crate::run::Settings;
 use crate::together::{EngineSession, Together};
 
+/// Why a sample is left out of a storage that reads its images again.
+const NO_VIDEOS: &str = "packed and online captures keep images and no videos; full and compact \
+                         ones keep what the target read of both";
+
 /// Has the target write answers in shared passes. What it writes at a position does not depend on
 /// the others.
 #[derive(Debug)]
@@ -32,9 +36,11 @@ impl AnswerWriter<'_> {
         question: &Question,
     ) -> Result<Option<LeftOut>, Failure> {
         let engine = self.together.engine();
-        let prepared = engine
-            .processor()
-            .prepare(&question.messages, &question.images);
+        if self.maker.storage.keeps_images() && !place.videos.is_empty() {
+            return Ok(Some(place.dropped(NO_VIDEOS)));
+        }
+        let processor = engine.processor();
+        let prepared = processor.prepare_media(&question.messages, question.media());
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Some(place.dropped(error))),

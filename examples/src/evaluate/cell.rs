@@ -10,7 +10,7 @@ use vispec_processor::SpecialText;
 use vispec_report::record::{CellProgress, FailureRecord, PromptRecord, RecordWriter, Shard};
 
 use super::arms::{Arms, Question};
-use super::prompts::{Prompts, continue_with, decoded_images, prompt_id};
+use super::prompts::{Decoded, Prompts, continue_with, prompt_id};
 use super::setup::{Setup, say};
 use crate::failure::{Failure, with_causes};
 use crate::run::warm_up;
@@ -123,9 +123,9 @@ impl Runner<'_> {
         index: u64,
     ) -> Result<PromptRecord, Failure> {
         let decode_started = Instant::now();
-        let images = decoded_images(sample)?;
+        let shown = Decoded::of(sample)?;
         let decoded = decode_started.elapsed();
-        let (prompt, mut encode) = self.arms.engine.encode(messages, &images)?;
+        let (prompt, mut encode) = self.arms.engine.encode_media(messages, shown.media())?;
         encode.preprocess += decoded;
         let started = Instant::now();
         if !self.tally.warmed_up {

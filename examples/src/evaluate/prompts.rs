@@ -4,7 +4,9 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use vispec_data::{DataError, ReadOptions, Sample, TaskDefinition, TaskRegistry, TaskSamples};
-use vispec_processor::{Content, DecodedImage, ImageOptions, Message, Messages};
+use vispec_processor::{
+    Content, DecodedImage, ImageOptions, Media, Message, Messages, Processor, Video,
+};
 use vispec_report::record::Shard;
 
 use crate::failure::Failure;
@@ -22,6 +24,15 @@ pub(super) fn find_task(name: &str) -> Result<TaskDefinition, Failure> {
 pub(super) struct Prompts {
     samples: TaskSamples,
     limit: u64,
+    shows: Shows,
+}
+
+/// How videos are shown.
+#[derive(Debug, Clone, Copy)]
+enum Shows {
+    Videos,
+    /// Each frame is an image.
+    Frames,
 }
 
 impl Prompts {
@@ -44,7 +55,19 @@ impl Prompts {
                 format!("--prompts is {limit}, expected 1 to {found}, as many as {name} has");
             return Err(Failure::Usage(message));
         }
-        Ok(Self { samples, limit })
+        let shows = Shows::Videos;
+        Ok(Self {
+            samples,
+            limit,
+            shows,
+        })
+    }
+
+    /// Shows the frames of videos as images, if the model reads no videos.
+    pub(super) fn suit(&mut self, processor: &Processor) {
+        if !processor.reads_videos() {
+            self.shows = Shows::Frames;
+        }
     }
 
     /// Number of samples over all shards.
@@ -67,8 +90,12 @@ impl Prompts {
     /// # Errors
     /// Whatever is wrong with its row.
     pub(super) fn sample(&mut self, index: u64) -> Result<Sample, DataError> {
-        self.samples
-            .sample(usize::try_from(index).unwrap_or(usize::MAX))
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let sample = self.samples.sample(index)?;
+        Ok(match self.shows {
+            Shows::Videos => sample,
+            Shows::Frames => sample.with_frames_as_images(),
+        })
     }
 
     /// Reads all samples once: how many prompts the shard has, and a hash of what is asked in all.
@@ -101,14 +128,34 @@ pub(super) struct Survey {
     pub(super) sha256: String,
 }
 
-/// The images of a sample.
-///
-/// # Errors
-/// Whatever is wrong with one.
-pub(super) fn decoded_images(sample: &Sample) -> Result<Vec<DecodedImage>, DataError> {
-    let options = ImageOptions::as_stored();
-    let images = sample.images.iter().map(|image| image.decode(&options));
-    images.collect()
+/// What a sample shows, decoded.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    images: Vec<DecodedImage>,
+    videos: Vec<Video>,
+}
+
+impl Decoded {
+    /// The images and videos of a sample.
+    ///
+    /// # Errors
+    /// Whatever is wrong with one.
+    pub(super) fn of(sample: &Sample) -> Result<Self, DataError> {
+        let options = ImageOptions::as_stored();
+        let images = sample.images.iter().map(|image| image.decode(&options));
+        let videos = sample.videos.iter().map(|video| video.decode(&options));
+        Ok(Self {
+            images: images.collect::<Result<_, _>>()?,
+            videos: videos.collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) fn media(&self) -> Media<'_> {
+        Media {
+            images: &self.images,
+            videos: &self.videos,
+        }
+    }
 }
 
 /// Id of a turn of a sample, turns counted from 0.

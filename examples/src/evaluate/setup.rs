@@ -46,6 +46,7 @@ impl Setup {
         say("loading")?;
         let pixels = task.pixel_limits();
         let engine = models.load()?.with_pixels(pixels.min, pixels.max)?;
+        prompts.suit(engine.processor());
         let method = models.load.method.unwrap_or(Method::None);
         // What is wrong with every prompt is said once.
         engine.drafter(method, TreeShape::default())?;

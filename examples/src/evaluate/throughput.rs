@@ -12,7 +12,7 @@ use vispec_data::Sample;
 use vispec_models::{EncodedPrompt, Engine, Method};
 use vispec_report::record::CellHeader;
 
-use super::prompts::decoded_images;
+use super::prompts::Decoded;
 use super::setup::{Setup, say};
 use crate::failure::Failure;
 use crate::run::{Settings, warm_up};
@@ -174,8 +174,8 @@ fn answer_all(
 
 /// The first question of a sample.
 fn encode(engine: &Engine, sample: &Sample) -> Result<EncodedPrompt, Failure> {
-    let images = decoded_images(sample)?;
-    let encoded = engine.encode(&sample.messages, &images);
+    let shown = Decoded::of(sample)?;
+    let encoded = engine.encode_media(&sample.messages, shown.media());
     let (prompt, _) = encoded.with_context(|| sample.id.clone())?;
     Ok(prompt)
 }

@@ -18,6 +18,7 @@ use program::{files, fixtures, refuse, run_args, shell, strs, succeed, text};
 mod batches;
 mod own_questions;
 mod program;
+mod videos;
 
 const SIGKILL: i32 = 9;
 
@@ -176,6 +177,38 @@ fn merges_and_checks(storage: &str) {
     let other = run_args("llava-15", dirs[0].path(), &flags);
     let difference = format!("storage is \"{storage}\", expected \"full\"");
     refuse(&other, 1, &[&difference]);
+}
+
+/// Numbers that a launcher leaves in the environment are all it takes; there need be no MPI.
+#[test]
+fn processes_of_a_launcher_take_a_share_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let flags = "--source scenes-short --scenes 30 --end 11 --stage 1 --shard-positions 2";
+    let args = run_args("llava-15", &dir.path().join("shares"), flags);
+    let as_rank = |rank: usize, args: &[String]| {
+        let before = format!("export SLURM_PROCID={rank} SLURM_STEP_NUM_TASKS=2;");
+        let output = shell(&before, &strs(args)).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    as_rank(1, &args);
+    as_rank(0, &args);
+    let mut merge = vec!["merge".to_owned(), "--out".to_owned(), path("whole")];
+    merge.extend(["1", "2"].map(|n| path(&format!("shares/share-000{n}-of-2"))));
+    let (stdout, _) = succeed(&merge);
+    // Six positions in three shards, five in three.
+    assert!(stdout.contains("samples: 11 in 6 shards"), "{stdout}");
+
+    // A share that it is told goes first.
+    let told = format!("{flags} --shard 2/2");
+    as_rank(0, &run_args("llava-15", &dir.path().join("own"), &told));
+    let shares = |name: &str| files(Path::new(&path(name)));
+    let told = shares("own");
+    let second = shares("shares/share-0002-of-2");
+    assert_eq!(
+        told.keys().collect::<Vec<_>>(),
+        second.keys().collect::<Vec<_>>()
+    );
 }
 
 #[test]

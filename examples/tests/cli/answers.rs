@@ -107,15 +107,20 @@ fn assert_record(record: &Value) {
     let idle: u64 = idle.map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(idle, alone as u64);
 
-    assert_eq!(fields["speculation"].is_null(), fields["method"] == "none");
-    if let Some(speculation) = fields["speculation"].as_object() {
-        let summary = speculation["summary"].as_str().unwrap();
-        assert!(summary.starts_with("speculation"), "{summary}");
-        let gain = speculation["gain"].as_f64();
-        assert!(gain.is_none_or(|gain| gain > 0.0), "{gain:?}");
-        let off = speculation["off"].as_str();
-        assert!(off.is_none_or(|off| fields["idle_cycles"][off].is_u64()));
+    let speculation = &fields["speculation"];
+    let summary = speculation["summary"].as_str().unwrap();
+    assert!(summary.starts_with("speculation"), "{summary}");
+    let gain = speculation["gain"].as_f64();
+    assert!(gain.is_none_or(|gain| gain > 0.0), "{gain:?}");
+    let plain = ["not_wanted", "no_drafter"];
+    let mut switched_off = false;
+    for reason in speculation["reasons"].as_array().unwrap() {
+        let reason = reason.as_str().unwrap();
+        switched_off |= plain.contains(&reason);
+        let known = plain.contains(&reason) || reason == "images_unseen";
+        assert!(known || fields["idle_cycles"][reason].is_u64(), "{reason}");
     }
+    assert_eq!(switched_off, fields["method"] == "none");
 
     let times = fields["timings_ms"].as_object().unwrap();
     let names: Vec<&str> = times.keys().map(String::as_str).collect();
@@ -236,6 +241,9 @@ fn the_method_is_that_of_the_draft() {
         let joined = format!("{method}+lookup");
         assert_eq!(inferred["method"], joined);
         assert_eq!(inferred["draft_images"], images);
+        let reasons = inferred["speculation"]["reasons"].as_array().unwrap();
+        let unseen = reasons.contains(&"images_unseen".into());
+        assert_eq!(unseen, images == "placeholders", "{reasons:?}");
         let said = short().run().stderr;
         assert_eq!(
             said.contains("placeholder"),
@@ -256,6 +264,50 @@ fn the_method_is_that_of_the_draft() {
         assert_eq!(plain["token_ids"], inferred["token_ids"]);
     }
     assert_eq!(ask_about_image("qwen-untied").json()["method"], "none");
+}
+
+#[test]
+fn drafting_can_be_switched_off_and_required() {
+    let ask = |draft: &str, wanted: &str| {
+        let program = Program::generate("qwen-untied").prompt("Describe the image.");
+        let program = if draft.is_empty() {
+            program
+        } else {
+            program.draft(draft)
+        };
+        program
+            .args("--max-new-tokens 12 --speculation")
+            .arg(wanted)
+    };
+    let on = ask("qwen-untied-eagle2", "on").json();
+    let required = ask("qwen-untied-eagle2", "required").json();
+    assert_eq!(required["speculation"]["wanted"], "required");
+    assert_eq!(required["method"], "eagle2+lookup");
+    let off = ask("qwen-untied-eagle2", "off").json();
+    assert_eq!(off["method"], "none");
+    assert_eq!(
+        off["speculation"]["reasons"],
+        serde_json::json!(["not_wanted"])
+    );
+    let without = ask("", "on").json();
+    let reasons = &without["speculation"]["reasons"];
+    assert_eq!(reasons, &serde_json::json!(["no_drafter"]));
+    for other in [&required, &off, &without] {
+        assert_eq!(other["token_ids"], on["token_ids"]);
+    }
+    let said = ask("", "on").run().stderr;
+    assert!(
+        said.contains("speculation off: there is no draft"),
+        "{said}"
+    );
+    let refused = ask("", "required").run();
+    refused.assert_refused(
+        "nothing drafts",
+        1,
+        &["speculation is required", "no draft"],
+    );
+    let refused = ask("", "maybe").run();
+    refused.assert_refused("no such choice", 2, &["--speculation", "required"]);
 }
 
 #[test]

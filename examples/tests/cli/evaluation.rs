@@ -264,24 +264,33 @@ fn what_cannot_be_measured_is_refused() {
 
 /// The tasks as their publishers ship them, a few rows each.
 fn published(task: &str, out: &Path) -> Program {
+    published_for("qwen-tied", task, out)
+}
+
+fn published_for(target: &str, task: &str, out: &Path) -> Program {
     let data = fixtures().join("../crates/vispec-data/tests/fixtures/tasks");
-    Program::evaluate("qwen-tied", out)
+    Program::evaluate(target, out)
         .path("--data", &data)
         .arg("--task")
         .arg(task)
         .args("--method vispec --total-token 8 --max-new-tokens 6")
-        .draft("qwen-tied-q2")
+        .draft(&format!("{target}-q2"))
 }
 
 #[test]
-fn videos_are_measured_as_frames() {
+fn videos_are_measured_as_videos_or_frame_by_frame() {
     let dir = tempfile::tempdir().unwrap();
-    for (task, frames) in [("msvd_qa", vec![2, 8]), ("mvbench", vec![1])] {
-        let cell = dir.path().join(task);
-        published(task, &cell)
-            .run()
-            .assert_refused("too few rows", 1, &[task, "takes 100"]);
-        let program = published(task, &cell).args("--accept-shortage --prompts 2");
+    // Two frames make a step; a target that reads no videos sees each as an image.
+    for (target, task, frames) in [
+        ("qwen-tied", "msvd_qa", vec![1, 4]),
+        ("qwen-tied", "mvbench", vec![1]),
+        ("llava-15", "msvd_qa", vec![2, 8]),
+    ] {
+        let cell = dir.path().join(format!("{target}-{task}"));
+        let published = || published_for(target, task, &cell);
+        let refused = published().run();
+        refused.assert_refused("too few rows", 1, &[task, "takes 100"]);
+        let program = published().args("--accept-shortage --prompts 2");
         program.run().assert_success();
         let mut tokens: Vec<u32> = records(&cell)
             .iter()
@@ -294,6 +303,26 @@ fn videos_are_measured_as_frames() {
         let of_one = tokens[0] / frames[0];
         let expected: Vec<u32> = frames.iter().map(|frames| frames * of_one).collect();
         assert_eq!(tokens, expected, "{task}");
+    }
+}
+
+/// The frames of the carried videos are smaller than a token of this target.
+#[test]
+fn qwen3_vl_is_measured_on_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = fixtures().join("../crates/vispec-data/tests/fixtures/tasks");
+    let cell = dir.path().join("gqa");
+    let program = Program::evaluate("qwen3-untied", &cell)
+        .path("--data", &data)
+        .args("--task gqa --method eagle3 --total-token 8 --max-new-tokens 6")
+        .args("--accept-shortage --prompts 2")
+        .draft("qwen3-untied-eagle3-vllm-mrope-qwen3vl");
+    program.run().assert_success();
+    let records = records(&cell);
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        drop(outcome(record));
+        assert!(record.image_tokens > 0);
     }
 }
 

@@ -76,6 +76,35 @@ fn answers_about_videos_are_those_of_the_reference() {
     }
 }
 
+#[test]
+fn a_chat_shows_a_video_with_the_next_question() {
+    let case = Case::read("qwen3-vl/cases/qwen3-tied/video-5f");
+    let frames = case.dir.path().join("frames").display().to_string();
+    let short = "--dtype f32 --max-new-tokens 12";
+    let expected = Program::generate("qwen3-tied")
+        .prompt("What happens?")
+        .args(short)
+        .arg("--video")
+        .arg(&frames)
+        .run();
+    expected.assert_success();
+    let lines =
+        format!("/video /nonexistent\n/video {frames}@2\nWhat happens?\nAnd then?\n/quit\n");
+    let outcome = Program::chat()
+        .path("--target", &fixtures().join("models/qwen3-tied"))
+        .args(short)
+        .run_with_input(&lines);
+    outcome.assert_success();
+    let answer = expected.stdout.trim();
+    assert!(
+        outcome.stdout.contains(answer),
+        "{answer:?} not in {outcome:?}"
+    );
+    for said in ["/nonexistent", "5 frames of", "speculation off"] {
+        assert!(outcome.stderr.contains(said), "{said} not in {outcome:?}");
+    }
+}
+
 /// A folder of so many frames.
 fn folder(dir: &Path, frames: usize, side: u32) -> PathBuf {
     let path = dir.join(format!("frames-{frames}-{side}"));

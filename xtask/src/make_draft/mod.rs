@@ -53,6 +53,10 @@ pub(crate) struct Flags {
     /// Replaces a value of both configs, such as optimizer.epochs=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Processes that train together, started with mpirun; a step then has as many batches, unless
+    /// --set data.accumulate=N says how many. Programs of --programs need the feature mpi
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    ranks: u16,
     /// Directory of the programs [default: built with cargo, in release mode]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -61,9 +65,10 @@ pub(crate) struct Flags {
 /// Does all steps that are not done, and writes the draft.
 #[expect(clippy::print_stdout, reason = "what a program says")]
 pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let ranks = usize::from(flags.ranks);
     let programs = match &flags.programs {
-        Some(dir) => Programs::of(&std::path::absolute(dir)?),
-        None => programs::build(&PROGRAMS)?,
+        Some(dir) => Programs::of(&std::path::absolute(dir)?).on(ranks),
+        None => programs::build_for(&PROGRAMS, ranks)?,
     };
     let recipes = match &flags.config {
         Some(dir) => dir.clone(),
@@ -186,10 +191,10 @@ fn train(flags: &Flags, training: &Training<'_>) -> Result<Step> {
         .images
         .as_ref()
         .map(|_| "draft.num_queries=2".to_owned());
-    let settings: Vec<String> = flags
-        .set
-        .iter()
-        .cloned()
+    let batches = (flags.ranks > 1).then(|| format!("data.accumulate={}", flags.ranks));
+    let settings: Vec<String> = batches
+        .into_iter()
+        .chain(flags.set.iter().cloned())
         .chain([seed])
         .chain(queries)
         .collect();

@@ -73,6 +73,13 @@ pub(super) struct Capture {
 pub(super) struct Training {
     /// Values of the presets that are replaced.
     pub(super) settings: Vec<String>,
+    /// Samples of a step, which is also the number of processes that train.
+    #[serde(skip, default = "one")]
+    pub(super) batches: u64,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// What is measured.
@@ -164,6 +171,16 @@ impl Experiment {
             .check()
             .with_context(|| path.display().to_string())?;
         Ok(experiment)
+    }
+
+    /// The same with trainings on so many processes, each of which has a batch in every step.
+    pub(super) fn on(mut self, ranks: u16) -> Self {
+        if ranks > 1 {
+            let batches = format!("data.accumulate={ranks}");
+            self.training.settings.push(batches);
+            self.training.batches = u64::from(ranks);
+        }
+        self
     }
 
     /// The sizes of a scale.

@@ -37,6 +37,10 @@ pub(crate) struct Flags {
     /// What is compared
     #[arg(long, value_name = "FILE")]
     experiment: Option<PathBuf>,
+    /// Processes that train together, started with mpirun; a step then has as many batches, so that
+    /// more than one give other drafts than one does. Programs of --programs need the feature mpi
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    ranks: u16,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
@@ -79,14 +83,15 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Some(file) => absolute(file)?,
         None => root.join(EXPERIMENT),
     };
+    let ranks = usize::from(flags.ranks);
     let programs = match &flags.programs {
-        Some(dir) => Programs::of(&absolute(dir)?),
-        None => programs::build(&PROGRAMS)?,
+        Some(dir) => Programs::of(&absolute(dir)?).on(ranks),
+        None => programs::build_for(&PROGRAMS, ranks)?,
     };
     // Records then name carried checkpoints as anybody would, whoever runs this from wherever.
     std::env::set_current_dir(&root).with_context(|| root.display().to_string())?;
 
-    let experiment = Experiment::read(&file)?;
+    let experiment = Experiment::read(&file)?.on(flags.ranks);
     let scale = experiment.scale(scale_name)?;
     let steps = steps::plan(&experiment, scale, &out)?;
     let state = State::open(&out)?;

@@ -171,7 +171,10 @@ impl Planner<'_> {
         let work = Work::Program {
             program: "train",
             arguments: flags.0,
-            lines: Some((output.join("metrics.jsonl"), units)),
+            lines: Some((
+                output.join("metrics.jsonl"),
+                units / self.experiment.training.batches,
+            )),
         };
         Ok(self.step(name, (key, units), output, work))
     }

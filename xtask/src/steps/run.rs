@@ -1,8 +1,7 @@
 //! Doing steps.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +23,16 @@ pub(crate) struct Done {
     pub(crate) marker: Marker,
     /// Seconds that it took.
     pub(crate) seconds: f64,
+}
+
+/// Renames a folder to its name with the first number that is free: it may be the work of hours.
+fn set_aside(dir: &Path) -> Result<PathBuf> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let mut names = (1..).map(|number| dir.with_file_name(format!("{name}.old-{number}")));
+    let aside = names.find(|aside| !aside.exists());
+    let aside = aside.with_context(|| dir.display().to_string())?;
+    fs::rename(dir, &aside).with_context(|| dir.display().to_string())?;
+    Ok(aside)
 }
 
 /// Does steps one after the other.
@@ -76,12 +85,17 @@ impl<'a> Runner<'a> {
         }))
     }
 
+    #[expect(clippy::print_stdout, reason = "what a program says")]
     fn do_step(&self, step: &Step) -> Result<(Marker, f64)> {
         let before = self.state.marker(&step.name)?;
         let resumed = before.is_some_and(|marker| marker.key == step.key) && step.output.exists();
         if !resumed && step.output.exists() {
-            // Made of something else.
-            fs::remove_dir_all(&step.output).with_context(|| step.output.display().to_string())?;
+            let aside = set_aside(&step.output)?;
+            println!(
+                "{}: what was there was made with other flags, and is now {}",
+                step.name,
+                aside.display()
+            );
         }
         let mut marker = Marker {
             key: step.key.clone(),
@@ -96,7 +110,7 @@ impl<'a> Runner<'a> {
                 arguments,
                 lines,
             } => {
-                let mut command = Command::new(self.programs.path(program));
+                let mut command = self.programs.command(program);
                 command.args(arguments);
                 let bar = step_bar(lines.as_ref().map(|(_, count)| *count));
                 let watcher = lines.as_ref().map(|(path, _)| {
@@ -121,12 +135,7 @@ impl<'a> Runner<'a> {
         Ok((marker, seconds))
     }
 
-    fn sweep(
-        &self,
-        step: &Step,
-        (trained, named): &(std::path::PathBuf, std::path::PathBuf),
-        text: &str,
-    ) -> Result<()> {
+    fn sweep(&self, step: &Step, (trained, named): &(PathBuf, PathBuf), text: &str) -> Result<()> {
         copy_files(trained, named)?;
         let dir = &step.output;
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;

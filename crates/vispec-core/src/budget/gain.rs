@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{CostTable, GenerationStats, Idle};
+use crate::{CostTable, GenerationStats, Idle, SpeculationReason};
 
 /// Passes over a root alone that are enough to know what such a pass takes.
 const ENOUGH_PASSES: u64 = 16;
@@ -64,17 +64,11 @@ impl SpeculationSummary {
         nodes.sort_unstable();
         let last = nodes.len().saturating_sub(1);
         let (low, high) = (nodes.get(last / 20), nodes.get(last - last / 20));
-        let reasons = Idle::ALL
-            .into_iter()
-            .filter(|&idle| idle != Idle::LastToken);
-        let most = reasons.max_by_key(|&idle| stats.idle_cycles(idle));
-        let idle: u64 = Idle::ALL.map(|idle| stats.idle_cycles(idle)).iter().sum();
-        let idle = idle - stats.idle_cycles(Idle::LastToken);
         Some(Self {
             gain,
             tau: stats.tau(),
             nodes: low.copied().zip(high.copied()),
-            off: most.filter(|_| idle > nodes.len() as u64),
+            off: stats.mostly_idle(),
         })
     }
 }
@@ -84,21 +78,7 @@ impl fmt::Display for SpeculationSummary {
         let Self { gain, tau, .. } = self;
         match self.off {
             None => write!(f, "speculation: ")?,
-            Some(Idle::Paused) => write!(
-                f,
-                "speculation paused: the draft is right too seldom here, plain decoding is faster; "
-            )?,
-            Some(Idle::TooRisky) => write!(
-                f,
-                "speculation held back: the answer has not earned yet what failing guesses may lose; "
-            )?,
-            Some(Idle::NotWorthwhile) => write!(
-                f,
-                "speculation off: no guess is likely enough for what it costs to verify here; "
-            )?,
-            Some(Idle::NothingProposed | Idle::LastToken) => {
-                write!(f, "speculation off: there was nothing to propose; ")?;
-            }
+            Some(idle) => write!(f, "{}; ", SpeculationReason::Idle(idle))?,
         }
         if let Some(gain) = gain {
             write!(f, "about {gain:.2}x plain decoding, ")?;

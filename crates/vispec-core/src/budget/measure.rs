@@ -17,13 +17,13 @@ const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
 const ROWS: [usize; 4] = [1, 2, 4, 8];
 /// Tokens that the draft takes in at once to see what reading costs.
 const READ_ROWS: usize = 32;
-/// All passes are measured in turn up to so often …
+/// Most rounds, in each of which all passes are measured in turn.
 const ROUNDS: usize = 9;
-/// … but no new round starts after this.
+/// No new round starts after this.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Trees are not worth it where a pass takes so many times as long as one over the root: an answer
-/// would have to be guessed that far ahead.
-const DEAREST: f64 = 8.0;
+/// A tree is never worth it if its pass takes this many times as long as one over the root: the draft
+/// would have to guess that far ahead.
+const MAX_COST_RATIO: f64 = 8.0;
 
 /// The shortest time of each of some passes. Other work on the machine only ever adds, and comes in
 /// bursts: so passes take turns, and one never costs more than a larger one.
@@ -36,7 +36,7 @@ fn shortest(
     for &rows in sizes {
         let seconds = pass(rows)?.as_secs_f64();
         costs.push(Cost { rows, seconds });
-        if seconds > DEAREST * costs[0].seconds {
+        if seconds > MAX_COST_RATIO * costs[0].seconds {
             break;
         }
     }
@@ -145,9 +145,13 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
     let mut decode = |rows| {
         let output = target.verify(&bush(rows), &mut cache);
         cache.truncate(base);
-        output
-            .map(|output| output.features)
-            .map_err(DecodeError::Target)
+        let TargetOutput {
+            mut logits,
+            features,
+        } = output.map_err(DecodeError::Target)?;
+        // What the draft waits for must not be in its time.
+        wait(&mut logits)?;
+        Ok::<_, DecodeError>(features)
     };
     let lengths = [1, READ_ROWS.min(room).max(2)];
     let commit = shortest(&lengths, |rows| {

@@ -10,6 +10,8 @@ use crate::rows::Record;
 
 /// Column of the messages.
 pub(super) const COLUMN: &str = "messages";
+/// Column of the folders of their videos.
+pub(super) const VIDEOS: &str = "videos";
 /// Column of the paths of their images.
 pub(super) const IMAGES: &str = "images";
 
@@ -32,13 +34,13 @@ pub(super) fn messages(record: &Record) -> Result<std::result::Result<Vec<Messag
     Ok(checked(messages.as_slice().to_vec()))
 }
 
-/// Paths of the images of a row; none if the field is not there.
+/// The paths in the column `name` of a row; none if the field is not there.
 ///
 /// # Errors
 /// [`DataError::Field`] if the field is not a list of strings.
-pub(super) fn image_paths(record: &Record) -> Result<Vec<String>> {
-    if record.has(IMAGES) {
-        record.texts(IMAGES)
+pub(super) fn paths(record: &Record, name: &str) -> Result<Vec<String>> {
+    if record.has(name) {
+        record.texts(name)
     } else {
         Ok(Vec::new())
     }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use vispec_processor::{Message, Messages};
+use vispec_processor::{Content, Message, Messages};
 
 use crate::error::RowOrigin;
-use crate::rows::ImageSource;
+use crate::rows::{ImageSource, VideoSource};
 
 /// A conversation that alternates between user and assistant, and ends with an answer; or a question
 /// that nobody answers.
@@ -17,6 +17,8 @@ pub struct Conversation {
     pub messages: Messages,
     /// One for each image place of `messages`, in order.
     pub images: Vec<ImageSource>,
+    /// One for each video place of `messages`, in order.
+    pub videos: Vec<VideoSource>,
     /// The row that it comes from.
     pub origin: RowOrigin,
 }
@@ -29,17 +31,18 @@ impl Conversation {
         messages.any(|message| message.role == ASSISTANT)
     }
 
-    /// The conversation up to the first question, and the images in it.
+    /// The conversation up to the first question, and the images and videos in it.
     #[must_use]
-    pub fn question(&self) -> (Vec<Message>, &[ImageSource]) {
+    pub fn question(&self) -> (Vec<Message>, &[ImageSource], &[VideoSource]) {
         let messages = self.messages.as_slice();
         let end = messages.iter().position(|message| message.role == USER);
         let question = messages[..end.map_or(0, |end| end + 1)].to_vec();
-        let n_images: usize = question
-            .iter()
-            .map(|message| message.content.n_images())
-            .sum();
-        (question, &self.images[..n_images.min(self.images.len())])
+        let contents = || question.iter().map(|message| &message.content);
+        let n_images: usize = contents().map(Content::n_images).sum();
+        let n_videos: usize = contents().map(Content::n_videos).sum();
+        let images = &self.images[..n_images.min(self.images.len())];
+        let videos = &self.videos[..n_videos.min(self.videos.len())];
+        (question, images, videos)
     }
 }
 
@@ -82,6 +85,13 @@ pub enum DropReason {
         /// Places in the text.
         expected: usize,
     },
+    /// The text has places for another number of videos than there are.
+    VideoCount {
+        /// Videos of the row.
+        found: usize,
+        /// Places in the text.
+        expected: usize,
+    },
 }
 
 impl fmt::Display for DropReason {
@@ -93,6 +103,9 @@ impl fmt::Display for DropReason {
             Self::NotAlternating => f.write_str("one side speaks twice in a row"),
             Self::ImageCount { found, expected } => {
                 write!(f, "{found} images for {expected} places")
+            }
+            Self::VideoCount { found, expected } => {
+                write!(f, "{found} videos for {expected} places")
             }
         }
     }

@@ -13,14 +13,15 @@ pub const LONG_ANSWER_SYSTEM: &str = "A chat between a curious human and an arti
 pub const LONG_ANSWER_REQUEST: &str = "Please answer with at least 1000 words.";
 
 /// The first question of a conversation as upstream asks it: the instruction without its image
-/// marker, the images, then the request for a long answer. The answer of the row is not used.
+/// marker, the images and videos, then the request for a long answer. The answer of the row is not used.
 #[must_use]
 pub fn long_answer_prompt(conversation: &Conversation) -> Option<Messages> {
-    let (question, images) = conversation.question();
+    let (question, images, videos) = conversation.question();
     let asked = question.last()?;
     let texts: Vec<&str> = asked.content.texts().map(str::trim).collect();
     let mut user = vec![Part::Text(texts.join(" ").trim().to_owned())];
     user.extend(images.iter().map(|_| Part::Image));
+    user.extend(videos.iter().map(|_| Part::Video));
     user.push(Part::Text(LONG_ANSWER_REQUEST.to_owned()));
     let message = |role: &str, parts| Message {
         role: role.to_owned(),

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use vispec_processor::{Message, Messages};
+use vispec_processor::{Message, Messages, SAMPLE_FPS, sampled_frames};
 
 use super::conversation::{Conversation, DropReason, Row};
 use super::{chat, turns};
 use crate::error::{DataError, Result};
 use crate::order::numpy_permutation;
-use crate::rows::{Columns, ImageSource, Record, SceneRows, Source, Table, open_files, path_below};
+use crate::rows::{
+    Columns, ImageSource, Record, SceneRows, Source, Table, VideoSource, frame_files, open_files,
+    path_below,
+};
 use crate::scenes::{QuestionKind, SceneStyle};
 
 /// How rows say what a conversation is.
@@ -20,7 +23,8 @@ pub enum ConversationLayout {
     /// LLaVA-Pretrain: the same with `<image>` in the question, and one `image`: a path, or in
     /// Parquet the picture itself.
     LlavaPretrain,
-    /// `messages` of `role` and `content`, and `images`, a list of paths.
+    /// `messages` of `role` and `content`, `images`, a list of paths, and `videos`, a list of folders
+    /// of frames: `DIR@FPS`, or `DIR` of two frames a second.
     Chat,
     /// Drawn scenes without files: a question about a picture and its right answer.
     Scenes {
@@ -132,6 +136,7 @@ impl ConversationFiles {
             ConversationLayout::Chat => {
                 columns.text.insert(chat::COLUMN.to_owned());
                 columns.text.insert(chat::IMAGES.to_owned());
+                columns.text.insert(chat::VIDEOS.to_owned());
             }
             ConversationLayout::Scenes { .. } => {}
         }
@@ -168,6 +173,7 @@ impl ConversationSource {
             });
         };
         let record = self.table.record(row)?;
+        let mut videos = Vec::new();
         let (messages, images) = match self.layout {
             ConversationLayout::ShareGpt => (turns::messages(turns::turns(&record)?), Vec::new()),
             ConversationLayout::LlavaPretrain => {
@@ -176,7 +182,10 @@ impl ConversationSource {
                 (messages.map(turns::with_image_places), vec![image])
             }
             ConversationLayout::Chat => {
-                let paths = chat::image_paths(&record)?.into_iter();
+                for folder in chat::paths(&record, chat::VIDEOS)? {
+                    videos.push(self.video(&record, &folder)?);
+                }
+                let paths = chat::paths(&record, chat::IMAGES)?.into_iter();
                 let images = paths.map(|path| self.image_file(&record, path));
                 (chat::messages(&record)?, images.collect::<Result<_>>()?)
             }
@@ -192,7 +201,7 @@ impl ConversationSource {
                 return Ok(Row::Dropped { origin, reason });
             }
         };
-        finished(record, messages, images)
+        finished(record, messages, (images, videos))
     }
 
     /// The picture of a row of LLaVA-Pretrain: a path, or in Parquet a cell.
@@ -202,6 +211,32 @@ impl ConversationSource {
         } else {
             self.table.image(row, IMAGE)
         }
+    }
+
+    /// A folder of frames, whose name ends with `@` and its frames per second, or not.
+    fn video(&self, record: &Record, named: &str) -> Result<VideoSource> {
+        let origin = || record.origin.clone();
+        let split = named.rsplit_once('@');
+        let split = split.and_then(|(folder, fps)| Some((folder, fps.parse().ok()?)));
+        let (folder, fps) = split.unwrap_or((named, SAMPLE_FPS));
+        let path = path_below(&self.images, folder).ok_or_else(|| DataError::PathOutside {
+            origin: origin(),
+            path: folder.to_owned(),
+        })?;
+        let files = frame_files(&path)?;
+        if files.is_empty() {
+            return Err(DataError::NoFrames {
+                origin: origin(),
+                video: path.with_extension("mp4"),
+                folder: path,
+            });
+        }
+        let places = sampled_frames(files.len(), fps, SAMPLE_FPS);
+        let places = places.map_err(|source| DataError::BadImage {
+            origin: origin(),
+            source: Box::new(source),
+        })?;
+        Ok(VideoSource::new(origin(), path, (files, fps), places))
     }
 
     fn image_file(&self, record: &Record, path: String) -> Result<ImageSource> {
@@ -232,7 +267,11 @@ fn scene_messages(record: &Record) -> Result<Vec<Message>> {
     Ok(messages)
 }
 
-fn finished(record: Record, messages: Vec<Message>, images: Vec<ImageSource>) -> Result<Row> {
+fn finished(
+    record: Record,
+    messages: Vec<Message>,
+    (images, videos): (Vec<ImageSource>, Vec<VideoSource>),
+) -> Result<Row> {
     let id = if record.has("id") {
         record.text("id")?
     } else {
@@ -251,10 +290,19 @@ fn finished(record: Record, messages: Vec<Message>, images: Vec<ImageSource>) ->
             reason: DropReason::ImageCount { found, expected },
         });
     }
+    let expected = messages.n_videos();
+    if videos.len() != expected {
+        let found = videos.len();
+        return Ok(Row::Dropped {
+            origin: record.origin,
+            reason: DropReason::VideoCount { found, expected },
+        });
+    }
     Ok(Row::Kept(Box::new(Conversation {
         id,
         messages,
         images,
+        videos,
         origin: record.origin,
     })))
 }

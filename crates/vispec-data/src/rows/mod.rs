@@ -12,6 +12,7 @@ mod scene_rows;
 mod science_qa;
 mod tables;
 mod tsv;
+mod video_source;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,11 +20,13 @@ use std::path::{Path, PathBuf};
 use crate::error::{DataError, Result, RowOrigin};
 
 pub use image_source::ImageSource;
+pub use video_source::VideoSource;
 
 pub(crate) use file_pattern::{matching_files, path_below};
 pub(crate) use record::Record;
 pub(crate) use scene_rows::SceneRows;
 pub(crate) use tables::{Constants, open_files, open_tables, table_files};
+pub(crate) use video_source::frame_files;
 
 /// Rows of one or more files, in order.
 pub(crate) trait Table: Send {

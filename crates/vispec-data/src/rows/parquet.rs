@@ -218,7 +218,7 @@ impl Table for ParquetRows {
 }
 
 /// Columns that conversations may lack.
-const OPTIONAL: [&str; 2] = ["id", "images"];
+const OPTIONAL: [&str; 3] = ["id", "images", "videos"];
 
 /// What is in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -187,6 +187,34 @@ impl Scene {
         }
     }
 
+    /// The scene after so many steps in which all shapes move by one cell, along the rows or down the
+    /// columns as their scene has it; what leaves on one side comes back on the other.
+    #[must_use]
+    pub fn moved(&self, steps: u32) -> Self {
+        let cells = self.style.cells();
+        let along = |place: u32| (place + steps % cells) % cells;
+        let sideways = self.question_key.1.is_multiple_of(2);
+        let shapes = self.shapes.iter().map(|&shape| {
+            if sideways {
+                PlacedShape {
+                    column: along(shape.column),
+                    ..shape
+                }
+            } else {
+                PlacedShape {
+                    row: along(shape.row),
+                    ..shape
+                }
+            }
+        });
+        let mut shapes = Vec::from_iter(shapes);
+        shapes.sort_unstable_by_key(|shape| (shape.row, shape.column));
+        Self {
+            shapes,
+            ..self.clone()
+        }
+    }
+
     /// Size of the picture and of the grid.
     #[must_use]
     pub fn style(&self) -> &SceneStyle {

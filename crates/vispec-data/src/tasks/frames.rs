@@ -1,56 +1,40 @@
 //! Frames of videos, which somebody made with ffmpeg beforehand.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{DataError, Result, RowOrigin};
+use crate::rows::{VideoSource, frame_files};
 
-/// Extensions of image files that are frames.
-const FRAME_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
+/// Frames of a second in folders of tasks, as `docs/tasks.md` has them made.
+const FPS: f64 = 2.0;
 
-/// Image files in the folder that is called like the video without its extension, evenly spaced
-/// over the whole folder and at most `at_most`.
+/// The video in the folder that is called like its file without its extension; of its frames at most
+/// `at_most`, evenly spaced, are looked at.
 ///
 /// # Errors
 /// [`DataError::NoFrames`] if there is no such folder or nothing in it; [`DataError::Io`] if it
 /// cannot be listed.
-pub(super) fn frame_files(
+pub(super) fn video_source(
     origin: &RowOrigin,
     video: &Path,
     at_most: usize,
-) -> Result<Vec<PathBuf>> {
+) -> Result<VideoSource> {
     let folder = video.with_extension("");
-    let no_frames = || DataError::NoFrames {
-        origin: origin.clone(),
-        folder: folder.clone(),
-        video: video.to_owned(),
-    };
-    if !folder.is_dir() {
-        return Err(no_frames());
+    let files = frame_files(&folder)?;
+    if files.is_empty() {
+        return Err(DataError::NoFrames {
+            origin: origin.clone(),
+            folder,
+            video: video.to_owned(),
+        });
     }
-    let io = |source| DataError::Io {
-        path: folder.clone(),
-        source,
-    };
-    let mut frames = Vec::new();
-    for entry in folder.read_dir().map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if extension.is_some_and(|extension| {
-            FRAME_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
-        }) {
-            frames.push(path);
-        }
-    }
-    if frames.is_empty() {
-        return Err(no_frames());
-    }
-    // Shorter names first, so that 10 comes after 9 even if numbers are not padded with zeros.
-    frames.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-    let places = evenly_spaced(frames.len(), at_most);
-    Ok(places
-        .into_iter()
-        .map(|place| frames[place].clone())
-        .collect())
+    let places = evenly_spaced(files.len(), at_most);
+    Ok(VideoSource::new(
+        origin.clone(),
+        folder,
+        (files, FPS),
+        places,
+    ))
 }
 
 /// `torch.linspace(0, n - 1, count).round()`, which is how Qwen's own code picks frames; all if
@@ -68,6 +52,8 @@ fn evenly_spaced(n: usize, at_most: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -91,13 +77,13 @@ mod tests {
             file: PathBuf::from("x.json"),
             row: 1,
         };
-        let frames = frame_files(&origin, &dir.path().join("clip.mp4"), 8).unwrap();
-        let names: Vec<_> = frames
-            .iter()
-            .map(|path| path.file_name().unwrap())
-            .collect();
-        assert_eq!(names, ["1.JPG", "9.png", "10.png"]);
-        let error = frame_files(&origin, &dir.path().join("other.mp4"), 8).unwrap_err();
+        let video = video_source(&origin, &dir.path().join("clip.mp4"), 8).unwrap();
+        let names = video.frames().map(|frame| {
+            let path = frame.file_path().unwrap();
+            path.file_name().unwrap().to_owned()
+        });
+        assert_eq!(Vec::from_iter(names), ["1.JPG", "9.png", "10.png"]);
+        let error = video_source(&origin, &dir.path().join("other.mp4"), 8).unwrap_err();
         assert!(error.to_string().contains("ffmpeg -i"), "{error}");
     }
 }

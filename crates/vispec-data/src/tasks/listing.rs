@@ -8,6 +8,7 @@ use vispec_processor::{Content, ImageOptions, Part};
 
 use super::{CheckReport, Sample, TaskRegistry};
 use crate::error::{DataError, Result};
+use crate::rows::VideoSource;
 
 /// Writes one line per task: name, title, samples, source.
 ///
@@ -38,7 +39,7 @@ pub fn write_tasks(registry: &TaskRegistry, out: &mut impl Write) -> io::Result<
 pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "id: {}", sample.id)?;
     writeln!(out, "row: {}", sample.origin)?;
-    let mut images = sample.images.iter();
+    let (mut images, mut videos) = (sample.images.iter(), sample.videos.iter());
     for message in sample.messages.as_slice() {
         writeln!(out, "{}:", message.role)?;
         let parts = match &message.content {
@@ -52,7 +53,10 @@ pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
                     Some(image) => writeln!(out, "  [image: {image}]")?,
                     None => writeln!(out, "  [image]")?,
                 },
-                Part::Video => writeln!(out, "  [video]")?,
+                Part::Video => match videos.next() {
+                    Some(video) => writeln!(out, "  [video: {video}]")?,
+                    None => writeln!(out, "  [video]")?,
+                },
             }
         }
     }
@@ -95,7 +99,7 @@ pub fn write_check(report: &CheckReport, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// Decodes the images of a sample and writes them as PNG files named after its id; returns their
+/// Decodes the images of a sample, and the frames of its videos behind them, and writes them as PNG files named after its id; returns their
 /// paths. The folder is made if it is not there.
 ///
 /// # Errors
@@ -113,7 +117,9 @@ pub fn write_images(sample: &Sample, dir: &Path, options: &ImageOptions) -> Resu
         .map(|letter| if is_plain(letter) { letter } else { '_' })
         .collect();
     let mut paths = Vec::new();
-    for (idx, image) in sample.images.iter().enumerate() {
+    let frames = sample.videos.iter().flat_map(VideoSource::frames);
+    let images = sample.images.iter().cloned().chain(frames);
+    for (idx, image) in images.enumerate() {
         let path = dir.join(format!("{stem}-{idx}.png"));
         let decoded = image.decode(options)?;
         let [width, height] = [decoded.size().width, decoded.size().height].map(|side| side as u32);

@@ -5,7 +5,7 @@ use std::path::Path;
 use vispec_processor::{Content, Message, Messages, Part};
 
 use super::definition::{FieldRule, ListStyle, PartDefinition, TURN, TaskDefinition};
-use super::frames::frame_files;
+use super::frames::video_source;
 use super::sample::Sample;
 use crate::error::{DataError, Result};
 use crate::rows::{ImageSource, Record, Table, path_below};
@@ -85,9 +85,9 @@ pub(super) fn make_sample(
     let turn = turns.as_ref().and_then(|turns| turns.first());
     let view = RowView::new(task, &record, turn.map(String::as_str));
     let mut parts = Vec::new();
-    let mut images = Vec::new();
+    let (mut images, mut videos) = (Vec::new(), Vec::new());
     for part in &task.prompt.user {
-        let added = match part {
+        let image = match part {
             PartDefinition::Text(text) => {
                 parts.push(Part::Text(text.fill(|name| view.value(name))?));
                 continue;
@@ -97,23 +97,22 @@ pub(super) fn make_sample(
                 parts.push(Part::Text(rewritten(text, replace)));
                 continue;
             }
-            PartDefinition::ImageColumn(column) => vec![table.image(row, column)?],
+            PartDefinition::ImageColumn(column) => table.image(row, column)?,
             PartDefinition::ImageFile(path) => {
                 let path = path.fill(|name| view.value(name))?;
                 let path = below(data_dir, &record, path)?;
-                vec![ImageSource::file(record.origin.clone(), path)]
+                ImageSource::file(record.origin.clone(), path)
             }
             PartDefinition::Frames { video, at_most } => {
                 let video = video.fill(|name| view.value(name))?;
                 let video = below(data_dir, &record, video)?;
-                let files = frame_files(&record.origin, &video, *at_most)?.into_iter();
-                files
-                    .map(|file| ImageSource::file(record.origin.clone(), file))
-                    .collect()
+                parts.push(Part::Video);
+                videos.push(video_source(&record.origin, &video, *at_most)?);
+                continue;
             }
         };
-        parts.extend(added.iter().map(|_| Part::Image));
-        images.extend(added);
+        parts.push(Part::Image);
+        images.push(image);
     }
     let reference = task.reference.as_ref();
     let reference = reference.map(|text| text.fill(|name| view.value(name)));
@@ -130,6 +129,7 @@ pub(super) fn make_sample(
             reason: error.to_string(),
         })?,
         images,
+        videos,
         following_turns: following_turns.unwrap_or_default(),
         reference: reference.transpose()?,
         origin: record.origin,

@@ -131,6 +131,9 @@ impl TaskSamples {
             for image in &sample.images {
                 image.decode(&self.options.image_options)?;
             }
+            for video in &sample.videos {
+                video.decode(&self.options.image_options)?;
+            }
         }
         Ok(sample)
     }

@@ -173,7 +173,7 @@ impl Call<'_, '_> {
             x,
             stride,
             rows,
-            weight: D::Weight::of(&layer.weight).unwrap_or_default(),
+            weight: D::Weight::of(&layer.weight).expect("layers that share a call pack alike"),
             inputs,
             outputs: layer.outputs,
             bias: layer.bias,

@@ -100,7 +100,10 @@ impl<'a> Loading<'a> {
         let network = DraftNetwork::load(&weights, &config, self.n_queries());
         let draft = NeuralDraft {
             name: kind.as_str(),
-            stack: Arc::new(DecoderStack::new(network.decoder(), network.config())),
+            stack: Arc::new(DecoderStack::new(
+                network.decoder().clone(),
+                network.config(),
+            )),
             network: Arc::new(network),
             embedding: self.embedding(&weights, config.hidden()),
             head: Arc::new(DraftHead::new(self.target.head.clone())),
@@ -149,7 +152,10 @@ impl<'a> Loading<'a> {
         };
         let draft = NeuralDraft {
             name: kind.as_str(),
-            stack: Arc::new(DecoderStack::new(network.decoder(), network.config())),
+            stack: Arc::new(DecoderStack::new(
+                network.decoder().clone(),
+                network.config(),
+            )),
             network: Arc::new(network),
             embedding: self.embedding(&weights, hidden),
             head: Arc::new(head),

@@ -4,13 +4,24 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use vispec_processor::{DecodedImage, Media, Messages, PreparedPrompt, ProcessorError, Wanted};
+use vispec_processor::{
+    DecodedImage, Media, Messages, PreparedPrompt, ProcessorError, Video, Wanted,
+};
 
 use super::{EncodeTimes, Engine};
-use crate::conversations::ConversationStore;
+use crate::conversations::{ConversationStore, ImageDigest};
 use crate::error::ModelError;
 use crate::image_store::{ImageContent, ImageStore, ReadImage};
 use crate::prompt::{EncodedPrompt, PromptImage};
+
+/// What a conversation shows, read as far as it has to be.
+#[derive(Debug, Default)]
+pub struct ReadMedia<'a> {
+    /// The images.
+    pub images: Vec<ReadImage<'a>>,
+    /// The videos.
+    pub videos: Vec<Cow<'a, Video>>,
+}
 
 impl Engine {
     /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision
@@ -53,26 +64,29 @@ impl Engine {
         self.encode_with(|| self.processor.prepare_text_while(text, wanted))
     }
 
-    /// [`encode`](Self::encode) for a prompt whose beginning may be in `conversations`: images that
-    /// were seen do not go through the vision tower, and the prompt knows its images by content.
+    /// [`encode_media`](Self::encode_media) for a prompt whose beginning may be in `conversations`:
+    /// images and videos that were seen do not go through the vision tower, and the prompt knows them
+    /// by content.
     /// `wanted` is asked now and then while the text is looked through.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and [`ProcessorError::Unwanted`].
+    /// As [`encode_media`](Self::encode_media), and [`ProcessorError::Unwanted`].
     pub fn encode_known(
         &self,
         messages: &Messages,
-        images: &[DecodedImage],
+        media: Media<'_>,
         conversations: &ConversationStore,
         wanted: Wanted<'_>,
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
         let started = Instant::now();
-        let images = images.iter().map(Cow::Borrowed);
+        let images = media.images.iter().map(Cow::Borrowed);
         let images = Vec::from_iter(images.map(ReadImage::from_pixels));
+        let videos = media.videos.iter().map(Cow::Borrowed).collect();
+        let media = ReadMedia { images, videos };
         let hashing = started.elapsed();
         let nothing = ImageStore::new(0);
         let (encoded, mut times) =
-            self.encode_read(messages, images, (conversations, &nothing), wanted)?;
+            self.encode_read(messages, media, (conversations, &nothing), wanted)?;
         times.preprocess += hashing;
         Ok((encoded, times))
     }
@@ -85,7 +99,7 @@ impl Engine {
     pub fn encode_read(
         &self,
         messages: &Messages,
-        images: Vec<ReadImage<'_>>,
+        ReadMedia { images, videos }: ReadMedia<'_>,
         stores: (&ConversationStore, &ImageStore),
         wanted: Wanted<'_>,
     ) -> Result<(EncodedPrompt, EncodeTimes), ModelError> {
@@ -93,7 +107,7 @@ impl Engine {
         let sizes = Vec::from_iter(images.iter().map(ReadImage::size));
         let prepared = self
             .processor
-            .prepare_sizes_while(messages, &sizes, wanted)?;
+            .prepare_sizes_while(messages, (&sizes, &videos), wanted)?;
         let mut times = EncodeTimes {
             preprocess: started.elapsed(),
             vision: Duration::ZERO,
@@ -102,6 +116,11 @@ impl Engine {
             .into_iter()
             .map(|image| self.prompt_image(image, stores, &mut times));
         let images = images.collect::<Result<Vec<_>, _>>()?;
+        let mut parts = Vec::new();
+        for video in &videos {
+            parts.extend(self.prompt_video(video, stores.0, &mut times)?);
+        }
+        let images = self.in_order(&prepared, (images, parts));
         let started = Instant::now();
         let features = images.iter().map(|image| image.features.clone());
         let encoded = self.target.merge(&prepared, features.collect())?;
@@ -140,6 +159,56 @@ impl Engine {
             store.keep(&read, &image);
         }
         Ok(image)
+    }
+
+    /// What the target reads for the parts of a video, computed only if not all of it is known.
+    fn prompt_video(
+        &self,
+        video: &Video,
+        conversations: &ConversationStore,
+        times: &mut EncodeTimes,
+    ) -> Result<Vec<PromptImage>, ModelError> {
+        let started = Instant::now();
+        let n_parts = self.processor.n_video_parts(video)?;
+        let digests = ImageDigest::of_parts(video, n_parts);
+        let known = digests.iter().map(|digest| conversations.image(digest));
+        let known = known.collect::<Option<Vec<_>>>();
+        let processed = match &known {
+            Some(_) => Vec::new(),
+            None => self.processor.process_video(video)?,
+        };
+        times.preprocess += started.elapsed();
+        let started = Instant::now();
+        let features = match known {
+            Some(features) => features,
+            None => {
+                let features = processed.iter().map(|part| self.target.encode_image(part));
+                features.collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        times.vision += started.elapsed();
+        let parts = digests.into_iter().zip(features);
+        let parts = parts.map(|(digest, features)| PromptImage { digest, features });
+        Ok(parts.collect())
+    }
+
+    /// Images and parts of videos as they follow each other in a prompt.
+    fn in_order(
+        &self,
+        prepared: &PreparedPrompt,
+        (images, parts): (Vec<PromptImage>, Vec<PromptImage>),
+    ) -> Vec<PromptImage> {
+        let image_token = self.processor.image_token_id();
+        let (mut images, mut parts) = (images.into_iter(), parts.into_iter());
+        let runs = prepared.image_runs.iter();
+        let shown = runs.filter_map(|run| {
+            if prepared.token_ids[run.start] == image_token {
+                images.next()
+            } else {
+                parts.next()
+            }
+        });
+        shown.collect()
     }
 
     fn encode_with(

@@ -1,6 +1,8 @@
 //! Grouped-query self-attention over a cache, for prompts, for single tokens and for token trees.
 
 use burn::module::Module;
+#[cfg(feature = "cube")]
+use burn::tensor::Int;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation, s};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -105,6 +107,25 @@ impl AttentionPlan {
         }
     }
 
+    /// For each row how many leading rows of the cache it sees, then `rows + 1` offsets of lists of
+    /// what it sees besides, then the lists, one after the other.
+    #[cfg(feature = "cube")]
+    fn seen(&self) -> Vec<u32> {
+        let number = |value: usize| u32::try_from(value).expect("rows of a cache fit 32 bits");
+        match self {
+            Self::Causal { prefix, rows } => {
+                let leading = (0..*rows).map(|row| number(prefix + row + 1));
+                leading.chain((0..=*rows).map(|_| 0)).collect()
+            }
+            Self::Tree(plan) => {
+                let leading = (1..plan.offsets.len()).map(|_| number(plan.prefix));
+                let offsets = plan.offsets.iter().map(|&offset| number(offset));
+                let lists = plan.rows.iter().map(|&row| number(row));
+                leading.chain(offsets).chain(lists).collect()
+            }
+        }
+    }
+
     /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
     /// elsewhere.
     fn additive(&self, range: Range<usize>, total: usize, like: (&Device, DType)) -> Tensor<2> {
@@ -127,6 +148,28 @@ pub(super) struct DeviceSegment<'a> {
     pub(super) cache: &'a mut DeviceCache,
     /// Rows in the cache before the pass.
     pub(super) len: usize,
+    /// [`AttentionPlan::seen`] on the device, uploaded at first use and shared by all layers.
+    #[cfg(feature = "cube")]
+    seen: OnceLock<Tensor<1, Int>>,
+}
+
+impl<'a> DeviceSegment<'a> {
+    pub(super) fn new(plan: &'a AttentionPlan, cache: &'a mut DeviceCache, len: usize) -> Self {
+        Self {
+            plan,
+            cache,
+            len,
+            #[cfg(feature = "cube")]
+            seen: OnceLock::new(),
+        }
+    }
+
+    /// What the rows of the plan see, as the attention kernel reads it.
+    #[cfg(feature = "cube")]
+    pub(super) fn seen(&self) -> Tensor<1, Int> {
+        let upload = || super::cube::upload(&self.plan.seen(), self.cache.device());
+        self.seen.get_or_init(upload).clone()
+    }
 }
 
 /// `1 / sqrt(head_dim)`
@@ -232,13 +275,13 @@ impl Attention {
     }
 
     /// Norms of queries and keys.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn norms(&self) -> [Option<&RmsNorm>; 2] {
         [self.q_norm.as_ref(), self.k_norm.as_ref()]
     }
 
     /// Projections of queries, keys, values and output.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn projections(&self) -> [&Linear; 4] {
         [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj]
     }
@@ -259,7 +302,7 @@ fn norm_heads(norm: Option<&RmsNorm>, x: Tensor<2>, head_dim: usize) -> Tensor<2
 /// # Shapes
 /// `query` and the result `[rows, heads * head_dim]`; `keys` and `values` `[1, kv_heads, total,
 /// head_dim]`, the new rows last.
-fn attend_by_products(
+pub(super) fn attend_by_products(
     query: Tensor<2>,
     keys: Tensor<4>,
     values: Tensor<4>,

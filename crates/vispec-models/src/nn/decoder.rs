@@ -1,6 +1,8 @@
 //! The decoder stack shared by the Llama and Qwen text models and by the drafts.
 
 use burn::module::Module;
+#[cfg(feature = "cube")]
+use burn::tensor::Device;
 use burn::tensor::Tensor;
 
 use super::attention::{Attention, DeviceSegment};
@@ -124,7 +126,7 @@ impl DecoderLayer {
     }
 }
 
-#[cfg(feature = "flex")]
+#[cfg(any(feature = "flex", feature = "cube"))]
 impl DecoderLayer {
     pub(super) fn input_norm(&self) -> Option<&RmsNorm> {
         self.input_layernorm.as_ref()
@@ -213,5 +215,17 @@ impl Decoder {
     #[cfg(feature = "flex")]
     pub(super) fn layers(&self) -> &[DecoderLayer] {
         &self.layers
+    }
+
+    #[cfg(feature = "cube")]
+    pub(super) fn into_layers(self) -> Vec<DecoderLayer> {
+        self.layers
+    }
+
+    /// Where the weights are; `None` without layers.
+    #[cfg(feature = "cube")]
+    pub(super) fn device(&self) -> Option<Device> {
+        let layer = self.layers.first()?;
+        Some(layer.post_attention_layernorm.weight().device())
     }
 }

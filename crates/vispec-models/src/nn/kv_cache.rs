@@ -68,8 +68,14 @@ impl LayerCache {
         written
     }
 
-    /// Takes the tensors out, grown to hold `needed` rows.
-    fn take_with_room(&mut self, len: usize, needed: usize) -> (Tensor<4>, Tensor<4>) {
+    /// Gives the tensors back that were taken out.
+    #[cfg(feature = "cube")]
+    pub(super) fn put_back(&mut self, keys: Tensor<4>, values: Tensor<4>) {
+        self.tensors = Some((keys, values));
+    }
+
+    /// Takes the tensors out, grown to hold `needed` rows, of which `len` are there.
+    pub(super) fn take_with_room(&mut self, len: usize, needed: usize) -> (Tensor<4>, Tensor<4>) {
         match self.tensors.take() {
             Some(tensors) if needed <= self.capacity => tensors,
             old => {
@@ -113,13 +119,33 @@ pub struct DeviceCache {
 }
 
 impl DeviceCache {
+    /// Where the rows are.
+    #[cfg(feature = "cube")]
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The cache of one layer.
     pub(crate) fn layer(&mut self, idx: usize) -> &mut LayerCache {
         &mut self.layers[idx]
     }
 
-    /// Moves rows `from` to the places from `to` on.
+    /// Moves rows `from`, ascending, to the places from `to` on.
     fn move_rows(&mut self, from: &[usize], to: usize) {
+        #[cfg(feature = "cube")]
+        if super::cube::is_cube(&self.device) {
+            let rows: Vec<u32> = from
+                .iter()
+                .map(|&row| u32::try_from(row).unwrap_or(u32::MAX))
+                .collect();
+            let rows = super::cube::upload(&rows, &self.device);
+            for layer in &mut self.layers {
+                if let Some(tensors) = layer.tensors.take() {
+                    layer.tensors = Some(super::cube::move_rows(tensors, &rows, to));
+                }
+            }
+            return;
+        }
         let rows: Vec<i64> = from
             .iter()
             .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))

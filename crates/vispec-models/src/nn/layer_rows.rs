@@ -31,6 +31,12 @@ impl LayerRows {
         }
     }
 
+    /// Whether nothing is added behind layer `layer`.
+    #[cfg(feature = "cube")]
+    pub(super) fn is_empty(&self, layer: usize) -> bool {
+        self.levels.get(layer).is_none()
+    }
+
     /// The residual stream `[rows, hidden]` behind layer `layer`, with what is added there.
     pub(super) fn added(&self, layer: usize, x: Tensor<2>) -> Tensor<2> {
         let Some(values) = self.levels.get(layer) else {

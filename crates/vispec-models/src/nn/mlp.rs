@@ -27,7 +27,7 @@ impl GatedMlp {
     }
 
     /// Projections `gate`, `up` and `down`.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn projections(&self) -> [&Linear; 3] {
         [&self.gate_proj, &self.up_proj, &self.down_proj]
     }

@@ -1,10 +1,13 @@
 //! Building blocks shared by all targets and drafts.
 //!
-//! Each has one forward path. On the CPU it goes through the batch-invariant kernels of
-//! `vispec-kernels`, elsewhere (and under automatic differentiation) through Burn's operations.
+//! On the CPU decoder stacks run through the batch-invariant kernels of `vispec-kernels` (`host`), on
+//! GPUs through few and wide launches (`cube`), elsewhere and under automatic differentiation through
+//! Burn's operations. What is not in a decoder stack has one forward path.
 
 pub mod attention;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 pub mod decoder;
 pub mod embedding;
 #[cfg(feature = "flex")]

@@ -24,12 +24,12 @@ impl RmsNorm {
         }
     }
 
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn weight(&self) -> Tensor<1> {
         self.weight.val()
     }
 
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn eps(&self) -> f64 {
         self.eps
     }

@@ -19,6 +19,9 @@ pub struct RotaryTable {
     dtype: DType,
     /// Cosines and sines `[rows, 1, head_dim]`, uploaded at first use and shared by all layers.
     on_device: OnceLock<(Tensor<3>, Tensor<3>)>,
+    /// The same as the kernels of GPUs take them.
+    #[cfg(feature = "cube")]
+    turns: OnceLock<Tensor<2>>,
 }
 
 /// Which frequencies turn with which axis, where there are three.
@@ -123,6 +126,8 @@ impl RotaryTable {
             device: device.clone(),
             dtype,
             on_device: OnceLock::new(),
+            #[cfg(feature = "cube")]
+            turns: OnceLock::new(),
         }
     }
 
@@ -132,6 +137,10 @@ impl RotaryTable {
         self.cos.extend_from_slice(&next.cos);
         self.sin.extend_from_slice(&next.sin);
         self.on_device = OnceLock::new();
+        #[cfg(feature = "cube")]
+        {
+            self.turns = OnceLock::new();
+        }
         self
     }
 
@@ -144,6 +153,19 @@ impl RotaryTable {
     /// Cosines and sines, each `[rows, head_dim / 2]`.
     pub(super) fn host(&self) -> (&[f32], &[f32]) {
         (&self.cos, &self.sin)
+    }
+
+    /// Cosines and, behind them, sines, `[rows, head_dim]` in f32, uploaded at first use.
+    #[cfg(feature = "cube")]
+    pub(super) fn turns(&self) -> Tensor<2> {
+        let upload = || {
+            let half = self.head_dim / 2;
+            let rows = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
+            let values: Vec<f32> = rows.flat_map(|(cos, sin)| [cos, sin].concat()).collect();
+            let dims = [values.len() / self.head_dim, self.head_dim];
+            Tensor::<2>::from_data(TensorData::new(values, dims), (&self.device, DType::F32))
+        };
+        self.turns.get_or_init(upload).clone()
     }
 
     fn upload(&self, values: &[f32]) -> Tensor<3> {

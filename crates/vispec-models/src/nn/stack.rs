@@ -3,6 +3,8 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::{AttentionPlan, DeviceSegment};
+#[cfg(feature = "cube")]
+use super::cube::CubeDecoder;
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};
 #[cfg(feature = "flex")]
 use super::host::{HostDecoder, HostSegment};
@@ -12,16 +14,42 @@ use super::kv_cache::Storage;
 use super::layer_rows::LayerRows;
 use super::rope::RotaryTable;
 
-/// A [`Decoder`] with its shapes. On the CPU it runs through the batch-invariant kernels, elsewhere
-/// through Burn's operations. Cloning shares the weights.
+/// A [`Decoder`] with its shapes, ready to run. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct DecoderStack {
-    decoder: Decoder,
+    layers: Layers,
     config: DecoderConfig,
     /// Weights of its linear layers.
     n_weights: usize,
+}
+
+/// The layers, in the form in which they run where they are.
+#[derive(Debug, Clone)]
+enum Layers {
+    /// In the memory of the CPU, through the batch-invariant kernels.
     #[cfg(feature = "flex")]
-    host: Option<HostDecoder>,
+    Host(HostDecoder),
+    /// On a GPU, through few launches.
+    #[cfg(feature = "cube")]
+    Cube(CubeDecoder),
+    /// Elsewhere, through Burn's operations.
+    Burn(Decoder),
+}
+
+impl Layers {
+    fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
+        #[cfg(feature = "flex")]
+        if let Some(host) = HostDecoder::new(&decoder, config) {
+            return Self::Host(host);
+        }
+        #[cfg(feature = "cube")]
+        return match CubeDecoder::new(decoder, config) {
+            Ok(cube) => Self::Cube(cube),
+            Err(decoder) => Self::Burn(decoder),
+        };
+        #[cfg(not(feature = "cube"))]
+        Self::Burn(decoder)
+    }
 }
 
 /// The rows that enter a stack, those of one segment after those of the other.
@@ -58,13 +86,11 @@ pub struct StackSegment<'a> {
 impl DecoderStack {
     /// Gets the stack ready.
     #[must_use]
-    pub fn new(decoder: &Decoder, config: &DecoderConfig) -> Self {
+    pub fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
         Self {
-            decoder: decoder.clone(),
-            config: *config,
             n_weights: decoder.n_weights(config),
-            #[cfg(feature = "flex")]
-            host: HostDecoder::new(decoder, config),
+            layers: Layers::new(decoder, config),
+            config: *config,
         }
     }
 
@@ -88,7 +114,7 @@ impl DecoderStack {
     /// Whether the stack runs through the kernels, with caches in plain memory.
     fn is_on_host(&self) -> bool {
         #[cfg(feature = "flex")]
-        return self.host.is_some();
+        return matches!(self.layers, Layers::Host(_));
         #[cfg(not(feature = "flex"))]
         false
     }
@@ -101,7 +127,7 @@ impl DecoderStack {
     #[must_use]
     pub fn new_cache(&self, (device, dtype): (&Device, DType)) -> ModelCache {
         #[cfg(feature = "flex")]
-        if let Some(host) = &self.host {
+        if let Layers::Host(host) = &self.layers {
             return ModelCache::new(Storage::Host(host.new_cache(dtype)));
         }
         ModelCache::on_device(&self.config, (device, dtype))
@@ -183,7 +209,7 @@ impl DecoderStack {
         wanted: &[usize],
     ) -> ResidualStream {
         #[cfg(feature = "flex")]
-        if let Some(host) = &self.host {
+        if let Layers::Host(host) = &self.layers {
             let segments = segments.iter_mut().map(|segment| HostSegment {
                 plan: segment.plan,
                 len: segment.cache.n_rows(),
@@ -191,13 +217,18 @@ impl DecoderStack {
             });
             return host.forward(input, rotary, &mut segments.collect::<Vec<_>>(), wanted);
         }
-        let segments = segments.iter_mut().map(|segment| DeviceSegment {
-            plan: segment.plan,
-            len: segment.cache.n_rows(),
-            cache: segment.cache.device_mut(),
+        let segments = segments.iter_mut().map(|segment| {
+            let len = segment.cache.n_rows();
+            DeviceSegment::new(segment.plan, segment.cache.device_mut(), len)
         });
         let mut segments: Vec<_> = segments.collect();
-        self.decoder.forward(input, rotary, &mut segments, wanted)
+        match &self.layers {
+            #[cfg(feature = "flex")]
+            Layers::Host(_) => unreachable!("ran above"),
+            #[cfg(feature = "cube")]
+            Layers::Cube(decoder) => decoder.forward(input, rotary, &mut segments, wanted),
+            Layers::Burn(decoder) => decoder.forward(input, rotary, &mut segments, wanted),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! From messages and images to the prompt of a model.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{Placeholder, PreparedPrompt, Processor};
@@ -68,19 +69,23 @@ impl Processor {
     }
 
     /// The same as [`Self::prepare_while`] for images of which only the sizes are needed, because
-    /// what the model makes of them is known: the prompt holds none.
+    /// what the model makes of them is known, and for videos: the prompt holds none of them.
     ///
     /// # Errors
-    /// Those of [`Self::prepare_while`].
+    /// Those of [`Self::prepare_while`] and [`Self::prepare_media`].
     pub fn prepare_sizes_while(
         &self,
         messages: &Messages,
-        sizes: &[ImageSize],
+        (sizes, videos): (&[ImageSize], &[Cow<'_, Video>]),
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
-        let shown = (sizes, &[][..]);
-        let (layout, plans, text) =
-            self.lay_out_chat(messages, shown, GenerationPrompt::Add, wanted)?;
+        let videos = videos.iter().map(Cow::as_ref);
+        let (layout, plans, text) = self.lay_out_chat(
+            messages,
+            (sizes, &videos.collect::<Vec<_>>()),
+            GenerationPrompt::Add,
+            wanted,
+        )?;
         self.place(layout, (sizes, &plans), text)
     }
 
@@ -92,7 +97,8 @@ impl Processor {
         wanted: Wanted<'_>,
     ) -> Result<PreparedPrompt> {
         let sizes = sizes_of(media.images);
-        let shown = (&*sizes, media.videos);
+        let videos = Vec::from_iter(media.videos);
+        let shown = (&*sizes, &*videos);
         let (layout, plans, text) = self.lay_out_chat(messages, shown, generation, wanted)?;
         self.finish(layout, media, &plans, text)
     }
@@ -102,7 +108,7 @@ impl Processor {
     fn lay_out_chat(
         &self,
         messages: &Messages,
-        (sizes, videos): (&[ImageSize], &[Video]),
+        (sizes, videos): (&[ImageSize], &[&Video]),
         generation: GenerationPrompt,
         wanted: Wanted<'_>,
     ) -> Result<(PromptLayout, Vec<VideoPlan>, String)> {
@@ -223,7 +229,9 @@ impl Processor {
         let placed = self.place(layout, (&sizes, plans), rendered)?;
         let images = media.images.iter();
         let mut images = images.map(|image| self.image_processor.process(image));
-        let mut videos = self.process_videos(media.videos)?.into_iter().map(Ok);
+        let videos = media.videos.iter().map(|video| self.process_video(video));
+        let videos = videos.collect::<Result<Vec<_>>>()?;
+        let mut videos = videos.into_iter().flatten().map(Ok);
         let parts = kinds.iter().map_while(|kind| match kind {
             MediaKind::Image => images.next(),
             MediaKind::Video => videos.next(),

@@ -7,28 +7,53 @@ use crate::error::{ProcessorError, Result};
 use crate::image_processor::ImageProcessor;
 use crate::model_family::ImageForm;
 use crate::pixel_values::ProcessedImage;
-use crate::qwen_video::VideoPlan;
+use crate::qwen_video::{QwenVideoProcessor, VideoPlan};
 use crate::video::Video;
 
 impl Processor {
     /// Where the tokens of videos will be.
-    pub(super) fn plan_videos(&self, videos: &[Video]) -> Result<Vec<VideoPlan>> {
-        if videos.is_empty() {
-            return Ok(Vec::new());
+    pub(super) fn plan_videos(&self, videos: &[&Video]) -> Result<Vec<VideoPlan>> {
+        let plans = videos.iter();
+        let plans = plans.map(|video| self.video_processor()?.plan(video));
+        plans.collect()
+    }
+
+    /// Whether the model reads videos.
+    #[must_use]
+    pub fn reads_videos(&self) -> bool {
+        self.video_processor().is_ok()
+    }
+
+    fn video_processor(&self) -> Result<&QwenVideoProcessor> {
+        if let (Some(_), Some(processor)) = (&self.video, &self.video_processor) {
+            return Ok(processor);
         }
-        let (Some(_), Some(processor)) = (&self.video, &self.video_processor) else {
-            let advice = match self.family.images() {
-                ImageForm::Patches => {
-                    ": video_token_id or video_preprocessor_config.json is missing"
-                }
-                ImageForm::Crop | ImageForm::Tiles => "",
-            };
-            return Err(ProcessorError::VideosUnsupported {
-                path: self.config.clone(),
-                advice,
-            });
+        let advice = match self.family.images() {
+            ImageForm::Patches => ": video_token_id or video_preprocessor_config.json is missing",
+            ImageForm::Crop | ImageForm::Tiles => "",
         };
-        videos.iter().map(|video| processor.plan(video)).collect()
+        Err(ProcessorError::VideosUnsupported {
+            path: self.config.clone(),
+            advice,
+        })
+    }
+
+    /// How many parts of a prompt a video has, each with a run of tokens of its own.
+    ///
+    /// # Errors
+    /// [`ProcessorError::VideosUnsupported`]; [`ProcessorError::VideoFrames`],
+    /// [`ProcessorError::VideoSmall`] and [`ProcessorError::AspectRatio`] for videos that the model
+    /// cannot take.
+    pub fn n_video_parts(&self, video: &Video) -> Result<usize> {
+        Ok(self.video_processor()?.plan(video)?.grids.len())
+    }
+
+    /// The parts of a video, ready for the vision tower.
+    ///
+    /// # Errors
+    /// As [`n_video_parts`](Self::n_video_parts).
+    pub fn process_video(&self, video: &Video) -> Result<Vec<ProcessedImage>> {
+        self.video_processor()?.process(video)
     }
 
     /// Writes videos that take several parts out in rendered text.
@@ -70,16 +95,5 @@ impl Processor {
         let grids = plans.iter().flat_map(|plan| &plan.grids);
         let lengths = grids.map(|grid| grid.iter().product::<usize>() / merged);
         lengths.collect()
-    }
-
-    /// The parts of videos, in order.
-    pub(super) fn process_videos(&self, videos: &[Video]) -> Result<Vec<ProcessedImage>> {
-        let mut parts = Vec::new();
-        if let Some(processor) = &self.video_processor {
-            for video in videos {
-                parts.extend(processor.process(video)?);
-            }
-        }
-        Ok(parts)
     }
 }

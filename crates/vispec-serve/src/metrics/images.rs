@@ -1,4 +1,4 @@
-//! What is kept of images, and what it has been good for.
+//! What is kept of images, what it has been good for, and videos.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,13 +7,14 @@ use vispec::KeptImages;
 
 use super::{gauge, take_over};
 
-/// Taken over from the model when somebody looks.
+/// Taken over from the model when somebody looks, but for videos.
 #[derive(Debug, Default)]
 pub(super) struct ImageMetrics {
     count: Gauge,
     memory: Gauge,
     queries: Counter,
     hits: Counter,
+    videos: Counter,
 }
 
 impl ImageMetrics {
@@ -35,6 +36,16 @@ impl ImageMetrics {
             "Image files that were found, and neither decoded nor encoded again",
             self.hits.clone(),
         );
+        registry.register(
+            "request_videos",
+            "Videos in requests that went to the model",
+            self.videos.clone(),
+        );
+    }
+
+    /// A request shows so many videos.
+    pub(super) fn note_videos(&self, n: usize) {
+        self.videos.inc_by(n as u64);
     }
 
     pub(super) fn set(&self, kept: KeptImages) {

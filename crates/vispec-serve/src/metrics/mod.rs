@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use vispec::core::Idle;
 use vispec::{
     AnswerEnd, AnswerError, Answered, KeptConversations, KeptImages, SchedulerFigures,
-    SuffixStoreUsage,
+    SpeculationReason, SuffixStoreUsage,
 };
 
 use self::earlier_answers::EarlierAnswerMetrics;
@@ -54,6 +54,7 @@ impl Outcome {
             Err(
                 AnswerError::Refused { .. }
                 | AnswerError::TooLarge { .. }
+                | AnswerError::SpeculationUnavailable { .. }
                 | AnswerError::GrammarTooComplex(_),
             ) => Self::Refused,
             Err(AnswerError::Busy { .. }) => Self::Busy,
@@ -108,6 +109,7 @@ pub(crate) struct Metrics {
     accepted: Counter,
     accepted_by_position: Family<Label, Counter>,
     idle_cycles: Family<Label, Counter>,
+    speculation_reasons: Family<Label, Counter>,
     phases: Family<Label, Seconds>,
     time_to_first_token: Histogram,
     inter_token_latency: Histogram,
@@ -139,6 +141,7 @@ impl Metrics {
             accepted: Counter::default(),
             accepted_by_position: Family::default(),
             idle_cycles: Family::default(),
+            speculation_reasons: Family::default(),
             phases: Family::default(),
             time_to_first_token: Histogram::new(seconds),
             inter_token_latency: Histogram::new(seconds),
@@ -166,6 +169,10 @@ impl Metrics {
                     .idle_cycles
                     .get_or_create(&label("reason", reason.as_str())),
             );
+        }
+        for reason in SpeculationReason::ALL {
+            let label = label("reason", reason.as_str());
+            drop(metrics.speculation_reasons.get_or_create(&label));
         }
         metrics.register_counts();
         metrics.register_times();
@@ -224,6 +231,11 @@ impl Metrics {
             "idle_cycles",
             "Cycles that verified the root alone, by reason",
             &self.idle_cycles,
+        );
+        family(
+            "speculation_reasons",
+            "Answers whose drafting was switched off or changed, by reason",
+            &self.speculation_reasons,
         );
     }
 
@@ -321,6 +333,11 @@ impl Metrics {
                 .get_or_create(&label("reason", reason.as_str()))
                 .inc_by(cycles);
         }
+        for reason in &answered.speculation {
+            self.speculation_reasons
+                .get_or_create(&label("reason", reason.as_str()))
+                .inc();
+        }
         for (phase, time) in [
             ("preprocess", answered.preprocess),
             ("vision", answered.vision),
@@ -333,6 +350,11 @@ impl Metrics {
                 .get_or_create(&label("phase", phase))
                 .inc_by(time.as_secs_f64());
         }
+    }
+
+    /// A request that shows so many videos goes to the model.
+    pub(crate) fn shown(&self, n_videos: usize) {
+        self.images.note_videos(n_videos);
     }
 
     /// An answer has its first token so long after the request came.

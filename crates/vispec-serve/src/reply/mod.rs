@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, TokenLogProbs};
+use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, SpeculationReason, TokenLogProbs};
 
 use crate::request::{Calls, Delivery, DeliveryMode, Extension};
 use crate::tool_calls::{self, Call};
@@ -131,7 +131,7 @@ impl Reply {
         let mut object = self.object(kind, told);
         object["usage"] = usage.object(self.prompt_tokens);
         if self.delivery.extension == Extension::Detail {
-            object["vispec"] = statistics(&stats);
+            object["vispec"] = statistics(&stats, usage.speculation());
         }
         object
     }
@@ -208,7 +208,7 @@ impl Reply {
             },
         );
         if self.delivery.extension == Extension::Detail {
-            last["vispec"] = statistics(&answered.stats);
+            last["vispec"] = statistics(&answered.stats, &answered.speculation);
         }
         last
     }
@@ -288,8 +288,9 @@ fn finish_reason(end: AnswerEnd, n_calls: usize) -> Option<&'static str> {
     }
 }
 
-fn statistics(stats: &GenerationStats) -> Value {
+fn statistics(stats: &GenerationStats, reasons: &[SpeculationReason]) -> Value {
     json!({
+        "speculation_reasons": usage::names(reasons),
         "cycles": stats.n_cycles(),
         "accepted_per_cycle": stats.accepted_per_cycle(),
         "tau": stats.tau(),

@@ -1,7 +1,7 @@
 //! Tokens that a request took.
 
 use serde_json::{Value, json};
-use vispec::Answered;
+use vispec::{Answered, SpeculationReason};
 
 /// Counts over the answers to one request.
 #[derive(Debug, Clone, Default)]
@@ -9,6 +9,8 @@ pub(crate) struct Usage {
     completion_tokens: usize,
     /// Of the answer that read most: the others may have found all of the prompt read.
     cached_tokens: Option<usize>,
+    /// What switched drafting off for an answer or changed it, each once.
+    speculation: Vec<SpeculationReason>,
 }
 
 impl Usage {
@@ -17,6 +19,16 @@ impl Usage {
         let reused = answered.stats.reused_prompt_tokens();
         let least = self.cached_tokens.map_or(reused, |least| least.min(reused));
         self.cached_tokens = Some(least);
+        for reason in &answered.speculation {
+            if !self.speculation.contains(reason) {
+                self.speculation.push(*reason);
+            }
+        }
+    }
+
+    /// What switched drafting off for an answer or changed it.
+    pub(crate) fn speculation(&self) -> &[SpeculationReason] {
+        &self.speculation
     }
 
     /// The object of a response.
@@ -27,6 +39,7 @@ impl Usage {
             "output_tokens": self.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt_tokens + self.completion_tokens,
+            "speculation_reasons": names(&self.speculation),
         })
     }
 
@@ -36,6 +49,12 @@ impl Usage {
             "completion_tokens": self.completion_tokens,
             "total_tokens": prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens.unwrap_or(0)},
+            "speculation_reasons": names(&self.speculation),
         })
     }
+}
+
+/// Names of reasons, in order.
+pub(super) fn names(reasons: &[SpeculationReason]) -> Vec<&'static str> {
+    reasons.iter().map(|reason| reason.as_str()).collect()
 }

@@ -1,14 +1,15 @@
-//! The messages of a chat and the images in them.
+//! The messages of a chat, and the images and videos in them.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
-use vispec::{AnswerPrompt, ImageInput};
+use vispec::{AnswerPrompt, ImageInput, VideoInput};
 use vispec_processor::{Content, Message, Messages, Part, ToolCall};
 
 use super::RemotePolicy;
 use super::fields::{Fields, missing, wrong};
 use super::image_url::{self, ImageSource};
+use super::video_url;
 use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
@@ -16,16 +17,55 @@ use crate::remote_image::RemoteImage;
 /// Fields of a message that clients send along and that say nothing as long as they are empty.
 const EMPTY_FIELDS: &[&str] = &["name", "refusal", "annotations", "audio", "function_call"];
 
-/// The images of a chat as they are read.
-struct Images {
-    sources: Vec<ImageSource>,
+/// What a chat shows, as it is read.
+struct Shown {
+    images: Vec<ImageSource>,
+    videos: Vec<VideoInput>,
     remote: RemotePolicy,
+    /// Frames that videos may still have.
+    frames_left: usize,
 }
 
-impl Images {
-    fn push(&mut self, location: &str, url: &str) -> Result<(), ApiError> {
-        self.sources
+impl Shown {
+    fn image(&mut self, location: &str, url: &str) -> Result<(), ApiError> {
+        self.images
             .push(image_url::read(location, url, self.remote)?);
+        Ok(())
+    }
+
+    fn video(
+        &mut self,
+        read: impl FnOnce(usize) -> Result<VideoInput, ApiError>,
+    ) -> Result<(), ApiError> {
+        let video = read(self.frames_left)?;
+        if let VideoInput::Frames { files, .. } = &video {
+            self.frames_left -= files.len();
+        }
+        self.videos.push(video);
+        Ok(())
+    }
+
+    /// Fails if the chat shows more than it may.
+    fn check(&self, name: &str, limits: &RequestLimits) -> Result<(), ApiError> {
+        for (found, most, code, what) in [
+            (
+                self.images.len(),
+                limits.max_images,
+                "too_many_images",
+                "images",
+            ),
+            (
+                self.videos.len(),
+                limits.max_videos,
+                "too_many_videos",
+                "videos",
+            ),
+        ] {
+            if found > most {
+                let message = format!("the messages have more than the limit of {most} {what}");
+                return Err(ApiError::field(name, code, message));
+            }
+        }
         Ok(())
     }
 }
@@ -58,29 +98,22 @@ pub(super) fn read(
     limits: &RequestLimits,
     remote: RemotePolicy,
 ) -> Result<(AnswerPrompt, Vec<(usize, RemoteImage)>), ApiError> {
-    let mut images = Images {
-        sources: Vec::new(),
+    let mut shown = Shown {
+        images: Vec::new(),
+        videos: Vec::new(),
         remote,
+        frames_left: limits.max_video_frames,
     };
     let mut messages = Vec::new();
     let mut calls = HashSet::new();
     for (location, item) in items {
-        messages.push(message(&location, item, &mut images, &mut calls)?);
-        if images.sources.len() > limits.max_images {
-            return Err(ApiError::field(
-                name,
-                "too_many_images",
-                format!(
-                    "the messages have more than the limit of {} images",
-                    limits.max_images
-                ),
-            ));
-        }
+        messages.push(message(&location, item, &mut shown, &mut calls)?);
+        shown.check(name, limits)?;
     }
     let messages = Messages::new(messages)
         .map_err(|error| ApiError::field(name, "invalid_value", error.to_string()))?;
     let mut remote = Vec::new();
-    let sources = images.sources.into_iter().enumerate();
+    let sources = shown.images.into_iter().enumerate();
     let images = sources.map(|(place, source)| match source {
         ImageSource::Here(file) => ImageInput::File(file),
         ImageSource::Remote(image) => {
@@ -89,14 +122,19 @@ pub(super) fn read(
         }
     });
     let images = images.collect();
-    Ok((AnswerPrompt::Chat { messages, images }, remote))
+    let prompt = AnswerPrompt::Chat {
+        messages,
+        images,
+        videos: shown.videos,
+    };
+    Ok((prompt, remote))
 }
 
 /// Reads a message; `calls` are the ids of calls that were made before.
 fn message(
     location: &str,
     item: Value,
-    images: &mut Images,
+    shown: &mut Shown,
     calls: &mut HashSet<String>,
 ) -> Result<Message, ApiError> {
     let mut fields = Fields::of(location, item)?;
@@ -136,7 +174,7 @@ fn message(
         Some(Value::String(text)) => Content::Text(text),
         Some(Value::Array(items)) => {
             let parts = items.into_iter().enumerate();
-            let parts = parts.map(|(index, item)| part(&format!("{at}[{index}]"), item, images));
+            let parts = parts.map(|(index, item)| part(&format!("{at}[{index}]"), item, shown));
             Content::Parts(parts.collect::<Result<_, _>>()?)
         }
         Some(other) => return Err(wrong(&at, &other, "a string or a list of parts")),
@@ -212,7 +250,7 @@ pub(super) fn arguments(at: &str, text: &str) -> Result<Value, ApiError> {
     }
 }
 
-fn part(location: &str, item: Value, images: &mut Images) -> Result<Part, ApiError> {
+fn part(location: &str, item: Value, shown: &mut Shown) -> Result<Part, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let part = match fields.required_string("type")?.as_str() {
         "text" => Part::Text(fields.required_string("text")?),
@@ -221,17 +259,27 @@ fn part(location: &str, item: Value, images: &mut Images) -> Result<Part, ApiErr
             // Some clients send the address itself.
             match fields.value("image_url") {
                 None => return Err(missing(&at)),
-                Some(Value::String(url)) => images.push(&at, &url)?,
-                Some(other) => image(&at, other, images)?,
+                Some(Value::String(url)) => shown.image(&at, &url)?,
+                Some(other) => image(&at, other, shown)?,
             }
             Part::Image
+        }
+        "video_url" => {
+            let at = fields.location("video_url");
+            let value = fields.value("video_url").ok_or_else(|| missing(&at))?;
+            shown.video(|most| video_url::of_url(&at, value, most))?;
+            Part::Video
+        }
+        "video" => {
+            shown.video(|most| video_url::of_part(&mut fields, most))?;
+            Part::Video
         }
         other => {
             let at = fields.location("type");
             return Err(ApiError::field(
                 &at,
                 "unsupported_value",
-                format!("{at} is {other:?}, expected text or image_url"),
+                format!("{at} is {other:?}, expected text, image_url, video_url or video"),
             ));
         }
     };
@@ -239,10 +287,10 @@ fn part(location: &str, item: Value, images: &mut Images) -> Result<Part, ApiErr
     Ok(part)
 }
 
-fn image(location: &str, value: Value, images: &mut Images) -> Result<(), ApiError> {
+fn image(location: &str, value: Value, shown: &mut Shown) -> Result<(), ApiError> {
     let mut fields = Fields::of(location, value)?;
     let at = fields.location("url");
-    images.push(&at, &fields.required_string("url")?)?;
+    shown.image(&at, &fields.required_string("url")?)?;
     // The checkpoint's own preprocessor config decides how large an image becomes.
     if let Some(detail) = fields.string("detail")?.filter(|detail| detail != "auto") {
         let at = fields.location("detail");

@@ -71,18 +71,23 @@ fn bytes(location: &str, url: &str) -> Result<Vec<u8>, ApiError> {
             format!("{location} is not an image by its own account, {expected}"),
         ));
     }
+    decode(data).map_err(|error| {
+        invalid(
+            "invalid_image",
+            format!("{location} is not valid base64: {error}"),
+        )
+    })
+}
+
+/// The bytes that base64 stands for.
+pub(super) fn decode(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
     // Encoders that break lines are common, and such URLs lose their white space everywhere else.
     let data = if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
         Cow::Owned(data.split_ascii_whitespace().collect())
     } else {
         Cow::Borrowed(data)
     };
-    BASE64.decode(&*data).map_err(|error| {
-        invalid(
-            "invalid_image",
-            format!("{location} is not valid base64: {error}"),
-        )
-    })
+    BASE64.decode(&*data)
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ mod responses;
 mod settings;
 mod tokens;
 mod tools;
+mod video_url;
 
 use axum::http::StatusCode;
 use serde_json::Value;
-use vispec::{AnswerPrompt, AnswerRequest};
+use vispec::{AnswerPrompt, AnswerRequest, Speculation};
 
 use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
@@ -41,19 +42,10 @@ pub(crate) struct ParsedRequest {
     pub(crate) grammar_field: Option<String>,
     /// How many answers, each with a seed of its own.
     pub(crate) choices: u32,
-    /// Whether there are drafts.
-    pub(crate) drafting: Drafting,
+    /// Whether tokens are drafted.
+    pub(crate) speculation: Speculation,
     /// How the client wants to hear of it.
     pub(crate) delivery: Delivery,
-}
-
-/// Whether an answer is drafted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drafting {
-    /// As the model does.
-    Usual,
-    /// Not at all, for comparisons.
-    None,
 }
 
 /// How an answer is delivered.
@@ -183,7 +175,8 @@ impl ParsedRequest {
             settings.check_end(&asked.field)?;
         }
         let choices = choices(&mut fields, rules.limits)?;
-        let (extension, drafting) = extension(&mut fields)?;
+        let speculation = speculation(&mut fields)?;
+        let extension = extension(&mut fields)?;
         let mode = mode(&mut fields)?;
         neutral::check_rest(fields)?;
         let (grammar, grammar_field) = asked.map(|asked| (asked.source, asked.field)).unzip();
@@ -195,7 +188,7 @@ impl ParsedRequest {
             remote,
             grammar_field,
             choices,
-            drafting,
+            speculation,
             delivery: Delivery {
                 mode,
                 extension,
@@ -296,26 +289,28 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
     })
 }
 
+/// Whether tokens are drafted.
+fn speculation(fields: &mut Fields) -> Result<Speculation, ApiError> {
+    let name = "speculation";
+    let Some(found) = fields.string(name)? else {
+        return Ok(Speculation::default());
+    };
+    found.parse().map_err(|reason: String| {
+        ApiError::field(name, "unsupported_value", format!("{name} is {reason}"))
+    })
+}
+
 /// What this server alone has.
-fn extension(fields: &mut Fields) -> Result<(Extension, Drafting), ApiError> {
+fn extension(fields: &mut Fields) -> Result<Extension, ApiError> {
     let Some(mut options) = fields.object("vispec")? else {
-        return Ok((Extension::None, Drafting::Usual));
+        return Ok(Extension::None);
     };
     let extension = match options.boolean("detail")? {
         Some(true) => Extension::Detail,
         Some(false) | None => Extension::None,
     };
-    let drafting = match options.string("method")?.as_deref() {
-        None => Drafting::Usual,
-        Some("none") => Drafting::None,
-        Some(other) => {
-            let place = options.location("method");
-            let message = format!("{place} is {other:?}, expected none, or nothing");
-            return Err(ApiError::field(&place, "unsupported_value", message));
-        }
-    };
     options.end()?;
-    Ok((extension, drafting))
+    Ok(extension)
 }
 
 /// The prompt that tells of the tools, and the one grammar of the answer.
@@ -325,9 +320,14 @@ fn with_tools(
     mut tools: AskedTools,
 ) -> Result<(AnswerPrompt, Option<AskedGrammar>), ApiError> {
     let prompt = match prompt {
-        AnswerPrompt::Chat { messages, images } => AnswerPrompt::Chat {
+        AnswerPrompt::Chat {
+            messages,
+            images,
+            videos,
+        } => AnswerPrompt::Chat {
             messages: messages.with_tools(std::mem::take(&mut tools.tools)),
             images,
+            videos,
         },
         AnswerPrompt::Text(text) => AnswerPrompt::Text(text),
     };

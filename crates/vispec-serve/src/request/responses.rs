@@ -8,8 +8,8 @@ use super::chat::{self, Placed};
 use super::fields::{Fields, missing, wrong};
 use super::settings::{RESPONSE_NAMES, Settings};
 use super::tools::{self, ToolForm};
-use super::{Calls, Delivery, DeliveryMode, Drafting, Extension, ParsedRequest, RequestRules};
-use super::{Strictness, check_model, grammar, lenient, neutral, with_tools};
+use super::{Calls, Delivery, DeliveryMode, Extension, ParsedRequest, RequestRules, Strictness};
+use super::{check_model, grammar, lenient, neutral, speculation, with_tools};
 use crate::api_error::ApiError;
 use crate::response_store::ResponseStore;
 
@@ -67,6 +67,7 @@ impl ParsedResponse {
         if let Some(asked) = &asked {
             settings.check_end(&asked.field)?;
         }
+        let speculation = speculation(&mut fields)?;
         let stream = fields.boolean("stream")?.unwrap_or(false);
         let store = fields.boolean("store")?.unwrap_or(true);
         neutral::check_rest(fields)?;
@@ -81,7 +82,7 @@ impl ParsedResponse {
                 remote,
                 grammar_field,
                 choices: 1,
-                drafting: Drafting::Usual,
+                speculation,
                 delivery: Delivery {
                     mode: if stream {
                         DeliveryMode::Stream

@@ -20,19 +20,25 @@ pub(crate) fn read_tokenize(
     let prompt = if fields.peek("messages").is_some() {
         let asked = tools::read(&mut fields, ToolForm::Nested)?;
         let prompt = chat::prompt(&mut fields, rules.limits, RemotePolicy::Refuse)?.0;
-        let AnswerPrompt::Chat { messages, images } = prompt else {
+        let AnswerPrompt::Chat {
+            messages,
+            images,
+            videos,
+        } = prompt
+        else {
             return Ok(prompt);
         };
-        if !images.is_empty() {
+        if !images.is_empty() || !videos.is_empty() {
             return Err(ApiError::field(
                 "messages",
                 "unsupported_value",
-                "the messages have images, whose tokens are counted by an answer only",
+                "the messages have images or videos, whose tokens are counted by an answer only",
             ));
         }
         AnswerPrompt::Chat {
             messages: messages.with_tools(asked.tools),
             images,
+            videos,
         }
     } else {
         AnswerPrompt::Text(completion::prompt(&mut fields)?)

@@ -18,7 +18,7 @@ use crate::api_error::ApiError;
 use crate::client::Client;
 use crate::remote_image::RemoteImage;
 use crate::reply::{Choice, Endpoint, Reply, Usage};
-use crate::request::{Calls, Delivery, DeliveryMode, Drafting, ParsedRequest};
+use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest};
 use crate::request_memory::Room;
 use crate::tool_calls::{CallScanner, Said};
 
@@ -106,23 +106,23 @@ pub(super) async fn submitted(
         remote,
         grammar_field,
         choices,
-        drafting,
+        speculation,
         delivery,
     } = parsed;
     fetch(app, &mut answer, remote, &mut room).await?;
+    if let AnswerPrompt::Chat { videos, .. } = &answer.prompt {
+        app.metrics.shown(videos.len());
+    }
     let pace = match delivery.mode {
         DeliveryMode::Whole => Pace::Whole,
         DeliveryMode::Stream
         | DeliveryMode::StreamWithUsage
         | DeliveryMode::StreamWithRunningUsage => Pace::Cycles,
     };
-    let submission = match drafting {
-        Drafting::Usual => answer.into(),
-        Drafting::None => Submission::plain(answer),
-    };
     let submission = Submission {
         client: client.number(),
-        ..submission
+        speculation,
+        ..answer.into()
     };
     Ok(Asked {
         delivery,
@@ -199,6 +199,7 @@ pub(super) fn not_started(
         AnswerError::Refused { code, .. } if *code == "invalid_grammar" => {
             grammar_field.unwrap_or("response_format")
         }
+        AnswerError::SpeculationUnavailable { .. } => "speculation",
         AnswerError::GrammarTooComplex(_) => grammar_field.unwrap_or("response_format"),
         AnswerError::Refused { .. } | AnswerError::TooLarge { .. } => prompt_field,
     };

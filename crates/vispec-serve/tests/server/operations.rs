@@ -235,19 +235,3 @@ async fn answers_have_the_length_that_load_generators_ask_for() {
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["error"]["param"], "ignore_eos", "{error}");
 }
-
-#[tokio::test]
-async fn plain_decoding_can_be_asked_for() {
-    let server = Running::start(model(), ServeOptions::default()).await;
-    let mut body = question("Describe the image briefly.");
-    body["vispec"] = json!({"detail": true});
-    let drafted = server.ask(CHAT, &body).await;
-    body["vispec"] = json!({"detail": true, "method": "none"});
-    let plain = server.ask(CHAT, &body).await;
-    assert_eq!(drafted["choices"], plain["choices"]);
-    assert!(drafted["vispec"]["tau"].as_f64().unwrap() > 0.5);
-    assert!(plain["vispec"]["tau"].as_f64().unwrap() < 1e-9);
-    body["vispec"] = json!({"method": "medusa"});
-    let refused = server.post(CHAT, &body).send().await.unwrap();
-    assert_eq!(refused.status(), 400);
-}

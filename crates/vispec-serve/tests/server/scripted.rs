@@ -58,6 +58,7 @@ fn answer(
 
 fn ended(end: AnswerEnd) -> Answered {
     Answered {
+        speculation: Vec::new(),
         end,
         completion_tokens: 1,
         stats: GenerationStats::default(),

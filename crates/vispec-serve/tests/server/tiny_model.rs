@@ -11,7 +11,7 @@ use vispec::{
     DecodedImage, DtypeChoice, Engine, ImageOptions, LoadOptions, Messages, Method, Sampler,
     SchedulerOptions, TreeChoice, TreeShape,
 };
-use vispec_processor::SpecialText;
+use vispec_processor::{Media, Part, SpecialText, Video};
 use vispec_serve::EngineModel;
 
 fn fixtures() -> PathBuf {
@@ -46,6 +46,14 @@ pub fn load_lookup() -> EngineModel {
     })
 }
 
+/// The target, whose draft is not used.
+pub fn load_plain() -> EngineModel {
+    open(LoadOptions {
+        method: Some(Method::None),
+        ..options()
+    })
+}
+
 /// The pair with a chat template that knows tools.
 pub fn load_with_tools() -> EngineModel {
     let template = "../examples/chat-templates/qwen-tools.jinja";
@@ -69,9 +77,18 @@ fn options() -> LoadOptions {
 }
 
 fn open(options: LoadOptions) -> EngineModel {
-    let place = |dir: &str| fixtures().join(dir).display().to_string();
-    let draft = place("drafts/qwen-tied-q4");
-    let engine = Engine::load(&place("models/qwen-tied"), Some(&draft), options);
+    open_pair(("qwen-tied", Some("qwen-tied-q4")), options)
+}
+
+/// Another target, with a draft or without.
+pub fn load_pair(target: &str, draft: Option<&str>) -> EngineModel {
+    open_pair((target, draft), options())
+}
+
+fn open_pair((target, draft): (&str, Option<&str>), options: LoadOptions) -> EngineModel {
+    let place = |dir: &str, name: &str| fixtures().join(dir).join(name).display().to_string();
+    let draft = draft.map(|draft| place("drafts", draft));
+    let engine = Engine::load(&place("models", target), draft.as_deref(), options);
     EngineModel {
         id: "tiny".to_owned(),
         engine: engine.unwrap(),
@@ -114,6 +131,28 @@ pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> 
     let messages = Messages::from_prompt(None, text, 1);
     let (prompt, _) = model.engine.models().encode(&messages, &[image]).unwrap();
     decode(&model, &prompt, sampler, seed, max_new_tokens)
+}
+
+/// What plain decoding answers to a question about a video, which comes first.
+pub fn plain_video(model: &EngineModel, video: Video, text: &str, sampler: Sampler) -> Plain {
+    let messages = Messages::showing(None, text, vec![Part::Video]);
+    let media = Media {
+        images: &[],
+        videos: &[video],
+    };
+    let models = model.engine.models();
+    let (prompt, _) = models.encode_media(&messages, media).unwrap();
+    decode(model, &prompt, sampler, 3, 24)
+}
+
+/// The frames of a case of the reference, as files.
+pub fn frame_files(case: &str) -> Vec<Vec<u8>> {
+    let dir = fixtures().join(case);
+    let case: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap()).unwrap();
+    let frames = case["videos"][0]["frames"].as_array().unwrap().iter();
+    let read = |frame: &Value| std::fs::read(dir.join(frame.as_str().unwrap())).unwrap();
+    frames.map(read).collect()
 }
 
 /// What plain decoding makes of a text without a chat template.

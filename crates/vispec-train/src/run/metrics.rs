@@ -29,6 +29,19 @@ pub struct StepRecord {
     pub losses: Option<Losses>,
     /// Tokens of the step per second, reading samples included.
     pub tokens_per_second: f64,
+    /// Where the time went with several ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankTimes>,
+}
+
+/// What the first rank did until the gradients of all were added up, as shares of that time; the rest
+/// is its own batches.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RankTimes {
+    /// Waiting for the rank whose batches took longest.
+    pub waiting: f64,
+    /// Adding up gradients from rank to rank.
+    pub exchanging: f64,
 }
 
 /// An epoch.

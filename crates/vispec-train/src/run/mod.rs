@@ -2,16 +2,19 @@
 
 mod held_out;
 mod metrics;
+mod observer;
 mod samples;
+mod share;
 mod simulate;
 mod state;
 mod trainer;
 
 pub(crate) use metrics::Metrics;
-pub(crate) use state::{RunProgress, State, config_difference};
+pub(crate) use state::{RunProgress, State, config_difference, first_difference, weights_hash};
 
 pub use held_out::{HeldOut, LossSums};
-pub use metrics::{EpochRecord, METRICS_FILE, MetricsRecord, StepRecord};
+pub use metrics::{EpochRecord, METRICS_FILE, MetricsRecord, RankTimes, StepRecord};
+pub use observer::{Ended, Observer, RunPaths};
 pub use simulate::{Acceptance, Drafting, ROLLED_STEPS, Simulation};
 pub use state::{Best, Progress, STATE_FILE};
-pub use trainer::{Ended, Observer, RunPaths, Trainer};
+pub use trainer::Trainer;

@@ -7,6 +7,7 @@ use bytemuck::pod_collect_to_vec;
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::held_out::LossSums;
 use crate::config::TrainConfig;
@@ -15,6 +16,7 @@ use crate::error::TrainError;
 use crate::files;
 use crate::network::{DraftShape, HostTensor, Parameters, Trainable};
 use crate::optimizer::{Moments, Optimizer};
+use crate::ranks::Ranks;
 
 /// Name of the file.
 pub const STATE_FILE: &str = "state.safetensors";
@@ -106,6 +108,41 @@ impl<P: RunProgress> State<P> {
             parameters: network.parameters()?,
             moments: optimizer.moments()?,
         })
+    }
+}
+
+/// Hash of all that steps change.
+pub(crate) fn weights_hash(parameters: &Parameters, moments: &BTreeMap<String, Moments>) -> String {
+    let mut hash = Xxh3::new();
+    let mut add = |name: &str, tensor: &HostTensor| {
+        hash.update(name.as_bytes());
+        hash.update(bytemuck::cast_slice(&tensor.values));
+    };
+    for (name, tensor) in parameters {
+        add(name, tensor);
+    }
+    for (name, moments) in moments {
+        add(name, &moments.first);
+        add(name, &moments.second);
+    }
+    format!("{:032x}", hash.digest128())
+}
+
+impl<P> State<P> {
+    /// Fails unless all ranks have the same parameters and moments after so many steps.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub(crate) fn require_equal(&self, ranks: &Ranks, steps: usize) -> Result<(), TrainError> {
+        ranks.require_equal(
+            || Ok(weights_hash(&self.parameters, &self.moments)),
+            |first, own| {
+                format!(
+                    "after {steps} steps the hash of the weights is {own}, on rank 0 {first}; \
+                     nothing of them was saved"
+                )
+            },
+        )
     }
 }
 
@@ -238,19 +275,38 @@ impl<P: RunProgress> State<P> {
 pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> String {
     let value = |config: &C| toml::Value::try_from(config).ok();
     let both = value(before).zip(value(now));
-    let named = both.and_then(|(before, now)| first_difference("", &before, &now));
-    named.unwrap_or_else(|| "the config is another one".to_owned())
+    let difference = both.and_then(|(before, now)| first_difference(&before, &now));
+    difference.map_or_else(
+        || "the config is another one".to_owned(),
+        |Difference { path, values }| format!("{path} was {}, now {}", values[0], values[1]),
+    )
 }
 
-/// The first setting in which a config of before differs from that of now.
-fn first_difference(path: &str, before: &toml::Value, now: &toml::Value) -> Option<String> {
-    if before == now {
+/// A setting in which two configs differ.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Difference {
+    /// The setting, with dots between levels.
+    pub(crate) path: String,
+    /// What both say.
+    pub(crate) values: [String; 2],
+}
+
+/// The first setting in which two configs differ.
+pub(crate) fn first_difference(one: &toml::Value, other: &toml::Value) -> Option<Difference> {
+    difference_below("", one, other)
+}
+
+fn difference_below(path: &str, one: &toml::Value, other: &toml::Value) -> Option<Difference> {
+    if one == other {
         return None;
     }
-    let (Some(old), Some(new)) = (before.as_table(), now.as_table()) else {
-        return Some(format!("{path} was {before}, now {now}"));
+    let (Some(tables), Some(others)) = (one.as_table(), other.as_table()) else {
+        return Some(Difference {
+            path: path.to_owned(),
+            values: [one, other].map(toml::Value::to_string),
+        });
     };
-    let names = old.keys().chain(new.keys());
+    let names = tables.keys().chain(others.keys());
     let absent = toml::Value::String("not there".to_owned());
     names
         .filter_map(|name| {
@@ -260,7 +316,7 @@ fn first_difference(path: &str, before: &toml::Value, now: &toml::Value) -> Opti
             } else {
                 format!("{path}.{name}")
             };
-            first_difference(&inner, &at(old), &at(new))
+            difference_below(&inner, &at(tables), &at(others))
         })
         .next()
 }
@@ -274,10 +330,10 @@ mod tests {
         let value = |text: &str| toml::Value::Table(toml::from_str(text).unwrap());
         let before = value("seed = 1\n[data]\nbatch_size = 2\nmax_len = 7\n");
         let now = value("seed = 1\n[data]\nbatch_size = 4\nmax_len = 7\n");
-        assert_eq!(first_difference("", &before, &before), None);
-        let named = first_difference("", &before, &now);
-        assert_eq!(named.as_deref(), Some("data.batch_size was 2, now 4"));
-        let named = first_difference("", &before, &value("seed = 1\n"));
-        assert!(named.unwrap().starts_with("data was "), "{before}");
+        assert_eq!(first_difference(&before, &before), None);
+        let named = config_difference(&before, &now);
+        assert_eq!(named, "data.batch_size was 2, now 4");
+        let named = config_difference(&before, &value("seed = 1\n"));
+        assert!(named.starts_with("data was "), "{named}");
     }
 }

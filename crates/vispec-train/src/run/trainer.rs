@@ -1,6 +1,6 @@
 //! The loop.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,47 +11,20 @@ use vispec_models::TargetText;
 
 use super::held_out::{HeldOut, Judge, LossSums};
 use super::metrics::{EpochRecord, Metrics, MetricsRecord, StepRecord};
-use super::samples::{Drawn, Part, Samples, order, split};
-use super::state::{Best, Progress, State};
+use super::observer::{Ended, Observer, RunPaths, Unobserved};
+use super::samples::{Part, Samples as _, order, split};
+use super::share::Step;
+use super::state::{Best, Progress, State, weights_hash};
 use crate::config::{HeadType, TrainConfig};
-use crate::data::{DraftVocabulary, Features, Noise, PrepareOptions, PreparedSample};
+use crate::data::{DraftVocabulary, Features, PrepareOptions};
 use crate::error::TrainError;
 use crate::export::Export;
 use crate::files;
-use crate::gradients::Gradients;
 use crate::init::{QUANTIZED_HEAD, Start};
 use crate::loss::Head;
 use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as _, indices};
 use crate::optimizer::Optimizer;
-use crate::step::Losses;
-
-/// Files of a run.
-#[derive(Debug, Clone)]
-pub struct RunPaths {
-    /// Directory of the run: metrics, state, and the drafts in `last` and `best`.
-    pub out: PathBuf,
-}
-
-/// Watches a run.
-pub trait Observer {
-    /// A run starts, or goes on, at `step` of `n_steps`.
-    fn started(&mut self, step: usize, n_steps: usize);
-    /// A step is done.
-    fn step(&mut self, record: &StepRecord);
-    /// This many held-out samples of this many were judged.
-    fn judging(&mut self, done: usize, of: usize);
-    /// An epoch is done.
-    fn epoch(&mut self, record: &EpochRecord);
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// All epochs are done.
-    Finished,
-    /// It was asked to stop. The state is saved.
-    Interrupted,
-}
+use crate::ranks::{Ranks, RollCall};
 
 /// A draft under training.
 #[derive(Debug)]
@@ -65,29 +38,62 @@ pub struct Trainer<'t, S> {
     network: Network,
     optimizer: Optimizer,
     progress: Progress,
-    metrics: Metrics,
+    ranks: Ranks,
+    /// The first rank's.
+    metrics: Option<Metrics>,
 }
 
 impl<'t, S: SampleSource> Trainer<'t, S> {
-    /// Starts a run in a directory, or goes on with the one that is there.
+    /// Starts a run in a directory, or goes on with the one that is there. All ranks have to see the
+    /// directory; the first one writes, and not before all are ready.
     ///
     /// # Arguments
+    /// * `ranks` - processes that take each step together; the run is the same however many.
     /// * `start` - gives shapes and first weights for the tokens that the draft is to choose among;
     ///   if there is a state to go on from, the weights are those of the state.
     ///
     /// # Errors
     /// [`TrainError::OtherRun`] if the run in the directory has another config or other data,
-    /// [`TrainError::TargetMismatch`] if the head is quantised, any error of reading a state.
+    /// [`TrainError::TargetMismatch`] if the head is quantised, [`TrainError::Setting`] if a step has
+    /// fewer batches than there are ranks, any error of reading a state; with several ranks all as
+    /// [`TrainError::Ranks`], and this also if they differ in what decides the outcome.
     pub fn open(
         config: TrainConfig,
         target: &'t TargetText,
         source: &'t S,
         paths: RunPaths,
+        ranks: Ranks,
+        start: impl FnOnce(Option<&DraftVocabulary>) -> Result<Start, TrainError>,
+    ) -> Result<Self, TrainError> {
+        let opened = Self::prepare(config, (target, source), paths, &ranks, start);
+        let mut trainer = ranks.all_succeed(opened)?;
+        let Progress {
+            config, data, step, ..
+        } = &trainer.progress;
+        RollCall::call(&ranks, || {
+            let moments = trainer.optimizer.moments()?;
+            let hash = weights_hash(&trainer.network.parameters()?, &moments);
+            Ok(RollCall::new(config, data.clone(), *step, hash))
+        })?;
+        trainer.metrics = ranks.on_first(|| {
+            let out = &trainer.paths.out;
+            std::fs::create_dir_all(out).map_err(files::at(out))?;
+            Metrics::open(out, trainer.progress.metrics_bytes)
+        })?;
+        Ok(trainer)
+    }
+
+    /// Reads all that this rank needs.
+    fn prepare(
+        config: TrainConfig,
+        (target, source): (&'t TargetText, &'t S),
+        paths: RunPaths,
+        ranks: &Ranks,
         start: impl FnOnce(Option<&DraftVocabulary>) -> Result<Start, TrainError>,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        config.check_ranks(ranks.count())?;
         let [trained, _] = split(source.len(), config.data.held_out)?;
-        std::fs::create_dir_all(&paths.out).map_err(files::at(&paths.out))?;
         let weight = target.head_weight().ok_or(QUANTIZED_HEAD)?;
         let vocabulary = config.vocabulary.map(|settings| {
             DraftVocabulary::of_answers(source, trained, settings.size, weight.dims()[0])
@@ -114,7 +120,6 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             }
             None => (parameters, Progress::new(config, source.identity())),
         };
-        let metrics = Metrics::open(&paths.out, progress.metrics_bytes)?;
         Ok(Self {
             network: shape.build(&parameters, &device),
             target,
@@ -125,7 +130,8 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             vocabulary,
             optimizer,
             progress,
-            metrics,
+            ranks: ranks.clone(),
+            metrics: None,
         })
     }
 
@@ -151,6 +157,12 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Ended, TrainError> {
+        let mut unobserved = Unobserved;
+        let observer: &mut dyn Observer = if self.ranks.is_first() {
+            observer
+        } else {
+            &mut unobserved
+        };
         let n_steps = self.steps_per_epoch()? * self.progress.config.optimizer.epochs;
         observer.started(self.progress.step, n_steps);
         while self.progress.epoch < self.progress.config.optimizer.epochs {
@@ -204,10 +216,11 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         while self.progress.step_in_epoch < steps.len() {
             let record = self.step(&part, steps[self.progress.step_in_epoch], steps.len())?;
             observer.step(&record);
-            self.metrics.write(&MetricsRecord::Step(record))?;
+            let written = self.write(&MetricsRecord::Step(record));
+            self.ranks.all_succeed(written)?;
             let every = self.progress.config.checkpoint.every_steps;
             let last = self.progress.step_in_epoch == steps.len();
-            if !last && stop.load(Ordering::Relaxed) {
+            if !last && self.ranks.any(stop.load(Ordering::Relaxed))? {
                 return Ok(Ended::Interrupted);
             }
             if !last && self.progress.step.is_multiple_of(every) {
@@ -216,7 +229,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         }
         self.end_epoch(observer)?;
         let finished = self.progress.epoch == self.progress.config.optimizer.epochs;
-        if stop.load(Ordering::Relaxed) && !finished {
+        if !finished && self.ranks.any(stop.load(Ordering::Relaxed))? {
             return Ok(Ended::Interrupted);
         }
         Ok(Ended::Finished)
@@ -230,25 +243,26 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
     ) -> Result<StepRecord, TrainError> {
         let started = Instant::now();
         let config = self.progress.config.clone();
-        let step = self.progress.step;
+        let step = Step {
+            config: &config,
+            network: &self.network,
+            head: &self.head,
+            part,
+            epoch: self.progress.epoch,
+            number: self.progress.step,
+        };
+        let batches: Vec<&[usize]> = indices.chunks(config.data.batch_size).collect();
+        let whole = step.take(&batches, &self.ranks)?;
         let mut sums = LossSums::default();
-        let mut gradients = Gradients::default();
-        for batch in indices.chunks(config.data.batch_size) {
-            let samples = self.draw(part, batch)?;
-            if samples.is_empty() {
-                continue;
-            }
-            let (losses, batch_gradients) =
-                self.network
-                    .backward(&samples, &config.objective, &self.head)?;
-            require_finite(&losses, &batch_gradients, step, &samples)?;
-            sums.add(&losses);
-            gradients.add(batch_gradients);
+        for losses in &whole.found.losses {
+            sums.add(losses);
         }
+        self.progress.refused.extend(whole.found.refused);
+        let step = self.progress.step;
         let learning_rate = config.schedule().at(step, steps_per_epoch);
         let losses = sums.mean();
         if let Some(losses) = &losses {
-            let gradients = gradients.divide(sums.batches);
+            let gradients = whole.gradients.divide(sums.batches);
             let clipped = gradients.clip(config.optimizer.clip_value);
             let network = self.network.clone();
             self.network = self.optimizer.step(network, clipped, learning_rate);
@@ -264,44 +278,53 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             learning_rate,
             losses,
             tokens_per_second: tokens / started.elapsed().as_secs_f64().max(1e-9),
+            ranks: whole.times,
         })
-    }
-
-    /// The samples of a batch that can be trained on; the others are noted.
-    fn draw(
-        &mut self,
-        part: &Part<'_, S>,
-        indices: &[usize],
-    ) -> Result<Vec<PreparedSample>, TrainError> {
-        let noise = Noise {
-            width: self.progress.config.data.noise_width,
-            seed: self.progress.config.seed,
-            epoch: self.progress.epoch as u64,
-        };
-        let mut samples = Vec::with_capacity(indices.len());
-        for &index in indices {
-            match part.draw(index, Some(noise))? {
-                Drawn::Sample(sample) => samples.push(*sample),
-                Drawn::Refused { id, refusal } => {
-                    self.progress.refused.insert(id, refusal);
-                }
-            }
-        }
-        Ok(samples)
     }
 
     /// Judges and exports the draft, writes the record of the epoch and saves the state.
     fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let epoch = self.progress.epoch;
         let train = self.progress.losses.mean();
         let refused = std::mem::take(&mut self.progress.refused);
-        if let (None, Some((id, why))) = (&train, refused.iter().next()) {
-            return Err(TrainError::AllRefused {
-                epoch,
+        let ranks = self.ranks.clone();
+        ranks.all_succeed(match (&train, refused.iter().next()) {
+            (None, Some((id, why))) => Err(TrainError::AllRefused {
+                epoch: self.progress.epoch,
                 refused: refused.len(),
                 first: format!("{id}, {why}"),
-            });
-        }
+            }),
+            _ => Ok(()),
+        })?;
+        let record = EpochRecord {
+            epoch: self.progress.epoch,
+            step: self.progress.step,
+            train,
+            refused,
+            held_out: None,
+            best: false,
+        };
+        let best = ranks.from_first(|| {
+            let record = self.judged(record, observer)?;
+            observer.epoch(&record);
+            let tree_tau = record.held_out.as_ref().and_then(|found| found.tree_tau);
+            let (epoch, is_best) = (record.epoch, record.best);
+            self.write(&MetricsRecord::Epoch(Box::new(record)))?;
+            let best = tree_tau.filter(|_| is_best);
+            Ok(best.map(|tree_tau| Best { epoch, tree_tau }))
+        })?;
+        self.progress.best = best.or(self.progress.best);
+        self.progress.epoch += 1;
+        self.progress.step_in_epoch = 0;
+        self.progress.losses = LossSums::default();
+        self.save()
+    }
+
+    /// Exports the draft, and again if it is the best until now, which its record says.
+    fn judged(
+        &self,
+        record: EpochRecord,
+        observer: &mut dyn Observer,
+    ) -> Result<EpochRecord, TrainError> {
         let last = self.paths.out.join("last");
         let parameters = self.network.parameters()?;
         self.export(&parameters).write(&last)?;
@@ -317,24 +340,11 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             let dir = self.paths.out.join("best");
             self.export(&parameters).write(&dir)?;
         }
-        if let (true, Some(tree_tau)) = (best, tree_tau) {
-            self.progress.best = Some(Best { epoch, tree_tau });
-        }
-        let record = EpochRecord {
-            epoch,
-            step: self.progress.step,
-            train,
-            refused,
+        Ok(EpochRecord {
             held_out,
             best,
-        };
-        observer.epoch(&record);
-        self.metrics
-            .write(&MetricsRecord::Epoch(Box::new(record)))?;
-        self.progress.epoch += 1;
-        self.progress.step_in_epoch = 0;
-        self.progress.losses = LossSums::default();
-        self.save()
+            ..record
+        })
     }
 
     fn export<'a>(&'a self, parameters: &'a Parameters) -> Export<'a> {
@@ -366,9 +376,22 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         Ok(Some(held_out))
     }
 
+    /// Writes a line of the metrics, which the first rank keeps.
+    fn write(&mut self, record: &MetricsRecord) -> Result<(), TrainError> {
+        match &mut self.metrics {
+            Some(metrics) => metrics.write(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the state, after a look whether all ranks have the same.
     fn save(&mut self) -> Result<(), TrainError> {
-        self.progress.metrics_bytes = self.metrics.len();
-        State::of(&self.progress, &self.network, &self.optimizer)?.write(&self.paths.out)
+        self.progress.metrics_bytes = self.metrics.as_ref().map_or(0, Metrics::len);
+        let state = State::of(&self.progress, &self.network, &self.optimizer);
+        let state = self.ranks.all_succeed(state)?;
+        state.require_equal(&self.ranks, self.progress.step)?;
+        self.ranks.on_first(|| state.write(&self.paths.out))?;
+        Ok(())
     }
 }
 
@@ -376,22 +399,4 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
 fn rows(weight: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
     let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
     weight.clone().select(0, indices(&tokens, &weight.device()))
-}
-
-fn require_finite(
-    losses: &Losses,
-    gradients: &Gradients,
-    step: usize,
-    samples: &[PreparedSample],
-) -> Result<(), TrainError> {
-    let quantity = match (losses.loss.is_finite(), gradients.not_finite()?) {
-        (false, _) => "the loss".to_owned(),
-        (true, Some(name)) => format!("the gradient of {name}"),
-        (true, None) => return Ok(()),
-    };
-    Err(TrainError::NotFinite {
-        step,
-        quantity,
-        samples: samples.iter().map(|sample| sample.id.clone()).collect(),
-    })
 }

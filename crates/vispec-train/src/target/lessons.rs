@@ -5,13 +5,16 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64;
+use vispec_data::capture::fingerprint;
 use vispec_data::conversations::{ConversationFiles, ConversationLayout, Row};
 use vispec_data::scenes::{Scene, Telling};
 use vispec_models::{DtypeChoice, VlmTarget};
 use vispec_processor::{Content, DecodedImage, ImageSize, Message, Messages, Positions, Processor};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::MakeTargetConfig;
 use crate::error::TrainError;
+use crate::files;
 
 /// Seed of held-out scenes, beside that of the config.
 const HELD_OUT: u64 = 0x6865_6c64;
@@ -64,6 +67,17 @@ impl Teacher {
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
         &self.target
+    }
+
+    /// Hash of what lessons are made of, besides the config.
+    ///
+    /// # Errors
+    /// Any error of reading it.
+    pub(crate) fn identity(&self) -> Result<String, TrainError> {
+        let path = &self.config.text;
+        let text = std::fs::read(path).map_err(files::at(path))?;
+        let base = fingerprint(&self.config.base)?;
+        Ok(format!("{base} {:016x}", xxh3_64(&text)))
     }
 
     /// Lesson `number` of a stage with pictures of these sides.

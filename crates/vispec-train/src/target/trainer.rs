@@ -17,9 +17,10 @@ use super::start::TargetStart;
 use crate::error::TrainError;
 use crate::files;
 use crate::gradients::Gradients;
-use crate::network::{TargetNetwork, TargetShape, Trainable as _};
+use crate::network::{Parameters, TargetNetwork, TargetShape, Trainable as _};
 use crate::optimizer::Optimizer;
-use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference};
+use crate::ranks::{GradientSum, GradientType, Ranks, RollCall};
+use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference, weights_hash};
 
 /// Name of the checkpoint's directory.
 const CHECKPOINT: &str = "checkpoint";
@@ -65,7 +66,7 @@ impl RunProgress for Progress {
     }
 }
 
-/// Watches a run.
+/// Watches a run; of several ranks, the first one's.
 pub trait TargetObserver {
     /// A run starts, or goes on, at `step` of `n_steps`.
     fn started(&mut self, step: usize, n_steps: usize);
@@ -73,6 +74,17 @@ pub trait TargetObserver {
     fn step(&mut self, record: &TargetStep);
     /// Scenes of a size were judged.
     fn judged(&mut self, judgement: &Judgement);
+}
+
+/// The ranks that no one watches.
+struct Unobserved;
+
+impl TargetObserver for Unobserved {
+    fn started(&mut self, _step: usize, _n_steps: usize) {}
+
+    fn step(&mut self, _record: &TargetStep) {}
+
+    fn judged(&mut self, _judgement: &Judgement) {}
 }
 
 /// A target under training.
@@ -84,7 +96,9 @@ pub struct TargetTrainer {
     shape: TargetShape,
     optimizer: Optimizer,
     progress: Progress,
-    metrics: Metrics,
+    ranks: Ranks,
+    /// The first rank's.
+    metrics: Option<Metrics>,
 }
 
 /// Runs `work` with one thread for its parallel loops: the other threads have work of their own.
@@ -100,14 +114,49 @@ struct Share {
 }
 
 impl TargetTrainer {
-    /// Starts a run in a directory, or goes on with the one that is there.
+    /// Starts a run in a directory, or goes on with the one that is there. All ranks have to see the
+    /// directory; the first one writes, and not before all are ready.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] if the run in the directory has another config; any error of
-    /// reading the base, its data or a state.
-    pub fn open(config: MakeTargetConfig, out: &Path, device: &Device) -> Result<Self, TrainError> {
+    /// [`TrainError::OtherRun`] if the run in the directory has another config,
+    /// [`TrainError::Setting`] if there are fewer workers than ranks; any error of reading the base,
+    /// its data or a state; with several ranks all as [`TrainError::Ranks`], and this also if they
+    /// differ in what decides the outcome.
+    pub fn open(
+        config: MakeTargetConfig,
+        out: &Path,
+        device: &Device,
+        ranks: Ranks,
+    ) -> Result<Self, TrainError> {
+        let opened = Self::prepare(config, out, device, &ranks);
+        let mut trainer = ranks.all_succeed(opened)?;
+        let Progress { config, step, .. } = &trainer.progress;
+        RollCall::call(&ranks, || {
+            let moments = trainer.optimizer.moments()?;
+            let hash = weights_hash(&trainer.network.parameters()?, &moments);
+            Ok(RollCall::new(
+                config,
+                trainer.teacher.identity()?,
+                *step,
+                hash,
+            ))
+        })?;
+        trainer.metrics = ranks.on_first(|| {
+            std::fs::create_dir_all(out).map_err(files::at(out))?;
+            Metrics::open(out, trainer.progress.metrics_bytes)
+        })?;
+        Ok(trainer)
+    }
+
+    /// Reads all that this rank needs.
+    fn prepare(
+        config: MakeTargetConfig,
+        out: &Path,
+        device: &Device,
+        ranks: &Ranks,
+    ) -> Result<Self, TrainError> {
         config.check()?;
-        std::fs::create_dir_all(out).map_err(files::at(out))?;
+        config.check_ranks(ranks.count())?;
         let teacher = Teacher::new(&config, device)?;
         let start = TargetStart::read(&config.base, &teacher.target().for_draft())?;
         let mut optimizer = Optimizer::new(&config.adamw);
@@ -144,7 +193,8 @@ impl TargetTrainer {
                 .shape
                 .build(&start.parameters, &device.clone().autodiff()),
             shape: start.shape,
-            metrics: Metrics::open(out, progress.metrics_bytes)?,
+            metrics: None,
+            ranks: ranks.clone(),
             out: out.to_owned(),
             teacher,
             optimizer,
@@ -163,6 +213,12 @@ impl TargetTrainer {
         stop: &AtomicBool,
         observer: &mut dyn TargetObserver,
     ) -> Result<Ended, TrainError> {
+        let mut unobserved = Unobserved;
+        let observer: &mut dyn TargetObserver = if self.ranks.is_first() {
+            observer
+        } else {
+            &mut unobserved
+        };
         let stages = self.progress.config.stages.clone();
         observer.started(
             self.progress.step,
@@ -172,8 +228,9 @@ impl TargetTrainer {
             while self.progress.step_in_stage < stage.steps {
                 let record = self.step(stage)?;
                 observer.step(&record);
-                self.metrics.write(&Record::Step(record))?;
-                if stop.load(Ordering::Relaxed) {
+                let written = self.write(&Record::Step(record));
+                self.ranks.all_succeed(written)?;
+                if self.ranks.any(stop.load(Ordering::Relaxed))? {
                     self.save()?;
                     return Ok(Ended::Interrupted);
                 }
@@ -187,6 +244,12 @@ impl TargetTrainer {
         Ok(Ended::Finished)
     }
 
+    /// Steps done in all.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.progress.step
+    }
+
     /// Directory of the checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
@@ -197,40 +260,22 @@ impl TargetTrainer {
         let started = Instant::now();
         let numbers: Vec<u64> = (self.progress.lesson..).take(stage.batch_size).collect();
         let workers = self.progress.config.workers.min(numbers.len());
-        let (teacher, network, step) = (&self.teacher, &self.network, self.progress.step);
-        let shares: Vec<Result<Share, TrainError>> = std::thread::scope(|scope| {
-            let worker = |worker: usize| {
-                let numbers = numbers.iter().copied().skip(worker).step_by(workers);
-                let lessons = move || share(teacher, network, numbers, &stage.sides, step);
-                scope.spawn(move || {
-                    if workers > 1 {
-                        alone(lessons)
-                    } else {
-                        lessons()
-                    }
-                })
-            };
-            let handles: Vec<_> = (0..workers).map(worker).collect();
-            let joined = handles.into_iter().map(|handle| handle.join());
-            joined
-                .map(|share| share.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        let (mut loss, mut gradients) = (0.0, Gradients::default());
-        for share in shares {
-            let share = share?;
-            loss += share.loss;
-            gradients.add(share.gradients);
-        }
+        let own = self.shares(&numbers, workers, &stage.sides);
+        let (losses, gradients) = self.ranks.all_succeed(own)?;
+        let losses = self.ranks.gather(losses)?.concat();
         #[expect(clippy::cast_precision_loss, reason = "few lessons")]
-        let loss = loss / numbers.len() as f64;
-        if let Some(name) = gradients.not_finite()? {
-            return Err(TrainError::NotFinite {
+        let loss = losses.iter().sum::<f64>() / numbers.len() as f64;
+        let gradients = gradients.finish(self.teacher.target().device())?;
+        let step = self.progress.step;
+        let finite = gradients.not_finite().and_then(|name| match name {
+            Some(name) => Err(TrainError::NotFinite {
                 step,
                 quantity: format!("the gradient of {name}"),
                 samples: numbers.iter().map(u64::to_string).collect(),
-            });
-        }
+            }),
+            None => Ok(()),
+        });
+        self.ranks.all_succeed(finite)?;
         let learning_rate = stage.learning_rate_at(self.progress.step_in_stage);
         let gradients = gradients.divide(numbers.len());
         let clipped = gradients.clip(self.progress.config.clip_value);
@@ -248,26 +293,53 @@ impl TargetTrainer {
         })
     }
 
+    /// Losses and gradients of the lessons of those workers that are this rank's.
+    fn shares(
+        &self,
+        numbers: &[u64],
+        workers: usize,
+        sides: &[u32],
+    ) -> Result<(Vec<f64>, GradientSum), TrainError> {
+        let (teacher, network, step) = (&self.teacher, &self.network, self.progress.step);
+        let own = self.ranks.share(workers);
+        let side_by_side = own.len() > 1;
+        let shares: Vec<Result<Share, TrainError>> = std::thread::scope(|scope| {
+            let worker = |worker: usize| {
+                let numbers = numbers.iter().copied().skip(worker).step_by(workers);
+                let lessons = move || share(teacher, network, numbers, sides, step);
+                scope.spawn(move || {
+                    if side_by_side {
+                        alone(lessons)
+                    } else {
+                        lessons()
+                    }
+                })
+            };
+            let handles: Vec<_> = own.map(worker).collect();
+            let joined = handles.into_iter().map(|handle| handle.join());
+            joined
+                .map(|share| share.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        let mut losses = Vec::with_capacity(shares.len());
+        let mut gradients = GradientSum::new(&self.ranks, GradientType::F32);
+        for share in shares {
+            let share = share?;
+            losses.push(share.loss);
+            gradients.add(share.gradients)?;
+        }
+        Ok((losses, gradients))
+    }
+
     /// Writes and judges what was made, and prepares the next stage.
     fn end_stage(
         &mut self,
         stages: &[Stage],
         observer: &mut dyn TargetObserver,
     ) -> Result<(), TrainError> {
-        let parameters = self.network.parameters()?;
-        export(
-            &self.checkpoint(),
-            &self.progress.config,
-            &self.shape,
-            &parameters,
-        )?;
-        for side in self.progress.config.sides() {
-            let n_scenes = self.progress.config.held_out;
-            let stage = self.progress.stage;
-            let judgement = judge(&self.teacher, &self.network, (stage, side), n_scenes)?;
-            observer.judged(&judgement);
-            self.metrics.write(&Record::Judgement(judgement))?;
-        }
+        let ranks = self.ranks.clone();
+        let parameters = ranks.all_succeed(self.network.parameters())?;
+        ranks.on_first(|| self.judge(&parameters, observer))?;
         self.progress.stage += 1;
         self.progress.step_in_stage = 0;
         if let Some(next) = stages.get(self.progress.stage) {
@@ -284,9 +356,40 @@ impl TargetTrainer {
         self.save()
     }
 
+    /// Writes and judges what was made.
+    fn judge(
+        &mut self,
+        parameters: &Parameters,
+        observer: &mut dyn TargetObserver,
+    ) -> Result<(), TrainError> {
+        let config = &self.progress.config;
+        export(&self.checkpoint(), config, &self.shape, parameters)?;
+        for side in config.sides() {
+            let n_scenes = self.progress.config.held_out;
+            let stage = self.progress.stage;
+            let judgement = judge(&self.teacher, &self.network, (stage, side), n_scenes)?;
+            observer.judged(&judgement);
+            self.write(&Record::Judgement(judgement))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line of the metrics, which the first rank keeps.
+    fn write(&mut self, record: &Record) -> Result<(), TrainError> {
+        match &mut self.metrics {
+            Some(metrics) => metrics.write(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the state, after a look whether all ranks have the same.
     fn save(&mut self) -> Result<(), TrainError> {
-        self.progress.metrics_bytes = self.metrics.len();
-        State::of(&self.progress, &self.network, &self.optimizer)?.write(&self.out)
+        self.progress.metrics_bytes = self.metrics.as_ref().map_or(0, Metrics::len);
+        let state = State::of(&self.progress, &self.network, &self.optimizer);
+        let state = self.ranks.all_succeed(state)?;
+        state.require_equal(&self.ranks, self.progress.step)?;
+        self.ranks.on_first(|| state.write(&self.out))?;
+        Ok(())
     }
 }
 

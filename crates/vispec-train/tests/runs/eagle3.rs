@@ -16,6 +16,7 @@ use vispec_train::data::DraftVocabulary;
 use vispec_train::network::{
     DraftInputs, DraftRows, DraftedRows, HostTensor, Network, Supervision, Trainable as _,
 };
+use vispec_train::ranks::Ranks;
 use vispec_train::run::{Ended, RunPaths, Trainer};
 use vispec_train::{DraftSettings, Export, Start, StartPlace, TrainConfig, TrainError};
 
@@ -64,7 +65,8 @@ fn train(config: &TrainConfig, dir: &Path) -> Seen {
         out: dir.to_owned(),
     };
     let start = |vocabulary: Option<&DraftVocabulary>| start(config, vocabulary);
-    let mut trainer = Trainer::open(config.clone(), &target, &data, paths, start).unwrap();
+    let mut trainer =
+        Trainer::open(config.clone(), &target, &data, paths, Ranks::alone(), start).unwrap();
     let mut seen = Seen::default();
     let ended = trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
     assert_eq!(ended, Ended::Finished);
@@ -301,7 +303,7 @@ fn what_does_not_fit_is_named() {
             out: dir.path().to_owned(),
         };
         let start = |vocabulary: Option<&DraftVocabulary>| start(&config, vocabulary);
-        let trainer = Trainer::open(config.clone(), &target, data, paths, start);
+        let trainer = Trainer::open(config.clone(), &target, data, paths, Ranks::alone(), start);
         let ended = trainer
             .and_then(|mut trainer| trainer.run(&AtomicBool::new(false), &mut Seen::default()));
         ended.unwrap_err().to_string()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vispec_data::capture::CapturedSample;
 use vispec_models::TargetText;
+use vispec_train::ranks::Ranks;
 use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
 use vispec_train::{TrainConfig, TrainError};
 
@@ -43,7 +44,7 @@ fn open<'t>(
     let paths = RunPaths {
         out: out.to_owned(),
     };
-    Trainer::open(config.clone(), target, data, paths, |_| {
+    Trainer::open(config.clone(), target, data, paths, Ranks::alone(), |_| {
         Ok(fresh(config, target))
     })
 }

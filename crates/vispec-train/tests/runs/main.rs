@@ -8,4 +8,6 @@ mod equality;
 mod interruption;
 mod outcome;
 mod qwen3;
+mod ranks;
 mod samples;
+mod threads;

@@ -13,6 +13,7 @@ use vispec_models::{
 };
 use vispec_processor::{DecodedImage, ImageOptions, Messages};
 use vispec_train::data::DraftVocabulary;
+use vispec_train::ranks::Ranks;
 use vispec_train::run::{Ended, RunPaths, Trainer};
 use vispec_train::{DraftSettings, Start, TrainError};
 
@@ -61,7 +62,15 @@ fn a_draft_is_trained_and_changes_no_token() {
     let start = |_: Option<&DraftVocabulary>| {
         Start::fresh(&config.draft, &place(&target, &dir), config.seed)
     };
-    let mut trainer = Trainer::open(config.clone(), &target, &data, paths.clone(), start).unwrap();
+    let mut trainer = Trainer::open(
+        config.clone(),
+        &target,
+        &data,
+        paths.clone(),
+        Ranks::alone(),
+        start,
+    )
+    .unwrap();
     let mut seen = Seen::default();
     let ended = trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
     assert_eq!(ended, Ended::Finished);

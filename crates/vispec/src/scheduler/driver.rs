@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use vispec_core::{
     AcceptanceRule, AdjustedPicks, Batch, CostDrift, DecodeError, ForcedTokens, GenerationConfig,
-    KvCache as _, MatchPicks, PickLog, PositionUniforms, Prompt as _, SequenceId, Session, TokenId,
-    Withheld, Work, guarded,
+    GenerationStats, KvCache as _, MatchPicks, NoDraft, PickLog, PositionUniforms, Prompt as _,
+    SequenceId, Session, Speculation, SpeculationReason, TokenId, Withheld, Work, guarded,
 };
 use vispec_grammar::{Grammar, GrammarError};
 use vispec_models::{AnyDrafter, EncodedPrompt, VlmTarget, doubt_costs};
@@ -19,7 +19,7 @@ use super::prepare::{model_error, too_long};
 use super::queue::{Admission, Queue};
 use crate::answer::{AnswerEnd, AnswerError};
 use crate::engine::Loaded;
-use crate::relay::{Ending, Relay, tell_end};
+use crate::relay::{Ended, Ending, Relay, tell_end};
 use crate::request::{AnswerRequest, EndOfSequence};
 use crate::submission::Ticket;
 
@@ -34,7 +34,19 @@ struct Slot {
     prompt: Arc<EncodedPrompt>,
     ticket: Arc<Ticket>,
     deadline: Option<Instant>,
+    speculation: Speculation,
+    /// Whether tokens are drafted as the engine does.
+    drafting: Drafting,
     began: Instant,
+}
+
+/// Who drafts an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drafting {
+    /// The engine.
+    Usual,
+    /// A drafter of the caller.
+    Callers,
 }
 
 /// All answers that run, in one batch.
@@ -154,9 +166,10 @@ impl<'a> Driver<'a> {
         let tokenizer = self.loaded.models.processor().tokenizer();
         let relay = Relay::new(tokenizer, &request.stop, log.clone(), listener, turn.times);
         let drafter = turn.drafter.as_ref();
-        let drafter = guarded("making a drafter", || match drafter {
-            Some(make) => Ok(make()),
-            None => self.engine_drafter(),
+        let drafter = guarded("making a drafter", || match (turn.speculation, drafter) {
+            (Speculation::Off, _) => Ok(AnyDrafter::None(NoDraft)),
+            (_, Some(make)) => Ok(make()),
+            (_, None) => self.engine_drafter(),
         });
         let drafter = drafter.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
         let generation = drafter.and_then(|drafter| {
@@ -188,6 +201,11 @@ impl<'a> Driver<'a> {
                     prompt: turn.prompt,
                     ticket: turn.ticket,
                     deadline: turn.deadline,
+                    speculation: turn.speculation,
+                    drafting: match turn.drafter {
+                        Some(_) => Drafting::Callers,
+                        None => Drafting::Usual,
+                    },
                     began,
                 });
                 self.note_memory();
@@ -295,12 +313,31 @@ impl<'a> Driver<'a> {
             }
             let conversations = &self.loaded.conversations;
             conversations.keep(&slot.prompt, &tokens, cache);
-            Ok((ending, stats))
+            Ok(Ended {
+                ending,
+                speculation: self.speculation_reasons(&slot, &stats),
+                stats,
+            })
         });
         let outcome = outcome.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked)));
         self.queue.note_ended(&slot.ticket, slot.began.elapsed());
         self.note_memory();
         relay.end(outcome);
+    }
+
+    fn speculation_reasons(&self, slot: &Slot, stats: &GenerationStats) -> Vec<SpeculationReason> {
+        let Loaded {
+            models, settings, ..
+        } = self.loaded;
+        match (slot.speculation, slot.drafting) {
+            (Speculation::On | Speculation::Required, Drafting::Callers) => {
+                let idle = stats.mostly_idle().map(SpeculationReason::Idle);
+                idle.into_iter().collect()
+            }
+            (wanted, _) => {
+                models.speculation_reasons((settings.method, wanted), &slot.prompt, stats)
+            }
+        }
     }
 
     fn note_memory(&self) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vispec_core::GenerationStats;
+use vispec_core::{GenerationStats, Speculation};
 use vispec_grammar::Grammar;
 use vispec_models::{EncodeTimes, EncodedPrompt};
 
@@ -62,6 +62,7 @@ pub(super) fn never_begun(end: AnswerEnd) -> Answered {
         end,
         completion_tokens: 0,
         stats: GenerationStats::default(),
+        speculation: Vec::new(),
         preprocess: Duration::ZERO,
         vision: Duration::ZERO,
     }
@@ -119,6 +120,7 @@ impl Ready {
             times: std::mem::take(&mut self.times),
             grammar: self.grammar.clone(),
             bytes: self.bytes,
+            speculation: submission.speculation,
             drafter: submission.drafter.clone(),
             deadline: submission.deadline,
             ticket: Arc::clone(&self.job.ticket),
@@ -135,6 +137,7 @@ pub(super) struct Turn {
     pub(super) times: EncodeTimes,
     pub(super) grammar: Option<Grammar>,
     pub(super) bytes: usize,
+    pub(super) speculation: Speculation,
     pub(super) drafter: Option<DrafterSource>,
     pub(super) deadline: Option<Instant>,
     pub(super) ticket: Arc<Ticket>,

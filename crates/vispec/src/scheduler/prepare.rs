@@ -5,9 +5,11 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vispec_core::{Prompt as _, TargetModel as _, TreeSize, guarded};
+use vispec_core::{
+    Prompt as _, Speculation, SpeculationReason, TargetModel as _, TreeSize, guarded,
+};
 use vispec_grammar::Grammar;
-use vispec_models::{EncodeTimes, EncodedPrompt, ModelError, ReadImage};
+use vispec_models::{EncodeTimes, EncodedPrompt, Method, ModelError, ReadImage, ReadMedia};
 use vispec_processor::{ProcessorError, Wanted};
 
 use super::job::{Job, Ready};
@@ -15,6 +17,8 @@ use super::queue::Queue;
 use crate::answer::{AnswerEnd, AnswerError};
 use crate::engine::Loaded;
 use crate::request::{AnswerPrompt, AnswerRequest, ImageInput};
+use crate::submission::Submission;
+use crate::video_input::{self, VideoError};
 
 /// What a thread prepares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +33,7 @@ impl Lane {
     /// Whether a job may be prepared here.
     pub(super) fn takes(self, job: &Job) -> bool {
         let has_images = match &job.submission.request.prompt {
-            AnswerPrompt::Chat { images, .. } => !images.is_empty(),
+            AnswerPrompt::Chat { images, videos, .. } => !images.is_empty() || !videos.is_empty(),
             AnswerPrompt::Text(_) => false,
         };
         self == Self::All || !has_images
@@ -106,6 +110,7 @@ pub(super) struct Prepared {
 fn prepare(loaded: &Loaded, job: &Job, kv_budget: usize) -> Result<Prepared, NotPrepared> {
     let request = &job.submission.request;
     check(loaded, request)?;
+    check_speculation(loaded, &job.submission)?;
     let grammar = request.grammar.as_ref();
     let grammar = grammar.map(|source| loaded.grammars.compile(&loaded.models, source));
     let grammar = grammar.transpose()?;
@@ -159,6 +164,16 @@ fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
     }
 }
 
+/// Refuses what is to be drafted and cannot be.
+fn check_speculation(loaded: &Loaded, submission: &Submission) -> Result<(), AnswerError> {
+    let drafts = submission.drafter.is_some() || loaded.settings.method != Method::None;
+    if submission.speculation == Speculation::Required && !drafts {
+        let reason = SpeculationReason::NoDrafter;
+        return Err(AnswerError::SpeculationUnavailable { reason });
+    }
+    Ok(())
+}
+
 fn encode(
     loaded: &Loaded,
     prompt: &AnswerPrompt,
@@ -173,7 +188,11 @@ fn encode(
     } = loaded;
     let (encoded, times) = match prompt {
         AnswerPrompt::Text(text) => models.encode_text(text, wanted)?,
-        AnswerPrompt::Chat { messages, images } => {
+        AnswerPrompt::Chat {
+            messages,
+            images,
+            videos,
+        } => {
             let started = Instant::now();
             let images = images.iter().enumerate().map(|(index, image)| match image {
                 ImageInput::Decoded(image) => Ok(ReadImage::from_pixels(Cow::Borrowed(image))),
@@ -182,9 +201,12 @@ fn encode(
                     .map_err(|error| image_error(index, &error)),
             });
             let images = images.collect::<Result<Vec<_>, _>>()?;
+            let videos = video_input::read_all(videos, &settings.image_options);
+            let videos = videos.map_err(video_error)?;
             let decode = started.elapsed();
+            let media = ReadMedia { images, videos };
             let stores = (conversations, image_store);
-            let encoded = models.encode_read(messages, images, stores, wanted);
+            let encoded = models.encode_read(messages, media, stores, wanted);
             let (prompt, times) = encoded?;
             let preprocess = times.preprocess + decode;
             let times = EncodeTimes {
@@ -226,6 +248,28 @@ fn image_error(index: usize, error: &ProcessorError) -> AnswerError {
     refused("invalid_image", format!("image {index}: {reason}"))
 }
 
+/// Errors of a video, of which those of files start with what stands for their names.
+fn video_error(wrong: VideoError) -> AnswerError {
+    let VideoError {
+        index,
+        frame,
+        error,
+    } = wrong;
+    let message = error.to_string();
+    let reason = match &error {
+        ProcessorError::NotAnImage { .. }
+        | ProcessorError::DamagedImage { .. }
+        | ProcessorError::EmptyImage { .. }
+        | ProcessorError::ImageTooLarge { .. }
+        | ProcessorError::ImageMemory { .. } => {
+            message.split_once(": ").map_or("", |(_, reason)| reason)
+        }
+        _ => &message,
+    };
+    let frame = frame.map_or_else(String::new, |frame| format!("frame {frame}: "));
+    refused("invalid_video", format!("video {index}: {frame}{reason}"))
+}
+
 /// Errors that the prompt is the cause of are for the client; others may name files.
 pub(crate) fn model_error(error: ModelError) -> AnswerError {
     let ModelError::Processor(error) = error else {
@@ -244,9 +288,17 @@ pub(crate) fn model_error(error: ModelError) -> AnswerError {
         ),
         ProcessorError::NoTools { .. } => refused("tools_unsupported", error),
         ProcessorError::AspectRatio { .. } => refused("invalid_image", error),
+        ProcessorError::VideoFrames { .. }
+        | ProcessorError::VideoSmall { .. }
+        | ProcessorError::VideoRate { .. } => refused("invalid_video", error),
+        // The path is for the operator.
+        ProcessorError::VideosUnsupported { .. } => {
+            refused("videos_unsupported", "this model reads no videos")
+        }
         ProcessorError::EmptyPrompt
         | ProcessorError::NoMessages
         | ProcessorError::ImageCount { .. }
+        | ProcessorError::VideoCount { .. }
         | ProcessorError::PlaceholderCount { .. }
         | ProcessorError::Tokenize { .. }
         | ProcessorError::MessagesShape { .. } => refused("invalid_messages", error),

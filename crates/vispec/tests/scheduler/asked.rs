@@ -52,6 +52,7 @@ impl Asked {
         let chat = |question: &str, images: &[_]| AnswerPrompt::Chat {
             messages: Messages::from_prompt(None, question, images.len()),
             images: images.iter().cloned().map(ImageInput::Decoded).collect(),
+            videos: Vec::new(),
         };
         match self.prompt {
             0 => AnswerPrompt::Text("The picture".to_owned()),
@@ -90,7 +91,9 @@ impl Asked {
         let models = engine.models();
         let (prompt, _) = match self.answer_prompt() {
             AnswerPrompt::Text(text) => models.encode_text(&text, &|| true).unwrap(),
-            AnswerPrompt::Chat { messages, images } => {
+            AnswerPrompt::Chat {
+                messages, images, ..
+            } => {
                 let images = images.into_iter().map(|image| match image {
                     ImageInput::Decoded(image) => image,
                     ImageInput::File(_) => unreachable!("images are decoded"),

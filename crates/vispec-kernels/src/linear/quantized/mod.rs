@@ -137,18 +137,18 @@ unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
         // SAFETY: the caller's promise; the packed row has room for all groups.
         unsafe { Q::pack(x, group, packed) };
     });
-    let jobs = call.layers.iter_mut().filter_map(|layer| {
+    let jobs = call.layers.iter_mut().map(|layer| {
         let Weight::Quantized(panels) = layer.weight else {
-            return None;
+            unreachable!("layers that share a call pack alike");
         };
-        Some(Job {
+        Job {
             x,
             stride,
             rows,
             panels,
             bias: layer.bias,
             out: layer.out[call.rows.start * layer.outputs..].as_mut_ptr(),
-        })
+        }
     });
     let jobs: Vec<_> = jobs.collect();
     let outputs: Vec<_> = jobs.iter().map(|job| job.panels.layout.outputs).collect();

@@ -2,29 +2,59 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "wgpu")]
+mod gpu;
+
 use std::path::Path;
 
 use burn::tensor::TensorData;
 
 use super::*;
 use crate::draft::Draft;
-use crate::nn::{LayerRows, join_rows};
-use crate::precision::DtypeChoice;
+use crate::family::FamilySpec;
+use crate::nn::{FirstInput, LayerRows, join_rows};
+use crate::precision::{DtypeChoice, Precision};
 use crate::target::VlmTarget;
+use crate::weights::{Checkpoint, Weights};
 
 fn stack() -> DecoderStack {
-    let model = "../../fixtures/models/qwen-tied";
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(model);
-    let target = VlmTarget::load(&dir, &Device::flex(), DtypeChoice::F32).unwrap();
-    target.stack().clone()
+    let (decoder, config) = decoder("qwen-tied", &Device::flex());
+    DecoderStack::new(decoder, &config)
 }
 
-/// The same stack as it runs on devices.
-fn through_burn(stack: &DecoderStack) -> DecoderStack {
-    DecoderStack {
-        host: None,
-        ..stack.clone()
+/// Where a stack computes.
+fn device(stack: &DecoderStack) -> Device {
+    match &stack.layers {
+        #[cfg(feature = "wgpu")]
+        Layers::Cube(_) => gpu::device(),
+        _ => Device::flex(),
     }
+}
+
+fn decoder(model: &str, device: &Device) -> (Decoder, DecoderConfig) {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models");
+    let dir = models.join(model);
+    let family = FamilySpec::read(&dir).unwrap();
+    let checkpoint = Checkpoint::open(&dir, family.rules).unwrap();
+    let precision = Precision::choose(DtypeChoice::F32, checkpoint.main_dtype(), device).unwrap();
+    let weights = Weights::new(&checkpoint, device, precision).at(family.model);
+    let decoder = Decoder::load(&weights, &family.decoder, FirstInput::Normed);
+    (decoder, family.decoder)
+}
+
+/// A stack as it runs on devices without kernels.
+fn through_burn(decoder: Decoder, config: &DecoderConfig) -> DecoderStack {
+    DecoderStack {
+        n_weights: decoder.n_weights(config),
+        layers: Layers::Burn(decoder),
+        config: *config,
+    }
+}
+
+/// [`stack`] as it runs on devices without kernels.
+fn burn_stack() -> DecoderStack {
+    let (decoder, config) = decoder("qwen-tied", &Device::flex());
+    through_burn(decoder, &config)
 }
 
 fn rows(stack: &DecoderStack, n_rows: usize, seed: usize) -> Tensor<2> {
@@ -32,12 +62,12 @@ fn rows(stack: &DecoderStack, n_rows: usize, seed: usize) -> Tensor<2> {
     let value = |i: usize| ((i * 7_919 + seed * 104_729) % 2_003) as f32 / 1_001.0 - 1.0;
     let values: Vec<f32> = (0..n_rows * hidden).map(value).collect();
     let data = TensorData::new(values, [n_rows, hidden]);
-    Tensor::from_data(data, &Device::flex())
+    Tensor::from_data(data, &device(stack))
 }
 
 fn rotary(stack: &DecoderStack, positions: &[i64]) -> RotaryTable {
     let config = stack.config();
-    let like = (&Device::flex(), DType::F32);
+    let like = (&device(stack), DType::F32);
     RotaryTable::new(positions, config.head_dim, config.rope_theta, like)
 }
 
@@ -71,7 +101,7 @@ fn sequences() -> Vec<Sequence> {
 
 /// The cache of a sequence before the pass.
 fn cache(stack: &DecoderStack, sequence: &Sequence, seed: usize) -> ModelCache {
-    let mut cache = stack.new_cache((&Device::flex(), DType::F32));
+    let mut cache = stack.new_cache((&device(stack), DType::F32));
     let n_rows = sequence.n_before;
     if n_rows > 0 {
         let plan = AttentionPlan::Causal {
@@ -134,7 +164,7 @@ fn states_on_the_way_are_the_same_through_kernels_and_through_burn() {
     let layers = stack.config().layers;
     let run = |stack: &DecoderStack, wanted: &[usize]| {
         let plan = AttentionPlan::Causal { prefix: 0, rows: 3 };
-        let mut cache = stack.new_cache((&Device::flex(), DType::F32));
+        let mut cache = stack.new_cache((&device(stack), DType::F32));
         let segment = StackSegment {
             plan: &plan,
             cache: &mut cache,
@@ -152,7 +182,7 @@ fn states_on_the_way_are_the_same_through_kernels_and_through_burn() {
         let states = stream.noted.into_iter().map(|(_, state)| floats(state));
         states.collect::<Vec<_>>()
     };
-    let (kernels, burn) = (noted(&stack), noted(&through_burn(&stack)));
+    let (kernels, burn) = (noted(&stack), noted(&burn_stack()));
     assert_eq!(kernels[0], floats(rows(&stack, 3, 1)));
     for (kernels, burn) in kernels.iter().zip(&burn) {
         let pairs = kernels.iter().zip(burn);
@@ -171,7 +201,7 @@ fn sequences_share_a_pass_through_kernels_and_through_burn() {
         let pairs = found.iter().zip(&alone);
         found.len() == alone.len() && pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4)
     };
-    let [burn_alone, burn_together] = alone_and_together(&through_burn(&stack));
+    let [burn_alone, burn_together] = alone_and_together(&burn_stack());
     assert!(close(&burn_alone));
     assert!(close(&burn_together));
     // Burn's operations sum in another order: what is compared above would show it.
@@ -191,9 +221,9 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
             panic!("no network");
         };
         let network = draft.network();
-        let stack = DecoderStack::new(network.decoder(), network.config());
+        let stack = DecoderStack::new(network.decoder().clone(), network.config());
         let run = |stack: &DecoderStack, seed: usize| {
-            let mut cache = stack.new_cache((&Device::flex(), DType::F32));
+            let mut cache = stack.new_cache((&device(stack), DType::F32));
             let mut outputs = Vec::new();
             for sequence in sequences().iter().take(2) {
                 let n_rows = sequence.plan.n_rows();
@@ -223,7 +253,8 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
             }
             outputs
         };
-        let (kernels, burn) = (run(&stack, 7), run(&through_burn(&stack), 7));
+        let burn = through_burn(network.decoder().clone(), network.config());
+        let (kernels, burn) = (run(&stack, 7), run(&burn, 7));
         let pairs = kernels.iter().zip(&burn);
         assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4));
         assert!(kernels != burn && run(&stack, 8) != kernels);

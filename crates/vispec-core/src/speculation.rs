@@ -1,0 +1,138 @@
+//! Whether an answer may be drafted, and what stood in the way.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Idle;
+
+/// Whether an answer is drafted. Its tokens are the same in any case.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub enum Speculation {
+    /// It is decoded plainly.
+    Off,
+    /// It is drafted if something can draft, and plain otherwise.
+    #[default]
+    On,
+    /// It is drafted, or refused if nothing can draft.
+    Required,
+}
+
+impl Speculation {
+    /// Name that users type.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Required => "required",
+        }
+    }
+}
+
+impl FromStr for Speculation {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Off, Self::On, Self::Required]
+            .into_iter()
+            .find(|speculation| speculation.as_str() == name)
+            .ok_or_else(|| format!("{name:?}, expected off, on or required"))
+    }
+}
+
+/// What switched drafting off for an answer, or changed it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SpeculationReason {
+    /// Plain decoding was asked for.
+    NotWanted,
+    /// Nothing drafts for the target.
+    NoDrafter,
+    /// The draft has no vision: images and videos are placeholders to it.
+    ImagesUnseen,
+    /// Most cycles verified the root alone.
+    Idle(Idle),
+}
+
+impl SpeculationReason {
+    /// All reasons. The last token of an answer, which nothing is drafted for, is none.
+    pub const ALL: [Self; 7] = [
+        Self::NotWanted,
+        Self::NoDrafter,
+        Self::ImagesUnseen,
+        Self::Idle(Idle::NothingProposed),
+        Self::Idle(Idle::NotWorthwhile),
+        Self::Idle(Idle::Paused),
+        Self::Idle(Idle::TooRisky),
+    ];
+
+    /// Name for reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotWanted => "not_wanted",
+            Self::NoDrafter => "no_drafter",
+            Self::ImagesUnseen => "images_unseen",
+            Self::Idle(idle) => idle.as_str(),
+        }
+    }
+
+    /// The reason as a sentence goes on with it.
+    #[must_use]
+    pub fn because(self) -> &'static str {
+        match self {
+            Self::NotWanted => "plain decoding was asked for",
+            Self::NoDrafter => "there is no draft for this target, or it is not to be used",
+            Self::ImagesUnseen => {
+                "the draft has no vision, it reads a placeholder for every image token"
+            }
+            Self::Idle(Idle::Paused) => {
+                "the draft is right too seldom here, plain decoding is faster"
+            }
+            Self::Idle(Idle::TooRisky) => {
+                "the answer has not earned yet what failing guesses may lose"
+            }
+            Self::Idle(Idle::NotWorthwhile) => {
+                "no guess is likely enough for what it costs to verify here"
+            }
+            Self::Idle(Idle::NothingProposed | Idle::LastToken) => "there was nothing to propose",
+        }
+    }
+}
+
+impl fmt::Display for SpeculationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            Self::ImagesUnseen => "changed",
+            Self::Idle(Idle::Paused) => "paused",
+            Self::Idle(Idle::TooRisky) => "held back",
+            Self::NotWanted | Self::NoDrafter | Self::Idle(_) => "off",
+        };
+        write!(f, "speculation {what}: {}", self.because())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for speculation in [Speculation::Off, Speculation::On, Speculation::Required] {
+            assert_eq!(speculation.as_str().parse(), Ok(speculation));
+        }
+        let error = "maybe".parse::<Speculation>().unwrap_err();
+        assert_eq!(error, "\"maybe\", expected off, on or required");
+    }
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own() {
+        let names = SpeculationReason::ALL.map(SpeculationReason::as_str);
+        let distinct = std::collections::HashSet::from(names);
+        assert_eq!(distinct.len(), SpeculationReason::ALL.len());
+        let reasons = Idle::ALL.map(SpeculationReason::Idle);
+        let told = reasons
+            .iter()
+            .filter(|reason| SpeculationReason::ALL.contains(reason));
+        assert_eq!(told.count(), Idle::ALL.len() - 1);
+    }
+}

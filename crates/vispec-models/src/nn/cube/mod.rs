@@ -1,0 +1,108 @@
+//! A decoder stack on a GPU: the weights of a [`Decoder`] with fewer and wider products, and kernels
+//! for what lies between them.
+//!
+//! Through Burn's operations a layer takes some 70 launches, at 15 microseconds of the host each: a
+//! pass would wait for the host and not for the memory. Here it takes nine: two norms with the
+//! additions before them, four products, rotation and append, attention, gating.
+
+mod attention;
+mod bridge;
+mod gating;
+mod layer;
+mod norm;
+mod rotation;
+mod rows;
+
+use burn::tensor::{Device, Tensor};
+
+pub(super) use self::bridge::upload;
+use self::layer::CubeLayer;
+pub(super) use self::rows::move_rows;
+use super::attention::DeviceSegment;
+use super::decoder::{Decoder, DecoderConfig, ResidualStream};
+use super::rope::RotaryTable;
+use super::stack::StackInput;
+
+/// A decoder stack whose weights are on a device that CubeCL compiles for.
+#[derive(Debug, Clone)]
+pub(super) struct CubeDecoder {
+    layers: Vec<CubeLayer>,
+    config: DecoderConfig,
+}
+
+/// The residual stream on its way: what was computed last is added by the kernel that norms the sum.
+#[derive(Debug)]
+struct Stream {
+    settled: Tensor<2>,
+    pending: Option<Tensor<2>>,
+}
+
+impl Stream {
+    /// The sum, by itself.
+    fn settle(&mut self) -> Tensor<2> {
+        if let Some(pending) = self.pending.take() {
+            self.settled = self.settled.clone() + pending;
+        }
+        self.settled.clone()
+    }
+}
+
+impl CubeDecoder {
+    /// The stack of `decoder`, if its weights are on such a device. Takes the decoder, so that weights
+    /// that are joined are not there twice.
+    ///
+    /// # Errors
+    /// The decoder, if it is elsewhere.
+    pub(super) fn new(decoder: Decoder, config: &DecoderConfig) -> Result<Self, Decoder> {
+        let is_here = decoder.device().is_some_and(|device| is_cube(&device));
+        if !is_here || !attention::supports(config.head_dim) {
+            return Err(decoder);
+        }
+        let layers = decoder.into_layers().into_iter();
+        Ok(Self {
+            layers: layers.map(CubeLayer::new).collect(),
+            config: *config,
+        })
+    }
+
+    /// Runs all layers over the rows of the input and appends them to the caches; takes note of the
+    /// `wanted` states.
+    pub(super) fn forward(
+        &self,
+        input: StackInput,
+        rotary: &RotaryTable,
+        segments: &mut [DeviceSegment<'_>],
+        wanted: &[usize],
+    ) -> ResidualStream {
+        let (mut given, later) = (input.given, input.later);
+        let mut stream = Stream {
+            settled: input.residual,
+            pending: None,
+        };
+        let mut noted = Vec::with_capacity(wanted.len());
+        for (idx, layer) in self.layers.iter().enumerate() {
+            if wanted.contains(&idx) {
+                noted.push((idx, stream.settle()));
+            }
+            layer.forward(
+                &mut stream,
+                given.take(),
+                (rotary, &self.config),
+                idx,
+                segments,
+            );
+            if !later.is_empty(idx) {
+                stream.settled = later.added(idx, stream.settle());
+            }
+        }
+        ResidualStream {
+            last: stream.settle(),
+            noted,
+        }
+    }
+}
+
+/// Whether tensors of the device are CubeCL's.
+pub(super) fn is_cube(device: &Device) -> bool {
+    bridge::cube(Tensor::<1>::empty([1], device)).is_some()
+}

@@ -1,0 +1,141 @@
+//! Root-mean-square norms, with the addition that comes before most of them.
+
+use burn::tensor::Tensor;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+
+use super::Stream;
+use super::bridge::{argument, element, empty, number, own, tensor};
+use crate::nn::norm::RmsNorm;
+
+/// Units of a cube, which norms one row.
+const UNITS: usize = 256;
+
+/// The sum of `value` over the units of a cube of a power of two, for each of them.
+#[cube]
+fn sum_of_cube(value: f32, #[comptime] units: usize) -> f32 {
+    let mut parts = Shared::<[f32]>::new_slice(units);
+    let unit = UNIT_POS as usize;
+    parts[unit] = value;
+    sync_cube();
+    #[unroll]
+    for step in 1..=comptime!(units.ilog2()) {
+        let half = comptime!(units >> step);
+        if unit < half {
+            let other = parts[unit + half];
+            parts[unit] += other;
+        }
+        sync_cube();
+    }
+    parts[0]
+}
+
+#[cube(launch)]
+fn norm_kernel<F: Float>(
+    x: &[F],
+    weight: &[F],
+    out: &mut [F],
+    eps: f32,
+    width: usize,
+    #[comptime] units: usize,
+    #[define(F)] _element: ElemType,
+) {
+    let start = CUBE_POS_X as usize * width;
+    let unit = UNIT_POS as usize;
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < width {
+        let value = f32::cast_from(x[start + i]);
+        squares += value * value;
+        i += units;
+    }
+    let mean = sum_of_cube(squares, units) / f32::cast_from(width);
+    let scale = 1.0f32 / (mean + eps).sqrt();
+    let mut i = unit;
+    while i < width {
+        let normal = F::cast_from(f32::cast_from(x[start + i]) * scale);
+        out[start + i] = normal * weight[i];
+        i += units;
+    }
+}
+
+#[cube(launch)]
+fn add_norm_kernel<F: Float>(
+    x: &[F],
+    more: &[F],
+    weight: &[F],
+    sum: &mut [F],
+    out: &mut [F],
+    eps: f32,
+    width: usize,
+    #[comptime] units: usize,
+    #[define(F)] _element: ElemType,
+) {
+    let start = CUBE_POS_X as usize * width;
+    let unit = UNIT_POS as usize;
+    let mut squares = 0.0f32;
+    let mut i = unit;
+    while i < width {
+        let added = x[start + i] + more[start + i];
+        sum[start + i] = added;
+        let value = f32::cast_from(added);
+        squares += value * value;
+        i += units;
+    }
+    let mean = sum_of_cube(squares, units) / f32::cast_from(width);
+    let scale = 1.0f32 / (mean + eps).sqrt();
+    let mut i = unit;
+    while i < width {
+        // Each unit reads what it wrote itself.
+        let normal = F::cast_from(f32::cast_from(sum[start + i]) * scale);
+        out[start + i] = normal * weight[i];
+        i += units;
+    }
+}
+
+/// Settles the stream `[rows, hidden]` and gives it normed, in one launch.
+pub(super) fn settle_and_norm(stream: &mut Stream, norm: &RmsNorm) -> Tensor<2> {
+    let [rows, width] = stream.settled.dims();
+    let x = own(stream.settled.clone());
+    let weight = own(norm.weight());
+    let out = empty(&x, [rows, width]);
+    #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
+    let eps = norm.eps() as f32;
+    let cubes = CubeCount::Static(number(rows), 1, 1);
+    let units = CubeDim::new_1d(number(UNITS));
+    let client = x.client.clone();
+    let element = element(x.dtype);
+    match stream.pending.take() {
+        None => norm_kernel::launch(
+            &client,
+            cubes,
+            units,
+            argument(&x),
+            argument(&weight),
+            argument(&out),
+            eps,
+            width,
+            UNITS,
+            element,
+        ),
+        Some(pending) => {
+            let sum = empty(&x, [rows, width]);
+            add_norm_kernel::launch(
+                &client,
+                cubes,
+                units,
+                argument(&x),
+                own(pending).into_buffer_arg(),
+                argument(&weight),
+                argument(&sum),
+                argument(&out),
+                eps,
+                width,
+                UNITS,
+                element,
+            );
+            stream.settled = tensor(sum);
+        }
+    }
+    tensor(out)
+}

@@ -1,0 +1,157 @@
+//! The same on a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
+use vispec_core::{KvCache, NodeId};
+
+use super::*;
+use crate::device::DeviceSpec;
+
+/// What a layer may take.
+const LAUNCHES_PER_LAYER: usize = 14;
+
+pub(super) fn device() -> Device {
+    DeviceSpec::Wgpu.open().unwrap()
+}
+
+/// `model` on the GPU and in memory.
+#[expect(clippy::print_stderr, reason = "says that it is skipped")]
+fn stacks(model: &str) -> Option<[DecoderStack; 2]> {
+    if DeviceSpec::Wgpu.open().is_err() {
+        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        return None;
+    }
+    let stacks = [device(), Device::flex()].map(|device| {
+        let (decoder, config) = decoder(model, &device);
+        DecoderStack::new(decoder, &config)
+    });
+    assert!(matches!(stacks[0].layers, Layers::Cube(_)));
+    Some(stacks)
+}
+
+fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (idx, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (found - expected).abs() < 1e-4,
+            "{idx}: {found}, expected {expected}"
+        );
+    }
+}
+
+#[test]
+fn sequences_share_a_pass_on_a_gpu() {
+    // The first has a bias, the second norms of heads.
+    for model in ["qwen-tied", "qwen3-tied"] {
+        let Some([gpu, host]) = stacks(model) else {
+            return;
+        };
+        let [alone, _] = alone_and_together(&host);
+        let [gpu_alone, gpu_together] = alone_and_together(&gpu);
+        assert_close(&gpu_alone, &alone);
+        assert_close(&gpu_together, &alone);
+    }
+}
+
+/// A path of a tree that is accepted: its rows move, and what comes next sees them.
+#[test]
+fn an_accepted_path_moves_and_copies_of_a_cache_stay() {
+    let Some(stacks) = stacks("qwen-tied") else {
+        return;
+    };
+    let [gpu, host] = stacks.each_ref().map(|stack| {
+        let sequence = &sequences()[1];
+        let mut cache = cache(stack, sequence, 3);
+        let run = |cache: &mut ModelCache, plan: &AttentionPlan, at: &[i64], seed: usize| {
+            let x = rows(stack, at.len(), seed);
+            let segment = StackSegment { plan, cache };
+            floats(stack.forward(x, &rotary(stack, at), &mut [segment]))
+        };
+        let mut found = run(&mut cache, &sequence.plan, &sequence.positions, 4);
+        let mut kept = cache.clone();
+        cache.keep_path(9, &[0, 2, 3].map(NodeId::from_index));
+        let next = |len: usize| AttentionPlan::Causal {
+            prefix: len,
+            rows: 2,
+        };
+        found.extend(run(&mut cache, &next(12), &[12, 13], 5));
+        kept.truncate(11);
+        found.extend(run(&mut kept, &next(11), &[11, 12], 5));
+        found
+    });
+    assert_close(&gpu, &host);
+}
+
+/// Long prompts go through products, and grow the cache.
+#[test]
+fn a_long_prompt_is_read_on_a_gpu() {
+    let Some(stacks) = stacks("qwen-tied") else {
+        return;
+    };
+    let [gpu, host] = stacks.each_ref().map(|stack| {
+        let mut cache = stack.new_cache((&super::device(stack), DType::F32));
+        let mut found = Vec::new();
+        for (from, to) in [(0, 300), (300, 303)] {
+            let plan = AttentionPlan::Causal {
+                prefix: from,
+                rows: to - from,
+            };
+            let at: Vec<i64> = (from..to).map(|at| i64::try_from(at).unwrap()).collect();
+            let x = rows(stack, at.len(), from);
+            let segment = StackSegment {
+                plan: &plan,
+                cache: &mut cache,
+            };
+            found.extend(floats(stack.forward(
+                x,
+                &rotary(stack, &at),
+                &mut [segment],
+            )));
+        }
+        found
+    });
+    assert_close(&gpu, &host);
+}
+
+/// Names of kernels in the order of their launches.
+#[derive(Default)]
+struct Launches(Mutex<Vec<&'static str>>);
+
+impl LaunchObserver for Launches {
+    fn launched(&self, kernel: &'static str) {
+        self.0.lock().unwrap().push(kernel);
+    }
+}
+
+#[test]
+fn a_layer_takes_few_launches() {
+    let Some([gpu, _]) = stacks("qwen-tied") else {
+        return;
+    };
+    let sequence = &sequences()[1];
+    let mut cache = cache(&gpu, sequence, 3);
+    let x = rows(&gpu, 4, 4);
+    let rotary = rotary(&gpu, &sequence.positions);
+    let segment = StackSegment {
+        plan: &sequence.plan,
+        cache: &mut cache,
+    };
+    let launches = Arc::new(Launches::default());
+    let observation = LaunchObservation::new(launches.clone());
+    let _ = floats(gpu.forward(x, &rotary, &mut [segment]));
+    drop(observation);
+    let launched = launches.0.lock().unwrap();
+    let mut kernels = BTreeMap::<_, usize>::new();
+    for &kernel in launched.iter() {
+        *kernels.entry(kernel).or_default() += 1;
+    }
+    let layers = gpu.config().layers;
+    println!(
+        "{} launches in {layers} layers: {kernels:#?}",
+        launched.len()
+    );
+    assert!(launched.len() <= LAUNCHES_PER_LAYER * layers);
+    assert!(launched.len() >= 9 * layers, "launches that nobody counted");
+}
