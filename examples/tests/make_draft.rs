@@ -77,7 +77,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     let other = command(&xtask, &whole, &["--seed", "1"]).output().unwrap();
     assert!(other.status.success(), "{}", text(&other));
     for name in ["answers", "sampled-answers", "training", "second-training"] {
-        let aside = whole.join(format!("{name}.old-1"));
+        let aside = whole.join(format!("old/{name}-1"));
         assert!(aside.is_dir() && whole.join(name).is_dir(), "{name}");
     }
     let back = command(&xtask, &whole, &[]).output().unwrap();

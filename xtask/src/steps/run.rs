@@ -25,16 +25,6 @@ pub(crate) struct Done {
     pub(crate) seconds: f64,
 }
 
-/// Renames a folder to its name with the first number that is free: it may be the work of hours.
-fn set_aside(dir: &Path) -> Result<PathBuf> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let mut names = (1..).map(|number| dir.with_file_name(format!("{name}.old-{number}")));
-    let aside = names.find(|aside| !aside.exists());
-    let aside = aside.with_context(|| dir.display().to_string())?;
-    fs::rename(dir, &aside).with_context(|| dir.display().to_string())?;
-    Ok(aside)
-}
-
 /// Does steps one after the other.
 pub(crate) struct Runner<'a> {
     state: &'a State,
@@ -90,7 +80,7 @@ impl<'a> Runner<'a> {
         let before = self.state.marker(&step.name)?;
         let resumed = before.is_some_and(|marker| marker.key == step.key) && step.output.exists();
         if !resumed && step.output.exists() {
-            let aside = set_aside(&step.output)?;
+            let aside = self.state.set_aside(&step.name, &step.output)?;
             println!(
                 "{}: what was there was made with other flags, and is now {}",
                 step.name,

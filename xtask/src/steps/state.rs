@@ -57,6 +57,18 @@ impl State {
         Ok(Some(marker))
     }
 
+    /// Moves what a step made to the folder `old`, which nothing reads: it may be the work of hours.
+    pub(crate) fn set_aside(&self, step: &str, output: &Path) -> Result<PathBuf> {
+        let old = self.dir.with_file_name("old");
+        fs::create_dir_all(&old).with_context(|| old.display().to_string())?;
+        let mut names =
+            (1..).map(|number: u32| old.join(format!("{}-{number}", step.replace('/', "-"))));
+        let aside = names.find(|aside| !aside.exists());
+        let aside = aside.with_context(|| old.display().to_string())?;
+        fs::rename(output, &aside).with_context(|| output.display().to_string())?;
+        Ok(aside)
+    }
+
     /// Notes something of a step, under a temporary name first.
     pub(crate) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
         let text = serde_json::to_string_pretty(marker)?;
