@@ -1,8 +1,6 @@
 //! The decoder stack shared by the Llama and Qwen text models and by the drafts.
 
 use burn::module::Module;
-#[cfg(feature = "cube")]
-use burn::tensor::Device;
 use burn::tensor::Tensor;
 
 use super::attention::{Attention, DeviceSegment};
@@ -222,10 +220,10 @@ impl Decoder {
         self.layers
     }
 
-    /// Where the weights are; `None` without layers.
+    /// One of the weights, all of which are on one device; `None` without layers.
     #[cfg(feature = "cube")]
-    pub(super) fn device(&self) -> Option<Device> {
+    pub(super) fn any_weight(&self) -> Option<Tensor<1>> {
         let layer = self.layers.first()?;
-        Some(layer.post_attention_layernorm.weight().device())
+        Some(layer.post_attention_layernorm.weight())
     }
 }

@@ -102,6 +102,11 @@ impl LayerCache {
     fn move_rows(&mut self, from: &Tensor<1, Int>, to: usize) {
         let [n_rows] = from.dims();
         if let Some((keys, values)) = self.tensors.take() {
+            #[cfg(feature = "cube")]
+            if super::cube::is_here(&keys) {
+                self.tensors = Some(super::cube::move_rows((keys, values), from, to));
+                return;
+            }
             let place = |cache: Tensor<4>| {
                 let kept = cache.clone().select(2, from.clone());
                 cache.slice_assign(s![.., .., to..to + n_rows, ..], kept)
@@ -132,20 +137,6 @@ impl DeviceCache {
 
     /// Moves rows `from`, ascending, to the places from `to` on.
     fn move_rows(&mut self, from: &[usize], to: usize) {
-        #[cfg(feature = "cube")]
-        if super::cube::is_cube(&self.device) {
-            let rows: Vec<u32> = from
-                .iter()
-                .map(|&row| u32::try_from(row).unwrap_or(u32::MAX))
-                .collect();
-            let rows = super::cube::upload(&rows, &self.device);
-            for layer in &mut self.layers {
-                if let Some(tensors) = layer.tensors.take() {
-                    layer.tensors = Some(super::cube::move_rows(tensors, &rows, to));
-                }
-            }
-            return;
-        }
         let rows: Vec<i64> = from
             .iter()
             .map(|&row| i64::try_from(row).unwrap_or(i64::MAX))

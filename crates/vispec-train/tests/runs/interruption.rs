@@ -3,13 +3,10 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use vispec_data::capture::CapturedSample;
-use vispec_models::TargetText;
-use vispec_train::ranks::Ranks;
-use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, StepRecord, Trainer};
-use vispec_train::{TrainConfig, TrainError};
+use vispec_train::TrainError;
+use vispec_train::run::{Ended, EpochRecord, Observer, StepRecord};
 
-use crate::samples::{SHORT, Seen, config, fresh, samples, target};
+use crate::samples::{SHORT, Seen, config, open, samples, target};
 
 /// Asks to stop after every so many steps.
 struct Interrupter<'s> {
@@ -33,20 +30,6 @@ impl Observer for Interrupter<'_> {
     fn epoch(&mut self, record: &EpochRecord) {
         self.seen.epoch(record);
     }
-}
-
-fn open<'t>(
-    config: &TrainConfig,
-    target: &'t TargetText,
-    data: &'t Vec<CapturedSample>,
-    out: &Path,
-) -> Result<Trainer<'t, Vec<CapturedSample>>, TrainError> {
-    let paths = RunPaths {
-        out: out.to_owned(),
-    };
-    Trainer::open(config.clone(), target, data, paths, Ranks::alone(), |_| {
-        Ok(fresh(config, target))
-    })
 }
 
 fn losses(seen: &Seen) -> Vec<(usize, u64)> {

@@ -3,14 +3,12 @@
 use std::sync::atomic::AtomicBool;
 
 use vispec_models::{Draft, LayerIds};
-use vispec_train::data::DraftVocabulary;
 use vispec_train::network::Trainable as _;
-use vispec_train::ranks::Ranks;
-use vispec_train::run::{Ended, MetricsRecord, RunPaths, Trainer};
+use vispec_train::run::{Ended, MetricsRecord, RunPaths};
 use vispec_train::{MedusaTargets, Objective, Start, TrainConfig, TrainError};
 
 use crate::samples::{
-    Recipe, SHORT, Seen, config, fresh, place, sample, samples, target, target_dir,
+    Recipe, SHORT, Seen, config, open, place, sample, samples, target, target_dir,
 };
 
 fn paths(dir: &tempfile::TempDir) -> RunPaths {
@@ -22,16 +20,7 @@ fn paths(dir: &tempfile::TempDir) -> RunPaths {
 fn run(config: &TrainConfig, dir: &tempfile::TempDir) -> Seen {
     let target = target();
     let data = samples(&target, 8);
-    let start = |_: Option<&DraftVocabulary>| Ok(fresh(config, &target));
-    let mut trainer = Trainer::open(
-        config.clone(),
-        &target,
-        &data,
-        paths(dir),
-        Ranks::alone(),
-        start,
-    )
-    .unwrap();
+    let mut trainer = open(config, &target, &data, &paths(dir).out).unwrap();
     let mut seen = Seen::default();
     let ended = trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
     assert_eq!(ended, Ended::Finished);
@@ -130,16 +119,7 @@ fn samples_without_supervision_are_refused_and_counted() {
     let config = config("vispec-stage2.toml", &SHORT);
     let mut data = samples(&target, 6);
     data[1].loss_mask.fill(false);
-    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
-    let mut trainer = Trainer::open(
-        config.clone(),
-        &target,
-        &data,
-        paths(&dir),
-        Ranks::alone(),
-        start,
-    )
-    .unwrap();
+    let mut trainer = open(&config, &target, &data, &paths(&dir).out).unwrap();
     let mut seen = Seen::default();
     trainer.run(&AtomicBool::new(false), &mut seen).unwrap();
     assert_eq!(seen.steps.len(), 2 * 4);
@@ -160,16 +140,7 @@ fn a_loss_that_is_not_a_number_stops_the_run() {
     for sample in &mut data {
         sample.hidden_states.fill(f32::NAN);
     }
-    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
-    let mut trainer = Trainer::open(
-        config.clone(),
-        &target,
-        &data,
-        paths(&dir),
-        Ranks::alone(),
-        start,
-    )
-    .unwrap();
+    let mut trainer = open(&config, &target, &data, &paths(&dir).out).unwrap();
     let error = trainer
         .run(&AtomicBool::new(false), &mut Seen::default())
         .unwrap_err();
@@ -195,16 +166,7 @@ fn samples_of_another_target_are_an_error() {
     let mut wrong = sample(&target, 3, recipe);
     wrong.hidden_states = ndarray::Array2::zeros((10, 32));
     let data = vec![wrong; 3];
-    let start = |_: Option<&DraftVocabulary>| Ok(fresh(&config, &target));
-    let mut trainer = Trainer::open(
-        config.clone(),
-        &target,
-        &data,
-        paths(&dir),
-        Ranks::alone(),
-        start,
-    )
-    .unwrap();
+    let mut trainer = open(&config, &target, &data, &paths(&dir).out).unwrap();
     let error = trainer
         .run(&AtomicBool::new(false), &mut Seen::default())
         .unwrap_err();

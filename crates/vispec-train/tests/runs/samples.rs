@@ -9,8 +9,9 @@ use rand_pcg::Pcg64;
 use vispec_data::capture::CapturedSample;
 use vispec_models::{DtypeChoice, TargetText};
 use vispec_train::network::HostTensor;
-use vispec_train::run::{EpochRecord, Observer, StepRecord};
-use vispec_train::{Start, StartPlace, TrainConfig};
+use vispec_train::ranks::Ranks;
+use vispec_train::run::{EpochRecord, Observer, RunPaths, StepRecord, Trainer};
+use vispec_train::{Start, StartPlace, TrainConfig, TrainError};
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -137,4 +138,19 @@ impl Observer for Seen {
     fn epoch(&mut self, record: &EpochRecord) {
         self.epochs.push(record.clone());
     }
+}
+
+/// A run by itself from fresh weights.
+pub(crate) fn open<'t>(
+    config: &TrainConfig,
+    target: &'t TargetText,
+    data: &'t Vec<CapturedSample>,
+    out: &Path,
+) -> Result<Trainer<'t, Vec<CapturedSample>>, TrainError> {
+    let paths = RunPaths {
+        out: out.to_owned(),
+    };
+    Trainer::open(config.clone(), target, data, paths, Ranks::alone(), |_| {
+        Ok(fresh(config, target))
+    })
 }

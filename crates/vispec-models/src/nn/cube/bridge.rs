@@ -6,15 +6,15 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{Cube, cubecl::ir::ElemType};
 
-/// The tensor as CubeCL has it, one element behind the other; `None` if it lives elsewhere.
-pub(super) fn cube<const D: usize>(tensor: Tensor<D>) -> Option<CubeTensor> {
-    let tensor = tensor.try_into_primitive::<Cube>().ok()?;
-    Some(into_contiguous(tensor))
+/// Whether the tensor is CubeCL's.
+pub(in crate::nn) fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.clone().try_into_primitive::<Cube>().is_ok()
 }
 
-/// The same for tensors that were made by this stack, or for it.
+/// A tensor that was made by this stack, or for it, as CubeCL has it, one element behind the other.
 pub(super) fn own<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
-    cube(tensor).expect("a tensor of the device that the stack is on")
+    let tensor = tensor.try_into_primitive::<Cube>();
+    into_contiguous(tensor.expect("a tensor of the device that the stack is on"))
 }
 
 /// The same for a tensor that is written in place: a copy if somebody else has it, too.

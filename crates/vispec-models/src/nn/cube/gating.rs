@@ -15,9 +15,10 @@ fn gate_kernel<F: Float>(
     width: usize,
     #[define(F)] _element: ElemType,
 ) {
-    let column = ABSOLUTE_POS_X as usize;
+    // Rows may be many more than cubes beside each other in any but the first direction.
+    let row = CUBE_POS_X as usize;
+    let column = (CUBE_POS_Y * CUBE_DIM_X + UNIT_POS) as usize;
     if column < width {
-        let row = CUBE_POS_Y as usize;
         let gate = f32::cast_from(joined[row * 2 * width + column]);
         let up = joined[row * 2 * width + width + column];
         let silu = F::cast_from(gate / (1.0f32 + (0.0f32 - gate).exp()));
@@ -36,7 +37,7 @@ pub(super) fn gated(joined: Tensor<2>) -> Tensor<2> {
     let out = empty(&joined, [rows, width]);
     gate_kernel::launch(
         &joined.client,
-        CubeCount::Static(number(width).div_ceil(UNITS), number(rows), 1),
+        CubeCount::Static(number(rows), number(width).div_ceil(UNITS), 1),
         CubeDim::new_1d(UNITS),
         argument(&joined),
         argument(&out),

@@ -13,9 +13,9 @@ mod norm;
 mod rotation;
 mod rows;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
-pub(super) use self::bridge::upload;
+pub(super) use self::bridge::{is_here, upload};
 use self::layer::CubeLayer;
 pub(super) use self::rows::move_rows;
 use super::attention::DeviceSegment;
@@ -54,7 +54,7 @@ impl CubeDecoder {
     /// # Errors
     /// The decoder, if it is elsewhere.
     pub(super) fn new(decoder: Decoder, config: &DecoderConfig) -> Result<Self, Decoder> {
-        let is_here = decoder.device().is_some_and(|device| is_cube(&device));
+        let is_here = decoder.any_weight().is_some_and(|weight| is_here(&weight));
         if !is_here || !attention::supports(config.head_dim) {
             return Err(decoder);
         }
@@ -100,9 +100,4 @@ impl CubeDecoder {
             noted,
         }
     }
-}
-
-/// Whether tensors of the device are CubeCL's.
-pub(super) fn is_cube(device: &Device) -> bool {
-    bridge::cube(Tensor::<1>::empty([1], device)).is_some()
 }

@@ -30,6 +30,19 @@ fn sum_of_cube(value: f32, #[comptime] units: usize) -> f32 {
     parts[0]
 }
 
+/// What the entries of a row are multiplied by, from the squares of those of this unit.
+#[cube]
+fn scale_of_row(squares: f32, width: usize, eps: f32, #[comptime] units: usize) -> f32 {
+    let mean = sum_of_cube(squares, units) / f32::cast_from(width);
+    1.0f32 / (mean + eps).sqrt()
+}
+
+/// An entry, scaled in f32 and weighted in its own type.
+#[cube]
+fn normed<F: Float>(value: F, weight: F, scale: f32) -> F {
+    F::cast_from(f32::cast_from(value) * scale) * weight
+}
+
 #[cube(launch)]
 fn norm_kernel<F: Float>(
     x: &[F],
@@ -49,12 +62,10 @@ fn norm_kernel<F: Float>(
         squares += value * value;
         i += units;
     }
-    let mean = sum_of_cube(squares, units) / f32::cast_from(width);
-    let scale = 1.0f32 / (mean + eps).sqrt();
+    let scale = scale_of_row(squares, width, eps, units);
     let mut i = unit;
     while i < width {
-        let normal = F::cast_from(f32::cast_from(x[start + i]) * scale);
-        out[start + i] = normal * weight[i];
+        out[start + i] = normed::<F>(x[start + i], weight[i], scale);
         i += units;
     }
 }
@@ -82,13 +93,11 @@ fn add_norm_kernel<F: Float>(
         squares += value * value;
         i += units;
     }
-    let mean = sum_of_cube(squares, units) / f32::cast_from(width);
-    let scale = 1.0f32 / (mean + eps).sqrt();
+    let scale = scale_of_row(squares, width, eps, units);
     let mut i = unit;
     while i < width {
         // Each unit reads what it wrote itself.
-        let normal = F::cast_from(f32::cast_from(sum[start + i]) * scale);
-        out[start + i] = normal * weight[i];
+        out[start + i] = normed::<F>(sum[start + i], weight[i], scale);
         i += units;
     }
 }

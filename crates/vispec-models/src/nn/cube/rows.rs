@@ -1,20 +1,20 @@
 //! Rows of a cache that move forward, to where an accepted path belongs.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int as IntKind, Tensor};
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::bridge::{argument, element, ints, number, tensor, unique};
 
 #[cube(launch)]
-fn move_kernel<F: Float>(
+fn move_kernel<F: Float, I: Int>(
     keys: &mut [F],
     values: &mut [F],
-    from: &[u32],
+    from: &[I],
     n_rows: usize,
     to: usize,
     capacity: usize,
-    #[define(F)] _element: ElemType,
+    #[define(F, I)] _elements: [ElemType; 2],
 ) {
     // A unit moves one entry of all rows, in order: none lands on one that still has to move.
     let size = CUBE_DIM_X as usize;
@@ -22,7 +22,7 @@ fn move_kernel<F: Float>(
     let entry = UNIT_POS as usize;
     let mut i = 0usize;
     while i < n_rows {
-        let source = (head + from[i] as usize) * size + entry;
+        let source = (head + usize::cast_from(from[i])) * size + entry;
         let target = (head + to + i) * size + entry;
         keys[target] = keys[source];
         values[target] = values[source];
@@ -34,23 +34,24 @@ fn move_kernel<F: Float>(
 /// from `to` on, none behind where it was.
 pub(in crate::nn) fn move_rows(
     (keys, values): (Tensor<4>, Tensor<4>),
-    from: &Tensor<1, Int>,
+    from: &Tensor<1, IntKind>,
     to: usize,
 ) -> (Tensor<4>, Tensor<4>) {
     let [_, kv_heads, capacity, head_dim] = keys.dims();
     let (keys, values) = (unique(keys), unique(values));
     let [n_rows] = from.dims();
+    let from = ints(from.clone());
     move_kernel::launch(
         &keys.client,
         CubeCount::Static(number(kv_heads), 1, 1),
         CubeDim::new_1d(number(head_dim)),
         argument(&keys),
         argument(&values),
-        ints(from.clone()).into_buffer_arg(),
+        argument(&from),
         n_rows,
         to,
         capacity,
-        element(keys.dtype),
+        [element(keys.dtype), element(from.dtype)],
     );
     (tensor(keys), tensor(values))
 }
