@@ -27,6 +27,8 @@ fn device(stack: &DecoderStack) -> Device {
     match &stack.layers {
         #[cfg(feature = "wgpu")]
         Layers::Cube(_) => gpu::device(),
+        #[cfg(feature = "wgpu")]
+        Layers::Burn(decoder) => decoder.any_weight().unwrap().device(),
         _ => Device::flex(),
     }
 }
