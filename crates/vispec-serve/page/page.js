@@ -1,4 +1,4 @@
-// Asks the server about pictures, turn by turn, and shows which text was drafted.
+// Asks the server about pictures and videos, turn by turn, and shows which text was drafted.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -6,10 +6,13 @@ const $ = (id) => document.getElementById(id);
 const BAR = 8;
 // Milliseconds between looks at the queue.
 const LOOK = 2000;
+// Frames of a video that are shown, those between them being left out.
+const SHOWN = 8;
 
 // What was said and answered; a turn that failed leaves nothing here.
 let messages = [];
-let image = null;
+// The picture or video of the next question, as the server takes it.
+let media = null;
 let running = null;
 // The last answer: what it answers, its text and its speed.
 let last = null;
@@ -19,27 +22,97 @@ function headers() {
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
-function setImage(url) {
-  image = url;
-  $("preview").hidden = !url;
-  $("hint").hidden = Boolean(url);
-  $("remove").disabled = !url;
-  if (url) $("preview").src = url;
-  else $("preview").removeAttribute("src");
+function setMedia(part) {
+  media = part;
+  $("preview").hidden = !part;
+  $("hint").hidden = Boolean(part);
+  $("remove").disabled = !part;
+  $("rate").hidden = part?.type !== "video";
+  $("preview").replaceChildren(...(part ? [view(part)] : []));
   $("file").value = "";
   fail(null);
 }
 
-function setFile(file) {
-  if (!file) return;
-  if (!file.type.startsWith("image/")) {
-    fail("This is not an image.");
+// What a picture or a video looks like; the browser plays animations.
+function view(part) {
+  const picture = (url, alt) => {
+    const element = document.createElement("img");
+    element.src = url;
+    element.alt = alt;
+    return element;
+  };
+  if (part.type === "image_url") return picture(part.image_url.url, "The picture of this question");
+  if (part.type === "video_url") return picture(part.video_url.url, "The video of this question");
+  const frames = part.video;
+  const shown = Math.min(frames.length, SHOWN);
+  const film = document.createElement("span");
+  film.className = "film";
+  for (let index = 0; index < shown; index += 1) {
+    const place = shown === 1 ? 0 : Math.round((index * (frames.length - 1)) / (shown - 1));
+    film.append(picture(frames[place], `Frame ${place + 1} of ${frames.length}`));
+  }
+  const count = document.createElement("span");
+  count.textContent = `${frames.length} frames${part.fps ? `, ${part.fps} a second` : ""}`;
+  film.append(count);
+  return film;
+}
+
+// Whether a GIF or WebP file has several pictures, which the server reads as a video.
+function isAnimated(bytes) {
+  const word = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  // The second bit of the flags of an extended WebP file.
+  if (word(0) === "RIFF" && word(8) === "WEBP") return word(12) === "VP8X" && (bytes[20] & 2) !== 0;
+  if (word(0) !== "GIF8") return false;
+  // A table of colours has a size in three bits, and three bytes a colour.
+  const table = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0);
+  let pictures = 0;
+  let at = 13 + table(bytes[10]);
+  while (at < bytes.length && pictures < 2) {
+    if (bytes[at] === 0x2c) {
+      pictures += 1;
+      at += 11 + table(bytes[at + 9]);
+    } else if (bytes[at] === 0x21) {
+      at += 2;
+    } else {
+      break;
+    }
+    // Blocks of data end with an empty one.
+    while (bytes[at]) at += 1 + bytes[at];
+    at += 1;
+  }
+  return pictures > 1;
+}
+
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new Error(`${file.name} cannot be read.`));
+    reader.readAsDataURL(file);
+  });
+}
+
+// Several files are the frames of a video, in the order of their names.
+async function setFiles(list) {
+  const files = [...list].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  if (!files.length) return;
+  const other = files.find((file) => !file.type.startsWith("image/"));
+  if (other) {
+    fail(`${other.name} is not an image. Videos are animated GIF or WebP files, or frames that are chosen together.`);
     return;
   }
-  const reader = new FileReader();
-  reader.onload = () => setImage(reader.result);
-  reader.onerror = () => fail("This file cannot be read.");
-  reader.readAsDataURL(file);
+  try {
+    const urls = await Promise.all(files.map(dataUrl));
+    if (urls.length > 1) {
+      setMedia({ type: "video", video: urls });
+    } else if (isAnimated(new Uint8Array(await files[0].arrayBuffer()))) {
+      setMedia({ type: "video_url", video_url: { url: urls[0] } });
+    } else {
+      setMedia({ type: "image_url", image_url: { url: urls[0] } });
+    }
+  } catch (error) {
+    fail(error.message);
+  }
 }
 
 // A picture of some shapes, for those who have none at hand.
@@ -90,14 +163,7 @@ function show(stats) {
 function showQuestion(element, message) {
   element.replaceChildren();
   for (const part of message.content) {
-    if (part.type === "image_url") {
-      const picture = document.createElement("img");
-      picture.src = part.image_url.url;
-      picture.alt = "The picture of this question";
-      element.append(picture);
-    } else {
-      element.append(part.text);
-    }
+    element.append(part.type === "text" ? part.text : view(part));
   }
   element.hidden = false;
 }
@@ -289,7 +355,9 @@ function clear() {
 
 async function ask(signal) {
   const content = [{ type: "text", text: $("question").value }];
-  if (image) content.unshift({ type: "image_url", image_url: { url: image } });
+  // Frames tell no times.
+  if (media?.type === "video") media.fps = Number($("fps").value);
+  if (media) content.unshift(media);
   const question = { role: "user", content };
   const asked = [...messages, question];
   archive();
@@ -301,9 +369,9 @@ async function ask(signal) {
     messages = [...asked, { role: "assistant", content: text }];
     last = { asked, text, speed };
     $("question").value = "";
-    setImage(null);
+    setMedia(null);
   } catch (error) {
-    // The question is still in its field, the picture in its frame.
+    // The question is still in its field, the picture or video in its frame.
     clear();
     throw error;
   }
@@ -336,13 +404,15 @@ $("again").addEventListener("click", () => {
   last = null;
   $("talk").replaceChildren();
   clear();
-  setImage(null);
+  setMedia(null);
   $("again").disabled = true;
   $("question").focus();
 });
-$("sample").addEventListener("click", () => setImage(sample()));
-$("remove").addEventListener("click", () => setImage(null));
-$("file").addEventListener("change", () => setFile($("file").files[0]));
+$("sample").addEventListener("click", () => {
+  setMedia({ type: "image_url", image_url: { url: sample() } });
+});
+$("remove").addEventListener("click", () => setMedia(null));
+$("file").addEventListener("change", () => setFiles($("file").files));
 $("question").addEventListener("keydown", (event) => {
   // Enter may also end a word that is being composed.
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -354,10 +424,11 @@ window.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && running) running.abort();
 });
 window.addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-  if (!file) return;
+  const all = [...(event.clipboardData?.files ?? [])];
+  const files = all.filter((file) => file.type.startsWith("image/"));
+  if (!files.length) return;
   event.preventDefault();
-  setFile(file);
+  setFiles(files);
 });
 // An image that misses the frame must not take the page away.
 for (const kind of ["dragover", "drop"]) {
@@ -367,7 +438,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   $("drop").addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop") setFile(event.dataTransfer.files[0]);
+    if (kind === "drop") setFiles(event.dataTransfer.files);
   });
 }
 fetch("/v1/models", { headers: headers() })

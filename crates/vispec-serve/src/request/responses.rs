@@ -236,8 +236,15 @@ fn part(location: &str, item: Value) -> Result<Value, ApiError> {
                 "detail": fields.string("detail")?,
             }})
         }
+        // OpenAI's API has no videos; the part is named as its images are, and has chat's fields.
+        "input_video" => {
+            let at = fields.location("video_url");
+            let video = fields.value("video_url").ok_or_else(|| missing(&at))?;
+            json!({"type": "video_url", "video_url": video})
+        }
         other => {
-            let message = format!("{at} is {other:?}, expected input_text or input_image");
+            let message =
+                format!("{at} is {other:?}, expected input_text, input_image or input_video");
             return Err(ApiError::field(&at, "unsupported_value", message));
         }
     };

@@ -145,14 +145,21 @@ pub fn plain_video(model: &EngineModel, video: Video, text: &str, sampler: Sampl
     decode(model, &prompt, sampler, 3, 24)
 }
 
-/// The frames of a case of the reference, as files.
-pub fn frame_files(case: &str) -> Vec<Vec<u8>> {
+/// The frames of a case of the reference.
+pub fn frame_paths(case: &str) -> Vec<PathBuf> {
     let dir = fixtures().join(case);
     let case: Value =
         serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap()).unwrap();
     let frames = case["videos"][0]["frames"].as_array().unwrap().iter();
-    let read = |frame: &Value| std::fs::read(dir.join(frame.as_str().unwrap())).unwrap();
-    frames.map(read).collect()
+    frames
+        .map(|frame| dir.join(frame.as_str().unwrap()))
+        .collect()
+}
+
+/// The same as files.
+pub fn frame_files(case: &str) -> Vec<Vec<u8>> {
+    let paths = frame_paths(case).into_iter();
+    paths.map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 /// What plain decoding makes of a text without a chat template.

@@ -12,10 +12,11 @@ use crate::running::Running;
 use crate::tiny_model::{frame_files, image_file, load_pair, model, plain_video};
 
 const CHAT: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
 const ASK: &str = "What happens?";
-const FRAMES: &str = "video/cases/qwen-tied/video-4f-fps2";
+pub const FRAMES: &str = "video/cases/qwen-tied/video-4f-fps2";
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
@@ -32,7 +33,7 @@ fn about(part: Value) -> Value {
     ]}]})
 }
 
-fn video_of(files: &[Vec<u8>], fps: f64) -> Video {
+pub fn video_of(files: &[Vec<u8>], fps: f64) -> Video {
     let options = ImageOptions::default();
     Video::sampled((files.len(), fps), Video::MAX_PIXELS, |place| {
         DecodedImage::from_bytes(&files[place], &options)
@@ -45,7 +46,7 @@ fn text(answer: &Value) -> &str {
 }
 
 /// A square that moves over a canvas of 64 x 64 pixels, eight frames in two seconds.
-fn animation() -> Vec<u8> {
+pub fn animation() -> Vec<u8> {
     let mut bytes = Vec::new();
     let palette = [30, 60, 200, 220, 40, 40];
     let mut encoder = gif::Encoder::new(&mut bytes, 64, 64, &palette).unwrap();
@@ -154,9 +155,118 @@ async fn the_next_question_finds_the_video_read() {
     }
 }
 
-/// The error that a request is answered with.
+/// A request to `/v1/responses` that asks what [`about`] asks of a chat.
+fn response_about(video_url: Value) -> Value {
+    json!({"max_output_tokens": 24, "seed": 3, "input": [{"role": "user", "content": [
+        {"type": "input_video", "video_url": video_url},
+        {"type": "input_text", "text": ASK},
+    ]}]})
+}
+
+#[tokio::test]
+async fn a_response_about_a_video_is_the_answer_of_a_chat() {
+    let files = frame_files(FRAMES);
+    let gif = format!("data:image/gif;base64,{}", base64(&animation()));
+    let said = |response: &Value| response["output"][0]["content"][0]["text"].clone();
+    for model in models() {
+        let server = Running::start(model, ServeOptions::default()).await;
+        for video in [
+            json!(frames_url(&files)),
+            json!({"url": frames_url(&files), "fps": 1}),
+            json!(gif),
+        ] {
+            let mut chat = about(json!({"type": "video_url", "video_url": video}));
+            let expected = server.ask(CHAT, &chat).await;
+            let response = server.ask(RESPONSES, &response_about(video)).await;
+            let tokens = |of: &Value, name: &str| of["usage"][name].as_u64().unwrap();
+            assert_eq!(said(&response), text(&expected));
+            assert_eq!(
+                tokens(&response, "input_tokens"),
+                tokens(&expected, "prompt_tokens")
+            );
+
+            // The next turn still shows the video.
+            let next = json!({
+                "input": "And then?", "max_output_tokens": 24, "seed": 3,
+                "previous_response_id": response["id"],
+            });
+            let next = server.ask(RESPONSES, &next).await;
+            let turns = chat["messages"].as_array_mut().unwrap();
+            turns.push(json!({"role": "assistant", "content": said(&response)}));
+            turns.push(json!({"role": "user", "content": "And then?"}));
+            let expected = server.ask(CHAT, &chat).await;
+            assert_eq!(said(&next), text(&expected));
+            assert_eq!(
+                tokens(&next, "input_tokens"),
+                tokens(&expected, "prompt_tokens")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_names_what_is_wrong_with_its_video() {
+    let files = frame_files(FRAMES);
+    let frames = frames_url(&files);
+    let qwen = Running::start(
+        Arc::new(load_pair("qwen3-tied", None)),
+        ServeOptions::default(),
+    );
+    let llava = Running::start(
+        Arc::new(load_pair("llava-15", None)),
+        ServeOptions::default(),
+    );
+    let (qwen, llava) = (qwen.await, llava.await);
+    let at = "input[0].content[0].video_url";
+    let url = format!("{at}.url");
+    let fps = format!("{at}.fps");
+    for (server, video, code, param) in [
+        (&qwen, json!(null), "missing_field", at),
+        (&qwen, json!(7), "invalid_type", at),
+        (
+            &qwen,
+            json!("data:video/mp4;base64,QUI="),
+            "invalid_video",
+            at,
+        ),
+        (
+            &qwen,
+            json!("https://example.org/x.mp4"),
+            "remote_video",
+            at,
+        ),
+        (&qwen, json!({"url": 1}), "invalid_type", &url),
+        (
+            &qwen,
+            json!({"url": frames, "fps": 0}),
+            "invalid_value",
+            &fps,
+        ),
+        (
+            &qwen,
+            json!(frames_url(&files[..1])),
+            "invalid_video",
+            "input",
+        ),
+        (&llava, json!(frames), "videos_unsupported", "input"),
+    ] {
+        let error = refused_at(server, RESPONSES, &response_about(video)).await;
+        assert_eq!(
+            (&error["code"], &error["param"]),
+            (&json!(code), &json!(param)),
+            "{error}"
+        );
+    }
+}
+
+/// The error that a chat is answered with.
 async fn refused(server: &Running, body: &Value) -> Value {
-    let response = server.post(CHAT, body).send().await.unwrap();
+    refused_at(server, CHAT, body).await
+}
+
+/// The error that a request to `place` is answered with.
+async fn refused_at(server: &Running, place: &str, body: &Value) -> Value {
+    let response = server.post(place, body).send().await.unwrap();
     assert_eq!(response.status(), 400);
     let body: Value = response.json().await.unwrap();
     body["error"].clone()
