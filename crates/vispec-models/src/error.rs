@@ -180,6 +180,23 @@ pub enum ModelError {
         /// What is missing.
         reason: String,
     },
+    /// Passes cannot be padded on this device.
+    #[error(
+        "passes cannot be padded on {device}: on the CPU a row has the same bits in every pass, and \
+         other devices without kernels of this crate have no padded passes"
+    )]
+    NotPadded {
+        /// The device.
+        device: String,
+    },
+    /// A tree does not fit a padded pass.
+    #[error("a tree of {nodes} nodes does not fit passes padded to {rows} rows, pad to {nodes}")]
+    PaddedTree {
+        /// Nodes of the tree.
+        nodes: usize,
+        /// Rows of a pass.
+        rows: usize,
+    },
     /// The device cannot compute in this element type.
     #[error("device {device} does not support {dtype}, choose another --dtype")]
     UnsupportedDtype {

@@ -1,5 +1,6 @@
 //! A vision-language model as the target of speculative decoding.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -41,6 +42,8 @@ pub struct VlmTarget {
     kv: (KvPrecision, DType),
     /// What its passes give as features.
     features: FeatureSpec,
+    /// Rows that passes are padded to, if they are.
+    padded_rows: Option<NonZeroUsize>,
 }
 
 impl VlmTarget {
@@ -77,6 +80,7 @@ impl VlmTarget {
             precision,
             kv: (KvPrecision::Auto, precision.compute),
             features: FeatureSpec::last(),
+            padded_rows: None,
         })
     }
 
@@ -89,6 +93,29 @@ impl VlmTarget {
         let dtype = precision.resolve(self.precision.compute, &self.device)?;
         self.kv = (precision, dtype);
         Ok(self)
+    }
+
+    /// The same target, whose passes over trees and single tokens have `rows` rows, whatever they are
+    /// asked for: so a token runs through the same kernels alone and in a tree, and plain and
+    /// speculative decoding agree bit for bit where kernels are chosen by the number of rows.
+    /// Sequences then share a pass as far as their rows fit.
+    ///
+    /// # Errors
+    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same bits
+    /// in every pass.
+    pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
+        let stack = self.stack.clone().padded(rows.get());
+        self.stack = stack.ok_or_else(|| ModelError::NotPadded {
+            device: format!("{:?}", self.device),
+        })?;
+        self.padded_rows = Some(rows);
+        Ok(self)
+    }
+
+    /// Rows that passes over trees and single tokens have, if they are padded.
+    #[must_use]
+    pub fn padded_rows(&self) -> Option<NonZeroUsize> {
+        self.padded_rows
     }
 
     /// Type of keys and values in new caches.

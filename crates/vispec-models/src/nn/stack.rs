@@ -94,6 +94,23 @@ impl DecoderStack {
         }
     }
 
+    /// The same stack, whose passes are padded to so many rows; `None` if it runs where passes of
+    /// other lengths are no other computation, or where they cannot be padded.
+    #[must_use]
+    pub fn padded(mut self, rows: usize) -> Option<Self> {
+        match &mut self.layers {
+            #[cfg(feature = "cube")]
+            Layers::Cube(decoder) => {
+                decoder.set_least_rows(rows);
+                Some(self)
+            }
+            _ => {
+                let _ = rows;
+                None
+            }
+        }
+    }
+
     /// Shapes of the stack.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {

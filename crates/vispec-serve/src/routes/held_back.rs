@@ -2,20 +2,28 @@
 //!
 //! Whoever asks again at once after each refusal makes work with every one of them, as fast as this
 //! machine can refuse. Where there are many a second, a moment before each bounds how often a
-//! connection can be refused. Nobody who is answered waits for that.
+//! connection can be refused; it is longer after a long body, which took longer to read. Nobody who
+//! is answered waits for that.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body_util::BodyExt as _;
 
-/// Refusals in a second that are told at once.
-const PROMPT: u32 = 32;
+/// Refusals in a second that are told at once, if their bodies are short.
+const PROMPT: usize = 32;
 const WINDOW: Duration = Duration::from_secs(1);
 /// How long others are held back.
 const MOMENT: Duration = Duration::from_millis(250);
+/// A body of so many bytes counts as one more refusal.
+const LONG: usize = 128 << 10;
+/// The longest that a refusal is held back.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Refusals of late.
 #[derive(Debug, Default)]
@@ -24,12 +32,13 @@ pub(super) struct Refusals(Mutex<Option<Counted>>);
 #[derive(Debug)]
 struct Counted {
     since: Instant,
-    refusals: u32,
+    refusals: usize,
 }
 
 impl Refusals {
-    /// Counts one; whether there are too many to tell it at once.
-    fn are_many(&self, now: Instant) -> bool {
+    /// Counts one after a body of so many bytes; gives how long it is held back.
+    fn count(&self, bytes: usize, now: Instant) -> Duration {
+        let weight = 1 + bytes / LONG;
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = match &mut *counted {
             Some(counted) if now.saturating_duration_since(counted.since) < WINDOW => counted,
@@ -38,8 +47,12 @@ impl Refusals {
                 refusals: 0,
             }),
         };
-        counted.refusals = counted.refusals.saturating_add(1);
-        counted.refusals > PROMPT
+        counted.refusals = counted.refusals.saturating_add(weight);
+        if counted.refusals <= PROMPT {
+            return Duration::ZERO;
+        }
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        MOMENT.saturating_mul(weight).min(LONGEST)
     }
 }
 
@@ -49,11 +62,27 @@ pub(super) async fn layer(
     request: Request,
     next: Next,
 ) -> Response {
-    let response = next.run(request).await;
-    if response.status().is_client_error() && refusals.are_many(Instant::now()) {
-        tokio::time::sleep(MOMENT).await;
+    let read = Arc::new(AtomicUsize::new(0));
+    let response = next.run(counting(request, &read)).await;
+    if response.status().is_client_error() {
+        let moment = refusals.count(read.load(Ordering::Relaxed), Instant::now());
+        if !moment.is_zero() {
+            tokio::time::sleep(moment).await;
+        }
     }
     response
+}
+
+/// The request, whose body counts the bytes that are taken from it.
+fn counting(request: Request, read: &Arc<AtomicUsize>) -> Request {
+    let read = Arc::clone(read);
+    request.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let bytes = frame.data_ref().map_or(0, |data| data.len());
+            read.fetch_add(bytes, Ordering::Relaxed);
+            frame
+        }))
+    })
 }
 
 #[cfg(test)]
@@ -64,8 +93,17 @@ mod tests {
     fn a_few_refusals_are_told_at_once() {
         let refusals = Refusals::default();
         let start = Instant::now();
-        assert!((0..PROMPT).all(|_| !refusals.are_many(start)));
-        assert!(refusals.are_many(start + WINDOW / 2));
-        assert!(!refusals.are_many(start + WINDOW));
+        assert!((0..PROMPT).all(|_| refusals.count(0, start).is_zero()));
+        assert_eq!(refusals.count(0, start + WINDOW / 2), MOMENT);
+        assert!(refusals.count(0, start + WINDOW).is_zero());
+    }
+
+    #[test]
+    fn refusals_of_long_bodies_weigh_more() {
+        let refusals = Refusals::default();
+        let start = Instant::now();
+        assert!(refusals.count(LONG * (PROMPT - 1), start).is_zero());
+        assert_eq!(refusals.count(LONG, start), 2 * MOMENT);
+        assert_eq!(refusals.count(usize::MAX, start), LONGEST);
     }
 }

@@ -1,10 +1,11 @@
 //! The same on a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-use vispec_core::{KvCache, NodeId};
+use vispec_core::{KvCache, NodeId, TargetLogits, TargetModel, TokenTree};
 
 use super::*;
 use crate::device::DeviceSpec;
@@ -163,4 +164,41 @@ fn a_layer_takes_few_launches() {
     let through_burn: usize = launches(&through_burn(decoder, &config)).values().sum();
     println!("{through_burn} launches through Burn's operations");
     assert!(through_burn > LAUNCHES_PER_LAYER * layers);
+}
+
+/// With padding a row of a tree has the bits that it has alone, and is what it is without.
+#[test]
+fn rows_of_padded_passes_are_those_of_rows_alone() {
+    let Some([gpu, host]) = stacks("qwen-tied") else {
+        return;
+    };
+    let [expected, _] = alone_and_together(&host);
+    let padded = gpu.padded(16).unwrap();
+    let [alone, together] = alone_and_together(&padded);
+    assert_close(&alone, &expected);
+    assert_eq!(together, alone);
+    assert!(host.padded(16).is_none());
+}
+
+#[test]
+fn a_tree_that_does_not_fit_a_padded_pass_is_refused() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models");
+    let target = VlmTarget::load(&models.join("qwen-tied"), &device(), DtypeChoice::F32).unwrap();
+    let target = target
+        .with_padded_passes(NonZeroUsize::new(4).unwrap())
+        .unwrap();
+    let mut cache = target.new_cache().unwrap();
+    let mut tree = TokenTree::new(3);
+    for token in 0..3 {
+        tree.push(NodeId::ROOT, token).unwrap();
+    }
+    let fits = target.verify(&tree, &mut cache).unwrap();
+    assert_eq!(fits.logits.n_rows(), 4);
+    cache.truncate(0);
+    tree.push(NodeId::ROOT, 9).unwrap();
+    let error = target.verify(&tree, &mut cache).unwrap_err();
+    assert!(error.to_string().contains("a tree of 5 nodes"), "{error}");
 }
