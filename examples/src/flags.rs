@@ -232,7 +232,7 @@ pub struct PromptFlags {
     /// An image; repeat the flag for several, in the order of their places in the chat
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
-    /// A video: a folder of frames in the order of their names, FPS of them in a second (2 unless
+    /// A video: a folder of image files in the order of their names, shorter ones first, FPS of them in a second (2 unless
     /// said), of which two a second are looked at; repeat the flag for several
     #[arg(long = "video", value_name = "DIR[@FPS]")]
     pub videos: Vec<VideoFolder>,

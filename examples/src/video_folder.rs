@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
+use vispec_data::frame_files;
 use vispec_processor::{DecodedImage, ImageOptions, Video};
 
 use crate::failure::Failure;
@@ -42,31 +43,18 @@ impl VideoFolder {
     /// Reads the frames that are looked at, and no others.
     ///
     /// # Errors
-    /// A folder that cannot be read or has no files, frames that are no images or of different sizes,
+    /// A folder that cannot be read or has no image files, frames that are no images or of different sizes,
     /// too many pixels, or a rate that makes no sense.
     pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
         // Not as the error of a file itself: a chat takes that for the end of its output.
         let place = || self.dir.display().to_string();
-        let files = frames(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
+        fs::read_dir(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
+        let files = frame_files(&self.dir).map_err(|error| anyhow::anyhow!("{error}"))?;
         let video = Video::sampled((files.len(), self.fps), Video::MAX_PIXELS, |place| {
             DecodedImage::open(&files[place], limits)
         });
         Ok(video.with_context(place)?)
     }
-}
-
-/// The files of a folder by name; hidden ones are none.
-fn frames(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.file_type()?.is_file() {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 #[cfg(test)]
@@ -102,6 +90,18 @@ mod tests {
         file
     }
 
+    /// Frames of a folder that holds links to two and a text.
+    #[cfg(unix)]
+    fn linked_frames(frames: &std::path::Path, limits: &ImageOptions) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["0.bmp", "1.bmp"] {
+            std::os::unix::fs::symlink(frames.join(name), dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("notes.txt"), "two frames").unwrap();
+        let folder = VideoFolder::new(dir.path().to_owned());
+        folder.read(limits).unwrap().frames().len()
+    }
+
     #[test]
     fn folders_that_are_no_videos_are_refused() {
         let limits = ImageOptions::default();
@@ -126,6 +126,9 @@ mod tests {
         fs::remove_file(dir.path().join("8.bmp")).unwrap();
         assert_eq!(read(2.0).unwrap(), 8);
         assert_eq!(read(4.0).unwrap(), 4);
+        // Links to frames are frames, and other files are none.
+        #[cfg(unix)]
+        assert_eq!(linked_frames(dir.path(), &limits), 2);
         fs::write(dir.path().join("3.bmp"), "no image").unwrap();
         assert!(read(2.0).is_err());
         let missing = VideoFolder {

@@ -79,7 +79,7 @@ fn read(mut file: impl Frames, options: &ImageOptions, max_pixels: usize) -> Res
         return Err(ProcessorError::VideoFrames {
             found: total,
             min: 1,
-            max: MAX_FRAMES,
+            max: Some(MAX_FRAMES),
         });
     }
     check_pixels(size, total, MAX_DRAWN)?;

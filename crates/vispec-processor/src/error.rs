@@ -282,14 +282,17 @@ pub enum ProcessorError {
         found: f64,
     },
     /// A video has too few or too many frames.
-    #[error("a video of {found} frames, expected {min} to {max}")]
+    #[error(
+        "the number of frames of a video is {found}, expected at least {min}{}",
+        .max.map(|max| format!(" and at most {max}")).unwrap_or_default()
+    )]
     VideoFrames {
         /// Frames given.
         found: usize,
         /// Fewest that are possible.
         min: usize,
-        /// Most that are possible.
-        max: usize,
+        /// Most that are possible, where something else does not bound them.
+        max: Option<usize>,
     },
     /// The frames of a video have different sizes.
     #[error("frame {index} of a video is {found}, expected {expected} as the frames before it")]

@@ -176,7 +176,7 @@ fn video_resize(
         return Err(ProcessorError::VideoFrames {
             found: frames,
             min: group,
-            max: usize::MAX,
+            max: None,
         });
     }
     if original.height.min(original.width) < factor {

@@ -168,7 +168,7 @@ fn check_number(found: usize) -> Result<()> {
     Err(ProcessorError::VideoFrames {
         found,
         min: 1,
-        max: MAX_FRAMES,
+        max: Some(MAX_FRAMES),
     })
 }
 

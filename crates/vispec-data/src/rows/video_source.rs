@@ -86,7 +86,7 @@ const FRAME_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 ///
 /// # Errors
 /// [`DataError::Io`] if it cannot be listed.
-pub(crate) fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -311,7 +311,7 @@ async fn videos_that_cannot_be_read_are_refused() {
             frame(&files[..1]),
             "messages",
             "invalid_video",
-            "1 frames",
+            "is 1, expected at least 2",
         ),
         (&qwen, gif, "messages", "invalid_video", "video 0: "),
         (
