@@ -3,6 +3,7 @@
 //! They have the shapes and the files of a published model, so time and memory are those of the
 //! model; what they write is nonsense.
 
+mod eagle3;
 mod noise;
 mod qwen2_5_vl;
 mod qwen3_vl;
@@ -26,20 +27,41 @@ pub(crate) struct RandomCheckpointFlags {
     /// Directory to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Directory to write an EAGLE-3 draft for it to, with 32,000 outputs; must not exist yet
+    #[arg(long, value_name = "DIR")]
+    eagle3: Option<PathBuf>,
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// Writes a checkpoint in bf16. Its directory appears under its name when it is complete.
+/// Writes a checkpoint in bf16, and a draft for it if one is asked for. Each directory appears under
+/// its name when it is complete.
 ///
 /// The configuration, tokenizer and chat template are those of a model of the same family in
 /// `models`, adapted.
 pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> {
-    let out = &flags.out;
-    if out.exists() {
-        bail!("{}: exists already, nothing is overwritten", out.display());
+    let shape = flags.shape.shape();
+    for out in [Some(&flags.out), flags.eagle3.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        if out.exists() {
+            bail!("{}: exists already, nothing is overwritten", out.display());
+        }
     }
+    // The draft is small, and may turn out to be impossible.
+    if let Some(out) = &flags.eagle3 {
+        whole(out, |dir| eagle3::write(dir, &shape, flags.seed))?;
+    }
+    whole(&flags.out, |dir| {
+        text_files::write(&models.join(shape.family.fixture()), dir, &shape)?;
+        tensors::write(dir, &shape, flags.seed)
+    })
+}
+
+/// Fills a directory under another name and then gives it its own.
+fn whole(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let Some(name) = out.file_name() else {
         bail!("{}: not the name of a directory", out.display());
     };
@@ -47,19 +69,13 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> 
     partial_name.push(".partial");
     let partial = out.with_file_name(partial_name);
     fs::create_dir(&partial).with_context(|| partial.display().to_string())?;
-    let written = fill(&partial, flags, models)
+    let written = fill(&partial)
         .and_then(|()| fs::rename(&partial, out).with_context(|| out.display().to_string()));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_dir_all(&partial);
     }
     written
-}
-
-fn fill(dir: &Path, flags: &RandomCheckpointFlags, models: &Path) -> Result<()> {
-    let shape = flags.shape.shape();
-    text_files::write(&models.join(shape.family.fixture()), dir, &shape)?;
-    tensors::write(dir, &shape, flags.seed)
 }
 
 #[cfg(test)]

@@ -260,6 +260,14 @@ impl Family {
         }
     }
 
+    /// Architecture of the family's EAGLE-3 drafts, as vLLM names it.
+    pub(super) fn eagle3(&self) -> &'static str {
+        match self {
+            Self::Qwen25(_) => "Eagle3Qwen2_5vlForCausalLM",
+            Self::Qwen3(_) => "Eagle3Qwen3vlForCausalLM",
+        }
+    }
+
     /// Prefix of the language model.
     fn model(&self) -> &'static str {
         match self {

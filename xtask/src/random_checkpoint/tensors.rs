@@ -15,9 +15,9 @@ use super::noise::Noise;
 use super::shape::{Shape, TensorShape};
 
 /// A tensor that is made when it is written.
-struct Drawn<'a> {
-    tensor: &'a TensorShape,
-    noise: &'a Noise,
+pub(super) struct Drawn<'a> {
+    pub(super) tensor: &'a TensorShape,
+    pub(super) noise: &'a Noise,
 }
 
 impl View for Drawn<'_> {

@@ -14,6 +14,7 @@ fn flags(shape: ShapeName, out: PathBuf) -> RandomCheckpointFlags {
     RandomCheckpointFlags {
         shape,
         out,
+        eagle3: None,
         seed: 7,
     }
 }
@@ -150,5 +151,60 @@ fn nothing_is_overwritten_and_nothing_half_done_is_left() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("no-fixture"), "{error}");
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn drafts_have_the_tensors_of_published_ones() {
+    let parent = tempfile::tempdir().unwrap();
+    let draft = parent.path().join("draft");
+    let flags = RandomCheckpointFlags {
+        eagle3: Some(draft.clone()),
+        ..flags(ShapeName::TinyQwen3, parent.path().join("target"))
+    };
+    write(&flags, &models()).unwrap();
+    assert!(flags.out.join("config.json").exists());
+
+    let carried = models().join("../drafts/qwen3-untied-eagle3-vllm-mrope-qwen3vl");
+    let config = json(&draft, "config.json");
+    assert_eq!(
+        config["architectures"],
+        json(&carried, "config.json")["architectures"]
+    );
+    assert_eq!(config["rope_scaling"]["mrope_interleaved"], true);
+    let bytes = fs::read(draft.join("model.safetensors")).unwrap();
+    let ours = SafeTensors::deserialize(&bytes).unwrap();
+    let bytes = fs::read(carried.join("model.safetensors")).unwrap();
+    let carried = SafeTensors::deserialize(&bytes).unwrap();
+    let names = |tensors: &SafeTensors<'_>| -> BTreeSet<String> {
+        let names = tensors.names().into_iter();
+        names.map(str::to_owned).collect()
+    };
+    // The embedding is the target's, and one table of tokens is enough.
+    let mut expected = names(&carried);
+    expected.retain(|name| !["embed_tokens.weight", "t2d"].contains(&&name[..]));
+    assert_eq!(names(&ours), expected);
+
+    let table = ours.tensor("d2t").unwrap();
+    let offsets = table.data().as_chunks::<8>().0.iter();
+    let offsets = offsets.map(|&bytes| i64::from_le_bytes(bytes));
+    let tokens: BTreeSet<i64> = (0..).zip(offsets).map(|(id, offset)| id + offset).collect();
+    assert_eq!(tokens.len(), 256);
+    assert!(tokens.iter().all(|token| (0..1_024).contains(token)));
+    assert_eq!(ours.tensor("lm_head.weight").unwrap().shape(), [256, 64]);
+    let large = eagle3::tensors(&ShapeName::Qwen3Vl4b.shape());
+    let head = large.iter().find(|tensor| tensor.name == "lm_head.weight");
+    assert_eq!(head.unwrap().dims, [32_000, 2_560]);
+}
+
+#[test]
+fn a_draft_needs_a_target_of_three_layers() {
+    let parent = tempfile::tempdir().unwrap();
+    let flags = RandomCheckpointFlags {
+        eagle3: Some(parent.path().join("draft")),
+        ..flags(ShapeName::Tiny, parent.path().join("target"))
+    };
+    let error = write(&flags, &models()).unwrap_err();
+    assert!(error.to_string().contains("has 2 layers"), "{error}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
 }

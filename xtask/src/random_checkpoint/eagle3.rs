@@ -1,0 +1,154 @@
+//! EAGLE-3 drafts for the shapes, in the dialect that vLLM reads.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use safetensors::serialize_to_file;
+use safetensors::tensor::{Dtype, View};
+use serde_json::{Map, Value, json};
+
+use super::noise::Noise;
+use super::shape::{Bias, Shape, TensorShape, push_linear, push_norm};
+use super::tensors::Drawn;
+use super::text_files::entries;
+
+/// Outputs of published drafts.
+const OUTPUTS: usize = 32_000;
+/// Hidden states of the target that a draft reads.
+const STATES: usize = 3;
+/// Fields that a draft has as its target's language model has them.
+const SHARED: [&str; 8] = [
+    "head_dim",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rope_scaling",
+    "vocab_size",
+];
+
+/// What a file of weights holds.
+enum Stored<'a> {
+    Drawn(Drawn<'a>),
+    /// Distance from each of the draft's ids to the target's.
+    ToTarget(Vec<i64>, [usize; 1]),
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Drawn(drawn) => drawn.dtype(),
+            Self::ToTarget(..) => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Drawn(drawn) => drawn.shape(),
+            Self::ToTarget(_, shape) => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Drawn(drawn) => drawn.data(),
+            Self::ToTarget(offsets, _) => offsets.iter().flat_map(|o| o.to_le_bytes()).collect(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Drawn(drawn) => drawn.data_len(),
+            Self::ToTarget(offsets, _) => size_of::<i64>() * offsets.len(),
+        }
+    }
+}
+
+/// Writes config and weights of a draft for a target of that shape.
+pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
+    if shape.layers < STATES {
+        bail!(
+            "an EAGLE-3 draft reads {STATES} hidden states of its target, but the shape has {} layers",
+            shape.layers
+        );
+    }
+    let path = dir.join("config.json");
+    fs::write(&path, serde_json::to_vec_pretty(&config(shape))?)
+        .with_context(|| path.display().to_string())?;
+    let noise = Noise::new(seed);
+    let tensors = tensors(shape);
+    let drawn = tensors.iter().map(|tensor| {
+        let noise = &noise;
+        (&tensor.name[..], Stored::Drawn(Drawn { tensor, noise }))
+    });
+    let offsets = to_target(shape);
+    let shape = [offsets.len()];
+    let stored = drawn.chain([("d2t", Stored::ToTarget(offsets, shape))]);
+    let path = dir.join("model.safetensors");
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    serialize_to_file(stored, Some(metadata), &path).with_context(|| path.display().to_string())
+}
+
+/// Tokens that the draft can propose.
+pub(super) fn outputs(shape: &Shape) -> usize {
+    OUTPUTS.min(shape.vocab / 4)
+}
+
+/// The draft's tokens, spread over the vocabulary.
+fn to_target(shape: &Shape) -> Vec<i64> {
+    let outputs = outputs(shape);
+    let offset = |id: usize| (id * shape.vocab / outputs - id) as i64;
+    (0..outputs).map(offset).collect()
+}
+
+/// All tensors but the table of tokens; the embedding is the target's.
+pub(super) fn tensors(shape: &Shape) -> Vec<TensorShape> {
+    let (hidden, inner) = (shape.hidden, shape.intermediate);
+    let queries = shape.heads * shape.head_dim;
+    let kv = shape.kv_heads * shape.head_dim;
+    // A row is an embedding beside a hidden state.
+    let pair = 2 * hidden;
+    let mut all = Vec::new();
+    for norm in ["hidden_norm", "input_layernorm", "post_attention_layernorm"] {
+        push_norm(&format!("midlayer.{norm}"), hidden, Bias::No, &mut all);
+    }
+    push_norm("norm", hidden, Bias::No, &mut all);
+    for (name, dims) in [
+        ("fc", [hidden, STATES * hidden]),
+        ("midlayer.self_attn.q_proj", [queries, pair]),
+        ("midlayer.self_attn.k_proj", [kv, pair]),
+        ("midlayer.self_attn.v_proj", [kv, pair]),
+        ("midlayer.self_attn.o_proj", [hidden, queries]),
+        ("midlayer.mlp.gate_proj", [inner, hidden]),
+        ("midlayer.mlp.up_proj", [inner, hidden]),
+        ("midlayer.mlp.down_proj", [hidden, inner]),
+        ("lm_head", [outputs(shape), hidden]),
+    ] {
+        push_linear(name, dims, Bias::No, &mut all);
+    }
+    all
+}
+
+fn config(shape: &Shape) -> Map<String, Value> {
+    let mut of_target = shape.fields();
+    if let Some(Value::Object(text)) = of_target.remove("text_config") {
+        of_target = text;
+    }
+    let mut fields = entries(json!({
+        "architectures": [shape.family.eagle3()],
+        "draft_vocab_size": outputs(shape),
+        "hidden_act": "silu",
+        "num_hidden_layers": 1,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 5e6,
+        "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16",
+    }));
+    let shared = SHARED.iter();
+    let shared = shared.filter_map(|&name| of_target.remove_entry(name));
+    fields.extend(shared);
+    fields
+}
