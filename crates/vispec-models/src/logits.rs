@@ -171,18 +171,12 @@ fn read_data<const D: usize>(
 ) -> Result<TensorData, ModelError> {
     Tensor::<D>::cast(tensor, DType::F32)
         .try_into_data()
-        .map_err(|error| ModelError::DeviceRead {
-            what,
-            reason: error.to_string(),
-        })
+        .map_err(|error| ModelError::device_read(what, &error))
 }
 
 fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
     data.as_slice::<f32>()
-        .map_err(|error| ModelError::DeviceRead {
-            what,
-            reason: error.to_string(),
-        })
+        .map_err(|error| ModelError::device_read(what, &error))
 }
 
 /// The best token of each row of `logits` `[rows, vocab]`, with one read-back.
@@ -318,10 +312,7 @@ fn candidates_on_host(
     let asked = asked_of_rows(sequences);
     let mut data = read_data(logits, DRAFT_LOGITS)?;
     let rows = data.as_mut_slice::<f32>();
-    let rows = rows.map_err(|error| ModelError::DeviceRead {
-        what: DRAFT_LOGITS,
-        reason: error.to_string(),
-    })?;
+    let rows = rows.map_err(|error| ModelError::device_read(DRAFT_LOGITS, &error))?;
     let best = |row: usize, logits: &mut [f32]| asked[row].rank(logits, vocab_size);
     if rows.len() < SERIAL_LOGITS {
         let rows = rows.chunks_exact_mut(vocab_size).enumerate();
