@@ -164,14 +164,28 @@ impl TargetLogits for DeviceLogits {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Tensors that were read by this thread.
+    pub(crate) static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Copies a tensor to the host as f32; on the CPU a tensor with a unique owner is only handed over.
 fn read_data<const D: usize>(
     tensor: Tensor<D>,
     what: &'static str,
 ) -> Result<TensorData, ModelError> {
+    #[cfg(test)]
+    READS.with(|reads| reads.set(reads.get() + 1));
     Tensor::<D>::cast(tensor, DType::F32)
         .try_into_data()
         .map_err(|error| ModelError::device_read(what, &error))
+}
+
+/// Numbers on a device, as f32.
+#[cfg(feature = "cube")]
+pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<f32>, ModelError> {
+    Ok(floats(&read_data(tensor, what)?, what)?.to_vec())
 }
 
 fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
