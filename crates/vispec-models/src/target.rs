@@ -4,9 +4,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
+use vispec_core::{
+    BoxError, NodeId, OutputOf, PassInput, Sampler, Segment, TargetLogits as _, TargetModel,
+    TokenId, TokenTree,
+};
 use vispec_processor::{PreparedPrompt, ProcessedImage};
 
+use crate::device::is_cpu;
 use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
@@ -51,7 +55,8 @@ impl VlmTarget {
     ///
     /// # Errors
     /// Config or weights that are missing, damaged or do not fit each other; an architecture that
-    /// is not supported; an element type that the device cannot compute in.
+    /// is not supported; an element type that the device cannot compute in;
+    /// [`ModelError::DeviceCannotRun`] if a pass over one token fails there.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
@@ -68,7 +73,7 @@ impl VlmTarget {
         let decoder = Decoder::load(&model, &family.decoder, FirstInput::Normed);
         let vision = family.vision.load(&weights);
         weights.finish()?;
-        Ok(Self {
+        let target = Self {
             dir: dir.to_owned(),
             stack: DecoderStack::new(decoder, &family.decoder),
             text,
@@ -81,7 +86,28 @@ impl VlmTarget {
             kv: (KvPrecision::Auto, precision.compute),
             features: FeatureSpec::last(),
             padded_rows: None,
-        })
+        };
+        if !is_cpu(device) {
+            target.try_pass()?;
+        }
+        Ok(target)
+    }
+
+    /// Reads one token. Devices tell of memory that they do not have only when something is read that
+    /// depends on it.
+    fn try_pass(&self) -> Result<(), ModelError> {
+        let pass = || -> Result<TokenId, BoxError> {
+            let mut logits = self
+                .verify(&TokenTree::new(0), &mut self.new_cache()?)?
+                .logits;
+            Ok(logits.pick(0, &Sampler::Greedy, 0.0)?)
+        };
+        let failed = |error: BoxError| ModelError::DeviceCannotRun {
+            dir: self.dir.clone(),
+            device: format!("{:?}", self.device),
+            reason: chain(error.as_ref()),
+        };
+        pass().map(drop).map_err(failed)
     }
 
     /// The same target with keys and values of new caches in another type.
@@ -366,6 +392,13 @@ impl VlmTarget {
             None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
         }
     }
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let causes = causes.map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
 pub(crate) fn row_position(row: usize) -> i64 {

@@ -111,6 +111,13 @@ impl DecoderStack {
         }
     }
 
+    /// Whether passes over trees of so many rows can have plans that are on the device
+    /// ([`AttentionPlan::unknown_tree`]).
+    #[cfg(feature = "cube")]
+    pub(crate) fn reads_plans_on_device(&self, rows: usize) -> bool {
+        matches!(self.layers, Layers::Cube(_)) && rows < super::cube::MANY_ROWS
+    }
+
     /// Shapes of the stack.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {

@@ -18,7 +18,7 @@ use crate::nn::rows::slice_rows;
 
 /// Rows of a sequence from which products beat the attention kernel, which reads keys and values for
 /// each row anew: prompts, not trees.
-const MANY_ROWS: usize = 128;
+pub(in crate::nn) const MANY_ROWS: usize = 128;
 
 /// Weights of a layer, those that read the same rows joined.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use burn::tensor::Tensor;
 
 pub(super) use self::bridge::{is_here, upload};
 use self::layer::CubeLayer;
+pub(super) use self::layer::MANY_ROWS;
 pub(super) use self::rows::move_rows;
 use super::attention::DeviceSegment;
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};

@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-use vispec_core::{KvCache, NodeId, TargetLogits, TargetModel, TokenTree};
+use vispec_core::{KvCache, LogitsError, NodeId, Sampler, TargetLogits, TargetModel, TokenTree};
 
 use super::*;
-use crate::device::DeviceSpec;
+use crate::device::{DeviceSpec, check_arithmetic};
+use crate::logits::DeviceLogits;
 
 /// What a layer may take.
 const LAUNCHES_PER_LAYER: usize = 14;
@@ -201,4 +202,33 @@ fn a_tree_that_does_not_fit_a_padded_pass_is_refused() {
     tree.push(NodeId::ROOT, 9).unwrap();
     let error = target.verify(&tree, &mut cache).unwrap_err();
     assert!(error.to_string().contains("a tree of 5 nodes"), "{error}");
+}
+
+/// A device that cannot give memory says so with the next read, in one line, and goes on.
+#[test]
+fn memory_that_there_is_not_is_told_in_one_line() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    let device = device();
+    let much = Tensor::<2>::ones([1 << 20, 1 << 14], (&device, DType::F32));
+    let logits = DeviceLogits::new(much.slice([0..1, 0..4]));
+    let error = { logits }.pick(0, &Sampler::Greedy, 0.0).unwrap_err();
+    let LogitsError::Device(error) = error else {
+        panic!("{error}");
+    };
+    let told = error.to_string();
+    assert!(told.contains("allocate") && !told.contains('\n'), "{told}");
+    let fits = Tensor::<2>::from_floats([[1.0, 3.0, 2.0]], &device);
+    let token = DeviceLogits::new(fits).pick(0, &Sampler::Greedy, 0.0);
+    assert_eq!(token.unwrap(), 1);
+}
+
+#[test]
+fn arithmetic_of_a_device_is_tried() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    check_arithmetic(&device(), DType::F32).unwrap();
+    check_arithmetic(&Device::flex(), DType::F32).unwrap();
 }
