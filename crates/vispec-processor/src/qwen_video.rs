@@ -53,19 +53,23 @@ impl VideoPlan {
 
 impl QwenVideoProcessor {
     /// The processor of the checkpoint in `dir`, whose images `images` processes; none if there is no
-    /// file for it.
+    /// file for it, or the family reads no videos.
     pub(crate) fn from_dir(
         dir: &Path,
         family: ModelFamily,
         model_config: &ConfigFile,
         images: &QwenImageProcessor,
     ) -> Result<Option<Self>> {
-        if family == ModelFamily::Qwen3Vl {
-            let Some(config) = ConfigFile::open_if_present(dir, VIDEO_CONFIG)? else {
-                return Ok(None);
-            };
-            let images = QwenImageProcessor::from_video_config(&config, images)?;
-            return Ok(Some(Self::Timed { images }));
+        match family {
+            ModelFamily::Qwen2_5Vl => {}
+            ModelFamily::Qwen3Vl => {
+                let Some(config) = ConfigFile::open_if_present(dir, VIDEO_CONFIG)? else {
+                    return Ok(None);
+                };
+                let images = QwenImageProcessor::from_video_config(&config, images)?;
+                return Ok(Some(Self::Timed { images }));
+            }
+            ModelFamily::Llava | ModelFamily::LlavaNext => return Ok(None),
         }
         let field = "vision_config.tokens_per_second";
         let expected = "a number above 0";
