@@ -16,8 +16,7 @@ use reference::{
 };
 use vispec_core::{
     Ask, Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
-    MatchPicks, NodeId, PositionUniforms, Prompt, Sampler, TargetModel, TokenId, TokenTree,
-    generate,
+    MatchPicks, NodeId, PositionUniforms, Sampler, TargetModel, TokenId, TokenTree, generate,
 };
 use vispec_models::draft::{NeuralDraft, NeuralDraftSession};
 use vispec_models::features::FeatureSpec;
