@@ -124,22 +124,26 @@ fn bad_videos_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let good = folder(dir.path(), 4, 64);
     let mixed = folder(dir.path(), 3, 64);
-    fs::write(mixed.join("9.bmp"), bmp(64, 32)).unwrap();
+    fs::write(mixed.join("00009.bmp"), bmp(64, 32)).unwrap();
     let broken = folder(dir.path(), 2, 64);
-    fs::write(broken.join("1.txt"), "no image").unwrap();
+    fs::write(broken.join("00002.bmp"), "no image").unwrap();
     let show = |path: &Path, fps: &str| format!("{}{fps}", path.display());
     let cases = [
-        ("no frames", show(&folder(dir.path(), 0, 1), ""), "0 frames"),
+        (
+            "no frames",
+            show(&folder(dir.path(), 0, 1), ""),
+            "is 0, expected at least 1 and at most 768",
+        ),
         (
             "one frame",
             show(&folder(dir.path(), 1, 64), ""),
-            "1 frames",
+            "is 1, expected at least 2",
         ),
         ("a rate of 0", show(&good, "@0"), "0 frames per second"),
         ("no rate", show(&good, "@nan"), "NaN frames per second"),
         ("small", show(&folder(dir.path(), 4, 16), ""), "16"),
         ("sizes", show(&mixed, ""), "frame 3"),
-        ("no image", show(&broken, ""), "1.txt"),
+        ("no image", show(&broken, ""), "00002.bmp"),
         ("no folder", show(&dir.path().join("none"), ""), "none"),
         (
             "thousands",
