@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
-
+use crate::chat_images::path_of_file_url;
 use crate::video_folder::VideoFolder;
 
 /// One line, understood.
@@ -110,9 +109,8 @@ fn path(text: &str) -> PathBuf {
             return inner.into();
         }
     }
-    if let Some(encoded) = text.strip_prefix("file://") {
-        let decoded = percent_decode_str(encoded).decode_utf8_lossy();
-        return decoded.into_owned().into();
+    if let Some(path) = path_of_file_url(text) {
+        return path;
     }
     // On Windows a backslash is a part of the path.
     if cfg!(windows) {

@@ -13,8 +13,11 @@ use vispec_models::{
     EngineOptions, KeepQuantized, KvPrecision, LayerIds, Method, PositionsOf, Quantization,
     resolve_checkpoint,
 };
-use vispec_processor::{DecodedImage, ImageOptions, Media, Messages, Orientation, Part, Video};
+use vispec_processor::{
+    ChatFile, DecodedImage, ImageOptions, Media, Messages, Orientation, Part, Video,
+};
 
+use crate::chat_images;
 use crate::failure::Failure;
 use crate::tree::TreeFlags;
 use crate::video_folder::VideoFolder;
@@ -220,10 +223,11 @@ pub struct PromptFlags {
         conflicts_with = "messages"
     )]
     pub system: Option<String>,
-    /// A chat in Hugging Face form: JSON list of {"role", "content"}
+    /// A chat in Hugging Face form: JSON list of {"role", "content"}; image_url parts may name a path
+    /// from the file's folder, a file URL or a data URL
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub messages: Option<PathBuf>,
-    /// An image; repeat the flag for several, in the order of their places in the chat
+    /// An image; repeat the flag for several, in the order of the chat's places without an address
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
     /// A video: a folder of frames in the order of their names, FPS of them in a second (2 unless
@@ -285,8 +289,13 @@ impl PromptFlags {
     /// A file that cannot be read, is not JSON, or is not an image; a video without frames or with
     /// frames of different sizes, or one that takes too much memory.
     pub fn read(&self) -> Result<Chat, Failure> {
-        let messages = match (&self.messages, &self.prompt) {
-            (Some(path), _) => Messages::read(path).with_context(|| path.display().to_string())?,
+        let options = self.reading.options();
+        let (messages, images) = match (&self.messages, &self.prompt) {
+            (Some(path), _) => {
+                let chat = ChatFile::read(path).with_context(|| path.display().to_string())?;
+                let images = chat_images::read(path, &chat.images, &self.images, &options)?;
+                (chat.messages, images)
+            }
             (None, Some(prompt)) => {
                 let read;
                 let prompt = match prompt.as_str() {
@@ -298,16 +307,14 @@ impl PromptFlags {
                 };
                 let images = vec![Part::Image; self.images.len()];
                 let videos = vec![Part::Video; self.videos.len()];
-                Messages::showing(self.system.as_deref(), prompt, [images, videos].concat())
+                let shown = [images, videos].concat();
+                let messages = Messages::showing(self.system.as_deref(), prompt, shown);
+                let images = self.images.iter();
+                let images = images.map(|path| DecodedImage::open(path, &options));
+                (messages, images.collect::<Result<_, _>>()?)
             }
             (None, None) => return Err(Failure::usage("either --prompt or --messages is needed")),
         };
-        let options = self.reading.options();
-        let images = self
-            .images
-            .iter()
-            .map(|path| DecodedImage::open(path, &options))
-            .collect::<Result<Vec<_>, _>>()?;
         let videos = self.videos.iter().map(|video| video.read(&options));
         Ok(Chat {
             messages,

@@ -4,6 +4,7 @@
 pub mod captions;
 pub mod chat_command;
 pub mod chat_editor;
+pub mod chat_images;
 pub mod command_line;
 pub mod conversation;
 pub mod demo_pair;

@@ -169,6 +169,69 @@ fn more_images_than_places_are_refused() {
         .assert_refused("one for none", 1, &["1 images", "places for 0"]);
 }
 
+/// Addresses stand for the same image as `--image`.
+#[test]
+fn images_may_have_addresses() {
+    let png = image("qwen-tied/img-short");
+    let ask = |content: &str, dir: &tempfile::TempDir| {
+        let path = dir.path().join("chat.json");
+        let chat = format!(
+            r#"[{{"role": "user", "content": [{content}, {{"type": "text", "text": "What?"}}]}}]"#
+        );
+        fs::write(&path, chat).unwrap();
+        Program::generate("qwen-tied")
+            .path("--messages", &path)
+            .args("--max-new-tokens 8")
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let expected = ask(r#"{"type": "image"}"#, &dir).image(&png).json();
+    fs::copy(&png, dir.path().join("a b.png")).unwrap();
+    let file = format!("file://{}/a%20b.png", dir.path().display());
+    let data = base64(&fs::read(&png).unwrap());
+    let data = format!("data:image/png;base64,{data}");
+    for url in ["a b.png", &file, &data] {
+        for address in [format!(r#""{url}""#), format!(r#"{{"url": "{url}"}}"#)] {
+            let part = format!(r#"{{"type": "image_url", "image_url": {address}}}"#);
+            let answer = ask(&part, &dir).json();
+            assert_eq!(answer["token_ids"], expected["token_ids"], "{url}");
+            assert_eq!(answer["prompt_tokens"], expected["prompt_tokens"], "{url}");
+        }
+    }
+    // Both kinds of places, in the order of the chat.
+    let part = r#"{"type": "image_url", "image_url": "a b.png"}, {"type": "image"}"#;
+    ask(part, &dir).image(&png).run().assert_success();
+    ask(part, &dir)
+        .run()
+        .assert_refused("too few", 1, &["0 images", "places for 1 without"]);
+
+    for (url, names) in [
+        (
+            "https://x/y.png",
+            &["content[0].image_url", "https://x/y.png", "file URL"][..],
+        ),
+        ("missing.png", &["content[0].image_url", "missing.png"]),
+        (
+            "data:image/png,AB",
+            &["content[0].image_url", "not in base64"],
+        ),
+        ("data:image/png;base64,QUI=", &["content[0].image_url"]),
+    ] {
+        let part = format!(r#"{{"type": "image_url", "image_url": {{"url": "{url}"}}}}"#);
+        ask(&part, &dir).run().assert_refused(url, 1, names);
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let chunks = bytes.chunks(3).map(|chunk| {
+        let byte = |at: usize| usize::from(chunk.get(at).copied().unwrap_or_default());
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digits = (0..=chunk.len()).map(|at| char::from(DIGITS[group >> (18 - 6 * at) & 63]));
+        digits.collect::<String>()
+    });
+    chunks.collect()
+}
+
 #[test]
 fn prompts_longer_than_the_context_are_refused() {
     let content = format!(
