@@ -8,9 +8,9 @@ use super::{
     dot, pack_into, take,
 };
 use crate::isa::Isa;
-use crate::matrix::{Panels, Strided, multiply, multiply_part, packed_len};
 use crate::pool::Out;
 use crate::scratch::Scratch;
+use crate::training::matrix::{Panels, Strided, multiply, multiply_part, packed_len};
 
 /// See [`crate::Kernels::causal_attention_backward`].
 pub(crate) fn run(

@@ -5,9 +5,9 @@ use super::{
     Attended, BLOCK, CausalAttention, CausalSample, add_scaled, blocks, dot, pack_into, take,
 };
 use crate::isa::Isa;
-use crate::matrix::{Strided, multiply_part, packed_len};
 use crate::pool::Out;
 use crate::scratch::Scratch;
+use crate::training::matrix::{Strided, multiply_part, packed_len};
 
 /// See [`crate::Kernels::causal_attention`].
 pub(crate) fn run(isa: Isa, call: &CausalAttention<'_>, attended: Attended<'_>) {

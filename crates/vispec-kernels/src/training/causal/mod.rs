@@ -17,8 +17,8 @@ use std::ops::Range;
 pub(crate) use self::backward::run as backward;
 pub(crate) use self::forward::run as forward;
 use crate::isa::Isa;
-use crate::matrix::{Panels, Strided, pack, packed_len};
 use crate::pool;
+use crate::training::matrix::{Panels, Strided, pack, packed_len};
 
 /// Queries whose scores are there at a time. Every tile height divides it.
 const BLOCK: usize = 48;
