@@ -113,8 +113,8 @@ pub use decode::{
 };
 pub use draft::{
     Ask, Beam, DraftError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter,
-    DynamicTreeDrafter, Expansion, Idle, NoDraft, PromptLookupConfig, PromptLookupDrafter,
-    Proposal, SuffixStore, SuffixStoreUsage, TopK, TreeSize,
+    DynamicTreeDrafter, Expansion, GrownLevel, Idle, NoDraft, PromptLookupConfig,
+    PromptLookupDrafter, Proposal, SuffixStore, SuffixStoreUsage, TopK, TreeSize,
 };
 pub use error::{ConfigError, DecodeError};
 pub use logits::{HostLogits, LogitsError, TargetLogits};

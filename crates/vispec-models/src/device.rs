@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::error::ModelError;
 
@@ -116,6 +116,44 @@ pub fn is_cpu(device: &Device) -> bool {
         false
     }
 }
+
+/// Checks that `device` multiplies matrices of `dtype` as it should: some drivers say that they
+/// support a type and compute wrong numbers in it.
+///
+/// # Errors
+/// [`ModelError::WrongArithmetic`], or [`ModelError::DeviceRead`] if the device fails.
+pub(crate) fn check_arithmetic(device: &Device, dtype: DType) -> Result<(), ModelError> {
+    // Whole numbers whose products and sums every type holds exactly.
+    let value = |index: usize| [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 1.0][index % 7];
+    let matrix = |seed: usize| -> Vec<f32> { (0..SIDE * SIDE).map(|i| value(i + seed)).collect() };
+    let [a, b] = [0, 3].map(|seed| {
+        let data = TensorData::new(matrix(seed), [SIDE, SIDE]);
+        Tensor::<2>::from_data(data, (device, dtype))
+    });
+    let product = Tensor::<2>::cast(a.matmul(b.transpose()) + 1.0, DType::F32);
+    let failed = |error| ModelError::device_read("a test of arithmetic", &error);
+    let product = product.try_into_data().map_err(failed)?;
+    let found = product.as_slice::<f32>();
+    let found = found.map_err(|error| ModelError::device_read("a test of arithmetic", &error))?;
+    let (a, b) = (matrix(0), matrix(3));
+    for (index, &found) in found.iter().enumerate() {
+        let row = |all: &[f32], row: usize| all[row * SIDE..(row + 1) * SIDE].to_vec();
+        let (x, y) = (row(&a, index / SIDE), row(&b, index % SIDE));
+        let expected = x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>() + 1.0;
+        if found.to_bits() != expected.to_bits() {
+            return Err(ModelError::WrongArithmetic {
+                device: format!("{device:?}"),
+                dtype: format!("{dtype:?}").to_lowercase(),
+                found,
+                expected,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Rows and columns of the matrices that arithmetic is checked with.
+const SIDE: usize = 32;
 
 #[cfg(feature = "flex")]
 fn open_flex(_spec: DeviceSpec) -> Result<Device, ModelError> {

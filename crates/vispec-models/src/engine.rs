@@ -3,6 +3,7 @@
 mod encoding;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -193,6 +194,15 @@ impl Engine {
             draft,
             draft_dir: options.draft.clone(),
         })
+    }
+
+    /// Pads passes of the target, as [`VlmTarget::with_padded_passes`] does.
+    ///
+    /// # Errors
+    /// Those of [`VlmTarget::with_padded_passes`].
+    pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
+        self.target = self.target.with_padded_passes(rows)?;
+        Ok(self)
     }
 
     /// Renders chats with the template in `file`, as [`Processor::with_chat_template`] does.

@@ -180,6 +180,48 @@ pub enum ModelError {
         /// What is missing.
         reason: String,
     },
+    /// The device computes wrong numbers in an element type that it says it supports.
+    #[error(
+        "device {device} computes wrong numbers in {dtype} ({found}, expected {expected}), choose \
+         another --dtype"
+    )]
+    WrongArithmetic {
+        /// The device.
+        device: String,
+        /// The element type.
+        dtype: String,
+        /// What it computed.
+        found: f32,
+        /// What that should be.
+        expected: f32,
+    },
+    /// The device cannot run the target that was loaded onto it.
+    #[error("{dir}: device {device} cannot run it: {reason}", dir = .dir.display())]
+    DeviceCannotRun {
+        /// Directory of the checkpoint.
+        dir: PathBuf,
+        /// The device.
+        device: String,
+        /// What failed, such as an allocation.
+        reason: String,
+    },
+    /// Passes cannot be padded on this device.
+    #[error(
+        "passes cannot be padded on {device}: on the CPU a row has the same bits in every pass, and \
+         other devices without kernels of this crate have no padded passes"
+    )]
+    NotPadded {
+        /// The device.
+        device: String,
+    },
+    /// A tree does not fit a padded pass.
+    #[error("a tree of {nodes} nodes does not fit passes padded to {rows} rows, pad to {nodes}")]
+    PaddedTree {
+        /// Nodes of the tree.
+        nodes: usize,
+        /// Rows of a pass.
+        rows: usize,
+    },
     /// The device cannot compute in this element type.
     #[error("device {device} does not support {dtype}, choose another --dtype")]
     UnsupportedDtype {
@@ -307,6 +349,30 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// A read that failed, by what the backend reported: many lines, of which the last cause tells
+    /// most.
+    pub(crate) fn device_read(what: &'static str, reported: &impl std::fmt::Display) -> Self {
+        Self::DeviceRead {
+            what,
+            reason: last_cause(&reported.to_string()),
+        }
+    }
+}
+
+/// The last cause in a report of several lines; all of it, in one line, if it names none.
+fn last_cause(reported: &str) -> String {
+    let lines = |text: &str| {
+        let lines = text.lines().map(str::trim);
+        let told = lines.filter(|line| !line.is_empty() && !line.starts_with("No backtrace"));
+        Vec::from_iter(told.map(str::to_owned))
+    };
+    match reported.rsplit_once("Caused by:") {
+        Some((_, cause)) => lines(cause).into_iter().next().unwrap_or_default(),
+        None => lines(reported).join("; "),
+    }
+}
+
 /// Tensors that keep a checkpoint from being loaded, by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct WeightsReport {
@@ -371,5 +437,19 @@ impl std::fmt::Display for WeightsReport {
                 .collect(),
         );
         write!(f, "{}", parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_cause_is_told_in_one_line() {
+        let reported = "An error happened\nCaused by:\n  The bytes were never written\n  skipped\n\
+                        Caused by:\n  can't allocate buffer of size: 4\nNo backtrace available\n\
+                        Asked at:\nNo backtrace available";
+        assert_eq!(last_cause(reported), "can't allocate buffer of size: 4");
+        assert_eq!(last_cause("lost\n  the device\n"), "lost; the device");
     }
 }

@@ -164,25 +164,33 @@ impl TargetLogits for DeviceLogits {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Tensors that were read by this thread.
+    pub(crate) static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Copies a tensor to the host as f32; on the CPU a tensor with a unique owner is only handed over.
 fn read_data<const D: usize>(
     tensor: Tensor<D>,
     what: &'static str,
 ) -> Result<TensorData, ModelError> {
+    #[cfg(test)]
+    READS.with(|reads| reads.set(reads.get() + 1));
     Tensor::<D>::cast(tensor, DType::F32)
         .try_into_data()
-        .map_err(|error| ModelError::DeviceRead {
-            what,
-            reason: error.to_string(),
-        })
+        .map_err(|error| ModelError::device_read(what, &error))
+}
+
+/// Numbers on a device, as f32.
+#[cfg(feature = "cube")]
+pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<f32>, ModelError> {
+    Ok(floats(&read_data(tensor, what)?, what)?.to_vec())
 }
 
 fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
     data.as_slice::<f32>()
-        .map_err(|error| ModelError::DeviceRead {
-            what,
-            reason: error.to_string(),
-        })
+        .map_err(|error| ModelError::device_read(what, &error))
 }
 
 /// The best token of each row of `logits` `[rows, vocab]`, with one read-back.
@@ -318,10 +326,7 @@ fn candidates_on_host(
     let asked = asked_of_rows(sequences);
     let mut data = read_data(logits, DRAFT_LOGITS)?;
     let rows = data.as_mut_slice::<f32>();
-    let rows = rows.map_err(|error| ModelError::DeviceRead {
-        what: DRAFT_LOGITS,
-        reason: error.to_string(),
-    })?;
+    let rows = rows.map_err(|error| ModelError::device_read(DRAFT_LOGITS, &error))?;
     let best = |row: usize, logits: &mut [f32]| asked[row].rank(logits, vocab_size);
     if rows.len() < SERIAL_LOGITS {
         let rows = rows.chunks_exact_mut(vocab_size).enumerate();

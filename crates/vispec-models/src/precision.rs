@@ -213,11 +213,12 @@ impl Precision {
     ///
     /// On the CPU activations are always f32 and weights keep the chosen type. Elsewhere both have
     /// the chosen type, which the device must support (none but the CPU has
-    /// quantised layers): some drivers compute wrong numbers instead
-    /// of failing, so this is asked before anything is allocated.
+    /// quantised layers): some drivers compute wrong numbers instead of failing, so the device is
+    /// asked and tried before anything is allocated.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedDtype`] if the device says that it cannot compute in that type.
+    /// [`ModelError::UnsupportedDtype`] if the device says that it cannot compute in that type,
+    /// [`ModelError::WrongArithmetic`] if it says that it can and cannot.
     pub fn choose(
         choice: DtypeChoice,
         on_disk: DType,
@@ -241,6 +242,7 @@ impl Precision {
                 dtype: choice.to_string(),
             });
         }
+        crate::device::check_arithmetic(device, storage)?;
         Ok(Self {
             storage,
             compute: storage,

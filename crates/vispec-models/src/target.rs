@@ -1,11 +1,16 @@
 //! A vision-language model as the target of speculative decoding.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use vispec_core::{BoxError, NodeId, OutputOf, PassInput, Segment, TargetModel};
+use vispec_core::{
+    BoxError, NodeId, OutputOf, PassInput, Sampler, Segment, TargetLogits as _, TargetModel,
+    TokenId, TokenTree,
+};
 use vispec_processor::{PreparedPrompt, ProcessedImage};
 
+use crate::device::is_cpu;
 use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
@@ -41,6 +46,8 @@ pub struct VlmTarget {
     kv: (KvPrecision, DType),
     /// What its passes give as features.
     features: FeatureSpec,
+    /// Rows that passes are padded to, if they are.
+    padded_rows: Option<NonZeroUsize>,
 }
 
 impl VlmTarget {
@@ -48,7 +55,8 @@ impl VlmTarget {
     ///
     /// # Errors
     /// Config or weights that are missing, damaged or do not fit each other; an architecture that
-    /// is not supported; an element type that the device cannot compute in.
+    /// is not supported; an element type that the device cannot compute in;
+    /// [`ModelError::DeviceCannotRun`] if a pass over one token fails there.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
@@ -65,7 +73,7 @@ impl VlmTarget {
         let decoder = Decoder::load(&model, &family.decoder, FirstInput::Normed);
         let vision = family.vision.load(&weights);
         weights.finish()?;
-        Ok(Self {
+        let target = Self {
             dir: dir.to_owned(),
             stack: DecoderStack::new(decoder, &family.decoder),
             text,
@@ -77,7 +85,29 @@ impl VlmTarget {
             precision,
             kv: (KvPrecision::Auto, precision.compute),
             features: FeatureSpec::last(),
-        })
+            padded_rows: None,
+        };
+        if !is_cpu(device) {
+            target.try_pass()?;
+        }
+        Ok(target)
+    }
+
+    /// Reads one token. Devices tell of memory that they do not have only when something is read that
+    /// depends on it.
+    fn try_pass(&self) -> Result<(), ModelError> {
+        let pass = || -> Result<TokenId, BoxError> {
+            let mut logits = self
+                .verify(&TokenTree::new(0), &mut self.new_cache()?)?
+                .logits;
+            Ok(logits.pick(0, &Sampler::Greedy, 0.0)?)
+        };
+        let failed = |error: BoxError| ModelError::DeviceCannotRun {
+            dir: self.dir.clone(),
+            device: format!("{:?}", self.device),
+            reason: chain(error.as_ref()),
+        };
+        pass().map(drop).map_err(failed)
     }
 
     /// The same target with keys and values of new caches in another type.
@@ -89,6 +119,29 @@ impl VlmTarget {
         let dtype = precision.resolve(self.precision.compute, &self.device)?;
         self.kv = (precision, dtype);
         Ok(self)
+    }
+
+    /// The same target, whose passes over trees and single tokens have `rows` rows, whatever they are
+    /// asked for: so a token runs through the same kernels alone and in a tree, and plain and
+    /// speculative decoding agree bit for bit where kernels are chosen by the number of rows.
+    /// Sequences then share a pass as far as their rows fit.
+    ///
+    /// # Errors
+    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same bits
+    /// in every pass.
+    pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
+        let stack = self.stack.clone().padded(rows.get());
+        self.stack = stack.ok_or_else(|| ModelError::NotPadded {
+            device: format!("{:?}", self.device),
+        })?;
+        self.padded_rows = Some(rows);
+        Ok(self)
+    }
+
+    /// Rows that passes over trees and single tokens have, if they are padded.
+    #[must_use]
+    pub fn padded_rows(&self) -> Option<NonZeroUsize> {
+        self.padded_rows
     }
 
     /// Type of keys and values in new caches.
@@ -339,6 +392,13 @@ impl VlmTarget {
             None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
         }
     }
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let causes = causes.map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
 pub(crate) fn row_position(row: usize) -> i64 {

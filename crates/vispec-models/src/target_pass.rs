@@ -4,6 +4,7 @@
 //! knows which row is whose. On the CPU a row does not depend on the rows beside it, so a sequence
 //! is given what a pass of its own would give it.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use burn::tensor::{Tensor, s};
@@ -16,7 +17,8 @@ use crate::error::ModelError;
 use crate::features::{FeatureSpec, PassStates};
 use crate::logits::DeviceLogits;
 use crate::nn::{
-    AttentionPlan, LayerRows, RotaryTable, StackInput, StackSegment, join_rows, slice_rows,
+    AttentionPlan, LayerRows, RotaryTable, StackInput, StackSegment, join_rows, pad_rows,
+    slice_rows,
 };
 use crate::prompt::EncodedPrompt;
 use crate::target::{VlmTarget, row_position};
@@ -57,6 +59,38 @@ type Output = OutputOf<VlmTarget>;
 
 /// See [`vispec_core::TargetModel::forward`].
 pub(crate) fn run(
+    target: &VlmTarget,
+    segments: &mut [Segment<'_, VlmTarget>],
+) -> Vec<Result<Output, BoxError>> {
+    let Some(room) = target.padded_rows() else {
+        return run_together(target, segments);
+    };
+    let mut results = Vec::with_capacity(segments.len());
+    let mut rest = segments;
+    while !rest.is_empty() {
+        let n_fit = n_that_fit(rest, room.get());
+        let (now, later) = rest.split_at_mut(n_fit);
+        results.extend(run_together(target, now));
+        rest = later;
+    }
+    results
+}
+
+/// How many of the segments share a padded pass: a prompt is alone, trees are together as far as
+/// there is room.
+fn n_that_fit(segments: &[Segment<'_, VlmTarget>], room: usize) -> usize {
+    let mut left = room;
+    let fits = segments.iter().take_while(|segment| {
+        let is_tree = matches!(segment.input, PassInput::Tree(_));
+        let rest = left.checked_sub(segment.n_rows());
+        left = rest.unwrap_or(0);
+        is_tree && rest.is_some()
+    });
+    fits.count().max(1)
+}
+
+/// One pass over all segments.
+fn run_together(
     target: &VlmTarget,
     segments: &mut [Segment<'_, VlmTarget>],
 ) -> Vec<Result<Output, BoxError>> {
@@ -165,6 +199,14 @@ fn prompt_rows(
 }
 
 fn tree_rows(target: &VlmTarget, tree: &TokenTree, cache: &VlmCache) -> Result<Rows, ModelError> {
+    if let Some(rows) = target.padded_rows()
+        && tree.n_nodes() > rows.get()
+    {
+        return Err(ModelError::PaddedTree {
+            nodes: tree.n_nodes(),
+            rows: rows.get(),
+        });
+    }
     let embedding = target.text().embedding();
     let embeds = embedding.forward(tree.tokens(), target.precision().compute)?;
     let base = row_position(cache.len()) + cache.position_delta;
@@ -200,12 +242,18 @@ fn pass(
     let mut segments: Vec<_> = segments.collect();
     let stack = target.stack();
     let stream = stack.forward_noting(input, rotary, &mut segments, &wanted);
+    // Norm and head of a padded pass have as many rows as its layers.
+    let least = target.padded_rows().map_or(0, NonZeroUsize::get);
+    let [n_rows, _] = stream.last.dims();
+    let last = target.text().finish(pad_rows(stream.last, least));
     let states = PassStates {
-        last: target.text().finish(stream.last),
+        last: slice_rows(&last, 0..n_rows),
         residual: stream.noted,
     };
     let scored = scored_rows(&states.last, parts);
-    let logits = target.text().head().forward(scored);
+    let [n_scored, _] = scored.dims();
+    let logits = target.text().head().forward(pad_rows(scored, least));
+    let logits = slice_rows(&logits, 0..n_scored);
     let n_wanted: Vec<usize> = parts.iter().map(Part::n_wanted).collect();
     let logits = DeviceLogits::of_sequences(logits, n_wanted);
     let rows: Vec<_> = ranges(parts).collect();

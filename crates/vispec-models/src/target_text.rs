@@ -78,10 +78,7 @@ impl LastLayer {
         ];
         let host = |name: &str, shape: &[usize], data: TensorData| {
             let values = data.try_into_vec::<f32>();
-            let values = values.map_err(|error| ModelError::DeviceRead {
-                what: "weights",
-                reason: error.to_string(),
-            })?;
+            let values = values.map_err(|error| ModelError::device_read("weights", &error))?;
             Ok::<_, ModelError>(HostWeight {
                 name: name.to_owned(),
                 shape: shape.to_vec(),

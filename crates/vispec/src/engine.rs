@@ -1,5 +1,6 @@
 //! A loaded target and draft that answers.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// Element type of keys and values.
     pub kv: KvPrecision,
+    /// Rows that passes of the target are padded to on a GPU, so that speculation changes nothing in
+    /// any dtype.
+    pub padded_passes: Option<NonZeroUsize>,
     /// How tokens are drafted, if not in the way that the draft is for.
     pub method: Option<Method>,
     /// What numbers of layers in the config of an EAGLE-3 draft mean.
@@ -81,6 +85,7 @@ impl Default for LoadOptions {
             device: DeviceSpec::Flex,
             dtype: DtypeChoice::Auto,
             kv: KvPrecision::Auto,
+            padded_passes: None,
             method: None,
             draft_layer_ids: LayerIds::Auto,
             draft_reading: DraftReading::default(),
@@ -169,6 +174,10 @@ impl Engine {
             kv: options.kv,
         })?;
         let models = models.with_draft_reading(options.draft_reading)?;
+        let models = match options.padded_passes {
+            Some(rows) => models.with_padded_passes(rows)?,
+            None => models,
+        };
         let models = match &options.chat_template {
             Some(file) => models.with_chat_template(file)?,
             None => models,

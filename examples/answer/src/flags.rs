@@ -121,6 +121,11 @@ pub struct LoadFlags {
     /// and gives slightly different answers, drafted or not
     #[arg(long, value_name = "auto|bf16", default_value = "auto")]
     pub kv: KvPrecision,
+    /// On a GPU: pad passes of the target to so many rows, at least the nodes of a tree. Kernels there
+    /// are chosen by the number of rows; with passes of one size drafted answers are those of plain
+    /// decoding bit for bit, in every dtype
+    #[arg(long, value_name = "ROWS")]
+    pub pad_passes: Option<NonZeroUsize>,
     /// Render chats with this Jinja template in place of that of the checkpoint, for instance one
     /// that knows tools
     #[arg(long, value_name = "FILE")]
@@ -202,6 +207,10 @@ impl LoadFlags {
             embeds: self.draft_embeds,
             positions: self.draft_positions,
         })?;
+        let engine = match self.pad_passes {
+            Some(rows) => engine.with_padded_passes(rows)?,
+            None => engine,
+        };
         Ok(match &self.chat_template {
             Some(file) => engine.with_chat_template(file)?,
             None => engine,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 use indicatif::ProgressBar;
 use vispec_core::{AutoTree, CostTable, TreeShape, TreeSize};
 use vispec_models::{CalibrationOrigin, CalibrationPlace, Engine, Method, calibrate};
@@ -54,11 +55,16 @@ pub struct TreeFlags {
     #[arg(long, default_value_t = 8, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Tree: nodes that the target verifies, the root included; or auto: as many as pay, from times
-    /// that are measured once for these models on this machine
+    /// that are measured once for these models on this machine. Unless given, 30 on devices other than
+    /// the CPU, where a tree costs little more than a token
     #[arg(
         long,
         value_name = "N|auto",
         default_value = "auto",
+        default_value_ifs([
+            ("device", ArgPredicate::Equals("flex".into()), Some("auto")),
+            ("device", ArgPredicate::IsPresent, Some("30")),
+        ]),
         allow_negative_numbers = true
     )]
     pub total_token: TotalToken,
@@ -227,5 +233,37 @@ fn note(origin: &CalibrationOrigin) -> Option<String> {
         CalibrationOrigin::Remeasured { reason } => Some(format!(
             "measured again what passes cost: the calibration file is not used: {reason}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[arg(long, default_value = "flex")]
+        device: String,
+        #[command(flatten)]
+        tree: TreeFlags,
+    }
+
+    #[test]
+    fn trees_are_large_on_devices_unless_a_size_is_given() {
+        let total_token = |flags: &[&str]| {
+            let flags = Flags::parse_from(["program"].iter().chain(flags));
+            (flags.device, flags.tree.total_token)
+        };
+        let (device, nodes) = total_token(&[]);
+        assert_eq!((device.as_str(), nodes), ("flex", TotalToken::Auto));
+        assert_eq!(total_token(&["--device", "flex"]).1, TotalToken::Auto);
+        assert_eq!(
+            total_token(&["--device", "cuda:1"]).1,
+            TotalToken::Fixed(30)
+        );
+        let given = ["--device", "wgpu", "--total-token", "auto"];
+        assert_eq!(total_token(&given).1, TotalToken::Auto);
     }
 }

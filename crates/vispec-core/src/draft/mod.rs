@@ -7,7 +7,7 @@ mod top_k;
 
 pub use dynamic_tree::{DraftError, DynamicTreeDrafter, TreeSize};
 pub use lookup::{PromptLookupConfig, PromptLookupDrafter, SuffixStore, SuffixStoreUsage};
-pub use model::{Ask, Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion};
+pub use model::{Ask, Beam, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, GrownLevel};
 pub use top_k::TopK;
 
 use crate::panics::guarded;

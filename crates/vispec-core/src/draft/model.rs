@@ -94,6 +94,16 @@ pub struct Beam {
     pub paths: Vec<Vec<usize>>,
 }
 
+/// A level of a tree that a network grew by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GrownLevel {
+    /// Rows of the pass: which candidates of the level above it expanded, by their places there. None
+    /// in the first level, which is that below the root.
+    pub expanded: Vec<usize>,
+    /// Best next tokens of each row.
+    pub top: TopK,
+}
+
 /// A pass of a draft network that can share its weights' reads with those of other sequences.
 #[derive(Debug)]
 pub enum DraftStep<'a, F, H> {
@@ -223,6 +233,29 @@ pub trait DraftModel<T: TargetModel> {
         parents: &Self::Hidden,
         ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
+
+    /// Whether the network grows trees of a fixed shape by itself ([`grow`](Self::grow)), expanding up
+    /// to `width` nodes per level. One on a GPU does, so that the host need not read every level.
+    fn grows_by_itself(&self, width: usize) -> bool {
+        let _ = width;
+        false
+    }
+
+    /// As [`commit`](Self::commit) and `levels - 1` calls of [`expand`](Self::expand), each with the
+    /// best `ask.top_k` candidates of the level before by the sum of log-probabilities from the root.
+    ///
+    /// # Errors
+    /// Any error of the model; one that does not [grow by itself](Self::grows_by_itself).
+    fn grow(
+        &mut self,
+        accepted: &[TokenId],
+        features: T::Features,
+        next: TokenId,
+        (levels, ask): (usize, Ask),
+    ) -> Result<Vec<GrownLevel>, BoxError> {
+        let _ = (accepted, features, next, levels, ask);
+        Err("the draft model grows no trees by itself".into())
+    }
 
     /// One pass for several sequences: a result for each, as [`commit`](Self::commit) or
     /// [`expand`](Self::expand) gives it. By default they are run one after the other.

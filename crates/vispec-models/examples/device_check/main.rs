@@ -15,6 +15,7 @@ mod reference;
 mod report;
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -85,6 +86,25 @@ fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
 #[cfg(not(feature = "cube"))]
 fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
     (work(), None)
+}
+
+/// Rows of padded passes: enough for a tree of 30.
+const PADDED_ROWS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+
+/// How the passes of a target are made.
+#[derive(Clone, Copy)]
+enum Passes {
+    AsTheyAre,
+    Padded,
+}
+
+impl Passes {
+    fn of(self, engine: Engine) -> Result<Engine, BoxError> {
+        Ok(match self {
+            Self::AsTheyAre => engine,
+            Self::Padded => engine.with_padded_passes(PADDED_ROWS)?,
+        })
+    }
 }
 
 fn engine(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, BoxError> {
@@ -199,10 +219,11 @@ fn best(row: &[f32]) -> (usize, f32) {
 }
 
 /// Reads answers of the reference token by token and sixteen at a time.
-fn disagreement(flags: &Flags, cases: &[Case]) -> Result<Disagreement, BoxError> {
+fn disagreement(flags: &Flags, cases: &[Case], passes: Passes) -> Result<Disagreement, BoxError> {
     let mut found = Disagreement::default();
     for case in cases.iter().take(8) {
         let engine = engine(flags, reference::fixtures().join(&case.model), None)?;
+        let engine = passes.of(engine)?;
         let prompt = case.encode(&engine);
         let tokens = &case.ar_ids[..case.ar_ids.len().min(16)];
         let single: Vec<&[u32]> = tokens.chunks(1).collect();
@@ -269,10 +290,19 @@ fn model(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<Model
             })
         }
     };
+    let padded = match Passes::Padded.of(engine) {
+        Ok(engine) => {
+            let costs = measure_target_costs(engine.target(), &prompt)?;
+            costs.verify.first().map(|one| one.seconds)
+        }
+        // On the CPU there is nothing to pad.
+        Err(_) => None,
+    };
     Ok(ModelReport {
         target: name,
         prefill_seconds_per_token: costs.prefill,
         verify,
+        padded_seconds: padded,
         plain_tokens_per_second: plain.stats.decode_tokens_per_second(),
         drafted,
     })
@@ -325,7 +355,9 @@ fn main() -> Result<(), BoxError> {
         version: env!("CARGO_PKG_VERSION"),
         cases: reports,
         pairs,
-        disagreement: disagreement(&flags, &cases)?,
+        disagreement: disagreement(&flags, &cases, Passes::AsTheyAre)?,
+        padded_rows: PADDED_ROWS.get(),
+        padded_disagreement: disagreement(&flags, &cases, Passes::Padded).ok(),
         models: models
             .into_iter()
             .map(|(target, draft)| model(&flags, target, draft))

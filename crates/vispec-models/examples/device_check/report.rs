@@ -39,6 +39,10 @@ pub(crate) struct Report {
     pub(crate) cases: Vec<CaseReport>,
     pub(crate) pairs: Vec<PairReport>,
     pub(crate) disagreement: Disagreement,
+    /// Rows of padded passes.
+    pub(crate) padded_rows: usize,
+    /// With padded passes, where there are any.
+    pub(crate) padded_disagreement: Option<Disagreement>,
     pub(crate) models: Vec<ModelReport>,
 }
 
@@ -77,6 +81,8 @@ pub(crate) struct ModelReport {
     pub(crate) prefill_seconds_per_token: f64,
     /// Nodes, seconds, launches.
     pub(crate) verify: Vec<(usize, f64, Option<usize>)>,
+    /// One node in a padded pass.
+    pub(crate) padded_seconds: Option<f64>,
     pub(crate) plain_tokens_per_second: f64,
     pub(crate) drafted: Option<Drafted>,
 }
@@ -89,6 +95,19 @@ pub(crate) struct Drafted {
     pub(crate) tokens_per_second: f64,
     pub(crate) launches_per_cycle: Option<f64>,
     pub(crate) beside_plain: Tokens,
+}
+
+fn disagreement_line(page: &mut String, passes: &str, found: &Disagreement) {
+    let Disagreement {
+        rows,
+        other_picks,
+        largest,
+        largest_gap_of_other_picks: gap,
+    } = found;
+    let _ = writeln!(
+        page,
+        "| {passes} | {rows} | {other_picks} | {gap:.2e} | {largest:.2e} |"
+    );
 }
 
 /// The report for people.
@@ -116,16 +135,14 @@ pub(crate) fn page(report: &Report) -> String {
         count(|pair| pair.greedy == Tokens::Equal),
         count(|pair| pair.sampled == Tokens::Equal),
     );
-    let Disagreement {
-        rows,
-        other_picks,
-        largest,
-        largest_gap_of_other_picks: gap,
-    } = report.disagreement;
-    let _ = writeln!(
-        page,
-        "Rows read one at a time and sixteen at a time: {other_picks} of {rows} pick another token, where the best two logits are at most {gap:.2e} apart; logits differ by at most {largest:.2e}.\n"
-    );
+    page.push_str("Rows read one at a time and sixteen at a time:\n\n");
+    page.push_str("| passes | rows | pick another token | where the best two logits are apart by at most | largest difference of a logit |\n|---|---|---|---|---|\n");
+    disagreement_line(&mut page, "as they are", &report.disagreement);
+    if let Some(padded) = &report.padded_disagreement {
+        let passes = format!("padded to {} rows", report.padded_rows);
+        disagreement_line(&mut page, &passes, padded);
+    }
+    page.push('\n');
     for model in &report.models {
         let _ = writeln!(
             page,
@@ -154,6 +171,15 @@ pub(crate) fn page(report: &Report) -> String {
             let _ = writeln!(
                 page,
                 "| {rows} | {:.2} | {:.2} | {launched} |",
+                1e3 * seconds,
+                seconds / model.verify[0].1
+            );
+        }
+        if let Some(seconds) = model.padded_seconds {
+            let _ = writeln!(
+                page,
+                "| 1, padded to {} | {:.2} | {:.2} | - |",
+                report.padded_rows,
                 1e3 * seconds,
                 seconds / model.verify[0].1
             );

@@ -3,6 +3,8 @@
 mod any;
 mod config;
 mod eagle3;
+#[cfg(feature = "cube")]
+mod grown;
 mod input;
 mod loading;
 mod medusa;

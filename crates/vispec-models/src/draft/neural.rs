@@ -4,11 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor, s};
+#[cfg(feature = "cube")]
+use vispec_core::GrownLevel;
 use vispec_core::{
     Ask, Beam, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Expansion, Prompt as _,
     TokenId, TopK,
 };
 
+#[cfg(feature = "cube")]
+use super::grown;
 use super::network::{DraftNetwork, DraftPromptInput};
 use super::neural_pass;
 use super::positions::Position;
@@ -376,6 +380,27 @@ impl DraftModel<VlmTarget> for NeuralDraftSession {
         ask: Ask,
     ) -> Result<Expansion<Tensor<2>>, BoxError> {
         self.pass_alone(DraftStep::Expand { beam, parents }, ask)
+    }
+
+    #[cfg(feature = "cube")]
+    fn grows_by_itself(&self, width: usize) -> bool {
+        self.draft.stack.reads_plans_on_device(width)
+    }
+
+    #[cfg(feature = "cube")]
+    fn grow(
+        &mut self,
+        accepted: &[TokenId],
+        features: Tensor<2>,
+        next: TokenId,
+        (levels, ask): (usize, Ask),
+    ) -> Result<Vec<GrownLevel>, BoxError> {
+        let step = DraftStep::Commit {
+            accepted,
+            features,
+            next,
+        };
+        grown::grow(self, step, levels, ask.top_k)
     }
 
     fn forward(

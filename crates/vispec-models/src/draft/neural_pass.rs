@@ -92,8 +92,41 @@ struct WrongFeatures {
     expected: usize,
 }
 
+/// [`DraftModel::commit`](vispec_core::DraftModel::commit) without scores: the output `[1, hidden]` of
+/// the last position.
+#[cfg(feature = "cube")]
+pub(super) fn commit(
+    session: &mut NeuralDraftSession,
+    step: DraftStep<'_, Tensor<2>, Tensor<2>>,
+) -> Result<Tensor<2>, BoxError> {
+    let draft = session.draft.clone();
+    let pass = Pass {
+        model: session,
+        step,
+        ask: Ask::best(0),
+    };
+    let (failed, decoded) = decode_group(&draft, vec![(0, pass)]);
+    let part = decoded.and_then(|(output, mut parts)| Some((output, parts.pop()?)));
+    match (part, failed.into_iter().next()) {
+        (Some((output, part)), _) => Ok(part.note(&output, 0).1),
+        (None, Some((_, Err(error)))) => Err(error),
+        (None, _) => Err("a draft pass gave no result".into()),
+    }
+}
+
 /// Passes of the same network and head as one.
 fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize, Output)> {
+    let (mut results, decoded) = decode_group(draft, passes);
+    if let Some((output, parts)) = decoded {
+        results.extend(scored(draft, &output, parts));
+    }
+    results
+}
+
+/// Sequences that failed, and for the others the outputs `[rows, hidden]` of the decoder.
+type Decoded<'a> = (Vec<(usize, Output)>, Option<(Tensor<2>, Vec<Part<'a>>)>);
+
+fn decode_group<'a>(draft: &NeuralDraft, passes: Vec<(usize, Pass<'a>)>) -> Decoded<'a> {
     let mut results = Vec::with_capacity(passes.len());
     let mut parts = Vec::with_capacity(passes.len());
     let (mut embeds, mut hidden, mut positions) = (Vec::new(), Vec::new(), Vec::new());
@@ -129,7 +162,7 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
         }
     }
     if parts.is_empty() {
-        return results;
+        return (results, None);
     }
     let images = parts
         .iter()
@@ -143,8 +176,26 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
         cache: &mut part.state.cache,
     });
     let output = draft.decode(inputs, &positions, &mut segments.collect::<Vec<_>>());
-    results.extend(scored(draft, &output, parts));
-    results
+    (results, Some((output, parts)))
+}
+
+impl<'a> Part<'a> {
+    /// Takes note of the sequence's outputs, which begin at row `start` of `output`; gives what asks for
+    /// candidates, and the rows that it asks about.
+    fn note(self, output: &Tensor<2>, start: usize) -> ((usize, Ask, &'a AddedTokens), Tensor<2>) {
+        let n_rows = self.plan.n_rows();
+        let rows = start..start + n_rows;
+        let hidden = match self.kind {
+            Kind::Expand => slice_rows(output, rows),
+            Kind::Commit => {
+                self.state.committed_rows += n_rows;
+                self.state.next_position += n_rows;
+                *self.last_output = Some(slice_rows(output, rows.clone()));
+                slice_rows(output, rows.end - 1..rows.end)
+            }
+        };
+        ((self.place, self.ask, self.added), hidden)
+    }
 }
 
 /// All hidden states as one matrix `[rows, hidden]`, those of the target fused in one product.
@@ -252,29 +303,19 @@ fn scored(draft: &NeuralDraft, output: &Tensor<2>, parts: Vec<Part<'_>>) -> Vec<
     let mut scored = Vec::with_capacity(parts.len());
     for part in parts {
         let n_rows = part.plan.n_rows();
-        let rows = start..start + n_rows;
-        start = rows.end;
-        let hidden = match part.kind {
-            Kind::Expand => slice_rows(output, rows),
-            Kind::Commit => {
-                part.state.committed_rows += n_rows;
-                part.state.next_position += n_rows;
-                *part.last_output = Some(slice_rows(output, rows.clone()));
-                slice_rows(output, rows.end - 1..rows.end)
-            }
-        };
-        scored.push((part.place, part.ask, part.added, hidden));
+        scored.push(part.note(output, start));
+        start += n_rows;
     }
-    let sequences = scored.iter().map(|(_, ask, added, hidden)| Scoring {
+    let sequences = scored.iter().map(|((_, ask, added), hidden)| Scoring {
         rows: hidden.dims()[0],
         ask: *ask,
         added,
     });
     let sequences: Vec<_> = sequences.collect();
-    let rows = scored.iter().map(|(.., hidden)| hidden.clone());
+    let rows = scored.iter().map(|(_, hidden)| hidden.clone());
     let top = draft.top_k(join_rows(rows.collect()), &sequences);
     let scored = scored.into_iter().zip(top);
     scored
-        .map(|((place, .., hidden), top)| (place, top.map(|top| Expansion { top, hidden })))
+        .map(|(((place, ..), hidden), top)| (place, top.map(|top| Expansion { top, hidden })))
         .collect()
 }

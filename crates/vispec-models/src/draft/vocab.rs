@@ -7,8 +7,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "cube")]
+use std::sync::OnceLock;
 
 use burn::tensor::Tensor;
+#[cfg(feature = "cube")]
+use burn::tensor::{Device, Int, TensorData};
 use serde::{Deserialize, Serialize};
 use vispec_core::{Ask, BoxError, TokenId, TopK};
 
@@ -179,6 +183,9 @@ struct Part {
     tokens: Vec<TokenId>,
     /// The head that they are rows of; `None` if there are no others.
     whole: Option<WholeHead>,
+    /// The same tokens on the device, once they were asked for.
+    #[cfg(feature = "cube")]
+    on_device: OnceLock<Tensor<1, Int>>,
 }
 
 /// Where the rows of further tokens are.
@@ -248,6 +255,8 @@ impl DraftHead {
                     linear: whole.clone(),
                     is_listed,
                 }),
+                #[cfg(feature = "cube")]
+                on_device: OnceLock::new(),
             })),
         }
     }
@@ -275,7 +284,12 @@ impl DraftHead {
         Self {
             origin: HeadOrigin::Draft,
             linear,
-            part: Some(Arc::new(Part { tokens, whole })),
+            part: Some(Arc::new(Part {
+                tokens,
+                whole,
+                #[cfg(feature = "cube")]
+                on_device: OnceLock::new(),
+            })),
         }
     }
 
@@ -357,6 +371,45 @@ impl DraftHead {
             Ok(found)
         });
         each.collect()
+    }
+}
+
+/// Columns in another order, for those who rank them on a device: first the head's, then those that
+/// the sequence added.
+#[cfg(feature = "cube")]
+impl DraftHead {
+    /// Logits of the rows of `hidden` `[rows, hidden]`, `[rows, columns]`.
+    pub(super) fn score(&self, hidden: Tensor<2>, added: &AddedTokens) -> Tensor<2> {
+        let listed = self.linear.forward(hidden.clone());
+        match &added.linear {
+            None => listed,
+            Some(linear) => Tensor::cat(vec![listed, linear.forward(hidden)], 1),
+        }
+    }
+
+    /// The token of a column.
+    pub(super) fn token(&self, added: &AddedTokens, column: usize) -> TokenId {
+        match &self.part {
+            None => TokenId::try_from(column).unwrap_or(TokenId::MAX),
+            Some(part) => match part.tokens.get(column) {
+                Some(&token) => token,
+                None => added.tokens[column - part.tokens.len()],
+            },
+        }
+    }
+
+    /// The tokens of all columns, on the device; `None` if these are their numbers.
+    pub(super) fn tokens(&self, added: &AddedTokens, device: &Device) -> Option<Tensor<1, Int>> {
+        let part = self.part.as_ref()?;
+        let upload = |tokens: &[TokenId]| {
+            let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+            Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), device)
+        };
+        let listed = part.on_device.get_or_init(|| upload(&part.tokens)).clone();
+        Some(match &added.linear {
+            None => listed,
+            Some(_) => Tensor::cat(vec![listed, upload(&added.tokens)], 0),
+        })
     }
 }
 

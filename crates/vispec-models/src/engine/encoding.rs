@@ -228,9 +228,6 @@ impl Engine {
     /// Waits for the device, so that times are those of the work.
     fn sync(&self) -> Result<(), ModelError> {
         let synced = self.target.device().sync();
-        synced.map_err(|error| ModelError::DeviceRead {
-            what: "image features",
-            reason: error.to_string(),
-        })
+        synced.map_err(|error| ModelError::device_read("image features", &error))
     }
 }

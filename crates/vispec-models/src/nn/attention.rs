@@ -30,6 +30,20 @@ pub enum AttentionPlan {
     },
     /// Row `r` sees what is listed for it.
     Tree(TreePlan),
+    /// The same, listed on a device: a tree that the host does not know.
+    #[cfg(feature = "cube")]
+    Unknown(UnknownTreePlan),
+}
+
+/// Cache rows that the nodes of a tree on a device attend to.
+#[cfg(feature = "cube")]
+#[derive(Debug)]
+pub struct UnknownTreePlan {
+    /// Cache rows that every row sees.
+    prefix: usize,
+    rows: usize,
+    /// As [`AttentionPlan::seen`] has it.
+    seen: Tensor<1, Int>,
 }
 
 /// Cache rows that the nodes of a token tree attend to.
@@ -89,12 +103,31 @@ impl AttentionPlan {
         })
     }
 
+    /// Row `r` sees the first `prefix` cache rows, and those in row `r` of `paths` `[rows, level]`, which
+    /// is on a device that a [`DecoderStack`](super::DecoderStack) reads plans on.
+    #[cfg(feature = "cube")]
+    pub(crate) fn unknown_tree(prefix: usize, paths: Tensor<2, Int>) -> Self {
+        let [rows, level] = paths.dims();
+        let leading = std::iter::repeat_n(prefix, rows);
+        let offsets = (0..=rows).map(|row| row * level);
+        let known: Vec<u32> = leading.chain(offsets).map(cache_row).collect();
+        let known = super::cube::upload(&known, &paths.device());
+        let listed = paths.reshape([rows * level]).cast(DType::U32);
+        Self::Unknown(UnknownTreePlan {
+            prefix,
+            rows,
+            seen: Tensor::cat(vec![known, listed], 0),
+        })
+    }
+
     /// Cache rows that every row sees.
     #[must_use]
     pub fn prefix(&self) -> usize {
         match self {
             Self::Causal { prefix, .. } => *prefix,
             Self::Tree(plan) => plan.prefix,
+            #[cfg(feature = "cube")]
+            Self::Unknown(plan) => plan.prefix,
         }
     }
 
@@ -104,26 +137,28 @@ impl AttentionPlan {
         match self {
             Self::Causal { rows, .. } => *rows,
             Self::Tree(plan) => plan.offsets.len() - 1,
+            #[cfg(feature = "cube")]
+            Self::Unknown(plan) => plan.rows,
         }
     }
 
     /// For each row how many leading rows of the cache it sees, then `rows + 1` offsets of lists of
     /// what it sees besides, then the lists, one after the other.
     #[cfg(feature = "cube")]
-    fn seen(&self) -> Vec<u32> {
-        let number = |value: usize| u32::try_from(value).expect("rows of a cache fit 32 bits");
-        match self {
+    fn seen(&self, device: &Device) -> Tensor<1, Int> {
+        let seen: Vec<u32> = match self {
             Self::Causal { prefix, rows } => {
-                let leading = (0..*rows).map(|row| number(prefix + row + 1));
+                let leading = (0..*rows).map(|row| cache_row(prefix + row + 1));
                 leading.chain((0..=*rows).map(|_| 0)).collect()
             }
             Self::Tree(plan) => {
-                let leading = (1..plan.offsets.len()).map(|_| number(plan.prefix));
-                let offsets = plan.offsets.iter().map(|&offset| number(offset));
-                let lists = plan.rows.iter().map(|&row| number(row));
-                leading.chain(offsets).chain(lists).collect()
+                let leading = (1..plan.offsets.len()).map(|_| plan.prefix);
+                let listed = plan.offsets.iter().chain(&plan.rows).copied();
+                leading.chain(listed).map(cache_row).collect()
             }
-        }
+            Self::Unknown(plan) => return plan.seen.clone(),
+        };
+        super::cube::upload(&seen, device)
     }
 
     /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
@@ -137,8 +172,20 @@ impl AttentionPlan {
                 Tensor::<2>::zeros([n_rows, total], like).mask_fill(hidden, f32::NEG_INFINITY)
             }
             Self::Tree(plan) => plan.additive(total, like).clone().slice(s![range, ..]),
+            #[cfg(feature = "cube")]
+            Self::Unknown(_) => {
+                unreachable!(
+                    "trees that the host does not know are for kernels, which need no mask"
+                )
+            }
         }
     }
+}
+
+/// A row of a cache, or an offset into lists of them, as kernels have it.
+#[cfg(feature = "cube")]
+fn cache_row(value: usize) -> u32 {
+    u32::try_from(value).expect("rows of a cache fit 32 bits")
 }
 
 /// One sequence's part of a pass on a device.
@@ -167,8 +214,8 @@ impl<'a> DeviceSegment<'a> {
     /// What the rows of the plan see, as the attention kernel reads it.
     #[cfg(feature = "cube")]
     pub(super) fn seen(&self) -> Tensor<1, Int> {
-        let upload = || super::cube::upload(&self.plan.seen(), self.cache.device());
-        self.seen.get_or_init(upload).clone()
+        let seen = || self.plan.seen(self.cache.device());
+        self.seen.get_or_init(seen).clone()
     }
 }
 

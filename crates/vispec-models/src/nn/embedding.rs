@@ -50,6 +50,12 @@ impl Embedding {
         let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();
         let ids =
             Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), &table.device());
-        Ok(Tensor::<2>::cast(table.select(0, ids), dtype))
+        Ok(self.lookup(ids, dtype))
+    }
+
+    /// Looks up tokens that are on the device, each of which has a row; gives `[tokens, hidden]` as
+    /// `dtype`.
+    pub(crate) fn lookup(&self, ids: Tensor<1, Int>, dtype: burn::tensor::DType) -> Tensor<2> {
+        Tensor::<2>::cast(self.weight.val().select(0, ids), dtype)
     }
 }

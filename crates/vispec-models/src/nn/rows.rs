@@ -28,6 +28,18 @@ pub(crate) fn join_columns(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     }
 }
 
+/// The matrix `[rows, width]` with rows of zeros behind it, if it has fewer than `least`.
+pub(crate) fn pad_rows(rows: Tensor<2>, least: usize) -> Tensor<2> {
+    let [n_rows, width] = rows.dims();
+    match least.checked_sub(n_rows) {
+        None | Some(0) => rows,
+        Some(missing) => {
+            let zeros = Tensor::zeros([missing, width], (&rows.device(), rows.dtype()));
+            Tensor::cat(vec![rows, zeros], 0)
+        }
+    }
+}
+
 /// Rows `rows` of `all` `[rows, width]`.
 pub(crate) fn slice_rows(all: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
     if rows.len() == all.dims()[0] {

@@ -94,6 +94,30 @@ impl DecoderStack {
         }
     }
 
+    /// The same stack, whose passes are padded to so many rows; `None` if it runs where passes of
+    /// other lengths are no other computation, or where they cannot be padded.
+    #[must_use]
+    pub fn padded(mut self, rows: usize) -> Option<Self> {
+        match &mut self.layers {
+            #[cfg(feature = "cube")]
+            Layers::Cube(decoder) => {
+                decoder.set_least_rows(rows);
+                Some(self)
+            }
+            _ => {
+                let _ = rows;
+                None
+            }
+        }
+    }
+
+    /// Whether passes over trees of so many rows can have plans that are on the device
+    /// ([`AttentionPlan::unknown_tree`]).
+    #[cfg(feature = "cube")]
+    pub(crate) fn reads_plans_on_device(&self, rows: usize) -> bool {
+        matches!(self.layers, Layers::Cube(_)) && rows < super::cube::MANY_ROWS
+    }
+
     /// Shapes of the stack.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {

@@ -1,9 +1,13 @@
 //! Training-time test of EAGLE-3 against PyTorch's autograd: `reference.py` made the fixture.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../common/devices.rs"]
+mod devices;
+
 use std::path::Path;
 
 use burn::tensor::Device;
+use devices::devices;
 use ndarray::Array2;
 use safetensors::{Dtype, SafeTensors};
 use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
@@ -82,8 +86,13 @@ impl Fixture {
 }
 
 fn check(case: &str, passes: usize, kind: NetworkKind) {
+    for device in devices() {
+        check_on(&device, case, passes, kind);
+    }
+}
+
+fn check_on(device: &Device, case: &str, passes: usize, kind: NetworkKind) {
     let fixture = Fixture::read();
-    let device = Device::flex();
     let shape = DraftShape {
         kind,
         decoder: DecoderConfig {
@@ -113,7 +122,7 @@ fn check(case: &str, passes: usize, kind: NetworkKind) {
         parameters.keys()
     );
     let network = shape.build(&parameters, &device.clone().autodiff());
-    let head = Head::new(fixture.floats("head").to_device(&device));
+    let head = Head::new(fixture.floats("head").to_device(device));
     let objective = Objective::TestTime { passes, decay: 0.8 };
     let samples = [0, 1].map(|number| fixture.sample(case, number));
 

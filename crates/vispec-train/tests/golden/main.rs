@@ -1,11 +1,14 @@
 //! Losses, gradients and three steps of AdamW, compared with the reference implementation.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../common/devices.rs"]
+mod devices;
 mod fixture;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
+use devices::devices;
 use fixture::{Fixture, Golden, Stats};
 use vispec_train::loss::Head;
 use vispec_train::network::{HostTensor, Trainable as _};
@@ -106,12 +109,17 @@ fn assert_parameter(what: &str, tensor: &HostTensor, expected: &Stats) {
 }
 
 fn check(key: &str, weights: &str, objective: &Objective) {
+    for device in devices() {
+        check_on(&device, key, weights, objective);
+    }
+}
+
+fn check_on(device: &Device, key: &str, weights: &str, objective: &Objective) {
     let golden = Golden::read(key);
     let fixture = Fixture::read(key, weights);
-    let device = Device::flex();
     let sample = fixture.prepared(objective.loss_mask());
     fixture.assert_prepared(&sample);
-    let head = Head::new(fixture.head(&device));
+    let head = Head::new(fixture.head(device));
     let mut network = fixture.network(&device.clone().autodiff());
     let mut optimizer = Optimizer::new(&AdamWSettings::default());
     let samples = [sample];

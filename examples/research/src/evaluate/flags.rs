@@ -53,7 +53,8 @@ pub struct EvaluateFlags {
     /// Tree of a draft: candidates of each node, and nodes that are expanded in each step
     #[arg(long, allow_negative_numbers = true)]
     top_k: Option<u32>,
-    /// Tree of a draft: nodes that the target verifies, the root included, or auto
+    /// Tree of a draft: nodes that the target verifies, the root included, or auto; by default auto on
+    /// the CPU and 30 elsewhere
     #[arg(long, value_name = "N|auto", allow_negative_numbers = true)]
     total_token: Option<TotalToken>,
     /// Most tokens of an answer; by default the task's
@@ -88,6 +89,8 @@ pub struct EvaluateFlags {
 /// Upstream's flags, and the bounds of trees that are sized by cost.
 const DEFAULT_DEPTH: u32 = 3;
 const DEFAULT_AUTO_DEPTH: u32 = 7;
+/// Nodes of a tree on devices other than the CPU.
+const DEVICE_NODES: u32 = 30;
 const DEFAULT_TOP_K: u32 = 8;
 
 impl EvaluateFlags {
@@ -113,6 +116,7 @@ impl EvaluateFlags {
                 method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
                 device: self.device.parse().map_err(Failure::usage)?,
                 kv: KvPrecision::Auto,
+                pad_passes: None,
                 draft_vocab: parse_draft_vocab(&self.draft_vocab).map_err(Failure::Usage)?,
                 draft_layer_ids: LayerIds::Auto,
                 draft_embeds: DraftEmbeds::default(),
@@ -141,7 +145,10 @@ impl EvaluateFlags {
     /// Usage if flags of trees are given to a method that has none.
     pub(super) fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
         if self.method.has_network() {
-            let total_token = self.total_token.unwrap_or(TotalToken::Auto);
+            let total_token = self.total_token.unwrap_or(match self.device.as_str() {
+                "flex" => TotalToken::Auto,
+                _ => TotalToken::Nodes(DEVICE_NODES),
+            });
             let depth = match total_token {
                 TotalToken::Auto => DEFAULT_AUTO_DEPTH,
                 TotalToken::Nodes(_) => DEFAULT_DEPTH,

@@ -93,6 +93,18 @@ impl Growth {
         self.order.sort_unstable_by(|&a, &b| best_first(pool, a, b));
     }
 
+    /// The candidates of the last expansion at `places` into `order`.
+    pub(super) fn choose(&mut self, places: &[usize]) -> Result<(), DraftError> {
+        let found = self.pool.len() - self.level_start;
+        if let Some(&place) = places.iter().find(|&&place| place >= found) {
+            return Err(DraftError::Place { place, found });
+        }
+        self.order.clear();
+        self.order
+            .extend(places.iter().map(|place| self.level_start + place));
+        Ok(())
+    }
+
     /// The candidates in `order` become the rows of the next expansion.
     pub(super) fn take_beam(&mut self, level: usize) {
         std::mem::swap(&mut self.beam.paths, &mut self.old_paths);

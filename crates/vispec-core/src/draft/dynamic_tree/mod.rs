@@ -19,8 +19,8 @@ use crate::budget::{Bidder, Share, share_nodes};
 use crate::draft::lookup::LookedUp;
 use crate::{
     Ask, AutoTree, BoxError, DraftModel, DraftPass, DraftPassOf, DraftStep, Drafter, Expansion,
-    Idle, KnownPicks, PassLoad, Prompt, Proposal, SuffixStore, TargetModel, TokenId, TokenTree,
-    TreeError, TreeShape,
+    GrownLevel, Idle, KnownPicks, PassLoad, Prompt, Proposal, SuffixStore, TargetModel, TokenId,
+    TokenTree, TreeError, TreeShape,
 };
 
 /// How large trees are.
@@ -65,6 +65,14 @@ pub enum DraftError {
         log_probs: usize,
         /// Candidates per row.
         k: usize,
+    },
+    /// A network that grows trees by itself expanded a candidate that there is not.
+    #[error("the draft model expanded candidate {place} of {found}")]
+    Place {
+        /// Its place.
+        place: usize,
+        /// Number of candidates.
+        found: usize,
     },
     /// A log-probability is not a number.
     #[error("a log-probability of the draft at level {level} is not a number")]
@@ -282,6 +290,41 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         Ok(Proposal::Growing)
     }
 
+    /// Has a network that can grow a whole tree do so; `None` if it cannot, or if the tree's size
+    /// depends on what each level gives.
+    fn grow_by_itself(&mut self) -> Option<Result<Proposal, BoxError>> {
+        let Sizing::Fixed(shape) = self.sizing else {
+            return None;
+        };
+        let is_waiting = matches!(self.stage, Stage::Commit(_));
+        if !is_waiting || shape.max_nodes() == 1 || !self.model.grows_by_itself(shape.beam_width())
+        {
+            return None;
+        }
+        let ask = self.ask(1);
+        let Stage::Commit(features) = std::mem::replace(&mut self.stage, Stage::Committing) else {
+            return None;
+        };
+        let grown = self
+            .model
+            .grow(&self.accepted, features, self.root, (shape.levels(), ask));
+        Some(grown.and_then(|levels| self.take_levels(&levels)))
+    }
+
+    fn take_levels(&mut self, levels: &[GrownLevel]) -> Result<Proposal, BoxError> {
+        for (level, GrownLevel { expanded, top }) in levels.iter().enumerate() {
+            if level == 0 {
+                self.growth.start(top, as_it_is)?;
+                continue;
+            }
+            self.growth.choose(expanded)?;
+            self.growth.take_beam(level - 1);
+            self.growth.add_level(level, top, as_it_is)?;
+        }
+        self.stage = Stage::Grown;
+        Ok(Proposal::Growing)
+    }
+
     /// Ranks all candidates; gives the chances of those that may be verified, best first.
     fn offers(&mut self) -> Vec<f64> {
         if let Some(free) = &self.free {
@@ -429,11 +472,20 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
     }
 
     fn grow(&mut self) -> Result<Proposal, BoxError> {
+        if let Some(grown) = self.grow_by_itself() {
+            return grown;
+        }
         let mut alone = Self::grow_together(&mut [self]);
         alone.pop().unwrap_or(Ok(Proposal::Growing))
     }
 
     fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
+        // Several share the passes of each level.
+        if let [drafter] = drafters
+            && let Some(grown) = drafter.grow_by_itself()
+        {
+            return vec![grown];
+        }
         let mut asked = Vec::with_capacity(drafters.len());
         let mut passes = Vec::with_capacity(drafters.len());
         for (index, drafter) in drafters.iter_mut().enumerate() {

@@ -74,7 +74,6 @@ fn attention_kernel<F: Float>(
     let head = CUBE_POS_Y as usize;
     let n_heads = CUBE_COUNT_Y as usize;
     let at = ((first + row) * n_heads + head) * size;
-    let to_out = (row * n_heads + head) * size;
     let cache = head / group * capacity;
 
     // Leading rows that are seen, then offsets of lists, then the lists.
@@ -158,7 +157,7 @@ fn attention_kernel<F: Float>(
         }
     }
     if part == 0 {
-        out[to_out + entry] = F::cast_from(sum / weight);
+        out[at + entry] = F::cast_from(sum / weight);
     }
 }
 
@@ -175,8 +174,8 @@ pub(super) struct Seen<'a> {
 /// Attention of the rows of one sequence.
 ///
 /// # Shapes
-/// `queries` `[rows of the pass, heads * head_dim]`, `out` `[rows of the sequence, the same]`; `keys` and `values` `[1, kv_heads,
-/// capacity, head_dim]`.
+/// `queries` and `out` `[rows of the pass, heads * head_dim]`, of which those of the sequence are read
+/// and written; `keys` and `values` `[1, kv_heads, capacity, head_dim]`.
 pub(super) fn attend(
     queries: &CubeTensor,
     [keys, values]: [&CubeTensor; 2],

@@ -14,11 +14,11 @@ use crate::nn::decoder::{DecoderConfig, DecoderLayer};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
 use crate::nn::rope::RotaryTable;
-use crate::nn::rows::{join_rows, slice_rows};
+use crate::nn::rows::slice_rows;
 
 /// Rows of a sequence from which products beat the attention kernel, which reads keys and values for
 /// each row anew: prompts, not trees.
-const MANY_ROWS: usize = 128;
+pub(in crate::nn) const MANY_ROWS: usize = 128;
 
 /// Weights of a layer, those that read the same rows joined.
 #[derive(Debug, Clone)]
@@ -92,7 +92,8 @@ impl CubeLayer {
         stream.pending = Some(self.down.forward(gated(both)));
     }
 
-    /// Appends keys and values of all sequences to their caches and attends as the plans say.
+    /// Appends keys and values of all sequences to their caches and attends as the plans say. Rows
+    /// behind those of all sequences are padding, and come out as anything.
     ///
     /// # Shapes
     /// `projected` `[rows, (heads + 2 * kv_heads) * head_dim]`, the result `[rows, heads * head_dim]`.
@@ -113,7 +114,7 @@ impl CubeLayer {
             turns: &turns,
         };
         let queries = empty(&projected, [n_rows, config.heads * config.head_dim]);
-        let mut attended = Vec::with_capacity(segments.len());
+        let mut attended = empty(&projected, [n_rows, config.heads * config.head_dim]);
         let mut first = 0;
         for segment in segments {
             let rows = segment.plan.n_rows();
@@ -130,39 +131,44 @@ impl CubeLayer {
                 place: segment.len,
             };
             rotation.run(&queries, &places, config);
-            attended.push(attend_segment(
+            attended = attend_segment(
                 segment,
                 &queries,
                 [&keys, &values],
-                first,
+                (first, attended),
                 config,
-            ));
+            );
             segment
                 .cache
                 .layer(idx)
                 .put_back(tensor(keys), tensor(values));
             first += rows;
         }
-        join_rows(attended)
+        tensor(attended)
     }
 }
 
-/// Attention of the rows of a sequence, which are the rows from `first` on of `queries`.
+/// Attention of the rows of a sequence, which are the rows from `first` on of `queries` and of `out`.
 fn attend_segment(
     segment: &DeviceSegment<'_>,
     queries: &CubeTensor,
     [keys, values]: [&CubeTensor; 2],
-    first: usize,
+    (first, out): (usize, CubeTensor),
     config: &DecoderConfig,
-) -> Tensor<2> {
+) -> CubeTensor {
     let rows = segment.plan.n_rows();
     if rows >= MANY_ROWS {
         let total = segment.len + rows;
         let view = |all: &CubeTensor| tensor::<4>(all.clone()).slice(s![.., .., 0..total, ..]);
-        let queries = slice_rows(&tensor(queries.clone()), first..first + rows);
-        return attend_by_products(queries, view(keys), view(values), segment.plan);
+        let of_sequence = slice_rows(&tensor(queries.clone()), first..first + rows);
+        let attended = attend_by_products(of_sequence, view(keys), view(values), segment.plan);
+        let is_all = rows == queries.meta.shape()[0];
+        return own(if is_all {
+            attended
+        } else {
+            tensor::<2>(out).slice_assign(s![first..first + rows, ..], attended)
+        });
     }
-    let out = empty(queries, [rows, config.heads * config.head_dim]);
     let table = ints(segment.seen());
     let seen = Seen {
         table: &table,
@@ -170,5 +176,5 @@ fn attend_segment(
         rows,
     };
     attend(queries, [keys, values], &seen, &out, config);
-    tensor(out)
+    out
 }

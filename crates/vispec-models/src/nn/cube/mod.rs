@@ -17,10 +17,12 @@ use burn::tensor::Tensor;
 
 pub(super) use self::bridge::{is_here, upload};
 use self::layer::CubeLayer;
+pub(super) use self::layer::MANY_ROWS;
 pub(super) use self::rows::move_rows;
 use super::attention::DeviceSegment;
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};
 use super::rope::RotaryTable;
+use super::rows::{pad_rows, slice_rows};
 use super::stack::StackInput;
 
 /// A decoder stack whose weights are on a device that CubeCL compiles for.
@@ -28,6 +30,8 @@ use super::stack::StackInput;
 pub(super) struct CubeDecoder {
     layers: Vec<CubeLayer>,
     config: DecoderConfig,
+    /// Rows of a pass at least: shorter ones are padded, so that all run through the same kernels.
+    least_rows: usize,
 }
 
 /// The residual stream on its way: what was computed last is added by the kernel that norms the sum.
@@ -62,7 +66,13 @@ impl CubeDecoder {
         Ok(Self {
             layers: layers.map(CubeLayer::new).collect(),
             config: *config,
+            least_rows: 0,
         })
+    }
+
+    /// The same stack, whose passes have at least so many rows.
+    pub(super) fn set_least_rows(&mut self, rows: usize) {
+        self.least_rows = rows;
     }
 
     /// Runs all layers over the rows of the input and appends them to the caches; takes note of the
@@ -74,15 +84,17 @@ impl CubeDecoder {
         segments: &mut [DeviceSegment<'_>],
         wanted: &[usize],
     ) -> ResidualStream {
-        let (mut given, later) = (input.given, input.later);
+        let [n_rows, _] = input.residual.dims();
+        let padded = |rows| pad_rows(rows, self.least_rows);
+        let (mut given, later) = (input.given.map(padded), input.later);
         let mut stream = Stream {
-            settled: input.residual,
+            settled: padded(input.residual),
             pending: None,
         };
         let mut noted = Vec::with_capacity(wanted.len());
         for (idx, layer) in self.layers.iter().enumerate() {
             if wanted.contains(&idx) {
-                noted.push((idx, stream.settle()));
+                noted.push((idx, slice_rows(&stream.settle(), 0..n_rows)));
             }
             layer.forward(
                 &mut stream,
@@ -96,7 +108,7 @@ impl CubeDecoder {
             }
         }
         ResidualStream {
-            last: stream.settle(),
+            last: slice_rows(&stream.settle(), 0..n_rows),
             noted,
         }
     }

@@ -225,6 +225,10 @@ impl Pass<'_> {
                         let (offsets, rows) = plan.lists();
                         VisibleRows::Lists { offsets, rows }
                     }
+                    #[cfg(feature = "cube")]
+                    AttentionPlan::Unknown(_) => {
+                        unreachable!("trees that the host does not know are on a GPU")
+                    }
                 },
             }
         });

@@ -235,7 +235,7 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
                         prefix: 0,
                         rows: *rows,
                     },
-                    AttentionPlan::Tree(_) => {
+                    _ => {
                         let paths: [&[usize]; 4] = [&[0], &[0, 1], &[0, 2], &[0, 2, 3]];
                         AttentionPlan::tree(n_before, paths.into_iter())
                     }

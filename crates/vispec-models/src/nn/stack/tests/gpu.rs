@@ -1,13 +1,15 @@
 //! The same on a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-use vispec_core::{KvCache, NodeId};
+use vispec_core::{KvCache, LogitsError, NodeId, Sampler, TargetLogits, TargetModel, TokenTree};
 
 use super::*;
-use crate::device::DeviceSpec;
+use crate::device::{DeviceSpec, check_arithmetic};
+use crate::logits::DeviceLogits;
 
 /// What a layer may take.
 const LAUNCHES_PER_LAYER: usize = 14;
@@ -163,4 +165,70 @@ fn a_layer_takes_few_launches() {
     let through_burn: usize = launches(&through_burn(decoder, &config)).values().sum();
     println!("{through_burn} launches through Burn's operations");
     assert!(through_burn > LAUNCHES_PER_LAYER * layers);
+}
+
+/// With padding a row of a tree has the bits that it has alone, and is what it is without.
+#[test]
+fn rows_of_padded_passes_are_those_of_rows_alone() {
+    let Some([gpu, host]) = stacks("qwen-tied") else {
+        return;
+    };
+    let [expected, _] = alone_and_together(&host);
+    let padded = gpu.padded(16).unwrap();
+    let [alone, together] = alone_and_together(&padded);
+    assert_close(&alone, &expected);
+    assert_eq!(together, alone);
+    assert!(host.padded(16).is_none());
+}
+
+#[test]
+fn a_tree_that_does_not_fit_a_padded_pass_is_refused() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models");
+    let target = VlmTarget::load(&models.join("qwen-tied"), &device(), DtypeChoice::F32).unwrap();
+    let target = target
+        .with_padded_passes(NonZeroUsize::new(4).unwrap())
+        .unwrap();
+    let mut cache = target.new_cache().unwrap();
+    let mut tree = TokenTree::new(3);
+    for token in 0..3 {
+        tree.push(NodeId::ROOT, token).unwrap();
+    }
+    let fits = target.verify(&tree, &mut cache).unwrap();
+    assert_eq!(fits.logits.n_rows(), 4);
+    cache.truncate(0);
+    tree.push(NodeId::ROOT, 9).unwrap();
+    let error = target.verify(&tree, &mut cache).unwrap_err();
+    assert!(error.to_string().contains("a tree of 5 nodes"), "{error}");
+}
+
+/// A device that cannot give memory says so with the next read, in one line, and goes on.
+#[test]
+fn memory_that_there_is_not_is_told_in_one_line() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    let device = device();
+    let much = Tensor::<2>::ones([1 << 20, 1 << 14], (&device, DType::F32));
+    let logits = DeviceLogits::new(much.slice([0..1, 0..4]));
+    let error = { logits }.pick(0, &Sampler::Greedy, 0.0).unwrap_err();
+    let LogitsError::Device(error) = error else {
+        panic!("{error}");
+    };
+    let told = error.to_string();
+    assert!(told.contains("allocate") && !told.contains('\n'), "{told}");
+    let fits = Tensor::<2>::from_floats([[1.0, 3.0, 2.0]], &device);
+    let token = DeviceLogits::new(fits).pick(0, &Sampler::Greedy, 0.0);
+    assert_eq!(token.unwrap(), 1);
+}
+
+#[test]
+fn arithmetic_of_a_device_is_tried() {
+    let Some(_) = stacks("qwen-tied") else {
+        return;
+    };
+    check_arithmetic(&device(), DType::F32).unwrap();
+    check_arithmetic(&Device::flex(), DType::F32).unwrap();
 }

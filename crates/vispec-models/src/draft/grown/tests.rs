@@ -1,0 +1,165 @@
+//! On a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+
+use vispec_core::{
+    Ask, Beam, DraftModel, GenerationConfig, MatchPicks, PositionUniforms, Prompt, Sampler,
+    Session, TargetModel, TokenId, TokenTree, TreeShape,
+};
+use vispec_processor::{DecodedImage, ImageOptions, Messages};
+
+use super::*;
+use crate::draft::{Draft, DraftVocab, LayerIds};
+use crate::logits::READS;
+use crate::prompt::EncodedPrompt;
+use crate::{DeviceSpec, DtypeChoice, Engine, EngineOptions, KvPrecision, Method};
+
+const LEVELS: usize = 4;
+const WIDTH: usize = 5;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+/// A target and a draft on the GPU.
+#[expect(clippy::print_stderr, reason = "says that it is skipped")]
+fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> {
+    let Ok(device) = DeviceSpec::Wgpu.open() else {
+        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        return None;
+    };
+    let options = EngineOptions {
+        target: fixtures().join("models").join(target),
+        draft: Some(fixtures().join("drafts").join(draft)),
+        draft_vocab,
+        draft_layer_ids: LayerIds::Auto,
+        device,
+        dtype: DtypeChoice::F32,
+        kv: KvPrecision::Auto,
+    };
+    Some(Engine::load(&options).unwrap())
+}
+
+/// A question about a picture.
+fn prompt(engine: &Engine) -> EncodedPrompt {
+    let picture = std::fs::read_dir(fixtures().join("images")).unwrap();
+    let picture = picture.map(|entry| entry.unwrap().path()).min().unwrap();
+    let picture = DecodedImage::open(&picture, &ImageOptions::default()).unwrap();
+    let messages = Messages::from_prompt(None, "What is there?", 1);
+    engine.encode(&messages, &[picture]).unwrap().0
+}
+
+fn session(engine: &Engine) -> NeuralDraftSession {
+    match engine.draft().unwrap() {
+        Draft::Neural(_, draft) => draft.session(),
+        Draft::Medusa(_) => unreachable!("a network of another kind"),
+    }
+}
+
+/// The same tree level by level: candidates of each level, given what is expanded.
+fn level_by_level(
+    session: &mut NeuralDraftSession,
+    (features, next): (Tensor<2>, TokenId),
+    grown: &[GrownLevel],
+) -> Vec<TopK> {
+    let ask = Ask::best(WIDTH);
+    let mut last = session.commit(&[], features, next, ask).unwrap();
+    let mut found = vec![last.top.clone()];
+    let (mut paths, mut n_rows) = (vec![Vec::new()], 0);
+    for (level, GrownLevel { expanded, .. }) in grown.iter().skip(1).enumerate() {
+        let k = last.top.k;
+        let beam = Beam {
+            level,
+            tokens: expanded
+                .iter()
+                .map(|&place| last.top.tokens[place])
+                .collect(),
+            parent_rows: expanded.iter().map(|place| place / k).collect(),
+            paths: (n_rows..)
+                .zip(expanded)
+                .map(|(row, place)| [paths[place / k].clone(), vec![row]].concat())
+                .collect(),
+        };
+        n_rows += expanded.len();
+        last = session.expand(&beam, &last.hidden, ask).unwrap();
+        paths = beam.paths;
+        found.push(last.top.clone());
+    }
+    found
+}
+
+#[test]
+fn trees_that_grow_on_a_gpu_are_those_grown_level_by_level() {
+    for (target, draft, vocab) in [
+        ("qwen-tied", "qwen-tied-q2", DraftVocab::All),
+        // Tokens of the prompt are added to those of the list.
+        ("qwen-tied", "qwen-tied-q2", DraftVocab::First(200)),
+        ("qwen-untied", "qwen-untied-eagle2", DraftVocab::Auto),
+        // A head of its own, with tokens of its own.
+        ("qwen-tied", "qwen-tied-eagle3-vllm-mrope", DraftVocab::Auto),
+    ] {
+        let Some(engine) = engine(target, draft, vocab) else {
+            return;
+        };
+        let (target, prompt) = (engine.target(), prompt(&engine));
+        let mut cache = target.new_cache().unwrap();
+        let features = target.prefill(&prompt, &mut cache).unwrap().features;
+        let root = target.verify(&TokenTree::new(7), &mut cache).unwrap();
+        let [mut by_itself, mut by_levels] = [session(&engine), session(&engine)];
+        let ask = Ask::best(WIDTH);
+        for session in [&mut by_itself, &mut by_levels] {
+            session.begin(&prompt, features.clone(), 7, ask).unwrap();
+        }
+        assert!(by_itself.grows_by_itself(WIDTH));
+        let before = READS.get();
+        let levels = (LEVELS, ask);
+        let grown = by_itself
+            .grow(&[], root.features.clone(), 9, levels)
+            .unwrap();
+        assert_eq!(READS.get() - before, 1, "reads");
+
+        let found = level_by_level(&mut by_levels, (root.features, 9), &grown);
+        assert_eq!(grown.len(), LEVELS);
+        for (level, (grown, found)) in grown.iter().zip(&found).enumerate() {
+            assert_eq!(grown.top.tokens, found.tokens, "{draft}, level {level}");
+            for (a, b) in grown.top.log_probs.iter().zip(&found.log_probs) {
+                assert!((a - b).abs() < 1e-4, "{draft}, level {level}: {a}, {b}");
+            }
+            let n_expanded = if level == 0 { 0 } else { WIDTH };
+            assert_eq!(grown.expanded.len(), n_expanded);
+        }
+        assert_eq!(by_itself.committed(), by_levels.committed());
+    }
+}
+
+/// The draft's tree and the target's choice; the first cycle, behind the prompt, reads each level.
+#[test]
+fn a_cycle_on_a_gpu_reads_twice() {
+    let Some(engine) = engine("qwen-tied", "qwen-tied-q2", DraftVocab::All) else {
+        return;
+    };
+    let prompt = prompt(&engine);
+    let shape = TreeShape::from_upstream(LEVELS - 1, WIDTH, 12).unwrap();
+    let drafter = engine.drafter(Method::Vispec, shape).unwrap();
+    let rule = MatchPicks::new(Sampler::Greedy, PositionUniforms::new(0));
+    let config = GenerationConfig {
+        max_new_tokens: 24,
+        ..GenerationConfig::default()
+    };
+    let mut session = Session::start(engine.target(), drafter, rule, &prompt, config).unwrap();
+    let mut reads = Vec::new();
+    loop {
+        let before = READS.get();
+        if session.step(engine.target(), &mut ()).unwrap().is_none() {
+            break;
+        }
+        reads.push(READS.get() - before);
+    }
+    assert!(prompt.token_ids().len() > 4 && reads.len() > 3, "{reads:?}");
+    // The prompt's token, the first tree by its levels; the last token needs no tree.
+    assert_eq!(reads[..2], [1, LEVELS + 1]);
+    let cycles = &reads[2..reads.len() - 1];
+    assert!(cycles.iter().all(|&reads| reads == 2), "{reads:?}");
+}
