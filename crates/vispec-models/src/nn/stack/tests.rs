@@ -230,15 +230,14 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
             for sequence in sequences().iter().take(2) {
                 let n_rows = sequence.plan.n_rows();
                 let n_before = cache.n_rows();
-                let plan = match &sequence.plan {
-                    AttentionPlan::Causal { rows, .. } => AttentionPlan::Causal {
+                let plan = if let AttentionPlan::Causal { rows, .. } = &sequence.plan {
+                    AttentionPlan::Causal {
                         prefix: 0,
                         rows: *rows,
-                    },
-                    _ => {
-                        let paths: [&[usize]; 4] = [&[0], &[0, 1], &[0, 2], &[0, 2, 3]];
-                        AttentionPlan::tree(n_before, paths.into_iter())
                     }
+                } else {
+                    let paths: [&[usize]; 4] = [&[0], &[0, 1], &[0, 2], &[0, 2, 3]];
+                    AttentionPlan::tree(n_before, paths.into_iter())
                 };
                 let [embeds, residual] = [seed, seed + 1].map(|seed| rows(stack, n_rows, seed));
                 let input = StackInput {
