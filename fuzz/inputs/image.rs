@@ -16,8 +16,8 @@ fn processors() -> &'static [Processor] {
     static PROCESSORS: OnceLock<Vec<Processor>> = OnceLock::new();
     PROCESSORS.get_or_init(|| {
         let models = ["qwen-tied", "llava-next"].map(|model| {
-            let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
-            Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
+            let dir = format!("{}/models/{model}", crate::FIXTURES);
+            Processor::from_dir(dir).expect("the fixture is whole")
         });
         Vec::from(models)
     })

@@ -17,8 +17,8 @@ fn given() -> &'static Given {
     static GIVEN: OnceLock<Given> = OnceLock::new();
     GIVEN.get_or_init(|| Given {
         processors: ["qwen-tied", "llava-15"].map(|model| {
-            let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models");
-            Processor::from_dir(format!("{fixtures}/{model}")).expect("the fixture is whole")
+            let dir = format!("{}/models/{model}", crate::FIXTURES);
+            Processor::from_dir(dir).expect("the fixture is whole")
         }),
         image: DecodedImage::from_bytes(IMAGE, &ImageOptions::default()).expect("an image"),
     })

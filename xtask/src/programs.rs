@@ -57,7 +57,8 @@ impl Programs {
 /// Number of threads of a process.
 const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// Builds programs of `examples` in release mode.
+/// Builds programs of `examples` in release mode, as `cargo build --release` does: with another selection
+/// of packages features would differ, and most would be built once more.
 pub(crate) fn build(names: &[&str]) -> Result<Programs> {
     build_for(names, 1)
 }
@@ -67,7 +68,7 @@ pub(crate) fn build_for(names: &[&str], ranks: usize) -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = crate::root();
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "-p", "vispec-examples"]);
+    command.args(["build", "--release"]);
     if ranks > 1 {
         command.args(["--features", "mpi"]);
     }

@@ -93,6 +93,11 @@ fn check_file(path: &Path, breaches: &mut Vec<String>) -> Result<()> {
     if EMPTY_NAMES.contains(&name) {
         breach("the name says nothing about what is inside");
     }
+    let is_library = path.components().any(|part| part.as_os_str() == "src")
+        && path.components().any(|part| part.as_os_str() == "crates");
+    if is_library && text.contains("env::var") {
+        breach("libraries read no environment variables");
+    }
     for (idx, line) in text.lines().enumerate() {
         if line.ends_with([' ', '\t']) {
             breach(&format!("line {} ends in a blank", idx + 1));
@@ -158,11 +163,16 @@ mod tests {
         check(dir.path()).unwrap();
 
         fs::write(dir.path().join("examples/utils.rs"), "fn main() {} \n").unwrap();
+        let source = dir.path().join("crates/vispec-core/src");
+        fs::create_dir_all(&source).unwrap();
+        let hidden = "//! A library.\nfn f() { let _ = std::env::var(\"X\"); }\n";
+        fs::write(source.join("lib.rs"), hidden).unwrap();
         let core = dir.path().join("crates/vispec-core/Cargo.toml");
         fs::write(core, "[dependencies]\nvispec-models = { path = \"x\" }\n").unwrap();
         let report = check(dir.path()).unwrap_err().to_string();
         for part in [
-            "4 breaches",
+            "5 breaches",
+            "no environment variables",
             "first line",
             "says nothing",
             "line 1",

@@ -23,8 +23,8 @@
 //! assert_eq!(out, [1.5, 5.0, 4.5, 11.0]);
 //! ```
 //!
-//! For training there are products of matrices in any layout, causal attention over whole samples,
-//! gradients of all of these, and AdamW: [`Kernels`] has them. They are as independent of threads.
+//! With the feature `training` [`Kernels`] has products of matrices in any layout, causal attention
+//! over whole samples, gradients of all of these, and AdamW. They are as independent of threads.
 //!
 //! The free functions use the best instruction set found at run time; [`Kernels`] names one.
 //! Threads come from the current rayon pool. A model that runs a whole step inside [`in_pool`]
@@ -35,15 +35,11 @@
 )]
 #![deny(unsafe_op_in_unsafe_fn)]
 
-mod adamw;
 mod attention;
-mod backward;
-mod causal;
 mod isa;
 mod kernels;
 mod linear;
 mod mapped_file;
-mod matrix;
 pub mod measure;
 mod panel;
 mod pointwise;
@@ -51,21 +47,22 @@ mod pool;
 mod quantize;
 mod scratch;
 mod team;
+#[cfg(feature = "training")]
+mod training;
 mod vector;
 mod weight;
 
-pub use adamw::AdamWFactors;
 pub use attention::{AttentionSegment, AttentionShape, KeyValues, VisibleRows};
-pub use causal::{
-    Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample, OwnGradients,
-    OwnKeys,
-};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
-pub use matrix::Matrix;
 pub use pool::{in_pool, map_rows, n_threads};
 pub use quantize::{
     Bits, GROUP_STEP, QuantizeError, QuantizedPanels, QuantizedWeight, check_group,
+};
+#[cfg(feature = "training")]
+pub use training::{
+    AdamWFactors, Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample,
+    Matrix, OwnGradients, OwnKeys,
 };
 pub use weight::{GroupedLinear, LinearShape, Weight};

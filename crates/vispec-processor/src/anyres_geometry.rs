@@ -11,7 +11,10 @@ use crate::image_size::ImageSize;
 /// The candidate that keeps most of an image of size `original`, and of those the one with the
 /// least padding; the first one if there are several. `None` only if there are no candidates.
 #[must_use]
-pub fn select_best_resolution(original: ImageSize, candidates: &[ImageSize]) -> Option<ImageSize> {
+pub(crate) fn select_best_resolution(
+    original: ImageSize,
+    candidates: &[ImageSize],
+) -> Option<ImageSize> {
     let mut best: Option<(ImageSize, usize, i128)> = None;
     for &candidate in candidates {
         let scale = scale_to_fit(original, candidate);
@@ -37,7 +40,7 @@ fn scale_to_fit(original: ImageSize, target: ImageSize) -> f64 {
 /// The size that an image takes inside `target` when its aspect ratio is kept. Both sides are at
 /// least 1 if those of the arguments are.
 #[must_use]
-pub fn size_within(original: ImageSize, target: ImageSize) -> ImageSize {
+pub(crate) fn size_within(original: ImageSize, target: ImageSize) -> ImageSize {
     let scale_width = target.width as f64 / original.width as f64;
     let scale_height = target.height as f64 / original.height as f64;
     if scale_width < scale_height {
@@ -123,7 +126,7 @@ fn truncate_rounded(value: f64) -> usize {
 /// `tile_side` and `patch_size` are in pixels and must not be zero. `None` only if there are no
 /// candidates.
 #[must_use]
-pub fn anyres_token_count(
+pub(crate) fn anyres_token_count(
     original: ImageSize,
     candidates: &[ImageSize],
     tile_side: usize,

@@ -238,6 +238,12 @@ pub enum ProcessorError {
         /// Types that can be used.
         supported: &'static str,
     },
+    /// An image has an address where all images are given apart.
+    #[error("{location}: an address, expected {{\"type\": \"image\"}} and the image apart")]
+    AddressedImage {
+        /// Where, as in `messages[0].content[1].image_url`.
+        location: String,
+    },
     /// There are no messages.
     #[error("there are no messages")]
     NoMessages,

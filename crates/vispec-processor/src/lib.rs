@@ -33,6 +33,7 @@ mod anyres_image;
 mod chat_template;
 mod clip_image;
 mod config_file;
+mod data_url;
 mod decoded_image;
 mod detokenizer;
 mod error;
@@ -69,13 +70,11 @@ mod tokenizer;
 mod transcript;
 mod video;
 
-pub use anyres_geometry::{
-    UnpaddedRegion, anyres_grid_shape, anyres_token_count, select_best_resolution, size_within,
-    unpadded_region,
-};
+pub use anyres_geometry::{UnpaddedRegion, anyres_grid_shape, unpadded_region};
 pub use anyres_image::AnyresImageProcessor;
 pub use chat_template::{ChatTemplate, GenerationPrompt};
 pub use clip_image::ClipImageProcessor;
+pub use data_url::{DataUrlError, decode_base64, image_in_data_url, is_data_url};
 pub use decoded_image::DecodedImage;
 pub use detokenizer::Detokenizer;
 pub use error::ProcessorError;
@@ -84,6 +83,7 @@ pub use image_processor::ImageProcessor;
 pub use image_size::ImageSize;
 pub use media::Media;
 pub use messages::{Content, Message, Messages, Part, ToolCall};
+pub use messages_json::{ChatFile, ImagePlace};
 pub use model_family::{ImageForm, ModelFamily};
 pub use orientation::Orientation;
 pub use pixel_values::{PixelValues, ProcessedImage};

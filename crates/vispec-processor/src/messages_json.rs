@@ -9,18 +9,59 @@ use crate::messages::{Content, Message, Messages, Part};
 use crate::read_limited::{MAX_TEXT, read_limited};
 
 /// Types of content parts that can be used.
-const SUPPORTED_PARTS: &str = "text, image, video";
+const SUPPORTED_PARTS: &str = "text, image, image_url, video";
 
-impl Messages {
-    /// Reads a file as [`Self::from_json`] does.
+/// A chat in a file, and where its images are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatFile {
+    /// What is said.
+    pub messages: Messages,
+    /// The places of its images, in order: as many as the messages have.
+    pub images: Vec<ImagePlace>,
+}
+
+/// Where the image of a place in a chat comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagePlace {
+    /// From somewhere else: `{"type": "image"}`.
+    Given,
+    /// From an address: `{"type": "image_url", "image_url": {"url": ...}}`, or the address itself in
+    /// place of the object, as some clients write it.
+    Addressed {
+        /// Where it stands, as in `messages[0].content[1].image_url`.
+        location: String,
+        /// The address.
+        url: String,
+    },
+}
+
+impl ChatFile {
+    /// Reads a file as [`Messages::from_json`] does; images may have addresses.
     ///
     /// # Errors
     /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] above 64 MiB, and those of
-    /// [`Self::from_json`].
+    /// [`Messages::from_json`].
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_json(&read_limited(path, MAX_TEXT)?)
+        Self::from_json_value(&parse(&read_limited(path, MAX_TEXT)?)?)
     }
 
+    fn from_json_value(value: &Value) -> Result<Self> {
+        let Value::Array(items) = value else {
+            return Err(wrong("messages", Some(value), "a list of messages"));
+        };
+        let mut images = Vec::new();
+        let messages = items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| message(index, item, &mut images));
+        Ok(Self {
+            messages: Messages::new(messages.collect::<Result<_>>()?)?,
+            images,
+        })
+    }
+}
+
+impl Messages {
     /// Reads a list of `{"role": ..., "content": ...}`. The content is a string or a list of
     /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields are
     /// ignored.
@@ -30,14 +71,7 @@ impl Messages {
     /// [`ProcessorError::MessagesShape`], [`ProcessorError::UnknownPart`] or
     /// [`ProcessorError::NoMessages`].
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes).map_err(|error| ProcessorError::MessagesNotUtf8 {
-            offset: error.valid_up_to(),
-        })?;
-        // A byte order mark is not part of JSON, but some editors write one.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let value = serde_json::from_str(text)
-            .map_err(|source| ProcessorError::MessagesSyntax { source })?;
-        Self::from_json_value(&value)
+        Self::from_json_value(&parse(bytes)?)
     }
 
     /// The same as [`Self::from_json`] for JSON that is already parsed.
@@ -46,18 +80,28 @@ impl Messages {
     /// [`ProcessorError::MessagesShape`], [`ProcessorError::UnknownPart`] or
     /// [`ProcessorError::NoMessages`].
     pub fn from_json_value(value: &Value) -> Result<Self> {
-        let Value::Array(items) = value else {
-            return Err(wrong("messages", Some(value), "a list of messages"));
-        };
-        let messages = items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| message(index, item));
-        Self::new(messages.collect::<Result<_>>()?)
+        let ChatFile { messages, images } = ChatFile::from_json_value(value)?;
+        let mut addressed = images.into_iter().filter_map(|image| match image {
+            ImagePlace::Addressed { location, .. } => Some(location),
+            ImagePlace::Given => None,
+        });
+        match addressed.next() {
+            None => Ok(messages),
+            Some(location) => Err(ProcessorError::AddressedImage { location }),
+        }
     }
 }
 
-fn message(index: usize, value: &Value) -> Result<Message> {
+fn parse(bytes: &[u8]) -> Result<Value> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ProcessorError::MessagesNotUtf8 {
+        offset: error.valid_up_to(),
+    })?;
+    // A byte order mark is not part of JSON, but some editors write one.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).map_err(|source| ProcessorError::MessagesSyntax { source })
+}
+
+fn message(index: usize, value: &Value, images: &mut Vec<ImagePlace>) -> Result<Message> {
     let location = format!("messages[{index}]");
     let Value::Object(fields) = value else {
         return Err(wrong(
@@ -74,7 +118,7 @@ fn message(index: usize, value: &Value) -> Result<Message> {
             let parts = items
                 .iter()
                 .enumerate()
-                .map(|(index, item)| part(&format!("{content_location}[{index}]"), item));
+                .map(|(index, item)| part(&format!("{content_location}[{index}]"), item, images));
             Content::Parts(parts.collect::<Result<_>>()?)
         }
         other => {
@@ -88,13 +132,27 @@ fn message(index: usize, value: &Value) -> Result<Message> {
     Ok(Message { role, content })
 }
 
-fn part(location: &str, value: &Value) -> Result<Part> {
+/// Reads a part of a message, and notes where its image comes from.
+fn part(location: &str, value: &Value, images: &mut Vec<ImagePlace>) -> Result<Part> {
     let Value::Object(fields) = value else {
         return Err(wrong(location, Some(value), "an object with a type"));
     };
     match string(location, fields, "type")?.as_str() {
         "text" => Ok(Part::Text(string(location, fields, "text")?)),
-        "image" => Ok(Part::Image),
+        "image" => {
+            images.push(ImagePlace::Given);
+            Ok(Part::Image)
+        }
+        "image_url" => {
+            let at = format!("{location}.image_url");
+            let url = match fields.get("image_url") {
+                Some(Value::String(url)) => url.clone(),
+                Some(Value::Object(fields)) => string(&at, fields, "url")?,
+                other => return Err(wrong(&at, other, "an object with a url")),
+            };
+            images.push(ImagePlace::Addressed { location: at, url });
+            Ok(Part::Image)
+        }
         "video" => Ok(Part::Video),
         other => Err(ProcessorError::UnknownPart {
             location: format!("{location}.type"),
@@ -155,6 +213,33 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_images_are_noted() {
+        let json = br#"[{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "a.png", "detail": "auto"}},
+            {"type": "image"},
+            {"type": "image_url", "image_url": "b.png"}]}]"#;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chat.json");
+        std::fs::write(&path, json).unwrap();
+        let chat = ChatFile::read(&path).unwrap();
+        assert_eq!(chat.messages.n_images(), 3);
+        let place = |part: usize, url: &str| ImagePlace::Addressed {
+            location: format!("messages[0].content[{part}].image_url"),
+            url: url.to_owned(),
+        };
+        let expected = [place(0, "a.png"), ImagePlace::Given, place(2, "b.png")];
+        assert_eq!(chat.images, expected);
+        assert_eq!(
+            error(std::str::from_utf8(json).unwrap()),
+            "messages[0].content[0].image_url: an address, expected {\"type\": \"image\"} and the image apart"
+        );
+        assert_eq!(
+            error(r#"[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]"#),
+            "messages[0].content[0].image_url.url: found nothing, expected a string"
+        );
+    }
+
+    #[test]
     fn errors_say_where() {
         assert_eq!(error("[]"), "there are no messages");
         assert_eq!(
@@ -171,7 +256,7 @@ mod tests {
         );
         assert_eq!(
             error(r#"[{"role": "user", "content": [{"type": "audio"}]}]"#),
-            "messages[0].content[0].type: content part of type \"audio\", expected one of text, image, video"
+            "messages[0].content[0].type: content part of type \"audio\", expected one of text, image, image_url, video"
         );
         assert_eq!(
             error(r#"[{"role": "", "content": ""}]"#),

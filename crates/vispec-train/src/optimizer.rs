@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::{ModuleMapper, Param};
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _};
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _};
 use serde::{Deserialize, Serialize};
 use vispec_kernels::{AdamWFactors, Kernels};
 use vispec_models::device::is_cpu;

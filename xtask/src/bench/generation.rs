@@ -27,7 +27,7 @@ pub(super) struct Case {
     pub(super) repeats: usize,
 }
 
-/// What `generate --json` says about one generation; see `vispec_examples::record`.
+/// What `generate --json` says about one generation; see `examples_answer::record`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Record {
     pub(super) method: String,

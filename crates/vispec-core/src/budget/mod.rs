@@ -141,10 +141,7 @@ impl Budget {
     /// unless [`leave_unread`](Self::leave_unread) says so.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let pass = costs.verify(1);
-        let advance = std::env::var("VS_F")
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(AutoTree::ADVANCE as f64);
+        let advance = AutoTree::ADVANCE as f64;
         let seconds = HEAD_START * pass;
         let prefill = costs.prefill(prompt_tokens);
         Self {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use vispec::VideoInput;
+use vispec_processor::decode_base64;
 
 use super::RemotePolicy;
 use super::fields::{Fields, missing, wrong};
@@ -108,7 +109,7 @@ fn read(
             check_number(location, found, max_frames)?;
             let frames = data.split(',').enumerate();
             let files = frames.map(|(index, frame)| {
-                image_url::decode(frame).map_err(|error| {
+                decode_base64(frame).map_err(|error| {
                     invalid(&format!(
                         "has a frame {index} that is not valid base64: {error}"
                     ))
@@ -123,7 +124,7 @@ fn read(
             if fps.is_some() {
                 return Err(invalid("is an animation, which tells its own fps"));
             }
-            let file = image_url::decode(data);
+            let file = decode_base64(data);
             let file = file.map_err(|error| invalid(&format!("is not valid base64: {error}")))?;
             Ok(VideoInput::Animation(file))
         }

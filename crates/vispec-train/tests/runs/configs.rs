@@ -1,6 +1,6 @@
 //! Configs that users are given, and what is wrong with others.
 
-use vispec_train::{HeadType, TrainConfig, TrainError};
+use vispec_train::{TrainConfig, TrainError};
 
 use crate::samples::config;
 
@@ -22,16 +22,6 @@ fn presets_are_upstreams() {
         assert_eq!(config.data.max_len, 4096, "{name}");
         assert_eq!(config.tree_shape().unwrap().max_nodes(), 30, "{name}");
     }
-}
-
-#[test]
-fn configs_of_the_small_model_are_sound() {
-    for name in ["stage1.toml", "stage2.toml"] {
-        let config = config(&format!("../../smollm2/{name}"), &[]);
-        assert_eq!(config.compute.head, HeadType::Bf16, "{name}");
-    }
-    let preset = config("vispec-stage2.toml", &[]);
-    assert_eq!(preset.compute.head, HeadType::F32);
 }
 
 #[test]

@@ -1,0 +1,186 @@
+//! Captions many images, one JSON line each, and goes on where an earlier run was interrupted.
+#![allow(clippy::print_stderr, reason = "a command-line program")]
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use clap::Parser;
+use examples_answer::captions::CaptionFile;
+use examples_answer::demo_pair::DemoPair;
+use examples_answer::failure::{Failure, exit_code, with_causes};
+use examples_answer::flags::{DecodeFlags, ImageFlags, MAX_BATCH};
+use examples_answer::progress_lines::ProgressLines;
+use examples_answer::served::{self, Served, ServedFlags};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use vispec::{
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, LoadOptions, Messages, Sampler,
+    SchedulerOptions,
+};
+
+/// Caption images; run again with the same output, it goes on where it was
+#[derive(Parser, Debug)]
+struct Flags {
+    #[command(flatten)]
+    models: ServedFlags,
+    #[command(flatten)]
+    decode: DecodeFlags,
+    #[command(flatten)]
+    reading: ImageFlags,
+    /// What to ask about each image
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Describe the image briefly."
+    )]
+    prompt: String,
+    /// File of JSON lines; images that it has already are left out
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Images that are captioned at a time, in shared passes
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
+    batch: u16,
+    /// Note images that cannot be read or answered and go on, instead of stopping at the first
+    #[arg(long)]
+    keep_going: bool,
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
+        (&flags.models, &mut flags.decode)
+    });
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    flags.decode.check()?;
+    flags.models.check()?;
+    let mut captions = CaptionFile::open(&flags.out, &flags.prompt)?;
+    let served = flags.models.load(&flags.decode.tree)?;
+    let (engine, _carried) = engine(flags, served)?;
+    let sampler = flags.decode.sampler()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+
+    let bar = ProgressBar::new(flags.images.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} left {msg}") {
+        bar.set_style(style);
+    }
+    let mut lines = ProgressLines::default();
+    let (mut failed, mut captioned) = (0_usize, 0_usize);
+    let mut open = flags.images.iter();
+    // Lines come in the order of the images, whichever answer ends first.
+    let mut answers: VecDeque<(String, anyhow::Result<Answer>)> = VecDeque::new();
+    loop {
+        while answers.len() < usize::from(flags.batch) {
+            let Some(path) = open.next() else { break };
+            let name = path.display().to_string();
+            if captions.has(&name) {
+                bar.inc(1);
+            } else {
+                let answer = ask(flags, sampler, &engine, path);
+                answers.push_back((name, answer));
+            }
+        }
+        let Some((name, answer)) = answers.pop_front() else {
+            break;
+        };
+        if interrupted.load(Ordering::Relaxed) {
+            bar.finish_and_clear();
+            return Err(Failure::Other(anyhow::anyhow!(
+                "interrupted; the same command goes on with {name}"
+            )));
+        }
+        let caption = answer.and_then(|answer| caption(answer).with_context(|| name.clone()));
+        match caption {
+            Ok(caption) => {
+                captioned += 1;
+                captions.append(&name, caption)?;
+            }
+            Err(error) if flags.keep_going => {
+                failed += 1;
+                bar.set_message(format!("({failed} failed)"));
+                captions.append(&name, json!({"error": with_causes(&error)}))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        bar.inc(1);
+        lines.step(&bar, "images");
+    }
+    bar.finish_and_clear();
+    if failed > 0 {
+        let said = format!(
+            "{failed} of {} images failed; their lines say why",
+            flags.images.len()
+        );
+        if captioned == 0 {
+            return Err(Failure::Other(anyhow::anyhow!(said)));
+        }
+        eprintln!("{said}");
+    }
+    Ok(())
+}
+
+fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), Failure> {
+    let Served {
+        engine,
+        method,
+        carried,
+        ..
+    } = served;
+    let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
+    for note in &notes {
+        eprintln!("{note}");
+    }
+    let settings = EngineSettings {
+        method,
+        tree,
+        calibration: flags.decode.tree.place(),
+        image_options: flags.reading.options(),
+        // No image comes twice.
+        conversation_memory: 0,
+        image_memory: 0,
+        suffix_memory: LoadOptions::default().suffix_memory,
+        scheduler: SchedulerOptions {
+            max_running: usize::from(flags.batch),
+            ..SchedulerOptions::default()
+        },
+    };
+    Ok((Engine::new(engine, settings), carried))
+}
+
+/// Has an image captioned, beside the others.
+fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow::Result<Answer> {
+    let image = DecodedImage::open(path, &flags.reading.options())?;
+    let messages = Messages::from_prompt(None, &flags.prompt, 1);
+    let request = AnswerRequest {
+        max_new_tokens: flags.decode.max_new_tokens,
+        sampler,
+        seed: flags.decode.seed,
+        ..AnswerRequest::chat(messages, vec![image])
+    };
+    let answer = engine.start(request);
+    answer.with_context(|| path.display().to_string())
+}
+
+/// Waits for a caption.
+fn caption(mut answer: Answer) -> anyhow::Result<serde_json::Value> {
+    let text = answer.text()?;
+    let stats = answer.answered().map(|answered| answered.stats.clone());
+    let stats = stats.unwrap_or_default();
+    Ok(json!({
+        "caption": text,
+        "new_tokens": stats.new_tokens(),
+        "tau": stats.tau(),
+        "tokens_per_cycle": stats.tokens_per_cycle(),
+        "tokens_per_second": stats.decode_tokens_per_second(),
+    }))
+}

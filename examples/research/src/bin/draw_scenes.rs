@@ -1,0 +1,191 @@
+//! Draws scenes as a data set of chats: pictures, and a file of questions with the right answers.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use examples_answer::command_line;
+use examples_answer::failure::{Failure, exit_code};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling, Wording};
+
+/// Draw scenes as a data set of chats, which `capture --source chat` reads
+#[derive(Parser, Debug)]
+struct Flags {
+    /// Directory for chats.jsonl and the pictures, which its rows name
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of scenes
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true)]
+    count: u64,
+    /// Seed of the scenes
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    seed: u64,
+    /// Rows and columns of the grid that shapes stand on
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
+    cells: u32,
+    /// Fewest shapes of a scene
+    #[arg(long, default_value_t = 2, allow_negative_numbers = true)]
+    min_shapes: u32,
+    /// Most shapes of a scene
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true)]
+    max_shapes: u32,
+    /// Which colours and forms there are: standard, or carried, which the tiny models know
+    #[arg(long, default_value = "standard")]
+    palette: Palette,
+    /// Pixels of a picture's side; repeat the flag to go through several
+    #[arg(long = "side", default_value = "84", allow_negative_numbers = true)]
+    sides: Vec<u32>,
+    /// Draw videos: so many frames of each scene, two a second, whose shapes move by a cell each second;
+    /// the answers are about the first frame
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
+    frames: Option<u32>,
+    /// Question about each picture; repeat the flag to go through several
+    #[arg(
+        long = "question",
+        value_name = "TEXT",
+        default_value = "Describe the image."
+    )]
+    questions: Vec<String>,
+    /// What the answers beside the pictures are
+    #[arg(long, value_enum, default_value = "description")]
+    answer: Answer,
+}
+
+/// Right answers.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// All shapes by row and column, and how many there are of each form
+    Description,
+    /// One sentence with all shapes, in words that the tiny models know
+    Caption,
+}
+
+impl Answer {
+    fn about(self, scene: &Scene) -> String {
+        match self {
+            Self::Description => scene.description(),
+            Self::Caption => scene.told(Telling::Sentence, Wording::Even),
+        }
+    }
+}
+
+/// What a row shows.
+enum Shown {
+    /// The name of its picture.
+    Image(String),
+    /// The folder of its frames, with their rate.
+    Video(String),
+}
+
+/// Frames of a second in videos.
+const FRAMES_PER_SECOND: u32 = 2;
+
+/// Name of the file of chats.
+const CHATS: &str = "chats.jsonl";
+
+fn main() -> ExitCode {
+    let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
+    exit_code(|| run(&flags))
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let styles = flags.styles()?;
+    if flags.count == 0 {
+        return Err(Failure::usage("--count is 0, expected at least 1"));
+    }
+    fs::create_dir_all(&flags.out).with_context(|| flags.out.display().to_string())?;
+    let bar = ProgressBar::new(flags.count);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} scenes, {eta} left") {
+        bar.set_style(style);
+    }
+    // The file of chats comes last and at once: where it is, all pictures are.
+    let partial = flags.out.join(format!("{CHATS}.partial"));
+    let file = File::create(&partial).with_context(|| partial.display().to_string())?;
+    let mut chats = BufWriter::new(file);
+    for index in 0..flags.count {
+        // Every combination of a side and a question occurs equally often.
+        let (style, rest) = taken(&styles, index);
+        let (question, _) = taken(&flags.questions, rest);
+        let scene = Scene::generate(style, flags.seed, index);
+        let shown = match flags.frames {
+            None => {
+                let name = format!("{index:05}.png");
+                save(&scene, &flags.out.join(&name))?;
+                Shown::Image(name)
+            }
+            Some(frames) => {
+                let name = format!("{index:05}");
+                let folder = flags.out.join(&name);
+                fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+                for frame in 0..frames {
+                    let file = folder.join(format!("{frame:02}.png"));
+                    save(&scene.moved(frame / FRAMES_PER_SECOND), &file)?;
+                }
+                Shown::Video(format!("{name}@{FRAMES_PER_SECOND}"))
+            }
+        };
+        let answer = flags.answer.about(&scene);
+        let written = writeln!(chats, "{}", chat(index, &shown, question, &answer));
+        written.with_context(|| partial.display().to_string())?;
+        bar.inc(1);
+    }
+    let path = flags.out.join(CHATS);
+    chats.flush()?;
+    fs::rename(&partial, &path).with_context(|| path.display().to_string())?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+impl Flags {
+    /// One style for each side.
+    fn styles(&self) -> Result<Vec<SceneStyle>, Failure> {
+        let shapes = self.min_shapes..=self.max_shapes;
+        let style = |&side| {
+            let style = SceneStyle::new(side, self.cells, shapes.clone());
+            let style = style.map(|style| style.with_palette(self.palette));
+            style.ok_or_else(|| {
+                Failure::Usage(format!(
+                    "--side {side} --cells {} --min-shapes {} --max-shapes {}: expected 1 to 9 \
+                     cells, at least 10 pixels per cell, at most 8192 pixels, and 1 to cells x \
+                     cells shapes",
+                    self.cells, self.min_shapes, self.max_shapes
+                ))
+            })
+        };
+        self.sides.iter().map(style).collect()
+    }
+}
+
+/// The item whose turn it is, and how often all items were gone through before.
+fn taken<T>(items: &[T], index: u64) -> (&T, u64) {
+    let len = items.len() as u64;
+    (&items[(index % len) as usize], index / len)
+}
+
+fn save(scene: &Scene, path: &Path) -> anyhow::Result<()> {
+    let saved = scene.draw().save(path);
+    saved.with_context(|| path.display().to_string())
+}
+
+fn chat(index: u64, shown: &Shown, question: &str, answer: &str) -> Value {
+    let (kind, column, name) = match shown {
+        Shown::Image(image) => ("image", "images", image),
+        Shown::Video(video) => ("video", "videos", video),
+    };
+    json!({
+        "id": format!("scene {index}"),
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": kind}, {"type": "text", "text": question}],
+            },
+            {"role": "assistant", "content": answer},
+        ],
+        column: [name],
+    })
+}

@@ -1,0 +1,108 @@
+//! Both answers to one prompt.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use vispec_core::{FinishReason, GenerationStats, Prompt};
+use vispec_models::{EncodeTimes, EncodedPrompt, Engine, Method};
+use vispec_report::record::{self, ArmRecord, PhaseTimes, PromptRecord, SCHEMA_VERSION};
+
+use super::divergence::compare;
+use examples_answer::failure::Failure;
+use examples_answer::memory::peak_rss_bytes;
+use examples_answer::run::{Run, Settings, answer};
+
+/// Decoding without a draft, and decoding with the cell's method.
+pub(super) struct Arms<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) method: Method,
+    pub(super) plain: Settings,
+    pub(super) speculative: Settings,
+}
+
+/// What is asked.
+pub(super) struct Question {
+    pub(super) prompt_id: String,
+    /// The sample's place in the task.
+    pub(super) index: u64,
+    pub(super) prompt: EncodedPrompt,
+    pub(super) encode: EncodeTimes,
+}
+
+impl Arms<'_> {
+    /// Answers a prompt plainly and speculatively. Which goes first alternates with the sample, so
+    /// that neither always finds the memory that the other has touched.
+    ///
+    /// # Errors
+    /// Any error of the models.
+    pub(super) fn answer(&self, question: &Question) -> Result<PromptRecord, Failure> {
+        let run =
+            |method, settings| answer(self.engine, &question.prompt, method, settings, &mut ());
+        let plain = || run(Method::None, &self.plain);
+        let speculative = || run(self.method, &self.speculative);
+        let (plain, speculative) = if question.index.is_multiple_of(2) {
+            let plain = plain()?;
+            (plain, speculative()?)
+        } else {
+            let speculative = speculative()?;
+            (plain()?, speculative)
+        };
+        let image_tokens = question
+            .prompt
+            .image_runs()
+            .iter()
+            .map(|run| run.len())
+            .sum();
+        Ok(PromptRecord {
+            schema_version: SCHEMA_VERSION,
+            prompt_id: question.prompt_id.clone(),
+            index: question.index,
+            prompt_tokens: count(question.prompt.token_ids().len()),
+            image_tokens: count(image_tokens),
+            seed: self.speculative.seed,
+            finished_at: Timestamp::now(),
+            peak_rss_bytes: peak_rss_bytes(),
+            first_divergence: compare(
+                self.engine.target(),
+                &question.prompt,
+                &plain.generation.tokens,
+                &speculative.generation.tokens,
+            )?,
+            plain: arm(plain, question.encode)?,
+            speculative: arm(speculative, question.encode)?,
+        })
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn arm(run: Run, encode: EncodeTimes) -> Result<ArmRecord, Failure> {
+    let generation = run.generation;
+    Ok(ArmRecord {
+        finish_reason: match generation.finish_reason {
+            FinishReason::Stop => record::FinishReason::Stop,
+            FinishReason::Length => record::FinishReason::Length,
+            FinishReason::Context => record::FinishReason::Context,
+            other => return Err(anyhow::anyhow!("an answer ended by {other}").into()),
+        },
+        accepted_per_cycle: generation.stats.accepted_per_cycle().to_vec(),
+        nodes_per_cycle: generation.stats.nodes_per_cycle().to_vec(),
+        times_ms: times(&generation.stats, encode),
+        token_ids: generation.tokens,
+    })
+}
+
+fn times(stats: &GenerationStats, encode: EncodeTimes) -> PhaseTimes {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    PhaseTimes {
+        preprocess: ms(encode.preprocess),
+        vision: ms(encode.vision),
+        prefill: ms(stats.prefill_time()),
+        draft: ms(stats.draft_time()),
+        verify: ms(stats.verify_time()),
+        other: ms(stats.other_time()),
+        decode: ms(stats.decode_time()),
+    }
+}

@@ -1,0 +1,223 @@
+//! The flags that describe a cell.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vispec_core::AutoTree;
+use vispec_data::{ImageCheck, ReadOptions};
+use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
+
+use vispec_models::{DraftEmbeds, KvPrecision, LayerIds, PositionsOf};
+
+use crate::shortage::ShortageFlag;
+use examples_answer::failure::Failure;
+use examples_answer::flags::{LoadFlags, MAX_BATCH, ModelFlags, parse_draft_vocab};
+use examples_answer::tree::{self, TreeFlags};
+
+/// What to measure. Checkpoints, element type, device and task are recorded as they are typed.
+#[derive(Args, Debug)]
+pub struct EvaluateFlags {
+    /// Checkpoint of the target: a directory, or an id on the Hugging Face hub
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    target: String,
+    /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    draft: Option<String>,
+    /// vispec, eagle2, eagle3 or medusa, each also with +lookup, prompt-lookup or none
+    #[arg(long)]
+    method: Method,
+    /// Element type of the weights, as in `generate`
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Name of a task (see `tasks list`), or a TOML file that defines one
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(super) task: String,
+    /// Directory with a folder of files for each task, called like the task; drawn tasks need none
+    #[arg(long, default_value = ".")]
+    pub(super) data: PathBuf,
+    /// Samples, from the task's first; by default all that the task takes
+    #[arg(long, allow_negative_numbers = true)]
+    pub(super) prompts: Option<u64>,
+    /// 0 chooses the most likely token, more samples
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(super) temperature: f32,
+    /// Drives sampling; the same in both arms
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    seed: u64,
+    /// Tree of a draft: drafting steps after the first; by default 3, or 7 with --total-token auto
+    #[arg(long, allow_negative_numbers = true)]
+    depth: Option<u32>,
+    /// Tree of a draft: candidates of each node, and nodes that are expanded in each step
+    #[arg(long, allow_negative_numbers = true)]
+    top_k: Option<u32>,
+    /// Tree of a draft: nodes that the target verifies, the root included, or auto; by default auto on
+    /// the CPU and 30 elsewhere
+    #[arg(long, value_name = "N|auto", allow_negative_numbers = true)]
+    total_token: Option<TotalToken>,
+    /// Most tokens of an answer; by default the task's
+    #[arg(long, allow_negative_numbers = true)]
+    pub(super) max_new_tokens: Option<u32>,
+    /// Tokens that the draft chooses among, as `generate` takes them; with all, acceptance can be
+    /// compared with the reference's
+    #[arg(long, value_name = "auto|all|FILE|N", default_value = "auto")]
+    draft_vocab: String,
+    /// Answer only the samples whose index leaves the remainder I when divided by N
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub(super) shard: Shard,
+    /// Rows of the task's files that may be unusable; they are named and left out
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub(super) max_bad_rows: usize,
+    #[command(flatten)]
+    shortage: ShortageFlag,
+    /// File of the measured cost of passes; by default one in the user's cache directory
+    #[arg(long, value_name = "FILE")]
+    pub(super) calibration: Option<PathBuf>,
+    /// Measure tokens per second of --batch answers at once, and of one at a time; no records
+    #[arg(long)]
+    throughput: bool,
+    /// Answers at once
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "throughput", value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
+    batch: u16,
+    /// Directory of the cell; an unfinished one is continued
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+}
+
+/// Upstream's flags, and the bounds of trees that are sized by cost.
+const DEFAULT_DEPTH: u32 = 3;
+const DEFAULT_AUTO_DEPTH: u32 = 7;
+/// Nodes of a tree on devices other than the CPU.
+const DEVICE_NODES: u32 = 30;
+const DEFAULT_TOP_K: u32 = 8;
+
+impl EvaluateFlags {
+    /// Answers at once, if throughput is to be measured.
+    pub(super) fn batch(&self) -> Option<usize> {
+        self.throughput.then_some(usize::from(self.batch))
+    }
+
+    /// What the flags say about loading.
+    ///
+    /// # Errors
+    /// Usage if a value is not known, or method and draft do not go together.
+    pub(super) fn models(&self) -> Result<ModelFlags, Failure> {
+        if !self.method.has_network() && self.draft.is_some() {
+            let message = format!("--method {} takes no --draft", self.method);
+            return Err(Failure::Usage(message));
+        }
+        let flags = ModelFlags {
+            target: self.target.clone(),
+            load: LoadFlags {
+                chat_template: None,
+                draft: self.draft.clone(),
+                method: Some(self.method.as_str().parse().map_err(Failure::Usage)?),
+                device: self.device.parse().map_err(Failure::usage)?,
+                kv: KvPrecision::Auto,
+                pad_passes: None,
+                draft_vocab: parse_draft_vocab(&self.draft_vocab).map_err(Failure::Usage)?,
+                draft_layer_ids: LayerIds::Auto,
+                draft_embeds: DraftEmbeds::default(),
+                draft_positions: PositionsOf::default(),
+                dtype: self.dtype.parse().map_err(Failure::usage)?,
+                keep_quantized: false,
+            },
+        };
+        flags.check()?;
+        Ok(flags)
+    }
+
+    /// How the task is read. Images are not looked at: a damaged one is a failure of its prompt.
+    pub(super) fn read_options(&self) -> ReadOptions {
+        ReadOptions {
+            max_bad_rows: self.max_bad_rows,
+            image_check: ImageCheck::Never,
+            shortage: self.shortage.shortage(),
+            ..ReadOptions::default()
+        }
+    }
+
+    /// The tree of a method with a draft.
+    ///
+    /// # Errors
+    /// Usage if flags of trees are given to a method that has none.
+    pub(super) fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
+        if self.method.has_network() {
+            let total_token = self.total_token.unwrap_or(match self.device.as_str() {
+                "flex" => TotalToken::Auto,
+                _ => TotalToken::Nodes(DEVICE_NODES),
+            });
+            let depth = match total_token {
+                TotalToken::Auto => DEFAULT_AUTO_DEPTH,
+                TotalToken::Nodes(_) => DEFAULT_DEPTH,
+            };
+            return Ok(Some(TreeSettings {
+                depth: self.depth.unwrap_or(depth),
+                top_k: self.top_k.unwrap_or(DEFAULT_TOP_K),
+                total_token,
+            }));
+        }
+        let given = [
+            ("--depth", self.depth.is_some()),
+            ("--top-k", self.top_k.is_some()),
+            ("--total-token", self.total_token.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(None),
+            Some((flag, _)) => {
+                let message = format!("{flag} shapes a draft's tree; {} has none", self.method);
+                Err(Failure::Usage(message))
+            }
+        }
+    }
+
+    /// The same tree as `generate` would be told. Methods without a draft's tree are sized by cost.
+    ///
+    /// # Errors
+    /// As [`Self::tree`]; usage if a value is out of range.
+    pub(super) fn tree_flags(&self) -> Result<TreeFlags, Failure> {
+        let tree = self.tree()?;
+        let total_token = match tree.map_or(TotalToken::Auto, |tree| tree.total_token) {
+            TotalToken::Auto => tree::TotalToken::Auto,
+            TotalToken::Nodes(nodes) => tree::TotalToken::Fixed(nodes as usize),
+        };
+        let flags = TreeFlags {
+            depth: tree.map(|tree| tree.depth as usize),
+            top_k: tree.map_or(DEFAULT_TOP_K, |tree| tree.top_k) as usize,
+            total_token,
+            // As `generate` has it by default; records do not tell other values apart.
+            max_loss: AutoTree::DEFAULT_MAX_LOSS,
+            calibration: self.calibration.clone(),
+        };
+        flags.check()?;
+        Ok(flags)
+    }
+
+    /// Settings of the cell, for a task with so many samples and tokens.
+    ///
+    /// # Errors
+    /// As [`Self::tree`].
+    pub(super) fn settings(
+        &self,
+        prompts: u64,
+        max_new_tokens: u32,
+    ) -> Result<CellSettings, Failure> {
+        Ok(CellSettings {
+            target: self.target.clone(),
+            draft: self.draft.clone(),
+            method: self.method,
+            dtype: self.dtype.clone(),
+            device: self.device.clone(),
+            task: self.task.clone(),
+            prompts,
+            temperature: self.temperature,
+            seed: self.seed,
+            tree: self.tree()?,
+            draft_vocab: Some(self.draft_vocab.clone())
+                .filter(|vocab| self.method.has_network() && vocab != "all"),
+            max_new_tokens,
+        })
+    }
+}

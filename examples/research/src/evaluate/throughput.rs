@@ -1,0 +1,181 @@
+//! Throughput: all prompts of a task through a batch, and one after the other.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use vispec_core::{GenerationObserver, TargetModel as _, TokenId};
+use vispec_data::Sample;
+use vispec_models::{EncodedPrompt, Engine, Method};
+use vispec_report::record::CellHeader;
+
+use super::prompts::Decoded;
+use super::setup::{Setup, say};
+use crate::together::Together;
+use crate::whole_file::write_whole;
+use examples_answer::failure::Failure;
+use examples_answer::run::{Settings, warm_up};
+
+/// Name of the record in the directory that the user named.
+const FILE: &str = "throughput.json";
+
+/// The record: what the file holds.
+#[derive(Debug, Serialize)]
+struct Throughput {
+    /// What was measured, and where.
+    cell: CellHeader,
+    /// Plain decoding and the method, each one at a time and in the batch.
+    runs: Vec<BatchRun>,
+}
+
+/// All prompts of the task, so many at once.
+#[derive(Debug, Serialize)]
+struct BatchRun {
+    method: &'static str,
+    batch: usize,
+    prompts: usize,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    /// Of all passes, those that read prompts included.
+    seconds: f64,
+    /// New tokens in a second.
+    tokens_per_second: f64,
+    /// This over that of the same method with a batch of one.
+    over_one: f64,
+    /// Whether all answers are those of plain decoding with a batch of one.
+    identical: bool,
+}
+
+/// Measures the cell one prompt at a time and `batch` at a time, without a draft and with the
+/// method. Only the first turn of each sample is asked.
+///
+/// # Errors
+/// Any error of task, models and files.
+pub(super) fn measure(mut setup: Setup, batch: usize, out: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let indices = Vec::from_iter(setup.prompts.of_shard(setup.header.shard));
+    let samples = indices.iter().map(|&index| setup.prompts.sample(index));
+    let samples = samples.collect::<Result<Vec<_>, _>>()?;
+    let mut arms = vec![(Method::None, &setup.plain)];
+    if setup.method != Method::None {
+        arms.push((setup.method, &setup.speculative));
+    }
+    if let Some(sample) = samples.first() {
+        let methods = arms.iter().map(|(method, _)| *method).collect::<Vec<_>>();
+        let prompt = encode(&setup.engine, sample)?;
+        warm_up(&setup.engine, &prompt, &methods, &setup.speculative)?;
+    }
+    let mut sizes = vec![1, batch];
+    sizes.dedup();
+    let mut runs: Vec<BatchRun> = Vec::new();
+    let mut expected = None;
+    for (method, settings) in arms {
+        let mut one = None;
+        for &size in &sizes {
+            let answers = answer_all(&setup.engine, &samples, (method, settings), size)?;
+            let new_tokens = answers.tokens.iter().map(Vec::len).sum();
+            let seconds = answers.time.as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            let tokens_per_second = new_tokens as f64 / seconds.max(f64::MIN_POSITIVE);
+            let run = BatchRun {
+                method: method.as_str(),
+                batch: size,
+                prompts: samples.len(),
+                prompt_tokens: answers.prompt_tokens,
+                new_tokens,
+                seconds,
+                tokens_per_second,
+                over_one: tokens_per_second / *one.get_or_insert(tokens_per_second),
+                identical: *expected.get_or_insert_with(|| answers.tokens.clone())
+                    == answers.tokens,
+            };
+            writeln!(io::stdout(), "{}", line(&run))?;
+            runs.push(run);
+        }
+    }
+    let record = Throughput {
+        cell: setup.header,
+        runs,
+    };
+    let mut bytes = serde_json::to_vec_pretty(&record)?;
+    bytes.push(b'\n');
+    write_whole(&out.join(FILE), &bytes)?;
+    Ok(())
+}
+
+fn line(run: &BatchRun) -> String {
+    format!(
+        "{}, batch {}: {} tokens of {} prompts, {:.1} tok/s, {:.2} x batch 1, identical: {}",
+        run.method,
+        run.batch,
+        run.new_tokens,
+        run.prompts,
+        run.tokens_per_second,
+        run.over_one,
+        if run.identical { "yes" } else { "no" },
+    )
+}
+
+/// Answers to all samples.
+struct Answers {
+    /// In the order of the samples.
+    tokens: Vec<Vec<TokenId>>,
+    prompt_tokens: usize,
+    /// Spent in passes.
+    time: Duration,
+}
+
+/// Place of a sample among the others; lies beside its answer.
+struct Place(usize);
+
+impl GenerationObserver for Place {}
+
+/// Keeps the batch full while there are samples. Images are encoded outside the clock.
+fn answer_all(
+    engine: &Engine,
+    samples: &[Sample],
+    (method, settings): (Method, &Settings),
+    batch: usize,
+) -> Result<Answers, Failure> {
+    say(&format!("{method}, batch {batch}"))?;
+    let mut together = Together::new(engine, method, batch);
+    let mut answers = Answers {
+        tokens: vec![Vec::new(); samples.len()],
+        prompt_tokens: 0,
+        time: Duration::ZERO,
+    };
+    let mut waiting = samples.iter().enumerate();
+    loop {
+        while together.has_room() {
+            let Some((index, sample)) = waiting.next() else {
+                break;
+            };
+            let prompt = encode(engine, sample)?;
+            let cache = engine.target().new_cache();
+            let cache = cache.map_err(|error| anyhow::anyhow!(error))?;
+            together.start(Place(index), (prompt, cache), settings)?;
+        }
+        if together.is_empty() {
+            return Ok(answers);
+        }
+        let started = Instant::now();
+        let finished = together.pass();
+        answers.time += started.elapsed();
+        for finished in finished {
+            let session = finished.session?;
+            answers.prompt_tokens += session.stats().prompt_tokens();
+            answers.tokens[finished.observer.0] = session.tokens().to_vec();
+        }
+    }
+}
+
+/// The first question of a sample.
+fn encode(engine: &Engine, sample: &Sample) -> Result<EncodedPrompt, Failure> {
+    let shown = Decoded::of(sample)?;
+    let encoded = engine.encode_media(&sample.messages, shown.media());
+    let (prompt, _) = encoded.with_context(|| sample.id.clone())?;
+    Ok(prompt)
+}

@@ -1,0 +1,58 @@
+//! Progress of a training run, in steps.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use examples_answer::progress_lines::{ProgressLines, say};
+
+/// A bar on stderr, or lines now and then where no terminal shows it.
+#[derive(Debug)]
+pub struct StepBar {
+    bar: ProgressBar,
+    lines: ProgressLines,
+}
+
+impl Default for StepBar {
+    fn default() -> Self {
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template(
+            "{elapsed_precise} {wide_bar} {pos}/{len} steps, {eta} left  {msg}",
+        ) {
+            bar.set_style(style);
+        }
+        Self {
+            bar,
+            lines: ProgressLines::default(),
+        }
+    }
+}
+
+impl StepBar {
+    /// A run starts, or goes on, at `step` of `n_steps`.
+    pub fn start(&self, step: usize, n_steps: usize) {
+        self.bar.set_length(n_steps as u64);
+        self.bar.set_position(step as u64);
+        self.bar.reset_eta();
+    }
+
+    /// `step`, from 0, is done.
+    pub fn step(&mut self, step: usize, message: String) {
+        self.bar.set_position(step as u64 + 1);
+        self.bar.set_message(message);
+        self.lines.step(&self.bar, "steps");
+    }
+
+    /// What is done meanwhile.
+    pub fn message(&self, message: String) {
+        self.bar.set_message(message);
+    }
+
+    /// Writes a line above the bar.
+    pub fn say(&self, line: &str) {
+        say(&self.bar, line);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,19 @@
+//! The programs of this package.
+
+use std::path::Path;
+
+use crate::program::{Program, model};
+
+impl Program {
+    /// `evaluate` with a target of the fixtures, writing to `out`.
+    pub fn evaluate(target: &str, out: &Path) -> Self {
+        Self::new(env!("CARGO_BIN_EXE_evaluate"))
+            .path("--target", &model(target))
+            .path("--out", out)
+            .args("--dtype f32")
+    }
+
+    pub fn tasks() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_tasks"))
+    }
+}
