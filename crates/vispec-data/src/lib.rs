@@ -46,7 +46,7 @@ pub mod scenes;
 mod tasks;
 
 pub use error::{DataError, RowOrigin};
-pub use rows::{ImageSource, VideoSource, frame_files};
+pub use rows::{ImageSource, VideoSource};
 pub use tasks::{
     CheckReport, FileStatus, ImageCheck, PixelLimits, ReadOptions, Sample, Shortage,
     TaskDefinition, TaskRegistry, TaskSamples, listing,

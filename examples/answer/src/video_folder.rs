@@ -1,13 +1,11 @@
 //! Videos as folders of frames.
 
 use std::convert::Infallible;
-use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
-use vispec_data::frame_files;
-use vispec_processor::{DecodedImage, ImageOptions, Video};
+use vispec_processor::{DecodedImage, ImageOptions, Video, frame_files};
 
 use crate::failure::Failure;
 
@@ -48,8 +46,8 @@ impl VideoFolder {
     pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
         // Not as the error of a file itself: a chat takes that for the end of its output.
         let place = || self.dir.display().to_string();
-        fs::read_dir(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
-        let files = frame_files(&self.dir).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let files =
+            frame_files(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
         let video = Video::sampled((files.len(), self.fps), Video::MAX_PIXELS, |place| {
             DecodedImage::open(&files[place], limits)
         });
@@ -59,6 +57,8 @@ impl VideoFolder {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -10,7 +10,7 @@ use super::{chat, turns};
 use crate::error::{DataError, Result};
 use crate::order::numpy_permutation;
 use crate::rows::{
-    Columns, ImageSource, Record, SceneRows, Source, Table, VideoSource, frame_files, open_files,
+    Columns, ImageSource, Record, SceneRows, Source, Table, VideoSource, frames_in, open_files,
     path_below,
 };
 use crate::scenes::{QuestionKind, SceneStyle};
@@ -223,7 +223,7 @@ impl ConversationSource {
             origin: origin(),
             path: folder.to_owned(),
         })?;
-        let files = frame_files(&path)?;
+        let files = frames_in(&path)?;
         if files.is_empty() {
             return Err(DataError::NoFrames {
                 origin: origin(),

@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use crate::error::{DataError, Result, RowOrigin};
 
 pub use image_source::ImageSource;
-pub use video_source::{VideoSource, frame_files};
+pub use video_source::VideoSource;
 
 pub(crate) use file_pattern::{matching_files, path_below};
 pub(crate) use record::Record;
 pub(crate) use scene_rows::SceneRows;
 pub(crate) use tables::{Constants, open_files, open_tables, table_files};
+pub(crate) use video_source::frames_in;
 
 /// Rows of one or more files, in order.
 pub(crate) trait Table: Send {

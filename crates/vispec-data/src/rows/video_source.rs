@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use vispec_processor::{DecodedImage, ImageOptions, Video};
+use vispec_processor::{DecodedImage, ImageOptions, Video, frame_files};
 
 use crate::error::{DataError, Result, RowOrigin};
 use crate::rows::ImageSource;
@@ -78,32 +78,16 @@ impl fmt::Display for VideoSource {
     }
 }
 
-/// Extensions of image files that are frames.
-const FRAME_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
-
-/// The image files in a folder in the order of their names, shorter ones first, so that 10 comes
-/// after 9 even if numbers are not padded with zeros; empty if there is no such folder.
+/// The frames in a folder, in order; none if there is no such folder.
 ///
 /// # Errors
 /// [`DataError::Io`] if it cannot be listed.
-pub fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn frames_in(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let io = |source| DataError::Io {
+    frame_files(folder).map_err(|source| DataError::Io {
         path: folder.to_owned(),
         source,
-    };
-    let mut frames = Vec::new();
-    for entry in folder.read_dir().map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if extension.is_some_and(|extension| {
-            FRAME_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
-        }) {
-            frames.push(path);
-        }
-    }
-    frames.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-    Ok(frames)
+    })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{DataError, Result, RowOrigin};
-use crate::rows::{VideoSource, frame_files};
+use crate::rows::{VideoSource, frames_in};
 
 /// Frames of a second in folders of tasks, as `docs/tasks.md` has them made.
 const FPS: f64 = 2.0;
@@ -20,7 +20,7 @@ pub(super) fn video_source(
     at_most: usize,
 ) -> Result<VideoSource> {
     let folder = video.with_extension("");
-    let files = frame_files(&folder)?;
+    let files = frames_in(&folder)?;
     if files.is_empty() {
         return Err(DataError::NoFrames {
             origin: origin.clone(),
