@@ -68,7 +68,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(
         text(&again).matches("was there (").count(),
-        4,
+        6,
         "{}",
         text(&again)
     );
@@ -76,7 +76,14 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     // What was made with other flags is set aside and not lost.
     let other = command(&xtask, &whole, &["--seed", "1"]).output().unwrap();
     assert!(other.status.success(), "{}", text(&other));
-    for name in ["answers", "sampled-answers", "training", "second-training"] {
+    for name in [
+        "answers",
+        "sampled-answers",
+        "more-sampled-answers",
+        "training",
+        "second-training",
+        "third-training",
+    ] {
         let aside = whole.join(format!("old/{name}-1"));
         assert!(aside.is_dir() && whole.join(name).is_dir(), "{name}");
     }

@@ -1,10 +1,13 @@
 //! `cargo xtask make-draft`: a draft for a model, from nothing but the model.
 //!
 //! ```text
-//! target ─┬► capture: it asks itself, answers greedily, and its states are kept ─┬► train ┐
-//!         └► capture: the same with other questions and sampled answers ─────────┴────────┴► train
-//!                                                                                             │
-//!                                                                              draft in bf16 ◄┘
+//! target ─┬► capture: it asks itself, answers greedily, and its states are kept ─┬► train
+//!         │                                                                      │    ▼
+//!         ├► capture: other questions, sampled answers ──────────────────────────┴► train
+//!         │                                                                           ▼
+//!         └► capture: more of them ────────────────────────────────────────────────► train
+//!                                                                                     ▼
+//!                                                                              draft in bf16
 //! ```
 
 mod publish;
@@ -33,8 +36,8 @@ pub(crate) struct Flags {
     /// there is gone on with
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Questions that the model asks itself and answers, a third of them at temperature 1
-    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(30..=1_000_000))]
+    /// Questions that the model asks itself and answers, five of nine at temperature 1
+    #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(30..=1_000_000))]
     questions: u32,
     /// Pictures to ask about with built-in questions, for a draft that sees; the draft then has the
     /// vision adaptor of ViSpec
@@ -46,11 +49,11 @@ pub(crate) struct Flags {
     /// Seed of questions and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How the draft is trained: a folder with configs of `train`, first.toml for greedy answers and
-    /// second.toml for all of them
+    /// How the draft is trained: a folder with configs of `train`, first.toml for greedy answers,
+    /// second.toml for these and sampled ones, and third.toml for more of the latter
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
-    /// Replaces a value of both configs, such as optimizer.epochs=2; may be repeated
+    /// Replaces a value of all configs, such as optimizer.epochs=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Processes that train together, started with mpirun; a step then has as many batches, unless
@@ -99,30 +102,27 @@ struct Answers {
     /// Which of all questions.
     questions: Range<u32>,
     temperature: f32,
-    seed: u64,
 }
 
 /// What the draft learns from. It is used greedily and for sampled answers, whose texts differ: an
-/// answer at temperature 1 goes through words that a greedy one never has.
-fn answers(flags: &Flags) -> [Answers; 2] {
-    let greedy = flags.questions - flags.questions / 3;
+/// answer at temperature 1 goes through words that a greedy one never has, and more of them.
+fn answers(flags: &Flags) -> [Answers; 3] {
+    let ninths = |n: u32| u32::try_from(u64::from(flags.questions) * u64::from(n) / 9);
+    let ninths = |n| ninths(n).unwrap_or(u32::MAX);
     [
-        Answers {
-            name: "answers",
-            questions: 0..greedy,
-            temperature: 0.0,
-            seed: flags.seed,
-        },
-        Answers {
-            name: "sampled-answers",
-            questions: greedy..flags.questions,
-            temperature: 1.0,
-            seed: flags.seed.wrapping_add(1),
-        },
+        ("answers", ninths(0)..ninths(4), 0.0),
+        ("sampled-answers", ninths(4)..ninths(6), 1.0),
+        ("more-sampled-answers", ninths(6)..flags.questions, 1.0),
     ]
+    .map(|(name, questions, temperature)| Answers {
+        name,
+        questions,
+        temperature,
+    })
 }
 
-fn capture(flags: &Flags, answers: &Answers, target_key: &str) -> Step {
+/// The capture that is the `number`-th of all.
+fn capture(flags: &Flags, (number, answers): (u64, &Answers), target_key: &str) -> Step {
     let output = flags.out.join(answers.name);
     let Range { start, end } = answers.questions;
     // Pairs of pictures and built-in questions are in a fixed order, of which each capture takes its
@@ -149,7 +149,7 @@ fn capture(flags: &Flags, answers: &Answers, target_key: &str) -> Step {
         ("--temperature", &answers.temperature.to_string()),
         ("--batch", &"32"),
         ("--method", &"none"),
-        ("--seed", &answers.seed.to_string()),
+        ("--seed", &flags.seed.wrapping_add(number).to_string()),
         ("--out", &output),
     ])
     .first("run")
@@ -230,26 +230,30 @@ fn train(flags: &Flags, training: &Training<'_>) -> Result<Step> {
 
 fn steps(flags: &Flags, recipes: &Path) -> Result<Vec<Step>> {
     let target_key = target_key(&flags.target)?;
-    let [greedy, sampled] = answers(flags).map(|answers| capture(flags, &answers, &target_key));
-    let first = train(
-        flags,
-        &Training {
-            name: "training",
-            recipe: recipes.join("first.toml"),
-            answers: &[&greedy],
-            after: None,
-        },
-    )?;
-    let second = train(
-        flags,
-        &Training {
-            name: "second-training",
-            recipe: recipes.join("second.toml"),
-            answers: &[&greedy, &sampled],
-            after: Some(&first),
-        },
-    )?;
-    Ok(vec![greedy, sampled, first, second])
+    let captures = (0..).zip(answers(flags));
+    let captures: Vec<Step> = captures
+        .map(|(number, answers)| capture(flags, (number, &answers), &target_key))
+        .collect();
+    let [greedy, sampled, more] = &captures[..] else {
+        unreachable!("a step for each capture");
+    };
+    let trainings = [
+        ("training", "first.toml", vec![greedy]),
+        ("second-training", "second.toml", vec![greedy, sampled]),
+        ("third-training", "third.toml", vec![more]),
+    ];
+    let mut trained: Vec<Step> = Vec::new();
+    for (name, recipe, answers) in trainings {
+        let training = Training {
+            name,
+            recipe: recipes.join(recipe),
+            answers: &answers,
+            after: trained.last(),
+        };
+        let step = train(flags, &training)?;
+        trained.push(step);
+    }
+    Ok(captures.into_iter().chain(trained).collect())
 }
 
 /// Tells targets apart without reading all their weights: names and sizes of files, and the config.
