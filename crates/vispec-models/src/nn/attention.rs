@@ -43,7 +43,7 @@ pub struct UnknownTreePlan {
     prefix: usize,
     rows: usize,
     /// As [`AttentionPlan::seen`] has it.
-    seen: Tensor<1, Int>,
+    seen: Box<Tensor<1, Int>>,
 }
 
 /// Cache rows that the nodes of a token tree attend to.
@@ -116,7 +116,7 @@ impl AttentionPlan {
         Self::Unknown(UnknownTreePlan {
             prefix,
             rows,
-            seen: Tensor::cat(vec![known, listed], 0),
+            seen: Box::new(Tensor::cat(vec![known, listed], 0)),
         })
     }
 
@@ -156,7 +156,7 @@ impl AttentionPlan {
                 let listed = plan.offsets.iter().chain(&plan.rows).copied();
                 leading.chain(listed).map(cache_row).collect()
             }
-            Self::Unknown(plan) => return plan.seen.clone(),
+            Self::Unknown(plan) => return (*plan.seen).clone(),
         };
         super::cube::upload(&seen, device)
     }
