@@ -117,6 +117,11 @@ pub fn is_cpu(device: &Device) -> bool {
     }
 }
 
+/// Rows and columns of the matrices that arithmetic is checked with.
+const SIDE: usize = 32;
+/// What is read then, in errors.
+const TEST: &str = "a test of arithmetic";
+
 /// Checks that `device` multiplies matrices of `dtype` as it should: some drivers say that they
 /// support a type and compute wrong numbers in it.
 ///
@@ -124,22 +129,24 @@ pub fn is_cpu(device: &Device) -> bool {
 /// [`ModelError::WrongArithmetic`], or [`ModelError::DeviceRead`] if the device fails.
 pub(crate) fn check_arithmetic(device: &Device, dtype: DType) -> Result<(), ModelError> {
     // Whole numbers whose products and sums every type holds exactly.
-    let value = |index: usize| [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 1.0][index % 7];
-    let matrix = |seed: usize| -> Vec<f32> { (0..SIDE * SIDE).map(|i| value(i + seed)).collect() };
-    let [a, b] = [0, 3].map(|seed| {
-        let data = TensorData::new(matrix(seed), [SIDE, SIDE]);
+    let [a, b] = [0, 3].map(|seed| -> Vec<f32> {
+        let value = |index: usize| [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 1.0][(index + seed) % 7];
+        (0..SIDE * SIDE).map(value).collect()
+    });
+    let [on_device, other] = [&a, &b].map(|values| {
+        let data = TensorData::new(values.clone(), [SIDE, SIDE]);
         Tensor::<2>::from_data(data, (device, dtype))
     });
-    let product = Tensor::<2>::cast(a.matmul(b.transpose()) + 1.0, DType::F32);
-    let failed = |error| ModelError::device_read("a test of arithmetic", &error);
-    let product = product.try_into_data().map_err(failed)?;
-    let found = product.as_slice::<f32>();
-    let found = found.map_err(|error| ModelError::device_read("a test of arithmetic", &error))?;
-    let (a, b) = (matrix(0), matrix(3));
-    for (index, &found) in found.iter().enumerate() {
-        let row = |all: &[f32], row: usize| all[row * SIDE..(row + 1) * SIDE].to_vec();
-        let (x, y) = (row(&a, index / SIDE), row(&b, index % SIDE));
-        let expected = x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>() + 1.0;
+    let product = Tensor::<2>::cast(on_device.matmul(other.transpose()), DType::F32);
+    let found = product.try_into_data();
+    let found = found.map_err(|error| ModelError::device_read(TEST, &error))?;
+    let found = found.as_slice::<f32>();
+    let found = found.map_err(|error| ModelError::device_read(TEST, &error))?;
+    let pairs = a
+        .chunks(SIDE)
+        .flat_map(|x| b.chunks(SIDE).map(move |y| (x, y)));
+    for ((x, y), &found) in pairs.zip(found) {
+        let expected: f32 = x.iter().zip(y).map(|(x, y)| x * y).sum();
         if found.to_bits() != expected.to_bits() {
             return Err(ModelError::WrongArithmetic {
                 device: format!("{device:?}"),
@@ -151,9 +158,6 @@ pub(crate) fn check_arithmetic(device: &Device, dtype: DType) -> Result<(), Mode
     }
     Ok(())
 }
-
-/// Rows and columns of the matrices that arithmetic is checked with.
-const SIDE: usize = 32;
 
 #[cfg(feature = "flex")]
 fn open_flex(_spec: DeviceSpec) -> Result<Device, ModelError> {

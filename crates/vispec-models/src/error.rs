@@ -196,14 +196,14 @@ pub enum ModelError {
         expected: f32,
     },
     /// The device cannot run the target that was loaded onto it.
-    #[error("{dir}: device {device} cannot run it: {reason}", dir = .dir.display())]
+    #[error("{dir}: device {device} cannot run it", dir = .dir.display())]
     DeviceCannotRun {
         /// Directory of the checkpoint.
         dir: PathBuf,
         /// The device.
         device: String,
         /// What failed, such as an allocation.
-        reason: String,
+        source: vispec_core::BoxError,
     },
     /// Passes cannot be padded on this device.
     #[error(

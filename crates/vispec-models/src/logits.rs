@@ -335,6 +335,29 @@ fn candidates_on_host(
     Ok(map_rows(rows, vocab_size, best))
 }
 
+/// The `k` best columns of rows of logits and their log-probabilities in f32, descending; still on the
+/// device.
+///
+/// # Shapes
+/// `logits` `[rows, vocab]` with `k` columns at least, the results `[rows, k]`.
+pub(crate) fn ranked_on_device(logits: Tensor<2>, k: usize) -> (Tensor<2>, Tensor<2, Int>) {
+    let log_probs = activation::log_softmax(Tensor::<2>::cast(logits, DType::F32), 1);
+    log_probs.topk_with_indices(k, 1)
+}
+
+/// Checks the log-probabilities that [`ranked_on_device`] gave for row `row`.
+///
+/// # Errors
+/// [`LogitsError::NonFinite`].
+pub(crate) fn check_ranked(log_probs: &[f32], row: usize) -> Result<(), LogitsError> {
+    // A masked token, which has -inf, comes behind at least one that may be drafted.
+    if log_probs[0].is_finite() && !log_probs.iter().any(|p| p.is_nan()) {
+        Ok(())
+    } else {
+        Err(LogitsError::NonFinite { row })
+    }
+}
+
 fn candidates_on_device(
     logits: Tensor<2>,
     sequences: &[(usize, Ask)],
@@ -348,8 +371,7 @@ fn candidates_on_device(
     if greatest == 0 {
         return Ok(k_of_rows.iter().map(|_| Ok(TopK::default())).collect());
     }
-    let log_probs = activation::log_softmax(Tensor::<2>::cast(logits, DType::F32), 1);
-    let (values, indices) = log_probs.topk_with_indices(greatest, 1);
+    let (values, indices) = ranked_on_device(logits, greatest);
     let indices = Tensor::<2>::cast(indices.float(), DType::F32);
     let both = read_data(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
     let both = floats(&both, "draft tokens")?;
@@ -358,11 +380,7 @@ fn candidates_on_device(
         .map(|(row, k)| {
             let (log_probs, indices) = row.split_at(greatest);
             let k = k.min(greatest);
-            // A masked token, which has -inf, comes behind at least one that may be drafted.
-            let sound = log_probs[0].is_finite() && !log_probs.iter().any(|p| p.is_nan());
-            if !sound {
-                return Err(LogitsError::NonFinite { row: 0 });
-            }
+            check_ranked(log_probs, 0)?;
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

@@ -102,10 +102,10 @@ impl VlmTarget {
                 .logits;
             Ok(logits.pick(0, &Sampler::Greedy, 0.0)?)
         };
-        let failed = |error: BoxError| ModelError::DeviceCannotRun {
+        let failed = |source| ModelError::DeviceCannotRun {
             dir: self.dir.clone(),
             device: format!("{:?}", self.device),
-            reason: chain(error.as_ref()),
+            source,
         };
         pass().map(drop).map_err(failed)
     }
@@ -392,13 +392,6 @@ impl VlmTarget {
             None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let causes = causes.map(|cause| format!(": {cause}"));
-    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
 pub(crate) fn row_position(row: usize) -> i64 {

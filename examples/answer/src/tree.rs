@@ -22,6 +22,9 @@ const MAX_MAX_LOSS: f64 = 100.0;
 /// Upstream's depth, which is the default of trees of a fixed number of nodes.
 const FIXED_DEPTH: usize = 3;
 
+/// `--total-token` on devices other than the CPU, unless the user says otherwise.
+pub const DEVICE_TOTAL_TOKEN: &str = "30";
+
 /// Nodes that the target verifies in a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TotalToken {
@@ -63,7 +66,7 @@ pub struct TreeFlags {
         default_value = "auto",
         default_value_ifs([
             ("device", ArgPredicate::Equals("flex".into()), Some("auto")),
-            ("device", ArgPredicate::IsPresent, Some("30")),
+            ("device", ArgPredicate::IsPresent, Some(DEVICE_TOTAL_TOKEN)),
         ]),
         allow_negative_numbers = true
     )]

@@ -4,13 +4,13 @@
 //! one, and the device would wait meanwhile. Here the device itself chooses what is expanded; what it
 //! chose comes back with the candidates. No choice can change an answer, only how soon it is there.
 
-use burn::tensor::{Int, Tensor, activation};
-use vispec_core::{BoxError, DraftStep, GrownLevel, LogitsError, TopK};
+use burn::tensor::{DType, Int, Tensor};
+use vispec_core::{BoxError, DraftStep, GrownLevel, TopK};
 
 use super::neural::{NeuralDraft, NeuralDraftSession, NotBegun};
 use super::neural_pass;
 use super::vocab::AddedTokens;
-use crate::logits::read_numbers;
+use crate::logits::{check_ranked, ranked_on_device, read_numbers};
 use crate::nn::{AttentionPlan, StackSegment};
 
 /// Candidates after some rows, on the device.
@@ -25,10 +25,8 @@ impl Candidates {
     /// The `k` best after outputs `[rows, hidden]`.
     fn after(draft: &NeuralDraft, output: Tensor<2>, added: &AddedTokens, k: usize) -> Self {
         let logits = draft.head.score(draft.network.read_out(output), added);
-        let wide = Tensor::<2>::cast(logits, burn::tensor::DType::F32);
-        let [_, n_columns] = wide.dims();
-        let (log_probs, columns) =
-            activation::log_softmax(wide, 1).topk_with_indices(k.min(n_columns), 1);
+        let [_, n_columns] = logits.dims();
+        let (log_probs, columns) = ranked_on_device(logits, k.min(n_columns));
         Self { log_probs, columns }
     }
 
@@ -133,8 +131,7 @@ fn read(
     // Columns and places are below 2^24, so f32 holds them exactly and one read serves all.
     let flat = levels.into_iter().flat_map(|Level { expanded, found }| {
         let [rows, k] = found.dims();
-        let float =
-            |ints: Tensor<1, Int>| Tensor::<1>::cast(ints.float(), burn::tensor::DType::F32);
+        let float = |ints: Tensor<1, Int>| Tensor::<1>::cast(ints.float(), DType::F32);
         let columns = float(found.columns.reshape([rows * k]));
         let log_probs = found.log_probs.reshape([rows * k]);
         expanded.map(float).into_iter().chain([columns, log_probs])
@@ -155,10 +152,7 @@ fn read(
         let columns = take(rows * k)?;
         let log_probs = take(rows * k)?;
         for (row, log_probs) in log_probs.chunks_exact(k).enumerate() {
-            // A masked token, which has -inf, comes behind at least one that may be drafted.
-            if !log_probs[0].is_finite() || log_probs.iter().any(|p| p.is_nan()) {
-                return Err(LogitsError::NonFinite { row }.into());
-            }
+            check_ranked(log_probs, row)?;
         }
         let tokens = columns
             .iter()

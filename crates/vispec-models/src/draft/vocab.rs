@@ -12,12 +12,14 @@ use std::sync::OnceLock;
 
 use burn::tensor::Tensor;
 #[cfg(feature = "cube")]
-use burn::tensor::{Device, Int, TensorData};
+use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use vispec_core::{Ask, BoxError, TokenId, TopK};
 
 use crate::error::ModelError;
 use crate::logits::{candidates, insert_columns};
+#[cfg(feature = "cube")]
+use crate::nn::row_numbers;
 use crate::nn::{Linear, slice_rows};
 
 /// Share of the target's parameters that the head of a draft may have, unless the caller says
@@ -401,14 +403,11 @@ impl DraftHead {
     /// The tokens of all columns, on the device; `None` if these are their numbers.
     pub(super) fn tokens(&self, added: &AddedTokens, device: &Device) -> Option<Tensor<1, Int>> {
         let part = self.part.as_ref()?;
-        let upload = |tokens: &[TokenId]| {
-            let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-            Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), device)
-        };
-        let listed = part.on_device.get_or_init(|| upload(&part.tokens)).clone();
+        let listed = || row_numbers(&part.tokens, device);
+        let listed = part.on_device.get_or_init(listed).clone();
         Some(match &added.linear {
             None => listed,
-            Some(_) => Tensor::cat(vec![listed, upload(&added.tokens)], 0),
+            Some(_) => Tensor::cat(vec![listed, row_numbers(&added.tokens, device)], 0),
         })
     }
 }

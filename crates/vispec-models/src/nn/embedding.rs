@@ -1,8 +1,9 @@
 //! Token embeddings.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 
+use super::rows::row_numbers;
 use crate::error::ModelError;
 use crate::weights::Weights;
 
@@ -47,10 +48,7 @@ impl Embedding {
         if let Some(&found) = tokens.iter().find(|&&t| t as usize >= vocab_size) {
             return Err(ModelError::TokenOutOfRange { found, vocab_size });
         }
-        let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();
-        let ids =
-            Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens.len()]), &table.device());
-        Ok(self.lookup(ids, dtype))
+        Ok(self.lookup(row_numbers(tokens, &table.device()), dtype))
     }
 
     /// Looks up tokens that are on the device, each of which has a row; gives `[tokens, hidden]` as

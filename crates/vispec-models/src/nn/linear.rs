@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use vispec_kernels::QuantizedWeight;
 
 use super::cpu;
+use super::rows::row_numbers;
 use crate::weights::Weights;
 
 /// Whether a linear layer adds a bias.
@@ -112,10 +113,7 @@ impl Linear {
     /// If there is no such output.
     #[must_use]
     pub fn select_outputs(&self, outputs: &[u32]) -> Self {
-        let index = |device: &Device| {
-            let ids: Vec<i64> = outputs.iter().map(|&id| i64::from(id)).collect();
-            Tensor::<1, Int>::from_data(TensorData::new(ids, [outputs.len()]), device)
-        };
+        let index = |device: &Device| row_numbers(outputs, device);
         let weight = match &self.weight {
             LinearWeight::Dense(weight) => {
                 let weight = weight.val();

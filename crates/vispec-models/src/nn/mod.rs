@@ -31,6 +31,8 @@ pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
 pub use mlp::GatedMlp;
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::{MropeLayout, RotaryTable};
+#[cfg(feature = "cube")]
+pub(crate) use rows::row_numbers;
 pub(crate) use rows::{join_columns, join_rows, pad_rows, slice_rows};
 pub use stack::{DecoderStack, StackInput, StackSegment};
 pub(crate) use vision_attention::{PatchGroups, VisionAttention};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
 
 /// The rows of each matrix `[rows, width]` after those of the one before, without a copy of a single
 /// one.
@@ -38,6 +38,12 @@ pub(crate) fn pad_rows(rows: Tensor<2>, least: usize) -> Tensor<2> {
             Tensor::cat(vec![rows, zeros], 0)
         }
     }
+}
+
+/// Numbers of rows on a device, to select these.
+pub(crate) fn row_numbers(rows: &[u32], device: &Device) -> Tensor<1, Int> {
+    let numbers: Vec<i64> = rows.iter().map(|&row| i64::from(row)).collect();
+    Tensor::from_data(TensorData::new(numbers, [rows.len()]), device)
 }
 
 /// Rows `rows` of `all` `[rows, width]`.

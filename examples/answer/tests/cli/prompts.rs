@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::program::{Program, image};
 
 #[test]
@@ -187,7 +190,7 @@ fn images_may_have_addresses() {
     let expected = ask(r#"{"type": "image"}"#, &dir).image(&png).json();
     fs::copy(&png, dir.path().join("a b.png")).unwrap();
     let file = format!("file://{}/a%20b.png", dir.path().display());
-    let data = base64(&fs::read(&png).unwrap());
+    let data = BASE64_STANDARD.encode(fs::read(&png).unwrap());
     let data = format!("data:image/png;base64,{data}");
     for url in ["a b.png", &file, &data] {
         for address in [format!(r#""{url}""#), format!(r#"{{"url": "{url}"}}"#)] {
@@ -219,17 +222,6 @@ fn images_may_have_addresses() {
         let part = format!(r#"{{"type": "image_url", "image_url": {{"url": "{url}"}}}}"#);
         ask(&part, &dir).run().assert_refused(url, 1, names);
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let chunks = bytes.chunks(3).map(|chunk| {
-        let byte = |at: usize| usize::from(chunk.get(at).copied().unwrap_or_default());
-        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let digits = (0..=chunk.len()).map(|at| char::from(DIGITS[group >> (18 - 6 * at) & 63]));
-        digits.collect::<String>()
-    });
-    chunks.collect()
 }
 
 #[test]

@@ -89,8 +89,6 @@ pub struct EvaluateFlags {
 /// Upstream's flags, and the bounds of trees that are sized by cost.
 const DEFAULT_DEPTH: u32 = 3;
 const DEFAULT_AUTO_DEPTH: u32 = 7;
-/// Nodes of a tree on devices other than the CPU.
-const DEVICE_NODES: u32 = 30;
 const DEFAULT_TOP_K: u32 = 8;
 
 impl EvaluateFlags {
@@ -145,10 +143,11 @@ impl EvaluateFlags {
     /// Usage if flags of trees are given to a method that has none.
     pub(super) fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
         if self.method.has_network() {
-            let total_token = self.total_token.unwrap_or(match self.device.as_str() {
-                "flex" => TotalToken::Auto,
-                _ => TotalToken::Nodes(DEVICE_NODES),
-            });
+            let total_token = match (self.total_token, self.device.as_str()) {
+                (Some(given), _) => given,
+                (None, "flex") => TotalToken::Auto,
+                (None, _) => tree::DEVICE_TOTAL_TOKEN.parse().map_err(Failure::usage)?,
+            };
             let depth = match total_token {
                 TotalToken::Auto => DEFAULT_AUTO_DEPTH,
                 TotalToken::Nodes(_) => DEFAULT_DEPTH,

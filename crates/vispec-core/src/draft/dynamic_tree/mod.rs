@@ -472,9 +472,6 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
     }
 
     fn grow(&mut self) -> Result<Proposal, BoxError> {
-        if let Some(grown) = self.grow_by_itself() {
-            return grown;
-        }
         let mut alone = Self::grow_together(&mut [self]);
         alone.pop().unwrap_or(Ok(Proposal::Growing))
     }

@@ -70,7 +70,7 @@ impl CubeDecoder {
         })
     }
 
-    /// The same stack, whose passes have at least so many rows.
+    /// Passes have at least so many rows from now on.
     pub(super) fn set_least_rows(&mut self, rows: usize) {
         self.least_rows = rows;
     }
