@@ -228,7 +228,7 @@ impl TaskDefinition {
 
     /// What the task is, in a few words.
     #[must_use]
-    pub fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         &self.title
     }
 
@@ -253,13 +253,13 @@ impl TaskDefinition {
     /// Files that have to be below the data directory; `*` stands for any characters of a name.
     /// None for tasks that are drawn.
     #[must_use]
-    pub fn files(&self) -> Vec<&str> {
+    pub(crate) fn files(&self) -> Vec<&str> {
         crate::rows::table_files(&self.rows)
     }
 
     /// Which samples are taken, in words.
     #[must_use]
-    pub fn subset(&self) -> String {
+    pub(crate) fn subset(&self) -> String {
         self.subset.to_string()
     }
 

@@ -97,7 +97,7 @@ impl TaskSamples {
 
     /// Number of rows in the files, before filters and choice.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.table.n_rows()
     }
 
