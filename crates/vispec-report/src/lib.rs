@@ -13,15 +13,15 @@
 //! The crate knows no model and no tensor.
 
 pub mod collection;
-pub mod error;
-pub mod page;
-pub mod paper;
+mod error;
+mod page;
+mod paper;
 pub mod plots;
 pub mod predict;
 mod random;
 pub mod record;
 pub mod report;
-pub mod series;
+mod series;
 pub mod statistics;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;
