@@ -66,7 +66,7 @@ impl<'a> ReadImage<'a> {
 
     /// Height and width in pixels.
     #[must_use]
-    pub fn size(&self) -> ImageSize {
+    pub(crate) fn size(&self) -> ImageSize {
         self.size
     }
 }

@@ -3,7 +3,7 @@
 mod calibration;
 mod config_file;
 mod conversations;
-pub mod device;
+mod device;
 pub mod draft;
 mod engine;
 mod error;
@@ -30,14 +30,13 @@ mod vlm_cache;
 pub mod weights;
 
 pub use calibration::{
-    CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
-    CheckpointStamp, calibrate, doubt_costs,
+    CALIBRATION_CONTEXT, Calibration, CalibrationOrigin, CalibrationPlace, calibrate, doubt_costs,
 };
-pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
-pub use device::{DEVICE_NAMES, DeviceSpec};
+pub use conversations::{ConversationStore, KeptConversations};
+pub use device::{DeviceSpec, is_cpu};
 pub use draft::{
     AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
-    DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
+    DraftVocabFile, LayerIds, PositionsOf,
 };
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method, ReadMedia};
 pub use error::{Misshapen, ModelError, WeightsReport};
@@ -50,5 +49,5 @@ pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::VlmTarget;
 pub use target_text::{HostWeight, LastLayer, TargetText};
 pub use target_vision::TargetVision;
-pub use text_model::{HeadWeights, TextModel};
+pub use text_model::TextModel;
 pub use vlm_cache::VlmCache;

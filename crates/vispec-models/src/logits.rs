@@ -40,17 +40,6 @@ struct Best {
 }
 
 impl DeviceLogits {
-    /// Wraps logits `[rows, vocab]` of one sequence.
-    #[must_use]
-    pub fn new(logits: Tensor<2>) -> Self {
-        let [rows, _] = logits.dims();
-        let pass = Arc::new(PassLogits::new(logits));
-        Self {
-            pass,
-            rows: 0..rows,
-        }
-    }
-
     /// Wraps logits `[rows, vocab]` of several sequences, with so many rows each.
     pub(crate) fn of_sequences(
         logits: Tensor<2>,

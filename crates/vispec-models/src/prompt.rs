@@ -62,7 +62,7 @@ impl EncodedPrompt {
     /// # Arguments
     /// * `levels` - each `[image_tokens, hidden]` for the tokens of all images, in order.
     #[must_use]
-    pub fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
+    pub(crate) fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
         self.levels = levels;
         self
     }

@@ -121,15 +121,8 @@ impl VlmTarget {
         Ok(self)
     }
 
-    /// The same target, whose passes over trees and single tokens have `rows` rows, whatever they are
-    /// asked for: so a token runs through the same kernels alone and in a tree, and plain and
-    /// speculative decoding agree bit for bit where kernels are chosen by the number of rows.
-    /// Sequences then share a pass as far as their rows fit.
-    ///
-    /// # Errors
-    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same bits
-    /// in every pass.
-    pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
+    /// See [`Engine::with_padded_passes`](crate::Engine::with_padded_passes).
+    pub(crate) fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
         let stack = self.stack.clone().padded(rows.get());
         self.stack = stack.ok_or_else(|| ModelError::NotPadded {
             device: format!("{:?}", self.device),
@@ -140,13 +133,13 @@ impl VlmTarget {
 
     /// Rows that passes over trees and single tokens have, if they are padded.
     #[must_use]
-    pub fn padded_rows(&self) -> Option<NonZeroUsize> {
+    pub(crate) fn padded_rows(&self) -> Option<NonZeroUsize> {
         self.padded_rows
     }
 
     /// Type of keys and values in new caches.
     #[must_use]
-    pub fn kv_precision(&self) -> KvPrecision {
+    pub(crate) fn kv_precision(&self) -> KvPrecision {
         self.kv.0
     }
 
@@ -207,7 +200,7 @@ impl VlmTarget {
 
     /// Whether rotary positions have the axes time, height and width.
     #[must_use]
-    pub fn has_position_axes(&self) -> bool {
+    pub(crate) fn has_position_axes(&self) -> bool {
         self.rotary.is_some()
     }
 
