@@ -234,7 +234,11 @@ fn speed(flags: &Flags, measured: &Measured) -> Result<ModelReport, BoxError> {
         let engine = engine(flags, (target, draft), measured.dtype)?;
         speed::model(measured, engine, flags.new_tokens)
     };
+    // A device without memory says so on threads of its own, for each tensor; the result says it, too.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
     // Memory of a model that was measured is room for the next.
     flags.device.open()?.memory_cleanup();
     result.unwrap_or_else(|panicked| {
