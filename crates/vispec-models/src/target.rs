@@ -192,6 +192,13 @@ impl VlmTarget {
         }
     }
 
+    /// Weights that a pass over one row reads: those of the linear layers of the language model, its
+    /// head included.
+    #[must_use]
+    pub fn weights_per_pass(&self) -> usize {
+        self.config().n_weights() + self.hidden() * self.text.head().n_outputs()
+    }
+
     /// Width of the hidden states.
     #[must_use]
     pub fn hidden(&self) -> usize {

@@ -236,12 +236,11 @@ impl Draft {
             };
         }
         let head = target.text().head();
-        let config = target.config();
         let place = VocabPlace {
             draft: dir,
             vocab_size: head.n_outputs(),
-            hidden: config.hidden,
-            target_parameters: config.n_weights() + config.hidden * head.n_outputs(),
+            hidden: target.hidden(),
+            target_parameters: target.weights_per_pass(),
         };
         if let Some(tokens) = vocab.tokens(&place)? {
             *self.head_mut() = Arc::new(DraftHead::restricted(head, tokens));

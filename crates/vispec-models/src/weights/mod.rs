@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod convert;
+mod drawn;
 mod quantized_file;
 mod rename;
 
@@ -299,8 +300,8 @@ impl<'c> Weights<'c> {
         };
         let mut ledger = self.ledger.borrow_mut();
         if ledger.admit(self.checkpoint, &name, &shape) {
-            match self.checkpoint.read(&name, dtype) {
-                Ok(data) => return Tensor::from_data(data, (&self.device, dtype)),
+            match self.checkpoint.tensor(&name, (&self.device, dtype)) {
+                Ok(tensor) => return tensor,
                 Err(error) => {
                     ledger.failure.get_or_insert(error);
                 }
