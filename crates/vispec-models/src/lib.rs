@@ -10,6 +10,7 @@ mod error;
 mod family;
 mod feature_rows;
 pub mod features;
+mod image_digest;
 mod image_features;
 mod image_store;
 pub mod llava;

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, s};
 use vispec_core::{Prompt, TokenId};
 use vispec_processor::Positions;
 
-use crate::conversations::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::image_features::ImageFeatures;
 use crate::nn::LayerRows;
 

@@ -10,14 +10,13 @@
 //! tokens. Elsewhere nothing is kept.
 
 mod beginning;
-mod image_digest;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vispec_core::{KvCache as _, Prompt as _, TokenId};
 
 use self::beginning::Beginning;
-pub(crate) use self::image_digest::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::image_features::ImageFeatures;
 use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
