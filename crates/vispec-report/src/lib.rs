@@ -26,8 +26,10 @@ pub mod statistics;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;
 pub mod tables;
+mod whole_file;
 
 pub use error::{ReportError, Result};
+pub use whole_file::write_whole;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]
