@@ -200,9 +200,6 @@ fn parts(criterion: &mut Criterion) {
         });
         let tree = grow(total_token);
         group.bench_function("mask", |bencher| bencher.iter(|| black_box(&tree).mask()));
-        group.bench_function("retrieve indices", |bencher| {
-            bencher.iter(|| black_box(&tree).retrieve_indices());
-        });
         group.bench_function("cut to 2 levels", |bencher| {
             let cut = |mut tree: TokenTree| {
                 tree.truncate_depth(2);

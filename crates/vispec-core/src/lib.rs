@@ -127,7 +127,7 @@ pub use speculation::{Speculation, SpeculationReason};
 pub use stats::GenerationStats;
 pub use target::{OutputOf, PassInput, Prompt, Segment, TargetModel, TargetOutput};
 pub use token::{BoxError, TokenId};
-pub use tree::{NodeId, RetrieveIndices, ShapeError, TokenTree, TreeError, TreeMask, TreeShape};
+pub use tree::{NodeId, ShapeError, TokenTree, TreeError, TreeMask, TreeShape};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

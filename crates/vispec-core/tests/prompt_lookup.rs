@@ -1,7 +1,7 @@
 //! What prompt lookup drafts.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use vispec_core::testing::{TableFeatures, TableModel};
+use vispec_core::testing::{RetrieveIndices, TableFeatures, TableModel};
 use vispec_core::{
     ConfigError, Drafter, GenerationConfig, MatchPicks, NodeId, PromptLookupConfig,
     PromptLookupDrafter, TokenId, TokenTree, generate,
@@ -25,7 +25,7 @@ fn config(max_tokens: usize, max_branches: usize) -> PromptLookupConfig {
 
 /// Token sequences of the tree's leaves.
 fn branches(tree: &TokenTree) -> Vec<Vec<TokenId>> {
-    let retrieve = tree.retrieve_indices();
+    let retrieve = RetrieveIndices::of(tree);
     (0..retrieve.n_leaves())
         .map(|leaf| {
             retrieve

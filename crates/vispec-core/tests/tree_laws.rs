@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
-use vispec_core::testing::TableModel;
+use vispec_core::testing::{RetrieveIndices, TableModel};
 use vispec_core::{KvCache, NodeId, ShapeError, TargetModel, TokenTree, TreeError, TreeShape};
 
 /// Trees of up to 40 nodes over 6 tokens; also says how many pushes were refused.
@@ -57,7 +57,7 @@ proptest! {
     fn retrieve_rows_are_the_paths_to_the_leaves((tree, _) in trees()) {
         let leaves = tree.nodes().filter(|&node| tree.children(node).next().is_none());
         let leaves: Vec<NodeId> = leaves.collect();
-        let retrieve = tree.retrieve_indices();
+        let retrieve = RetrieveIndices::of(&tree);
         prop_assert_eq!(retrieve.n_leaves(), leaves.len());
         prop_assert_eq!(retrieve.width(), tree.max_depth() + 1);
         for (row, &leaf) in leaves.iter().enumerate() {

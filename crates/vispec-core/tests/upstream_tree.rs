@@ -4,7 +4,7 @@
 mod fixture;
 
 use fixture::Fixture;
-use vispec_core::testing::{TableFeatures, TableModel};
+use vispec_core::testing::{RetrieveIndices, TableFeatures, TableModel};
 use vispec_core::{
     Ask, Beam, BoxError, DraftModel, Drafter, DynamicTreeDrafter, Expansion, TokenId, TokenTree,
     TopK, TreeShape,
@@ -131,7 +131,7 @@ fn trees_equal_the_reference() {
             fixture.bytes(&format!("{name}.tree_mask")),
             "{name} mask"
         );
-        let mut retrieve = tree.retrieve_indices();
+        let mut retrieve = RetrieveIndices::of(&tree);
         if case["sampling_sort"].as_bool().unwrap() {
             retrieve = retrieve.sorted();
         }
@@ -192,7 +192,10 @@ fn worked_example() {
         .collect();
     assert_eq!(parents, [0, 0, 1, 2, 3, 4]);
     assert_eq!(tree.depths(), [0, 1, 1, 2, 2, 3, 3]);
-    assert_eq!(tree.retrieve_indices().as_slice(), [0, 1, 3, 5, 0, 2, 4, 6]);
+    assert_eq!(
+        RetrieveIndices::of(&tree).as_slice(),
+        [0, 1, 3, 5, 0, 2, 4, 6]
+    );
     assert_eq!(tree.log_prob(tree.nodes().nth(3).unwrap()), Some(-0.3));
 
     assert_eq!(beams[0].parent_rows, [0, 0]);

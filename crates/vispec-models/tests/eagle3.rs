@@ -14,6 +14,7 @@ use reference::eagle3::{
 use reference::{
     Array, Decoding, Tensors, assert_close, copy_of, fixtures, floats, load_dirs, shape,
 };
+use vispec_core::testing::RetrieveIndices;
 use vispec_core::{
     Ask, Beam, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig, GenerationObserver,
     MatchPicks, NodeId, PositionUniforms, Sampler, TargetModel, TokenId, TokenTree, generate,
@@ -395,7 +396,7 @@ fn assert_tree(what: &str, round: usize, tree: &TokenTree, tensors: &Tensors) {
             .map(|&m| f64::from(u8::from(m)))
             .collect(),
     );
-    let retrieve = tree.retrieve_indices();
+    let retrieve = RetrieveIndices::of(tree);
     same(
         "retrieve_indices",
         retrieve

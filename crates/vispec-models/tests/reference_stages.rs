@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 use burn::tensor::Tensor;
 use reference::{Array, Case, Tensors, assert_close, floats};
+use vispec_core::testing::RetrieveIndices;
 use vispec_core::{
     Ask, Beam, BoxError, DraftModel, DynamicTreeDrafter, Expansion, GenerationConfig,
     GenerationObserver, MatchPicks, NodeId, OutputOf, PassInput, PositionUniforms, Sampler,
@@ -148,7 +149,7 @@ fn assert_tree(name: &str, round: usize, tree: &TokenTree, tensors: &Tensors) {
         mask.as_slice().iter().map(|&m| m.into()),
         get("tree_mask"),
     );
-    let retrieve = tree.retrieve_indices();
+    let retrieve = RetrieveIndices::of(tree);
     let nodes = retrieve.as_slice().iter().copied();
     assert_integers(&what("retrieve indices"), nodes, get("retrieve_indices"));
 }

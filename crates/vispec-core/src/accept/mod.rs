@@ -68,59 +68,39 @@ pub trait AcceptanceRule {
     }
 }
 
-impl<A: AcceptanceRule + ?Sized> AcceptanceRule for &mut A {
-    fn known_picks(&self) -> Option<KnownPicks> {
-        (**self).known_picks()
-    }
+/// Rules behind pointers are rules.
+macro_rules! forward_rule {
+    ($($pointer:ty),*) => {$(
+        impl<A: AcceptanceRule + ?Sized> AcceptanceRule for $pointer {
+            fn known_picks(&self) -> Option<KnownPicks> {
+                (**self).known_picks()
+            }
 
-    fn first(
-        &mut self,
-        logits: &mut dyn TargetLogits,
-        position: usize,
-    ) -> Result<TokenId, LogitsError> {
-        (**self).first(logits, position)
-    }
+            fn first(
+                &mut self,
+                logits: &mut dyn TargetLogits,
+                position: usize,
+            ) -> Result<TokenId, LogitsError> {
+                (**self).first(logits, position)
+            }
 
-    fn accept(
-        &mut self,
-        tree: &TokenTree,
-        logits: &mut dyn TargetLogits,
-        position: usize,
-    ) -> Result<Verdict, LogitsError> {
-        (**self).accept(tree, logits, position)
-    }
+            fn accept(
+                &mut self,
+                tree: &TokenTree,
+                logits: &mut dyn TargetLogits,
+                position: usize,
+            ) -> Result<Verdict, LogitsError> {
+                (**self).accept(tree, logits, position)
+            }
 
-    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
-        (**self).shape(tree)
-    }
+            fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
+                (**self).shape(tree)
+            }
+        }
+    )*};
 }
 
-impl<A: AcceptanceRule + ?Sized> AcceptanceRule for Box<A> {
-    fn known_picks(&self) -> Option<KnownPicks> {
-        (**self).known_picks()
-    }
-
-    fn first(
-        &mut self,
-        logits: &mut dyn TargetLogits,
-        position: usize,
-    ) -> Result<TokenId, LogitsError> {
-        (**self).first(logits, position)
-    }
-
-    fn accept(
-        &mut self,
-        tree: &TokenTree,
-        logits: &mut dyn TargetLogits,
-        position: usize,
-    ) -> Result<Verdict, LogitsError> {
-        (**self).accept(tree, logits, position)
-    }
-
-    fn shape(&mut self, tree: TokenTree) -> Result<TokenTree, BoxError> {
-        (**self).shape(tree)
-    }
-}
+forward_rule!(&mut A, Box<A>);
 
 /// The default rule, greedy and sampled alike: pick the target's token at the root, and as long as
 /// the pick is a child, move there and pick again.

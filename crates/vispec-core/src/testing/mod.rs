@@ -5,10 +5,12 @@
 
 mod drafters;
 mod faulty;
+mod retrieve_indices;
 mod table_draft;
 mod table_model;
 
 pub use drafters::{CheckingDrafter, ContinuationDrafter, FixedTreeDrafter, RandomDrafter};
 pub use faulty::{Fault, FaultyDrafter};
+pub use retrieve_indices::RetrieveIndices;
 pub use table_draft::TableDraft;
 pub use table_model::{TableCache, TableFeatures, TableModel};

@@ -1,11 +1,9 @@
 //! The token tree of one cycle: draft tokens below a root, parents before children.
 
 mod mask;
-mod retrieve;
 mod shape;
 
 pub use mask::TreeMask;
-pub use retrieve::RetrieveIndices;
 pub use shape::{ShapeError, TreeShape};
 
 use crate::TokenId;
@@ -261,12 +259,6 @@ impl TokenTree {
     #[must_use]
     pub fn mask(&self) -> TreeMask {
         TreeMask::of(self)
-    }
-
-    /// Root-to-leaf paths in ascending leaf order, padded to equal length.
-    #[must_use]
-    pub fn retrieve_indices(&self) -> RetrieveIndices {
-        RetrieveIndices::of(self)
     }
 
     /// Drops every node deeper than `max_depth`; the others keep their order.

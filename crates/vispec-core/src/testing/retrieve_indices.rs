@@ -1,12 +1,12 @@
 //! Retrieve indices: the root-to-leaf paths of a tree as a padded table.
 
-use super::{NodeId, TokenTree};
+use crate::tree::{NodeId, TokenTree};
 
 /// Root-to-leaf paths, `[leaves, max_depth + 1]`, padded on the right with
 /// [`PADDING`](Self::PADDING).
 ///
 /// The acceptance rules of this crate walk the tree and do not need the table; it exists for
-/// targets that gather by path and for comparison with the reference implementation.
+/// comparison with the reference implementation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RetrieveIndices {
     width: usize,
@@ -17,7 +17,9 @@ impl RetrieveIndices {
     /// Entry behind the end of a path.
     pub const PADDING: i64 = -1;
 
-    pub(super) fn of(tree: &TokenTree) -> Self {
+    /// The paths of a tree.
+    #[must_use]
+    pub fn of(tree: &TokenTree) -> Self {
         let width = tree.max_depth() + 1;
         let mut is_leaf = vec![true; tree.n_nodes()];
         for node in tree.nodes() {
@@ -32,7 +34,7 @@ impl RetrieveIndices {
             let mut node = Some(leaf);
             while let Some(current) = node {
                 let depth = tree.depths()[current.index()] as usize;
-                indices[start + depth] = i64::from(current.0);
+                indices[start + depth] = current.index() as i64;
                 node = tree.parent(current);
             }
         }
