@@ -98,26 +98,17 @@ impl<'a> Loading<'a> {
         let config = self.config()?;
         let weights = self.weights();
         let network = DraftNetwork::load(&weights, &config, self.n_queries());
-        let draft = NeuralDraft {
-            name: kind.as_str(),
-            stack: Arc::new(DecoderStack::new(
-                network.decoder().clone(),
-                network.config(),
-            )),
-            network: Arc::new(network),
-            embedding: self.embedding(&weights, config.hidden()),
-            head: Arc::new(DraftHead::new(self.target.head.clone())),
-            reading: Arc::new(Reading {
-                features: FeatureSpec::last(),
-                feature_width: config.hidden(),
-                embeds: PromptEmbeds::OfTarget,
-                positions: DraftPositions::Sequential,
-                positions_of: PositionsOf::State,
-            }),
-            dtype: self.target.precision.compute,
-        };
+        let embedding = self.embedding(&weights, config.hidden());
         weights.finish()?;
-        Ok(Draft::Neural(kind, draft))
+        let head = DraftHead::new(self.target.head.clone());
+        let reading = Reading {
+            features: FeatureSpec::last(),
+            feature_width: config.hidden(),
+            embeds: PromptEmbeds::OfTarget,
+            positions: DraftPositions::Sequential,
+            positions_of: PositionsOf::State,
+        };
+        Ok(self.neural(kind, network, embedding, head, reading))
     }
 
     /// A draft of EAGLE-3.
@@ -150,25 +141,36 @@ impl<'a> Loading<'a> {
             self.check("draft vocabulary size", config.draft_vocab_size, vocab_size)?;
             DraftHead::new(target.head.clone())
         };
+        let embedding = self.embedding(&weights, hidden);
+        weights.finish()?;
+        let reading = Reading {
+            features,
+            feature_width: n_states * of_target,
+            embeds: PromptEmbeds::OfTokens,
+            positions: config.positions,
+            positions_of: PositionsOf::State,
+        };
+        Ok(self.neural(kind, network, embedding, head, reading))
+    }
+
+    fn neural(
+        &self,
+        kind: DraftKind,
+        network: DraftNetwork,
+        embedding: Embedding,
+        head: DraftHead,
+        reading: Reading,
+    ) -> Draft {
+        let stack = DecoderStack::new(network.decoder().clone(), network.config());
         let draft = NeuralDraft {
             name: kind.as_str(),
-            stack: Arc::new(DecoderStack::new(
-                network.decoder().clone(),
-                network.config(),
-            )),
+            stack: Arc::new(stack),
             network: Arc::new(network),
-            embedding: self.embedding(&weights, hidden),
+            embedding,
             head: Arc::new(head),
-            reading: Arc::new(Reading {
-                features,
-                feature_width: n_states * of_target,
-                embeds: PromptEmbeds::OfTokens,
-                positions: config.positions,
-                positions_of: PositionsOf::State,
-            }),
-            dtype: target.precision.compute,
+            reading: Arc::new(reading),
+            dtype: self.target.precision.compute,
         };
-        weights.finish()?;
-        Ok(Draft::Neural(kind, draft))
+        Draft::Neural(kind, draft)
     }
 }
