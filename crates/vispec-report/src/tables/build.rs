@@ -1,7 +1,7 @@
 //! The tables of a report.
 
 use super::paper_form::{Speed, paper_form};
-use super::{Table, percent, two};
+use super::{Table, percent, row_start, two};
 use crate::series::{Series, TaskResult};
 use crate::statistics::{Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile};
 
@@ -19,26 +19,6 @@ pub(crate) fn all(series: &[Series]) -> Vec<Table> {
         depths(series),
         image_tokens(series),
         exactness(series),
-    ]
-}
-
-pub(super) fn table(name: &str, title: &str, note: &str, columns: &[&str]) -> Table {
-    Table {
-        name: name.to_owned(),
-        title: title.to_owned(),
-        note: note.to_owned(),
-        columns: columns.iter().map(|&column| column.to_owned()).collect(),
-        rows: Vec::new(),
-        text_columns: 3,
-    }
-}
-
-/// The first three cells of a row.
-pub(super) fn row_start(series: &Series) -> Vec<String> {
-    vec![
-        series.key.target_name().to_owned(),
-        format!("{}", series.key.temperature()),
-        series.label.clone(),
     ]
 }
 
@@ -70,7 +50,7 @@ fn by_task(
 }
 
 fn speeds(series: &[Series]) -> Table {
-    let table = table(
+    let table = Table::new(
         "speeds",
         "Speeds and their intervals",
         "Tokens per second (tok/s) of the cycles in both arms, and speed-ups with 95 % intervals \
@@ -115,7 +95,7 @@ fn speeds(series: &[Series]) -> Table {
 }
 
 fn settings(series: &[Series]) -> Table {
-    let mut table = table(
+    let mut table = Table::new(
         "settings",
         "Settings",
         "Means over tasks, each counted the same. Trees are depth/top-k/total-token; nodes per \
@@ -166,7 +146,7 @@ fn settings(series: &[Series]) -> Table {
 }
 
 fn latencies(series: &[Series]) -> Table {
-    let table = table(
+    let table = Table::new(
         "latencies",
         "Time of whole answers",
         "Milliseconds from preprocessing to the last token: median, 90 % and 99 % quantile over \
@@ -198,7 +178,7 @@ fn latencies(series: &[Series]) -> Table {
 fn phases(series: &[Series]) -> Table {
     let mut columns = vec!["target", "T", "method", "arm"];
     columns.extend(PhaseShares::NAMES);
-    let mut table = table(
+    let mut table = Table::new(
         "phases",
         "Where the time goes",
         "Share of the summed time of whole answers, all tasks together.",
@@ -232,7 +212,7 @@ fn by_length(
     let numbers: Vec<String> = (first..first + longest).map(|n| n.to_string()).collect();
     let mut columns = vec!["target", "T", "method"];
     columns.extend(numbers.iter().map(String::as_str));
-    let mut table = table(name, titles.0, titles.1, &columns);
+    let mut table = Table::new(name, titles.0, titles.1, &columns);
     for (series, mut cells) in series.iter().zip(rows) {
         cells.resize(longest, "-".to_owned());
         let mut row = row_start(series);
@@ -268,7 +248,7 @@ fn depths(series: &[Series]) -> Table {
 }
 
 fn image_tokens(series: &[Series]) -> Table {
-    let mut table = table(
+    let mut table = Table::new(
         "image-tokens",
         "Acceptance by number of image tokens",
         "tau with its 95 % interval, all tasks together, by tokens of the prompt that stand for \
@@ -300,7 +280,7 @@ fn image_tokens(series: &[Series]) -> Table {
 }
 
 fn exactness(series: &[Series]) -> Table {
-    let table = table(
+    let table = Table::new(
         "exactness",
         "Exactness",
         "Share of prompts whose speculative answer has the tokens of the plain one; for the \

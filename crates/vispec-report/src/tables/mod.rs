@@ -6,6 +6,8 @@ mod paper_form;
 mod predictions;
 mod table;
 
+use crate::series::Series;
+
 pub(crate) use build::all;
 pub(crate) use figures::figures;
 pub(crate) use paper_form::{paper_reference, tasks_in_order};
@@ -29,4 +31,13 @@ pub(crate) fn percent(share: f64) -> String {
     } else {
         "-".to_owned()
     }
+}
+
+/// The first three cells of a row.
+fn row_start(series: &Series) -> Vec<String> {
+    vec![
+        series.key.target_name().to_owned(),
+        format!("{}", series.key.temperature()),
+        series.label.clone(),
+    ]
 }

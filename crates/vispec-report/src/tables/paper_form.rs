@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::build::{row_start, table};
-use super::{Table, two};
+use super::{Table, row_start, two};
 use crate::paper::{self, PaperFigure};
 use crate::series::Series;
 use crate::statistics::{Estimate, Estimates};
@@ -66,7 +65,7 @@ pub(super) fn paper_form(series: &[Series], speed: Speed) -> Table {
     columns.extend(tasks.iter().map(String::as_str));
     columns.extend(["average", "average tokens per cycle"]);
     let (name, title, note) = speed.texts();
-    let mut table = table(name, title, note, &columns);
+    let mut table = Table::new(name, title, note, &columns);
     for (idx, series_here) in series.iter().enumerate() {
         let mut row = row_start(series_here);
         row.extend(tasks.iter().map(|task| {
@@ -130,7 +129,7 @@ pub(crate) fn paper_reference() -> Table {
     let mut columns = vec!["target", "T", "method"];
     columns.extend(&tasks);
     columns.push("average tokens per cycle");
-    let mut table = table(
+    let mut table = Table::new(
         "paper",
         "The paper's figures, for reference",
         "tau / speed-up from the README of KangJialiang/ViSpec at d0240c8: GPU, end to end. Not \

@@ -1,7 +1,6 @@
 //! The table of trees that were predicted.
 
-use super::build::{row_start, table};
-use super::{Table, two};
+use super::{Table, row_start, two};
 use crate::predict::{Bounds, Recorded};
 use crate::record::{TotalToken, TreeSettings};
 use crate::series::{Series, SeriesKey};
@@ -12,7 +11,7 @@ use crate::statistics::Estimates;
 /// left out.
 #[must_use]
 pub(crate) fn predictions(series: &[Series]) -> Table {
-    let mut table = table(
+    let mut table = Table::new(
         "predictions",
         "Predicted trees",
         "Bounds of tau and of the cycles' speed-up for smaller trees, from acceptance by depth and \

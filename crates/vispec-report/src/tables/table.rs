@@ -20,6 +20,19 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table without rows, whose first three columns are text.
+    #[must_use]
+    pub fn new(name: &str, title: &str, note: &str, columns: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            note: note.to_owned(),
+            columns: columns.iter().map(|&column| column.to_owned()).collect(),
+            rows: Vec::new(),
+            text_columns: 3,
+        }
+    }
+
     /// GitHub's Markdown, with heading and note.
     #[must_use]
     pub fn to_markdown(&self) -> String {

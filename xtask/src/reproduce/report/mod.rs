@@ -137,11 +137,7 @@ fn listed(numbers: &[impl ToString]) -> String {
 /// A table whose first `text_columns` columns are text.
 fn table((name, title, note): (&str, &str, &str), columns: &[&str], text_columns: usize) -> Table {
     Table {
-        name: name.to_owned(),
-        title: title.to_owned(),
-        note: note.to_owned(),
-        columns: columns.iter().map(|&column| column.to_owned()).collect(),
-        rows: Vec::new(),
         text_columns,
+        ..Table::new(name, title, note, columns)
     }
 }
