@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use async_channel::{Receiver, Sender, unbounded};
 use futures_core::Stream;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::engine::Engine;
@@ -24,7 +24,7 @@ enum Event {
 #[derive(Debug)]
 pub struct Answer {
     /// `None` when the answer has ended.
-    events: Option<UnboundedReceiver<Event>>,
+    events: Option<Pin<Box<Receiver<Event>>>>,
     answered: Option<Answered>,
     cancel: CancelHandle,
     _running: SubmissionHandle,
@@ -34,10 +34,10 @@ pub struct Answer {
 
 impl Answer {
     pub(crate) fn start(engine: &Engine, submission: Submission) -> Result<Self, AnswerError> {
-        let (sender, events) = unbounded_channel();
+        let (sender, events) = unbounded();
         let running = engine.submit(submission, Box::new(Listener(sender)))?;
         Ok(Self {
-            events: Some(events),
+            events: Some(Box::pin(events)),
             answered: None,
             cancel: running.cancel_handle(),
             _running: running,
@@ -61,9 +61,6 @@ impl Answer {
     ///
     /// # Errors
     /// Those of the answer.
-    ///
-    /// # Panics
-    /// As [`Iterator::next`].
     pub fn text(&mut self) -> Result<String, AnswerError> {
         let mut text = String::new();
         for cycle in self {
@@ -99,12 +96,10 @@ impl Answer {
 impl Iterator for Answer {
     type Item = Result<AnswerCycle, AnswerError>;
 
-    /// Waits for the next cycle.
-    ///
-    /// # Panics
-    /// Inside of asynchronous code of tokio, which must not wait; see [`Answer::into_stream`].
+    /// Waits for the next cycle. It blocks the thread; asynchronous code uses
+    /// [`Answer::into_stream`].
     fn next(&mut self) -> Option<Self::Item> {
-        let event = self.events.as_mut()?.blocking_recv();
+        let event = self.events.as_ref()?.recv_blocking().ok();
         self.take(event)
     }
 }
@@ -136,16 +131,16 @@ impl Stream for AnswerStream {
         let answer = &mut self.get_mut().answer;
         match &mut answer.events {
             None => Poll::Ready(None),
-            Some(events) => events.poll_recv(context).map(|event| answer.take(event)),
+            Some(events) => (events.as_mut().poll_next(context)).map(|event| answer.take(event)),
         }
     }
 }
 
-struct Listener(UnboundedSender<Event>);
+struct Listener(Sender<Event>);
 
 impl AnswerListener for Listener {
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()> {
-        match self.0.send(Event::Cycle(cycle)) {
+        match self.0.try_send(Event::Cycle(cycle)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
@@ -153,6 +148,6 @@ impl AnswerListener for Listener {
 
     fn on_end(&mut self, outcome: Result<Answered, AnswerError>) {
         // Whoever dropped the answer does not mind.
-        let _ = self.0.send(Event::Ended(Box::new(outcome)));
+        let _ = self.0.try_send(Event::Ended(Box::new(outcome)));
     }
 }

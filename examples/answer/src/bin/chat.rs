@@ -22,6 +22,7 @@ use examples_answer::stream::{Paint, TextStream};
 use examples_answer::tree_printer::print_tree;
 use indicatif::ProgressBar;
 use rustyline::error::ReadlineError;
+use signal_hook::consts::SIGINT;
 use vispec_core::{GenerationObserver, Speculation, TokenId, TokenTree, Verdict};
 use vispec_models::ConversationStore;
 use vispec_processor::{DecodedImage, ImageOptions, SpecialText};
@@ -76,7 +77,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         interrupted: Arc::default(),
         image_options: flags.reading.options(),
     };
-    let _signals = listen(&chat.interrupted)?;
+    // While an answer is being written; at the prompt the editor has Ctrl-C to itself.
+    signal_hook::flag::register(SIGINT, Arc::clone(&chat.interrupted))?;
     let mut editor = chat_editor()?;
     loop {
         let line = match editor.readline("> ") {
@@ -107,21 +109,6 @@ fn report(failure: Failure) -> Result<(), Failure> {
         Failure::Other(error) => eprintln!("{}", with_causes(&error)),
     }
     Ok(())
-}
-
-/// Notes Ctrl-C while an answer is being written. At the prompt the editor has it to itself.
-fn listen(interrupted: &Arc<AtomicBool>) -> io::Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_io()
-        .build()?;
-    let interrupted = Arc::clone(interrupted);
-    runtime.spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            interrupted.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(runtime)
 }
 
 /// The last answer, for those who want to know more.
