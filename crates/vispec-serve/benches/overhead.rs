@@ -16,8 +16,8 @@ use base64::Engine as _;
 use serde_json::json;
 use vispec::core::{GenerationConfig, GenerationObserver, MatchPicks, TokenId, generate};
 use vispec::{
-    AnswerCycle, AnswerPrompt, AnswerRequest, DecodedImage, Engine, ImageInput, ImageOptions,
-    LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
+    AnswerCycle, AnswerPrompt, AnswerRequest, DecodedImage, Engine, EngineSettings, ImageInput,
+    ImageOptions, LoadOptions, Messages, SpecialText, TreeChoice, TreeShape,
 };
 use vispec_processor::Detokenizer;
 use vispec_serve::{EngineModel, ServeOptions, serve};
@@ -71,9 +71,12 @@ impl Bench {
         let options = LoadOptions {
             tree: TreeChoice::Sized(TreeShape::default().into()),
             // What is kept would make the answers of some ways cheaper.
-            conversation_memory: 0,
-            image_memory: 0,
-            suffix_memory: 0,
+            settings: EngineSettings {
+                conversation_memory: 0,
+                image_memory: 0,
+                suffix_memory: 0,
+                ..EngineSettings::default()
+            },
             ..LoadOptions::default()
         };
         let draft = place("drafts/qwen-scenes-q2");
@@ -124,8 +127,8 @@ impl Bench {
         let image = DecodedImage::from_bytes(&self.image, &ImageOptions::default()).unwrap();
         let models = self.engine.models();
         let (prompt, _) = models.encode(&Self::messages(), &[image]).unwrap();
-        let settings = self.engine.settings();
-        let drafter = models.drafter(settings.method, settings.tree.clone());
+        let drafting = self.engine.drafting();
+        let drafter = models.drafter(drafting.method, drafting.tree.clone());
         let config = GenerationConfig {
             max_new_tokens: length,
             stop_tokens: Vec::from_iter(models.processor().eos_token_ids().iter().copied()),

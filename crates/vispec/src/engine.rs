@@ -22,13 +22,6 @@ use crate::running::Answer;
 use crate::scheduler::{Scheduler, SchedulerFigures, SchedulerOptions, model_error};
 use crate::submission::{Submission, SubmissionHandle};
 
-/// Memory for conversations that may go on, unless the caller says otherwise.
-const CONVERSATION_MEMORY: usize = 1 << 30;
-/// Memory for images that later prompts may be about, unless the caller says otherwise.
-const IMAGE_MEMORY: usize = 256 << 20;
-/// Memory for what earlier answers said, unless the caller says otherwise: 4 million tokens.
-const SUFFIX_MEMORY: usize = 64 << 20;
-
 /// How large draft trees are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TreeChoice {
@@ -59,27 +52,16 @@ pub struct LoadOptions {
     pub draft_reading: DraftReading,
     /// How large draft trees are.
     pub tree: TreeChoice,
-    /// How image files are read.
-    pub image_options: ImageOptions,
     /// A Jinja template for chats in place of that of the checkpoint.
     pub chat_template: Option<PathBuf>,
-    /// Bytes for conversations that may go on; 0 keeps nothing.
-    pub conversation_memory: usize,
-    /// Bytes for what the target reads for images, so that files that come again are neither decoded
-    /// nor encoded; 0 keeps nothing.
-    pub image_memory: usize,
-    /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
-    /// last tokens; 0 keeps nothing.
-    pub suffix_memory: usize,
-    /// How much runs and waits at a time.
-    pub scheduler: SchedulerOptions,
     /// Whether downloads draw progress bars on stderr.
     pub progress: DownloadProgress,
+    /// What does not depend on the models.
+    pub settings: EngineSettings,
 }
 
 impl Default for LoadOptions {
-    /// The CPU, the element type on disk, trees that pay by times measured now, 1 GiB for
-    /// conversations, 256 MiB for images, 64 MiB for what earlier answers said, eight answers at a time, silence.
+    /// The CPU, the element type on disk, trees that pay by times measured now, silence.
     fn default() -> Self {
         Self {
             device: DeviceSpec::Flex,
@@ -90,20 +72,16 @@ impl Default for LoadOptions {
             draft_layer_ids: LayerIds::Auto,
             draft_reading: DraftReading::default(),
             tree: TreeChoice::Measured(CalibrationPlace::Nowhere),
-            image_options: ImageOptions::default(),
             chat_template: None,
-            conversation_memory: CONVERSATION_MEMORY,
-            image_memory: IMAGE_MEMORY,
-            suffix_memory: SUFFIX_MEMORY,
-            scheduler: SchedulerOptions::default(),
             progress: DownloadProgress::Silent,
+            settings: EngineSettings::default(),
         }
     }
 }
 
-/// What else answers depend on, for models that are loaded already.
+/// How loaded models draft.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EngineSettings {
+pub struct DraftingSettings {
     /// How tokens are drafted.
     pub method: Method,
     /// How large draft trees are.
@@ -111,6 +89,11 @@ pub struct EngineSettings {
     /// Where the costs that trees are sized by are kept, so that costs which turn out to be wrong are
     /// measured again by the next program.
     pub calibration: CalibrationPlace,
+}
+
+/// What an engine keeps, and how much it does at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineSettings {
     /// How image files are read.
     pub image_options: ImageOptions,
     /// Bytes for conversations that may go on; 0 keeps nothing.
@@ -123,6 +106,20 @@ pub struct EngineSettings {
     pub suffix_memory: usize,
     /// How much runs and waits at a time.
     pub scheduler: SchedulerOptions,
+}
+
+impl Default for EngineSettings {
+    /// 1 GiB for conversations, 256 MiB for images, 64 MiB (4 million tokens) for what earlier answers
+    /// said, eight answers at a time.
+    fn default() -> Self {
+        Self {
+            image_options: ImageOptions::default(),
+            conversation_memory: 1 << 30,
+            image_memory: 256 << 20,
+            suffix_memory: 64 << 20,
+            scheduler: SchedulerOptions::default(),
+        }
+    }
 }
 
 /// A target, its draft, what is kept of conversations, and the threads that answer. Clones share all
@@ -142,6 +139,7 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
+    pub(crate) drafting: DraftingSettings,
     pub(crate) settings: EngineSettings,
     pub(crate) conversations: ConversationStore,
     pub(crate) images: ImageStore,
@@ -199,32 +197,30 @@ impl Engine {
                 (AutoTree::new(Arc::new(calibration.costs)).into(), place)
             }
         };
-        Ok(Self::new(
-            models,
-            EngineSettings {
-                method,
-                tree,
-                calibration,
-                image_options: options.image_options,
-                conversation_memory: options.conversation_memory,
-                image_memory: options.image_memory,
-                suffix_memory: options.suffix_memory,
-                scheduler: options.scheduler,
-            },
-        ))
+        let drafting = DraftingSettings {
+            method,
+            tree,
+            calibration,
+        };
+        Ok(Self::new(models, drafting, options.settings))
     }
 
     /// Takes models that are loaded.
     #[must_use]
-    pub fn new(models: vispec_models::Engine, settings: EngineSettings) -> Self {
+    pub fn new(
+        models: vispec_models::Engine,
+        drafting: DraftingSettings,
+        settings: EngineSettings,
+    ) -> Self {
         let conversations = ConversationStore::new(settings.conversation_memory);
         let scheduler = Scheduler::new(settings.scheduler.clone());
         let suffix_memory = Some(settings.suffix_memory);
-        let suffix_memory = suffix_memory.filter(|&bytes| bytes > 0 && settings.method.looks_up());
+        let suffix_memory = suffix_memory.filter(|&bytes| bytes > 0 && drafting.method.looks_up());
         let earlier_answers = suffix_memory.map(|bytes| Arc::new(SuffixStore::new(bytes)));
         let images = ImageStore::new(settings.image_memory);
         let loaded = Arc::new(Loaded {
             models,
+            drafting,
             settings,
             conversations,
             images,
@@ -242,10 +238,10 @@ impl Engine {
         &self.inner.loaded.models
     }
 
-    /// What answers depend on besides.
+    /// How the models draft.
     #[must_use]
-    pub fn settings(&self) -> &EngineSettings {
-        &self.inner.loaded.settings
+    pub fn drafting(&self) -> &DraftingSettings {
+        &self.inner.loaded.drafting
     }
 
     /// What is kept of conversations at the moment.

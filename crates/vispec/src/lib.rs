@@ -67,7 +67,7 @@ pub use vispec_processor::{
 pub use answer::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
 };
-pub use engine::{Engine, EngineSettings, LoadOptions, TreeChoice};
+pub use engine::{DraftingSettings, Engine, EngineSettings, LoadOptions, TreeChoice};
 pub use request::{AnswerPrompt, AnswerRequest, EndOfSequence, ImageInput};
 pub use running::{Answer, AnswerStream};
 pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};

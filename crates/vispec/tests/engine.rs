@@ -9,9 +9,9 @@ use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PromptLookupDrafter, g
 use vispec::models::AnyDrafter;
 use vispec::{
     Answer, AnswerEnd, AnswerError, AnswerPrompt, AnswerRequest, CalibrationPlace, DecodedImage,
-    DraftEmbeds, DraftReading, Engine, ImageInput, ImageOptions, LayerIds, LoadOptions, Messages,
-    Method, ModelError, PositionsOf, SpecialText, Speculation, SpeculationReason, Submission,
-    TreeChoice, TreeShape,
+    DraftEmbeds, DraftReading, Engine, EngineSettings, ImageInput, ImageOptions, LayerIds,
+    LoadOptions, Messages, Method, ModelError, PositionsOf, SpecialText, Speculation,
+    SpeculationReason, Submission, TreeChoice, TreeShape,
 };
 
 const ASK: &str = "Describe the image briefly.";
@@ -25,7 +25,10 @@ fn place(path: &str) -> PathBuf {
 fn options() -> LoadOptions {
     LoadOptions {
         tree: TreeChoice::Sized(TreeShape::default().into()),
-        conversation_memory: 32 << 20,
+        settings: EngineSettings {
+            conversation_memory: 32 << 20,
+            ..EngineSettings::default()
+        },
         ..LoadOptions::default()
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{Args, Parser};
+use vispec::{DraftingSettings, EngineSettings};
 use vispec_core::TreeShape;
 use vispec_models::{Engine, Method};
 
@@ -37,6 +38,32 @@ pub struct Served {
     pub name: String,
     /// Where the models lie if they are the carried ones; as long-lived as the engine.
     pub carried: Option<DemoPair>,
+}
+
+impl Served {
+    /// The models, ready to answer; says on stderr what the user should know about the size of trees.
+    /// The pair lasts as long as it is kept.
+    ///
+    /// # Errors
+    /// As [`TreeFlags::measured_size`].
+    #[expect(clippy::print_stderr, reason = "notes of command-line programs")]
+    pub fn engine(
+        self,
+        tree: &TreeFlags,
+        settings: EngineSettings,
+    ) -> Result<(vispec::Engine, Option<DemoPair>), Failure> {
+        let (size, notes) = tree.measured_size(&self.engine, self.method)?;
+        for note in &notes {
+            eprintln!("{note}");
+        }
+        let drafting = DraftingSettings {
+            method: self.method,
+            tree: size,
+            calibration: tree.place(),
+        };
+        let engine = vispec::Engine::new(self.engine, drafting, settings);
+        Ok((engine, self.carried))
+    }
 }
 
 impl ServedFlags {

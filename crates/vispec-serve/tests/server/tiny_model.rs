@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use vispec::core::{GenerationConfig, MatchPicks, NoDraft, PositionUniforms, generate};
 use vispec::models::EncodedPrompt;
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageOptions, LoadOptions, Messages, Method, Sampler,
-    SchedulerOptions, TreeChoice, TreeShape,
+    DecodedImage, DtypeChoice, Engine, EngineSettings, ImageOptions, LoadOptions, Messages, Method,
+    Sampler, SchedulerOptions, TreeChoice, TreeShape,
 };
 use vispec_processor::{Media, Part, SpecialText, Video};
 use vispec_serve::EngineModel;
@@ -32,8 +32,11 @@ pub fn load_with(conversation_memory: usize) -> EngineModel {
 /// The pair with memory for conversations and so many places.
 pub fn load(conversation_memory: usize, scheduler: SchedulerOptions) -> EngineModel {
     open(LoadOptions {
-        conversation_memory,
-        scheduler,
+        settings: EngineSettings {
+            conversation_memory,
+            scheduler,
+            ..options().settings
+        },
         ..options()
     })
 }
@@ -67,10 +70,13 @@ fn options() -> LoadOptions {
     LoadOptions {
         dtype: DtypeChoice::F32,
         tree: TreeChoice::Sized(TreeShape::default().into()),
-        image_options: ImageOptions {
-            max_pixels: 1 << 20,
-            max_side: 2048,
-            ..ImageOptions::default()
+        settings: EngineSettings {
+            image_options: ImageOptions {
+                max_pixels: 1 << 20,
+                max_side: 2048,
+                ..ImageOptions::default()
+            },
+            ..EngineSettings::default()
         },
         ..LoadOptions::default()
     }

@@ -70,12 +70,12 @@ impl<'a> Driver<'a> {
             loaded,
             queue,
             kv_budget,
-            row_bytes: loaded.models.row_bytes(loaded.settings.method),
+            row_bytes: loaded.models.row_bytes(loaded.drafting.method),
             copies_prompts: loaded.models.target().resumable_cache().is_some(),
             batch: Batch::default(),
             slots: Vec::new(),
             chunk: ChunkSize::new(),
-            costs: PassCosts::new(&loaded.settings.tree),
+            costs: PassCosts::new(&loaded.drafting.tree),
         }
     }
 
@@ -218,9 +218,9 @@ impl<'a> Driver<'a> {
     }
 
     fn engine_drafter(&self) -> Result<AnyDrafter, AnswerError> {
-        let settings = &self.loaded.settings;
-        let tree = self.costs.tree(&settings.tree);
-        let drafter = self.loaded.models.drafter(settings.method, tree);
+        let drafting = &self.loaded.drafting;
+        let tree = self.costs.tree(&drafting.tree);
+        let drafter = self.loaded.models.drafter(drafting.method, tree);
         let drafter = drafter.map_err(model_error)?;
         Ok(match &self.loaded.earlier_answers {
             Some(store) => drafter.with_store(Arc::clone(store)),
@@ -275,11 +275,11 @@ impl<'a> Driver<'a> {
     /// Tells that later trees go by other costs, and has the next program measure them.
     fn correct_costs(&self, drift: CostDrift) {
         let Loaded {
-            models, settings, ..
+            models, drafting, ..
         } = self.loaded;
         tracing::info!("{drift}: trees are sized by corrected times");
         self.queue.note_corrected_costs();
-        let noted = doubt_costs(models, settings.method, &settings.calibration, drift);
+        let noted = doubt_costs(models, drafting.method, &drafting.calibration, drift);
         if let Err(error) = noted {
             tracing::warn!(%error, "the calibration file keeps what turned out to be wrong");
         }
@@ -327,7 +327,7 @@ impl<'a> Driver<'a> {
 
     fn speculation_reasons(&self, slot: &Slot, stats: &GenerationStats) -> Vec<SpeculationReason> {
         let Loaded {
-            models, settings, ..
+            models, drafting, ..
         } = self.loaded;
         match (slot.speculation, slot.drafting) {
             (Speculation::On | Speculation::Required, Drafting::Callers) => {
@@ -335,7 +335,7 @@ impl<'a> Driver<'a> {
                 idle.into_iter().collect()
             }
             (wanted, _) => {
-                models.speculation_reasons((settings.method, wanted), &slot.prompt, stats)
+                models.speculation_reasons((drafting.method, wanted), &slot.prompt, stats)
             }
         }
     }

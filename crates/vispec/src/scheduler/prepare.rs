@@ -120,9 +120,9 @@ fn prepare(loaded: &Loaded, job: &Job, kv_budget: usize) -> Result<Prepared, Not
     let tokens = prompt.token_ids().len();
     let tokens = tokens.saturating_add(request.max_new_tokens);
     let tokens = tokens.min(target.context_len());
-    let settings = &loaded.settings;
-    let rows = tokens.saturating_add(max_nodes(&settings.tree));
-    let needed = loaded.models.sequence_bytes(settings.method, rows);
+    let drafting = &loaded.drafting;
+    let rows = tokens.saturating_add(max_nodes(&drafting.tree));
+    let needed = loaded.models.sequence_bytes(drafting.method, rows);
     if needed > kv_budget {
         let budget = kv_budget;
         return Err(AnswerError::TooLarge {
@@ -166,7 +166,7 @@ fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
 
 /// Refuses what is to be drafted and cannot be.
 fn check_speculation(loaded: &Loaded, submission: &Submission) -> Result<(), AnswerError> {
-    let drafts = submission.drafter.is_some() || loaded.settings.method != Method::None;
+    let drafts = submission.drafter.is_some() || loaded.drafting.method != Method::None;
     if submission.speculation == Speculation::Required && !drafts {
         let reason = SpeculationReason::NoDrafter;
         return Err(AnswerError::SpeculationUnavailable { reason });

@@ -24,7 +24,7 @@ pub fn wait_until(engine: &Engine, wanted: impl Fn(&SchedulerFigures) -> bool) {
 /// An engine with memory for so many tokens, trees included.
 fn with_room_for(tokens: usize, max_running: usize) -> Engine {
     let any = engine(options(1));
-    let method = any.settings().method;
+    let method = any.drafting().method;
     let nodes = vispec::TreeShape::default().max_nodes();
     let bytes = any.models().sequence_bytes(method, tokens + nodes);
     engine(SchedulerOptions {

@@ -1,17 +1,19 @@
 //! What earlier answers said speeds up later ones and changes none.
 
 use vispec::models::DraftKind;
-use vispec::{Engine, LoadOptions, Method};
+use vispec::{Engine, EngineSettings, LoadOptions, Method};
 
 use crate::asked::Asked;
-use crate::models::{load, load_options, options};
+use crate::models::{load, load_options, options, settings};
 use crate::told::Teller;
 
 fn engine(method: Method, suffix_memory: usize) -> Engine {
     load(LoadOptions {
         method: Some(method),
-        suffix_memory,
-        scheduler: options(3),
+        settings: EngineSettings {
+            suffix_memory,
+            ..settings(options(3))
+        },
         ..load_options()
     })
 }

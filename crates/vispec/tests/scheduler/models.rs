@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use vispec::{
-    DecodedImage, DtypeChoice, Engine, ImageOptions, KvMemory, LoadOptions, SchedulerOptions,
-    TreeChoice, TreeShape,
+    DecodedImage, DtypeChoice, Engine, EngineSettings, ImageOptions, KvMemory, LoadOptions,
+    SchedulerOptions, TreeChoice, TreeShape,
 };
 
 fn fixture(path: &str) -> PathBuf {
@@ -17,16 +17,24 @@ fn fixture(path: &str) -> PathBuf {
 /// An engine of its own.
 pub fn engine(scheduler: SchedulerOptions) -> Engine {
     load(LoadOptions {
-        scheduler,
+        settings: settings(scheduler),
         ..load_options()
     })
+}
+
+pub fn settings(scheduler: SchedulerOptions) -> EngineSettings {
+    EngineSettings {
+        conversation_memory: 16 << 20,
+        scheduler,
+        ..EngineSettings::default()
+    }
 }
 
 pub fn load_options() -> LoadOptions {
     LoadOptions {
         dtype: DtypeChoice::F32,
         tree: TreeChoice::Sized(TreeShape::default().into()),
-        conversation_memory: 16 << 20,
+        settings: settings(SchedulerOptions::default()),
         ..LoadOptions::default()
     }
 }

@@ -10,15 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::Parser;
 use examples_answer::captions::CaptionFile;
-use examples_answer::demo_pair::DemoPair;
 use examples_answer::failure::{Failure, with_causes};
 use examples_answer::flags::{DecodeFlags, ImageFlags, MAX_BATCH};
 use examples_answer::progress_lines::ProgressLines;
-use examples_answer::served::{self, Served, ServedFlags};
+use examples_answer::served::{self, ServedFlags};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vispec::{
-    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, LoadOptions, Messages, Sampler,
+    Answer, AnswerRequest, DecodedImage, Engine, EngineSettings, Messages, Sampler,
     SchedulerOptions,
 };
 
@@ -64,7 +63,7 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<(), Failure> {
     let mut captions = CaptionFile::open(&flags.out, &flags.prompt)?;
     let served = flags.models.load(&flags.decode.tree)?;
-    let (engine, _carried) = engine(flags, served)?;
+    let (engine, _carried) = served.engine(&flags.decode.tree, settings(flags))?;
     let sampler = flags.decode.sampler()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&interrupted);
@@ -129,32 +128,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-fn engine(flags: &Flags, served: Served) -> Result<(Engine, Option<DemoPair>), Failure> {
-    let Served {
-        engine,
-        method,
-        carried,
-        ..
-    } = served;
-    let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
-    for note in &notes {
-        eprintln!("{note}");
-    }
-    let settings = EngineSettings {
-        method,
-        tree,
-        calibration: flags.decode.tree.place(),
+fn settings(flags: &Flags) -> EngineSettings {
+    EngineSettings {
         image_options: flags.reading.options(),
         // No image comes twice.
         conversation_memory: 0,
         image_memory: 0,
-        suffix_memory: LoadOptions::default().suffix_memory,
         scheduler: SchedulerOptions {
             max_running: usize::from(flags.batch),
             ..SchedulerOptions::default()
         },
-    };
-    Ok((Engine::new(engine, settings), carried))
+        ..EngineSettings::default()
+    }
 }
 
 /// Has an image captioned, beside the others.

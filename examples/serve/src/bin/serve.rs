@@ -13,7 +13,7 @@ use clap::Parser;
 use examples_answer::demo_pair::DemoPair;
 use examples_answer::failure::Failure;
 use examples_answer::flags::{DecodeFlags, ImageFlags};
-use examples_answer::served::{self, Served, ServedFlags};
+use examples_answer::served::{self, ServedFlags};
 use indicatif::ProgressBar;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use vispec::{Engine, EngineSettings, ImageOptions, KvMemory, SchedulerOptions};
+use vispec::{EngineSettings, ImageOptions, KvMemory, SchedulerOptions};
 use vispec_serve::{
     ApiKey, ConnectionLimits, CorsOrigin, EngineModel, RemoteImageOptions, RequestDefaults,
     RequestLimits, ServeOptions, Strictness, Tls, serve,
@@ -343,21 +343,9 @@ fn scheduler(flags: &Flags) -> SchedulerOptions {
 fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(Duration::from_millis(100));
-    let Served {
-        engine,
-        method,
-        name,
-        carried,
-    } = flags.models.load(&flags.decode.tree)?;
+    let served = flags.models.load(&flags.decode.tree)?;
     spinner.finish_and_clear();
-    let (tree, notes) = flags.decode.tree.measured_size(&engine, method)?;
-    for note in &notes {
-        eprintln!("{note}");
-    }
     let settings = EngineSettings {
-        method,
-        tree,
-        calibration: flags.decode.tree.place(),
         image_options: ImageOptions {
             max_pixels: MAX_PIXELS,
             max_photo_pixels: MAX_PHOTO_PIXELS,
@@ -368,9 +356,7 @@ fn load(flags: &Flags) -> Result<(EngineModel, Option<DemoPair>), Failure> {
         suffix_memory: flags.suffix_memory.saturating_mul(MIB),
         scheduler: scheduler(flags),
     };
-    let model = EngineModel {
-        id: flags.served_name.clone().unwrap_or(name),
-        engine: Engine::new(engine, settings),
-    };
-    Ok((model, carried))
+    let id = flags.served_name.as_ref().unwrap_or(&served.name).clone();
+    let (engine, carried) = served.engine(&flags.decode.tree, settings)?;
+    Ok((EngineModel { id, engine }, carried))
 }
