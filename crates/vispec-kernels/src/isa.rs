@@ -31,7 +31,6 @@ impl Isa {
     ];
 
     /// Whether this machine (and this build) can run the instruction set.
-    #[must_use]
     pub(crate) fn is_available(self) -> bool {
         match self {
             Self::Portable => true,

@@ -270,7 +270,6 @@ impl Engine {
     }
 
     /// Directory of the draft's checkpoint, if one was loaded.
-    #[must_use]
     pub(crate) fn draft_dir(&self) -> Option<&Path> {
         self.draft_dir.as_deref()
     }

@@ -9,7 +9,6 @@ pub(crate) struct ImageDigest([u8; 32]);
 
 impl ImageDigest {
     /// The digest of an image.
-    #[must_use]
     pub(crate) fn of(image: &DecodedImage) -> Self {
         let size = image.size();
         let mut hasher = Sha256::new();

@@ -65,7 +65,6 @@ impl<'a> ReadImage<'a> {
     }
 
     /// Height and width in pixels.
-    #[must_use]
     pub(crate) fn size(&self) -> ImageSize {
         self.size
     }

@@ -61,7 +61,6 @@ impl EncodedPrompt {
     ///
     /// # Arguments
     /// * `levels` - each `[image_tokens, hidden]` for the tokens of all images, in order.
-    #[must_use]
     pub(crate) fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
         self.levels = levels;
         self
@@ -89,7 +88,6 @@ impl EncodedPrompt {
 
     /// The same prompt with its images by content, so that another prompt that begins like it can
     /// be told from one that begins with other images.
-    #[must_use]
     pub(crate) fn with_images(mut self, images: Vec<PromptImage>) -> Self {
         self.images = images;
         self

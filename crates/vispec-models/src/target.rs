@@ -127,13 +127,11 @@ impl VlmTarget {
     }
 
     /// Rows that passes over trees and single tokens have, if they are padded.
-    #[must_use]
     pub(crate) fn padded_rows(&self) -> Option<NonZeroUsize> {
         self.padded_rows
     }
 
     /// Type of keys and values in new caches.
-    #[must_use]
     pub(crate) fn kv_precision(&self) -> KvPrecision {
         self.kv.0
     }
@@ -201,7 +199,6 @@ impl VlmTarget {
     }
 
     /// Whether rotary positions have the axes time, height and width.
-    #[must_use]
     pub(crate) fn has_position_axes(&self) -> bool {
         self.rotary.is_some()
     }

@@ -32,7 +32,6 @@ pub struct TextModel {
 
 impl TextModel {
     /// Takes embedding and norm from `model` and, unless it is tied, the head from `head`.
-    #[must_use]
     pub(crate) fn load(
         model: &Weights<'_>,
         head: &Weights<'_>,

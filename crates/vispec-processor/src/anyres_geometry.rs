@@ -10,7 +10,6 @@ use crate::image_size::ImageSize;
 
 /// The candidate that keeps most of an image of size `original`, and of those the one with the
 /// least padding; the first one if there are several. `None` only if there are no candidates.
-#[must_use]
 pub(crate) fn select_best_resolution(
     original: ImageSize,
     candidates: &[ImageSize],
@@ -39,7 +38,6 @@ fn scale_to_fit(original: ImageSize, target: ImageSize) -> f64 {
 
 /// The size that an image takes inside `target` when its aspect ratio is kept. Both sides are at
 /// least 1 if those of the arguments are.
-#[must_use]
 pub(crate) fn size_within(original: ImageSize, target: ImageSize) -> ImageSize {
     let scale_width = target.width as f64 / original.width as f64;
     let scale_height = target.height as f64 / original.height as f64;
@@ -78,7 +76,6 @@ pub struct UnpaddedRegion {
 
 impl UnpaddedRegion {
     /// Number of vectors that the region is packed into: its features and one newline per row.
-    #[must_use]
     pub(crate) fn n_tokens(&self) -> usize {
         self.rows.len() * (self.columns.len() + 1)
     }
@@ -125,7 +122,6 @@ fn truncate_rounded(value: f64) -> usize {
 ///
 /// `tile_side` and `patch_size` are in pixels and must not be zero. `None` only if there are no
 /// candidates.
-#[must_use]
 pub(crate) fn anyres_token_count(
     original: ImageSize,
     candidates: &[ImageSize],

@@ -205,7 +205,6 @@ impl ChatTemplate {
     /// Whether the template tells the model of tools, and writes calls between `<tool_call>` and
     /// `</tool_call>` as JSON objects with `name` and `arguments`, as the Hermes and Qwen families
     /// do. Found out by rendering a call.
-    #[must_use]
     pub(crate) fn writes_tool_calls(&self) -> bool {
         let tool = serde_json::json!({"type": "function", "function": {
             "name": PROBE_TOOL,

@@ -73,13 +73,11 @@ impl ClipImageProcessor {
     }
 
     /// Side of the crop in pixels.
-    #[must_use]
     pub(crate) fn side(&self) -> usize {
         self.side
     }
 
     /// Resizes, crops and normalises an image.
-    #[must_use]
     pub(crate) fn process(&self, image: &DecodedImage) -> ProcessedImage {
         let mut data = Vec::with_capacity(3 * self.side * self.side);
         self.append(image.into(), &mut data);

@@ -130,7 +130,6 @@ impl Messages {
     }
 
     /// Tools that an answer may call.
-    #[must_use]
     pub(crate) fn tools(&self) -> &[Value] {
         &self.tools
     }

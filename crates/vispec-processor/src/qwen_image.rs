@@ -126,13 +126,11 @@ impl QwenImageProcessor {
     }
 
     /// Side of a patch in pixels.
-    #[must_use]
     pub(crate) fn patch_size(&self) -> usize {
         self.patch_size
     }
 
     /// Patches along one side of a token.
-    #[must_use]
     pub(crate) fn merge_size(&self) -> usize {
         self.merge_size
     }

@@ -97,7 +97,6 @@ impl Tokenizer {
     }
 
     /// The file that the tokenizer was read from.
-    #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -120,7 +120,6 @@ impl Collection {
 
     /// Cells of which not every shard is there. On whatever machine a shard was measured, it is
     /// there.
-    #[must_use]
     pub(crate) fn missing_shards(&self) -> Vec<MissingShards> {
         let mut found: BTreeMap<(String, u32), BTreeSet<u32>> = BTreeMap::new();
         for cell in &self.cells {
@@ -142,7 +141,6 @@ impl Collection {
     }
 
     /// The machines of all cells, each once.
-    #[must_use]
     pub(crate) fn machines(&self) -> BTreeSet<&Machine> {
         self.cells.iter().map(|cell| &cell.header.machine).collect()
     }

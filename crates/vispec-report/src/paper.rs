@@ -49,7 +49,6 @@ pub(crate) fn tasks() -> impl Iterator<Item = &'static str> {
 }
 
 /// The table's name of a target, given the name of a checkpoint.
-#[must_use]
 pub(crate) fn target_of(checkpoint: &str) -> Option<&'static str> {
     let name = checkpoint.to_lowercase();
     TARGETS

@@ -32,7 +32,6 @@ pub struct TreeChoice {
 
 impl TreeChoice {
     /// The same tree in upstream's flags.
-    #[must_use]
     pub(crate) fn settings(self) -> TreeSettings {
         TreeSettings {
             depth: self.levels.saturating_sub(1),

@@ -59,13 +59,11 @@ impl SeriesKey {
     }
 
     /// Name of the target: the last part of its path or hub id.
-    #[must_use]
     pub(crate) fn target_name(&self) -> &str {
         last_component(&self.target)
     }
 
     /// Temperature as it is written.
-    #[must_use]
     pub(crate) fn temperature(&self) -> f64 {
         f64::from(self.milli_temperature) / 1e3
     }
@@ -166,7 +164,6 @@ impl Series {
     }
 
     /// The mean over tasks of a figure: each task counts the same, as in the paper's tables.
-    #[must_use]
     pub(crate) fn task_mean(&self, figure: impl Fn(&Estimates) -> f64) -> f64 {
         let sum: f64 = self
             .tasks

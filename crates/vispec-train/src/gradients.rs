@@ -42,7 +42,6 @@ impl ModuleVisitor for Collector<'_> {
 
 impl Gradients {
     /// Takes the gradients of `network` off a tape.
-    #[must_use]
     pub(crate) fn take(network: &impl Trainable, mut tape: Tape) -> Self {
         let mut collector = Collector {
             path: Path::default(),
@@ -65,7 +64,6 @@ impl Gradients {
     }
 
     /// Divides all by a number of batches.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "few batches")]
     pub(crate) fn divide(self, n_batches: usize) -> Self {
         if n_batches <= 1 {

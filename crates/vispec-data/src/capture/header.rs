@@ -92,7 +92,6 @@ pub enum ElementType {
 
 impl ElementType {
     /// Name for messages.
-    #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -102,7 +101,6 @@ impl ElementType {
     }
 
     /// Bytes of a number.
-    #[must_use]
     pub(crate) fn n_bytes(self) -> usize {
         match self {
             Self::F32 => 4,

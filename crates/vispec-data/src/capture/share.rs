@@ -31,7 +31,6 @@ impl PositionRange {
     }
 
     /// Whether a position is in the range.
-    #[must_use]
     pub(crate) fn contains(&self, position: usize) -> bool {
         (self.start..self.end).contains(&position)
     }

@@ -215,13 +215,11 @@ impl Scene {
     }
 
     /// Size of the picture and of the grid.
-    #[must_use]
     pub(crate) fn style(&self) -> &SceneStyle {
         &self.style
     }
 
     /// What is behind the shapes.
-    #[must_use]
     pub(crate) fn background(&self) -> Background {
         self.background
     }

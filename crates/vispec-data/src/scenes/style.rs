@@ -92,7 +92,6 @@ impl SceneStyle {
     }
 
     /// Which colours and forms there are.
-    #[must_use]
     pub(crate) fn palette(&self) -> Palette {
         self.palette
     }
@@ -104,13 +103,11 @@ impl SceneStyle {
     }
 
     /// Rows and columns of the grid.
-    #[must_use]
     pub(crate) fn cells(&self) -> u32 {
         self.cells
     }
 
     /// Least and largest number of shapes.
-    #[must_use]
     pub(crate) fn shapes(&self) -> RangeInclusive<u32> {
         self.min_shapes..=self.max_shapes
     }

@@ -173,7 +173,6 @@ impl TaskDefinition {
     }
 
     /// What the task is, in a few words.
-    #[must_use]
     pub(crate) fn title(&self) -> &str {
         &self.title
     }
@@ -198,13 +197,11 @@ impl TaskDefinition {
 
     /// Files that have to be below the data directory; `*` stands for any characters of a name.
     /// None for tasks that are drawn.
-    #[must_use]
     pub(crate) fn files(&self) -> Vec<&str> {
         self.rows.files()
     }
 
     /// Which samples are taken, in words.
-    #[must_use]
     pub(crate) fn subset(&self) -> String {
         self.subset.to_string()
     }

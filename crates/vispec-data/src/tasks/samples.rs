@@ -65,7 +65,6 @@ impl TaskSamples {
     }
 
     /// Number of rows in the files, before filters and choice.
-    #[must_use]
     pub(crate) fn n_rows(&self) -> usize {
         self.table.n_rows()
     }

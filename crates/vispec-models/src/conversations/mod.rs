@@ -59,7 +59,6 @@ impl ConversationStore {
     }
 
     /// Whether anything can be kept at all.
-    #[must_use]
     pub(crate) fn is_enabled(&self) -> bool {
         self.budget > 0
     }
@@ -106,7 +105,6 @@ impl ConversationStore {
     }
 
     /// The features of an image that was seen in a conversation.
-    #[must_use]
     pub(crate) fn image(&self, digest: &ImageDigest) -> Option<ImageFeatures> {
         let kept = self.lock();
         let mut images = kept.iter().flat_map(|kept| &kept.images);

@@ -48,7 +48,6 @@ macro_rules! each {
 impl AnyDrafter {
     /// The same drafter, in whose trees prompt lookup competes with what a network scores. Drafters
     /// without a network stay as they are.
-    #[must_use]
     pub(crate) fn with_lookup(self) -> Self {
         match self {
             Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_lookup())),

@@ -22,7 +22,6 @@ pub(crate) struct MedusaHeads {
 
 impl MedusaHeads {
     /// Takes `medusa_head.0.0.linear`, `medusa_head.1.0.linear` … from `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, hidden: usize) -> Self {
         let mut heads = Vec::new();
         loop {
@@ -36,7 +35,6 @@ impl MedusaHeads {
     }
 
     /// Number of heads, which is the depth of the tree.
-    #[must_use]
     pub(crate) fn n_heads(&self) -> usize {
         self.heads.len()
     }
@@ -44,7 +42,6 @@ impl MedusaHeads {
     /// # Shapes
     /// `hidden` `[rows, hidden]`, result `[rows * heads, hidden]`: all heads of a row one after the
     /// other.
-    #[must_use]
     pub(crate) fn forward(&self, hidden: &Tensor<2>) -> Tensor<2> {
         let [n_rows, width] = hidden.dims();
         let guesses = self

@@ -56,7 +56,6 @@ pub enum DraftKind {
 
 impl DraftKind {
     /// The name that users type.
-    #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Vispec => "vispec",
@@ -191,7 +190,6 @@ impl Draft {
     }
 
     /// The hidden states of the target that the draft reads.
-    #[must_use]
     pub(crate) fn features(&self) -> FeatureSpec {
         match self {
             Self::Neural(_, draft) => draft.features().clone(),
@@ -286,7 +284,6 @@ impl Draft {
 
     /// Memory of a row in a conversation's cache of the draft; 0 if it has none. Caches grow in
     /// steps as those of targets do.
-    #[must_use]
     pub(crate) fn cache_bytes_per_row(&self) -> usize {
         match self {
             Self::Neural(_, draft) => draft.cache_bytes_per_row(),

@@ -88,7 +88,6 @@ impl DraftNetwork {
     ///
     /// # Arguments
     /// * `n_states` - states of the target that the draft reads.
-    #[must_use]
     pub(crate) fn load_eagle3(
         weights: &Weights<'_>,
         config: &Eagle3Config,
@@ -117,7 +116,6 @@ impl DraftNetwork {
 
     /// Takes all tensors but the embedding from `weights`. The draft is vision-aware if there are
     /// learned queries in the file.
-    #[must_use]
     pub(crate) fn load(
         weights: &Weights<'_>,
         config: &DraftConfig,
@@ -149,7 +147,6 @@ impl DraftNetwork {
     }
 
     /// What the head reads of outputs `[rows, hidden]`.
-    #[must_use]
     pub(crate) fn read_out(&self, output: Tensor<2>) -> Tensor<2> {
         match &self.norm {
             Some(norm) => norm.forward(output),
@@ -158,7 +155,6 @@ impl DraftNetwork {
     }
 
     /// Learned queries of the vision adaptor, the global one included; `None` without vision.
-    #[must_use]
     pub(crate) fn n_queries(&self) -> Option<usize> {
         let vision = self.vision.as_ref()?;
         Some(vision.imadpt.n_queries())
@@ -166,7 +162,6 @@ impl DraftNetwork {
 
     /// What reading a prompt of `n_tokens` with `images` of so many tokens costs, in tokens of text:
     /// of a compressed image token only a key and a value of the adaptor are computed.
-    #[must_use]
     pub(crate) fn tokens_to_read(
         &self,
         n_tokens: usize,
@@ -191,7 +186,6 @@ impl DraftNetwork {
     }
 
     /// Shapes of the decoder.
-    #[must_use]
     pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
@@ -206,7 +200,6 @@ impl DraftNetwork {
     ///
     /// # Shapes
     /// `embeds`, `hidden` and the result `[rows, hidden]`.
-    #[must_use]
     pub(crate) fn fuse(
         &self,
         embeds: Tensor<2>,
@@ -268,7 +261,6 @@ impl DraftNetwork {
     }
 
     /// The decoder layer.
-    #[must_use]
     pub(crate) fn decoder(&self) -> &Decoder {
         &self.decoder
     }

@@ -28,7 +28,6 @@ pub(crate) struct CompressedImage {
 
 impl VisionAdaptor {
     /// Takes `q` and the projections from `weights`.
-    #[must_use]
     pub(crate) fn load(
         weights: &Weights<'_>,
         n_queries: usize,
@@ -46,7 +45,6 @@ impl VisionAdaptor {
     }
 
     /// Number of learned queries.
-    #[must_use]
     pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }
@@ -55,7 +53,6 @@ impl VisionAdaptor {
     ///
     /// # Shapes
     /// `image` `[image_tokens, hidden]`: the target's input embeddings at the image's positions.
-    #[must_use]
     pub(crate) fn forward(&self, image: Tensor<2>) -> CompressedImage {
         let queries = self.q.val();
         let [n_queries, heads, head_dim] = queries.dims();

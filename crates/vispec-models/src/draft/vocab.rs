@@ -226,7 +226,6 @@ pub(super) struct Scoring<'a> {
 
 impl DraftHead {
     /// The whole head of the target.
-    #[must_use]
     pub(crate) fn new(linear: Linear) -> Self {
         Self {
             origin: HeadOrigin::Target,
@@ -236,13 +235,11 @@ impl DraftHead {
     }
 
     /// Whose head it is.
-    #[must_use]
     pub(crate) fn origin(&self) -> HeadOrigin {
         self.origin
     }
 
     /// The head of the target cut to the rows of `tokens`.
-    #[must_use]
     pub(crate) fn restricted(whole: &Linear, mut tokens: Vec<TokenId>) -> Self {
         tokens.sort_unstable();
         let mut is_listed = vec![false; whole.n_outputs()];
@@ -268,7 +265,6 @@ impl DraftHead {
 
     /// A head of the draft's own, with the token of each of its rows, or `None` if these are the ids
     /// of the target. No sequence can add to it.
-    #[must_use]
     pub(crate) fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
         let Some(mut tokens) = tokens else {
             return Self {
@@ -299,13 +295,11 @@ impl DraftHead {
     }
 
     /// Number of tokens, if they are not all.
-    #[must_use]
     pub(crate) fn vocab_len(&self) -> Option<usize> {
         self.part.as_ref().map(|part| part.tokens.len())
     }
 
     /// Rows of the head.
-    #[must_use]
     pub(crate) fn n_outputs(&self) -> usize {
         self.linear.n_outputs()
     }

@@ -57,13 +57,11 @@ impl FeatureSpec {
     }
 
     /// The states in their order; at least one.
-    #[must_use]
     pub(crate) fn states(&self) -> &[TargetState] {
         &self.0
     }
 
     /// Those of the residual stream, in their order.
-    #[must_use]
     pub(crate) fn residual_numbers(&self) -> Vec<usize> {
         let numbers = self.0.iter().filter_map(|state| match state {
             TargetState::Last => None,
@@ -73,14 +71,12 @@ impl FeatureSpec {
     }
 
     /// Whether all states of `other` are among these.
-    #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|state| self.0.contains(state))
     }
 
     /// The features that `wanted` names, out of `features` `[rows, states * hidden]` that are these;
     /// `None` if not all are there.
-    #[must_use]
     pub(crate) fn select(&self, features: &Tensor<2>, wanted: &Self) -> Option<Tensor<2>> {
         if self == wanted {
             return Some(features.clone());

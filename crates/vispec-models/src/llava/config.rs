@@ -154,7 +154,6 @@ impl LlavaConfig {
     }
 
     /// Whether the output head is the embedding table.
-    #[must_use]
     pub(crate) fn tie_word_embeddings(&self) -> bool {
         self.tie_word_embeddings
     }

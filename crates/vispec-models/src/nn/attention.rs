@@ -121,7 +121,6 @@ impl AttentionPlan {
     }
 
     /// Cache rows that every row sees.
-    #[must_use]
     pub(crate) fn prefix(&self) -> usize {
         match self {
             Self::Causal { prefix, .. } => *prefix,
@@ -132,7 +131,6 @@ impl AttentionPlan {
     }
 
     /// Rows of the pass.
-    #[must_use]
     pub(crate) fn n_rows(&self) -> usize {
         match self {
             Self::Causal { rows, .. } => *rows,
@@ -246,7 +244,6 @@ impl Attention {
     ///
     /// # Arguments
     /// * `inputs`, `hidden` - widths of what it reads and of what it gives.
-    #[must_use]
     pub(crate) fn load(
         weights: &Weights<'_>,
         (inputs, hidden): (usize, usize),
@@ -283,7 +280,6 @@ impl Attention {
     /// # Shapes
     /// `x` `[rows, inputs]`, the result `[rows, hidden]`, the rows of one segment after those of the
     /// other.
-    #[must_use]
     pub(super) fn forward(
         &self,
         x: &Tensor<2>,
@@ -391,7 +387,6 @@ fn softmax_wide<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 /// `query` `[batch, heads, queries, head_dim]`, `keys` and `values` `[batch, heads, keys,
 /// head_dim]`, result as `query`.
-#[must_use]
 pub(crate) fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
     attend_in_blocks(query, keys, values, |scores, _rows| scores)
 }

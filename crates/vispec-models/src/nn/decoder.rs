@@ -38,7 +38,6 @@ pub struct DecoderConfig {
 
 impl DecoderConfig {
     /// Weights of the linear layers, which a pass over one row reads.
-    #[must_use]
     pub(crate) fn n_weights(&self) -> usize {
         let attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads);
         self.layers * (attention + 3 * self.hidden * self.intermediate)
@@ -76,7 +75,6 @@ pub(crate) struct DecoderLayer {
 
 impl DecoderLayer {
     /// Takes the layer's tensors from `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden, config.rms_eps);
         let inputs = match first {
@@ -160,7 +158,6 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Takes `layers.0`, `layers.1` … from `weights`; `first` says what layer 0 reads.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let layers = (0..config.layers)
             .map(|idx| {
@@ -175,7 +172,6 @@ impl Decoder {
     /// the `wanted` states.
     ///
     /// The rows of one segment come after those of the other.
-    #[must_use]
     pub(super) fn forward(
         &self,
         input: StackInput,

@@ -178,13 +178,11 @@ impl ModelCache {
     }
 
     /// Rows that are valid in each layer.
-    #[must_use]
     pub(crate) fn n_rows(&self) -> usize {
         self.len
     }
 
     /// A copy of the first `len` rows, where rows are in memory; `None` on devices.
-    #[must_use]
     pub(crate) fn beginning(&self, len: usize) -> Option<Self> {
         match &self.storage {
             Storage::Device(_) => None,
@@ -198,7 +196,6 @@ impl ModelCache {
     }
 
     /// Memory of the rows; `None` on devices.
-    #[must_use]
     pub(crate) fn n_bytes(&self) -> Option<usize> {
         match &self.storage {
             Storage::Device(_) => None,

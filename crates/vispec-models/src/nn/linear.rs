@@ -40,7 +40,6 @@ pub(crate) struct QuantizedMatrix {
 
 impl QuantizedMatrix {
     /// The weight `[outputs, inputs]` of `dims`.
-    #[must_use]
     pub(crate) fn new(weight: Arc<QuantizedWeight>, dims: [usize; 2]) -> Self {
         Self { weight, dims }
     }
@@ -53,7 +52,6 @@ impl QuantizedMatrix {
 
 impl LinearWeight {
     /// `[outputs, inputs]`
-    #[must_use]
     pub(crate) fn dims(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) => weight.dims(),
@@ -71,7 +69,6 @@ pub struct Linear {
 
 impl Linear {
     /// Takes `weight` and, if asked for, `bias` from `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, inputs: usize, outputs: usize, bias: Bias) -> Self {
         let bias = match bias {
             Bias::Yes => Some(weights.vector("bias", [outputs])),
@@ -81,7 +78,6 @@ impl Linear {
     }
 
     /// A layer made of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
-    #[must_use]
     pub(crate) fn new(weight: LinearWeight, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight,
@@ -96,13 +92,11 @@ impl Linear {
     }
 
     /// Rows of the weight.
-    #[must_use]
     pub(crate) fn n_outputs(&self) -> usize {
         self.weight.dims()[0]
     }
 
     /// Columns of the weight.
-    #[must_use]
     pub(crate) fn n_inputs(&self) -> usize {
         self.weight.dims()[1]
     }
@@ -111,7 +105,6 @@ impl Linear {
     ///
     /// # Panics
     /// If there is no such output.
-    #[must_use]
     pub(crate) fn select_outputs(&self, outputs: &[u32]) -> Self {
         let index = |device: &Device| row_numbers(outputs, device);
         let weight = match &self.weight {
@@ -148,7 +141,6 @@ impl Linear {
     ///
     /// # Shapes
     /// `x` `[..., inputs]`, results `[..., outputs]`.
-    #[must_use]
     pub(crate) fn forward_group<const N: usize, const D: usize>(
         layers: [&Self; N],
         x: Tensor<D>,
@@ -179,7 +171,6 @@ impl Linear {
     }
 
     /// The weight `[outputs, inputs]`, unless it is quantised.
-    #[must_use]
     pub(crate) fn dense_weight(&self) -> Option<Tensor<2>> {
         match &self.weight {
             LinearWeight::Dense(weight) => Some(weight.val()),

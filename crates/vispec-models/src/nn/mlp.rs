@@ -17,7 +17,6 @@ pub(crate) struct GatedMlp {
 
 impl GatedMlp {
     /// Takes `gate_proj`, `up_proj` and `down_proj` from `weights`.
-    #[must_use]
     pub(crate) fn load(
         weights: &Weights<'_>,
         hidden: usize,
@@ -39,7 +38,6 @@ impl GatedMlp {
 
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
-    #[must_use]
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let [gate, up] = Linear::forward_group([&self.gate_proj, &self.up_proj], x);
         let product = cpu::silu_mul(&gate, &up).unwrap_or_else(|| activation::silu(gate) * up);

@@ -16,7 +16,6 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     /// Takes `weight` `[hidden]` from `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weights.vector("weight", [hidden])),
@@ -36,7 +35,6 @@ impl RmsNorm {
 
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
-    #[must_use]
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
         cpu::rms_norm(&x, &weight, self.eps).unwrap_or_else(|| {
@@ -60,7 +58,6 @@ pub(crate) struct LayerNorm {
 
 impl LayerNorm {
     /// Takes `weight` and `bias` `[hidden]` from `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weights.vector("weight", [hidden])),
@@ -71,7 +68,6 @@ impl LayerNorm {
 
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
-    #[must_use]
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
         let wide = Tensor::<D>::cast(x, DType::F32);

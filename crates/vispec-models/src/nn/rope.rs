@@ -67,7 +67,6 @@ fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
 
 impl RotaryTable {
     /// One position for each row.
-    #[must_use]
     pub(crate) fn new(
         positions: &[i64],
         head_dim: usize,
@@ -86,7 +85,6 @@ impl RotaryTable {
 
     /// Positions on three axes (time, height, width), `[3][rows]`: so many frequencies turn with each
     /// as `sections` say, those that `layout` names.
-    #[must_use]
     pub(crate) fn multimodal(
         positions: [&[u32]; 3],
         (sections, layout): ([usize; 3], MropeLayout),
@@ -108,7 +106,6 @@ impl RotaryTable {
     }
 
     /// Angles `[rows, head_dim / 2]` in row-major order.
-    #[must_use]
     pub(crate) fn from_angles(
         angles: impl Iterator<Item = f32>,
         head_dim: usize,
@@ -137,7 +134,6 @@ impl RotaryTable {
     }
 
     /// The rows of this table, then those of `next`, which is for the same heads.
-    #[must_use]
     pub(crate) fn followed_by(mut self, next: &Self) -> Self {
         self.cos.extend_from_slice(&next.cos);
         self.sin.extend_from_slice(&next.sin);
@@ -150,7 +146,6 @@ impl RotaryTable {
     }
 
     /// Size of a head.
-    #[must_use]
     pub(crate) fn head_dim(&self) -> usize {
         self.head_dim
     }
@@ -185,7 +180,6 @@ impl RotaryTable {
     ///
     /// # Shapes
     /// `x` and the result `[rows, heads * head_dim]`.
-    #[must_use]
     pub(crate) fn rotate(&self, x: Tensor<2>) -> Tensor<2> {
         if let Some(rotated) = cpu::rotary(&x, self) {
             return rotated;

@@ -85,7 +85,6 @@ pub(crate) struct StackSegment<'a> {
 
 impl DecoderStack {
     /// Gets the stack ready.
-    #[must_use]
     pub(crate) fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
         Self {
             n_weights: decoder.n_weights(config),
@@ -96,7 +95,6 @@ impl DecoderStack {
 
     /// The same stack, whose passes are padded to so many rows; `None` if it runs where passes of
     /// other lengths are no other computation, or where they cannot be padded.
-    #[must_use]
     pub(crate) fn padded(mut self, rows: usize) -> Option<Self> {
         match &mut self.layers {
             #[cfg(feature = "cube")]
@@ -119,7 +117,6 @@ impl DecoderStack {
     }
 
     /// Shapes of the stack.
-    #[must_use]
     pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
@@ -153,7 +150,6 @@ impl DecoderStack {
     ///
     /// # Arguments
     /// * `dtype` - on the CPU F32 or BF16, elsewhere the type of activations.
-    #[must_use]
     pub(crate) fn new_cache(&self, (device, dtype): (&Device, DType)) -> ModelCache {
         #[cfg(feature = "flex")]
         if let Layers::Host(host) = &self.layers {
@@ -163,7 +159,6 @@ impl DecoderStack {
     }
 
     /// Memory that keys and values of a row take in a cache of type `dtype`, all layers together.
-    #[must_use]
     pub(crate) fn cache_bytes_per_row(&self, dtype: DType) -> usize {
         let DecoderConfig {
             layers,
@@ -183,7 +178,6 @@ impl DecoderStack {
     ///
     /// # Panics
     /// If the plans have other rows than the input, or a cache is of a stack on another device.
-    #[must_use]
     pub(crate) fn forward(
         &self,
         input: impl Into<StackInput>,

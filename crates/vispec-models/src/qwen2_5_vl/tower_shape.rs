@@ -114,13 +114,11 @@ impl VisionFields {
 
 impl TowerShape {
     /// Size of an attention head.
-    #[must_use]
     pub(crate) fn head_dim(&self) -> usize {
         self.hidden / self.heads
     }
 
     /// Patches that become one image token.
-    #[must_use]
     pub(crate) fn patches_per_token(&self) -> usize {
         self.merge_size * self.merge_size
     }

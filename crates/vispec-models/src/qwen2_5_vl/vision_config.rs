@@ -26,7 +26,6 @@ pub struct QwenVisionConfig {
 
 impl QwenVisionConfig {
     /// Side of an attention window in image tokens.
-    #[must_use]
     pub(crate) fn window_tokens(&self) -> usize {
         self.window_size / self.tower.merge_size / self.tower.patch_size
     }

@@ -84,19 +84,16 @@ impl Qwen3Config {
     }
 
     /// Shapes of the text model.
-    #[must_use]
     pub(crate) fn decoder(&self) -> DecoderConfig {
         self.decoder
     }
 
     /// Positions that the model was made for.
-    #[must_use]
     pub(crate) fn context_len(&self) -> usize {
         self.context_len
     }
 
     /// How many rotary frequencies turn with time, height and width.
-    #[must_use]
     pub(crate) fn rotary_sections(&self) -> [usize; 3] {
         self.rotary_sections
     }

@@ -35,7 +35,6 @@ pub(crate) struct Qwen3Vision {
 impl Qwen3Vision {
     /// Takes `patch_embed`, `pos_embed`, `blocks`, `merger` and `deepstack_merger_list` from
     /// `weights`.
-    #[must_use]
     pub(crate) fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
         let input = config.tower.patch_input();
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);

@@ -89,7 +89,6 @@ impl Checkpoint {
     }
 
     /// The directory that was opened.
-    #[must_use]
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

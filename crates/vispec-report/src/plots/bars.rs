@@ -58,7 +58,6 @@ pub struct GroupedBars {
 
 impl GroupedBars {
     /// Draws the chart.
-    #[must_use]
     pub(crate) fn to_svg(&self, theme: Theme) -> String {
         let legend = LegendEntry::squares(&self.series);
         let texts = Texts {

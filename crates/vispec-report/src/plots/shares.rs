@@ -34,7 +34,6 @@ pub struct StackedShares {
 
 impl StackedShares {
     /// Draws the chart.
-    #[must_use]
     pub(crate) fn to_svg(&self, theme: Theme) -> String {
         let legend = LegendEntry::squares(&self.parts);
         let texts = Texts {

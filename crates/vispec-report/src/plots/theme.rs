@@ -64,7 +64,6 @@ impl Theme {
     }
 
     /// CSS that defines the colours of [`Theme::Page`], for light and dark schemes.
-    #[must_use]
     pub(crate) fn page_css() -> String {
         let named = [
             ("ink", INK),

@@ -45,7 +45,6 @@ pub struct PhaseTimes {
 
 impl PhaseTimes {
     /// The whole answer: everything before the first cycle, and all cycles.
-    #[must_use]
     pub(crate) fn total(&self) -> f64 {
         self.preprocess + self.vision + self.prefill + self.decode
     }

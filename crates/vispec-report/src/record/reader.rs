@@ -54,13 +54,11 @@ impl RecordReader {
     }
 
     /// Bytes of the complete lines read so far.
-    #[must_use]
     pub(crate) fn complete_bytes(&self) -> u64 {
         self.complete_bytes
     }
 
     /// Bytes after the last newline; known when the lines are at an end.
-    #[must_use]
     pub(crate) fn incomplete_bytes(&self) -> u64 {
         self.incomplete_bytes
     }
@@ -171,7 +169,6 @@ impl CellProgress {
     }
 
     /// Prompts that failed and have no record, and why.
-    #[must_use]
     pub(crate) fn failed(&self) -> &BTreeMap<String, String> {
         &self.failed
     }

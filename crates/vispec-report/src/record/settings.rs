@@ -189,7 +189,6 @@ pub struct TreeSettings {
 
 impl TreeSettings {
     /// Most draft tokens that a cycle can accept.
-    #[must_use]
     pub(crate) fn levels(&self) -> u32 {
         self.depth + 1
     }
@@ -229,7 +228,6 @@ impl Shard {
 
     /// Whether a prompt can be both shards'. Shards of different numbers of shards are taken to
     /// overlap.
-    #[must_use]
     pub(crate) fn overlaps(self, other: Self) -> bool {
         self.count != other.count || self.index == other.index
     }

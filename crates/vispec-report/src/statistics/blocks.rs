@@ -48,7 +48,6 @@ impl Blocks {
     }
 
     /// Number of records.
-    #[must_use]
     pub(crate) fn records(&self) -> usize {
         self.records
     }

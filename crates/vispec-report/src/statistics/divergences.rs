@@ -28,7 +28,6 @@ impl Divergences {
     }
 
     /// Number of records whose arms differ.
-    #[must_use]
     pub(crate) fn count(&self) -> u64 {
         self.places.n_values()
     }

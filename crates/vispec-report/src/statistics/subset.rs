@@ -31,7 +31,6 @@ impl Subset {
     }
 
     /// Number of values that were added.
-    #[must_use]
     pub(crate) fn n_values(&self) -> u64 {
         self.values
     }

@@ -6,7 +6,6 @@ use crate::series::{Series, TaskResult};
 use crate::statistics::{Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile};
 
 /// All tables of measured figures.
-#[must_use]
 pub(crate) fn all(series: &[Series]) -> Vec<Table> {
     vec![
         paper_form(series, Speed::Cycles),

@@ -9,7 +9,6 @@ use crate::statistics::Estimates;
 /// Predicted trees beside the measured figures of those that were run. Of series that
 /// differ in the number of nodes only, the largest is predicted from; those that hold too little are
 /// left out.
-#[must_use]
 pub(crate) fn predictions(series: &[Series]) -> Table {
     let mut table = Table::new(
         "predictions",

@@ -71,19 +71,16 @@ impl DraftVocabulary {
     }
 
     /// Whether a token is in the list.
-    #[must_use]
     pub(crate) fn lists(&self, token: u32) -> bool {
         self.is_listed.get(token as usize) == Some(&true)
     }
 
     /// Ids, the most frequent first.
-    #[must_use]
     pub(crate) fn by_frequency(&self) -> &[u32] {
         &self.by_frequency
     }
 
     /// Ids, ascending: the order of the rows of a head.
-    #[must_use]
     pub(crate) fn ascending(&self) -> Vec<u32> {
         let ids = (0_u32..).zip(&self.is_listed);
         ids.filter(|(_, listed)| **listed)
@@ -92,7 +89,6 @@ impl DraftVocabulary {
     }
 
     /// Of each token that the target scores, whether it is in the list.
-    #[must_use]
     pub(crate) fn is_listed(&self) -> &[bool] {
         &self.is_listed
     }

@@ -124,13 +124,11 @@ impl Head {
     }
 
     /// Width of the vocabulary.
-    #[must_use]
     pub(crate) fn vocab_size(&self) -> usize {
         self.weight.dims()[0]
     }
 
     /// Width of the hidden states.
-    #[must_use]
     pub(crate) fn hidden(&self) -> usize {
         self.weight.dims()[1]
     }
@@ -142,7 +140,6 @@ impl Head {
     }
 
     /// Rows whose logits are there at a time.
-    #[must_use]
     pub(crate) fn rows_at_once(&self) -> usize {
         (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(32, 1024)
     }
@@ -195,7 +192,6 @@ impl Head {
     }
 
     /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
-    #[must_use]
     pub(crate) fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
         if self.back.is_empty()
             && let Some(product) = cpu::back_through(gradient, &self.weight)
@@ -246,7 +242,6 @@ impl Head {
     ///
     /// # Arguments
     /// * `rows` - of each row of logits, the row of the teacher that it is compared with.
-    #[must_use]
     pub(crate) fn compare(
         &self,
         teacher: &Teacher,

@@ -6,7 +6,6 @@ use burn::tensor::Tensor;
 ///
 /// # Shapes
 /// `output`, `target` and the gradient `[rows, hidden]`, the sum `[1]`.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of elements are small")]
 pub(crate) fn smooth_l1(
     output: Tensor<2>,

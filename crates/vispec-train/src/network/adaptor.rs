@@ -21,7 +21,6 @@ pub(crate) struct VisionAdaptor {
 
 impl VisionAdaptor {
     /// Number of learned queries.
-    #[must_use]
     pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }
@@ -30,7 +29,6 @@ impl VisionAdaptor {
     ///
     /// # Shapes
     /// `image` `[image_tokens, hidden]`, result `[queries, hidden]`.
-    #[must_use]
     pub(crate) fn forward(&self, image: Tensor<2>) -> Tensor<2> {
         let queries = self.q.val();
         let [_, heads, head_dim] = queries.dims();

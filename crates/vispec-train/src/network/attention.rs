@@ -31,7 +31,6 @@ pub(super) struct Rotary {
 
 impl Rotary {
     /// Angles of one position for each row, half-split as in Hugging Face models.
-    #[must_use]
     pub(super) fn new(positions: &[usize], config: &DecoderConfig, device: &Device) -> Self {
         Self::from_positions(positions.len(), |row, _| positions[row], config, device)
     }
@@ -39,7 +38,6 @@ impl Rotary {
     /// Angles of positions on the axes time, height and width, `[3][rows]`, as in Qwen2-VL: the
     /// first `sections[0]` frequencies turn with time, the next `sections[1]` with height, the rest
     /// with width.
-    #[must_use]
     pub(super) fn multimodal(
         axes: [&[u32]; 3],
         sections: [usize; 3],
@@ -156,7 +154,6 @@ impl Attention {
     ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`; `samples` are the rows of each sample.
-    #[must_use]
     pub(super) fn forward(
         &self,
         x: &Tensor<2>,
@@ -174,7 +171,6 @@ impl Attention {
 
     /// # Shapes
     /// `x` `[rows, inputs]`.
-    #[must_use]
     pub(super) fn project(&self, x: &Tensor<2>, rotary: &Rotary) -> Projected {
         Projected {
             queries: rotary.rotate(self.q_proj.forward(x.clone())),
@@ -188,7 +184,6 @@ impl Attention {
     ///
     /// # Shapes
     /// `queries` `[queries, heads * head_dim]`, result `[queries, hidden]`.
-    #[must_use]
     pub(super) fn attend(
         &self,
         queries: &Tensor<2>,

@@ -137,7 +137,6 @@ impl DraftShape {
     }
 
     /// Learned queries of the vision adaptor; 0 without one.
-    #[must_use]
     pub(crate) fn n_queries(&self) -> usize {
         match self.kind {
             NetworkKind::Vispec { n_queries } | NetworkKind::Eagle3 { n_queries, .. } => n_queries,
@@ -146,7 +145,6 @@ impl DraftShape {
     }
 
     /// Tokens of a head of the draft's own; 0 without one.
-    #[must_use]
     pub(crate) fn head_tokens(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { head_tokens, .. } => head_tokens,
@@ -155,7 +153,6 @@ impl DraftShape {
     }
 
     /// Width of what the draft reads of the target at each position.
-    #[must_use]
     pub(crate) fn feature_width(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { states, .. } => states.len() * self.decoder.hidden,

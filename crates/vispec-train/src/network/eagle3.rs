@@ -52,7 +52,6 @@ impl Eagle3Network {
     }
 
     /// The head over the draft's vocabulary, if it has one of its own.
-    #[must_use]
     pub(crate) fn head(&self) -> Option<&Linear> {
         self.lm_head.as_ref()
     }

@@ -17,7 +17,6 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// A layer made of `weight` `[inputs, outputs]` and `bias` `[outputs]`.
-    #[must_use]
     pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
@@ -27,7 +26,6 @@ impl Linear {
 
     /// # Shapes
     /// `x` `[rows, inputs]`, result `[rows, outputs]`.
-    #[must_use]
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         match cpu::linear(&x, &weight, bias.as_ref()) {
@@ -47,7 +45,6 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     /// A norm with scale `weight` `[hidden]`.
-    #[must_use]
     pub(crate) fn new(weight: Tensor<1>, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weight),
@@ -57,7 +54,6 @@ impl RmsNorm {
 
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
-    #[must_use]
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let weight = self.weight.val();
         match cpu::rms_norm(&x, &weight, self.eps) {

@@ -20,7 +20,6 @@ pub struct MedusaNetwork {
 
 impl MedusaNetwork {
     /// Number of heads.
-    #[must_use]
     pub(crate) fn n_heads(&self) -> usize {
         self.medusa_head.len()
     }
@@ -29,7 +28,6 @@ impl MedusaNetwork {
     ///
     /// # Shapes
     /// `hidden` and the result `[rows, hidden]`.
-    #[must_use]
     pub(crate) fn forward(&self, head: usize, hidden: Tensor<2>) -> Tensor<2> {
         self.medusa_head[head].iter().fold(hidden, |x, block| {
             let inner = block.linear.forward(x.clone());

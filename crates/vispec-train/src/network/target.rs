@@ -35,7 +35,6 @@ pub struct TargetInputs<'a> {
 
 impl TargetShape {
     /// Names, below `model.` but for the head's, and shapes of all trained parameters.
-    #[must_use]
     pub(crate) fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let DecoderConfig {
             hidden,

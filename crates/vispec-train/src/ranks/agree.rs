@@ -49,7 +49,6 @@ impl Ranks {
     }
 
     /// Number of ranks.
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.count()
     }
@@ -62,7 +61,6 @@ impl Ranks {
 
     /// Which of `n` things this rank does: contiguous, in the order of ranks, and as equal as they can
     /// be.
-    #[must_use]
     pub(crate) fn share(&self, n: usize) -> Range<usize> {
         let (rank, count) = (self.rank(), self.count());
         n * rank / count..n * (rank + 1) / count

@@ -74,7 +74,6 @@ type HostGradients = BTreeMap<String, Vec<f32>>;
 
 impl GradientSum {
     /// A sum that nothing was added to.
-    #[must_use]
     pub(crate) fn new(ranks: &Ranks, element: GradientType) -> Self {
         Self {
             ranks: ranks.clone(),

@@ -41,7 +41,6 @@ impl LossSums {
     }
 
     /// Means over batches; positions and tokens stay sums. None without a batch.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn mean(&self) -> Option<Losses> {
         if self.batches == 0 {

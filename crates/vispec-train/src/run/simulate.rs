@@ -36,7 +36,6 @@ impl Acceptance {
     }
 
     /// Mean accepted length, if there was a cycle.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn tau(&self) -> Option<f64> {
         (self.cycles > 0).then(|| self.accepted as f64 / self.cycles as f64)
@@ -56,7 +55,6 @@ pub struct Drafting {
 
 impl Drafting {
     /// Share of correct guesses of each step; none if none was attempted.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn step_accuracy(&self) -> [Option<f64>; ROLLED_STEPS] {
         self.rolled

@@ -24,7 +24,6 @@ pub enum LayerIds {
 
 impl LayerIds {
     /// The name that users type.
-    #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
