@@ -48,7 +48,7 @@ pub use precision::{DtypeChoice, KeepQuantized, KvPrecision, Precision, Quantiza
 pub use prompt::EncodedPrompt;
 pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::VlmTarget;
-pub use target_text::{HostWeight, LastLayer, TargetText};
+pub use target_text::{HostLayers, HostWeight, TargetText};
 pub use target_vision::TargetVision;
 pub use text_model::{HeadWeights, TextModel};
 pub use vlm_cache::VlmCache;

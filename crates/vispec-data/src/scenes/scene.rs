@@ -1,6 +1,6 @@
 //! A scene: which shapes are where.
 
-use super::random::KeyedRandom;
+use crate::random::KeyedRandom;
 use super::style::{Palette, SceneStyle};
 
 /// Streams of random numbers of a scene.

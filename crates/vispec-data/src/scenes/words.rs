@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::random::KeyedRandom;
+use crate::random::KeyedRandom;
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize, purpose};
 
 /// Wordings of the request for a description.

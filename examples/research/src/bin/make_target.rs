@@ -13,9 +13,8 @@ use examples_research::step_bar::StepBar;
 use vispec_models::DeviceSpec;
 use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
-use vispec_train::target::{
-    Judgement, MakeTargetConfig, TargetObserver, TargetStep, TargetTrainer,
-};
+use vispec_train::target::scenes::{Judgement, MakeTargetConfig, SceneCourse};
+use vispec_train::target::{TargetObserver, TargetStep, Trainer};
 
 /// Make a tiny target that tells drawn scenes of few and of many image tokens
 ///
@@ -52,7 +51,7 @@ fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
 
     let mut view = View(StepBar::default());
-    let mut trainer = TargetTrainer::open(config, &flags.out, &device, ranks)?;
+    let mut trainer = Trainer::<SceneCourse>::open(config, &flags.out, &device, ranks)?;
     let ended = trainer.run(&stop, &mut view)?;
     view.0.finish();
     if ended == Ended::Interrupted {
@@ -65,7 +64,7 @@ fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
 /// What a user sees on stderr.
 struct View(StepBar);
 
-impl TargetObserver for View {
+impl TargetObserver<Judgement> for View {
     fn started(&mut self, step: usize, n_steps: usize) {
         self.0.start(step, n_steps);
     }
