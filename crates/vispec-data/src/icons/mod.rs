@@ -72,4 +72,21 @@ impl Icons {
             problem,
         })
     }
+
+    /// Writes the picture that [`Icons::draw`] gives to a file whose name says its format.
+    ///
+    /// # Errors
+    /// As [`Icons::draw`]; [`DataError::Icons`] if the file cannot be written.
+    pub fn save(
+        &self,
+        (picture, look, side): (&PictureOf, &Look, u32),
+        path: &Path,
+    ) -> Result<(), DataError> {
+        let drawn = self.draw(picture, look, side)?;
+        let saved = image::save_buffer(path, drawn.rgb(), side, side, image::ColorType::Rgb8);
+        saved.map_err(|error| DataError::Icons {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })
+    }
 }

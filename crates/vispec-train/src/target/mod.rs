@@ -1,9 +1,12 @@
-//! Making targets: [`scenes`], tiny ones that tell drawn scenes.
+//! Making targets: [`scenes`], tiny ones that tell drawn scenes, and [`pictures`], pretrained language
+//! models that learn to see.
 //!
 //! Each is a [`Course`] of lessons for one loop, the [`Trainer`].
 
+mod checkpoint;
 mod course;
 mod cross_entropy;
+pub mod pictures;
 pub mod scenes;
 mod trainer;
 

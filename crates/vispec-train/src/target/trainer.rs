@@ -14,7 +14,7 @@ use super::cross_entropy::scalar;
 use crate::error::TrainError;
 use crate::files;
 use crate::gradients::Gradients;
-use crate::network::{Parameters, Trainable as _};
+use crate::network::Trainable as _;
 use crate::optimizer::Optimizer;
 use crate::ranks::{GradientSum, GradientType, Ranks, RollCall};
 use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference, weights_hash};
