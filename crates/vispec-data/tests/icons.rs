@@ -18,9 +18,7 @@ fn write(dir: &Path, name: &str, value: &Value) {
 fn sets() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let names = dir.path().join("node_modules/emojibase-data/en");
-    let row = |label: &str, hexcode: &str, group: u32| {
-        json!({"label": label, "hexcode": hexcode, "group": group, "tags": ["round"]})
-    };
+    let row = |label: &str, hexcode: &str, group: u32| json!({"label": label, "hexcode": hexcode, "group": group, "tags": ["round"]});
     let rows = json!([
         row("red apple", "1F34E", 4),
         row("soccer ball", "26BD-FE0F", 6),
@@ -86,13 +84,18 @@ fn a_picture_is_a_function_of_its_look() {
     let look = Look::random(3, 5);
     let picture = icons.draw(&index.taught[0], &look, 48).unwrap();
     assert_eq!(picture, icons.draw(&index.taught[0], &look, 48).unwrap());
-    let other = icons.draw(&index.taught[0], &Look::random(3, 6), 48).unwrap();
+    let other = icons
+        .draw(&index.taught[0], &Look::random(3, 6), 48)
+        .unwrap();
     assert_ne!(picture, other);
     // The disc is there, all of it.
     let red = |rgb: &[u8]| rgb[0] > 150 && rgb[1] < 60 && rgb[2] < 60;
     let share = picture.rgb().chunks(3).filter(|rgb| red(rgb)).count();
     let expected = std::f32::consts::PI / 4.0 * (look.scale * 48.0 * 14.0 / 16.0).powi(2);
-    assert!((share as f32 - expected).abs() < 0.15 * expected, "{share} {expected}");
+    assert!(
+        (share as f32 - expected).abs() < 0.15 * expected,
+        "{share} {expected}"
+    );
 }
 
 #[test]

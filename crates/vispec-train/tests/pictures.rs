@@ -52,8 +52,14 @@ fn icons(dir: &Path) {
             "black-dot": {"body": format!("<circle cx='8' cy='8' r='{}'/>", size / 2)},
         });
         let set_dir = dir.join("@iconify-json").join(set);
-        write(&set_dir.join("icons.json"), &json!({"prefix": set, "icons": icons}));
-        write(&set_dir.join("info.json"), &json!({"license": {"title": "MIT"}}));
+        write(
+            &set_dir.join("icons.json"),
+            &json!({"prefix": set, "icons": icons}),
+        );
+        write(
+            &set_dir.join("info.json"),
+            &json!({"license": {"title": "MIT"}}),
+        );
     }
 }
 
@@ -179,7 +185,9 @@ fn an_interrupted_run_gives_the_same_eyes() {
     assert_eq!(losses.len(), 9);
     let kinds: Vec<(usize, Seen)> = judgements.iter().map(|j| (j.stage, j.seen)).collect();
     let each = [Seen::Taught, Seen::HeldOut];
-    let all: Vec<(usize, Seen)> = (0..3).flat_map(|stage| each.map(|seen| (stage, seen))).collect();
+    let all: Vec<(usize, Seen)> = (0..3)
+        .flat_map(|stage| each.map(|seen| (stage, seen)))
+        .collect();
     assert_eq!(kinds, all);
     assert!(judgements[0].right_names.is_some() && judgements[2].right_tokens.is_some());
 }
@@ -306,14 +314,29 @@ fn what_cannot_be_used_is_named() {
         ("qwen-tied", "LlavaForConditionalGeneration"),
     ] {
         let language_model = fixture(model);
-        let refused = prepare(&PictureTarget { language_model, ..run.clone() }, |_, _| {});
+        let refused = prepare(
+            &PictureTarget {
+                language_model,
+                ..run.clone()
+            },
+            |_, _| {},
+        );
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     }
     let mut other = run.clone();
     other.config.stages[0].side = 50;
     let refused = prepare(&other, |_, _| {}).unwrap_err();
-    assert!(matches!(refused, TrainError::Setting { field: "stage.side", .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            TrainError::Setting {
+                field: "stage.side",
+                ..
+            }
+        ),
+        "{refused}"
+    );
     let answers = run.prepared.join(ANSWERS_FILE);
     let text = fs::read_to_string(&answers).unwrap();
     // A line that a kill cut short is no answer.

@@ -131,7 +131,8 @@ fn an_interrupted_run_gives_the_same_target() {
 
     let mut other = config();
     other.stages[0].learning_rate = 1e-3;
-    let refused = Trainer::<SceneCourse>::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
+    let refused =
+        Trainer::<SceneCourse>::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
     assert!(matches!(refused, TrainError::OtherRun { .. }), "{refused}");
 }
 
@@ -146,8 +147,12 @@ fn two_ranks_make_the_target_of_one() {
     assert_eq!(weights(&two), weights(&one));
 
     let found = threads::on_ranks(3, |ranks| {
-        let opened =
-            Trainer::<SceneCourse>::open(config(), &dir.path().join("three"), &Device::flex(), ranks);
+        let opened = Trainer::<SceneCourse>::open(
+            config(),
+            &dir.path().join("three"),
+            &Device::flex(),
+            ranks,
+        );
         opened.unwrap_err().to_string()
     });
     let expected =

@@ -89,11 +89,17 @@ impl IconIndex {
                 fault(format!(
                     "there is no set {name}, which `npm install @iconify-json/{name}` fetches; \
                      found: {}",
-                    if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+                    if there.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        there.join(", ")
+                    }
                 ))
             })?;
             if set.license().is_none() {
-                return Err(fault(format!("the set {name} has no licence in its info.json")));
+                return Err(fault(format!(
+                    "the set {name} has no licence in its info.json"
+                )));
             }
         }
         let total = asked().map(|name| found[name].icons().count()).sum();
@@ -109,7 +115,9 @@ impl IconIndex {
             let of_things: BTreeMap<&str, usize> = names
                 .iter()
                 .enumerate()
-                .filter_map(|(thing, named)| Some((set.icon(&named.code, &slug(&named.name))?, thing)))
+                .filter_map(|(thing, named)| {
+                    Some((set.icon(&named.code, &slug(&named.name))?, thing))
+                })
                 .collect();
             for icon in set.icons() {
                 done += 1;

@@ -41,7 +41,8 @@ impl Look {
     pub fn random(seed: u64, number: u64) -> Self {
         let mut random = KeyedRandom::new(seed, number, PURPOSE);
         #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
-        let mut share = |from: f32, to: f32| from + (to - from) * random.below(1001) as f32 / 1000.0;
+        let mut share =
+            |from: f32, to: f32| from + (to - from) * random.below(1001) as f32 / 1000.0;
         let scale = share(0.6, 0.98);
         let turn = share(-12.0, 12.0);
         let room = (1.0 - scale) / 2.0;

@@ -79,7 +79,9 @@ impl IconSet {
         Ok(Self {
             file,
             license,
-            codes: codes.map(|(code, name)| (plain_code(&code), name)).collect(),
+            codes: codes
+                .map(|(code, name)| (plain_code(&code), name))
+                .collect(),
         })
     }
 

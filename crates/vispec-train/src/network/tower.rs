@@ -188,7 +188,10 @@ impl SeeingNetwork {
     /// If the network has no words.
     #[must_use]
     pub fn word_scores(&self, pictures: &Pictures) -> Tensor<2> {
-        let head = self.words.as_ref().expect("the network has a head over words");
+        let head = self
+            .words
+            .as_ref()
+            .expect("the network has a head over words");
         let n_pictures = pictures.kept.len();
         let features = self.features(pictures);
         let [rows, width] = features.dims();
@@ -288,7 +291,10 @@ impl TowerLayer {
 /// `x * sigmoid(1.702 x)`.
 fn quick_gelu(x: Tensor<2>) -> Tensor<2> {
     let gate = x.clone() * QUICK_GELU;
-    match cpu::silu_mul(&gate, &Tensor::full(x.dims(), 1.0 / QUICK_GELU, &x.device())) {
+    match cpu::silu_mul(
+        &gate,
+        &Tensor::full(x.dims(), 1.0 / QUICK_GELU, &x.device()),
+    ) {
         Some(out) => out,
         None => x * activation::sigmoid(gate),
     }

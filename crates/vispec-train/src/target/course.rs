@@ -110,7 +110,8 @@ pub trait Course: fmt::Debug + Sync + Sized {
         number: u64,
     ) -> Result<LessonLoss, TrainError>;
 
-    /// Writes what a stage ended with below `out`, and judges it.
+    /// Writes what a stage ended with below `out`, and judges it; the network's passes keep nothing
+    /// in memory.
     ///
     /// # Errors
     /// Any error of writing files and of making lessons.

@@ -89,6 +89,8 @@ pub struct Trainer<C: Course> {
     optimizer: Optimizer,
     progress: Progress<C::Config>,
     paces: Vec<Pace>,
+    /// Stages that are done before a run ends.
+    last: usize,
     ranks: Ranks,
     /// The first rank's.
     metrics: Option<Metrics>,
@@ -202,8 +204,16 @@ impl<C: Course> Trainer<C> {
             out: out.to_owned(),
             optimizer,
             progress,
+            last: paces.len(),
             paces,
         })
+    }
+
+    /// Ends runs behind so many stages; later ones are left for another run.
+    #[must_use]
+    pub fn until_stage(mut self, n_stages: usize) -> Self {
+        self.last = n_stages.min(self.paces.len());
+        self
     }
 
     /// Trains until all stages are done or `stop` is set, which is looked at after each step. The
@@ -223,9 +233,10 @@ impl<C: Course> Trainer<C> {
         } else {
             &mut unobserved
         };
-        let steps = self.paces.iter().map(|pace| pace.steps).sum();
+        let paces = self.paces[..self.last].to_vec();
+        let steps = paces.iter().map(|pace| pace.steps).sum();
         observer.started(self.progress.step, steps);
-        while let Some(&pace) = self.paces.get(self.progress.stage) {
+        while let Some(&pace) = paces.get(self.progress.stage) {
             while self.progress.step_in_stage < pace.steps {
                 let record = self.step(pace)?;
                 observer.step(&record);
@@ -335,7 +346,8 @@ impl<C: Course> Trainer<C> {
         let ranks = self.ranks.clone();
         let parameters = ranks.all_succeed(self.network.parameters())?;
         ranks.on_first(|| {
-            let ended = (&self.network, &parameters);
+            let frozen = self.network.clone().frozen();
+            let ended = (&frozen, &parameters);
             let judged = self.course.close(self.progress.stage, ended, &self.out)?;
             for judgement in judged {
                 observer.judged(&judgement);

@@ -78,10 +78,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let (&place, _) = taken(&order, number);
         let picture = &pictures[place];
         let look = Look::random(flags.seed, number);
-        let name = format!("{number:05}.png");
+        let id = format!("{number:05}-{}", picture.icon);
+        let name = format!("{id}.png");
         icons.save((picture, &look, flags.side), &flags.out.join(&name))?;
         let (question, _) = taken(&flags.questions, number);
-        let id = format!("{} {}:{}", number, picture.set, picture.icon);
         let answer = &index.things[picture.thing].name;
         chats.add(&id, &Shown::Image(name), question, answer)?;
         progress.step(1, 0);

@@ -53,6 +53,9 @@ struct Flags {
     /// checkpoint-N for N image tokens
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// End behind so many stages of the config; later runs go on with the others [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    stages: Option<u16>,
     /// Where to compute
     #[arg(long, default_value = "flex")]
     device: DeviceSpec,
@@ -79,7 +82,8 @@ fn run(flags: &Flags, ranks: &Ranks) -> Result<(), Failure> {
             learn_to_see(flags, &run, ranks, &stop)
         }
         (_, _, Some(config)) => {
-            let config = ranks.all_succeed(MakeTargetConfig::read(config).map_err(Failure::from))?;
+            let config =
+                ranks.all_succeed(MakeTargetConfig::read(config).map_err(Failure::from))?;
             train::<SceneCourse>(flags, config, ranks, &stop)
         }
         _ => Err(Failure::usage("--config or --language-model is needed")),
@@ -87,6 +91,10 @@ fn run(flags: &Flags, ranks: &Ranks) -> Result<(), Failure> {
 }
 
 impl Flags {
+    fn stages(&self) -> usize {
+        self.stages.map_or(usize::MAX, usize::from)
+    }
+
     fn picture_config(&self) -> Result<PictureConfig, Failure> {
         Ok(match &self.config {
             Some(path) => PictureConfig::read(path)?,
@@ -120,7 +128,7 @@ fn learn_to_see(
     let Some(index) = index else {
         return Ok(());
     };
-    for stage in &run.config.stages {
+    for stage in run.config.stages.iter().take(flags.stages()) {
         if let Learn::Answers { .. } = stage.learn {
             for line in name_pictures(run, (&index, stage), (&flags.out, flags.device))? {
                 eprintln!("{line}");
@@ -163,7 +171,8 @@ where
 {
     let device = ranks.all_succeed(flags.device.open().map_err(Failure::from))?;
     let mut view = View(StepBar::default());
-    let mut trainer = Trainer::<C>::open(config, &flags.out, &device, ranks.clone())?;
+    let mut trainer =
+        Trainer::<C>::open(config, &flags.out, &device, ranks.clone())?.until_stage(flags.stages());
     let ended = trainer.run(stop, &mut view)?;
     view.0.finish();
     match ended {
@@ -221,9 +230,9 @@ impl Say for PictureJudgement {
             ("words", self.right_words),
             ("tokens", self.right_tokens),
         ];
-        let shares = shares.into_iter().filter_map(|(what, share)| {
-            Some(format!(", {:.1} % of {what} right", 100.0 * share?))
-        });
+        let shares = shares
+            .into_iter()
+            .filter_map(|(what, share)| Some(format!(", {:.1} % of {what} right", 100.0 * share?)));
         format!(
             "stage {}, {} pictures of {sets}: loss {:.3}{}",
             self.stage,

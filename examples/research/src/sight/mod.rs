@@ -10,8 +10,8 @@ use std::path::Path;
 
 use vispec_core::{GenerationConfig, GenerationObserver, Sampler, TargetModel as _, TreeShape};
 use vispec_models::{
-    DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision, LayerIds,
-    Method,
+    DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
+    LayerIds, Method,
 };
 use vispec_processor::{DecodedImage, Messages};
 
@@ -63,7 +63,9 @@ fn answer_all<K>(
             let images: Vec<DecodedImage> = image.into_iter().collect();
             let messages = Messages::from_prompt(None, &text, images.len());
             let prepared = engine.processor().prepare(&messages, &images);
-            let prompt = engine.target().encode(&prepared.map_err(anyhow::Error::from)?)?;
+            let prompt = engine
+                .target()
+                .encode(&prepared.map_err(anyhow::Error::from)?)?;
             let cache = engine.target().new_cache();
             let cache = cache.map_err(|error| anyhow::anyhow!(error))?;
             together.start(Asked { key }, (prompt, cache), &settings)?;

@@ -53,7 +53,8 @@ pub fn name_pictures(
     let text = std::fs::read_to_string(&file)?;
     let named: Result<Vec<Named>, _> = text.lines().map(serde_json::from_str).collect();
     let named = named?;
-    let lines = [Seen::Taught, Seen::HeldOut].map(|seen| summary(&named, run.image_tokens(stage), seen));
+    let lines =
+        [Seen::Taught, Seen::HeldOut].map(|seen| summary(&named, run.image_tokens(stage), seen));
     Ok(lines.to_vec())
 }
 
@@ -104,12 +105,17 @@ fn describe(
     let mut answers = vec![String::new(); places.len()];
     let mut progress = CaptureProgress::new("descriptions", places.len(), 0);
     let tokenizer = engine.processor().tokenizer();
-    answer_all(&engine, config.max_new_tokens, questions, |place, tokens| {
-        let text = tokenizer.decode(tokens, SpecialText::Skip);
-        answers[place] = text.map_err(anyhow::Error::from)?;
-        progress.step(1, 0);
-        Ok(())
-    })?;
+    answer_all(
+        &engine,
+        config.max_new_tokens,
+        questions,
+        |place, tokens| {
+            let text = tokenizer.decode(tokens, SpecialText::Skip);
+            answers[place] = text.map_err(anyhow::Error::from)?;
+            progress.step(1, 0);
+            Ok(())
+        },
+    )?;
     progress.finish();
     let named = places.iter().enumerate().map(|(place, judged)| {
         let (picture, _) = shown(judged);
@@ -141,7 +147,10 @@ fn has_words(text: &str, phrase: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let lower = text.to_lowercase();
         let words = lower.split(|letter: char| !letter.is_alphanumeric());
-        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let (text, phrase) = (words(text), words(phrase));
     let Some((last, before)) = phrase.split_last() else {

@@ -81,18 +81,23 @@ pub fn write_word_answers(
             })
         });
     let mut written = there.len();
-    answer_all(&engine, run.config.max_new_tokens, missing, |(thing, question), tokens| {
-        let answer = WordAnswer {
-            thing,
-            question,
-            tokens: tokens.to_vec(),
-        };
-        let line = serde_json::to_string(&answer)?;
-        writeln!(file, "{line}").with_context(at)?;
-        written += 1;
-        progress.step(1, 0);
-        Ok(())
-    })?;
+    answer_all(
+        &engine,
+        run.config.max_new_tokens,
+        missing,
+        |(thing, question), tokens| {
+            let answer = WordAnswer {
+                thing,
+                question,
+                tokens: tokens.to_vec(),
+            };
+            let line = serde_json::to_string(&answer)?;
+            writeln!(file, "{line}").with_context(at)?;
+            written += 1;
+            progress.step(1, 0);
+            Ok(())
+        },
+    )?;
     progress.finish();
     if written < total {
         return Err(Interrupted { step: 0 }.into());
@@ -105,7 +110,11 @@ fn check_settings(run: &PictureTarget, index: &IconIndex) -> Result<(), Failure>
         language_model: fingerprint(&run.language_model)?,
         questions: run.config.questions.clone(),
         max_new_tokens: run.config.max_new_tokens,
-        things: index.things.iter().map(|thing| thing.name.clone()).collect(),
+        things: index
+            .things
+            .iter()
+            .map(|thing| thing.name.clone())
+            .collect(),
     };
     let path = run.prepared.join(SETTINGS_FILE);
     if !path.exists() {

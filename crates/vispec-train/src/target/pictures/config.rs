@@ -191,7 +191,11 @@ impl PictureConfig {
         for stage in &self.stages {
             let rate = stage.learning_rate;
             if !(rate > 0.0 && rate.is_finite()) {
-                return Err(setting("stage.learning_rate", rate.to_string(), "a number above 0"));
+                return Err(setting(
+                    "stage.learning_rate",
+                    rate.to_string(),
+                    "a number above 0",
+                ));
             }
             let grid = stage.side / tower.patch_size;
             if !stage.side.is_multiple_of(tower.patch_size) || grid == 0 {
@@ -202,7 +206,11 @@ impl PictureConfig {
                 && kept_patches > grid * grid
             {
                 let expected = format!("at most the {} of a picture", grid * grid);
-                return Err(setting("stage.learn.kept_patches", kept_patches.to_string(), expected));
+                return Err(setting(
+                    "stage.learn.kept_patches",
+                    kept_patches.to_string(),
+                    expected,
+                ));
             }
         }
         let words_later = self.stages.windows(2).any(|two| {
@@ -211,7 +219,11 @@ impl PictureConfig {
         });
         if words_later {
             let found = "words behind answers";
-            return Err(setting("stage.learn", found, "words first, since they are no part of a model"));
+            return Err(setting(
+                "stage.learn",
+                found,
+                "words first, since they are no part of a model",
+            ));
         }
         Ok(())
     }

@@ -109,7 +109,8 @@ impl PictureCourse {
             best.map(|(word, _)| word)
         };
         counts.names += u64::from(best(&scores[..self.index.things.len()]) == Some(picture.thing));
-        let right = |word| word == picture.thing || self.words.keywords[picture.thing].contains(&word);
+        let right =
+            |word| word == picture.thing || self.words.keywords[picture.thing].contains(&word);
         counts.words += u64::from(best(&scores).is_some_and(right));
         Ok(())
     }

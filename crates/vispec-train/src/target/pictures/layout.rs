@@ -20,11 +20,7 @@ const VISION: [&str; 4] = [
 ];
 
 /// Writes all files but the weights: those of `base` with another vision tower.
-pub(super) fn write_texts(
-    base: &Path,
-    dir: &Path,
-    vision: &ClipConfig,
-) -> Result<(), TrainError> {
+pub(super) fn write_texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError> {
     replace(dir, |partial| texts(base, partial, vision))
 }
 
@@ -107,11 +103,7 @@ pub(super) fn export(
 }
 
 /// Name and shape in a checkpoint; nothing for what is only there in training.
-fn full_name(
-    name: &str,
-    tensor: &HostTensor,
-    vision: &ClipConfig,
-) -> Option<(String, Vec<usize>)> {
+fn full_name(name: &str, tensor: &HostTensor, vision: &ClipConfig) -> Option<(String, Vec<usize>)> {
     let shape = tensor.shape.clone();
     if let Some(name) = name.strip_prefix("projector.") {
         return Some((format!("multi_modal_projector.{name}"), shape));
@@ -130,10 +122,16 @@ fn full_name(
             vec![vision.hidden, 3, patch, patch],
         ),
         // The published name lacks two letters.
-        _ if name.starts_with("pre_norm.") => (at(&name.replace("pre_norm", "pre_layrnorm")), shape),
+        _ if name.starts_with("pre_norm.") => {
+            (at(&name.replace("pre_norm", "pre_layrnorm")), shape)
+        }
         _ => {
             let (layer, rest) = name.strip_prefix("layers.")?.split_once('.')?;
-            let part = if rest.contains("proj.") { "self_attn." } else { "" };
+            let part = if rest.contains("proj.") {
+                "self_attn."
+            } else {
+                ""
+            };
             let part = if rest.starts_with("fc") { "mlp." } else { part };
             (at(&format!("encoder.layers.{layer}.{part}{rest}")), shape)
         }

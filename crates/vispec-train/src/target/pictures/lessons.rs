@@ -89,7 +89,9 @@ impl Studio {
         (picture, look): (&PictureOf, &Look),
     ) -> Result<Vec<f32>, TrainError> {
         let id = || format!("{}:{}", picture.set, picture.icon);
-        let image = self.icons.draw(picture, look, u32::try_from(side).unwrap_or(u32::MAX))?;
+        let image = self
+            .icons
+            .draw(picture, look, u32::try_from(side).unwrap_or(u32::MAX))?;
         let messages = Messages::from_prompt(None, "", 1);
         let prepared = self.processors[stage].prepare(&messages, &[image]);
         let mut images = prepared.map_err(|error| failed(&id(), error))?.images;

@@ -129,9 +129,10 @@ fn language_model(dir: &Path) -> Result<LlavaConfig, TrainError> {
     if config.family != LlavaFamily::Llava {
         return Err(TrainError::Checkpoint {
             path: dir.to_owned(),
-            reason: "it has the layout of LLaVA-NeXT; a language model is taught to see in that of \
+            reason:
+                "it has the layout of LLaVA-NeXT; a language model is taught to see in that of \
                      LLaVA-1.5"
-                .to_owned(),
+                    .to_owned(),
         });
     }
     Ok(config)

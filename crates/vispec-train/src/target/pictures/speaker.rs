@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use burn::module::Module as _;
 use burn::tensor::{DType, Device, Tensor};
 use vispec_models::llava::LlavaConfig;
 use vispec_models::{DtypeChoice, HostLayers, TargetText};
@@ -13,6 +12,7 @@ use crate::error::TrainError;
 use crate::init::QUANTIZED_HEAD;
 use crate::network::{
     HostTensor, Parameters, Pictures, SeeingNetwork, TargetInputs, TargetNetwork, TargetShape,
+    Trainable as _,
 };
 
 /// A picture, a question, and what shall be said.
@@ -62,7 +62,7 @@ impl Speaker {
         let network = shape.build(&parameters, &device.clone().autodiff());
         Ok(Self {
             text,
-            network: network.no_grad(),
+            network: network.frozen(),
         })
     }
 
@@ -91,7 +91,8 @@ impl Speaker {
         let Prompt { before, behind } = &lesson.prompt;
         let embed = |tokens: &[u32]| {
             let rows = self.text.embedding().forward(tokens, DType::F32);
-            rows.expect("tokens of the model's own vocabulary").autodiff()
+            rows.expect("tokens of the model's own vocabulary")
+                .autodiff()
         };
         let said = lesson.answer.len() - 1;
         let rest = [behind, &lesson.answer[..said]].concat();

@@ -8,7 +8,7 @@ use vispec_data::icons::{Look, PictureOf};
 use super::PictureCourse;
 use super::judge::Seen;
 use crate::error::TrainError;
-use crate::network::{HostTensor, Parameters};
+use crate::network::{HostTensor, Parameters, Trainable as _};
 
 /// Deviation of embeddings of places and of the class token.
 const EMBEDDED: f32 = 0.02;
@@ -41,7 +41,11 @@ impl PictureCourse {
                 _ => {
                     let fan_in = (dims[1] as f32).sqrt().recip();
                     let ends_branch = name.contains("out_proj") || name.contains("fc2");
-                    normal(if ends_branch { fan_in / branches } else { fan_in })
+                    normal(if ends_branch {
+                        fan_in / branches
+                    } else {
+                        fan_in
+                    })
                 }
             };
             let shape = dims;
@@ -110,6 +114,7 @@ impl PictureCourse {
     /// Scales what comes out of the projector so that features are as long as embeddings of tokens.
     fn fit_length(&self, stage: usize, parameters: &mut Parameters) -> Result<(), TrainError> {
         let network = self.shape(stage).build(parameters, &self.device_of_graph());
+        let network = network.frozen();
         let shown: Vec<(PictureOf, Look)> = (0..MEASURED)
             .map(|number| {
                 let (picture, look) = self.judged(Seen::Taught, number);
@@ -197,9 +202,14 @@ mod tests {
         assert_eq!(finer.len(), expected.len());
         for (place, (found, expected)) in finer.iter().zip(&expected).enumerate() {
             let cell = place.saturating_sub(2) / 2;
-            let on_edge = [cell / 6, cell % 6].iter().any(|index| matches!(index, 0 | 5));
+            let on_edge = [cell / 6, cell % 6]
+                .iter()
+                .any(|index| matches!(index, 0 | 5));
             // Outside the middles of the outermost places there is nothing to go on with.
-            assert!(on_edge || (found - expected).abs() < 1e-5, "{found} {expected}");
+            assert!(
+                on_edge || (found - expected).abs() < 1e-5,
+                "{found} {expected}"
+            );
         }
         assert_eq!(resized(&grid(4), 4, 4, 2), grid(4));
     }

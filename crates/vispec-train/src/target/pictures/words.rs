@@ -38,7 +38,9 @@ impl Words {
         let keywords = keywords.collect();
         let names = things.iter().map(|thing| thing.name.clone());
         Self {
-            words: names.chain(places.keys().map(|&word| word.to_owned())).collect(),
+            words: names
+                .chain(places.keys().map(|&word| word.to_owned()))
+                .collect(),
             keywords,
         }
     }
@@ -53,7 +55,9 @@ impl Words {
         }
         let each = (1.0 - NAME_SHARE) / keywords.len() as f32;
         let keywords = keywords.iter().map(|&word| (word, each));
-        std::iter::once((thing, NAME_SHARE)).chain(keywords).collect()
+        std::iter::once((thing, NAME_SHARE))
+            .chain(keywords)
+            .collect()
     }
 }
 
