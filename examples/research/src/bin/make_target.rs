@@ -176,7 +176,7 @@ where
     let ended = trainer.run(stop, &mut view)?;
     view.0.finish();
     match ended {
-        Ended::Interrupted => Err(Interrupted {
+        Ended::Interrupted => Err(Interrupted::Training {
             step: trainer.steps(),
         }
         .into()),

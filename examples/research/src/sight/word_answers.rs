@@ -100,7 +100,7 @@ pub fn write_word_answers(
     )?;
     progress.finish();
     if written < total {
-        return Err(Interrupted { step: 0 }.into());
+        return Err(Interrupted::Preparing.into());
     }
     Ok(())
 }
