@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
+
+use crate::random_checkpoint::{self, ShapeName};
 
 /// Backends that are a Cargo feature of vispec-models.
 const BACKENDS: [&str; 6] = ["cuda", "rocm", "wgpu", "vulkan", "metal", "flex"];
@@ -16,10 +18,14 @@ pub(crate) struct Flags {
     /// Folder for the results
     #[arg(long, default_value = "target/gpu-check")]
     out: PathBuf,
+    /// Shapes of models that are measured with random weights, which are drawn on the device; one that it
+    /// has no memory for is left out with a line
+    #[arg(long = "shape", default_values = ["qwen2.5-vl-3b", "qwen2.5-vl-7b"])]
+    shapes: Vec<ShapeName>,
     /// Cargo profile: dev optimises dependencies and is enough to see whether answers are right
     #[arg(long, default_value = "release")]
     profile: String,
-    /// More flags of the check, behind --, such as --dtype bf16 --target DIR --draft DIR --cases 10
+    /// More flags of the check, behind --, such as --dtype bf16 --bandwidth 4800 --cases 10
     #[arg(last = true)]
     more: Vec<String>,
 }
@@ -34,6 +40,20 @@ pub(crate) fn run(flags: &Flags, root: &Path) -> Result<()> {
             BACKENDS.join(", ")
         );
     }
+    let described = tempfile::tempdir().context("a folder for descriptions of models")?;
+    let models = root.join("fixtures/models");
+    let mut measured = Vec::new();
+    for shape in &flags.shapes {
+        let name = shape.to_possible_value();
+        let name = name
+            .context("every shape has a name")?
+            .get_name()
+            .to_owned();
+        let target = described.path().join(&name);
+        let draft = described.path().join(format!("{name}-eagle3"));
+        random_checkpoint::describe(*shape, target.clone(), draft.clone(), &models)?;
+        measured.extend(["--target".into(), target, "--draft".into(), draft]);
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(root)
@@ -42,6 +62,7 @@ pub(crate) fn run(flags: &Flags, root: &Path) -> Result<()> {
         .args(["--features", backend, "--example", "device_check", "--"])
         .args(["--device", &flags.device, "--out"])
         .arg(std::path::absolute(&flags.out)?)
+        .args(measured)
         .args(&flags.more)
         .status()
         .context("cargo could not be started")?;

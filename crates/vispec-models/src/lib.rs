@@ -3,13 +3,14 @@
 mod calibration;
 mod config_file;
 mod conversations;
-pub mod device;
+mod device;
 pub mod draft;
 mod engine;
 mod error;
 mod family;
 mod feature_rows;
 pub mod features;
+mod image_digest;
 mod image_features;
 mod image_store;
 pub mod llava;
@@ -19,6 +20,7 @@ mod precision;
 mod prompt;
 pub mod qwen2_5_vl;
 pub mod qwen3_vl;
+mod read_backs;
 mod rope_fields;
 mod source;
 mod target;
@@ -30,14 +32,13 @@ mod vlm_cache;
 pub mod weights;
 
 pub use calibration::{
-    CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
-    CheckpointStamp, calibrate, doubt_costs,
+    CALIBRATION_CONTEXT, Calibration, CalibrationOrigin, CalibrationPlace, calibrate, doubt_costs,
 };
-pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
-pub use device::{DEVICE_NAMES, DeviceSpec};
+pub use conversations::{ConversationStore, KeptConversations};
+pub use device::{DeviceSpec, is_cpu};
 pub use draft::{
     AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
-    DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
+    DraftVocabFile, LayerIds, PositionsOf,
 };
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method, ReadMedia};
 pub use error::{Misshapen, ModelError, WeightsReport};
@@ -46,9 +47,10 @@ pub use image_store::{ImageStore, KeptImages, ReadImage};
 pub use logits::DeviceLogits;
 pub use precision::{DtypeChoice, KeepQuantized, KvPrecision, Precision, Quantization};
 pub use prompt::EncodedPrompt;
+pub use read_backs::ReadBacks;
 pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::VlmTarget;
 pub use target_text::{HostLayers, HostWeight, TargetText};
 pub use target_vision::TargetVision;
-pub use text_model::{HeadWeights, TextModel};
+pub use text_model::TextModel;
 pub use vlm_cache::VlmCache;

@@ -9,6 +9,7 @@ use vispec_kernels::map_rows;
 
 use crate::device::is_cpu;
 use crate::error::ModelError;
+use crate::read_backs::read_back;
 
 /// Logits `[rows, vocab]` of one sequence in a forward pass of the target, which other sequences may
 /// have shared.
@@ -40,17 +41,6 @@ struct Best {
 }
 
 impl DeviceLogits {
-    /// Wraps logits `[rows, vocab]` of one sequence.
-    #[must_use]
-    pub fn new(logits: Tensor<2>) -> Self {
-        let [rows, _] = logits.dims();
-        let pass = Arc::new(PassLogits::new(logits));
-        Self {
-            pass,
-            rows: 0..rows,
-        }
-    }
-
     /// Wraps logits `[rows, vocab]` of several sequences, with so many rows each.
     pub(crate) fn of_sequences(
         logits: Tensor<2>,
@@ -92,7 +82,7 @@ impl PassLogits {
         let read = self.on_host.get_or_init(|| {
             // Taken, not cloned: a tensor with a unique owner is handed over without a copy.
             match self.tensor().take() {
-                Some(logits) => read_data(logits, LOGITS).map_err(|error| error.to_string()),
+                Some(logits) => read_back(logits, LOGITS).map_err(|error| error.to_string()),
                 None => Err("an earlier read failed".to_owned()),
             }
         });
@@ -164,28 +154,10 @@ impl TargetLogits for DeviceLogits {
     }
 }
 
-#[cfg(test)]
-thread_local! {
-    /// Tensors that were read by this thread.
-    pub(crate) static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-}
-
-/// Copies a tensor to the host as f32; on the CPU a tensor with a unique owner is only handed over.
-fn read_data<const D: usize>(
-    tensor: Tensor<D>,
-    what: &'static str,
-) -> Result<TensorData, ModelError> {
-    #[cfg(test)]
-    READS.with(|reads| reads.set(reads.get() + 1));
-    Tensor::<D>::cast(tensor, DType::F32)
-        .try_into_data()
-        .map_err(|error| ModelError::device_read(what, &error))
-}
-
 /// Numbers on a device, as f32.
 #[cfg(feature = "cube")]
 pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<f32>, ModelError> {
-    Ok(floats(&read_data(tensor, what)?, what)?.to_vec())
+    Ok(floats(&read_back(tensor, what)?, what)?.to_vec())
 }
 
 fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
@@ -201,7 +173,7 @@ fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
     // Masked tokens add nothing to this sum; NaN, +inf, and a row of nothing but -inf make it NaN.
     let greatest = wide.clone().max_dim(1);
     let sum = (wide - greatest).exp().sum_dim(1);
-    let columns = read_data(Tensor::cat(vec![token, sum], 1), "best tokens")?;
+    let columns = read_back(Tensor::cat(vec![token, sum], 1), "best tokens")?;
     Ok(floats(&columns, "best tokens")?
         .chunks_exact(2)
         .map(|row| {
@@ -283,8 +255,8 @@ pub(crate) fn insert_columns(
         return Ok(Tensor::cat(vec![logits, more], 1).select(1, sources));
     }
     let (logits, more) = (
-        read_data(logits, DRAFT_LOGITS)?,
-        read_data(more, DRAFT_LOGITS)?,
+        read_back(logits, DRAFT_LOGITS)?,
+        read_back(more, DRAFT_LOGITS)?,
     );
     let (logits, more) = (floats(&logits, DRAFT_LOGITS)?, floats(&more, DRAFT_LOGITS)?);
     let mut joined = Vec::with_capacity(n_rows * width);
@@ -324,7 +296,7 @@ fn candidates_on_host(
 ) -> Result<Vec<RowTopK>, ModelError> {
     let [_, vocab_size] = logits.dims();
     let asked = asked_of_rows(sequences);
-    let mut data = read_data(logits, DRAFT_LOGITS)?;
+    let mut data = read_back(logits, DRAFT_LOGITS)?;
     let rows = data.as_mut_slice::<f32>();
     let rows = rows.map_err(|error| ModelError::device_read(DRAFT_LOGITS, &error))?;
     let best = |row: usize, logits: &mut [f32]| asked[row].rank(logits, vocab_size);
@@ -373,7 +345,7 @@ fn candidates_on_device(
     }
     let (values, indices) = ranked_on_device(logits, greatest);
     let indices = Tensor::<2>::cast(indices.float(), DType::F32);
-    let both = read_data(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
+    let both = read_back(Tensor::cat(vec![values, indices], 1), "draft tokens")?;
     let both = floats(&both, "draft tokens")?;
     let rows = both.chunks_exact(2 * greatest).zip(k_of_rows);
     Ok(rows

@@ -250,3 +250,78 @@ fn half_precision_on_disk_loads_as_it_is_and_widened() {
         assert_eq!(trace(&auto, "qwen-untied"), trace(&wide, "qwen-untied"));
     }
 }
+
+/// Leaves of a copied checkpoint the names and shapes of its floating-point tensors.
+fn describe(dir: &Path) {
+    let path = dir.join("model.safetensors");
+    let tensors = read(&path);
+    let described = tensors.iter().map(|tensor| {
+        let is_norm = tensor.shape.len() == 1 && tensor.name.ends_with(".weight");
+        let (mean, deviation) = if is_norm { (1.0, 0.0) } else { (0.0, 0.02) };
+        let description = serde_json::json!({
+            "shape": tensor.shape, "mean": mean, "deviation": deviation,
+        });
+        (tensor.name.clone(), description)
+    });
+    let described = serde_json::Value::Object(described.collect()).to_string();
+    let metadata = [("vispec_drawn_tensors".to_owned(), described)];
+    let nothing: [(&str, safetensors::tensor::TensorView<'_>); 0] = [];
+    safetensors::serialize_to_file(nothing, Some(metadata.into()), &path).unwrap();
+}
+
+#[test]
+fn weights_that_are_only_described_are_drawn() {
+    let (model, name) = ("qwen-untied", "model.safetensors");
+    let target = copy_of("models/qwen-untied");
+    let draft = copy_of("drafts/qwen-untied-q2");
+    let stored = read(&target.path().join(name));
+    describe(target.path());
+    describe(draft.path());
+    let [target_dir, draft_dir] = [&target, &draft].map(|dir| dir.path().to_owned());
+    let engine = load_dirs(target_dir.clone(), Some(draft_dir), DtypeChoice::F32);
+    let prompt = question(&engine, model, "What is there?");
+    let answer = |method| {
+        let decoding = Decoding::greedy(12);
+        decoding
+            .answer(&engine, &prompt, method, shape(3, 4, 16))
+            .tokens
+    };
+    let plain = answer(vispec_models::Method::None);
+    assert!(!plain.is_empty());
+    assert_eq!(answer(vispec_models::Method::Vispec), plain);
+
+    // Shapes are checked like those of other checkpoints.
+    write(&target.path().join("part.safetensors"), &stored[1..]);
+    fs::rename(
+        target.path().join("part.safetensors"),
+        target.path().join(name),
+    )
+    .unwrap();
+    describe(target.path());
+    let error = try_load(target_dir, None).unwrap_err();
+    assert!(
+        matches!(&error, ModelError::Weights { report, .. } if report.missing == [stored[0].name.clone()]),
+        "{error}"
+    );
+}
+
+#[test]
+#[cfg(feature = "flex")]
+fn weights_that_are_only_described_cannot_be_quantised() {
+    let target = copy_of("models/qwen-untied");
+    describe(target.path());
+    let options = EngineOptions {
+        target: target.path().to_owned(),
+        draft: None,
+        draft_vocab: DraftVocab::Auto,
+        draft_layer_ids: LayerIds::Auto,
+        device: vispec_models::DeviceSpec::Flex.open().unwrap(),
+        dtype: "int8".parse().unwrap(),
+        kv: KvPrecision::Auto,
+    };
+    let error = Engine::load(&options).unwrap_err();
+    assert!(
+        matches!(&error, ModelError::WeightValue { reason, .. } if reason.contains("no elements")),
+        "{error}"
+    );
+}

@@ -62,7 +62,13 @@ fn try_to_answer(
     let messages = Messages::from_prompt(None, "What is this?", 1);
     let (prompt, _) = engine.encode(&messages, &[image_of(image)])?;
     let decoding = Decoding::greedy(4);
-    let _ = decoding.try_answer(&engine, &prompt, engine.default_method(), shape(1, 3, 6));
+    let _ = decoding.try_answer(
+        &engine,
+        &prompt,
+        engine.default_method(),
+        shape(1, 3, 6),
+        &mut (),
+    );
     Ok(())
 }
 

@@ -205,7 +205,8 @@ fn tower(criterion: &mut Criterion) {
     let attention = 2 * rows * vision.hidden;
     let projector = shape.projected * (vision.hidden + shape.projected);
     let ends = n_kept * (shape.patch_len() * vision.hidden + projector);
-    let products = vision.layers * rows * (layer + attention) + ends + shape.words * shape.projected;
+    let products =
+        vision.layers * rows * (layer + attention) + ends + shape.words * shape.projected;
     eprintln!(
         "f32 peak of a thread: {:.0} GFLOP/s",
         dot_peak(Unit::F32, 1) / 1e9

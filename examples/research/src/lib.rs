@@ -9,4 +9,3 @@ pub mod shortage;
 pub mod sight;
 pub mod step_bar;
 pub mod together;
-pub mod whole_file;

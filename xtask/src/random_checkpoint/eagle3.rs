@@ -9,6 +9,8 @@ use safetensors::serialize_to_file;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Map, Value, json};
 
+use super::WeightsKept;
+use super::drawn;
 use super::noise::Noise;
 use super::shape::{Bias, Shape, TensorShape, push_linear, push_norm};
 use super::tensors::Drawn;
@@ -68,7 +70,7 @@ impl View for Stored<'_> {
 }
 
 /// Writes config and weights of a draft for a target of that shape.
-pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
+pub(super) fn write(dir: &Path, shape: &Shape, weights: WeightsKept, seed: u64) -> Result<()> {
     if shape.layers < STATES {
         bail!(
             "an EAGLE-3 draft reads {STATES} hidden states of its target, but the shape has {} layers",
@@ -78,18 +80,24 @@ pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
     let path = dir.join("config.json");
     fs::write(&path, serde_json::to_vec_pretty(&config(shape))?)
         .with_context(|| path.display().to_string())?;
-    let noise = Noise::new(seed);
     let tensors = tensors(shape);
-    let drawn = tensors.iter().map(|tensor| {
-        let noise = &noise;
-        (&tensor.name[..], Stored::Drawn(Drawn { tensor, noise }))
-    });
     let offsets = to_target(shape);
-    let shape = [offsets.len()];
-    let stored = drawn.chain([("d2t", Stored::ToTarget(offsets, shape))]);
-    let path = dir.join("model.safetensors");
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    serialize_to_file(stored, Some(metadata), &path).with_context(|| path.display().to_string())
+    let n_offsets = [offsets.len()];
+    let table = [("d2t", Stored::ToTarget(offsets, n_offsets))];
+    match weights {
+        WeightsKept::Described => drawn::write(dir, &tensors, table),
+        WeightsKept::Stored => {
+            let noise = Noise::new(seed);
+            let drawn = tensors.iter().map(|tensor| {
+                let noise = &noise;
+                (&tensor.name[..], Stored::Drawn(Drawn { tensor, noise }))
+            });
+            let path = dir.join("model.safetensors");
+            let metadata = [("format".to_owned(), "pt".to_owned())].into();
+            serialize_to_file(drawn.chain(table), Some(metadata), &path)
+                .with_context(|| path.display().to_string())
+        }
+    }
 }
 
 /// Tokens that the draft can propose.

@@ -3,6 +3,7 @@
 //! They have the shapes and the files of a published model, so time and memory are those of the
 //! model; what they write is nonsense.
 
+mod drawn;
 mod eagle3;
 mod noise;
 mod qwen2_5_vl;
@@ -15,9 +16,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use shape::ShapeName;
+pub(crate) use shape::ShapeName;
+use tensors::Drawn;
 
 #[derive(Args, Debug)]
 pub(crate) struct RandomCheckpointFlags {
@@ -30,9 +32,22 @@ pub(crate) struct RandomCheckpointFlags {
     /// Directory to write an EAGLE-3 draft for it to, with 32,000 outputs; must not exist yet
     #[arg(long, value_name = "DIR")]
     eagle3: Option<PathBuf>,
+    /// What is written of weights
+    #[arg(long, default_value = "stored")]
+    weights: WeightsKept,
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// What is written of weights.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WeightsKept {
+    /// All of them, as published models have them
+    Stored,
+    /// Names and shapes, a few megabytes; programs of this workspace draw other ones at each start,
+    /// where they use them
+    Described,
 }
 
 /// Writes a checkpoint in bf16, and a draft for it if one is asked for. Each directory appears under
@@ -52,12 +67,34 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> 
     }
     // The draft is small, and may turn out to be impossible.
     if let Some(out) = &flags.eagle3 {
-        whole(out, |dir| eagle3::write(dir, &shape, flags.seed))?;
+        whole(out, |dir| {
+            eagle3::write(dir, &shape, flags.weights, flags.seed)
+        })?;
     }
     whole(&flags.out, |dir| {
         text_files::write(&models.join(shape.family.fixture()), dir, &shape)?;
-        tensors::write(dir, &shape, flags.seed)
+        match flags.weights {
+            WeightsKept::Stored => tensors::write(dir, &shape, flags.seed),
+            WeightsKept::Described => drawn::write::<Drawn<'_>>(dir, &shape.tensors(), []),
+        }
     })
+}
+
+/// Describes a checkpoint and an EAGLE-3 draft for it.
+pub(crate) fn describe(
+    shape: ShapeName,
+    out: PathBuf,
+    eagle3: PathBuf,
+    models: &Path,
+) -> Result<()> {
+    let flags = RandomCheckpointFlags {
+        shape,
+        out,
+        eagle3: Some(eagle3),
+        weights: WeightsKept::Described,
+        seed: 0,
+    };
+    write(&flags, models)
 }
 
 /// Fills a directory under another name and then gives it its own.

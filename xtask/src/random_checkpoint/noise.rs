@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 /// The usual spread of fresh weights: activations of any depth stay finite with it.
-const DEVIATION: f32 = 0.02;
+pub(super) const DEVIATION: f32 = 0.02;
 /// Bytes that a thread fills at a time.
 const CHUNK: usize = 1 << 20;
 /// Odd, with bits all over: the step of the counter.

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::shape::{Bias, MERGED, Shape, TensorShape, TowerShape, push_linear, push_norm};
+use super::shape::{
+    Bias, MERGED, OutputHead, Shape, TensorShape, TowerShape, push_linear, push_norm,
+};
 use super::text_files::entries;
 
 /// Sides of patches: channels, frames, height, width.
@@ -41,7 +43,7 @@ impl Windows {
             "num_key_value_heads": shape.kv_heads,
             "vocab_size": shape.vocab,
             "max_position_embeddings": shape.context,
-            "tie_word_embeddings": true,
+            "tie_word_embeddings": shape.head == OutputHead::Tied,
             "torch_dtype": "bfloat16",
             "rope_scaling": { "type": "mrope", "mrope_section": shape.rotary_sections },
             "vision_config": {

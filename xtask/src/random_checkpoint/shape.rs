@@ -8,10 +8,13 @@ use super::qwen3_vl::Deepstack;
 
 /// A model whose shapes are known.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum ShapeName {
+pub(crate) enum ShapeName {
     /// Qwen2.5-VL-3B-Instruct, 7.5 GB
     #[value(name = "qwen2.5-vl-3b")]
     Qwen25Vl3b,
+    /// Qwen2.5-VL-7B-Instruct, 16.6 GB
+    #[value(name = "qwen2.5-vl-7b")]
+    Qwen25Vl7b,
     /// Qwen3-VL-2B-Instruct, 4.3 GB
     #[value(name = "qwen3-vl-2b")]
     Qwen3Vl2b,
@@ -36,11 +39,21 @@ pub(super) struct Shape {
     /// Pairs of a head that turn with time, height and width.
     pub(super) rotary_sections: [usize; 3],
     pub(super) vocab: usize,
+    pub(super) head: OutputHead,
     pub(super) context: usize,
     pub(super) tower: TowerShape,
     pub(super) family: Family,
     /// Bytes of tensors from which on a new file is begun.
     pub(super) shard_bytes: usize,
+}
+
+/// What gives the logits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutputHead {
+    /// The embedding table.
+    Tied,
+    /// A matrix of its own.
+    Own,
 }
 
 /// What vision towers of all families have.
@@ -68,25 +81,13 @@ impl ShapeName {
     pub(super) fn shape(self) -> Shape {
         match self {
             Self::Qwen25Vl3b => Shape {
-                hidden: 2_048,
-                intermediate: 11_008,
                 layers: 36,
-                heads: 16,
-                kv_heads: 2,
-                head_dim: 128,
-                rotary_sections: [16, 24, 24],
-                vocab: VOCAB,
-                context: 128_000,
-                tower: TowerShape {
-                    depth: 32,
-                    hidden: 1_280,
-                    intermediate: 3_420,
-                    heads: 16,
-                },
-                family: Family::Qwen25(Windows {
-                    full_attention_blocks: &[7, 15, 23, 31],
-                }),
-                shard_bytes: SHARD_BYTES,
+                ..qwen25(2_048, 11_008, [16, 2])
+            },
+            Self::Qwen25Vl7b => Shape {
+                vocab: 152_064,
+                head: OutputHead::Own,
+                ..qwen25(3_584, 18_944, [28, 4])
             },
             Self::Qwen3Vl2b => qwen3(2_048, 6_144, 28, 16),
             Self::Qwen3Vl4b => qwen3(2_560, 9_728, 36, 32),
@@ -99,6 +100,7 @@ impl ShapeName {
                 head_dim: 16,
                 rotary_sections: [2, 3, 3],
                 vocab: 1_024,
+                head: OutputHead::Tied,
                 context: 4_096,
                 tower: TowerShape {
                     depth: 2,
@@ -120,6 +122,7 @@ impl ShapeName {
                 head_dim: 24,
                 rotary_sections: [4, 4, 4],
                 vocab: 1_024,
+                head: OutputHead::Tied,
                 context: 4_096,
                 tower: TowerShape {
                     depth: 3,
@@ -137,6 +140,32 @@ impl ShapeName {
     }
 }
 
+/// Qwen2.5-VL with so many heads and heads of keys and values, in 28 layers.
+fn qwen25(hidden: usize, intermediate: usize, [heads, kv_heads]: [usize; 2]) -> Shape {
+    Shape {
+        hidden,
+        intermediate,
+        layers: 28,
+        heads,
+        kv_heads,
+        head_dim: 128,
+        rotary_sections: [16, 24, 24],
+        vocab: VOCAB,
+        head: OutputHead::Tied,
+        context: 128_000,
+        tower: TowerShape {
+            depth: 32,
+            hidden: 1_280,
+            intermediate: 3_420,
+            heads: 16,
+        },
+        family: Family::Qwen25(Windows {
+            full_attention_blocks: &[7, 15, 23, 31],
+        }),
+        shard_bytes: SHARD_BYTES,
+    }
+}
+
 /// The published sizes of Qwen3-VL that tie the output head to the embedding.
 fn qwen3(hidden: usize, intermediate: usize, layers: usize, heads: usize) -> Shape {
     Shape {
@@ -148,6 +177,7 @@ fn qwen3(hidden: usize, intermediate: usize, layers: usize, heads: usize) -> Sha
         head_dim: 128,
         rotary_sections: [24, 20, 20],
         vocab: VOCAB,
+        head: OutputHead::Tied,
         context: 262_144,
         tower: TowerShape {
             depth: 24,
@@ -196,7 +226,7 @@ pub(super) enum Bias {
 }
 
 impl Shape {
-    /// All tensors; there is no output head, the embedding table serves as one.
+    /// All tensors.
     pub(super) fn tensors(&self) -> Vec<TensorShape> {
         let model = self.family.model();
         let hidden = self.hidden;
@@ -208,6 +238,10 @@ impl Shape {
             self.push_layer(&format!("{model}.layers.{layer}"), &mut all);
         }
         all.push(TensorShape::new(format!("{model}.norm.weight"), &[hidden]));
+        if self.head == OutputHead::Own {
+            let head = [self.vocab, hidden];
+            push_linear("lm_head", head, Bias::No, &mut all);
+        }
         match &self.family {
             Family::Qwen25(windows) => windows.push_tower(self, &mut all),
             Family::Qwen3(deepstack) => deepstack.push_tower(self, &mut all),

@@ -15,6 +15,7 @@ fn flags(shape: ShapeName, out: PathBuf) -> RandomCheckpointFlags {
         shape,
         out,
         eagle3: None,
+        weights: WeightsKept::Stored,
         seed: 7,
     }
 }
@@ -89,6 +90,7 @@ fn tensor_names_are_those_of_the_fixtures() {
 fn shapes_have_the_published_numbers_of_parameters() {
     for (name, expected) in [
         (ShapeName::Qwen25Vl3b, 3_754_622_976),
+        (ShapeName::Qwen25Vl7b, 8_292_166_656),
         (ShapeName::Qwen3Vl2b, 2_127_532_032),
         (ShapeName::Qwen3Vl4b, 4_437_815_808),
     ] {
@@ -207,4 +209,36 @@ fn a_draft_needs_a_target_of_three_layers() {
     let error = write(&flags, &models()).unwrap_err();
     assert!(error.to_string().contains("has 2 layers"), "{error}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn descriptions_have_the_tensors_that_would_be_stored() {
+    let parent = tempfile::tempdir().unwrap();
+    let [out, draft] = ["target", "draft"].map(|name| parent.path().join(name));
+    describe(ShapeName::TinyQwen3, out.clone(), draft.clone(), &models()).unwrap();
+    let described = |dir: &Path| -> (Value, Vec<String>) {
+        let bytes = fs::read(dir.join("model.safetensors")).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let text = &header.metadata().as_ref().unwrap()["vispec_drawn_tensors"];
+        let stored = SafeTensors::deserialize(&bytes).unwrap();
+        let stored = stored.names().into_iter().map(str::to_owned).collect();
+        (serde_json::from_str(text).unwrap(), stored)
+    };
+    let shape = ShapeName::TinyQwen3.shape();
+    let (tensors, stored) = described(&out);
+    assert!(stored.is_empty());
+    assert_eq!(tensors.as_object().unwrap().len(), shape.tensors().len());
+    let norm = &tensors["model.language_model.norm.weight"];
+    assert_eq!(norm["shape"], serde_json::json!([64]));
+    assert_eq!([&norm["mean"], &norm["deviation"]], [1.0, 0.0]);
+    let table = &tensors["model.language_model.embed_tokens.weight"];
+    assert_eq!(table["shape"], serde_json::json!([1_024, 64]));
+    assert_eq!(table["mean"], 0.0);
+    assert!(table["deviation"].as_f64().unwrap() > 0.0);
+
+    let (tensors, stored) = described(&draft);
+    assert_eq!(stored, ["d2t"]);
+    let n_expected = eagle3::tensors(&shape).len();
+    assert_eq!(tensors.as_object().unwrap().len(), n_expected);
+    assert!(fs::metadata(out.join("model.safetensors")).unwrap().len() < 100_000);
 }

@@ -72,90 +72,26 @@ impl IconIndex {
         settings: &IconSettings,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, DataError> {
-        let fault = |problem: String| DataError::Icons {
-            path: dir.to_owned(),
-            problem,
-        };
         let names = names::read(dir)?;
-        let mut found = BTreeMap::new();
-        for path in set::find(dir)? {
-            let set = IconSet::read(&path)?;
-            found.insert(set.name().to_owned(), set);
-        }
-        let asked = || settings.sets.iter().chain(&settings.held_out);
-        for name in asked() {
-            let set = found.get(name).ok_or_else(|| {
-                let there: Vec<&str> = found.keys().map(String::as_str).collect();
-                fault(format!(
-                    "there is no set {name}, which `npm install @iconify-json/{name}` fetches; \
-                     found: {}",
-                    if there.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        there.join(", ")
-                    }
-                ))
-            })?;
-            if set.license().is_none() {
-                return Err(fault(format!(
-                    "the set {name} has no licence in its info.json"
-                )));
-            }
-        }
-        let total = asked().map(|name| found[name].icons().count()).sum();
+        let found = read_sets(dir, settings)?;
+        let total = found.values().map(|set| set.icons().count()).sum();
         let mut done = 0;
         let mut sets = BTreeMap::new();
-        let mut pictures: BTreeMap<&String, Vec<PictureOf>> = BTreeMap::new();
-        for name in asked() {
-            let set = &found[name];
-            let mut left = Left {
-                license: set.license().unwrap_or_default().to_owned(),
-                ..Left::default()
-            };
-            let of_things: BTreeMap<&str, usize> = names
-                .iter()
-                .enumerate()
-                .filter_map(|(thing, named)| {
-                    Some((set.icon(&named.code, &slug(&named.name))?, thing))
-                })
-                .collect();
-            for icon in set.icons() {
+        let mut pictures = BTreeMap::new();
+        for (name, set) in &found {
+            let (left, of_set) = tried(set, &names, || {
                 done += 1;
                 progress(done, total);
-                let Some(&thing) = of_things.get(icon) else {
-                    left.unnamed += 1;
-                    continue;
-                };
-                let svg = set.svg(icon).unwrap_or_default();
-                if look::draw(&svg, &Look::plain(), TRIED_SIDE).is_err() {
-                    left.broken.push(icon.to_owned());
-                    continue;
-                }
-                left.pictures += 1;
-                pictures.entry(name).or_default().push(PictureOf {
-                    set: name.clone(),
-                    icon: icon.to_owned(),
-                    thing,
-                });
-            }
+            });
             sets.insert(name.clone(), left);
+            pictures.insert(name, of_set);
         }
         let of = |names: &[String]| -> Vec<PictureOf> {
             let pictures = names.iter().filter_map(|name| pictures.get(name));
             pictures.flatten().cloned().collect()
         };
         let (taught, held_out) = (of(&settings.sets), of(&settings.held_out));
-        let mut styles: BTreeMap<usize, usize> = BTreeMap::new();
-        for picture in &taught {
-            *styles.entry(picture.thing).or_default() += 1;
-        }
-        let asked_about: BTreeSet<usize> = held_out.iter().map(|picture| picture.thing).collect();
-        let kept: BTreeMap<usize, usize> = styles
-            .into_iter()
-            .filter(|(thing, styles)| *styles >= 2 && asked_about.contains(thing))
-            .enumerate()
-            .map(|(number, (thing, _))| (thing, number))
-            .collect();
+        let kept = kept_things(&taught, &held_out);
         let renumbered = |pictures: Vec<PictureOf>| -> Vec<PictureOf> {
             let pictures = pictures.into_iter().filter_map(|picture| {
                 let thing = *kept.get(&picture.thing)?;
@@ -170,11 +106,93 @@ impl IconIndex {
             sets,
         };
         if index.things.is_empty() {
-            return Err(fault(
-                "no thing has pictures in two sets that are taught and in one that is held out"
+            return Err(DataError::Icons {
+                path: dir.to_owned(),
+                problem:
+                    "no thing has pictures in two sets that are taught and in one that is held \
+                          out"
                     .to_owned(),
-            ));
+            });
         }
         Ok(index)
     }
+}
+
+/// The sets that `settings` names, each with a licence.
+fn read_sets(dir: &Path, settings: &IconSettings) -> Result<BTreeMap<String, IconSet>, DataError> {
+    let fault = |problem: String| DataError::Icons {
+        path: dir.to_owned(),
+        problem,
+    };
+    let mut there = BTreeMap::new();
+    for path in set::find(dir)? {
+        let set = IconSet::read(&path)?;
+        there.insert(set.name().to_owned(), set);
+    }
+    let names: Vec<String> = there.keys().cloned().collect();
+    let mut found = BTreeMap::new();
+    for name in settings.sets.iter().chain(&settings.held_out) {
+        let set = there.remove(name).ok_or_else(|| {
+            let names = match names.is_empty() {
+                true => "none".to_owned(),
+                false => names.join(", "),
+            };
+            fault(format!(
+                "there is no set {name}, which `npm install @iconify-json/{name}` fetches, or it is \
+                 named twice; found: {names}"
+            ))
+        })?;
+        if set.license().is_none() {
+            let problem = format!("the set {name} has no licence in its info.json");
+            return Err(fault(problem));
+        }
+        found.insert(name.clone(), set);
+    }
+    Ok(found)
+}
+
+/// The pictures of a set that can be used, and what is left out of it.
+fn tried(set: &IconSet, names: &[Thing], mut done: impl FnMut()) -> (Left, Vec<PictureOf>) {
+    let mut left = Left {
+        license: set.license().unwrap_or_default().to_owned(),
+        ..Left::default()
+    };
+    let of_thing =
+        |(thing, named): (usize, &Thing)| Some((set.icon(&named.code, &slug(&named.name))?, thing));
+    let things: BTreeMap<&str, usize> = names.iter().enumerate().filter_map(of_thing).collect();
+    let mut pictures = Vec::new();
+    for icon in set.icons() {
+        done();
+        let Some(&thing) = things.get(icon) else {
+            left.unnamed += 1;
+            continue;
+        };
+        let svg = set.svg(icon).unwrap_or_default();
+        if look::draw(&svg, &Look::plain(), TRIED_SIDE).is_err() {
+            left.broken.push(icon.to_owned());
+            continue;
+        }
+        pictures.push(PictureOf {
+            set: set.name().to_owned(),
+            icon: icon.to_owned(),
+            thing,
+        });
+    }
+    left.pictures = pictures.len();
+    (left, pictures)
+}
+
+/// Things that two taught sets and a held-out one have, with their new numbers.
+fn kept_things(taught: &[PictureOf], held_out: &[PictureOf]) -> BTreeMap<usize, usize> {
+    let mut styles: BTreeMap<usize, usize> = BTreeMap::new();
+    for picture in taught {
+        *styles.entry(picture.thing).or_default() += 1;
+    }
+    let asked_about: BTreeSet<usize> = held_out.iter().map(|picture| picture.thing).collect();
+    styles
+        .into_iter()
+        .filter(|(thing, styles)| *styles >= 2 && asked_about.contains(thing))
+        .enumerate()
+        .map(|(number, (thing, _))| (thing, number))
+        .collect()
 }

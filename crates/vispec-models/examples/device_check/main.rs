@@ -10,27 +10,32 @@
     reason = "a check that cannot run may panic, and says what it does"
 )]
 
+mod bandwidth;
+mod launches;
 #[path = "../../tests/reference/mod.rs"]
 mod reference;
 mod report;
+mod speed;
 
+use std::error::Error;
 use std::fs;
+use std::iter;
 use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
 use reference::{Case, Decoding, shape};
-use report::{CaseReport, Disagreement, Drafted, ModelReport, PairReport, Report, Tokens};
-use vispec_core::{
-    BoxError, KvCache, NodeId, Prompt, Sampler, TargetLogits, TargetModel, TargetOutput, TokenTree,
-    measure_target_costs,
+use report::{
+    Bandwidth, CaseReport, Disagreement, ModelReport, NotMeasured, PairReport, Report, Tokens,
 };
+use speed::Measured;
+use vispec_core::{BoxError, NodeId, Sampler, TargetLogits, TargetModel, TargetOutput, TokenTree};
 use vispec_models::{
     DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
     LayerIds, Method,
 };
-use vispec_processor::Messages;
 
 #[derive(Parser)]
 struct Flags {
@@ -43,49 +48,25 @@ struct Flags {
     /// Number of the reference's cases, evenly spread
     #[arg(long, default_value_t = 50)]
     cases: usize,
-    /// A target to measure besides the tiny one, such as a random checkpoint
+    /// A target to measure besides the tiny one, such as a random checkpoint; may be given several
+    /// times
+    #[arg(long = "target")]
+    targets: Vec<PathBuf>,
+    /// A draft for it: the first is for the first target
+    #[arg(long = "draft")]
+    drafts: Vec<PathBuf>,
+    /// Element type of these; without it bf16 where the device computes in it, and else --dtype
     #[arg(long)]
-    target: Option<PathBuf>,
-    /// A draft for it
+    target_dtype: Option<DtypeChoice>,
+    /// Bandwidth of the device's memory in GB/s; without it that of a copy
     #[arg(long)]
-    draft: Option<PathBuf>,
+    bandwidth: Option<f64>,
     /// Tokens of measured answers
     #[arg(long, default_value_t = 64)]
     new_tokens: usize,
     /// Folder for the results
     #[arg(long)]
     out: PathBuf,
-}
-
-/// Counts launches on devices that CubeCL compiles for; others have none to count.
-#[cfg(feature = "cube")]
-fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl LaunchObserver for Count {
-        fn launched(&self, _kernel: &'static str) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    let count = Arc::new(Count::default());
-    let observation = LaunchObservation::new(count.clone());
-    let result = work();
-    drop(observation);
-    // Tensors of the CPU launch nothing.
-    let launched = count.0.load(Ordering::Relaxed);
-    (result, (launched > 0).then_some(launched))
-}
-
-#[cfg(not(feature = "cube"))]
-fn launches<R>(work: impl FnOnce() -> R) -> (R, Option<usize>) {
-    (work(), None)
 }
 
 /// Rows of padded passes: enough for a tree of 30.
@@ -107,33 +88,34 @@ impl Passes {
     }
 }
 
-fn engine(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<Engine, BoxError> {
+fn engine(
+    flags: &Flags,
+    (target, draft): (PathBuf, Option<PathBuf>),
+    dtype: DtypeChoice,
+) -> Result<Engine, BoxError> {
     Ok(Engine::load(&EngineOptions {
         target,
         draft,
         draft_vocab: DraftVocab::Auto,
         draft_layer_ids: LayerIds::Auto,
         device: flags.device.open()?,
-        dtype: flags.dtype,
+        dtype,
         kv: KvPrecision::Auto,
     })?)
 }
 
 fn case(flags: &Flags, case: &Case) -> Result<CaseReport, BoxError> {
     let fixtures = reference::fixtures();
-    let engine = engine(
-        flags,
-        fixtures.join(&case.model),
-        Some(fixtures.join(&case.draft)),
-    )?;
+    let pair = (fixtures.join(&case.model), Some(fixtures.join(&case.draft)));
+    let engine = engine(flags, pair, flags.dtype)?;
     let prompt = case.encode(&engine);
     let settings = &case.settings;
     let expected = &case.ar_ids[..case.ar_ids.len().min(settings.max_new_tokens)];
     let tree = shape(settings.depth, settings.top_k, settings.total_token);
     let decoding = Decoding::greedy(settings.max_new_tokens);
     let start = Instant::now();
-    let plain = decoding.try_answer(&engine, &prompt, Method::None, tree)?;
-    let drafted = decoding.try_answer(&engine, &prompt, case.method.parse()?, tree)?;
+    let plain = decoding.try_answer(&engine, &prompt, Method::None, tree, &mut ())?;
+    let drafted = decoding.try_answer(&engine, &prompt, case.method.parse()?, tree, &mut ())?;
     Ok(CaseReport {
         name: case.name(),
         plain: Tokens::compare(&plain.tokens, expected),
@@ -151,7 +133,7 @@ fn pair(
 ) -> Result<PairReport, BoxError> {
     let dir = |draft: &str| reference::fixtures().join("drafts").join(draft);
     let models = reference::fixtures().join("models");
-    let engine = engine(flags, models.join(target), draft.map(dir))?;
+    let engine = engine(flags, (models.join(target), draft.map(dir)), flags.dtype)?;
     let host = reference::load(target, None, flags.dtype);
     let text = "What shapes are there?";
     let (prompt, on_host) = (
@@ -165,8 +147,8 @@ fn pair(
             seed: 3,
             max_new_tokens: 16,
         };
-        let expected = decoding.try_answer(&host, &on_host, Method::None, tree)?;
-        let found = decoding.try_answer(&engine, &prompt, method, tree)?;
+        let expected = decoding.try_answer(&host, &on_host, Method::None, tree, &mut ())?;
+        let found = decoding.try_answer(&engine, &prompt, method, tree, &mut ())?;
         Ok(Tokens::compare(&found.tokens, &expected.tokens))
     };
     Ok(PairReport {
@@ -222,7 +204,8 @@ fn best(row: &[f32]) -> (usize, f32) {
 fn disagreement(flags: &Flags, cases: &[Case], passes: Passes) -> Result<Disagreement, BoxError> {
     let mut found = Disagreement::default();
     for case in cases.iter().take(8) {
-        let engine = engine(flags, reference::fixtures().join(&case.model), None)?;
+        let pair = (reference::fixtures().join(&case.model), None);
+        let engine = engine(flags, pair, flags.dtype)?;
         let engine = passes.of(engine)?;
         let prompt = case.encode(&engine);
         let tokens = &case.ar_ids[..case.ar_ids.len().min(16)];
@@ -243,156 +226,134 @@ fn disagreement(flags: &Flags, cases: &[Case], passes: Passes) -> Result<Disagre
     Ok(found)
 }
 
-/// What a pass over one token takes, at best.
-fn seconds_of_one(engine: &Engine, prompt: &EncodedPrompt) -> Result<f64, BoxError> {
-    let target = engine.target();
-    let mut cache = target.new_cache()?;
-    target.prefill(prompt, &mut cache)?;
-    let mut best = f64::INFINITY;
-    for _ in 0..10 {
-        let start = Instant::now();
-        let mut output = target.verify(&TokenTree::new(0), &mut cache)?;
-        output.logits.pick(0, &Sampler::Greedy, 0.0)?;
-        best = best.min(start.elapsed().as_secs_f64());
-        cache.truncate(prompt.token_ids().len());
-    }
-    Ok(best)
-}
-
-fn model(flags: &Flags, target: PathBuf, draft: Option<PathBuf>) -> Result<ModelReport, BoxError> {
-    let name = target
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    println!("measuring {name}");
-    let engine = engine(flags, target, draft)?;
-    let question = "Describe how a lock and key work, from the beginning, in detail.";
-    let messages = Messages::from_prompt(None, question, 0);
-    let (prompt, _) = engine.encode(&messages, &[])?;
-    let costs = measure_target_costs(engine.target(), &prompt)?;
-    let mut verify = Vec::new();
-    for cost in &costs.verify {
-        let mut cache = engine.target().new_cache()?;
-        engine.target().prefill(&prompt, &mut cache)?;
-        cache.truncate(prompt.token_ids().len());
-        let tokens: Vec<u32> = (0..).take(cost.rows).collect();
-        let (output, launched) = launches(|| engine.target().verify(&chain(&tokens), &mut cache));
-        output?.logits.pick(0, &Sampler::Greedy, 0.0)?;
-        verify.push((cost.rows, cost.seconds, launched));
-    }
-    let decoding = Decoding::greedy(flags.new_tokens);
-    let tree = shape(3, 8, 30);
-    // Once to compile kernels and once for the time.
-    let answer = |method| {
-        decoding.try_answer(&engine, &prompt, method, tree)?;
-        let (answer, launched) = launches(|| decoding.try_answer(&engine, &prompt, method, tree));
-        answer.map(|answer| (answer, launched))
+/// Measures a model, whatever becomes of it.
+fn speed(flags: &Flags, measured: &Measured) -> Result<ModelReport, BoxError> {
+    println!("measuring {}", measured.name());
+    let (target, draft) = (measured.target.clone(), measured.draft.clone());
+    let work = || {
+        let engine = engine(flags, (target, draft), measured.dtype)?;
+        speed::model(measured, engine, flags.new_tokens)
     };
-    let (plain, _) = answer(Method::None)?;
-    let method = engine.default_method();
-    let drafted = match method {
-        Method::None => None,
-        method => {
-            let (drafted, launched) = answer(method)?;
-            let cycles = drafted.stats.accepted_per_cycle().len().max(1);
-            Some(Drafted {
-                method: method.to_string(),
-                nodes: tree.max_nodes(),
-                tau: drafted.stats.tau(),
-                tokens_per_second: drafted.stats.decode_tokens_per_second(),
-                launches_per_cycle: launched.map(|launched| launched as f64 / cycles as f64),
-                beside_plain: Tokens::compare(&drafted.tokens, &plain.tokens),
-            })
-        }
-    };
-    let padded = match Passes::Padded.of(engine) {
-        Ok(engine) => Some(seconds_of_one(&engine, &prompt)?),
-        // On the CPU there is nothing to pad.
-        Err(_) => None,
-    };
-    Ok(ModelReport {
-        target: name,
-        prefill_seconds_per_token: costs.prefill,
-        verify,
-        padded_seconds: padded,
-        plain_tokens_per_second: plain.stats.decode_tokens_per_second(),
-        drafted,
+    // A device without memory says so on threads of its own, for each tensor; the result says it, too.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
+    // Memory of a model that was measured is room for the next.
+    flags.device.open()?.memory_cleanup();
+    result.unwrap_or_else(|panicked| {
+        let said = panicked.downcast::<String>();
+        Err(said.map_or("a panic".to_owned(), |said| *said).into())
     })
 }
 
-fn main() -> Result<(), BoxError> {
-    let flags = Flags::parse();
-    flags.device.open()?;
-    fs::create_dir_all(&flags.out)?;
-    let all = Case::all();
-    let step = all.len().div_ceil(flags.cases.max(1));
-    let cases: Vec<Case> = all.into_iter().step_by(step).collect();
-    let mut reports = Vec::new();
-    for (idx, of) in cases.iter().enumerate() {
-        let report = case(&flags, of)?;
+/// An error and its causes.
+fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    let said: Vec<String> = causes.map(ToString::to_string).collect();
+    said.join(": ").replace('\n', " ")
+}
+
+/// The carried pair, and whatever else is to be measured: those that the device cannot run are told
+/// apart.
+fn speeds(flags: &Flags) -> Result<(Vec<ModelReport>, Vec<NotMeasured>), BoxError> {
+    let fixtures = reference::fixtures();
+    let carried = Measured {
+        target: fixtures.join("models/qwen-untied"),
+        draft: Some(fixtures.join("drafts/qwen-untied-q2")),
+        dtype: flags.dtype,
+    };
+    let mut models = vec![speed(flags, &carried)?];
+    let mut not_measured = Vec::new();
+    let dtype = match flags.target_dtype {
+        Some(dtype) => dtype,
+        None => speed::published_dtype(&flags.device.open()?, flags.dtype)?,
+    };
+    for (idx, target) in flags.targets.iter().enumerate() {
+        let measured = Measured {
+            target: target.clone(),
+            draft: flags.drafts.get(idx).cloned(),
+            dtype,
+        };
+        match speed(flags, &measured) {
+            Ok(report) => models.push(report),
+            Err(error) => {
+                let reason = in_one_line(&*error);
+                println!("{}: not measured: {reason}", measured.name());
+                not_measured.push(NotMeasured {
+                    target: measured.name(),
+                    reason,
+                });
+            }
+        }
+    }
+    Ok((models, not_measured))
+}
+
+fn case_reports(flags: &Flags, cases: &[Case]) -> Result<Vec<CaseReport>, BoxError> {
+    let n_cases = cases.len();
+    let reports = cases.iter().enumerate().map(|(idx, of)| {
+        let report = case(flags, of)?;
         println!(
-            "case {} of {}: {}, plain {}, drafted {}, {:.1} s",
+            "case {} of {n_cases}: {}, plain {}, drafted {}, {:.1} s",
             idx + 1,
-            cases.len(),
             report.name,
             report.plain,
             report.drafted,
             report.seconds
         );
-        reports.push(report);
-    }
-    let mut pairs = Vec::new();
-    for drafter in reference::DRAFTERS {
-        let report = pair(&flags, drafter)?;
+        Ok(report)
+    });
+    reports.collect()
+}
+
+fn pair_reports(flags: &Flags) -> Result<Vec<PairReport>, BoxError> {
+    let reports = reference::DRAFTERS.into_iter().map(|drafter| {
+        let report = pair(flags, drafter)?;
         println!(
             "{}: greedy {}, sampled {}",
             report.name, report.greedy, report.sampled
         );
-        pairs.push(report);
+        Ok(report)
+    });
+    reports.collect()
+}
+
+fn main() -> Result<(), BoxError> {
+    let flags = Flags::parse();
+    if flags.drafts.len() > flags.targets.len() {
+        return Err("there are more drafts than targets to measure".into());
     }
-    let fixtures = reference::fixtures();
-    let mut models = vec![(
-        fixtures.join("models/qwen-untied"),
-        Some(fixtures.join("drafts/qwen-untied-q2")),
-    )];
-    models.extend(
-        flags
-            .target
-            .clone()
-            .map(|target| (target, flags.draft.clone())),
-    );
+    let device = flags.device.open()?;
+    fs::create_dir_all(&flags.out)?;
+    let bandwidth = match flags.bandwidth {
+        Some(gigabytes) => Bandwidth::Given(1e9 * gigabytes),
+        None => Bandwidth::Copied(bandwidth::measured(&device)?),
+    };
+    let all = Case::all();
+    let step = all.len().div_ceil(flags.cases.max(1));
+    let cases: Vec<Case> = all.into_iter().step_by(step).collect();
+    let (case_reports, pairs) = (case_reports(&flags, &cases)?, pair_reports(&flags)?);
+    let (models, not_measured) = speeds(&flags)?;
     let report = Report {
         device: flags.device.to_string(),
-        dtype: format!("{:?}", flags.dtype).to_lowercase(),
+        dtype: flags.dtype.to_string(),
         version: env!("CARGO_PKG_VERSION"),
-        cases: reports,
+        cases: case_reports,
         pairs,
         disagreement: disagreement(&flags, &cases, Passes::AsTheyAre)?,
         padded_rows: PADDED_ROWS.get(),
         padded_disagreement: disagreement(&flags, &cases, Passes::Padded).ok(),
-        models: models
-            .into_iter()
-            .map(|(target, draft)| model(&flags, target, draft))
-            .collect::<Result<_, _>>()?,
+        bandwidth,
+        models,
+        not_measured,
     };
     let json = serde_json::to_string_pretty(&report)?;
     fs::write(flags.out.join("device-check.json"), json)?;
     let page = report::page(&report);
     fs::write(flags.out.join("device-check.md"), &page)?;
     println!("\n{page}");
-    let of_cases = report
-        .cases
-        .iter()
-        .flat_map(|case| [case.plain, case.drafted]);
-    let of_pairs = report
-        .pairs
-        .iter()
-        .flat_map(|pair| [pair.greedy, pair.sampled]);
-    let is_right = of_cases
-        .chain(of_pairs)
-        .all(|tokens| tokens == Tokens::Equal);
-    if is_right {
+    if report.is_right() {
         Ok(())
     } else {
         Err("some tokens are not those of the reference, or of the CPU".into())

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType, TensorData};
+use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use pytorch_reader::{DType as PickleDtype, PytorchReader};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use vispec_kernels::{MappedFile, QuantizedWeight, Weight};
 
 use super::convert::{convert, integers};
+use super::drawn::DrawnTensor;
 use super::rename::{RenameRule, canonical};
 use crate::error::ModelError;
 use crate::precision::Quantization;
@@ -39,6 +40,8 @@ enum Source {
     Mapped(bytes::Bytes, Arc<MappedFile>),
     /// A tensor of a PyTorch archive, read when asked for.
     Pickle(Box<pytorch_reader::Tensor>),
+    /// A tensor of which there is no more than how to draw it.
+    Drawn(DrawnTensor),
 }
 
 /// A map that several owners of its bytes keep alive.
@@ -87,7 +90,7 @@ impl Checkpoint {
 
     /// The directory that was opened.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -130,9 +133,21 @@ impl Checkpoint {
             .unwrap_or(DType::F32)
     }
 
+    /// The tensor `name` on a device.
+    pub(super) fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        (device, dtype): (&Device, DType),
+    ) -> Result<Tensor<D>, ModelError> {
+        match self.tensors.get(name).map(|entry| &entry.source) {
+            Some(Source::Drawn(drawn)) => Ok(drawn.draw((device, dtype))),
+            _ => Ok(Tensor::from_data(self.read(name, dtype)?, (device, dtype))),
+        }
+    }
+
     /// The elements of `name` as `dtype`: a view of the memory map if that is the type on disk and
     /// the address fits its alignment, a converted copy otherwise.
-    pub(super) fn read(&self, name: &str, dtype: DType) -> Result<TensorData, ModelError> {
+    fn read(&self, name: &str, dtype: DType) -> Result<TensorData, ModelError> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(ModelError::DamagedWeights {
                 path: self.dir.clone(),
@@ -158,6 +173,7 @@ impl Checkpoint {
                 })?;
                 convert(&bytes, entry.dtype, dtype)
             }
+            Source::Drawn(_) => return Err(self.not_stored(name)),
         };
         let bytes = owned.ok_or_else(|| ModelError::WeightDtype {
             path: entry.path.clone(),
@@ -173,6 +189,7 @@ impl Checkpoint {
         let bytes = match self.tensors.get(name).map(|entry| (entry, &entry.source)) {
             None => bytes::Bytes::new(),
             Some((_, Source::Mapped(bytes, _))) => bytes.clone(),
+            Some((_, Source::Drawn(_))) => return Err(self.not_stored(name)),
             Some((entry, Source::Pickle(tensor))) => {
                 let bytes = tensor.read().map_err(|source| ModelError::Io {
                     path: entry.path.clone(),
@@ -220,6 +237,15 @@ impl Checkpoint {
             map.release(bytes);
         }
         Ok(quantized)
+    }
+
+    /// The error of asking for the elements of a tensor that are not on disk.
+    fn not_stored(&self, name: &str) -> ModelError {
+        ModelError::WeightValue {
+            path: self.path_of(name),
+            tensor: name.to_owned(),
+            reason: "it has a shape and no elements, expected elements on disk".to_owned(),
+        }
     }
 
     /// The weight files.
@@ -306,6 +332,18 @@ impl Checkpoint {
                 source: Source::Mapped(whole.slice_ref(view.data()), map.clone()),
             };
             self.insert(name, entry, rules)?;
+        }
+        let header = SafeTensors::read_metadata(&whole);
+        let (_, header) = header.map_err(|e| damaged(e.to_string()))?;
+        let drawn = DrawnTensor::described(header.metadata().as_ref());
+        for (name, drawn) in drawn.map_err(damaged)? {
+            let entry = Entry {
+                shape: drawn.shape.clone(),
+                dtype: DrawnTensor::DTYPE,
+                path: path.to_owned(),
+                source: Source::Drawn(drawn),
+            };
+            self.insert(&name, entry, rules)?;
         }
         Ok(())
     }

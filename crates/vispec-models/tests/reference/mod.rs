@@ -22,8 +22,8 @@ use burn::tensor::{DType, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use vispec_core::{
-    BoxError, Generation, GenerationConfig, MatchPicks, PositionUniforms, Sampler, TreeShape,
-    generate,
+    BoxError, Generation, GenerationConfig, GenerationObserver, MatchPicks, PositionUniforms,
+    Sampler, TreeShape, generate,
 };
 use vispec_models::{
     DeviceSpec, DraftVocab, DtypeChoice, EncodedPrompt, Engine, EngineOptions, KvPrecision,
@@ -181,7 +181,8 @@ impl Decoding {
         method: Method,
         shape: TreeShape,
     ) -> Generation {
-        self.try_answer(engine, prompt, method, shape).unwrap()
+        self.try_answer(engine, prompt, method, shape, &mut ())
+            .unwrap()
     }
 
     pub fn try_answer(
@@ -190,6 +191,7 @@ impl Decoding {
         prompt: &EncodedPrompt,
         method: Method,
         shape: TreeShape,
+        observer: &mut dyn GenerationObserver,
     ) -> Result<Generation, BoxError> {
         let drafter = engine.drafter(method, shape)?;
         let config = GenerationConfig {
@@ -203,7 +205,7 @@ impl Decoding {
             rule,
             prompt,
             config,
-            &mut (),
+            observer,
         )?)
     }
 }

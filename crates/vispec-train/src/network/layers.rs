@@ -10,7 +10,7 @@ use super::cpu;
 /// The weight is held as `[inputs, outputs]`, the transpose of what checkpoints have: products
 /// with it are fast on the CPU only if its rows are contiguous.
 #[derive(Module, Debug)]
-pub struct Linear {
+pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
 }
@@ -18,7 +18,7 @@ pub struct Linear {
 impl Linear {
     /// A layer made of `weight` `[inputs, outputs]` and `bias` `[outputs]`.
     #[must_use]
-    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+    pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             bias: bias.map(Param::from_tensor),
@@ -28,7 +28,7 @@ impl Linear {
     /// # Shapes
     /// `x` `[rows, inputs]`, result `[rows, outputs]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         match cpu::linear(&x, &weight, bias.as_ref()) {
             Some(out) => out,
@@ -39,7 +39,7 @@ impl Linear {
 
 /// Root-mean-square normalisation.
 #[derive(Module, Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -48,7 +48,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// A norm with scale `weight` `[hidden]`.
     #[must_use]
-    pub fn new(weight: Tensor<1>, eps: f64) -> Self {
+    pub(crate) fn new(weight: Tensor<1>, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             eps,
@@ -58,7 +58,7 @@ impl RmsNorm {
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         normed(x, self.weight.val(), self.eps)
     }
 }
@@ -80,7 +80,7 @@ pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
 
 /// Layer normalisation.
 #[derive(Module, Debug)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     weight: Param<Tensor<1>>,
     bias: Param<Tensor<1>>,
     #[module(skip)]
@@ -90,7 +90,7 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// A norm with scale `weight` and offset `bias`, both `[hidden]`.
     #[must_use]
-    pub fn new(weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Self {
+    pub(crate) fn new(weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             bias: Param::from_tensor(bias),
@@ -101,7 +101,7 @@ impl LayerNorm {
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         // Without its mean, a row is normed by its root mean square.
         let mean = x.clone().mean_dim(1);
         let normed = normed(x - mean, self.weight.val(), self.eps);

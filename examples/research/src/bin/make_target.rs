@@ -104,6 +104,7 @@ impl Flags {
 }
 
 /// Prepares, has the language model write answers, trains, and looks at what is seen.
+#[expect(clippy::print_stderr, reason = "what a user sees")]
 fn learn_to_see(
     flags: &Flags,
     run: &PictureTarget,
@@ -139,6 +140,7 @@ fn learn_to_see(
 }
 
 /// One line for each set.
+#[expect(clippy::print_stderr, reason = "what a user sees")]
 fn say_what_is_left(index: &IconIndex) {
     for (name, left) in &index.sets {
         let broken = match left.broken.is_empty() {
@@ -180,7 +182,7 @@ where
             step: trainer.steps(),
         }
         .into()),
-        _ => Ok(()),
+        Ended::Finished => Ok(()),
     }
 }
 

@@ -10,27 +10,33 @@ use vispec_train::target::pictures::{PictureStage, PictureTarget, Seen, judged};
 
 use super::{Question, answer_all, load};
 use crate::capture::progress::CaptureProgress;
-use crate::whole_file::write_whole;
 use examples_answer::failure::Failure;
+use vispec_report::write_whole;
 
 /// An answer about a picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Named {
     /// Which pictures it belongs to.
-    pub seen: Seen,
+    seen: Seen,
     /// Set and icon.
-    pub picture: String,
+    picture: String,
     /// What it shows.
-    pub name: String,
+    name: String,
     /// What was answered.
-    pub answer: String,
-    /// Whether the answer has the name in it.
-    pub names_it: bool,
-    /// Whether it has the name or a keyword in it.
-    pub names_word: bool,
-    /// Whether it has the name or a keyword of the next picture in it, which is what happens by
-    /// chance.
-    pub names_other: bool,
+    answer: String,
+    /// What of it the answer has.
+    found: Found,
+    /// What the answer has of the next picture's thing, which is there by chance.
+    by_chance: Found,
+}
+
+/// Words of a thing that stand in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    Name,
+    Keyword,
+    Nothing,
 }
 
 /// Has the checkpoint of a stage describe pictures of taught and of held-out sets, and writes what it
@@ -60,8 +66,8 @@ pub fn name_pictures(
 
 fn summary(named: &[Named], image_tokens: usize, seen: Seen) -> String {
     let of: Vec<&Named> = named.iter().filter(|named| named.seen == seen).collect();
-    let share = |has: fn(&Named) -> bool| {
-        let n_has = of.iter().filter(|named| has(named)).count();
+    let share = |has: fn(&&&Named) -> bool| {
+        let n_has = of.iter().filter(has).count();
         #[expect(clippy::cast_precision_loss, reason = "few pictures")]
         let share = 100.0 * n_has as f64 / of.len().max(1) as f64;
         share
@@ -74,9 +80,9 @@ fn summary(named: &[Named], image_tokens: usize, seen: Seen) -> String {
         "{image_tokens} image tokens, {} pictures of {sets}: {:.1} % of answers name the thing, \
          {:.1} % it or a keyword; {:.1} % name another one's by chance",
         of.len(),
-        share(|named| named.names_it),
-        share(|named| named.names_word),
-        share(|named| named.names_other),
+        share(|named| named.found == Found::Name),
+        share(|named| named.found != Found::Nothing),
+        share(|named| named.by_chance != Found::Nothing),
     )
 }
 
@@ -126,19 +132,24 @@ fn describe(
             seen: judged.0,
             picture: format!("{}:{}", picture.set, picture.icon),
             name: thing.name.clone(),
-            names_it: has_words(&answer, &thing.name),
-            names_word: names(&answer, thing),
-            names_other: names(&answer, &index.things[other.thing]),
+            found: found(&answer, thing),
+            by_chance: found(&answer, &index.things[other.thing]),
             answer,
         }
     });
     Ok(named.collect())
 }
 
-/// Whether `text` has the name of `thing` or one of its keywords in it.
-fn names(text: &str, thing: &Thing) -> bool {
-    let mut words = std::iter::once(&thing.name).chain(&thing.keywords);
-    words.any(|word| has_words(text, word))
+/// What of `thing` stands in `text`.
+fn found(text: &str, thing: &Thing) -> Found {
+    if has_words(text, &thing.name) {
+        return Found::Name;
+    }
+    let mut keywords = thing.keywords.iter();
+    match keywords.any(|keyword| has_words(text, keyword)) {
+        true => Found::Keyword,
+        false => Found::Nothing,
+    }
 }
 
 /// Whether the words of `phrase` stand in `text` one behind the other; the last one may have an `s`

@@ -17,8 +17,8 @@ use vispec_train::target::pictures::{
 use super::{Question, answer_all, load};
 use crate::capture::progress::CaptureProgress;
 use crate::ranks::Interrupted;
-use crate::whole_file::write_whole;
 use examples_answer::failure::Failure;
+use vispec_report::write_whole;
 
 /// What answers depend on, in a file beside them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

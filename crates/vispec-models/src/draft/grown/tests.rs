@@ -12,8 +12,8 @@ use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
 use super::*;
 use crate::draft::{Draft, DraftVocab, LayerIds};
-use crate::logits::READS;
 use crate::prompt::EncodedPrompt;
+use crate::read_backs::ReadBacks;
 use crate::{DeviceSpec, DtypeChoice, Engine, EngineOptions, KvPrecision, Method};
 
 const LEVELS: usize = 4;
@@ -113,12 +113,12 @@ fn trees_that_grow_on_a_gpu_are_those_grown_level_by_level() {
             session.begin(&prompt, features.clone(), 7, ask).unwrap();
         }
         assert!(by_itself.grows_by_itself(WIDTH));
-        let before = READS.get();
+        let before = ReadBacks::of_this_thread().count;
         let levels = (LEVELS, ask);
         let grown = by_itself
             .grow(&[], root.features.clone(), 9, levels)
             .unwrap();
-        assert_eq!(READS.get() - before, 1, "reads");
+        assert_eq!(ReadBacks::of_this_thread().count - before, 1, "reads");
 
         let found = level_by_level(&mut by_levels, (root.features, 9), &grown);
         assert_eq!(grown.len(), LEVELS);
@@ -151,11 +151,11 @@ fn a_cycle_on_a_gpu_reads_twice() {
     let mut session = Session::start(engine.target(), drafter, rule, &prompt, config).unwrap();
     let mut reads = Vec::new();
     loop {
-        let before = READS.get();
+        let before = ReadBacks::of_this_thread().count;
         if session.step(engine.target(), &mut ()).unwrap().is_none() {
             break;
         }
-        reads.push(READS.get() - before);
+        reads.push(ReadBacks::of_this_thread().count - before);
     }
     assert!(prompt.token_ids().len() > 4 && reads.len() > 3, "{reads:?}");
     // The prompt's token, the first tree by its levels; the last token needs no tree.
