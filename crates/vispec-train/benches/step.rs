@@ -169,6 +169,7 @@ fn step(criterion: &mut Criterion) {
 /// The vision tower that `make_target` trains, on a lesson about words: eight pictures of which 72
 /// patches each are read. Elements are floating-point operations of all products, forward and
 /// backward.
+#[expect(clippy::print_stderr, reason = "what a bench says")]
 fn tower(criterion: &mut Criterion) {
     let device = Device::flex();
     device.seed(0);
