@@ -83,6 +83,16 @@ impl Report<'_> {
             TargetPlan::Made(config) => {
                 format!("made by `make_target --config {}`", config.display())
             }
+            TargetPlan::Seeing(seeing) => format!(
+                "`{}` of `make_target --language-model {} --config {}`",
+                seeing.checkpoint,
+                seeing
+                    .language_model
+                    .as_deref()
+                    .unwrap_or(Path::new("DIR"))
+                    .display(),
+                seeing.config.display()
+            ),
         };
         let settings: Vec<String> = self.experiment.training.settings.iter().map(code).collect();
         format!(
@@ -93,7 +103,7 @@ impl Report<'_> {
              * Time of all steps: {minutes:.0} minutes\n\
              * Target: {target}\n\
              * First stage: {texts} conversations without images; epochs: {text_epochs}\n\
-             * Second stage: {scenes} drawn pictures with sides of {sides} pixels, described by \
+             * Second stage: {scenes} pictures with sides of {sides} pixels, described by \
              the target; epochs: {image_epochs}, or {image_only_epochs} without a first stage\n\
              * Values of the presets that were replaced: {settings}\n\
              * Trainings of each draft, from other first weights and in another order: {seeds}\n\
@@ -109,7 +119,7 @@ impl Report<'_> {
             texts = scale.texts,
             text_epochs = scale.text_epochs,
             scenes = scale.scenes,
-            sides = listed(&self.experiment.scenes.sides),
+            sides = listed(&self.experiment.sides()),
             image_epochs = scale.image_epochs,
             image_only_epochs = scale.image_only_epochs,
             settings = settings.join(", "),
