@@ -234,6 +234,11 @@ fn the_comparison_on_pictures_runs_from_end_to_end() {
     for tokens in ["9 image tokens", "25 image tokens"] {
         assert!(page.contains(tokens), "{page}");
     }
+    assert!(
+        page.contains("What the target sees") && page.contains("`pale` (Apache-2.0)"),
+        "{page}"
+    );
+    assert!(out.join("report/pictures-smoke-pictures/00.png").is_file());
     // What the target said about pictures lies beside it.
     let named = fs::read_to_string(out.join("target/named-9.jsonl")).unwrap();
     assert_eq!(named.lines().count(), 8);

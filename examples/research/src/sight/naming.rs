@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use vispec_data::icons::{IconIndex, Icons, Thing};
 use vispec_models::DeviceSpec;
 use vispec_processor::SpecialText;
-use vispec_train::target::pictures::{PictureStage, PictureTarget, Seen, judged};
+use vispec_train::target::pictures::{
+    ANSWERS_FILE, PictureStage, PictureTarget, Seen, judged, read_answers,
+};
 
 use super::{Question, answer_all, load};
 use crate::capture::progress::CaptureProgress;
@@ -28,7 +30,15 @@ struct Named {
     found: Found,
     /// What the answer has of the next picture's thing, which is there by chance.
     by_chance: Found,
+    /// What the language model's own answer has of it, when it is told what the picture shows.
+    told: Found,
+    /// The picture itself, below the directory of the run; of some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
 }
+
+/// Pictures of held-out sets that are kept beside their answers.
+const KEPT: u64 = 20;
 
 /// Words of a thing that stand in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +88,13 @@ fn summary(named: &[Named], image_tokens: usize, seen: Seen) -> String {
     };
     format!(
         "{image_tokens} image tokens, {} pictures of {sets}: {:.1} % of answers name the thing, \
-         {:.1} % it or a keyword; {:.1} % name another one's by chance",
+         {:.1} % it or a keyword; {:.1} % have words of another thing by chance; told in words, \
+         {:.1} % of its own answers name the thing",
         of.len(),
         share(|named| named.found == Found::Name),
         share(|named| named.found != Found::Nothing),
         share(|named| named.by_chance != Found::Nothing),
+        share(|named| named.told == Found::Name),
     )
 }
 
@@ -108,6 +120,9 @@ fn describe(
             image: Some(icons.draw(picture, &look, side)?),
         })
     });
+    let told = read_answers(&run.prepared.join(ANSWERS_FILE))?;
+    let folder = format!("named-{}", run.image_tokens(stage));
+    std::fs::create_dir_all(out.join(&folder))?;
     let mut answers = vec![String::new(); places.len()];
     let mut progress = CaptureProgress::new("descriptions", places.len(), 0);
     let tokenizer = engine.processor().tokenizer();
@@ -124,20 +139,32 @@ fn describe(
     )?;
     progress.finish();
     let named = places.iter().enumerate().map(|(place, judged)| {
-        let (picture, _) = shown(judged);
+        let (picture, look) = shown(judged);
         let (other, _) = shown(&places[(place + 1) % places.len()]);
         let thing = &index.things[picture.thing];
         let answer = answers[place].clone();
-        Named {
+        let told = told.get(&(picture.thing, 0)).map_or(&[][..], Vec::as_slice);
+        let told = tokenizer.decode(told, SpecialText::Skip);
+        let file = match judged {
+            (Seen::HeldOut, number) if *number < KEPT => {
+                let name = format!("{folder}/{number:02}.png");
+                icons.save((picture, &look, side), &out.join(&name))?;
+                Some(name)
+            }
+            _ => None,
+        };
+        Ok(Named {
             seen: judged.0,
             picture: format!("{}:{}", picture.set, picture.icon),
             name: thing.name.clone(),
             found: found(&answer, thing),
             by_chance: found(&answer, &index.things[other.thing]),
+            told: found(&told.map_err(anyhow::Error::from)?, thing),
             answer,
-        }
+            file,
+        })
     });
-    Ok(named.collect())
+    named.collect()
 }
 
 /// What of `thing` stands in `text`.

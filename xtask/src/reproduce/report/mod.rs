@@ -2,6 +2,7 @@
 
 mod charts;
 mod results;
+mod seen;
 mod tables;
 
 use std::fs;
@@ -15,6 +16,7 @@ use vispec_report::tables::Table;
 use super::experiment::{Experiment, Scale, TargetPlan};
 use crate::steps::Done;
 use results::Results;
+use seen::Sight;
 
 /// Everything that the page tells.
 pub(super) struct Report<'a> {
@@ -32,6 +34,11 @@ impl Report<'_> {
         let cells = self.out.join("cells");
         let collection = Collection::read(&cells)?;
         let results = Results::of(self.experiment, self.scale.seeds, &collection)?;
+        let sight = match self.scale.target {
+            TargetPlan::Seeing(_) => Some(Sight::read(&self.out.join("target"))?),
+            _ => None,
+        };
+        let seen = sight.iter().map(Sight::table);
         let tables = [
             tables::acceptance(&results),
             tables::differences(&results, self.experiment)?,
@@ -39,6 +46,7 @@ impl Report<'_> {
             tables::drafts(self),
             tables::steps(self.steps),
         ];
+        let tables: Vec<Table> = seen.chain(tables).collect();
         let figures = charts::all(&results);
 
         let plots_dir = dir.join(format!("{}-plots", self.scale_name));
@@ -65,6 +73,9 @@ impl Report<'_> {
                 let (scale, name) = (self.scale_name, &figure.name);
                 text += &format!("\n![{name}]({scale}-plots/{name}.svg)\n");
             }
+        }
+        if let Some(sight) = &sight {
+            text += &sight.examples(dir, &format!("{}-pictures", self.scale_name))?;
         }
         let path = dir.join(format!("{}.md", self.scale_name));
         fs::write(&path, text).with_context(|| path.display().to_string())?;
