@@ -429,8 +429,12 @@ impl TargetModel for VlmTarget {
         input: PassInput<'_, EncodedPrompt>,
         cache: &mut VlmCache,
     ) -> Result<OutputOf<Self>, BoxError> {
-        let results = self.forward(&mut [Segment { input, cache }]);
-        let result = results.into_iter().next();
+        let segment = Segment {
+            input,
+            cache,
+            picks: None,
+        };
+        let result = self.forward(&mut [segment]).pop();
         result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
     }
 

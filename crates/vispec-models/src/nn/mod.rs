@@ -22,6 +22,9 @@ mod rows;
 pub mod stack;
 mod vision_attention;
 
+#[cfg(feature = "cube")]
+pub(crate) use cube::{is_here, picked_rows};
+
 pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, FirstInput, QkNorm};
 pub use embedding::Embedding;
