@@ -12,8 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Deserialize;
 use vispec_report::plots::{Line, LineChart, LineUnit, Point, Stroke, Theme, XScale, to_png};
-
-use crate::whole_file::write_whole;
+use vispec_report::write_whole;
 
 /// Points of the curve lie this factor apart.
 const APART: f64 = std::f64::consts::SQRT_2;

@@ -16,7 +16,6 @@ mod reproduce;
 mod steps;
 mod sweep;
 mod tidy;
-mod whole_file;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

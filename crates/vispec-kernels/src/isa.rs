@@ -32,7 +32,7 @@ impl Isa {
 
     /// Whether this machine (and this build) can run the instruction set.
     #[must_use]
-    pub fn is_available(self) -> bool {
+    pub(crate) fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]

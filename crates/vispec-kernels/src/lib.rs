@@ -57,9 +57,7 @@ pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
 pub use pool::{in_pool, map_rows, n_threads};
-pub use quantize::{
-    Bits, GROUP_STEP, QuantizeError, QuantizedPanels, QuantizedWeight, check_group,
-};
+pub use quantize::{Bits, QuantizeError, QuantizedPanels, QuantizedWeight, check_group};
 #[cfg(feature = "training")]
 pub use training::{
     AdamWFactors, Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample,

@@ -10,7 +10,7 @@ use crate::scratch::Line;
 use crate::weight::Weight;
 
 /// Group sizes are multiples of this.
-pub const GROUP_STEP: usize = 32;
+pub(crate) const GROUP_STEP: usize = 32;
 
 /// Width of a quantised weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ impl Bits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// The group is no multiple of [`GROUP_STEP`], or does not divide the inputs.
+    /// The group is no multiple of 32, or does not divide the inputs.
     Group {
         /// Weights that share a scale.
         group: usize,
@@ -263,7 +263,7 @@ pub struct QuantizedPanels<'a> {
 /// Checks that a group of weights can share a scale.
 ///
 /// # Errors
-/// If the group is no multiple of [`GROUP_STEP`] or does not divide the inputs.
+/// If the group is no multiple of 32 or does not divide the inputs.
 pub fn check_group(group: usize, inputs: usize) -> Result<(), QuantizeError> {
     let fits =
         group > 0 && inputs > 0 && group.is_multiple_of(GROUP_STEP) && inputs.is_multiple_of(group);

@@ -32,7 +32,7 @@ const BUILD: &str = if cfg!(debug_assertions) {
 
 /// What measured costs hold for. They are measured again if anything differs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct CalibrationKey {
+pub(crate) struct CalibrationKey {
     /// Version of the file's format.
     pub format: u32,
     /// Version of this crate, and whether it was built for tests: then passes take longer.
@@ -57,7 +57,7 @@ pub struct CalibrationKey {
 
 /// A checkpoint, by what changes when it is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct CheckpointStamp {
+pub(crate) struct CheckpointStamp {
     /// Its directory.
     pub dir: PathBuf,
     /// Bytes of its files together.
@@ -71,7 +71,7 @@ impl CheckpointStamp {
     ///
     /// # Errors
     /// [`ModelError::Io`] if the directory cannot be read.
-    pub fn of(dir: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn of(dir: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io {
             path: dir.to_owned(),
             source,
@@ -102,7 +102,7 @@ impl CalibrationKey {
     ///
     /// # Errors
     /// [`ModelError::Io`] if a checkpoint's directory cannot be read.
-    pub fn new(engine: &Engine, method: Method) -> Result<Self, ModelError> {
+    pub(crate) fn new(engine: &Engine, method: Method) -> Result<Self, ModelError> {
         let draft = engine.draft_of(method);
         Ok(Self {
             format: FORMAT,
@@ -199,7 +199,7 @@ pub struct Calibration {
 pub enum CalibrationPlace {
     /// In this file.
     File(PathBuf),
-    /// In this directory, in a file for each [`CalibrationKey`].
+    /// In this directory, in a file for each combination of machine, device, target and draft.
     InDir(PathBuf),
     /// They are measured in each run.
     Nowhere,

@@ -27,7 +27,7 @@ pub enum DeviceSpec {
 }
 
 /// The names that [`DeviceSpec`] understands.
-pub const DEVICE_NAMES: &str = "flex, cuda[:N], rocm[:N], wgpu, vulkan, metal, tch";
+const DEVICE_NAMES: &str = "flex, cuda[:N], rocm[:N], wgpu, vulkan, metal, tch";
 
 impl FromStr for DeviceSpec {
     type Err = ModelError;

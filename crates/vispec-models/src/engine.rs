@@ -19,7 +19,7 @@ pub use self::encoding::ReadMedia;
 use crate::conversations::ConversationStore;
 use crate::draft::{AnyDrafter, Draft, DraftImages, DraftKind, DraftReading, DraftVocab, LayerIds};
 use crate::error::ModelError;
-use crate::nn::kv_cache::capacity_bound;
+use crate::nn::capacity_bound;
 use crate::precision::{DtypeChoice, KvPrecision};
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
@@ -196,10 +196,14 @@ impl Engine {
         })
     }
 
-    /// Pads passes of the target, as [`VlmTarget::with_padded_passes`] does.
+    /// Pads passes of the target over trees and single tokens to `rows` rows, so that a token runs
+    /// through the same kernels alone and in a tree: plain and speculative decoding then agree bit
+    /// for bit where kernels are chosen by the number of rows. Sequences share a pass as far as
+    /// their rows fit.
     ///
     /// # Errors
-    /// Those of [`VlmTarget::with_padded_passes`].
+    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same
+    /// bits in every pass.
     pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
         self.target = self.target.with_padded_passes(rows)?;
         Ok(self)
@@ -230,8 +234,9 @@ impl Engine {
     /// The same engine, whose EAGLE-3 draft reads prompts in another way.
     ///
     /// # Errors
-    /// As [`Draft::with_reading`]; [`ModelError::DraftMissing`] if there is no draft and the way is
-    /// not the default.
+    /// If the way is not the default: [`ModelError::DraftKind`] if the draft is not of EAGLE-3,
+    /// [`ModelError::DraftMissing`] if there is none, and [`ModelError::DraftMismatch`] if it is to
+    /// read the target's embeddings and has another hidden size.
     pub fn with_draft_reading(mut self, reading: DraftReading) -> Result<Self, ModelError> {
         self.draft = match (self.draft.take(), &self.draft_dir) {
             (Some(draft), Some(dir)) => Some(draft.with_reading(reading, dir, &self.target)?),
@@ -266,7 +271,7 @@ impl Engine {
 
     /// Directory of the draft's checkpoint, if one was loaded.
     #[must_use]
-    pub fn draft_dir(&self) -> Option<&Path> {
+    pub(crate) fn draft_dir(&self) -> Option<&Path> {
         self.draft_dir.as_deref()
     }
 

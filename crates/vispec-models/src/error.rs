@@ -398,7 +398,7 @@ pub struct Misshapen {
 impl WeightsReport {
     /// Whether every tensor was found, used, and of the right shape.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 }

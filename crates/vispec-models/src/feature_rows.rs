@@ -4,7 +4,7 @@
 use burn::tensor::{Int, Tensor, TensorData, s};
 use vispec_core::NodeId;
 
-use crate::nn::kv_cache::grown_capacity;
+use crate::nn::grown_capacity;
 
 /// Hidden states `[rows, width]`, in a tensor that grows in steps and is written in place.
 #[derive(Debug, Clone, Default)]

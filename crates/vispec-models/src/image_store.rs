@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 use vispec_processor::{DecodedImage, ImageOptions, ImageSize, Orientation, ProcessorError};
 
-use crate::conversations::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::prompt::PromptImage;
 
 /// Bytes that an image counts for besides its features.
@@ -66,7 +66,7 @@ impl<'a> ReadImage<'a> {
 
     /// Height and width in pixels.
     #[must_use]
-    pub fn size(&self) -> ImageSize {
+    pub(crate) fn size(&self) -> ImageSize {
         self.size
     }
 }

@@ -3,13 +3,14 @@
 mod calibration;
 mod config_file;
 mod conversations;
-pub mod device;
+mod device;
 pub mod draft;
 mod engine;
 mod error;
 mod family;
 mod feature_rows;
 pub mod features;
+mod image_digest;
 mod image_features;
 mod image_store;
 pub mod llava;
@@ -32,14 +33,13 @@ mod vlm_cache;
 pub mod weights;
 
 pub use calibration::{
-    CALIBRATION_CONTEXT, Calibration, CalibrationKey, CalibrationOrigin, CalibrationPlace,
-    CheckpointStamp, calibrate, doubt_costs,
+    CALIBRATION_CONTEXT, Calibration, CalibrationOrigin, CalibrationPlace, calibrate, doubt_costs,
 };
-pub use conversations::{ConversationStore, ImageDigest, KeptConversations};
-pub use device::{DEVICE_NAMES, DeviceSpec};
+pub use conversations::{ConversationStore, KeptConversations};
+pub use device::{DeviceSpec, is_cpu};
 pub use draft::{
     AnyDrafter, Draft, DraftEmbeds, DraftImages, DraftKind, DraftReading, DraftVocab,
-    DraftVocabFile, LayerIds, PositionsOf, VocabPlace,
+    DraftVocabFile, LayerIds, PositionsOf,
 };
 pub use engine::{EncodeTimes, Engine, EngineOptions, Method, ReadMedia};
 pub use error::{Misshapen, ModelError, WeightsReport};
@@ -53,5 +53,5 @@ pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::VlmTarget;
 pub use target_text::{HostWeight, LastLayer, TargetText};
 pub use target_vision::TargetVision;
-pub use text_model::{HeadWeights, TextModel};
+pub use text_model::TextModel;
 pub use vlm_cache::VlmCache;

@@ -37,17 +37,6 @@ struct PassLogits {
 }
 
 impl DeviceLogits {
-    /// Wraps logits `[rows, vocab]` of one sequence, which picks the best tokens.
-    #[must_use]
-    pub fn new(logits: Tensor<2>) -> Self {
-        let [rows, _] = logits.dims();
-        let pass = Arc::new(PassLogits::new(logits, vec![RowPick::Best; rows]));
-        Self {
-            pass,
-            rows: 0..rows,
-        }
-    }
-
     /// Wraps logits `[rows, vocab]` of several sequences.
     pub(crate) fn of_sequences(
         logits: Tensor<2>,

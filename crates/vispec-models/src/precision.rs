@@ -52,7 +52,7 @@ pub enum KeepQuantized {
 impl Quantization {
     /// The group for a layer of `inputs`.
     #[must_use]
-    pub fn group_for(self, inputs: usize) -> usize {
+    pub(crate) fn group_for(self, inputs: usize) -> usize {
         self.group
             .unwrap_or(if inputs.is_multiple_of(64) { 64 } else { 32 })
     }

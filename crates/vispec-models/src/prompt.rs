@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, s};
 use vispec_core::{Prompt, TokenId};
 use vispec_processor::Positions;
 
-use crate::conversations::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::image_features::ImageFeatures;
 use crate::nn::LayerRows;
 
@@ -62,7 +62,7 @@ impl EncodedPrompt {
     /// # Arguments
     /// * `levels` - each `[image_tokens, hidden]` for the tokens of all images, in order.
     #[must_use]
-    pub fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
+    pub(crate) fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
         self.levels = levels;
         self
     }

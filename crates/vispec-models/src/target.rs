@@ -3,11 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use vispec_core::{
-    BoxError, NodeId, OutputOf, PassInput, Sampler, Segment, TargetLogits as _, TargetModel,
-    TokenId, TokenTree,
-};
+use burn::tensor::{DType, Device, Tensor};
+use vispec_core::{BoxError, Sampler, TargetLogits as _, TargetModel as _, TokenId, TokenTree};
 use vispec_processor::{PreparedPrompt, ProcessedImage};
 
 use crate::device::is_cpu;
@@ -15,13 +12,11 @@ use crate::error::ModelError;
 use crate::family::{FamilySpec, VisionTower};
 use crate::features::FeatureSpec;
 use crate::image_features::ImageFeatures;
-use crate::logits::DeviceLogits;
 use crate::nn::{
     Decoder, DecoderConfig, DecoderStack, FirstInput, ModelCache, MropeLayout, RotaryTable,
 };
 use crate::precision::{DtypeChoice, KvPrecision, Precision};
 use crate::prompt::EncodedPrompt;
-use crate::target_pass;
 use crate::target_text::TargetText;
 use crate::text_model::TextModel;
 use crate::vlm_cache::VlmCache;
@@ -39,7 +34,7 @@ pub struct VlmTarget {
     rotary: Option<([usize; 3], MropeLayout)>,
     /// Layers behind which more is added at the places of images.
     image_levels: usize,
-    context_len: usize,
+    pub(crate) context_len: usize,
     device: Device,
     precision: Precision,
     /// Type of cached keys and values, as it was asked for and as it is.
@@ -121,15 +116,8 @@ impl VlmTarget {
         Ok(self)
     }
 
-    /// The same target, whose passes over trees and single tokens have `rows` rows, whatever they are
-    /// asked for: so a token runs through the same kernels alone and in a tree, and plain and
-    /// speculative decoding agree bit for bit where kernels are chosen by the number of rows.
-    /// Sequences then share a pass as far as their rows fit.
-    ///
-    /// # Errors
-    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same bits
-    /// in every pass.
-    pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
+    /// See [`Engine::with_padded_passes`](crate::Engine::with_padded_passes).
+    pub(crate) fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
         let stack = self.stack.clone().padded(rows.get());
         self.stack = stack.ok_or_else(|| ModelError::NotPadded {
             device: format!("{:?}", self.device),
@@ -140,13 +128,13 @@ impl VlmTarget {
 
     /// Rows that passes over trees and single tokens have, if they are padded.
     #[must_use]
-    pub fn padded_rows(&self) -> Option<NonZeroUsize> {
+    pub(crate) fn padded_rows(&self) -> Option<NonZeroUsize> {
         self.padded_rows
     }
 
     /// Type of keys and values in new caches.
     #[must_use]
-    pub fn kv_precision(&self) -> KvPrecision {
+    pub(crate) fn kv_precision(&self) -> KvPrecision {
         self.kv.0
     }
 
@@ -214,7 +202,7 @@ impl VlmTarget {
 
     /// Whether rotary positions have the axes time, height and width.
     #[must_use]
-    pub fn has_position_axes(&self) -> bool {
+    pub(crate) fn has_position_axes(&self) -> bool {
         self.rotary.is_some()
     }
 
@@ -357,7 +345,7 @@ impl VlmTarget {
         self.features.states().len() * self.hidden() * self.precision.compute.size()
     }
 
-    fn new_kv(&self) -> ModelCache {
+    pub(crate) fn new_kv(&self) -> ModelCache {
         self.stack.new_cache((&self.device, self.kv.1))
     }
 
@@ -398,54 +386,5 @@ impl VlmTarget {
             ),
             None => self.rotary(&axes[0].iter().map(|&p| i64::from(p)).collect::<Vec<_>>()),
         }
-    }
-}
-
-pub(crate) fn row_position(row: usize) -> i64 {
-    i64::try_from(row).unwrap_or(i64::MAX)
-}
-
-impl TargetModel for VlmTarget {
-    type Prompt = EncodedPrompt;
-    type Cache = VlmCache;
-    /// `[rows, states * hidden]`: the states of [`VlmTarget::features`] side by side.
-    type Features = Tensor<2>;
-    type Logits = DeviceLogits;
-
-    fn vocab_size(&self) -> usize {
-        self.text.head().n_outputs()
-    }
-
-    fn context_len(&self) -> usize {
-        self.context_len
-    }
-
-    fn new_cache(&self) -> Result<VlmCache, BoxError> {
-        Ok(VlmCache::new(self.new_kv(), self.features.clone()))
-    }
-
-    fn read(
-        &self,
-        input: PassInput<'_, EncodedPrompt>,
-        cache: &mut VlmCache,
-    ) -> Result<OutputOf<Self>, BoxError> {
-        let segment = Segment {
-            input,
-            cache,
-            picks: None,
-        };
-        let result = self.forward(&mut [segment]).pop();
-        result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
-    }
-
-    fn forward(&self, segments: &mut [Segment<'_, Self>]) -> Vec<Result<OutputOf<Self>, BoxError>> {
-        target_pass::run(self, segments)
-    }
-
-    fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {
-        // Always a copy, since the features may be a view of those of a large pass.
-        let rows: Vec<i64> = path.iter().map(|node| row_position(node.index())).collect();
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [path.len()]), &self.device);
-        Ok(features.select(0, rows))
     }
 }

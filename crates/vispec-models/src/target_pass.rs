@@ -7,9 +7,9 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::{Int, Tensor, TensorData, s};
 use vispec_core::{
-    BoxError, KvCache as _, NodeId, OutputOf, PassInput, Prompt as _, Segment, TargetModel as _,
+    BoxError, KvCache as _, NodeId, OutputOf, PassInput, Prompt as _, Segment, TargetModel,
     TargetOutput, TokenTree,
 };
 
@@ -22,7 +22,8 @@ use crate::nn::{
 };
 use crate::prompt::EncodedPrompt;
 use crate::row_picks::WantedRows;
-use crate::target::{VlmTarget, row_position};
+use crate::target::VlmTarget;
+use crate::vlm_cache::VlmCache;
 
 /// What a segment brings into the pass.
 struct Rows {
@@ -60,8 +61,52 @@ struct Part<'s, 'a> {
 
 type Output = OutputOf<VlmTarget>;
 
-/// See [`vispec_core::TargetModel::forward`].
-pub(crate) fn run(
+impl TargetModel for VlmTarget {
+    type Prompt = EncodedPrompt;
+    type Cache = VlmCache;
+    /// `[rows, states * hidden]`: the states of [`VlmTarget::features`] side by side.
+    type Features = Tensor<2>;
+    type Logits = DeviceLogits;
+
+    fn vocab_size(&self) -> usize {
+        self.text().head().n_outputs()
+    }
+
+    fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    fn new_cache(&self) -> Result<VlmCache, BoxError> {
+        Ok(VlmCache::new(self.new_kv(), self.features().clone()))
+    }
+
+    fn read(
+        &self,
+        input: PassInput<'_, EncodedPrompt>,
+        cache: &mut VlmCache,
+    ) -> Result<OutputOf<Self>, BoxError> {
+        let segment = Segment {
+            input,
+            cache,
+            picks: None,
+        };
+        let result = self.forward(&mut [segment]).pop();
+        result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
+    }
+
+    fn forward(&self, segments: &mut [Segment<'_, Self>]) -> Vec<Result<OutputOf<Self>, BoxError>> {
+        run(self, segments)
+    }
+
+    fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {
+        // Always a copy, since the features may be a view of those of a large pass.
+        let rows: Vec<i64> = path.iter().map(|node| row_position(node.index())).collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [path.len()]), self.device());
+        Ok(features.select(0, rows))
+    }
+}
+
+fn run(
     target: &VlmTarget,
     segments: &mut [Segment<'_, VlmTarget>],
 ) -> Vec<Result<Output, BoxError>> {
@@ -335,4 +380,8 @@ impl Part<'_, '_> {
             None => unreachable!("caches that do not cover {wanted} are refused"),
         }
     }
+}
+
+fn row_position(row: usize) -> i64 {
+    i64::try_from(row).unwrap_or(i64::MAX)
 }

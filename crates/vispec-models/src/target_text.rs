@@ -144,12 +144,6 @@ impl TargetText {
         &self.embedding
     }
 
-    /// The output head.
-    #[must_use]
-    pub fn head(&self) -> &Linear {
-        &self.head
-    }
-
     /// The head's weight `[vocab, hidden]`, unless it is quantised.
     #[must_use]
     pub fn head_weight(&self) -> Option<Tensor<2>> {

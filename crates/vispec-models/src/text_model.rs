@@ -8,7 +8,7 @@ use crate::weights::Weights;
 
 /// Where the output head's weight comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadWeights {
+pub(crate) enum HeadWeights {
     /// `lm_head.weight`
     Own,
     /// The embedding table.
@@ -33,7 +33,7 @@ pub struct TextModel {
 impl TextModel {
     /// Takes embedding and norm from `model` and, unless it is tied, the head from `head`.
     #[must_use]
-    pub fn load(
+    pub(crate) fn load(
         model: &Weights<'_>,
         head: &Weights<'_>,
         config: &DecoderConfig,

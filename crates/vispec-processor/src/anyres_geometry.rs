@@ -79,7 +79,7 @@ pub struct UnpaddedRegion {
 impl UnpaddedRegion {
     /// Number of vectors that the region is packed into: its features and one newline per row.
     #[must_use]
-    pub fn n_tokens(&self) -> usize {
+    pub(crate) fn n_tokens(&self) -> usize {
         self.rows.len() * (self.columns.len() + 1)
     }
 }

@@ -57,7 +57,7 @@ impl AnyresImageProcessor {
 
     /// Side of a tile in pixels.
     #[must_use]
-    pub fn tile_side(&self) -> usize {
+    pub(crate) fn tile_side(&self) -> usize {
         self.tile_processor.side()
     }
 
@@ -69,7 +69,7 @@ impl AnyresImageProcessor {
 
     /// Number of tokens that an image takes in the prompt, newlines included.
     #[must_use]
-    pub fn n_tokens(&self, original: ImageSize) -> usize {
+    pub(crate) fn n_tokens(&self, original: ImageSize) -> usize {
         anyres_token_count(
             original,
             &self.candidates,
@@ -81,7 +81,7 @@ impl AnyresImageProcessor {
 
     /// Scales an image down to one tile, and up or down to the best resolution for the others.
     #[must_use]
-    pub fn process(&self, image: &DecodedImage) -> ProcessedImage {
+    pub(crate) fn process(&self, image: &DecodedImage) -> ProcessedImage {
         let original_size = image.size();
         let whole = ImageSize::square(self.tile_processor.whole_image_side());
         let mut data = Vec::new();

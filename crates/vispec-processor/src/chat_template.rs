@@ -206,7 +206,7 @@ impl ChatTemplate {
     /// `</tool_call>` as JSON objects with `name` and `arguments`, as the Hermes and Qwen families
     /// do. Found out by rendering a call.
     #[must_use]
-    pub fn writes_tool_calls(&self) -> bool {
+    pub(crate) fn writes_tool_calls(&self) -> bool {
         let tool = serde_json::json!({"type": "function", "function": {
             "name": PROBE_TOOL,
             "description": PROBE,

@@ -74,13 +74,13 @@ impl ClipImageProcessor {
 
     /// Side of the crop in pixels.
     #[must_use]
-    pub fn side(&self) -> usize {
+    pub(crate) fn side(&self) -> usize {
         self.side
     }
 
     /// Resizes, crops and normalises an image.
     #[must_use]
-    pub fn process(&self, image: &DecodedImage) -> ProcessedImage {
+    pub(crate) fn process(&self, image: &DecodedImage) -> ProcessedImage {
         let mut data = Vec::with_capacity(3 * self.side * self.side);
         self.append(image.into(), &mut data);
         ProcessedImage::Clip {

@@ -91,7 +91,6 @@ pub use orientation::Orientation;
 pub use pixel_values::{PixelValues, ProcessedImage};
 pub use positions::Positions;
 pub use processor::{PreparedPrompt, Processor};
-pub use prompt_layout::{MediaKind, MediaPlaces, PromptLayout};
 pub use qwen_image::{QwenImageProcessor, smart_resize};
 pub use special_tokens::{SpecialTokens, eos_token_ids};
 pub use teacher_forcing::AnsweredPrompt;

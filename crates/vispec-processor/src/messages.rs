@@ -131,7 +131,7 @@ impl Messages {
 
     /// Tools that an answer may call.
     #[must_use]
-    pub fn tools(&self) -> &[Value] {
+    pub(crate) fn tools(&self) -> &[Value] {
         &self.tools
     }
 

@@ -6,7 +6,7 @@ use crate::error::{ProcessorError, Result};
 
 /// What stands at a run of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MediaKind {
+pub(crate) enum MediaKind {
     /// An image.
     Image,
     /// A video, or a part of one.
@@ -15,7 +15,7 @@ pub enum MediaKind {
 
 /// Media of one kind on their way into a prompt.
 #[derive(Debug, Clone, Copy)]
-pub struct MediaPlaces<'a> {
+pub(crate) struct MediaPlaces<'a> {
     /// What they are.
     pub kind: MediaKind,
     /// The token that stands for each.
@@ -28,7 +28,7 @@ pub struct MediaPlaces<'a> {
 
 /// Token ids of a prompt in which every image takes as many places as it has features.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptLayout {
+pub(crate) struct PromptLayout {
     /// Token ids, `[seq]`; places of media hold the token of their kind.
     pub token_ids: Vec<u32>,
     /// Positions of each image and each part of a video, in order. Runs may touch.
@@ -46,7 +46,7 @@ impl PromptLayout {
     /// # Errors
     /// [`ProcessorError::PlaceholderCount`] if there are more or fewer tokens of a kind than media
     /// of it.
-    pub fn expand(unexpanded: &[u32], media: &[MediaPlaces<'_>]) -> Result<Self> {
+    pub(crate) fn expand(unexpanded: &[u32], media: &[MediaPlaces<'_>]) -> Result<Self> {
         for places in media {
             let ids = unexpanded.iter();
             let found = ids.filter(|id| **id == places.token_id).count();

@@ -127,13 +127,13 @@ impl QwenImageProcessor {
 
     /// Side of a patch in pixels.
     #[must_use]
-    pub fn patch_size(&self) -> usize {
+    pub(crate) fn patch_size(&self) -> usize {
         self.patch_size
     }
 
     /// Patches along one side of a token.
     #[must_use]
-    pub fn merge_size(&self) -> usize {
+    pub(crate) fn merge_size(&self) -> usize {
         self.merge_size
     }
 
@@ -141,7 +141,7 @@ impl QwenImageProcessor {
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`].
-    pub fn grid_thw(&self, original: ImageSize) -> Result<[usize; 3]> {
+    pub(crate) fn grid_thw(&self, original: ImageSize) -> Result<[usize; 3]> {
         let size = self.target_size(original)?;
         Ok([
             1,
@@ -154,7 +154,7 @@ impl QwenImageProcessor {
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`].
-    pub fn n_tokens(&self, original: ImageSize) -> Result<usize> {
+    pub(crate) fn n_tokens(&self, original: ImageSize) -> Result<usize> {
         let [frames, rows, columns] = self.grid_thw(original)?;
         Ok(frames * rows * columns / (self.merge_size * self.merge_size))
     }
@@ -163,7 +163,7 @@ impl QwenImageProcessor {
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`].
-    pub fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
+    pub(crate) fn process(&self, image: &DecodedImage) -> Result<ProcessedImage> {
         let size = self.target_size(image.size())?;
         Ok(self.patches_of(std::slice::from_ref(image), size))
     }

@@ -28,7 +28,7 @@ impl SpecialTokens {
     ///
     /// # Errors
     /// [`ProcessorError::Io`], [`ProcessorError::ConfigSyntax`] or [`ProcessorError::ConfigValue`].
-    pub fn from_dir(dir: &Path) -> Result<Self> {
+    pub(crate) fn from_dir(dir: &Path) -> Result<Self> {
         let mut tokens = Self::default();
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {
             let Some(file) = ConfigFile::open_if_present(dir, name)? else {

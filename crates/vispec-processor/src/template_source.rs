@@ -22,7 +22,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`ProcessorError::NoChatTemplate`], [`ProcessorError::TemplateSyntax`], or those of reading
     /// the files.
-    pub fn from_dir(dir: &Path) -> Result<Self> {
+    pub(crate) fn from_dir(dir: &Path) -> Result<Self> {
         let special_tokens = SpecialTokens::from_dir(dir)?;
         let path = dir.join("chat_template.jinja");
         match std::fs::read_to_string(&path) {

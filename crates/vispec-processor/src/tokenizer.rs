@@ -64,7 +64,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ProcessorError::MissingFile`], [`ProcessorError::Io`] or
     /// [`ProcessorError::TokenizerSyntax`].
-    pub fn from_dir(dir: &Path) -> Result<Self> {
+    pub(crate) fn from_dir(dir: &Path) -> Result<Self> {
         Self::from_file(&dir.join("tokenizer.json"))
     }
 
@@ -98,7 +98,7 @@ impl Tokenizer {
 
     /// The file that the tokenizer was read from.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -163,7 +163,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
-    pub fn encode_with_places(
+    pub(crate) fn encode_with_places(
         &self,
         text: &str,
         sequence_tokens: SequenceTokens,

@@ -121,7 +121,7 @@ impl Collection {
     /// Cells of which not every shard is there. On whatever machine a shard was measured, it is
     /// there.
     #[must_use]
-    pub fn missing_shards(&self) -> Vec<MissingShards> {
+    pub(crate) fn missing_shards(&self) -> Vec<MissingShards> {
         let mut found: BTreeMap<(String, u32), BTreeSet<u32>> = BTreeMap::new();
         for cell in &self.cells {
             let Shard { index, count } = cell.header.shard;
@@ -143,7 +143,7 @@ impl Collection {
 
     /// The machines of all cells, each once.
     #[must_use]
-    pub fn machines(&self) -> BTreeSet<&Machine> {
+    pub(crate) fn machines(&self) -> BTreeSet<&Machine> {
         self.cells.iter().map(|cell| &cell.header.machine).collect()
     }
 }
@@ -154,7 +154,7 @@ impl Cell {
     /// # Errors
     /// A header or records that are absent, spoilt or of another version, or prompts that occur
     /// more than once.
-    pub fn read(dir: &Path) -> Result<Self> {
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
         let run_failure = if dir.join(RUN_FAILURE_FILE).exists() {
             Some(RunFailure::read(dir)?)
         } else {

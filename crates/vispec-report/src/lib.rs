@@ -13,21 +13,23 @@
 //! The crate knows no model and no tensor.
 
 pub mod collection;
-pub mod error;
-pub mod page;
-pub mod paper;
+mod error;
+mod page;
+mod paper;
 pub mod plots;
 pub mod predict;
 mod random;
 pub mod record;
 pub mod report;
-pub mod series;
+mod series;
 pub mod statistics;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;
 pub mod tables;
+mod whole_file;
 
 pub use error::{ReportError, Result};
+pub use whole_file::write_whole;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

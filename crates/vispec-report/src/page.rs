@@ -25,7 +25,7 @@ th,td{padding:.3rem .7rem;border-bottom:1px solid var(--grid);text-align:left;wh
 
 /// Writes the page.
 #[must_use]
-pub fn page(collection: &Collection, tables: &[Table], figures: &[Figure]) -> String {
+pub(crate) fn page(collection: &Collection, tables: &[Table], figures: &[Figure]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -80,7 +80,7 @@ fn warnings(collection: &Collection) -> String {
 
 /// A line for each cell that is not complete, failed, could not be read, or lacks shards.
 #[must_use]
-pub fn incomplete(collection: &Collection) -> Vec<String> {
+pub(crate) fn incomplete(collection: &Collection) -> Vec<String> {
     let cells = collection.cells.iter().filter_map(|cell| {
         let CellStatus::Incomplete {
             done,
@@ -130,7 +130,7 @@ fn how_it_ended(cell: &Cell) -> String {
 /// Where and when was measured: a line for each machine, with the days of its cells and the versions
 /// of the program.
 #[must_use]
-pub fn origins(collection: &Collection) -> Vec<String> {
+pub(crate) fn origins(collection: &Collection) -> Vec<String> {
     collection
         .machines()
         .into_iter()

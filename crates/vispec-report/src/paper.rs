@@ -18,11 +18,11 @@ const TARGETS: [(&str, &str); 4] = [
 ];
 
 /// The task name of the mean over tasks.
-pub const AVERAGE: &str = "average";
+pub(crate) const AVERAGE: &str = "average";
 
 /// One cell of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PaperFigure {
+pub(crate) struct PaperFigure {
     /// Target, as the table names it.
     pub target: &'static str,
     /// 0 or 1.
@@ -38,19 +38,19 @@ pub struct PaperFigure {
 }
 
 /// All cells of the table, in its order.
-pub fn figures() -> impl Iterator<Item = PaperFigure> {
+pub(crate) fn figures() -> impl Iterator<Item = PaperFigure> {
     TABLE.lines().skip(1).filter_map(parse)
 }
 
 /// The table's tasks by our names, in its order, without [`AVERAGE`].
-pub fn tasks() -> impl Iterator<Item = &'static str> {
+pub(crate) fn tasks() -> impl Iterator<Item = &'static str> {
     let row = figures().take_while(|figure| figure.task != AVERAGE);
     row.map(|figure| figure.task)
 }
 
 /// The table's name of a target, given the name of a checkpoint.
 #[must_use]
-pub fn target_of(checkpoint: &str) -> Option<&'static str> {
+pub(crate) fn target_of(checkpoint: &str) -> Option<&'static str> {
     let name = checkpoint.to_lowercase();
     TARGETS
         .into_iter()

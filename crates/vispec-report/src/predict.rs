@@ -33,7 +33,7 @@ pub struct TreeChoice {
 impl TreeChoice {
     /// The same tree in upstream's flags.
     #[must_use]
-    pub fn settings(self) -> TreeSettings {
+    pub(crate) fn settings(self) -> TreeSettings {
         TreeSettings {
             depth: self.levels.saturating_sub(1),
             top_k: self.width,

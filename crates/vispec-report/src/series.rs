@@ -60,13 +60,13 @@ impl SeriesKey {
 
     /// Name of the target: the last part of its path or hub id.
     #[must_use]
-    pub fn target_name(&self) -> &str {
+    pub(crate) fn target_name(&self) -> &str {
         last_component(&self.target)
     }
 
     /// Temperature as it is written.
     #[must_use]
-    pub fn temperature(&self) -> f64 {
+    pub(crate) fn temperature(&self) -> f64 {
         f64::from(self.milli_temperature) / 1e3
     }
 
@@ -167,7 +167,7 @@ impl Series {
 
     /// The mean over tasks of a figure: each task counts the same, as in the paper's tables.
     #[must_use]
-    pub fn task_mean(&self, figure: impl Fn(&Estimates) -> f64) -> f64 {
+    pub(crate) fn task_mean(&self, figure: impl Fn(&Estimates) -> f64) -> f64 {
         let sum: f64 = self
             .tasks
             .values()

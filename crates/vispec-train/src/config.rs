@@ -191,8 +191,8 @@ impl TrainConfig {
     /// `optimizer.learning_rate=1e-4`.
     ///
     /// # Errors
-    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::SettingForm`], and any error
-    /// of [`TrainConfig::check`].
+    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::SettingForm`], and
+    /// [`TrainError::Setting`] for values that make no sense.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
             path: path.to_owned(),
@@ -262,7 +262,7 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`TrainError::Setting`] with the first such value.
-    pub fn check(&self) -> Result<(), TrainError> {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
         let positive = [
             ("data.max_len", self.data.max_len, 2),
             ("data.batch_size", self.data.batch_size, 1),

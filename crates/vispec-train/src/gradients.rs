@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Gradients as Tape, Tensor};
-use vispec_models::device::is_cpu;
+use vispec_models::is_cpu;
 
 use crate::error::TrainError;
 use crate::network::path::Path;
@@ -43,7 +43,7 @@ impl ModuleVisitor for Collector<'_> {
 impl Gradients {
     /// Takes the gradients of `network` off a tape.
     #[must_use]
-    pub fn take(network: &impl Trainable, mut tape: Tape) -> Self {
+    pub(crate) fn take(network: &impl Trainable, mut tape: Tape) -> Self {
         let mut collector = Collector {
             path: Path::default(),
             tape: &mut tape,
@@ -54,7 +54,7 @@ impl Gradients {
     }
 
     /// Adds gradients of another batch.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         for (name, gradient) in other.0 {
             let sum = match self.0.remove(&name) {
                 Some(sum) => sum + gradient,
@@ -67,7 +67,7 @@ impl Gradients {
     /// Divides all by a number of batches.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "few batches")]
-    pub fn divide(self, n_batches: usize) -> Self {
+    pub(crate) fn divide(self, n_batches: usize) -> Self {
         if n_batches <= 1 {
             return self;
         }
@@ -80,7 +80,7 @@ impl Gradients {
     ///
     /// # Errors
     /// [`TrainError::Device`] if gradients cannot be read back.
-    pub fn not_finite(&self) -> Result<Option<&str>, TrainError> {
+    pub(crate) fn not_finite(&self) -> Result<Option<&str>, TrainError> {
         for (name, gradient) in self.iter() {
             let values = if is_cpu(&gradient.device()) {
                 gradient.clone()
@@ -108,7 +108,7 @@ impl Gradients {
     }
 
     /// Takes the gradient of a parameter.
-    pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)
     }
 

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _};
 use serde::{Deserialize, Serialize};
 use vispec_kernels::{AdamWFactors, Kernels};
-use vispec_models::device::is_cpu;
+use vispec_models::is_cpu;
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
@@ -208,7 +208,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
-    pub fn moments(&self) -> Result<BTreeMap<String, Moments>, TrainError> {
+    pub(crate) fn moments(&self) -> Result<BTreeMap<String, Moments>, TrainError> {
         let read = |(name, state): (&String, &AdamWState<1>)| {
             let moments = Moments {
                 updates: state.momentum.time,
@@ -221,7 +221,7 @@ impl Optimizer {
     }
 
     /// Continues from moments that were read before.
-    pub fn restore(&mut self, moments: &BTreeMap<String, Moments>, device: &Device) {
+    pub(crate) fn restore(&mut self, moments: &BTreeMap<String, Moments>, device: &Device) {
         let state = |moments: &Moments| AdamWState {
             momentum: AdaptiveMomentumState::new(
                 moments.updates,

@@ -1,6 +1,7 @@
 //! Which models a program runs that falls back on the pair it carries.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{Args, Parser};
@@ -9,7 +10,7 @@ use vispec_models::{Engine, Method};
 
 use crate::command_line;
 use crate::demo_pair::DemoPair;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 use crate::flags::{DecodeFlags, LoadFlags};
 use crate::tree::TreeFlags;
 
@@ -83,24 +84,23 @@ impl ServedFlags {
     }
 }
 
-/// Parses the command line of a program that may run the carried pair, and exits if it makes no
-/// sense. Answers of that pair are short: unless the user said otherwise, drafting may lose
-/// [`DemoPair::MAX_LOSS`].
-pub fn parse<F: Parser>(
+/// The `main` of a program that may run the carried pair: parses its command line, finds flags out of
+/// range before anything is loaded, runs, and reports a failure. Answers of that pair are short: unless
+/// the user said otherwise, drafting may lose [`DemoPair::MAX_LOSS`].
+pub fn main<F: Parser>(
     name: &'static str,
     parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags),
-) -> F {
+    run: impl FnOnce(&F) -> Result<(), Failure>,
+) -> ExitCode {
     let matches = command_line::matches::<F>(name);
-    let mut flags = match F::from_arg_matches(&matches) {
-        Ok(flags) => flags,
-        Err(error) => error.exit(),
-    };
+    let mut flags = F::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let (models, decode) = parts(&mut flags);
     let loss_given = matches.value_source("max_loss") == Some(ValueSource::CommandLine);
     if models.target.is_none() && !loss_given {
         decode.tree.max_loss = DemoPair::MAX_LOSS;
     }
-    flags
+    let checked = decode.check().and_then(|()| models.check());
+    exit_code(|| checked.and_then(|()| run(&flags)))
 }
 
 /// What to call a target: the last part of a directory, or the id on the hub.

@@ -7,4 +7,3 @@ pub mod ranks;
 pub mod shortage;
 pub mod step_bar;
 pub mod together;
-pub mod whole_file;

@@ -9,8 +9,7 @@ use half::bf16;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-
-use crate::whole_file::write_whole;
+use vispec_report::write_whole;
 
 /// Copies a draft with its floats in bf16; gives the bytes of its weights.
 pub(super) fn publish(trained: &Path, draft: &Path) -> Result<usize> {

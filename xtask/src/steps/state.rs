@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::whole_file::write_whole;
+use vispec_report::write_whole;
 
 /// What is noted of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +71,7 @@ impl State {
     /// Notes something of a step, under a temporary name first.
     pub(crate) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
         let text = serde_json::to_string_pretty(marker)?;
-        write_whole(&self.path(step), text.as_bytes())
+        Ok(write_whole(&self.path(step), text.as_bytes())?)
     }
 }
 

@@ -141,7 +141,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`pick`](Self::pick).
-    pub fn probabilities_into(
+    pub(crate) fn probabilities_into(
         &self,
         logits: &[f32],
         probabilities: &mut Vec<f64>,

@@ -53,7 +53,7 @@ impl UniformStream {
     }
 
     /// The next 64 random bits.
-    pub fn next_bits(&mut self) -> u64 {
+    pub(crate) fn next_bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         mix(self.state)
     }

@@ -93,7 +93,7 @@ pub enum ElementType {
 impl ElementType {
     /// Name for messages.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
@@ -103,7 +103,7 @@ impl ElementType {
 
     /// Bytes of a number.
     #[must_use]
-    pub fn n_bytes(self) -> usize {
+    pub(crate) fn n_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,

@@ -32,7 +32,7 @@ impl PositionRange {
 
     /// Whether a position is in the range.
     #[must_use]
-    pub fn contains(&self, position: usize) -> bool {
+    pub(crate) fn contains(&self, position: usize) -> bool {
         (self.start..self.end).contains(&position)
     }
 

@@ -5,12 +5,12 @@ use vispec_processor::{Content, Message, Messages, Part};
 use super::conversation::{Conversation, SYSTEM, USER};
 
 /// The system message.
-pub const LONG_ANSWER_SYSTEM: &str = "A chat between a curious human and an artificial \
+pub(crate) const LONG_ANSWER_SYSTEM: &str = "A chat between a curious human and an artificial \
      intelligence assistant. The assistant gives helpful, detailed, and polite answers to the \
      human's questions.";
 
 /// What the request ends with.
-pub const LONG_ANSWER_REQUEST: &str = "Please answer with at least 1000 words.";
+pub(crate) const LONG_ANSWER_REQUEST: &str = "Please answer with at least 1000 words.";
 
 /// The first question of a conversation as upstream asks it: the instruction without its image
 /// marker, the images and videos, then the request for a long answer. The answer of the row is not used.

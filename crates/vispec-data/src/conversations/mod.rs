@@ -17,5 +17,5 @@ mod source;
 mod turns;
 
 pub use conversation::{Conversation, DropReason, Row};
-pub use long_answer::{LONG_ANSWER_REQUEST, LONG_ANSWER_SYSTEM, long_answer_prompt};
+pub use long_answer::long_answer_prompt;
 pub use source::{ConversationFiles, ConversationLayout, ConversationSource};

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use vispec_processor::{DecodedImage, ImageOptions, ImageSize, ProcessorError};
 
 use super::io_error;
-use super::parquet::{CellPlace, read_cell};
-use super::tsv::read_field;
+use super::parquet_cell::{CellPlace, read_cell};
+use super::tsv_records::read_field;
 use crate::error::{DataError, Result, RowOrigin};
 use crate::scenes::Scene;
 
@@ -92,20 +92,27 @@ impl ImageSource {
     /// [`DataError::MissingImage`], [`DataError::Base64`], [`DataError::Io`] or
     /// [`DataError::FileSyntax`].
     pub fn image_file(&self) -> Result<Vec<u8>> {
-        let bytes = match &self.place {
-            ImagePlace::Scene(scene) => return self.png(scene),
-            ImagePlace::File(path) => Some(std::fs::read(path).map_err(io_error(path))?),
+        match &self.place {
+            ImagePlace::Scene(scene) => self.png(scene),
+            ImagePlace::File(path) => {
+                self.image_bytes(Some(std::fs::read(path).map_err(io_error(path))?))
+            }
             ImagePlace::TsvField {
                 path, start, field, ..
-            } => read_field(path, *start, *field)?,
-            ImagePlace::ParquetCell { path, place, .. } => read_cell(path, *place)?,
-        };
-        let bytes = bytes
-            .filter(|bytes| !bytes.is_empty())
-            .ok_or_else(|| self.missing())?;
+            } => self.image_bytes(read_field(path, *start, *field)?),
+            ImagePlace::ParquetCell { path, place, .. } => {
+                self.image_bytes(read_cell(path, *place)?)
+            }
+        }
+    }
+
+    /// The bytes of the image file, from what is stored at its place.
+    fn image_bytes(&self, stored: Option<Vec<u8>>) -> Result<Vec<u8>> {
+        let stored = stored.filter(|bytes| !bytes.is_empty());
+        let stored = stored.ok_or_else(|| self.missing())?;
         match self.encoding {
-            Encoding::Plain => Ok(bytes),
-            Encoding::Base64 => self.base64_decoded(bytes),
+            Encoding::Plain => Ok(stored),
+            Encoding::Base64 => self.base64_decoded(stored),
         }
     }
 
@@ -129,28 +136,20 @@ impl ImageSource {
     /// [`DataError::BadImage`] if it is damaged or above the limits, and
     /// [`DataError::Io`] or [`DataError::FileSyntax`] if the file around it cannot be read.
     pub fn decode(&self, options: &ImageOptions) -> Result<DecodedImage> {
-        let bytes = match &self.place {
-            ImagePlace::Scene(scene) => return self.drawn(scene),
-            ImagePlace::File(path) => {
-                // An absent file is the row's fault; the processor would call it a failed read.
-                if !path.is_file() || File::open(path).is_err() {
-                    return Err(self.missing());
-                }
-                return DecodedImage::open(path, options).map_err(|error| self.bad(error));
+        match &self.place {
+            ImagePlace::Scene(scene) => self.drawn(scene),
+            // An absent file is the row's fault; the processor would call it a failed read.
+            ImagePlace::File(path) if !path.is_file() || File::open(path).is_err() => {
+                Err(self.missing())
             }
-            ImagePlace::TsvField {
-                path, start, field, ..
-            } => read_field(path, *start, *field)?,
-            ImagePlace::ParquetCell { path, place, .. } => read_cell(path, *place)?,
-        };
-        let bytes = bytes
-            .filter(|bytes| !bytes.is_empty())
-            .ok_or_else(|| self.missing())?;
-        let bytes = match self.encoding {
-            Encoding::Plain => bytes,
-            Encoding::Base64 => self.base64_decoded(bytes)?,
-        };
-        DecodedImage::from_bytes(&bytes, options).map_err(|error| self.bad(error))
+            ImagePlace::File(path) => {
+                DecodedImage::open(path, options).map_err(|error| self.bad(error))
+            }
+            ImagePlace::TsvField { .. } | ImagePlace::ParquetCell { .. } => {
+                DecodedImage::from_bytes(&self.image_file()?, options)
+                    .map_err(|error| self.bad(error))
+            }
+        }
     }
 
     /// Some publishers break base64 into lines.

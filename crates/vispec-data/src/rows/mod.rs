@@ -7,11 +7,14 @@ mod file_pattern;
 mod image_source;
 mod json;
 mod parquet;
+mod parquet_cell;
 mod record;
+mod rows_definition;
 mod scene_rows;
 mod science_qa;
 mod tables;
 mod tsv;
+mod tsv_records;
 mod video_source;
 
 use std::collections::BTreeSet;
@@ -24,8 +27,9 @@ pub use video_source::VideoSource;
 
 pub(crate) use file_pattern::{matching_files, path_below};
 pub(crate) use record::Record;
+pub(crate) use rows_definition::RowsDefinition;
 pub(crate) use scene_rows::SceneRows;
-pub(crate) use tables::{Constants, open_files, open_tables, table_files};
+pub(crate) use tables::{open_files, open_tables};
 pub(crate) use video_source::frames_in;
 
 /// Rows of one or more files, in order.

@@ -6,36 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
-use parquet::column::page::Page;
-use parquet::column::reader::ColumnReader;
-use parquet::data_type::ByteArray;
-use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Number, Value};
 
 use super::image_source::{Encoding, ImagePlace};
-use super::{Columns, ImageSource, Record, Source, Table, io_error};
+use super::parquet_cell::{
+    CellPlace, check_dictionary, file_syntax, open_reader, without_panics, wrong,
+};
+use super::{Columns, ImageSource, Record, Source, Table};
 use crate::error::{DataError, Result, RowOrigin};
 
 /// Rows of a row group, all of which are in memory at a time. A few bytes can stand for any number
 /// of equal rows; writers make groups of at most some hundred thousand.
 const MAX_GROUP_ROWS: usize = 1 << 22;
-
-/// A cell of a column of byte strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CellPlace {
-    row_group: usize,
-    /// Row within the group, from 0.
-    row: usize,
-    /// Index among the leaves of the schema.
-    leaf: usize,
-}
 
 /// A column that holds images.
 #[derive(Debug)]
@@ -247,54 +235,6 @@ fn column_kinds(path: &Path) -> Result<BTreeMap<String, ColumnKind>> {
     Ok(kinds.collect())
 }
 
-/// Reads one cell; `None` if it is null.
-pub(super) fn read_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
-    without_panics(path, || read_sound_cell(path, place))
-}
-
-fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
-    let reader = open_reader(path)?;
-    let wrong = wrong(path);
-    let group = reader.get_row_group(place.row_group).map_err(&wrong)?;
-    check_dictionary(path, &*group, place.leaf)?;
-    let ColumnReader::ByteArrayColumnReader(mut column) =
-        group.get_column_reader(place.leaf).map_err(&wrong)?
-    else {
-        let reason = format!("leaf {} is not a column of byte strings", place.leaf);
-        return Err(file_syntax(path, reason));
-    };
-    column.skip_records(place.row).map_err(&wrong)?;
-    let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
-    column
-        .read_records(
-            1,
-            Some(&mut definitions),
-            Some(&mut repetitions),
-            &mut values,
-        )
-        .map_err(&wrong)?;
-    Ok(values.first().map(|cell: &ByteArray| cell.data().to_vec()))
-}
-
-/// Refuses a dictionary that cannot hold as many values as its head says, for which the `parquet`
-/// crate would make room.
-fn check_dictionary(path: &Path, group: &dyn RowGroupReader, leaf: usize) -> Result<()> {
-    let mut pages = group.get_column_page_reader(leaf).map_err(wrong(path))?;
-    let first = pages.get_next_page().map_err(wrong(path))?;
-    let Some(Page::DictionaryPage {
-        buf, num_values, ..
-    }) = first
-    else {
-        return Ok(());
-    };
-    // Each value takes at least a byte.
-    if usize::try_from(num_values).is_ok_and(|values| values <= buf.len()) {
-        return Ok(());
-    }
-    let reason = format!("a dictionary of {num_values} values in {} bytes", buf.len());
-    Err(file_syntax(path, reason))
-}
-
 /// Finds the bytes of an image column, and how they are written.
 fn image_column(path: &Path, schema: &SchemaDescriptor, name: &str) -> Result<ImageColumn> {
     let matches = |leaf: &usize| {
@@ -327,11 +267,6 @@ fn image_column(path: &Path, schema: &SchemaDescriptor, name: &str) -> Result<Im
     })
 }
 
-fn open_reader(path: &Path) -> Result<SerializedFileReader<File>> {
-    let file = File::open(path).map_err(io_error(path))?;
-    SerializedFileReader::new(file).map_err(wrong(path))
-}
-
 fn fields(row: &Row) -> Map<String, Value> {
     row.get_column_iter()
         .map(|(name, field)| (name.clone(), value(field)))
@@ -358,32 +293,5 @@ fn value(field: &Field) -> Value {
         Field::Group(row) => Value::Object(fields(row)),
         Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         _ => Value::Null,
-    }
-}
-
-/// Runs code that reads a file with the `parquet` crate, which panics on some damaged files where
-/// it should return an error. Nothing that `read` changes outlives a panic: each call makes its
-/// readers anew, and [`SerializedFileReader`] itself is only read.
-fn without_panics<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        let reason = format!("damaged, the reader panicked: {message}");
-        Err(file_syntax(path, reason))
-    })
-}
-
-fn wrong(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
-    |error| file_syntax(path, error.to_string())
-}
-
-fn file_syntax(path: &Path, reason: String) -> DataError {
-    DataError::FileSyntax {
-        path: path.to_owned(),
-        format: "Parquet",
-        reason,
     }
 }

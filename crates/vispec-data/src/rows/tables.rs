@@ -1,20 +1,16 @@
 //! Opening the files of a task, whatever their format, as one list of rows.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::json::JsonRows;
 use super::parquet::ParquetRows;
+use super::rows_definition::{Constants, FileEntry, RowsDefinition};
 use super::science_qa::ScienceQaRows;
 use super::tsv::TsvRows;
 use super::{ImageSource, Record, SceneRows, Source, Table, matching_files};
 use crate::error::{DataError, Result, RowOrigin};
-use crate::tasks::{FileEntry, RowsDefinition};
-
-/// Columns that all rows of a file have, although the file does not say so.
-pub(crate) type Constants = BTreeMap<String, String>;
 
 /// The tables of several files, one after the other.
 struct Tables {
@@ -136,20 +132,6 @@ pub(crate) fn open_files(paths: &[PathBuf], source: &Source<'_>) -> Result<Box<d
         start += n_rows;
     }
     Ok(Box::new(Tables { parts }))
-}
-
-/// The paths and patterns of a task's files, relative to the data directory.
-pub(crate) fn table_files(rows: &RowsDefinition) -> Vec<&str> {
-    match rows {
-        RowsDefinition::JsonLines { files }
-        | RowsDefinition::Json { files, .. }
-        | RowsDefinition::Tsv { files }
-        | RowsDefinition::Parquet { files } => files.iter().map(FileEntry::path).collect(),
-        RowsDefinition::ScienceQa {
-            problems, splits, ..
-        } => vec![problems, splits],
-        RowsDefinition::Scenes { .. } => Vec::new(),
-    }
 }
 
 fn each_file(

@@ -38,12 +38,6 @@ impl VideoSource {
         }
     }
 
-    /// The row that the video belongs to.
-    #[must_use]
-    pub fn origin(&self) -> &RowOrigin {
-        &self.origin
-    }
-
     /// The frames that are looked at, as images by themselves.
     pub fn frames(&self) -> impl Iterator<Item = ImageSource> {
         let files = self

@@ -12,7 +12,7 @@ mod style;
 mod telling;
 mod words;
 
-pub use scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
+pub use scene::{Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
 pub use style::{Palette, SceneStyle};
 pub use telling::{Telling, Wording};
 pub use words::{Question, QuestionKind};

@@ -42,8 +42,7 @@ pub enum Colour {
 
 /// Colour behind the shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "colours are their names")]
-pub enum Background {
+pub(crate) enum Background {
     White,
     Grey,
     Beige,
@@ -217,13 +216,13 @@ impl Scene {
 
     /// Size of the picture and of the grid.
     #[must_use]
-    pub fn style(&self) -> &SceneStyle {
+    pub(crate) fn style(&self) -> &SceneStyle {
         &self.style
     }
 
     /// What is behind the shapes.
     #[must_use]
-    pub fn background(&self) -> Background {
+    pub(crate) fn background(&self) -> Background {
         self.background
     }
 

@@ -26,7 +26,8 @@ pub enum Palette {
 
 impl Palette {
     /// Names of all palettes, as they are written in definitions.
-    pub const NAMES: [(&str, Self); 2] = [("standard", Self::Standard), ("carried", Self::Carried)];
+    pub(crate) const NAMES: [(&str, Self); 2] =
+        [("standard", Self::Standard), ("carried", Self::Carried)];
 }
 
 impl FromStr for Palette {
@@ -92,7 +93,7 @@ impl SceneStyle {
 
     /// Which colours and forms there are.
     #[must_use]
-    pub fn palette(&self) -> Palette {
+    pub(crate) fn palette(&self) -> Palette {
         self.palette
     }
 
@@ -104,13 +105,13 @@ impl SceneStyle {
 
     /// Rows and columns of the grid.
     #[must_use]
-    pub fn cells(&self) -> u32 {
+    pub(crate) fn cells(&self) -> u32 {
         self.cells
     }
 
     /// Least and largest number of shapes.
     #[must_use]
-    pub fn shapes(&self) -> RangeInclusive<u32> {
+    pub(crate) fn shapes(&self) -> RangeInclusive<u32> {
         self.min_shapes..=self.max_shapes
     }
 }

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::selection::Subset;
+use super::subset::Subset;
 use super::template::Template;
 use crate::error::{DataError, Result};
-use crate::rows::{Columns, Constants, SceneRows};
-use crate::scenes::{QuestionKind, SceneStyle};
+use crate::rows::{Columns, RowsDefinition, SceneRows};
 
 /// Tokens of an answer, unless a definition says otherwise; the default of upstream's evaluation.
 const MAX_NEW_TOKENS: usize = 512;
@@ -64,59 +63,6 @@ pub(super) enum RepeatedIds {
     Refuse,
     /// The publisher repeats them: the second row with an id gets `#2` behind it, and so on.
     Number,
-}
-
-/// Format and files.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum RowsDefinition {
-    /// One JSON object per line.
-    JsonLines { files: Vec<FileEntry> },
-    /// A JSON list of objects, or an object with such a list in the field `list`.
-    Json {
-        files: Vec<FileEntry>,
-        list: Option<String>,
-    },
-    /// Tab-separated values with a header, images in base64.
-    Tsv { files: Vec<FileEntry> },
-    /// Parquet as on the Hugging Face hub.
-    Parquet { files: Vec<FileEntry> },
-    /// ScienceQA's own two files.
-    ScienceQa {
-        problems: String,
-        splits: String,
-        split: String,
-    },
-    /// Drawn scenes, without files.
-    Scenes {
-        style: SceneStyle,
-        seed: u64,
-        count: usize,
-        questions: QuestionKind,
-    },
-}
-
-/// A file or a pattern, with columns that all its rows have.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum FileEntry {
-    Path(String),
-    WithConstants { path: String, set: Constants },
-}
-
-impl FileEntry {
-    pub(crate) fn path(&self) -> &str {
-        match self {
-            Self::Path(path) | Self::WithConstants { path, .. } => path,
-        }
-    }
-
-    pub(crate) fn constants(&self) -> Constants {
-        match self {
-            Self::Path(_) => Constants::new(),
-            Self::WithConstants { set, .. } => set.clone(),
-        }
-    }
 }
 
 /// A field made of columns.
@@ -228,7 +174,7 @@ impl TaskDefinition {
 
     /// What the task is, in a few words.
     #[must_use]
-    pub fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         &self.title
     }
 
@@ -253,13 +199,13 @@ impl TaskDefinition {
     /// Files that have to be below the data directory; `*` stands for any characters of a name.
     /// None for tasks that are drawn.
     #[must_use]
-    pub fn files(&self) -> Vec<&str> {
-        crate::rows::table_files(&self.rows)
+    pub(crate) fn files(&self) -> Vec<&str> {
+        self.rows.files()
     }
 
     /// Which samples are taken, in words.
     #[must_use]
-    pub fn subset(&self) -> String {
+    pub(crate) fn subset(&self) -> String {
         self.subset.to_string()
     }
 

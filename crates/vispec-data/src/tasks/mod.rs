@@ -1,5 +1,6 @@
 //! Tasks: what to ask about which images, as data.
 
+mod bad_rows;
 mod check;
 mod definition;
 mod frames;
@@ -10,6 +11,7 @@ mod registry;
 mod sample;
 mod samples;
 mod selection;
+mod subset;
 mod template;
 
 pub use check::{CheckReport, FileStatus};
@@ -18,5 +20,3 @@ pub use read_options::{ImageCheck, ReadOptions, Shortage};
 pub use registry::TaskRegistry;
 pub use sample::Sample;
 pub use samples::TaskSamples;
-
-pub(crate) use definition::{FileEntry, RowsDefinition};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::bad_rows::BadRows;
 use super::definition::TaskDefinition;
 use super::prompt::make_sample;
 use super::read_options::{ImageCheck, ReadOptions};
@@ -42,38 +43,6 @@ impl TaskDefinition {
     }
 }
 
-/// Rows that were left out.
-#[derive(Debug)]
-pub(super) struct BadRows {
-    limit: usize,
-    found: Vec<DataError>,
-}
-
-impl BadRows {
-    pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            found: Vec::new(),
-        }
-    }
-
-    /// Counts the error if it is of one row and one more may be; otherwise returns it.
-    pub(super) fn tolerate(&mut self, error: DataError) -> Result<()> {
-        if !error.is_of_one_row() || self.limit == 0 {
-            return Err(error);
-        }
-        if self.found.len() == self.limit {
-            return Err(DataError::TooManyBadRows {
-                found: self.limit + 1,
-                limit: self.limit,
-                last: Box::new(error),
-            });
-        }
-        self.found.push(error);
-        Ok(())
-    }
-}
-
 /// The samples of a task in upstream's order.
 ///
 /// As an iterator it reads one row per step and holds no image. After an error that it returns, the
@@ -97,7 +66,7 @@ impl TaskSamples {
 
     /// Number of rows in the files, before filters and choice.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.table.n_rows()
     }
 
@@ -109,7 +78,7 @@ impl TaskSamples {
     /// Bad rows that were left out until now, at most as many as are tolerated.
     #[must_use]
     pub fn bad_rows(&self) -> &[DataError] {
-        &self.bad_rows.found
+        self.bad_rows.found()
     }
 
     /// Reads one sample by its place among the chosen, from 0. The iterator stays where it is.

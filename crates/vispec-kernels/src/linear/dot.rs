@@ -1,8 +1,10 @@
-//! What an instruction set and a weight's dtype contribute to a linear layer.
+//! What an instruction set and a weight's dtype contribute to a linear layer, and what they are given:
+//! the job, a block of inputs, a tile of sums.
+
+use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::block::{Block, Job, Tile};
 use crate::scratch::Plain;
 use crate::weight::Weight;
 
@@ -152,6 +154,74 @@ pub(crate) trait Dot: Sized + 'static {
     /// # Safety
     /// The machine must support the instruction set.
     unsafe fn totals(sums: [Self::Sum; 4]) -> [f32; 4];
+}
+
+/// Rows of one linear layer, packed and checked.
+pub(crate) struct Job<'a, D: Dot> {
+    /// Packed `x[rows, stride]`.
+    pub(crate) x: &'a [D::Input],
+    /// Packed inputs per row: `inputs` rounded up to whole steps.
+    pub(crate) stride: usize,
+    /// Rows of `x`.
+    pub(crate) rows: usize,
+    /// `weight[outputs, inputs]`.
+    pub(crate) weight: &'a [D::Weight],
+    /// Weights per output.
+    pub(crate) inputs: usize,
+    /// Outputs of the layer: the row length of `out`.
+    pub(crate) outputs: usize,
+    /// Added to each row.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// `out[rows, outputs]`, of which each thread writes its own outputs only.
+    pub(crate) out: *mut f32,
+}
+
+// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` asks
+// that concurrent calls get disjoint ranges of outputs.
+unsafe impl<D: Dot> Sync for Job<'_, D> {}
+
+impl<D: Dot> Job<'_, D> {
+    /// Writes one output element.
+    ///
+    /// # Safety
+    /// `row` and `output` must be in range, and `output` belong to the calling thread.
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, row: usize, output: usize, total: f32) {
+        let total = match self.bias {
+            Some(bias) => total + bias[output],
+            None => total,
+        };
+        // SAFETY: in range by the caller's promise.
+        unsafe { *self.out.add(row * self.outputs + output) = total };
+    }
+}
+
+/// A block of inputs, and what to ask memory for meanwhile.
+pub(crate) struct Block {
+    /// First input.
+    pub(crate) start: usize,
+    /// Whole steps.
+    pub(crate) steps: usize,
+    /// Weights left after the whole steps; only in the last block.
+    pub(crate) tail: usize,
+    /// Whether sums end here.
+    pub(crate) last: bool,
+    /// From the weight at hand to the one to prefetch.
+    pub(crate) ahead: usize,
+    /// Where that one is prefetched to.
+    pub(crate) fetch: Cache,
+}
+
+/// A tile of sums: some weight rows by some rows of `x`.
+pub(crate) struct Tile {
+    /// First row.
+    pub(crate) row: usize,
+    /// First output.
+    pub(crate) output: usize,
+    /// From one output to the next.
+    pub(crate) apart: usize,
+    /// The steps at which to prefetch.
+    pub(crate) fetch: Range<usize>,
 }
 
 /// Where a line is prefetched to.

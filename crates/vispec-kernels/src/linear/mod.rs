@@ -19,9 +19,9 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use self::block::{Job, OUTPUT_BLOCK, ROW_BLOCK};
+use self::block::{OUTPUT_BLOCK, ROW_BLOCK};
 pub(crate) use self::dot::{Cache, prefetch};
-use self::dot::{Dot, Stored};
+use self::dot::{Dot, Job, Stored};
 use self::portable::Portable;
 pub(crate) use self::tile::AHEAD_BYTES;
 use crate::isa::Isa;

@@ -4,8 +4,7 @@ use std::arch::aarch64::*;
 
 use half::bf16;
 
-use super::block::{Block, Job, Tile};
-use super::dot::{Cache, Dot, Tiles};
+use super::dot::{Block, Cache, Dot, Job, Tile, Tiles};
 use super::tile::extend;
 
 /// f32 weights.

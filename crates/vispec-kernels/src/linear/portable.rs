@@ -2,8 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::block::{Block, Job, Tile};
-use super::dot::{Cache, Dot, Stored, Tiles};
+use super::dot::{Block, Cache, Dot, Job, Stored, Tile, Tiles};
 use super::tile::extend;
 
 /// A dtype that widens to `f32`.

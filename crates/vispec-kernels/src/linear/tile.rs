@@ -3,8 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::CACHE_LINE;
-use super::block::{Block, Job, Tile};
-use super::dot::{Dot, prefetch};
+use super::dot::{Block, Dot, Job, Tile, prefetch};
 
 /// How far ahead to prefetch weights that stream from memory.
 pub(crate) const AHEAD_BYTES: usize = 2 << 10;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vispec_core::{Prompt as _, TokenId};
 
-use super::image_digest::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::prompt::EncodedPrompt;
 
 /// Tokens of a prompt and its answer, and which images take their places among them.

@@ -10,14 +10,13 @@
 //! tokens. Elsewhere nothing is kept.
 
 mod beginning;
-mod image_digest;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vispec_core::{KvCache as _, Prompt as _, TokenId};
 
 use self::beginning::Beginning;
-pub use self::image_digest::ImageDigest;
+use crate::image_digest::ImageDigest;
 use crate::image_features::ImageFeatures;
 use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
@@ -61,7 +60,7 @@ impl ConversationStore {
 
     /// Whether anything can be kept at all.
     #[must_use]
-    pub fn is_enabled(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.budget > 0
     }
 
@@ -108,7 +107,7 @@ impl ConversationStore {
 
     /// The features of an image that was seen in a conversation.
     #[must_use]
-    pub fn image(&self, digest: &ImageDigest) -> Option<ImageFeatures> {
+    pub(crate) fn image(&self, digest: &ImageDigest) -> Option<ImageFeatures> {
         let kept = self.lock();
         let mut images = kept.iter().flat_map(|kept| &kept.images);
         let found = images.find(|image| image.digest == *digest)?;

@@ -49,7 +49,7 @@ impl AnyDrafter {
     /// The same drafter, in whose trees prompt lookup competes with what a network scores. Drafters
     /// without a network stay as they are.
     #[must_use]
-    pub fn with_lookup(self) -> Self {
+    pub(crate) fn with_lookup(self) -> Self {
         match self {
             Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_lookup())),
             Self::Medusa(drafter) => Self::Medusa(Box::new(drafter.with_lookup())),

@@ -9,7 +9,7 @@ use crate::weights::Weights;
 
 /// How embeddings and hidden states enter the decoder.
 #[derive(Module, Debug)]
-pub struct DraftInput {
+pub(crate) struct DraftInput {
     /// Without a pair `[embedding ; hidden] -> hidden`, rows that the layer reads as they are; with
     /// one some states of the target to one, `[states * target_hidden] -> hidden`.
     fc: Linear,
@@ -19,7 +19,7 @@ pub struct DraftInput {
 /// Embedding and hidden state side by side, as in EAGLE-3: attention reads both behind their norms;
 /// the residual stream is the hidden state.
 #[derive(Module, Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Norms the target's states, all together, before they become one.
     input_norm: Option<RmsNorm>,
     /// Norms the embedding.

@@ -16,14 +16,14 @@ use crate::weights::Weights;
 
 /// One residual block per future token: `h + silu(W h + b)`, read by the target's head.
 #[derive(Module, Debug)]
-pub struct MedusaHeads {
+pub(crate) struct MedusaHeads {
     heads: Vec<Linear>,
 }
 
 impl MedusaHeads {
     /// Takes `medusa_head.0.0.linear`, `medusa_head.1.0.linear` … from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, hidden: usize) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, hidden: usize) -> Self {
         let mut heads = Vec::new();
         loop {
             let at = weights.at(format!("medusa_head.{}.0.linear", heads.len()));
@@ -37,7 +37,7 @@ impl MedusaHeads {
 
     /// Number of heads, which is the depth of the tree.
     #[must_use]
-    pub fn n_heads(&self) -> usize {
+    pub(crate) fn n_heads(&self) -> usize {
         self.heads.len()
     }
 
@@ -45,7 +45,7 @@ impl MedusaHeads {
     /// `hidden` `[rows, hidden]`, result `[rows * heads, hidden]`: all heads of a row one after the
     /// other.
     #[must_use]
-    pub fn forward(&self, hidden: &Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, hidden: &Tensor<2>) -> Tensor<2> {
         let [n_rows, width] = hidden.dims();
         let guesses = self
             .heads

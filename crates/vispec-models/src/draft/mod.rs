@@ -25,14 +25,12 @@ use vispec_core::{DynamicTreeDrafter, TreeSize};
 pub use any::AnyDrafter;
 pub use config::DraftConfig;
 pub use eagle3::{Eagle3Config, LayerIds};
-pub use input::{DraftInput, Pair};
-pub use medusa::{Medusa, MedusaHeads, MedusaSession};
-pub use network::{DraftNetwork, DraftPrompt, DraftPromptInput, VisionFusion};
+pub use medusa::{Medusa, MedusaSession};
+pub use network::{DraftNetwork, DraftPrompt, DraftPromptInput};
 pub use neural::{NeuralDraft, NeuralDraftSession};
-pub use positions::DraftPositions;
 pub use reading::{DraftEmbeds, DraftReading, PositionsOf};
-pub use vision_adaptor::{CompressedImage, VisionAdaptor};
-pub use vocab::{DraftHead, DraftVocab, DraftVocabFile, HeadOrigin, VocabPlace};
+pub(crate) use vocab::{DraftHead, HeadOrigin, VocabPlace};
+pub use vocab::{DraftVocab, DraftVocabFile};
 
 use self::loading::{Loading, RENAME_RULES};
 use crate::config_file::ConfigFile;
@@ -59,7 +57,7 @@ pub enum DraftKind {
 impl DraftKind {
     /// The name that users type.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Vispec => "vispec",
             Self::Eagle2 => "eagle2",
@@ -161,16 +159,9 @@ impl Draft {
         }
     }
 
-    /// The same draft, reading prompts in another way.
-    ///
-    /// # Errors
-    /// [`ModelError::DraftKind`] if it is not of EAGLE-3 and the way is not the default;
-    /// [`ModelError::DraftMismatch`] if it is to read the target's embeddings and has another hidden
-    /// size.
-    ///
-    /// # Arguments
-    /// * `dir` - its directory, for errors.
-    pub fn with_reading(
+    /// See [`Engine::with_draft_reading`](crate::Engine::with_draft_reading); errors name `dir`, the
+    /// draft's directory.
+    pub(crate) fn with_reading(
         self,
         reading: DraftReading,
         dir: &Path,
@@ -201,7 +192,7 @@ impl Draft {
 
     /// The hidden states of the target that the draft reads.
     #[must_use]
-    pub fn features(&self) -> FeatureSpec {
+    pub(crate) fn features(&self) -> FeatureSpec {
         match self {
             Self::Neural(_, draft) => draft.features().clone(),
             Self::Medusa(_) => FeatureSpec::last(),
@@ -223,8 +214,9 @@ impl Draft {
     /// * `dir` - directory of the draft, which may hold a list of tokens.
     ///
     /// # Errors
-    /// Any error of [`DraftVocab::tokens`]; [`ModelError::DraftVocab`] if the draft has an output head
-    /// of its own, whose tokens are what they are, and others than those are asked for.
+    /// [`ModelError::Io`], [`ModelError::ConfigSyntax`] or [`ModelError::DraftVocab`] if the list of
+    /// tokens cannot be read or used; [`ModelError::DraftVocab`] if the draft has an output
+    /// head of its own and other tokens than those of that head are asked for.
     pub fn restricted(
         mut self,
         vocab: &DraftVocab,
@@ -295,7 +287,7 @@ impl Draft {
     /// Memory of a row in a conversation's cache of the draft; 0 if it has none. Caches grow in
     /// steps as those of targets do.
     #[must_use]
-    pub fn cache_bytes_per_row(&self) -> usize {
+    pub(crate) fn cache_bytes_per_row(&self) -> usize {
         match self {
             Self::Neural(_, draft) => draft.cache_bytes_per_row(),
             Self::Medusa(_) => 0,

@@ -15,7 +15,7 @@ use crate::weights::Weights;
 
 /// The parts that make a draft vision-aware.
 #[derive(Module, Debug)]
-pub struct VisionFusion {
+pub(crate) struct VisionFusion {
     imadpt: VisionAdaptor,
     /// Adds the global image vector to a hidden state: `[hidden ; image] -> hidden`.
     img_fc: Linear,
@@ -89,7 +89,7 @@ impl DraftNetwork {
     /// # Arguments
     /// * `n_states` - states of the target that the draft reads.
     #[must_use]
-    pub fn load_eagle3(
+    pub(crate) fn load_eagle3(
         weights: &Weights<'_>,
         config: &Eagle3Config,
         n_states: usize,
@@ -118,7 +118,11 @@ impl DraftNetwork {
     /// Takes all tensors but the embedding from `weights`. The draft is vision-aware if there are
     /// learned queries in the file.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &DraftConfig, n_queries: Option<usize>) -> Self {
+    pub(crate) fn load(
+        weights: &Weights<'_>,
+        config: &DraftConfig,
+        n_queries: Option<usize>,
+    ) -> Self {
         let decoder = config.decoder();
         let bias = config.fusion_bias();
         let input = DraftInput::joined(weights, decoder.hidden, bias);
@@ -146,7 +150,7 @@ impl DraftNetwork {
 
     /// What the head reads of outputs `[rows, hidden]`.
     #[must_use]
-    pub fn read_out(&self, output: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn read_out(&self, output: Tensor<2>) -> Tensor<2> {
         match &self.norm {
             Some(norm) => norm.forward(output),
             None => output,
@@ -155,7 +159,7 @@ impl DraftNetwork {
 
     /// Learned queries of the vision adaptor, the global one included; `None` without vision.
     #[must_use]
-    pub fn n_queries(&self) -> Option<usize> {
+    pub(crate) fn n_queries(&self) -> Option<usize> {
         let vision = self.vision.as_ref()?;
         Some(vision.imadpt.n_queries())
     }
@@ -163,7 +167,7 @@ impl DraftNetwork {
     /// What reading a prompt of `n_tokens` with `images` of so many tokens costs, in tokens of text:
     /// of a compressed image token only a key and a value of the adaptor are computed.
     #[must_use]
-    pub fn tokens_to_read(
+    pub(crate) fn tokens_to_read(
         &self,
         n_tokens: usize,
         images: impl ExactSizeIterator<Item = usize>,
@@ -188,7 +192,7 @@ impl DraftNetwork {
 
     /// Shapes of the decoder.
     #[must_use]
-    pub fn config(&self) -> &DecoderConfig {
+    pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
@@ -203,7 +207,7 @@ impl DraftNetwork {
     /// # Shapes
     /// `embeds`, `hidden` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn fuse(
+    pub(crate) fn fuse(
         &self,
         embeds: Tensor<2>,
         hidden: Tensor<2>,
@@ -265,7 +269,7 @@ impl DraftNetwork {
 
     /// The decoder layer.
     #[must_use]
-    pub fn decoder(&self) -> &Decoder {
+    pub(crate) fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 }

@@ -8,7 +8,7 @@ use crate::prompt::EncodedPrompt;
 
 /// Rule for the position of a row, which is that of the token whose hidden state it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DraftPositions {
+pub(crate) enum DraftPositions {
     /// Its place in the sequence.
     Sequential,
     /// The target's position on the axis of time.

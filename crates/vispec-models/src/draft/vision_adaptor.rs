@@ -9,7 +9,7 @@ use crate::weights::Weights;
 
 /// One cross-attention of learned queries over the embeddings of an image, without positions.
 #[derive(Module, Debug)]
-pub struct VisionAdaptor {
+pub(crate) struct VisionAdaptor {
     /// Learned queries `[queries, heads, head_dim]`.
     q: Param<Tensor<3>>,
     k_proj: Linear,
@@ -19,7 +19,7 @@ pub struct VisionAdaptor {
 
 /// An image as the draft sees it.
 #[derive(Debug, Clone)]
-pub struct CompressedImage {
+pub(crate) struct CompressedImage {
     /// The compressed image tokens `[queries - 1, hidden]`; absent for a single query.
     pub tokens: Option<Tensor<2>>,
     /// The global image vector `[1, hidden]`, added to all text that follows.
@@ -29,7 +29,7 @@ pub struct CompressedImage {
 impl VisionAdaptor {
     /// Takes `q` and the projections from `weights`.
     #[must_use]
-    pub fn load(
+    pub(crate) fn load(
         weights: &Weights<'_>,
         n_queries: usize,
         (heads, head_dim): (usize, usize),
@@ -47,7 +47,7 @@ impl VisionAdaptor {
 
     /// Number of learned queries.
     #[must_use]
-    pub fn n_queries(&self) -> usize {
+    pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }
 
@@ -56,7 +56,7 @@ impl VisionAdaptor {
     /// # Shapes
     /// `image` `[image_tokens, hidden]`: the target's input embeddings at the image's positions.
     #[must_use]
-    pub fn forward(&self, image: Tensor<2>) -> CompressedImage {
+    pub(crate) fn forward(&self, image: Tensor<2>) -> CompressedImage {
         let queries = self.q.val();
         let [n_queries, heads, head_dim] = queries.dims();
         let [image_tokens, _] = image.dims();

@@ -64,7 +64,10 @@ impl DraftVocab {
     /// # Errors
     /// [`ModelError::DraftVocab`] if there is none, or an id is out of range or occurs twice;
     /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it is no list.
-    pub fn tokens(&self, place: &VocabPlace<'_>) -> Result<Option<Vec<TokenId>>, ModelError> {
+    pub(crate) fn tokens(
+        &self,
+        place: &VocabPlace<'_>,
+    ) -> Result<Option<Vec<TokenId>>, ModelError> {
         let vocab_size = place.vocab_size;
         let first = |n: usize| (0..TokenId::try_from(n).unwrap_or(TokenId::MAX)).collect();
         match self {
@@ -92,7 +95,7 @@ impl DraftVocab {
 
 /// What a part of the vocabulary is chosen for.
 #[derive(Debug, Clone, Copy)]
-pub struct VocabPlace<'a> {
+pub(crate) struct VocabPlace<'a> {
     /// Directory of the draft.
     pub draft: &'a Path,
     /// Tokens of the target's head.
@@ -162,7 +165,7 @@ impl DraftVocabFile {
 /// The output head of a draft: the target's, all of it or the rows of some tokens, or one of its
 /// own.
 #[derive(Debug, Clone)]
-pub struct DraftHead {
+pub(crate) struct DraftHead {
     origin: HeadOrigin,
     linear: Linear,
     /// If not all rows are there.
@@ -171,7 +174,7 @@ pub struct DraftHead {
 
 /// Whose head it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadOrigin {
+pub(crate) enum HeadOrigin {
     /// The target's, any of whose rows can be taken.
     Target,
     /// The draft's own, whose tokens are what they are.
@@ -224,7 +227,7 @@ pub(super) struct Scoring<'a> {
 impl DraftHead {
     /// The whole head of the target.
     #[must_use]
-    pub fn new(linear: Linear) -> Self {
+    pub(crate) fn new(linear: Linear) -> Self {
         Self {
             origin: HeadOrigin::Target,
             linear,
@@ -234,13 +237,13 @@ impl DraftHead {
 
     /// Whose head it is.
     #[must_use]
-    pub fn origin(&self) -> HeadOrigin {
+    pub(crate) fn origin(&self) -> HeadOrigin {
         self.origin
     }
 
     /// The head of the target cut to the rows of `tokens`.
     #[must_use]
-    pub fn restricted(whole: &Linear, mut tokens: Vec<TokenId>) -> Self {
+    pub(crate) fn restricted(whole: &Linear, mut tokens: Vec<TokenId>) -> Self {
         tokens.sort_unstable();
         let mut is_listed = vec![false; whole.n_outputs()];
         for &token in &tokens {
@@ -266,7 +269,7 @@ impl DraftHead {
     /// A head of the draft's own, with the token of each of its rows, or `None` if these are the ids
     /// of the target. No sequence can add to it.
     #[must_use]
-    pub fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
+    pub(crate) fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
         let Some(mut tokens) = tokens else {
             return Self {
                 origin: HeadOrigin::Draft,
@@ -297,13 +300,13 @@ impl DraftHead {
 
     /// Number of tokens, if they are not all.
     #[must_use]
-    pub fn vocab_len(&self) -> Option<usize> {
+    pub(crate) fn vocab_len(&self) -> Option<usize> {
         self.part.as_ref().map(|part| part.tokens.len())
     }
 
     /// Rows of the head.
     #[must_use]
-    pub fn n_outputs(&self) -> usize {
+    pub(crate) fn n_outputs(&self) -> usize {
         self.linear.n_outputs()
     }
 

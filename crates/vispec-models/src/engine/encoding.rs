@@ -9,8 +9,9 @@ use vispec_processor::{
 };
 
 use super::{EncodeTimes, Engine};
-use crate::conversations::{ConversationStore, ImageDigest};
+use crate::conversations::ConversationStore;
 use crate::error::ModelError;
+use crate::image_digest::ImageDigest;
 use crate::image_store::{ImageContent, ImageStore, ReadImage};
 use crate::prompt::{EncodedPrompt, PromptImage};
 

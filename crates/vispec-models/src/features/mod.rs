@@ -10,7 +10,7 @@ mod sequence;
 mod spec;
 
 pub use sequence::{HostFeatures, SequenceFeatures, read_features};
-pub use spec::{FeatureSpec, TargetState, eagle3_states};
+pub use spec::{FeatureSpec, eagle3_states};
 
 pub(crate) use sequence::host_values;
 pub(crate) use spec::PassStates;

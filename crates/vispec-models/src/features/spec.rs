@@ -9,7 +9,7 @@ use crate::nn::{join_columns, slice_rows};
 
 /// A hidden state of a target, `[rows, hidden]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetState {
+pub(crate) enum TargetState {
     /// What leaves the final norm: what the head reads.
     Last,
     /// The residual stream as it enters this layer. The number of layers stands for the stream
@@ -23,13 +23,13 @@ pub enum TargetState {
 pub struct FeatureSpec(Arc<[TargetState]>);
 
 impl FeatureSpec {
-    /// [`TargetState::Last`] alone: what ViSpec, EAGLE-2 and Medusa read.
+    /// What leaves the final norm, alone: what ViSpec, EAGLE-2 and Medusa read.
     #[must_use]
     pub fn last() -> Self {
         Self(Arc::new([TargetState::Last]))
     }
 
-    /// States of the residual stream, by the numbers that [`TargetState::Residual`] has: what
+    /// States of the residual stream by their numbers, 0 for what enters the first layer: what
     /// EAGLE-3 reads. A number that occurs twice is taken once; without any these are the
     /// [`last`](Self::last) states.
     #[must_use]
@@ -58,13 +58,13 @@ impl FeatureSpec {
 
     /// The states in their order; at least one.
     #[must_use]
-    pub fn states(&self) -> &[TargetState] {
+    pub(crate) fn states(&self) -> &[TargetState] {
         &self.0
     }
 
     /// Those of the residual stream, in their order.
     #[must_use]
-    pub fn residual_numbers(&self) -> Vec<usize> {
+    pub(crate) fn residual_numbers(&self) -> Vec<usize> {
         let numbers = self.0.iter().filter_map(|state| match state {
             TargetState::Last => None,
             TargetState::Residual(number) => Some(*number),
@@ -74,14 +74,14 @@ impl FeatureSpec {
 
     /// Whether all states of `other` are among these.
     #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|state| self.0.contains(state))
     }
 
     /// The features that `wanted` names, out of `features` `[rows, states * hidden]` that are these;
     /// `None` if not all are there.
     #[must_use]
-    pub fn select(&self, features: &Tensor<2>, wanted: &Self) -> Option<Tensor<2>> {
+    pub(crate) fn select(&self, features: &Tensor<2>, wanted: &Self) -> Option<Tensor<2>> {
         if self == wanted {
             return Some(features.clone());
         }

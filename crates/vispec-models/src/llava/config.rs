@@ -53,7 +53,6 @@ pub struct LlavaConfig {
     /// Whether the projector has biases.
     pub projector_bias: Bias,
     text: TextConfig,
-    image_token_id: u32,
     tie_word_embeddings: bool,
     path: PathBuf,
 }
@@ -131,7 +130,6 @@ impl LlavaConfig {
             selection: selection(strategy, is_next, &file)?,
             projector_bias: if biased { Bias::Yes } else { Bias::No },
             text,
-            image_token_id,
             tie_word_embeddings: tied,
             path: file.path().to_owned(),
         })
@@ -155,15 +153,9 @@ impl LlavaConfig {
         self.text.context_len
     }
 
-    /// The token that stands for one vector of an image.
-    #[must_use]
-    pub fn image_token_id(&self) -> u32 {
-        self.image_token_id
-    }
-
     /// Whether the output head is the embedding table.
     #[must_use]
-    pub fn tie_word_embeddings(&self) -> bool {
+    pub(crate) fn tie_word_embeddings(&self) -> bool {
         self.tie_word_embeddings
     }
 

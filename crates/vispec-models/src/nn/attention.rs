@@ -20,7 +20,7 @@ pub(super) const QUERY_BLOCK: usize = 512;
 
 /// Which cache rows each row of a forward pass attends to.
 #[derive(Debug)]
-pub enum AttentionPlan {
+pub(crate) enum AttentionPlan {
     /// Row `r` sees the first `prefix` cache rows and the new rows up to itself.
     Causal {
         /// Rows in the cache before this pass.
@@ -38,7 +38,7 @@ pub enum AttentionPlan {
 /// Cache rows that the nodes of a tree on a device attend to.
 #[cfg(feature = "cube")]
 #[derive(Debug)]
-pub struct UnknownTreePlan {
+pub(crate) struct UnknownTreePlan {
     /// Cache rows that every row sees.
     prefix: usize,
     rows: usize,
@@ -48,7 +48,7 @@ pub struct UnknownTreePlan {
 
 /// Cache rows that the nodes of a token tree attend to.
 #[derive(Debug)]
-pub struct TreePlan {
+pub(crate) struct TreePlan {
     /// Cache rows that every row sees.
     prefix: usize,
     /// `[rows + 1]`: row `r` sees `rows[offsets[r]..offsets[r + 1]]` besides the prefix.
@@ -89,7 +89,7 @@ impl AttentionPlan {
     ///
     /// # Arguments
     /// * `paths` - offsets behind the prefix, in root-to-self order.
-    pub fn tree<'p>(prefix: usize, paths: impl Iterator<Item = &'p [usize]>) -> Self {
+    pub(crate) fn tree<'p>(prefix: usize, paths: impl Iterator<Item = &'p [usize]>) -> Self {
         let (mut offsets, mut rows) = (vec![0], Vec::new());
         for path in paths {
             rows.extend(path.iter().map(|row| prefix + row));
@@ -122,7 +122,7 @@ impl AttentionPlan {
 
     /// Cache rows that every row sees.
     #[must_use]
-    pub fn prefix(&self) -> usize {
+    pub(crate) fn prefix(&self) -> usize {
         match self {
             Self::Causal { prefix, .. } => *prefix,
             Self::Tree(plan) => plan.prefix,
@@ -133,7 +133,7 @@ impl AttentionPlan {
 
     /// Rows of the pass.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         match self {
             Self::Causal { rows, .. } => *rows,
             Self::Tree(plan) => plan.offsets.len() - 1,
@@ -231,7 +231,7 @@ pub(super) fn scale(head_dim: usize) -> f32 {
 
 /// Self-attention with rotary positions and a cache.
 #[derive(Module, Debug)]
-pub struct Attention {
+pub(crate) struct Attention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
@@ -247,7 +247,7 @@ impl Attention {
     /// # Arguments
     /// * `inputs`, `hidden` - widths of what it reads and of what it gives.
     #[must_use]
-    pub fn load(
+    pub(crate) fn load(
         weights: &Weights<'_>,
         (inputs, hidden): (usize, usize),
         config: &DecoderConfig,
@@ -392,7 +392,7 @@ fn softmax_wide<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
 /// `query` `[batch, heads, queries, head_dim]`, `keys` and `values` `[batch, heads, keys,
 /// head_dim]`, result as `query`.
 #[must_use]
-pub fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+pub(crate) fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
     attend_in_blocks(query, keys, values, |scores, _rows| scores)
 }
 

@@ -39,7 +39,7 @@ pub struct DecoderConfig {
 impl DecoderConfig {
     /// Weights of the linear layers, which a pass over one row reads.
     #[must_use]
-    pub fn n_weights(&self) -> usize {
+    pub(crate) fn n_weights(&self) -> usize {
         let attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads);
         self.layers * (attention + 3 * self.hidden * self.intermediate)
     }
@@ -56,7 +56,7 @@ pub enum QkNorm {
 
 /// What the attention of the first layer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstInput {
+pub(crate) enum FirstInput {
     /// The residual stream behind a norm, as in every Llama layer.
     Normed,
     /// The residual stream as it is, as in drafts of EAGLE-2 and ViSpec.
@@ -67,7 +67,7 @@ pub enum FirstInput {
 
 /// One pre-norm layer: attention, then the gated feed-forward block, each with a residual.
 #[derive(Module, Debug)]
-pub struct DecoderLayer {
+pub(crate) struct DecoderLayer {
     input_layernorm: Option<RmsNorm>,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
@@ -77,7 +77,7 @@ pub struct DecoderLayer {
 impl DecoderLayer {
     /// Takes the layer's tensors from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden, config.rms_eps);
         let inputs = match first {
             FirstInput::Normed | FirstInput::Residual => config.hidden,
@@ -154,14 +154,14 @@ pub(crate) struct ResidualStream {
 
 /// A stack of layers without embedding and final norm.
 #[derive(Module, Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     layers: Vec<DecoderLayer>,
 }
 
 impl Decoder {
     /// Takes `layers.0`, `layers.1` … from `weights`; `first` says what layer 0 reads.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let layers = (0..config.layers)
             .map(|idx| {
                 let input = if idx == 0 { first } else { FirstInput::Normed };

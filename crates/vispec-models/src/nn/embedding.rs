@@ -16,7 +16,7 @@ pub struct Embedding {
 impl Embedding {
     /// Takes `weight` from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, vocab_size: usize, hidden: usize) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, vocab_size: usize, hidden: usize) -> Self {
         Self {
             weight: Param::from_tensor(weights.matrix("weight", [vocab_size, hidden])),
         }

@@ -23,7 +23,7 @@ pub(crate) fn capacity_bound(rows: usize) -> usize {
 
 /// Keys and values of one layer, each `[1, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone)]
-pub struct LayerCache {
+pub(crate) struct LayerCache {
     /// Taken out while it is written, so that the write finds a unique owner and copies nothing.
     tensors: Option<(Tensor<4>, Tensor<4>)>,
     kv_heads: usize,
@@ -118,7 +118,7 @@ impl LayerCache {
 
 /// Caches of all layers on one device.
 #[derive(Debug, Clone)]
-pub struct DeviceCache {
+pub(crate) struct DeviceCache {
     layers: Vec<LayerCache>,
     device: Device,
 }
@@ -158,7 +158,7 @@ pub(super) enum Storage {
 
 /// Caches of all layers of a decoder; all hold the same number of rows.
 #[derive(Debug, Clone)]
-pub struct ModelCache {
+pub(crate) struct ModelCache {
     storage: Storage,
     len: usize,
 }
@@ -179,7 +179,7 @@ impl ModelCache {
 
     /// Rows that are valid in each layer.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.len
     }
 

@@ -21,7 +21,7 @@ pub enum Bias {
 
 /// A weight `[outputs, inputs]`.
 #[derive(Module, Debug)]
-pub enum LinearWeight {
+pub(crate) enum LinearWeight {
     /// In the layout of the checkpoint and in the storage type: on the CPU it is read straight from
     /// the memory map.
     Dense(Param<Tensor<2>>),
@@ -31,7 +31,7 @@ pub enum LinearWeight {
 
 /// A quantised weight. Cloning shares it.
 #[derive(Module, Debug)]
-pub struct QuantizedMatrix {
+pub(crate) struct QuantizedMatrix {
     #[module(skip)]
     weight: Arc<QuantizedWeight>,
     #[module(skip)]
@@ -41,7 +41,7 @@ pub struct QuantizedMatrix {
 impl QuantizedMatrix {
     /// The weight `[outputs, inputs]` of `dims`.
     #[must_use]
-    pub fn new(weight: Arc<QuantizedWeight>, dims: [usize; 2]) -> Self {
+    pub(crate) fn new(weight: Arc<QuantizedWeight>, dims: [usize; 2]) -> Self {
         Self { weight, dims }
     }
 
@@ -54,7 +54,7 @@ impl QuantizedMatrix {
 impl LinearWeight {
     /// `[outputs, inputs]`
     #[must_use]
-    pub fn dims(&self) -> [usize; 2] {
+    pub(crate) fn dims(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) => weight.dims(),
             Self::Quantized(weight) => weight.dims,
@@ -72,7 +72,7 @@ pub struct Linear {
 impl Linear {
     /// Takes `weight` and, if asked for, `bias` from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, inputs: usize, outputs: usize, bias: Bias) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, inputs: usize, outputs: usize, bias: Bias) -> Self {
         let bias = match bias {
             Bias::Yes => Some(weights.vector("bias", [outputs])),
             Bias::No => None,
@@ -82,7 +82,7 @@ impl Linear {
 
     /// A layer made of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     #[must_use]
-    pub fn new(weight: LinearWeight, bias: Option<Tensor<1>>) -> Self {
+    pub(crate) fn new(weight: LinearWeight, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight,
             bias: bias.map(Param::from_tensor),
@@ -97,13 +97,13 @@ impl Linear {
 
     /// Rows of the weight.
     #[must_use]
-    pub fn n_outputs(&self) -> usize {
+    pub(crate) fn n_outputs(&self) -> usize {
         self.weight.dims()[0]
     }
 
     /// Columns of the weight.
     #[must_use]
-    pub fn n_inputs(&self) -> usize {
+    pub(crate) fn n_inputs(&self) -> usize {
         self.weight.dims()[1]
     }
 
@@ -112,7 +112,7 @@ impl Linear {
     /// # Panics
     /// If there is no such output.
     #[must_use]
-    pub fn select_outputs(&self, outputs: &[u32]) -> Self {
+    pub(crate) fn select_outputs(&self, outputs: &[u32]) -> Self {
         let index = |device: &Device| row_numbers(outputs, device);
         let weight = match &self.weight {
             LinearWeight::Dense(weight) => {
@@ -149,7 +149,7 @@ impl Linear {
     /// # Shapes
     /// `x` `[..., inputs]`, results `[..., outputs]`.
     #[must_use]
-    pub fn forward_group<const N: usize, const D: usize>(
+    pub(crate) fn forward_group<const N: usize, const D: usize>(
         layers: [&Self; N],
         x: Tensor<D>,
     ) -> [Tensor<D>; N] {
@@ -180,7 +180,7 @@ impl Linear {
 
     /// The weight `[outputs, inputs]`, unless it is quantised.
     #[must_use]
-    pub fn dense_weight(&self) -> Option<Tensor<2>> {
+    pub(crate) fn dense_weight(&self) -> Option<Tensor<2>> {
         match &self.weight {
             LinearWeight::Dense(weight) => Some(weight.val()),
             LinearWeight::Quantized(_) => None,

@@ -9,7 +9,7 @@ use crate::weights::Weights;
 
 /// `down(silu(gate(x)) * up(x))`
 #[derive(Module, Debug)]
-pub struct GatedMlp {
+pub(crate) struct GatedMlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
@@ -18,7 +18,12 @@ pub struct GatedMlp {
 impl GatedMlp {
     /// Takes `gate_proj`, `up_proj` and `down_proj` from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, hidden: usize, intermediate: usize, bias: Bias) -> Self {
+    pub(crate) fn load(
+        weights: &Weights<'_>,
+        hidden: usize,
+        intermediate: usize,
+        bias: Bias,
+    ) -> Self {
         Self {
             gate_proj: Linear::load(&weights.at("gate_proj"), hidden, intermediate, bias),
             up_proj: Linear::load(&weights.at("up_proj"), hidden, intermediate, bias),
@@ -35,7 +40,7 @@ impl GatedMlp {
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     #[must_use]
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let [gate, up] = Linear::forward_group([&self.gate_proj, &self.up_proj], x);
         let product = cpu::silu_mul(&gate, &up).unwrap_or_else(|| activation::silu(gate) * up);
         self.down_proj.forward(product)

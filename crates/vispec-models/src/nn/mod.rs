@@ -4,38 +4,41 @@
 //! GPUs through few and wide launches (`cube`), elsewhere and under automatic differentiation through
 //! Burn's operations. What is not in a decoder stack has one forward path.
 
-pub mod attention;
+mod attention;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
-pub mod decoder;
-pub mod embedding;
+mod decoder;
+mod embedding;
 #[cfg(feature = "flex")]
 mod host;
-pub mod kv_cache;
+mod kv_cache;
 mod layer_rows;
-pub mod linear;
-pub mod mlp;
-pub mod norm;
-pub mod rope;
+mod linear;
+mod mlp;
+mod norm;
+mod rope;
 mod rows;
-pub mod stack;
+mod stack;
 mod vision_attention;
 
 #[cfg(feature = "cube")]
 pub(crate) use cube::{is_here, picked_rows};
 
-pub use attention::{Attention, AttentionPlan, TreePlan, attend_all};
-pub use decoder::{Decoder, DecoderConfig, DecoderLayer, FirstInput, QkNorm};
+pub(crate) use attention::{AttentionPlan, attend_all};
+pub(crate) use decoder::{Decoder, FirstInput};
+pub use decoder::{DecoderConfig, QkNorm};
 pub use embedding::Embedding;
-pub use kv_cache::{DeviceCache, LayerCache, ModelCache};
+pub(crate) use kv_cache::{ModelCache, capacity_bound, grown_capacity};
 pub use layer_rows::LayerRows;
-pub use linear::{Bias, Linear, LinearWeight, QuantizedMatrix};
-pub use mlp::GatedMlp;
-pub use norm::{LayerNorm, RmsNorm};
-pub use rope::{MropeLayout, RotaryTable};
+pub use linear::{Bias, Linear};
+pub(crate) use linear::{LinearWeight, QuantizedMatrix};
+pub(crate) use mlp::GatedMlp;
+pub(crate) use norm::{LayerNorm, RmsNorm};
+pub(crate) use rope::{MropeLayout, RotaryTable};
 #[cfg(feature = "cube")]
 pub(crate) use rows::row_numbers;
 pub(crate) use rows::{join_columns, join_rows, pad_rows, slice_rows};
-pub use stack::{DecoderStack, StackInput, StackSegment};
+pub use stack::StackInput;
+pub(crate) use stack::{DecoderStack, StackSegment};
 pub(crate) use vision_attention::{PatchGroups, VisionAttention};

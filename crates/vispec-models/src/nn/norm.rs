@@ -8,7 +8,7 @@ use crate::weights::Weights;
 
 /// Root-mean-square normalisation as in Llama: computed in f32, scaled in the input's type.
 #[derive(Module, Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -17,7 +17,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Takes `weight` `[hidden]` from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weights.vector("weight", [hidden])),
             eps,
@@ -37,7 +37,7 @@ impl RmsNorm {
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     #[must_use]
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
         cpu::rms_norm(&x, &weight, self.eps).unwrap_or_else(|| {
             let dtype = x.dtype();
@@ -51,7 +51,7 @@ impl RmsNorm {
 
 /// Layer normalisation with scale and shift, as in CLIP.
 #[derive(Module, Debug)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     weight: Param<Tensor<1>>,
     bias: Param<Tensor<1>>,
     #[module(skip)]
@@ -61,7 +61,7 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// Takes `weight` and `bias` `[hidden]` from `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, hidden: usize, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weights.vector("weight", [hidden])),
             bias: Param::from_tensor(weights.vector("bias", [hidden])),
@@ -72,7 +72,7 @@ impl LayerNorm {
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     #[must_use]
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
         let wide = Tensor::<D>::cast(x, DType::F32);
         let centred = wide.clone() - wide.mean_dim(D - 1);

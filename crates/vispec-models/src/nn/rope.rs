@@ -11,7 +11,7 @@ use super::cpu;
 /// Made on the host, once per pass, from explicit positions: nodes of a token tree share positions,
 /// compressed image tokens skip some, and Qwen's rotary embedding has three axes.
 #[derive(Debug, Clone)]
-pub struct RotaryTable {
+pub(crate) struct RotaryTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     head_dim: usize,
@@ -26,7 +26,7 @@ pub struct RotaryTable {
 
 /// Which frequencies turn with which axis, where there are three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MropeLayout {
+pub(crate) enum MropeLayout {
     /// As in Qwen2-VL: first those of time, then those of height, then those of width.
     Chunked,
     /// As in Qwen3-VL: time, height and width in turn for as long as there are any, time for the
@@ -68,7 +68,12 @@ fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
 impl RotaryTable {
     /// One position for each row.
     #[must_use]
-    pub fn new(positions: &[i64], head_dim: usize, theta: f64, like: (&Device, DType)) -> Self {
+    pub(crate) fn new(
+        positions: &[i64],
+        head_dim: usize,
+        theta: f64,
+        like: (&Device, DType),
+    ) -> Self {
         let frequencies = inverse_frequencies(head_dim, theta);
         Self::from_angles(
             positions
@@ -82,7 +87,7 @@ impl RotaryTable {
     /// Positions on three axes (time, height, width), `[3][rows]`: so many frequencies turn with each
     /// as `sections` say, those that `layout` names.
     #[must_use]
-    pub fn multimodal(
+    pub(crate) fn multimodal(
         positions: [&[u32]; 3],
         (sections, layout): ([usize; 3], MropeLayout),
         head_dim: usize,
@@ -104,7 +109,7 @@ impl RotaryTable {
 
     /// Angles `[rows, head_dim / 2]` in row-major order.
     #[must_use]
-    pub fn from_angles(
+    pub(crate) fn from_angles(
         angles: impl Iterator<Item = f32>,
         head_dim: usize,
         (device, dtype): (&Device, DType),
@@ -133,7 +138,7 @@ impl RotaryTable {
 
     /// The rows of this table, then those of `next`, which is for the same heads.
     #[must_use]
-    pub fn followed_by(mut self, next: &Self) -> Self {
+    pub(crate) fn followed_by(mut self, next: &Self) -> Self {
         self.cos.extend_from_slice(&next.cos);
         self.sin.extend_from_slice(&next.sin);
         self.on_device = OnceLock::new();
@@ -146,7 +151,7 @@ impl RotaryTable {
 
     /// Size of a head.
     #[must_use]
-    pub fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.head_dim
     }
 
@@ -181,7 +186,7 @@ impl RotaryTable {
     /// # Shapes
     /// `x` and the result `[rows, heads * head_dim]`.
     #[must_use]
-    pub fn rotate(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn rotate(&self, x: Tensor<2>) -> Tensor<2> {
         if let Some(rotated) = cpu::rotary(&x, self) {
             return rotated;
         }

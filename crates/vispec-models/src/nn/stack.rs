@@ -16,7 +16,7 @@ use super::rope::RotaryTable;
 
 /// A [`Decoder`] with its shapes, ready to run. Cloning shares the weights.
 #[derive(Debug, Clone)]
-pub struct DecoderStack {
+pub(crate) struct DecoderStack {
     layers: Layers,
     config: DecoderConfig,
     /// Weights of its linear layers.
@@ -58,7 +58,7 @@ pub struct StackInput {
     /// The residual stream, `[rows, hidden]`.
     pub residual: Tensor<2>,
     /// What the attention of the first layer reads, `[rows, inputs]`, if the layer is one that is
-    /// given it ([`FirstInput::Given`](super::FirstInput::Given)).
+    /// given it (`FirstInput::Given`).
     pub given: Option<Tensor<2>>,
     /// What is added behind the first layers.
     pub later: LayerRows,
@@ -76,7 +76,7 @@ impl From<Tensor<2>> for StackInput {
 
 /// One sequence's part of a pass.
 #[derive(Debug)]
-pub struct StackSegment<'a> {
+pub(crate) struct StackSegment<'a> {
     /// Number of its rows, and what they see.
     pub plan: &'a AttentionPlan,
     /// Cache of the sequence; the rows are appended.
@@ -86,7 +86,7 @@ pub struct StackSegment<'a> {
 impl DecoderStack {
     /// Gets the stack ready.
     #[must_use]
-    pub fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
+    pub(crate) fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
         Self {
             n_weights: decoder.n_weights(config),
             layers: Layers::new(decoder, config),
@@ -97,7 +97,7 @@ impl DecoderStack {
     /// The same stack, whose passes are padded to so many rows; `None` if it runs where passes of
     /// other lengths are no other computation, or where they cannot be padded.
     #[must_use]
-    pub fn padded(mut self, rows: usize) -> Option<Self> {
+    pub(crate) fn padded(mut self, rows: usize) -> Option<Self> {
         match &mut self.layers {
             #[cfg(feature = "cube")]
             Layers::Cube(decoder) => {
@@ -120,14 +120,19 @@ impl DecoderStack {
 
     /// Shapes of the stack.
     #[must_use]
-    pub fn config(&self) -> &DecoderConfig {
+    pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
     /// Runs a step of `rows` that goes through this stack where its kernels find their threads
     /// awake. `head` are the outputs of the head behind it. On devices there are no kernels to wake
     /// anybody for.
-    pub fn step<R: Send>(&self, rows: usize, head: usize, work: impl FnOnce() -> R + Send) -> R {
+    pub(crate) fn step<R: Send>(
+        &self,
+        rows: usize,
+        head: usize,
+        work: impl FnOnce() -> R + Send,
+    ) -> R {
         if !self.is_on_host() {
             return work();
         }
@@ -149,7 +154,7 @@ impl DecoderStack {
     /// # Arguments
     /// * `dtype` - on the CPU F32 or BF16, elsewhere the type of activations.
     #[must_use]
-    pub fn new_cache(&self, (device, dtype): (&Device, DType)) -> ModelCache {
+    pub(crate) fn new_cache(&self, (device, dtype): (&Device, DType)) -> ModelCache {
         #[cfg(feature = "flex")]
         if let Layers::Host(host) = &self.layers {
             return ModelCache::new(Storage::Host(host.new_cache(dtype)));
@@ -159,7 +164,7 @@ impl DecoderStack {
 
     /// Memory that keys and values of a row take in a cache of type `dtype`, all layers together.
     #[must_use]
-    pub fn cache_bytes_per_row(&self, dtype: DType) -> usize {
+    pub(crate) fn cache_bytes_per_row(&self, dtype: DType) -> usize {
         let DecoderConfig {
             layers,
             kv_heads,
@@ -179,7 +184,7 @@ impl DecoderStack {
     /// # Panics
     /// If the plans have other rows than the input, or a cache is of a stack on another device.
     #[must_use]
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         input: impl Into<StackInput>,
         rotary: &RotaryTable,

@@ -23,7 +23,6 @@ pub struct QwenConfig {
     pub tie_word_embeddings: bool,
     /// The vision tower.
     pub vision: QwenVisionConfig,
-    image_token_id: u32,
     context_len: usize,
     rotary_sections: [usize; 3],
 }
@@ -93,7 +92,6 @@ impl QwenConfig {
             vocab_size,
             tie_word_embeddings: tied,
             vision: QwenVisionConfig::new(root.vision_config, &file, decoder.hidden)?,
-            image_token_id,
             context_len,
             rotary_sections,
         })
@@ -103,12 +101,6 @@ impl QwenConfig {
     #[must_use]
     pub fn decoder(&self) -> DecoderConfig {
         self.decoder
-    }
-
-    /// The token that stands for one vector of an image.
-    #[must_use]
-    pub fn image_token_id(&self) -> u32 {
-        self.image_token_id
     }
 
     /// Positions that the model was made for.

@@ -115,19 +115,13 @@ impl VisionFields {
 impl TowerShape {
     /// Size of an attention head.
     #[must_use]
-    pub fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.hidden / self.heads
-    }
-
-    /// Elements of a patch in all its channels and frames.
-    #[must_use]
-    pub fn patch_elements(&self) -> usize {
-        self.channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
     /// Patches that become one image token.
     #[must_use]
-    pub fn patches_per_token(&self) -> usize {
+    pub(crate) fn patches_per_token(&self) -> usize {
         self.merge_size * self.merge_size
     }
 

@@ -27,7 +27,7 @@ pub struct QwenVisionConfig {
 impl QwenVisionConfig {
     /// Side of an attention window in image tokens.
     #[must_use]
-    pub fn window_tokens(&self) -> usize {
+    pub(crate) fn window_tokens(&self) -> usize {
         self.window_size / self.tower.merge_size / self.tower.patch_size
     }
 

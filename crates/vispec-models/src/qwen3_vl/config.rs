@@ -16,7 +16,7 @@ const PREFIX: &str = "text_config.";
 
 /// A Qwen3-VL model: text model, vision tower, and the tokens that join them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Qwen3Config {
+pub(crate) struct Qwen3Config {
     decoder: DecoderConfig,
     /// Rows of the embedding table, at least the size of the tokenizer.
     pub vocab_size: usize,
@@ -62,7 +62,7 @@ impl Qwen3Config {
     /// [`ModelError::ConfigSyntax`] if it lacks a field, [`ModelError::ConfigValue`] if a value is
     /// impossible or asks for something that is not implemented,
     /// [`ModelError::UnsupportedArchitecture`] if it is of another model.
-    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
         // Another model's file lacks some fields: first of all say that it is another model.
         file.architecture(&[(ARCHITECTURE, "qwen3_vl")], ARCHITECTURE)?;
@@ -85,19 +85,19 @@ impl Qwen3Config {
 
     /// Shapes of the text model.
     #[must_use]
-    pub fn decoder(&self) -> DecoderConfig {
+    pub(crate) fn decoder(&self) -> DecoderConfig {
         self.decoder
     }
 
     /// Positions that the model was made for.
     #[must_use]
-    pub fn context_len(&self) -> usize {
+    pub(crate) fn context_len(&self) -> usize {
         self.context_len
     }
 
     /// How many rotary frequencies turn with time, height and width.
     #[must_use]
-    pub fn rotary_sections(&self) -> [usize; 3] {
+    pub(crate) fn rotary_sections(&self) -> [usize; 3] {
         self.rotary_sections
     }
 }

@@ -9,9 +9,9 @@ mod vision_config;
 
 use std::path::Path;
 
-pub use config::Qwen3Config;
-pub use vision::Qwen3Vision;
-pub use vision_config::Qwen3VisionConfig;
+pub(crate) use config::Qwen3Config;
+pub(crate) use vision::Qwen3Vision;
+pub(crate) use vision_config::Qwen3VisionConfig;
 
 use vispec_processor::ProcessedImage;
 

@@ -16,7 +16,7 @@ use crate::weights::Weights;
 
 /// Turns an image, cut into patches, into some vectors for each square of patches.
 #[derive(Module, Debug)]
-pub struct Qwen3Vision {
+pub(crate) struct Qwen3Vision {
     patch_embed: Linear,
     /// `[side * side, hidden]`
     pos_embed: Param<Tensor<2>>,
@@ -36,7 +36,7 @@ impl Qwen3Vision {
     /// Takes `patch_embed`, `pos_embed`, `blocks`, `merger` and `deepstack_merger_list` from
     /// `weights`.
     #[must_use]
-    pub fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
+    pub(crate) fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
         let input = config.tower.patch_input();
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
         let deepstack_merger = |level: usize| {
@@ -67,7 +67,7 @@ impl Qwen3Vision {
     ///
     /// # Errors
     /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
-    pub fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
+    pub(crate) fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
         let input = self.config.tower.patch_input();
         let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
         let mut x = self.embed(pixels, grid);

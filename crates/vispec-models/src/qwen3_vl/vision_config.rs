@@ -19,7 +19,7 @@ const DEFAULTS: TowerDefaults = TowerDefaults {
 
 /// Shapes of the vision tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qwen3VisionConfig {
+pub(crate) struct Qwen3VisionConfig {
     /// Blocks, patches and widths.
     pub tower: TowerShape,
     /// Side of the square table of position embeddings.

@@ -90,7 +90,7 @@ impl Checkpoint {
 
     /// The directory that was opened.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 

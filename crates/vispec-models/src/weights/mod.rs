@@ -162,25 +162,25 @@ impl<'c> Weights<'c> {
 
     /// The device that tensors are made on.
     #[must_use]
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
     /// Element types of weights and activations.
     #[must_use]
-    pub fn precision(&self) -> Precision {
+    pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
     /// Whether the checkpoint has a tensor of this name.
     #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.checkpoint.contains(&self.name(name))
     }
 
     /// The same account for parts that keep the storage type, whatever becomes of linear layers.
     #[must_use]
-    pub fn unquantized(&self) -> Self {
+    pub(crate) fn unquantized(&self) -> Self {
         Self {
             precision: Precision {
                 quantization: None,
@@ -192,7 +192,7 @@ impl<'c> Weights<'c> {
 
     /// The weight of a linear layer, `[outputs, inputs]`: quantised if the precision says so.
     #[must_use]
-    pub fn linear(&self, name: &str, shape: [usize; 2]) -> LinearWeight {
+    pub(crate) fn linear(&self, name: &str, shape: [usize; 2]) -> LinearWeight {
         let Some(quantization) = self.precision.quantization else {
             return LinearWeight::Dense(Param::from_tensor(self.matrix(name, shape)));
         };

@@ -30,20 +30,6 @@ impl Processor {
         self.prepare_with(messages, images, GenerationPrompt::Add)
     }
 
-    /// The same as [`Self::prepare`], for as long as `wanted` says so: it is asked now and then
-    /// while a long text is looked through.
-    ///
-    /// # Errors
-    /// Those of [`Self::prepare`], and [`ProcessorError::Unwanted`].
-    pub fn prepare_while(
-        &self,
-        messages: &Messages,
-        images: &[DecodedImage],
-        wanted: Wanted<'_>,
-    ) -> Result<PreparedPrompt> {
-        self.prepare_chat(messages, images.into(), GenerationPrompt::Add, wanted)
-    }
-
     /// The same as [`Self::prepare`] for a conversation with videos.
     ///
     /// # Errors
@@ -68,11 +54,12 @@ impl Processor {
         self.prepare_chat(messages, images.into(), generation, &|| true)
     }
 
-    /// The same as [`Self::prepare_while`] for images of which only the sizes are needed, because
-    /// what the model makes of them is known, and for videos: the prompt holds none of them.
+    /// The same as [`Self::prepare_media`] for images of which only the sizes are needed, because
+    /// what the model makes of them is known, and for videos: the prompt holds none of them. `wanted`
+    /// is asked now and then while a long text is looked through; if it says no, the work ends.
     ///
     /// # Errors
-    /// Those of [`Self::prepare_while`] and [`Self::prepare_media`].
+    /// Those of [`Self::prepare_media`], and [`ProcessorError::Unwanted`].
     pub fn prepare_sizes_while(
         &self,
         messages: &Messages,

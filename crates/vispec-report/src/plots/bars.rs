@@ -59,7 +59,7 @@ pub struct GroupedBars {
 impl GroupedBars {
     /// Draws the chart.
     #[must_use]
-    pub fn to_svg(&self, theme: Theme) -> String {
+    pub(crate) fn to_svg(&self, theme: Theme) -> String {
         let legend = LegendEntry::squares(&self.series);
         let texts = Texts {
             title: &self.title,

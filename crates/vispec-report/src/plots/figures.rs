@@ -56,7 +56,7 @@ const USUAL_NUM_Q: u32 = 2;
 /// All plots: of each target and temperature the speed-ups, accepted tokens, acceptance by depth
 /// and time shares; of each target acceptance by image tokens and speed-up by size of the tree.
 #[must_use]
-pub fn all(series: &[Series]) -> Vec<Figure> {
+pub(crate) fn all(series: &[Series]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for ((target, temperature), series) in groups(series, |series| {
         let temperature = series.key.temperature();

@@ -16,8 +16,9 @@ mod shares;
 mod theme;
 
 pub use bars::{Bar, BarGroup, BarUnit, GroupedBars};
-pub use figures::{Chart, Figure, all};
+pub(crate) use figures::all;
+pub use figures::{Chart, Figure};
 pub use lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
-pub use raster::{PIXELS_PER_UNIT, to_png};
+pub use raster::to_png;
 pub use shares::{ShareRow, StackedShares};
 pub use theme::Theme;

@@ -9,7 +9,7 @@ use resvg::usvg::{Options, Tree};
 use crate::error::{ReportError, Result};
 
 /// Pixels per unit of the drawing: enough for screens with two pixels per point.
-pub const PIXELS_PER_UNIT: f32 = 2.0;
+pub(crate) const PIXELS_PER_UNIT: f32 = 2.0;
 
 /// Renders a drawing with the embedded fonts; those of the system are not looked at.
 ///

@@ -35,7 +35,7 @@ pub struct StackedShares {
 impl StackedShares {
     /// Draws the chart.
     #[must_use]
-    pub fn to_svg(&self, theme: Theme) -> String {
+    pub(crate) fn to_svg(&self, theme: Theme) -> String {
         let legend = LegendEntry::squares(&self.parts);
         let texts = Texts {
             title: &self.title,

@@ -7,7 +7,7 @@ use crate::record::Method;
 pub enum Theme {
     /// A file by itself: fixed colours on white.
     File,
-    /// Part of a page that defines the custom properties of [`page_css`](Theme::page_css).
+    /// Part of a page that defines the custom properties of `page_css`.
     Page,
 }
 
@@ -65,7 +65,7 @@ impl Theme {
 
     /// CSS that defines the colours of [`Theme::Page`], for light and dark schemes.
     #[must_use]
-    pub fn page_css() -> String {
+    pub(crate) fn page_css() -> String {
         let named = [
             ("ink", INK),
             ("muted", MUTED),

@@ -94,7 +94,7 @@ impl CellHeader {
     ///
     /// # Errors
     /// [`ReportError::HeaderMismatch`] with the first field that differs.
-    pub fn expect_continues(&self, expected: &Self, path: &Path) -> Result<()> {
+    pub(crate) fn expect_continues(&self, expected: &Self, path: &Path) -> Result<()> {
         self.expect_equal(
             expected,
             path,
@@ -107,7 +107,7 @@ impl CellHeader {
     ///
     /// # Errors
     /// [`ReportError::HeaderMismatch`] with the first field that differs.
-    pub fn expect_same_cell(&self, expected: &Self, path: &Path) -> Result<()> {
+    pub(crate) fn expect_same_cell(&self, expected: &Self, path: &Path) -> Result<()> {
         self.expect_equal(
             expected,
             path,

@@ -28,14 +28,14 @@ impl CostTable {
     /// Time of a step of the draft with `rows` rows, in milliseconds: straight lines between
     /// the points, the first value below them, absent above them.
     #[must_use]
-    pub fn draft_step_ms(&self, rows: f64) -> Option<f64> {
+    pub(crate) fn draft_step_ms(&self, rows: f64) -> Option<f64> {
         interpolate(&self.draft_step, rows)
     }
 
     /// Time of a verify pass over `nodes` nodes, in milliseconds: straight lines between
     /// the points, the first value below them, absent above them.
     #[must_use]
-    pub fn verify_ms(&self, nodes: f64) -> Option<f64> {
+    pub(crate) fn verify_ms(&self, nodes: f64) -> Option<f64> {
         interpolate(&self.verify, nodes)
     }
 }

@@ -1,7 +1,6 @@
 //! Reading and writing versioned JSON, with errors that say where.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::SCHEMA_VERSION;
 use crate::error::{ReportError, Result};
+use crate::whole_file::write_whole;
 
 /// Reads a whole file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T> {
@@ -59,9 +59,8 @@ pub(super) fn expect_version(found: u32, path: &Path) -> Result<()> {
     })
 }
 
-/// Writes a whole file under a temporary name, then renames it.
+/// Writes a whole file.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let temporary = path.with_extension("json.partial");
     let mut text = serde_json::to_vec_pretty(value).map_err(|source| ReportError::Json {
         path: path.to_owned(),
         line: 0,
@@ -69,11 +68,5 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
         source,
     })?;
     text.push(b'\n');
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(ReportError::io(path, "could not be written"))
+    write_whole(path, &text)
 }

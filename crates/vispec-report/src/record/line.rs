@@ -46,7 +46,7 @@ pub struct PhaseTimes {
 impl PhaseTimes {
     /// The whole answer: everything before the first cycle, and all cycles.
     #[must_use]
-    pub fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.preprocess + self.vision + self.prefill + self.decode
     }
 
@@ -161,7 +161,7 @@ impl PromptRecord {
     ///
     /// # Errors
     /// [`ReportError::Record`] with the field at fault, without a path.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let fault = |field, found: String, expected: String| {
             Err(ReportError::Record {
                 path: PathBuf::new(),

@@ -24,7 +24,7 @@ pub struct Machine {
 impl Machine {
     /// Describes this machine. What the operating system does not tell is `unknown` or 0.
     #[must_use]
-    pub fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
             cpu_model: first_field("/proc/cpuinfo", "model name")

@@ -18,7 +18,7 @@ const LINE_BUFFER: usize = 1 << 18;
 /// The complete lines of a cell, in the order of the file.
 ///
 /// Holds one line at a time, however many there are. An incomplete line at the end is passed over
-/// and counted in [`incomplete_bytes`](Self::incomplete_bytes).
+/// and counted in `incomplete_bytes`.
 #[derive(Debug)]
 pub struct RecordReader {
     path: PathBuf,
@@ -55,13 +55,13 @@ impl RecordReader {
 
     /// Bytes of the complete lines read so far.
     #[must_use]
-    pub fn complete_bytes(&self) -> u64 {
+    pub(crate) fn complete_bytes(&self) -> u64 {
         self.complete_bytes
     }
 
     /// Bytes after the last newline; known when the lines are at an end.
     #[must_use]
-    pub fn incomplete_bytes(&self) -> u64 {
+    pub(crate) fn incomplete_bytes(&self) -> u64 {
         self.incomplete_bytes
     }
 
@@ -172,7 +172,7 @@ impl CellProgress {
 
     /// Prompts that failed and have no record, and why.
     #[must_use]
-    pub fn failed(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn failed(&self) -> &BTreeMap<String, String> {
         &self.failed
     }
 

@@ -190,7 +190,7 @@ pub struct TreeSettings {
 impl TreeSettings {
     /// Most draft tokens that a cycle can accept.
     #[must_use]
-    pub fn levels(&self) -> u32 {
+    pub(crate) fn levels(&self) -> u32 {
         self.depth + 1
     }
 }
@@ -230,7 +230,7 @@ impl Shard {
     /// Whether a prompt can be both shards'. Shards of different numbers of shards are taken to
     /// overlap.
     #[must_use]
-    pub fn overlaps(self, other: Self) -> bool {
+    pub(crate) fn overlaps(self, other: Self) -> bool {
         self.count != other.count || self.index == other.index
     }
 
@@ -330,12 +330,6 @@ impl CellSettings {
             last_component(&self.task),
             self.cell_id()
         )
-    }
-
-    /// The target's name: the last part of its path or hub id.
-    #[must_use]
-    pub fn target_name(&self) -> &str {
-        last_component(&self.target)
     }
 
     /// The draft's name: the last part of its path or hub id.

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,8 +13,9 @@ use super::{
 };
 use crate::error::{ReportError, Result};
 
-/// Lines between two calls of `fsync` unless the caller says otherwise.
-const SYNC_EVERY: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+/// Lines between two calls of `fsync`: a killed process loses no line it has appended, a machine that
+/// loses power at most these.
+const SYNC_EVERY: u32 = 16;
 
 /// A cell that is ready for records, and what it held before.
 #[derive(Debug)]
@@ -53,7 +53,6 @@ pub fn is_being_written(dir: &Path) -> Result<bool> {
 pub struct RecordWriter {
     path: PathBuf,
     file: File,
-    sync_every: NonZeroU32,
     unsynced: u32,
 }
 
@@ -103,22 +102,11 @@ impl RecordWriter {
             writer: Self {
                 path,
                 file,
-                sync_every: SYNC_EVERY,
                 unsynced: 0,
             },
             progress,
             dropped_bytes: reader.incomplete_bytes(),
         })
-    }
-
-    /// Sets after how many lines the file is forced to the disk; 16 unless set.
-    ///
-    /// A killed process loses no line it has appended, whatever this is; a machine that loses
-    /// power may lose the lines since the last time.
-    #[must_use]
-    pub fn with_sync_every(mut self, lines: NonZeroU32) -> Self {
-        self.sync_every = lines;
-        self
     }
 
     /// Appends a record.
@@ -165,7 +153,7 @@ impl RecordWriter {
             .write_all(&text)
             .map_err(ReportError::io(&self.path, "could not be appended to"))?;
         self.unsynced += 1;
-        if self.unsynced >= self.sync_every.get() {
+        if self.unsynced >= SYNC_EVERY {
             self.sync()?;
         }
         Ok(())

@@ -41,7 +41,7 @@ impl ImageBins {
     }
 
     /// Adds the records of another set.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (&place, other) in &other.bins {
             let bin = self.bins.entry(place).or_default();
             bin.image_tokens += other.image_tokens;

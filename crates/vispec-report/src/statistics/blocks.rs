@@ -31,7 +31,7 @@ pub struct Blocks {
 
 impl Blocks {
     /// Adds a record.
-    pub fn add(&mut self, sample: &Sample) {
+    pub(crate) fn add(&mut self, sample: &Sample) {
         let columns = columns(sample);
         self.records += 1;
         add(&mut self.totals, &columns);
@@ -49,7 +49,7 @@ impl Blocks {
 
     /// Number of records.
     #[must_use]
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.records
     }
 

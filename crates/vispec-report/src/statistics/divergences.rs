@@ -16,20 +16,20 @@ pub struct Divergences {
 
 impl Divergences {
     /// Adds a record's divergence; `key` is that of [`Subset::add`].
-    pub fn add(&mut self, key: u64, divergence: &Divergence) {
+    pub(crate) fn add(&mut self, key: u64, divergence: &Divergence) {
         self.places.add(key, f64::from(divergence.position));
         self.note(Some(divergence.position), divergence.logit_gap);
     }
 
     /// Adds those of another set.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.places.merge(&other.places);
         self.note(other.earliest, other.largest_gap);
     }
 
     /// Number of records whose arms differ.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.places.n_values()
     }
 

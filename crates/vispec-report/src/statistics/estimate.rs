@@ -7,11 +7,11 @@ use super::{Blocks, Sample, quantile};
 use crate::random::SplitMix64;
 
 /// Number of resamples of an interval.
-pub const RESAMPLES: u64 = 1000;
+pub(crate) const RESAMPLES: u64 = 1000;
 
 /// A figure with its 95 % interval.
 ///
-/// Intervals are percentiles of a paired bootstrap: [`RESAMPLES`] times, as many [`Blocks`] as there
+/// Intervals are percentiles of a paired bootstrap: `RESAMPLES` times, as many [`Blocks`] as there
 /// are were drawn with replacement, both arms of a record together, from a fixed seed.
 /// Without records all three are NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -21,7 +21,7 @@ pub struct PhaseShares {
 
 impl PhaseShares {
     /// Names of the phases, in the order of [`values`](Self::values).
-    pub const NAMES: [&str; 6] = [
+    pub(crate) const NAMES: [&str; 6] = [
         "preprocess",
         "vision",
         "prefill",

@@ -3,9 +3,9 @@
 use crate::random::mixed;
 
 /// Values that are kept at most.
-pub const MOST_VALUES: usize = 2048;
+pub(crate) const MOST_VALUES: usize = 2048;
 
-/// All values up to [`MOST_VALUES`], and a random choice of so many beyond that.
+/// All values up to `MOST_VALUES`, and a random choice of so many beyond that.
 ///
 /// Each value has a key, and those with the least mixed keys stay. So the choice does not depend on
 /// the order in which values come, nor on how sets are merged.
@@ -24,7 +24,7 @@ impl Subset {
     }
 
     /// Adds the values of another set.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.values += other.values;
         self.kept.extend_from_slice(&other.kept);
         self.shorten_if_long();
@@ -32,7 +32,7 @@ impl Subset {
 
     /// Number of values that were added.
     #[must_use]
-    pub fn n_values(&self) -> u64 {
+    pub(crate) fn n_values(&self) -> u64 {
         self.values
     }
 

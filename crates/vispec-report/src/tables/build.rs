@@ -7,7 +7,7 @@ use crate::statistics::{Acceptance, Estimate, Estimates, Measurements, PhaseShar
 
 /// All tables of measured figures.
 #[must_use]
-pub fn all(series: &[Series]) -> Vec<Table> {
+pub(crate) fn all(series: &[Series]) -> Vec<Table> {
     vec![
         paper_form(series, Speed::Cycles),
         paper_form(series, Speed::EndToEnd),

@@ -46,7 +46,7 @@ const FIGURES: [(&str, Find); 10] = [
 /// A row per series and task: settings, then each figure with both ends of its interval. What does
 /// not apply is empty.
 #[must_use]
-pub fn figures(series: &[Series]) -> Table {
+pub(crate) fn figures(series: &[Series]) -> Table {
     let mut columns: Vec<String> = SETTINGS.map(str::to_owned).to_vec();
     columns.extend(["prompts", "divergent"].map(str::to_owned));
     for (name, _) in FIGURES {

@@ -1,4 +1,4 @@
-//! Tables: what is in them ([`all`]) and how they are written ([`Table`]).
+//! Tables: what is in them (`all`) and how they are written ([`Table`]).
 
 mod build;
 mod figures;
@@ -6,11 +6,10 @@ mod paper_form;
 mod predictions;
 mod table;
 
-pub use build::all;
-pub use figures::figures;
-pub use paper_form::paper_reference;
-pub(crate) use paper_form::tasks_in_order;
-pub use predictions::predictions;
+pub(crate) use build::all;
+pub(crate) use figures::figures;
+pub(crate) use paper_form::{paper_reference, tasks_in_order};
+pub(crate) use predictions::predictions;
 pub use table::Table;
 pub(crate) use table::escape_html;
 

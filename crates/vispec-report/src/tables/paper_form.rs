@@ -124,7 +124,7 @@ fn paper_row(series: &Series, tasks: &[String]) -> Option<Vec<String>> {
 
 /// The paper's main table by itself.
 #[must_use]
-pub fn paper_reference() -> Table {
+pub(crate) fn paper_reference() -> Table {
     let figures: Vec<PaperFigure> = paper::figures().collect();
     let tasks: Vec<&str> = paper::tasks().chain([paper::AVERAGE]).collect();
     let mut columns = vec!["target", "T", "method"];

@@ -11,7 +11,7 @@ use crate::statistics::Estimates;
 /// differ in the number of nodes only, the largest is predicted from; those that hold too little are
 /// left out.
 #[must_use]
-pub fn predictions(series: &[Series]) -> Table {
+pub(crate) fn predictions(series: &[Series]) -> Table {
     let mut table = table(
         "predictions",
         "Predicted trees",

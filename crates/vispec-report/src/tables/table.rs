@@ -68,7 +68,7 @@ impl Table {
 
     /// A LaTeX `table` that needs the package booktabs.
     #[must_use]
-    pub fn to_latex(&self) -> String {
+    pub(crate) fn to_latex(&self) -> String {
         let aligned: String = (0..self.columns.len())
             .map(|idx| if idx < self.text_columns { 'l' } else { 'r' })
             .collect();
@@ -92,7 +92,7 @@ impl Table {
 
     /// An HTML table without heading.
     #[must_use]
-    pub fn to_html(&self) -> String {
+    pub(crate) fn to_html(&self) -> String {
         let mut text = "<div class=\"scroll\"><table><thead><tr>".to_owned();
         let class = |idx| {
             if idx < self.text_columns {

@@ -25,7 +25,7 @@ pub struct Noise {
 impl Noise {
     /// Adds noise to `values` of sample number `index`, which has `len` tokens.
     #[expect(clippy::cast_precision_loss, reason = "sequences are short")]
-    pub fn add(&self, values: &mut [f32], index: usize, len: usize) {
+    pub(crate) fn add(&self, values: &mut [f32], index: usize, len: usize) {
         if self.width <= 0.0 {
             return;
         }

@@ -72,19 +72,19 @@ impl DraftVocabulary {
 
     /// Whether a token is in the list.
     #[must_use]
-    pub fn lists(&self, token: u32) -> bool {
+    pub(crate) fn lists(&self, token: u32) -> bool {
         self.is_listed.get(token as usize) == Some(&true)
     }
 
     /// Ids, the most frequent first.
     #[must_use]
-    pub fn by_frequency(&self) -> &[u32] {
+    pub(crate) fn by_frequency(&self) -> &[u32] {
         &self.by_frequency
     }
 
     /// Ids, ascending: the order of the rows of a head.
     #[must_use]
-    pub fn ascending(&self) -> Vec<u32> {
+    pub(crate) fn ascending(&self) -> Vec<u32> {
         let ids = (0_u32..).zip(&self.is_listed);
         ids.filter(|(_, listed)| **listed)
             .map(|(id, _)| id)
@@ -93,7 +93,7 @@ impl DraftVocabulary {
 
     /// Of each token that the target scores, whether it is in the list.
     #[must_use]
-    pub fn is_listed(&self) -> &[bool] {
+    pub(crate) fn is_listed(&self) -> &[bool] {
         &self.is_listed
     }
 }

@@ -9,7 +9,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData, s};
 use vispec_kernels::map_rows;
-use vispec_models::device::is_cpu;
+use vispec_models::is_cpu;
 use vispec_models::nn::Linear;
 
 use super::cpu;
@@ -36,7 +36,7 @@ pub struct Head {
 
 /// Terms of the loss that need the head.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HeadTerms {
+pub(crate) struct HeadTerms {
     /// How distributions are compared.
     pub divergence: Divergence,
     /// Weight of that comparison.
@@ -64,7 +64,7 @@ impl HeadTerms {
 
 /// Sums over rows, not yet divided.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeadSums {
+pub(crate) struct HeadSums {
     /// Of the divergence, unweighted.
     pub divergence: f64,
     /// Of the ranking loss, unweighted.
@@ -125,13 +125,13 @@ impl Head {
 
     /// Width of the vocabulary.
     #[must_use]
-    pub fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         self.weight.dims()[0]
     }
 
     /// Width of the hidden states.
     #[must_use]
-    pub fn hidden(&self) -> usize {
+    pub(crate) fn hidden(&self) -> usize {
         self.weight.dims()[1]
     }
 
@@ -141,15 +141,9 @@ impl Head {
         self.weight.device()
     }
 
-    /// The layer.
-    #[must_use]
-    pub fn linear(&self) -> &Linear {
-        &self.linear
-    }
-
     /// Rows whose logits are there at a time.
     #[must_use]
-    pub fn rows_at_once(&self) -> usize {
+    pub(crate) fn rows_at_once(&self) -> usize {
         (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(32, 1024)
     }
 
@@ -162,7 +156,7 @@ impl Head {
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.
-    pub fn losses(
+    pub(crate) fn losses(
         &self,
         passes: &[Tensor<2>],
         target: &Tensor<2>,
@@ -202,7 +196,7 @@ impl Head {
 
     /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
     #[must_use]
-    pub fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
+    pub(crate) fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
         if self.back.is_empty()
             && let Some(product) = cpu::back_through(gradient, &self.weight)
         {
@@ -224,7 +218,7 @@ impl Head {
 
 /// The target's distributions at some positions, computed once for all passes.
 #[derive(Debug)]
-pub struct Teacher {
+pub(crate) struct Teacher {
     /// `[rows, vocab]`
     probabilities: Vec<f32>,
     rows: Vec<TeacherRow>,
@@ -236,7 +230,7 @@ impl Head {
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.
-    pub fn teacher(&self, states: &Tensor<2>) -> Result<Teacher, TrainError> {
+    pub(crate) fn teacher(&self, states: &Tensor<2>) -> Result<Teacher, TrainError> {
         let mut probabilities = self.logits(states.clone())?;
         let rows = map_rows(&mut probabilities, self.vocab_size(), |_, row| {
             TeacherRow::new(row)
@@ -253,7 +247,7 @@ impl Head {
     /// # Arguments
     /// * `rows` - of each row of logits, the row of the teacher that it is compared with.
     #[must_use]
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         teacher: &Teacher,
         rows: &[usize],
@@ -277,7 +271,7 @@ impl Head {
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
-    pub fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+    pub(crate) fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, TrainError> {
         if self.back.is_empty()
             && let Some(logits) = cpu::logits(&hidden, &self.weight)
         {
@@ -305,7 +299,7 @@ impl Head {
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.
-    pub fn best_tokens(&self, states: &Tensor<2>) -> Result<Vec<u32>, TrainError> {
+    pub(crate) fn best_tokens(&self, states: &Tensor<2>) -> Result<Vec<u32>, TrainError> {
         let [rows, _] = states.dims();
         let mut tokens = Vec::with_capacity(rows);
         for start in (0..rows).step_by(self.rows_at_once()) {

@@ -7,7 +7,7 @@ mod row;
 mod smooth_l1;
 mod softmax;
 
-pub(crate) use head::host;
-pub use head::{Head, HeadSums, HeadTerms, Teacher};
-pub use row::Divergence;
-pub use smooth_l1::smooth_l1;
+pub use head::Head;
+pub(crate) use head::{HeadSums, HeadTerms, host};
+pub(crate) use row::Divergence;
+pub(crate) use smooth_l1::smooth_l1;

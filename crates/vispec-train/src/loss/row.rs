@@ -8,7 +8,7 @@ pub(super) const RANKED: usize = 10;
 
 /// How far the student's distribution is from the teacher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Divergence {
+pub(crate) enum Divergence {
     /// `-sum t log p`
     CrossEntropy,
     /// `sum |p - t|`

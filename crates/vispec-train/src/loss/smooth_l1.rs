@@ -8,7 +8,11 @@ use burn::tensor::Tensor;
 /// `output`, `target` and the gradient `[rows, hidden]`, the sum `[1]`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of elements are small")]
-pub fn smooth_l1(output: Tensor<2>, target: Tensor<2>, count: usize) -> (Tensor<1>, Tensor<2>) {
+pub(crate) fn smooth_l1(
+    output: Tensor<2>,
+    target: Tensor<2>,
+    count: usize,
+) -> (Tensor<1>, Tensor<2>) {
     let difference = output - target;
     let slope = difference.clone().clamp(-1.0, 1.0);
     // d²/2 within the threshold and |d| - 1/2 outside are both c (d - c/2) with c the clamped d.

@@ -8,7 +8,7 @@ use super::layers::Linear;
 
 /// Cross-attention of learned queries over the embeddings of an image, without positions.
 #[derive(Module, Debug)]
-pub struct VisionAdaptor {
+pub(crate) struct VisionAdaptor {
     /// Learned queries `[queries, heads, head_dim]`.
     pub(super) q: Param<Tensor<3>>,
     /// Keys.
@@ -22,7 +22,7 @@ pub struct VisionAdaptor {
 impl VisionAdaptor {
     /// Number of learned queries.
     #[must_use]
-    pub fn n_queries(&self) -> usize {
+    pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }
 
@@ -31,7 +31,7 @@ impl VisionAdaptor {
     /// # Shapes
     /// `image` `[image_tokens, hidden]`, result `[queries, hidden]`.
     #[must_use]
-    pub fn forward(&self, image: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, image: Tensor<2>) -> Tensor<2> {
         let queries = self.q.val();
         let [_, heads, head_dim] = queries.dims();
         let [image_tokens, _] = image.dims();

@@ -138,7 +138,7 @@ impl DraftShape {
 
     /// Learned queries of the vision adaptor; 0 without one.
     #[must_use]
-    pub fn n_queries(&self) -> usize {
+    pub(crate) fn n_queries(&self) -> usize {
         match self.kind {
             NetworkKind::Vispec { n_queries } | NetworkKind::Eagle3 { n_queries, .. } => n_queries,
             NetworkKind::Eagle2 | NetworkKind::Medusa { .. } => 0,
@@ -147,7 +147,7 @@ impl DraftShape {
 
     /// Tokens of a head of the draft's own; 0 without one.
     #[must_use]
-    pub fn head_tokens(&self) -> usize {
+    pub(crate) fn head_tokens(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { head_tokens, .. } => head_tokens,
             _ => 0,
@@ -156,7 +156,7 @@ impl DraftShape {
 
     /// Width of what the draft reads of the target at each position.
     #[must_use]
-    pub fn feature_width(&self) -> usize {
+    pub(crate) fn feature_width(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { states, .. } => states.len() * self.decoder.hidden,
             _ => self.decoder.hidden,

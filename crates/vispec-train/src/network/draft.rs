@@ -15,7 +15,7 @@ use super::rows::{DraftRows, indices};
 
 /// The gated feed-forward block.
 #[derive(Module, Debug)]
-pub struct GatedMlp {
+pub(crate) struct GatedMlp {
     /// What is let through.
     pub(super) gate_proj: Linear,
     /// To the inner width.
@@ -40,7 +40,7 @@ impl GatedMlp {
 
 /// One pre-norm layer. The first layer of a draft has no norm in front of attention.
 #[derive(Module, Debug)]
-pub struct DecoderLayer {
+pub(crate) struct DecoderLayer {
     pub(super) input_layernorm: Option<RmsNorm>,
     pub(super) self_attn: Attention,
     pub(super) post_attention_layernorm: RmsNorm,
@@ -96,12 +96,6 @@ impl DraftNetwork {
     #[must_use]
     pub fn n_queries(&self) -> usize {
         self.imadpt.as_ref().map_or(0, VisionAdaptor::n_queries)
-    }
-
-    /// Shapes of the decoder.
-    #[must_use]
-    pub fn config(&self) -> &DecoderConfig {
-        &self.config
     }
 
     /// Reads a batch `1 + n_unrolled` times; each further pass reads the output of the one before

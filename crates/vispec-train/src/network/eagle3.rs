@@ -16,7 +16,7 @@ use super::rows::indices;
 /// The layer. Attention reads the normed embedding of the next token beside the normed hidden state
 /// of this one.
 #[derive(Module, Debug)]
-pub struct Eagle3Layer {
+pub(crate) struct Eagle3Layer {
     /// Of the embedding.
     pub(super) input_layernorm: RmsNorm,
     /// Of the hidden state.
@@ -53,7 +53,7 @@ impl Eagle3Network {
 
     /// The head over the draft's vocabulary, if it has one of its own.
     #[must_use]
-    pub fn head(&self) -> Option<&Linear> {
+    pub(crate) fn head(&self) -> Option<&Linear> {
         self.lm_head.as_ref()
     }
 

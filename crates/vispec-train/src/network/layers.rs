@@ -10,7 +10,7 @@ use super::cpu;
 /// The weight is held as `[inputs, outputs]`, the transpose of what checkpoints have: products
 /// with it are fast on the CPU only if its rows are contiguous.
 #[derive(Module, Debug)]
-pub struct Linear {
+pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
 }
@@ -18,7 +18,7 @@ pub struct Linear {
 impl Linear {
     /// A layer made of `weight` `[inputs, outputs]` and `bias` `[outputs]`.
     #[must_use]
-    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+    pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             bias: bias.map(Param::from_tensor),
@@ -28,7 +28,7 @@ impl Linear {
     /// # Shapes
     /// `x` `[rows, inputs]`, result `[rows, outputs]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         match cpu::linear(&x, &weight, bias.as_ref()) {
             Some(out) => out,
@@ -39,7 +39,7 @@ impl Linear {
 
 /// Root-mean-square normalisation.
 #[derive(Module, Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -48,7 +48,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// A norm with scale `weight` `[hidden]`.
     #[must_use]
-    pub fn new(weight: Tensor<1>, eps: f64) -> Self {
+    pub(crate) fn new(weight: Tensor<1>, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weight),
             eps,
@@ -58,7 +58,7 @@ impl RmsNorm {
     /// # Shapes
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let weight = self.weight.val();
         match cpu::rms_norm(&x, &weight, self.eps) {
             Some(out) => out,

@@ -7,7 +7,7 @@ use super::layers::Linear;
 
 /// `h + silu(W h + b)`
 #[derive(Module, Debug)]
-pub struct ResidualBlock {
+pub(crate) struct ResidualBlock {
     pub(super) linear: Linear,
 }
 
@@ -21,7 +21,7 @@ pub struct MedusaNetwork {
 impl MedusaNetwork {
     /// Number of heads.
     #[must_use]
-    pub fn n_heads(&self) -> usize {
+    pub(crate) fn n_heads(&self) -> usize {
         self.medusa_head.len()
     }
 
@@ -30,7 +30,7 @@ impl MedusaNetwork {
     /// # Shapes
     /// `hidden` and the result `[rows, hidden]`.
     #[must_use]
-    pub fn forward(&self, head: usize, hidden: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, head: usize, hidden: Tensor<2>) -> Tensor<2> {
         self.medusa_head[head].iter().fold(hidden, |x, block| {
             let inner = block.linear.forward(x.clone());
             x + activation::silu(inner)

@@ -20,13 +20,11 @@ pub(crate) mod path;
 mod rows;
 mod target;
 
-pub use adaptor::VisionAdaptor;
 pub use build::{DraftShape, NetworkKind};
-pub use draft::{DecoderLayer, DraftInputs, DraftNetwork, GatedMlp};
+pub use draft::{DraftInputs, DraftNetwork};
 pub use drafted::{DraftedPass, DraftedRows, Supervision};
-pub use eagle3::{Eagle3Layer, Eagle3Network};
-pub use layers::{Linear, RmsNorm};
-pub use medusa::{MedusaNetwork, ResidualBlock};
+pub use eagle3::Eagle3Network;
+pub use medusa::MedusaNetwork;
 pub use parameters::{HostTensor, Parameters, Trainable};
 pub use rows::DraftRows;
 pub(crate) use rows::indices;

@@ -36,7 +36,7 @@ pub struct TargetInputs<'a> {
 impl TargetShape {
     /// Names, below `model.` but for the head's, and shapes of all trained parameters.
     #[must_use]
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+    pub(crate) fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let DecoderConfig {
             hidden,
             intermediate,
@@ -71,7 +71,7 @@ impl TargetShape {
     /// A network made of `parameters` on `device`.
     ///
     /// # Panics
-    /// If a parameter of [`TargetShape::parameters`] is not there.
+    /// If a parameter of the network is not there.
     #[must_use]
     pub fn build(&self, parameters: &Parameters, device: &Device) -> TargetNetwork {
         let source = Source { parameters, device };

@@ -50,7 +50,7 @@ impl Ranks {
 
     /// Number of ranks.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.count()
     }
 
@@ -63,7 +63,7 @@ impl Ranks {
     /// Which of `n` things this rank does: contiguous, in the order of ranks, and as equal as they can
     /// be.
     #[must_use]
-    pub fn share(&self, n: usize) -> Range<usize> {
+    pub(crate) fn share(&self, n: usize) -> Range<usize> {
         let (rank, count) = (self.rank(), self.count());
         n * rank / count..n * (rank + 1) / count
     }
@@ -77,7 +77,10 @@ impl Ranks {
     ///
     /// # Errors
     /// [`TrainError::Ranks`] if a rank says what this program does not understand.
-    pub fn gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>, TrainError> {
+    pub(crate) fn gather<T: Serialize + DeserializeOwned>(
+        &self,
+        value: T,
+    ) -> Result<Vec<T>, TrainError> {
         if self.count() == 1 {
             return Ok(vec![value]);
         }
@@ -135,7 +138,7 @@ impl Ranks {
     ///
     /// # Errors
     /// As [`Ranks::all_succeed`].
-    pub fn on_first<T>(
+    pub(crate) fn on_first<T>(
         &self,
         work: impl FnOnce() -> Result<T, TrainError>,
     ) -> Result<Option<T>, TrainError> {
@@ -146,7 +149,7 @@ impl Ranks {
     ///
     /// # Errors
     /// As [`Ranks::all_succeed`].
-    pub fn from_first<T: Serialize + DeserializeOwned>(
+    pub(crate) fn first_found<T: Serialize + DeserializeOwned>(
         &self,
         work: impl FnOnce() -> Result<Option<T>, TrainError>,
     ) -> Result<Option<T>, TrainError> {
@@ -158,7 +161,7 @@ impl Ranks {
     ///
     /// # Errors
     /// As [`Ranks::gather`].
-    pub fn any(&self, own: bool) -> Result<bool, TrainError> {
+    pub(crate) fn any(&self, own: bool) -> Result<bool, TrainError> {
         Ok(self.gather(own)?.contains(&true))
     }
 

@@ -32,7 +32,7 @@ pub trait Communicator: Debug {
 
 /// One process by itself.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OneProcess;
+pub(crate) struct OneProcess;
 
 impl Communicator for OneProcess {
     fn rank(&self) -> usize {

@@ -54,7 +54,7 @@ impl Wire for bf16 {
 /// its batches, the next adds the first of its own to what it is given, and so on. A rank other than
 /// the first has to keep the gradients of each of its batches until then.
 #[derive(Debug)]
-pub struct GradientSum {
+pub(crate) struct GradientSum {
     ranks: Ranks,
     element: GradientType,
     parts: Vec<Gradients>,
@@ -75,7 +75,7 @@ type HostGradients = BTreeMap<String, Vec<f32>>;
 impl GradientSum {
     /// A sum that nothing was added to.
     #[must_use]
-    pub fn new(ranks: &Ranks, element: GradientType) -> Self {
+    pub(crate) fn new(ranks: &Ranks, element: GradientType) -> Self {
         Self {
             ranks: ranks.clone(),
             element,
@@ -87,7 +87,7 @@ impl GradientSum {
     ///
     /// # Errors
     /// [`TrainError::Device`] if gradients cannot be read back.
-    pub fn add(&mut self, gradients: Gradients) -> Result<(), TrainError> {
+    pub(crate) fn add(&mut self, gradients: Gradients) -> Result<(), TrainError> {
         // What comes before is known to the first rank only.
         match self.parts.last_mut().filter(|_| self.ranks.is_first()) {
             None => self.parts.push(gradients),
@@ -107,7 +107,7 @@ impl GradientSum {
     /// # Errors
     /// [`TrainError::Device`] if gradients cannot be read back, [`TrainError::Ranks`] if those of
     /// another rank cannot.
-    pub fn finish(mut self, device: &Device) -> Result<Gradients, TrainError> {
+    pub(crate) fn finish(mut self, device: &Device) -> Result<Gradients, TrainError> {
         if self.ranks.count() == 1 {
             return Ok(self.parts.pop().unwrap_or_default());
         }

@@ -17,7 +17,7 @@ use crate::step::Losses;
 
 /// Sums of losses over batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LossSums {
+pub(crate) struct LossSums {
     /// Sums of what each batch reports.
     pub sums: Losses,
     /// Batches.
@@ -26,7 +26,7 @@ pub struct LossSums {
 
 impl LossSums {
     /// Adds a batch.
-    pub fn add(&mut self, losses: &Losses) {
+    pub(crate) fn add(&mut self, losses: &Losses) {
         let sums = &mut self.sums;
         sums.loss += losses.loss;
         sums.value += losses.value;
@@ -43,7 +43,7 @@ impl LossSums {
     /// Means over batches; positions and tokens stay sums. None without a batch.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    pub fn mean(&self) -> Option<Losses> {
+    pub(crate) fn mean(&self) -> Option<Losses> {
         if self.batches == 0 {
             return None;
         }

@@ -14,7 +14,7 @@ use crate::files;
 use crate::step::Losses;
 
 /// Name of the file.
-pub const METRICS_FILE: &str = "metrics.jsonl";
+pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
 
 /// A step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

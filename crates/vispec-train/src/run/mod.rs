@@ -12,9 +12,9 @@ mod trainer;
 pub(crate) use metrics::Metrics;
 pub(crate) use state::{RunProgress, State, config_difference, first_difference, weights_hash};
 
-pub use held_out::{HeldOut, LossSums};
-pub use metrics::{EpochRecord, METRICS_FILE, MetricsRecord, RankTimes, StepRecord};
+pub use held_out::HeldOut;
+pub use metrics::{EpochRecord, MetricsRecord, RankTimes, StepRecord};
 pub use observer::{Ended, Observer, RunPaths};
-pub use simulate::{Acceptance, Drafting, ROLLED_STEPS, Simulation};
-pub use state::{Best, Progress, STATE_FILE};
+pub use simulate::{Acceptance, Drafting};
+pub use state::STATE_FILE;
 pub use trainer::Trainer;

@@ -18,7 +18,7 @@ use crate::error::TrainError;
 use crate::loss::Head;
 
 /// Steps of the draft on its own output whose accuracy is reported, as upstream does.
-pub const ROLLED_STEPS: usize = 5;
+pub(crate) const ROLLED_STEPS: usize = 5;
 
 /// Accepted tokens and the cycles that accepted them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ impl Acceptance {
     /// Mean accepted length, if there was a cycle.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    pub fn tau(&self) -> Option<f64> {
+    pub(crate) fn tau(&self) -> Option<f64> {
         (self.cycles > 0).then(|| self.accepted as f64 / self.cycles as f64)
     }
 }
@@ -58,7 +58,7 @@ impl Drafting {
     /// Share of correct guesses of each step; none if none was attempted.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    pub fn step_accuracy(&self) -> [Option<f64>; ROLLED_STEPS] {
+    pub(crate) fn step_accuracy(&self) -> [Option<f64>; ROLLED_STEPS] {
         self.rolled
             .map(|(correct, attempted)| (attempted > 0).then(|| correct as f64 / attempted as f64))
     }
@@ -66,7 +66,7 @@ impl Drafting {
 
 /// Who drafts, and what.
 #[derive(Debug)]
-pub struct Simulation<'s> {
+pub(crate) struct Simulation<'s> {
     /// The draft, loaded for inference.
     pub draft: &'s Draft,
     /// The target's head, which tells the teacher's best tokens.
@@ -97,7 +97,7 @@ impl Simulation<'_> {
     ///
     /// # Errors
     /// [`TrainError::Draft`] if the drafter fails, [`TrainError::Device`] if values cannot be read.
-    pub fn draft_through(
+    pub(crate) fn draft_through(
         &self,
         sample: &CapturedSample,
         sums: &mut Drafting,

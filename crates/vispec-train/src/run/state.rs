@@ -32,7 +32,7 @@ pub(crate) trait RunProgress: Serialize + DeserializeOwned {
 
 /// The best epoch until now.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub(crate) struct Best {
     /// From 0.
     pub epoch: usize,
     /// Simulated tau of dynamic trees.
@@ -41,7 +41,7 @@ pub struct Best {
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The config that the run was started with.
     pub config: TrainConfig,
     /// [`SampleSource::identity`](vispec_data::capture::SampleSource::identity) of the data.

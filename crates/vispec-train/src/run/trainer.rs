@@ -135,10 +135,10 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         })
     }
 
-    /// Where the run stands.
+    /// Steps done.
     #[must_use]
-    pub fn progress(&self) -> &Progress {
-        &self.progress
+    pub fn steps_done(&self) -> usize {
+        self.progress.step
     }
 
     /// The network.
@@ -303,7 +303,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
             held_out: None,
             best: false,
         };
-        let best = ranks.from_first(|| {
+        let best = ranks.first_found(|| {
             let record = self.judged(record, observer)?;
             observer.epoch(&record);
             let tree_tau = record.held_out.as_ref().and_then(|found| found.tree_tau);

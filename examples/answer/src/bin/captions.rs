@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use examples_answer::captions::CaptionFile;
 use examples_answer::demo_pair::DemoPair;
-use examples_answer::failure::{Failure, exit_code, with_causes};
+use examples_answer::failure::{Failure, with_causes};
 use examples_answer::flags::{DecodeFlags, ImageFlags, MAX_BATCH};
 use examples_answer::progress_lines::ProgressLines;
 use examples_answer::served::{self, Served, ServedFlags};
@@ -53,15 +53,15 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
-        (&flags.models, &mut flags.decode)
-    });
-    exit_code(|| run(&flags))
+    let name = env!("CARGO_BIN_NAME");
+    served::main(
+        name,
+        |flags: &mut Flags| (&flags.models, &mut flags.decode),
+        run,
+    )
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    flags.decode.check()?;
-    flags.models.check()?;
     let mut captions = CaptionFile::open(&flags.out, &flags.prompt)?;
     let served = flags.models.load(&flags.decode.tree)?;
     let (engine, _carried) = engine(flags, served)?;

@@ -12,7 +12,7 @@ use clap::Parser;
 use examples_answer::chat_command::ChatCommand;
 use examples_answer::chat_editor::chat_editor;
 use examples_answer::conversation::Conversation;
-use examples_answer::failure::{Failure, exit_code, with_causes};
+use examples_answer::failure::{Failure, with_causes};
 use examples_answer::flags::{DecodeFlags, ImageFlags};
 use examples_answer::measured::MeasuredPasses;
 use examples_answer::record::speculation_lines;
@@ -44,15 +44,15 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
-        (&flags.models, &mut flags.decode)
-    });
-    exit_code(|| run(&flags))
+    let name = env!("CARGO_BIN_NAME");
+    served::main(
+        name,
+        |flags: &mut Flags| (&flags.models, &mut flags.decode),
+        run,
+    )
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    flags.decode.check()?;
-    flags.models.check()?;
     let spinner = ProgressBar::new_spinner().with_message("loading");
     spinner.enable_steady_tick(Duration::from_millis(100));
     let served = flags.models.load(&flags.decode.tree)?;

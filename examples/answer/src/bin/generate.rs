@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use examples_answer::failure::{Failure, exit_code};
+use examples_answer::failure::Failure;
 use examples_answer::flags::{DecodeFlags, PromptFlags, SpeculationFlags};
 use examples_answer::json_schema::SchemaFlags;
 use examples_answer::measured::MeasuredPasses;
@@ -44,16 +44,15 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
-        (&flags.models, &mut flags.decode)
-    });
-    exit_code(|| run(&flags))
+    let name = env!("CARGO_BIN_NAME");
+    served::main(
+        name,
+        |flags: &mut Flags| (&flags.models, &mut flags.decode),
+        run,
+    )
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    // Flags out of range are found before anything is loaded.
-    flags.decode.check()?;
-    flags.models.check()?;
     let chat = flags.prompt.read()?;
     let schema = flags.schema.read()?;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use examples_answer::failure::{Failure, exit_code};
+use examples_answer::failure::Failure;
 use examples_answer::flags::{DecodeFlags, PromptFlags};
 use examples_answer::run::{Settings, answer};
 use examples_answer::served::{self, Served, ServedFlags};
@@ -28,15 +28,15 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
-        (&flags.models, &mut flags.decode)
-    });
-    exit_code(|| run(&flags))
+    let name = env!("CARGO_BIN_NAME");
+    served::main(
+        name,
+        |flags: &mut Flags| (&flags.models, &mut flags.decode),
+        run,
+    )
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    flags.decode.check()?;
-    flags.models.check()?;
     let chat = flags.prompt.read()?;
     let served = flags.models.load(&flags.decode.tree)?;
     let Served { engine, method, .. } = &served;

@@ -109,7 +109,7 @@ fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
     let ended = trainer.run(&stop, &mut view)?;
     view.0.finish();
     if ended == Ended::Interrupted {
-        let step = trainer.progress().step;
+        let step = trainer.steps_done();
         return Err(Interrupted { step }.into());
     }
     Ok(())

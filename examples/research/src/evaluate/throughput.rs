@@ -11,11 +11,11 @@ use vispec_core::{GenerationObserver, TargetModel as _, TokenId};
 use vispec_data::Sample;
 use vispec_models::{EncodedPrompt, Engine, Method};
 use vispec_report::record::CellHeader;
+use vispec_report::write_whole;
 
 use super::prompts::Decoded;
 use super::setup::{Setup, say};
 use crate::together::Together;
-use crate::whole_file::write_whole;
 use examples_answer::failure::Failure;
 use examples_answer::run::{Settings, warm_up};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use examples_answer::demo_pair::DemoPair;
-use examples_answer::failure::{Failure, exit_code};
+use examples_answer::failure::Failure;
 use examples_answer::flags::{DecodeFlags, ImageFlags};
 use examples_answer::served::{self, Served, ServedFlags};
 use indicatif::ProgressBar;
@@ -145,15 +145,15 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = served::parse(env!("CARGO_BIN_NAME"), |flags: &mut Flags| {
-        (&flags.models, &mut flags.decode)
-    });
-    exit_code(|| run(&flags))
+    let name = env!("CARGO_BIN_NAME");
+    served::main(
+        name,
+        |flags: &mut Flags| (&flags.models, &mut flags.decode),
+        run,
+    )
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    flags.decode.check()?;
-    flags.models.check()?;
     let options = options(flags)?;
     let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -160,7 +160,11 @@ impl Eagle3Config {
     /// # Errors
     /// [`ModelError::AmbiguousLayerIds`] if the config does not tell, [`ModelError::ConfigValue`] if
     /// the target has no such layers.
-    pub fn features(&self, layers: usize, meaning: LayerIds) -> Result<FeatureSpec, ModelError> {
+    pub(crate) fn features(
+        &self,
+        layers: usize,
+        meaning: LayerIds,
+    ) -> Result<FeatureSpec, ModelError> {
         self.lists.states(&self.file, layers, meaning)
     }
 }

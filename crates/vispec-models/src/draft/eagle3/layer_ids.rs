@@ -25,7 +25,7 @@ pub enum LayerIds {
 impl LayerIds {
     /// The name that users type.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Inputs => "inputs",

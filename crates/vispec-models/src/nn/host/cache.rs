@@ -6,7 +6,7 @@ use vispec_kernels::KeyValues;
 
 use super::head_rows;
 use crate::nn::decoder::DecoderConfig;
-use crate::nn::kv_cache::grown_capacity;
+use crate::nn::grown_capacity;
 
 /// Keys and values of all layers.
 #[derive(Debug, Clone)]

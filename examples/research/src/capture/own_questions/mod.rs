@@ -19,13 +19,13 @@ use anyhow::Context as _;
 use vispec_core::TreeSize;
 use vispec_data::capture::fingerprint;
 use vispec_models::{Engine, Method};
+use vispec_report::write_whole;
 
 use self::draw::{MAX_TOKENS, TOP_P, draw};
 use self::draw_log::{DrawLog, DrawSettings, Written};
 use self::user_turn::UserTurn;
 use super::flags::{SourceFlags, StageFlags};
 use crate::together::Together;
-use crate::whole_file::write_whole;
 use examples_answer::failure::Failure;
 
 /// Questions that are drawn unless the flags say how many.

@@ -10,6 +10,7 @@ use vispec_core::{KvCache, LogitsError, NodeId, Sampler, TargetLogits, TargetMod
 use super::*;
 use crate::device::{DeviceSpec, check_arithmetic};
 use crate::logits::DeviceLogits;
+use crate::row_picks::WantedRows;
 
 /// What a layer may take.
 const LAUNCHES_PER_LAYER: usize = 14;
@@ -212,15 +213,20 @@ fn memory_that_there_is_not_is_told_in_one_line() {
     };
     let device = device();
     let much = Tensor::<2>::ones([1 << 20, 1 << 14], (&device, DType::F32));
-    let logits = DeviceLogits::new(much.slice([0..1, 0..4]));
-    let error = { logits }.pick(0, &Sampler::Greedy, 0.0).unwrap_err();
+    let one = |logits| {
+        let wanted = vec![WantedRows::new(None, [0])];
+        DeviceLogits::of_sequences(logits, wanted).next().unwrap()
+    };
+    let error = one(much.slice([0..1, 0..4]))
+        .pick(0, &Sampler::Greedy, 0.0)
+        .unwrap_err();
     let LogitsError::Device(error) = error else {
         panic!("{error}");
     };
     let told = error.to_string();
     assert!(told.contains("allocate") && !told.contains('\n'), "{told}");
     let fits = Tensor::<2>::from_floats([[1.0, 3.0, 2.0]], &device);
-    let token = DeviceLogits::new(fits).pick(0, &Sampler::Greedy, 0.0);
+    let token = one(fits).pick(0, &Sampler::Greedy, 0.0);
     assert_eq!(token.unwrap(), 1);
 }
 

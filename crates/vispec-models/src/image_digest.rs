@@ -5,12 +5,12 @@ use vispec_processor::{DecodedImage, Video};
 
 /// SHA-256 of the size and the pixels of an image. Files with equal pixels have equal digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ImageDigest([u8; 32]);
+pub(crate) struct ImageDigest([u8; 32]);
 
 impl ImageDigest {
     /// The digest of an image.
     #[must_use]
-    pub fn of(image: &DecodedImage) -> Self {
+    pub(crate) fn of(image: &DecodedImage) -> Self {
         let size = image.size();
         let mut hasher = Sha256::new();
         for side in [size.height, size.width] {
