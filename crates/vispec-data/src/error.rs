@@ -72,6 +72,14 @@ pub enum DataError {
         #[source]
         source: std::io::Error,
     },
+    /// Sets of icons cannot be used.
+    #[error("{path}: {problem}")]
+    Icons {
+        /// The file, the directory, or the icon as `set:name`.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file of a task is not there.
     #[error("{path}: no such file; task {task} is available from {from}")]
     MissingFile {

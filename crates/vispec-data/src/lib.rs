@@ -40,7 +40,9 @@
 pub mod capture;
 pub mod conversations;
 mod error;
+pub mod icons;
 pub mod order;
+mod random;
 mod rows;
 pub mod scenes;
 mod tasks;

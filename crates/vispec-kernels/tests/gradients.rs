@@ -69,9 +69,15 @@ proptest! {
         head_dim in 1_usize..36,
         n_own in 0_usize..4,
         skipped in 0_usize..60,
+        sees_all: bool,
         seed: u64,
     ) {
-        let case = Case::new(&lens, [kv_heads, group, head_dim, n_own], skipped, seed);
+        let mut case = Case::new(&lens, [kv_heads, group, head_dim, n_own], skipped, seed);
+        if sees_all {
+            for sample in &mut case.samples {
+                sample.first = sample.rows.len();
+            }
+        }
         let expected = case.reference();
         for kernels in kernels() {
             for (found, expected) in case.run(kernels).iter().zip(&expected) {
@@ -266,7 +272,8 @@ impl Case {
                     row(&self.gradient, i, head, heads),
                 );
                 // Where keys and values stand in `parts`, and their rows.
-                let seen = sample.rows.start..sample.rows.start + sample.first + index;
+                let seen = (sample.first + index).min(sample.rows.len());
+                let seen = sample.rows.start..sample.rows.start + seen;
                 let own = (0..self.own.len()).map(|own| (4 + 2 * own, i));
                 let seen: Vec<(usize, usize)> = seen.map(|j| (2, j)).chain(own).collect();
                 let keys = |&(part, j): &(usize, usize)| match part {

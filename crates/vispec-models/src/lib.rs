@@ -51,7 +51,7 @@ pub use prompt::EncodedPrompt;
 pub use read_backs::ReadBacks;
 pub use source::{DownloadProgress, resolve_checkpoint};
 pub use target::VlmTarget;
-pub use target_text::{HostWeight, LastLayer, TargetText};
+pub use target_text::{HostLayers, HostWeight, TargetText};
 pub use target_vision::TargetVision;
 pub use text_model::TextModel;
 pub use vlm_cache::VlmCache;

@@ -1,5 +1,6 @@
 //! The parts of a target that a draft needs, without the rest of it.
 
+use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -33,21 +34,39 @@ pub struct HostWeight {
     pub values: Vec<f32>,
 }
 
-/// The last decoder layer of a target and its final norm, for a draft that starts from them.
+/// Decoder layers of a target and its final norm, in memory: a draft starts from the last one, a
+/// vision tower learns through all of them.
 #[derive(Debug, Clone)]
-pub struct LastLayer {
-    /// Weights of the layer, `[outputs, inputs]` or `[hidden]`; biases are left out.
-    pub layer: Vec<HostWeight>,
+pub struct HostLayers {
+    /// Weights of each layer, `[outputs, inputs]` or `[hidden]`; biases, and norms of heads, are
+    /// left out.
+    pub layers: Vec<Vec<HostWeight>>,
     /// The final norm `[hidden]`.
     pub norm: HostWeight,
 }
 
-impl LastLayer {
-    /// Reads them from the checkpoint in `dir`, in f32.
+impl HostLayers {
+    /// Reads the last layer of the checkpoint in `dir`, in f32.
     ///
     /// # Errors
     /// As [`TargetText::load`].
-    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub fn last(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        Self::load(dir, device, |layers| layers.saturating_sub(1)..layers)
+    }
+
+    /// Reads all layers of the checkpoint in `dir`, in f32.
+    ///
+    /// # Errors
+    /// As [`TargetText::load`].
+    pub fn all(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        Self::load(dir, device, |layers| 0..layers)
+    }
+
+    fn load(
+        dir: &Path,
+        device: &Device,
+        chosen: impl Fn(usize) -> Range<usize>,
+    ) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision {
@@ -62,11 +81,9 @@ impl LastLayer {
             heads,
             kv_heads,
             head_dim,
-            layers,
             ..
         } = family.decoder;
         let model = weights.at(family.model);
-        let layer = model.at(format!("layers.{}", layers.saturating_sub(1)));
         let matrices = [
             ("self_attn.q_proj.weight", [heads * head_dim, hidden]),
             ("self_attn.k_proj.weight", [kv_heads * head_dim, hidden]),
@@ -85,25 +102,27 @@ impl LastLayer {
                 values,
             })
         };
-        let mut read = Vec::new();
-        for (name, shape) in matrices {
-            let data = layer.matrix(name, shape).into_data();
-            read.push(host(name, &shape, data)?);
-        }
-        for name in ["input_layernorm.weight", "post_attention_layernorm.weight"] {
-            read.push(host(
-                name,
-                &[hidden],
-                layer.vector(name, [hidden]).into_data(),
-            )?);
-        }
+        let layer = |number: usize| {
+            let layer = model.at(format!("layers.{number}"));
+            let mut read = Vec::new();
+            for (name, shape) in matrices {
+                read.push(host(name, &shape, layer.matrix(name, shape).into_data())?);
+            }
+            for name in ["input_layernorm.weight", "post_attention_layernorm.weight"] {
+                let data = layer.vector(name, [hidden]).into_data();
+                read.push(host(name, &[hidden], data)?);
+            }
+            Ok::<_, ModelError>(read)
+        };
+        let layers: Result<Vec<_>, _> = chosen(family.decoder.layers).map(layer).collect();
+        let layers = layers?;
         let norm = model.vector("norm.weight", [hidden]).into_data();
         let norm = host("norm.weight", &[hidden], norm)?;
         for name in checkpoint.names() {
             weights.skip(name);
         }
         weights.finish()?;
-        Ok(Self { layer: read, norm })
+        Ok(Self { layers, norm })
     }
 }
 

@@ -3,10 +3,14 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
+use vispec_kernels::measure::{Unit, dot_peak};
+use vispec_models::llava::{ClipActivation, ClipConfig};
 use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 use vispec_train::data::PreparedSample;
 use vispec_train::loss::Head;
-use vispec_train::network::{DraftShape, HostTensor, Network, NetworkKind, Parameters};
+use vispec_train::network::{
+    DraftShape, HostTensor, Network, NetworkKind, Parameters, Pictures, TowerShape,
+};
 use vispec_train::{AdamWSettings, Objective, Optimizer};
 
 /// Sizes of a target and of a sample: text, then an image, then the supervised answer.
@@ -162,5 +166,68 @@ fn step(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, step);
+/// The vision tower that `make_target` trains, on a lesson about words: eight pictures of which 72
+/// patches each are read. Elements are floating-point operations of all products, forward and
+/// backward.
+#[expect(clippy::print_stderr, reason = "what a bench says")]
+fn tower(criterion: &mut Criterion) {
+    let device = Device::flex();
+    device.seed(0);
+    let vision = ClipConfig {
+        hidden: 256,
+        intermediate: 1024,
+        layers: 8,
+        heads: 4,
+        image_size: 192,
+        patch_size: 16,
+        activation: ClipActivation::QuickGelu,
+        norm_eps: 1e-5,
+    };
+    let shape = TowerShape {
+        vision,
+        projected: 576,
+        words: 2500,
+    };
+    let parameters: Parameters = shape
+        .parameters()
+        .into_iter()
+        .map(|(name, dims)| (name, random(&dims, &device)))
+        .collect();
+    let graph = device.clone().autodiff();
+    let network = shape.build(&parameters, &graph);
+    let (n_pictures, n_kept) = (8, 72);
+    let patches = random(&[n_pictures * n_kept, shape.patch_len()], &device);
+    let pictures = Pictures {
+        patches: patches.to_device(&graph),
+        kept: vec![(0..n_kept).collect(); n_pictures],
+    };
+    let rows = n_kept + 1;
+    let layer = 4 * vision.hidden.pow(2) + 2 * vision.hidden * vision.intermediate;
+    let attention = 2 * rows * vision.hidden;
+    let projector = shape.projected * (vision.hidden + shape.projected);
+    let ends = n_kept * (shape.patch_len() * vision.hidden + projector);
+    let products =
+        vision.layers * rows * (layer + attention) + ends + shape.words * shape.projected;
+    eprintln!(
+        "f32 peak of a thread: {:.0} GFLOP/s",
+        dot_peak(Unit::F32, 1) / 1e9
+    );
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.expect("a thread can be started");
+    let mut group = criterion.benchmark_group("tower");
+    group.sample_size(10);
+    // Two operations each, once forward and twice backward.
+    group.throughput(Throughput::Elements((6 * n_pictures * products) as u64));
+    group.bench_function("words", |bencher| {
+        bencher.iter(|| {
+            pool.install(|| {
+                let scores = network.word_scores(&pictures);
+                scores.square().sum().backward()
+            })
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, step, tower);
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vispec_core::BoxError;
+use vispec_data::DataError;
 use vispec_data::capture::CaptureError;
 use vispec_models::ModelError;
 
@@ -153,6 +154,9 @@ pub enum TrainError {
         /// States that the draft reads.
         expected: Vec<usize>,
     },
+    /// Pictures could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// Target or draft could not be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),

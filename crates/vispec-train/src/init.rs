@@ -10,7 +10,7 @@ use vispec_models::draft::DraftConfig;
 use vispec_models::features::eagle3_states;
 use vispec_models::nn::{Bias, QkNorm};
 use vispec_models::weights::{Checkpoint, Weights};
-use vispec_models::{HostWeight, LastLayer, Precision, TargetText};
+use vispec_models::{HostLayers, HostWeight, Precision, TargetText};
 
 use crate::config::{DraftHeadSetting, DraftSettings, FirstLayer};
 use crate::data::DraftVocabulary;
@@ -256,7 +256,7 @@ fn from_target(
     place: &StartPlace<'_>,
     layer: FirstLayer,
 ) -> Result<(), TrainError> {
-    let last = LastLayer::load(place.target_dir, place.target.device())?;
+    let last = HostLayers::last(place.target_dir, place.target.device())?;
     let hidden = last.norm.values.len();
     if let Some(fc) = parameters.get_mut("fc.weight") {
         let inputs = fc.shape[1];
@@ -284,7 +284,7 @@ fn from_target(
     if layer == FirstLayer::Fresh {
         return Ok(());
     }
-    for HostWeight { name, values, .. } in last.layer {
+    for HostWeight { name, values, .. } in last.layers.into_iter().flatten() {
         // The norm before attention is that of the hidden state here.
         let name = match name.as_str() {
             "input_layernorm.weight" => "midlayer.hidden_norm.weight".to_owned(),

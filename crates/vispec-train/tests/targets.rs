@@ -18,10 +18,10 @@ use vispec_train::TrainError;
 use vispec_train::network::TargetInputs;
 use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
-use vispec_train::target::{
-    Judgement, MakeTargetConfig, SceneSettings, Stage, TargetObserver, TargetStart, TargetStep,
-    TargetTrainer,
+use vispec_train::target::scenes::{
+    Judgement, MakeTargetConfig, SceneCourse, SceneSettings, Stage, TargetStart,
 };
+use vispec_train::target::{TargetObserver, TargetStep, Trainer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -70,7 +70,7 @@ struct Watcher<'s> {
     judgements: Vec<Judgement>,
 }
 
-impl TargetObserver for Watcher<'_> {
+impl TargetObserver<Judgement> for Watcher<'_> {
     fn started(&mut self, _step: usize, _n_steps: usize) {}
 
     fn step(&mut self, record: &TargetStep) {
@@ -95,7 +95,7 @@ fn run(out: &Path, every: usize, ranks: Ranks) -> (Vec<(usize, u64)>, Vec<Judgem
     };
     loop {
         let mut trainer =
-            TargetTrainer::open(config(), out, &Device::flex(), ranks.clone()).unwrap();
+            Trainer::<SceneCourse>::open(config(), out, &Device::flex(), ranks.clone()).unwrap();
         if trainer.run(&stop, &mut watcher).unwrap() == Ended::Finished {
             return (watcher.steps, watcher.judgements);
         }
@@ -131,7 +131,8 @@ fn an_interrupted_run_gives_the_same_target() {
 
     let mut other = config();
     other.stages[0].learning_rate = 1e-3;
-    let refused = TargetTrainer::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
+    let refused =
+        Trainer::<SceneCourse>::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
     assert!(matches!(refused, TrainError::OtherRun { .. }), "{refused}");
 }
 
@@ -146,8 +147,12 @@ fn two_ranks_make_the_target_of_one() {
     assert_eq!(weights(&two), weights(&one));
 
     let found = threads::on_ranks(3, |ranks| {
-        let opened =
-            TargetTrainer::open(config(), &dir.path().join("three"), &Device::flex(), ranks);
+        let opened = Trainer::<SceneCourse>::open(
+            config(),
+            &dir.path().join("three"),
+            &Device::flex(),
+            ranks,
+        );
         opened.unwrap_err().to_string()
     });
     let expected =

@@ -11,10 +11,16 @@ use examples_answer::failure::{self, Failure};
 
 /// A run stopped because somebody asked it to, on all ranks.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted after step {step}; the same command goes on from there")]
-pub struct Interrupted {
-    /// Steps done in all.
-    pub step: usize,
+pub enum Interrupted {
+    /// Before the first step.
+    #[error("interrupted; the same command goes on from there")]
+    Preparing,
+    /// Between steps.
+    #[error("interrupted after step {step}; the same command goes on from there")]
+    Training {
+        /// Steps done in all.
+        step: usize,
+    },
 }
 
 /// Runs `main` on this rank. What fails on all ranks is reported by the first one; a failure that the

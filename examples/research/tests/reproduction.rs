@@ -24,12 +24,17 @@ fn smaller_experiment() -> String {
 
 /// `cargo xtask reproduce --scale smoke` with the programs of this build.
 fn reproduce(out: &Path, experiment: &Path) -> Output {
-    let programs = Path::new(env!("CARGO_BIN_EXE_train")).parent().unwrap();
-    let mut command = Command::new(xtask());
-    command.args(["reproduce", "--scale", "smoke", "--out"]);
-    command.arg(out).arg("--programs").arg(programs);
+    let mut command = reproduction("smoke", out);
     command.arg("--experiment").arg(experiment);
     command.output().unwrap()
+}
+
+fn reproduction(scale: &str, out: &Path) -> Command {
+    let programs = Path::new(env!("CARGO_BIN_EXE_train")).parent().unwrap();
+    let mut command = Command::new(xtask());
+    command.args(["reproduce", "--scale", scale, "--out"]);
+    command.arg(out).arg("--programs").arg(programs);
+    command
 }
 
 fn repository() -> PathBuf {
@@ -213,4 +218,61 @@ fn scenes_go_through_sides_and_questions() {
             text(&output.stderr)
         );
     }
+}
+
+#[test]
+fn the_comparison_on_pictures_runs_from_end_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let first = reproduction("pictures-smoke", &out).output().unwrap();
+    assert!(first.status.success(), "{}", text(&first.stderr));
+
+    let page = fs::read_to_string(out.join("report/pictures-smoke.md")).unwrap();
+    for part in ["eagle2", "vispec-q2", "medusa"] {
+        assert!(page.contains(&format!("| {part} |")), "{page}");
+    }
+    for tokens in ["9 image tokens", "25 image tokens"] {
+        assert!(page.contains(tokens), "{page}");
+    }
+    assert!(
+        page.contains("What the target sees") && page.contains("`pale` (Apache-2.0)"),
+        "{page}"
+    );
+    assert!(out.join("report/pictures-smoke-pictures/00.png").is_file());
+    // What the target said about pictures lies beside it.
+    let named = fs::read_to_string(out.join("target/named-9.jsonl")).unwrap();
+    assert_eq!(named.lines().count(), 8);
+    let picture = ImageOptions::default();
+    let drawn = fs::read_dir(out.join("pictures_smoke_25")).unwrap();
+    let pictures = drawn.map(|entry| entry.unwrap().path());
+    let pictures: Vec<PathBuf> = pictures
+        .filter(|path| path.extension().is_some_and(|kind| kind == "png"))
+        .collect();
+    assert_eq!(pictures.len(), 2);
+    let size = DecodedImage::open(&pictures[0], &picture).unwrap().size();
+    assert_eq!((size.height, size.width), (70, 70));
+
+    let again = reproduction("pictures-smoke", &out).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    let all = text(&again.stdout);
+    let steps = all
+        .lines()
+        .filter(|line| line.contains("/") && line.contains(": "));
+    assert!(steps.clone().count() > 10, "{all}");
+    assert!(
+        steps
+            .into_iter()
+            .all(|line| line.contains("was there (") || line.ends_with(".md")),
+        "{all}"
+    );
+
+    let needed = reproduction("pictures", &dir.path().join("other"))
+        .output()
+        .unwrap();
+    assert!(!needed.status.success());
+    assert!(
+        text(&needed.stderr).contains("--language-model"),
+        "{}",
+        text(&needed.stderr)
+    );
 }

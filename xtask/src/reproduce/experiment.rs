@@ -12,9 +12,11 @@ use vispec_report::record::{Method, TreeSettings};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Experiment {
-    /// Conversations without images, in ShareGPT's layout.
-    pub(super) text: PathBuf,
-    pub(super) scenes: Scenes,
+    pub(super) text: TextPlan,
+    /// Drawn scenes to train on; or `icons`.
+    pub(super) scenes: Option<Scenes>,
+    /// Pictures of icon sets to train on; or `scenes`.
+    pub(super) icons: Option<Icons>,
     pub(super) capture: Capture,
     pub(super) training: Training,
     pub(super) evaluation: Evaluation,
@@ -27,6 +29,45 @@ pub(super) struct Experiment {
     /// Sizes, by name.
     #[serde(rename = "scale")]
     pub(super) scales: BTreeMap<String, Scale>,
+}
+
+/// Conversations without images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a file, or { own_tokens = N }")]
+pub(super) enum TextPlan {
+    /// In ShareGPT's layout; the target reads them.
+    File(PathBuf),
+    /// The target asks itself, and answers.
+    Own {
+        /// Most tokens of an answer.
+        own_tokens: usize,
+    },
+}
+
+/// Pictures of icon sets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Icons {
+    pub(super) seed: u64,
+    /// Pixels of the side of pictures to train on.
+    pub(super) side: u32,
+    /// What is asked about them, in turn.
+    pub(super) questions: Vec<String>,
+    /// Pictures of each task in a style that was never taught.
+    pub(super) held_out: u64,
+    /// Tasks that read them.
+    #[serde(rename = "task")]
+    pub(super) tasks: Vec<IconTask>,
+}
+
+/// A task that asks about pictures in a style that was never taught.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IconTask {
+    /// Its name, which is that of its directory.
+    pub(super) name: String,
+    /// Pixels of the pictures' sides.
+    pub(super) side: u32,
 }
 
 /// Pictures to train on.
@@ -62,8 +103,8 @@ pub(super) enum PictureText {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Capture {
-    pub(super) min_pixels: usize,
-    pub(super) max_pixels: usize,
+    /// Smallest and largest area of pictures, where the target resizes them to one.
+    pub(super) pixels: Option<[usize; 2]>,
     pub(super) max_new_tokens: usize,
 }
 
@@ -88,10 +129,54 @@ fn one() -> u64 {
 pub(super) struct Evaluation {
     /// Files that define tasks.
     pub(super) tasks: Vec<PathBuf>,
+    /// Tasks with other data, or for another checkpoint of the target.
+    #[serde(rename = "other", default)]
+    pub(super) others: Vec<OtherTasks>,
+    /// Element type of the weights.
+    #[serde(default = "f32")]
+    pub(super) dtype: String,
     pub(super) temperatures: Vec<f32>,
     pub(super) max_new_tokens: u32,
     /// Each with each task and temperature.
     pub(super) trees: Vec<TreeSettings>,
+}
+
+fn f32() -> String {
+    "f32".to_owned()
+}
+
+/// Tasks that have something of their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OtherTasks {
+    /// Name of the results' directory behind that of the draft.
+    pub(super) name: String,
+    /// Name of the checkpoint that answers them, which lies beside the one that drafts are trained
+    /// for and differs from it in its vision only.
+    pub(super) checkpoint: Option<String>,
+    /// Directory of the tasks' data.
+    pub(super) data: Option<PathBuf>,
+    /// Files that define tasks.
+    pub(super) tasks: Vec<PathBuf>,
+}
+
+impl Evaluation {
+    /// All tasks.
+    pub(super) fn all_tasks(&self) -> impl Iterator<Item = &PathBuf> {
+        let others = self.others.iter().flat_map(|other| &other.tasks);
+        self.tasks.iter().chain(others)
+    }
+}
+
+/// Hidden states of the target that a draft reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum States {
+    /// The last one.
+    #[default]
+    Last,
+    /// Three of the residual stream.
+    Eagle3,
 }
 
 /// A draft and how it is trained.
@@ -109,9 +194,15 @@ pub(super) struct DraftPlan {
     /// Values of the second stage's preset that are replaced.
     #[serde(default)]
     pub(super) image_settings: Vec<String>,
+    /// Values of the first stage's preset that are replaced.
+    #[serde(default)]
+    pub(super) text_settings: Vec<String>,
     /// What the second stage reads.
     #[serde(default)]
     pub(super) pictures: PictureText,
+    /// Hidden states that it reads.
+    #[serde(default)]
+    pub(super) states: States,
 }
 
 /// One draft against another on the same prompts.
@@ -132,6 +223,22 @@ pub(super) enum TargetPlan {
     Carried(PathBuf),
     /// One that `make_target` makes with a config.
     Made(PathBuf),
+    /// A language model that `make_target` teaches to see.
+    Seeing(Seeing),
+}
+
+/// A language model that learns to see.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seeing {
+    /// Config of `make_target`.
+    pub(super) config: PathBuf,
+    /// Name of the checkpoint that drafts are trained for.
+    pub(super) checkpoint: String,
+    /// Checkpoint of the language model, if `reproduce` is not given one.
+    pub(super) language_model: Option<PathBuf>,
+    /// Directory of icon sets, if `reproduce` is not given one.
+    pub(super) pictures: Option<PathBuf>,
 }
 
 /// A size of the experiment.
@@ -183,6 +290,26 @@ impl Experiment {
         self
     }
 
+    /// The same with a language model and with icon sets that are given.
+    pub(super) fn seeing(mut self, language_model: Option<&Path>, pictures: Option<&Path>) -> Self {
+        for scale in self.scales.values_mut() {
+            if let TargetPlan::Seeing(seeing) = &mut scale.target {
+                let given = |dir: Option<&Path>| dir.map(Path::to_owned);
+                seeing.language_model = given(language_model).or(seeing.language_model.take());
+                seeing.pictures = given(pictures).or(seeing.pictures.take());
+            }
+        }
+        self
+    }
+
+    /// Pixels of the sides of pictures that drafts learn from.
+    pub(super) fn sides(&self) -> Vec<u32> {
+        let scenes = self.scenes.iter().flat_map(|scenes| scenes.sides.clone());
+        scenes
+            .chain(self.icons.iter().map(|icons| icons.side))
+            .collect()
+    }
+
     /// The sizes of a scale.
     pub(super) fn scale(&self, name: &str) -> Result<&Scale> {
         let scale = self.scales.get(name);
@@ -215,6 +342,22 @@ impl Experiment {
                 }
             }
         }
+        match (&self.scenes, &self.icons) {
+            (Some(_), None) => {}
+            (None, Some(icons)) if icons.questions.is_empty() => {
+                bail!("icons.questions: empty, expected at least one");
+            }
+            (None, Some(_)) => {
+                let captions = self
+                    .drafts
+                    .iter()
+                    .find(|draft| draft.pictures == PictureText::Captions);
+                if let Some(draft) = captions {
+                    bail!("draft {:?}: pictures of icons have no captions", draft.name);
+                }
+            }
+            _ => bail!("expected either scenes or icons"),
+        }
         if self.evaluation.trees.is_empty() {
             bail!("evaluation.trees: empty, expected at least one");
         }
@@ -246,6 +389,8 @@ mod tests {
         for (name, scales) in [
             ("experiment.toml", &["mini", "smoke"][..]),
             ("demo.toml", &["mini"]),
+            ("pictures.toml", &["pictures"]),
+            ("pictures-smoke.toml", &["pictures-smoke"]),
         ] {
             let experiment = Experiment::read(&dir.join(name)).unwrap();
             for scale in scales {

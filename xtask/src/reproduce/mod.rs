@@ -13,10 +13,17 @@ use crate::programs::{self, Programs};
 use crate::steps::{Runner, State};
 use experiment::Experiment;
 
-/// What is compared, and how large it is.
-const EXPERIMENT: &str = "examples/configs/reproduce/experiment.toml";
+/// Where the files are that say what is compared, and how large it is.
+const EXPERIMENTS: &str = "examples/configs/reproduce";
 /// Programs that steps run.
-const PROGRAMS: [&str; 5] = ["make_target", "draw_scenes", "capture", "train", "evaluate"];
+const PROGRAMS: [&str; 6] = [
+    "make_target",
+    "draw_scenes",
+    "draw_pictures",
+    "capture",
+    "train",
+    "evaluate",
+];
 
 #[derive(Args)]
 pub(crate) struct Flags {
@@ -28,7 +35,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Directory for tables and plots
-    /// [default: docs/reproduction for mini, OUT/report for smoke]
+    /// [default: docs/reproduction for mini and pictures, OUT/report for others]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Directory of the programs [default: built with cargo, in release mode]
@@ -37,6 +44,13 @@ pub(crate) struct Flags {
     /// What is compared
     #[arg(long, value_name = "FILE")]
     experiment: Option<PathBuf>,
+    /// For pictures: checkpoint in the layout of LLaVA-1.5 whose language model learns to see
+    #[arg(long, value_name = "DIR")]
+    language_model: Option<PathBuf>,
+    /// For pictures: directory with icon sets and names, as npm installs @iconify-json/* and
+    /// emojibase-data
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
     /// Processes that train together, started with mpirun; a step then has as many batches, so that
     /// more than one give other drafts than one does. Programs of --programs need the feature mpi
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -49,6 +63,10 @@ enum ScaleName {
     Mini,
     /// The way from end to end, in minutes; what comes out means nothing
     Smoke,
+    /// The comparison on a pretrained language model that learns to see, within 8 hours on two cores
+    Pictures,
+    /// The way of that from end to end, in minutes; what comes out means nothing
+    PicturesSmoke,
 }
 
 impl ScaleName {
@@ -56,13 +74,24 @@ impl ScaleName {
         match self {
             Self::Mini => "mini",
             Self::Smoke => "smoke",
+            Self::Pictures => "pictures",
+            Self::PicturesSmoke => "pictures-smoke",
+        }
+    }
+
+    /// Name of the file of its experiment.
+    fn experiment(self) -> &'static str {
+        match self {
+            Self::Mini | Self::Smoke => "experiment.toml",
+            Self::Pictures => "pictures.toml",
+            Self::PicturesSmoke => "pictures-smoke.toml",
         }
     }
 
     fn report(self, out: &Path) -> PathBuf {
         match self {
-            Self::Mini => crate::root().join("docs/reproduction"),
-            Self::Smoke => out.join("report"),
+            Self::Mini | Self::Pictures => crate::root().join("docs/reproduction"),
+            Self::Smoke | Self::PicturesSmoke => out.join("report"),
         }
     }
 }
@@ -81,8 +110,11 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     };
     let file = match &flags.experiment {
         Some(file) => absolute(file)?,
-        None => root.join(EXPERIMENT),
+        None => root.join(EXPERIMENTS).join(flags.scale.experiment()),
     };
+    let [language_model, pictures] = [&flags.language_model, &flags.pictures]
+        .map(|dir| dir.as_deref().map(absolute).transpose());
+    let (language_model, pictures) = (language_model?, pictures?);
     let ranks = usize::from(flags.ranks);
     let programs = match &flags.programs {
         Some(dir) => Programs::of(&absolute(dir)?).on(ranks),
@@ -91,7 +123,9 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     // Records then name carried checkpoints as anybody would, whoever runs this from wherever.
     std::env::set_current_dir(&root).with_context(|| root.display().to_string())?;
 
-    let experiment = Experiment::read(&file)?.on(flags.ranks);
+    let experiment = Experiment::read(&file)?
+        .on(flags.ranks)
+        .seeing(language_model.as_deref(), pictures.as_deref());
     let scale = experiment.scale(scale_name)?;
     let steps = steps::plan(&experiment, scale, &out)?;
     let state = State::open(&out)?;

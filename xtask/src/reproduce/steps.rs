@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 use vispec_report::record::TreeSettings;
 
-use super::experiment::{DraftPlan, Experiment, PictureText, Scale, TargetPlan};
+use super::experiment::{DraftPlan, Experiment, OtherTasks, Scale, TargetPlan};
 use crate::steps::{KeyHasher, ProgramFlags as Flags, Step, Work};
 
 /// Makes steps.
@@ -30,31 +30,38 @@ pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result
         target: PathBuf::new(),
         target_key: String::new(),
     };
-    let make_target = match &scale.target {
+    let mut steps = match &scale.target {
         TargetPlan::Carried(dir) => {
             planner.target.clone_from(dir);
             planner.target_key = KeyHasher::default().dir(dir)?.key();
-            None
+            Vec::new()
         }
         TargetPlan::Made(config) => {
             let step = planner.make_target(config)?;
             planner.target = step.output.join("checkpoint");
             planner.target_key.clone_from(&step.key);
-            Some(step)
+            vec![step]
+        }
+        TargetPlan::Seeing(seeing) => {
+            let steps = planner.teach_to_see(seeing)?;
+            if let Some(last) = steps.last() {
+                planner.target = last.output.join(&seeing.checkpoint);
+                planner.target_key.clone_from(&last.key);
+            }
+            steps
         }
     };
-    let draw = planner.draw();
-    let text = planner.capture_text()?;
-    let images = planner.capture_images(&draw);
-    let captioned = planner.draw_captioned();
-    let captions = planner.capture_captions(&captioned);
+    let drawn = planner.draw()?;
+    let mut captures = planner.captures(&drawn)?;
+    steps.extend(drawn.into_steps());
     let mut trainings: Vec<Step> = Vec::new();
     let mut sweeps = Vec::new();
     for (seed, draft) in planner.trained() {
         let first = match &draft.text_preset {
             None => None,
             Some(preset) => {
-                let step = planner.train_text(preset, seed, &text)?;
+                let step =
+                    planner.train_text((draft, preset), seed, captures.text(draft.states))?;
                 let init = step.output.join("last");
                 let key = step.key.clone();
                 // Drafts that start in the same way share their first stage.
@@ -64,23 +71,12 @@ pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result
                 Some((init, key))
             }
         };
-        let capture = match draft.pictures {
-            PictureText::Answers => &images,
-            PictureText::Captions => &captions,
-        };
+        let capture = captures.pictures(draft.pictures, draft.states);
         let second = planner.train_images((draft, seed), first, capture)?;
-        sweeps.push(planner.evaluate((draft, seed), &second)?);
+        sweeps.extend(planner.evaluate((draft, seed), &second)?);
         trainings.push(second);
     }
-    let mut steps: Vec<Step> = make_target.into_iter().collect();
-    steps.extend([draw, text, images]);
-    let drafts = &experiment.drafts;
-    if drafts
-        .iter()
-        .any(|draft| draft.pictures == PictureText::Captions)
-    {
-        steps.extend([captioned, captions]);
-    }
+    steps.append(&mut captures.steps);
     steps.extend(trainings);
     steps.extend(sweeps);
     Ok(steps)
@@ -112,13 +108,23 @@ impl Planner<'_> {
         }
     }
 
-    fn train_text(&self, preset: &Path, seed: u64, capture: &Step) -> Result<Step> {
+    fn train_text(
+        &self,
+        (draft, preset): (&DraftPlan, &Path),
+        seed: u64,
+        capture: &Step,
+    ) -> Result<Step> {
         let stem = preset.file_stem().unwrap_or_default().to_string_lossy();
         let epochs = self.scale.text_epochs;
         let units = (self.scale.texts * epochs) as u64;
+        // Drafts whose first stages differ in settings do not share one.
+        let name = match draft.text_settings.is_empty() {
+            true => format!("train-text-{stem}.{seed}"),
+            false => format!("train-text-{}", draft.trained_name(seed)),
+        };
         self.train(
-            format!("train-text-{stem}.{seed}"),
-            (preset, &[], (epochs, seed)),
+            name,
+            (preset, &draft.text_settings, (epochs, seed)),
             (None, capture),
             units,
         )
@@ -179,9 +185,38 @@ impl Planner<'_> {
         Ok(self.step(name, (key, units), output, work))
     }
 
-    fn evaluate(&self, (draft, seed): (&DraftPlan, u64), training: &Step) -> Result<Step> {
+    /// The tasks, and those that have something of their own.
+    fn evaluate(&self, draft: (&DraftPlan, u64), training: &Step) -> Result<Vec<Step>> {
+        let evaluation = &self.experiment.evaluation;
+        let own = OtherTasks {
+            name: String::new(),
+            checkpoint: None,
+            data: None,
+            tasks: evaluation.tasks.clone(),
+        };
+        let groups = std::iter::once(&own).chain(&evaluation.others);
+        let groups = groups.filter(|group| !group.tasks.is_empty());
+        let steps = groups.map(|group| self.evaluate_on(draft, training, group));
+        steps.collect()
+    }
+
+    fn evaluate_on(
+        &self,
+        (draft, seed): (&DraftPlan, u64),
+        training: &Step,
+        group: &OtherTasks,
+    ) -> Result<Step> {
         let evaluation = &self.experiment.evaluation;
         let name = draft.trained_name(seed);
+        let tasks = &group.tasks;
+        let target = match &group.checkpoint {
+            None => self.target.clone(),
+            Some(checkpoint) => self.target.with_file_name(checkpoint),
+        };
+        let full_name = match group.name.as_str() {
+            "" => name.clone(),
+            group => format!("{name}-{group}"),
+        };
         let dir = self.out.join("drafts").join(&name);
         let tree = |tree: &TreeSettings| {
             json!({
@@ -192,25 +227,25 @@ impl Planner<'_> {
         };
         let trees: Vec<_> = evaluation.trees.iter().map(tree).collect();
         let sweep = json!({
-            "data": self.out,
+            "data": group.data.as_deref().unwrap_or(self.out),
             "device": "flex",
             "prompts": self.scale.prompts,
             "max_new_tokens": evaluation.max_new_tokens,
-            "tasks": evaluation.tasks,
+            "tasks": tasks,
             "temperatures": evaluation.temperatures,
             "seeds": [0],
-            "dtypes": ["f32"],
+            "dtypes": [evaluation.dtype],
             "model": [{
-                "target": self.target,
+                "target": target,
                 "draft": [{"method": draft.method, "dir": dir}],
             }],
             "tree": trees,
         });
-        let cells = (evaluation.tasks.len() * evaluation.temperatures.len() * trees.len()) as u64;
+        let cells = (tasks.len() * evaluation.temperatures.len() * trees.len()) as u64;
         let mut key = KeyHasher::default()
             .text(&self.target_key)
             .text(&training.key);
-        for task in &evaluation.tasks {
+        for task in tasks {
             key = key.file(task)?;
         }
         let work = Work::Sweep {
@@ -218,10 +253,10 @@ impl Planner<'_> {
             text: toml::to_string(&sweep)?,
         };
         Ok(self.step(
-            format!("evaluate-{name}"),
+            format!("evaluate-{full_name}"),
             // Each prompt is answered twice.
             (key, 2 * cells * self.scale.prompts),
-            self.out.join("cells").join(&name),
+            self.out.join("cells").join(&full_name),
             work,
         ))
     }

@@ -69,6 +69,14 @@ impl ProgramFlags {
         self
     }
 
+    /// And flags with a value each.
+    pub(crate) fn then(mut self, flags: &[(&str, &std::ffi::OsStr)]) -> Self {
+        let words = flags.iter();
+        let words = words.flat_map(|(flag, value)| [flag.into(), (*value).to_owned()]);
+        self.0.extend(words);
+        self
+    }
+
     /// And a word before all.
     pub(crate) fn first(mut self, word: &str) -> Self {
         self.0.insert(0, word.into());

@@ -6,7 +6,6 @@
 //! same scenes.
 
 mod draw;
-mod random;
 mod scene;
 mod style;
 mod telling;

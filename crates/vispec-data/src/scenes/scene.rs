@@ -1,7 +1,7 @@
 //! A scene: which shapes are where.
 
-use super::random::KeyedRandom;
 use super::style::{Palette, SceneStyle};
+use crate::random::KeyedRandom;
 
 /// Streams of random numbers of a scene.
 pub(super) mod purpose {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::random::KeyedRandom;
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize, purpose};
+use crate::random::KeyedRandom;
 
 /// Wordings of the request for a description.
 const REQUESTS: [&str; 3] = [

@@ -197,11 +197,26 @@ impl Attention {
         samples: &[CausalSample],
         config: &DecoderConfig,
     ) -> Tensor<2> {
-        let attended = match cpu::attend(queries, rows, own, samples, config) {
-            Some(attended) => attended,
-            None => attend_samples(queries, rows, own, samples, config),
-        };
-        self.o_proj.forward(attended)
+        self.o_proj
+            .forward(attend(queries, rows, own, samples, config))
+    }
+}
+
+/// Lets queries attend to rows of their samples, and to one key and value each of every one of
+/// `own`.
+///
+/// # Shapes
+/// `queries` and the result `[queries, heads * head_dim]`.
+pub(super) fn attend(
+    queries: &Tensor<2>,
+    rows: &Projected,
+    own: &[Projected],
+    samples: &[CausalSample],
+    config: &DecoderConfig,
+) -> Tensor<2> {
+    match cpu::attend(queries, rows, own, samples, config) {
+        Some(attended) => attended,
+        None => attend_samples(queries, rows, own, samples, config),
     }
 }
 

@@ -9,7 +9,7 @@ use super::adaptor::VisionAdaptor;
 use super::attention::Attention;
 use super::draft::{DecoderLayer, DraftNetwork, GatedMlp};
 use super::eagle3::{Eagle3Layer, Eagle3Network};
-use super::layers::{Linear, RmsNorm};
+use super::layers::{LayerNorm, Linear, RmsNorm};
 use super::medusa::{MedusaNetwork, ResidualBlock};
 use super::parameters::{HostTensor, Parameters};
 
@@ -185,7 +185,7 @@ pub(super) struct Source<'p> {
 }
 
 impl Source<'_> {
-    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+    pub(super) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         match self.parameters.get(name) {
             Some(tensor) => tensor.to_device(self.device),
             None => panic!("parameter {name} is not there"),
@@ -212,6 +212,11 @@ impl Source<'_> {
 
     pub(super) fn norm(&self, name: &str, eps: f64) -> RmsNorm {
         RmsNorm::new(self.tensor(&format!("{name}.weight")), eps)
+    }
+
+    pub(super) fn layer_norm(&self, name: &str, eps: f64) -> LayerNorm {
+        let [weight, bias] = ["weight", "bias"].map(|part| self.tensor(&format!("{name}.{part}")));
+        LayerNorm::new(weight, bias, eps)
     }
 
     fn medusa(&self, n_heads: usize) -> MedusaNetwork {

@@ -59,11 +59,15 @@ impl RmsNorm {
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.val();
-        match cpu::rms_norm(&x, &weight, self.eps) {
-            Some(out) => out,
-            None => rms_norm(x, weight, self.eps),
-        }
+        normed(x, self.weight.val(), self.eps)
+    }
+}
+
+/// Root-mean-square normalisation with scale `weight`.
+fn normed(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    match cpu::rms_norm(&x, &weight, eps) {
+        Some(out) => out,
+        None => rms_norm(x, weight, eps),
     }
 }
 
@@ -72,4 +76,35 @@ pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     let mean_square = x.clone().square().mean_dim(1);
     let scale = (mean_square + eps).sqrt().recip();
     x * scale * weight.unsqueeze()
+}
+
+/// Layer normalisation.
+#[derive(Module, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// A norm with scale `weight` and offset `bias`, both `[hidden]`.
+    #[must_use]
+    pub(crate) fn new(weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Self {
+        Self {
+            weight: Param::from_tensor(weight),
+            bias: Param::from_tensor(bias),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `x` and the result `[rows, hidden]`.
+    #[must_use]
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        // Without its mean, a row is normed by its root mean square.
+        let mean = x.clone().mean_dim(1);
+        let normed = normed(x - mean, self.weight.val(), self.eps);
+        normed + self.bias.val().unsqueeze()
+    }
 }

@@ -1,4 +1,4 @@
-//! Drafts, and the language models of targets, as modules whose parameters can be trained.
+//! Drafts, and the language models and vision towers of targets, as modules whose parameters can be trained.
 //!
 //! Their inference modules in vispec-models run through kernels that know no gradients and keep
 //! caches; these run over whole samples, several passes in one graph: on the CPU through kernels of
@@ -19,6 +19,7 @@ mod parameters;
 pub(crate) mod path;
 mod rows;
 mod target;
+mod tower;
 
 pub use build::{DraftShape, NetworkKind};
 pub use draft::{DraftInputs, DraftNetwork};
@@ -29,6 +30,7 @@ pub use parameters::{HostTensor, Parameters, Trainable};
 pub use rows::DraftRows;
 pub(crate) use rows::indices;
 pub use target::{TargetInputs, TargetNetwork, TargetShape};
+pub use tower::{Pictures, SeeingNetwork, TowerShape};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 
@@ -63,6 +65,16 @@ impl Trainable for Network {
 }
 
 impl Trainable for TargetNetwork {
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        Module::visit(self, visitor);
+    }
+
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+        Module::map(self, mapper)
+    }
+}
+
+impl Trainable for SeeingNetwork {
     fn visit(&self, visitor: &mut impl ModuleVisitor) {
         Module::visit(self, visitor);
     }

@@ -102,6 +102,17 @@ impl ModuleMapper for Fork {
     }
 }
 
+/// Takes parameters out of all graphs.
+struct Freeze;
+
+impl ModuleMapper for Freeze {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, value, mapper) = param.consume();
+        let value = value.inner().autodiff();
+        Param::from_mapped_value(id, value, mapper)
+    }
+}
+
 /// A network whose parameters have the names that checkpoints give them.
 pub trait Trainable: Sized {
     /// Visits all parameters.
@@ -129,5 +140,12 @@ pub trait Trainable: Sized {
     #[must_use]
     fn forked(self) -> Self {
         self.map(&mut Fork)
+    }
+
+    /// The same network for passes that no gradients are computed of, which then keep nothing in
+    /// memory. Memory of the parameters is shared.
+    #[must_use]
+    fn frozen(self) -> Self {
+        self.map(&mut Freeze)
     }
 }

@@ -1,18 +1,6 @@
-//! What a network makes of a lesson.
+//! Cross entropy.
 
 use burn::tensor::{Int, Tensor, TensorData};
-
-use super::lessons::Lesson;
-use crate::network::{TargetInputs, TargetNetwork};
-
-/// Log-probabilities `[rows, vocab]` of what is behind the rows of a lesson.
-pub(super) fn read(network: &TargetNetwork, lesson: &Lesson) -> Tensor<2> {
-    network.log_probabilities(&TargetInputs {
-        embeds: lesson.embeds.clone().autodiff(),
-        axes: lesson.positions.axes(),
-        rows: &lesson.rows,
-    })
-}
 
 /// Cross entropy, mean over rows.
 pub(super) fn negative_mean(log_probabilities: Tensor<2>, next: &[u32]) -> Tensor<1> {

@@ -1,18 +1,14 @@
-//! Making tiny targets: a small vision-language model is given more layers and is taught to tell
-//! drawn scenes of few and of many image tokens.
+//! Making targets: [`scenes`], tiny ones that tell drawn scenes, and [`pictures`], pretrained language
+//! models that learn to see.
 //!
-//! The vision tower and the embedding stay those of the model that is started from.
+//! Each is a [`Course`] of lessons for one loop, the [`Trainer`].
 
-mod config;
+mod checkpoint;
+mod course;
 mod cross_entropy;
-mod export;
-mod judge;
-mod lessons;
-mod start;
+pub mod pictures;
+pub mod scenes;
 mod trainer;
 
-pub use config::{MakeTargetConfig, SceneSettings, Stage};
-pub use judge::Judgement;
-pub use lessons::{Lesson, Teacher};
-pub use start::TargetStart;
-pub use trainer::{TargetObserver, TargetStep, TargetTrainer};
+pub use course::{Course, LessonLoss, LoopSettings, Pace};
+pub use trainer::{TargetObserver, TargetStep, Trainer};

@@ -1,6 +1,7 @@
 //! The loop.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -8,22 +9,15 @@ use std::time::Instant;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::config::{MakeTargetConfig, Stage};
-use super::cross_entropy::{negative_mean, read, scalar};
-use super::export::export;
-use super::judge::{Judgement, judge};
-use super::lessons::Teacher;
-use super::start::TargetStart;
+use super::course::{Course, LessonLoss, Pace};
+use super::cross_entropy::scalar;
 use crate::error::TrainError;
 use crate::files;
 use crate::gradients::Gradients;
-use crate::network::{Parameters, TargetNetwork, TargetShape, Trainable as _};
+use crate::network::Trainable as _;
 use crate::optimizer::Optimizer;
 use crate::ranks::{GradientSum, GradientType, Ranks, RollCall};
 use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference, weights_hash};
-
-/// Name of the checkpoint's directory.
-const CHECKPOINT: &str = "checkpoint";
 
 /// A step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -42,15 +36,15 @@ pub struct TargetStep {
 
 #[derive(Serialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
-enum Record {
+enum Record<J> {
     Step(TargetStep),
-    Judgement(Judgement),
+    Judgement(J),
 }
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Progress {
-    config: MakeTargetConfig,
+struct Progress<C> {
+    config: C,
     stage: usize,
     step_in_stage: usize,
     step: usize,
@@ -60,45 +54,56 @@ struct Progress {
     updates: BTreeMap<String, usize>,
 }
 
-impl RunProgress for Progress {
+impl<C: Serialize + serde::de::DeserializeOwned> RunProgress for Progress<C> {
     fn updates(&mut self) -> &mut BTreeMap<String, usize> {
         &mut self.updates
     }
 }
 
 /// Watches a run; of several ranks, the first one's.
-pub trait TargetObserver {
+pub trait TargetObserver<J> {
     /// A run starts, or goes on, at `step` of `n_steps`.
     fn started(&mut self, step: usize, n_steps: usize);
     /// A step is done.
     fn step(&mut self, record: &TargetStep);
-    /// Scenes of a size were judged.
-    fn judged(&mut self, judgement: &Judgement);
+    /// Something was judged at the end of a stage.
+    fn judged(&mut self, judgement: &J);
 }
 
 /// The ranks that no one watches.
 struct Unobserved;
 
-impl TargetObserver for Unobserved {
+impl<J> TargetObserver<J> for Unobserved {
     fn started(&mut self, _step: usize, _n_steps: usize) {}
 
     fn step(&mut self, _record: &TargetStep) {}
 
-    fn judged(&mut self, _judgement: &Judgement) {}
+    fn judged(&mut self, _judgement: &J) {}
 }
 
 /// A target under training.
-#[derive(Debug)]
-pub struct TargetTrainer {
+pub struct Trainer<C: Course> {
     out: PathBuf,
-    teacher: Teacher,
-    network: TargetNetwork,
-    shape: TargetShape,
+    course: C,
+    network: C::Network,
     optimizer: Optimizer,
-    progress: Progress,
+    progress: Progress<C::Config>,
+    paces: Vec<Pace>,
+    /// Stages that are done before a run ends.
+    last: usize,
     ranks: Ranks,
     /// The first rank's.
     metrics: Option<Metrics>,
+}
+
+impl<C: Course> fmt::Debug for Trainer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer")
+            .field("out", &self.out)
+            .field("course", &self.course)
+            .field("step", &self.progress.step)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Runs `work` with one thread for its parallel loops: the other threads have work of their own.
@@ -113,7 +118,7 @@ struct Share {
     gradients: Gradients,
 }
 
-impl TargetTrainer {
+impl<C: Course> Trainer<C> {
     /// Starts a run in a directory, or goes on with the one that is there. All ranks have to see the
     /// directory; the first one writes, and not before all are ready.
     ///
@@ -123,7 +128,7 @@ impl TargetTrainer {
     /// its data or a state; with several ranks all as [`TrainError::Ranks`], and this also if they
     /// differ in what decides the outcome.
     pub fn open(
-        config: MakeTargetConfig,
+        config: C::Config,
         out: &Path,
         device: &Device,
         ranks: Ranks,
@@ -136,7 +141,7 @@ impl TargetTrainer {
             let hash = weights_hash(&trainer.network.parameters()?, &moments);
             Ok(RollCall::new(
                 config,
-                trainer.teacher.identity()?,
+                trainer.course.identity()?,
                 *step,
                 hash,
             ))
@@ -150,19 +155,26 @@ impl TargetTrainer {
 
     /// Reads all that this rank needs.
     fn prepare(
-        config: MakeTargetConfig,
+        config: C::Config,
         out: &Path,
         device: &Device,
         ranks: &Ranks,
     ) -> Result<Self, TrainError> {
-        config.check()?;
-        config.check_ranks(ranks.count())?;
-        let teacher = Teacher::new(&config, device)?;
-        let start = TargetStart::read(&config.base, &teacher.target().for_draft())?;
-        let mut optimizer = Optimizer::new(&config.adamw);
-        let (start, progress) = match State::<Progress>::read(out)? {
+        let course = C::open(&config, device)?;
+        let settings = C::settings(&config);
+        if settings.workers < ranks.count() {
+            let expected = format!("at least {}, a worker for each rank", ranks.count());
+            return Err(TrainError::Setting {
+                field: "workers",
+                found: settings.workers.to_string(),
+                expected,
+            });
+        }
+        let paces = C::paces(&config);
+        let mut optimizer = Optimizer::new(&settings.adamw);
+        let (parameters, progress) = match State::<Progress<C::Config>>::read(out)? {
             None => (
-                start.deepened(config.stages[0].layers),
+                course.enter(0, None)?,
                 Progress {
                     config,
                     stage: 0,
@@ -181,25 +193,27 @@ impl TargetTrainer {
                     });
                 }
                 optimizer.restore(&state.moments, device);
-                let mut shape = start.shape;
-                let stage = state.progress.stage.min(config.stages.len() - 1);
-                shape.decoder.layers = config.stages[stage].layers.max(shape.decoder.layers);
-                let parameters = state.parameters;
-                (TargetStart { shape, parameters }, state.progress)
+                (state.parameters, state.progress)
             }
         };
         Ok(Self {
-            network: start
-                .shape
-                .build(&start.parameters, &device.clone().autodiff()),
-            shape: start.shape,
+            network: course.build(progress.stage.min(paces.len() - 1), &parameters),
+            course,
             metrics: None,
             ranks: ranks.clone(),
             out: out.to_owned(),
-            teacher,
             optimizer,
             progress,
+            last: paces.len(),
+            paces,
         })
+    }
+
+    /// Ends runs behind so many stages; later ones are left for another run.
+    #[must_use]
+    pub fn until_stage(mut self, n_stages: usize) -> Self {
+        self.last = n_stages.min(self.paces.len());
+        self
     }
 
     /// Trains until all stages are done or `stop` is set, which is looked at after each step. The
@@ -211,22 +225,20 @@ impl TargetTrainer {
     pub fn run(
         &mut self,
         stop: &AtomicBool,
-        observer: &mut dyn TargetObserver,
+        observer: &mut dyn TargetObserver<C::Judgement>,
     ) -> Result<Ended, TrainError> {
         let mut unobserved = Unobserved;
-        let observer: &mut dyn TargetObserver = if self.ranks.is_first() {
+        let observer: &mut dyn TargetObserver<C::Judgement> = if self.ranks.is_first() {
             observer
         } else {
             &mut unobserved
         };
-        let stages = self.progress.config.stages.clone();
-        observer.started(
-            self.progress.step,
-            stages.iter().map(|stage| stage.steps).sum(),
-        );
-        while let Some(stage) = stages.get(self.progress.stage) {
-            while self.progress.step_in_stage < stage.steps {
-                let record = self.step(stage)?;
+        let paces = self.paces[..self.last].to_vec();
+        let steps = paces.iter().map(|pace| pace.steps).sum();
+        observer.started(self.progress.step, steps);
+        while let Some(&pace) = paces.get(self.progress.stage) {
+            while self.progress.step_in_stage < pace.steps {
+                let record = self.step(pace)?;
                 observer.step(&record);
                 let written = self.write(&Record::Step(record));
                 self.ranks.all_succeed(written)?;
@@ -234,12 +246,12 @@ impl TargetTrainer {
                     self.save()?;
                     return Ok(Ended::Interrupted);
                 }
-                let every = self.progress.config.save_every;
+                let every = C::settings(&self.progress.config).save_every;
                 if self.progress.step.is_multiple_of(every) {
                     self.save()?;
                 }
             }
-            self.end_stage(&stages, observer)?;
+            self.end_stage(observer)?;
         }
         Ok(Ended::Finished)
     }
@@ -250,22 +262,17 @@ impl TargetTrainer {
         self.progress.step
     }
 
-    /// Directory of the checkpoint.
-    #[must_use]
-    pub fn checkpoint(&self) -> PathBuf {
-        self.out.join(CHECKPOINT)
-    }
-
-    fn step(&mut self, stage: &Stage) -> Result<TargetStep, TrainError> {
+    fn step(&mut self, pace: Pace) -> Result<TargetStep, TrainError> {
         let started = Instant::now();
-        let numbers: Vec<u64> = (self.progress.lesson..).take(stage.batch_size).collect();
-        let workers = self.progress.config.workers.min(numbers.len());
-        let own = self.shares(&numbers, workers, &stage.sides);
+        let numbers: Vec<u64> = (self.progress.lesson..).take(pace.batch_size).collect();
+        let settings = C::settings(&self.progress.config);
+        let workers = settings.workers.min(numbers.len());
+        let own = self.shares(&numbers, workers);
         let (losses, gradients) = self.ranks.all_succeed(own)?;
         let losses = self.ranks.gather(losses)?.concat();
         #[expect(clippy::cast_precision_loss, reason = "few lessons")]
         let loss = losses.iter().sum::<f64>() / numbers.len() as f64;
-        let gradients = gradients.finish(self.teacher.target().device())?;
+        let gradients = gradients.finish(self.course.device())?;
         let step = self.progress.step;
         let finite = gradients.not_finite().and_then(|name| match name {
             Some(name) => Err(TrainError::NotFinite {
@@ -276,9 +283,9 @@ impl TargetTrainer {
             None => Ok(()),
         });
         self.ranks.all_succeed(finite)?;
-        let learning_rate = stage.learning_rate_at(self.progress.step_in_stage);
+        let learning_rate = pace.learning_rate_at(self.progress.step_in_stage);
         let gradients = gradients.divide(numbers.len());
-        let clipped = gradients.clip(self.progress.config.clip_value);
+        let clipped = gradients.clip(settings.clip_value);
         let network = self.network.clone();
         self.network = self.optimizer.step(network, clipped, learning_rate);
         self.progress.lesson += numbers.len() as u64;
@@ -298,15 +305,15 @@ impl TargetTrainer {
         &self,
         numbers: &[u64],
         workers: usize,
-        sides: &[u32],
     ) -> Result<(Vec<f64>, GradientSum), TrainError> {
-        let (teacher, network, step) = (&self.teacher, &self.network, self.progress.step);
+        let (course, network) = (&self.course, &self.network);
+        let (stage, step) = (self.progress.stage, self.progress.step);
         let own = self.ranks.share(workers);
         let side_by_side = own.len() > 1;
         let shares: Vec<Result<Share, TrainError>> = std::thread::scope(|scope| {
             let worker = |worker: usize| {
                 let numbers = numbers.iter().copied().skip(worker).step_by(workers);
-                let lessons = move || share(teacher, network, numbers, sides, step);
+                let lessons = move || share(course, network, numbers, (stage, step));
                 scope.spawn(move || {
                     if side_by_side {
                         alone(lessons)
@@ -334,48 +341,33 @@ impl TargetTrainer {
     /// Writes and judges what was made, and prepares the next stage.
     fn end_stage(
         &mut self,
-        stages: &[Stage],
-        observer: &mut dyn TargetObserver,
+        observer: &mut dyn TargetObserver<C::Judgement>,
     ) -> Result<(), TrainError> {
         let ranks = self.ranks.clone();
         let parameters = ranks.all_succeed(self.network.parameters())?;
-        ranks.on_first(|| self.judge(&parameters, observer))?;
+        ranks.on_first(|| {
+            let frozen = self.network.clone().frozen();
+            let ended = (&frozen, &parameters);
+            let judged = self.course.close(self.progress.stage, ended, &self.out)?;
+            for judgement in judged {
+                observer.judged(&judgement);
+                self.write(&Record::Judgement(judgement))?;
+            }
+            Ok(())
+        })?;
         self.progress.stage += 1;
         self.progress.step_in_stage = 0;
-        if let Some(next) = stages.get(self.progress.stage) {
-            let start = TargetStart {
-                shape: self.shape,
-                parameters,
-            };
-            let start = start.deepened(next.layers);
-            let device = self.teacher.target().device().clone().autodiff();
-            self.network = start.shape.build(&start.parameters, &device);
-            self.shape = start.shape;
-            self.optimizer = Optimizer::new(&self.progress.config.adamw);
+        if self.progress.stage < self.paces.len() {
+            let entered = self.course.enter(self.progress.stage, Some(parameters));
+            let entered = ranks.all_succeed(entered)?;
+            self.network = self.course.build(self.progress.stage, &entered);
+            self.optimizer = Optimizer::new(&C::settings(&self.progress.config).adamw);
         }
         self.save()
     }
 
-    /// Writes and judges what was made.
-    fn judge(
-        &mut self,
-        parameters: &Parameters,
-        observer: &mut dyn TargetObserver,
-    ) -> Result<(), TrainError> {
-        let config = &self.progress.config;
-        export(&self.checkpoint(), config, &self.shape, parameters)?;
-        for side in config.sides() {
-            let n_scenes = self.progress.config.held_out;
-            let stage = self.progress.stage;
-            let judgement = judge(&self.teacher, &self.network, (stage, side), n_scenes)?;
-            observer.judged(&judgement);
-            self.write(&Record::Judgement(judgement))?;
-        }
-        Ok(())
-    }
-
     /// Writes a line of the metrics, which the first rank keeps.
-    fn write(&mut self, record: &Record) -> Result<(), TrainError> {
+    fn write(&mut self, record: &Record<C::Judgement>) -> Result<(), TrainError> {
         match &mut self.metrics {
             Some(metrics) => metrics.write(record),
             None => Ok(()),
@@ -393,24 +385,12 @@ impl TargetTrainer {
     }
 }
 
-impl Stage {
-    /// Linear warm-up, then linear decay to zero at the end.
-    #[expect(clippy::cast_precision_loss, reason = "few steps")]
-    fn learning_rate_at(&self, step: usize) -> f64 {
-        let warm = (step + 1) as f64 / (self.warmup_steps + 1) as f64;
-        let left = (self.steps - step) as f64
-            / (self.steps - self.warmup_steps.min(self.steps - 1)) as f64;
-        self.learning_rate * warm.min(left).min(1.0)
-    }
-}
-
 /// Losses and gradients of some lessons, added up.
-fn share(
-    teacher: &Teacher,
-    network: &TargetNetwork,
+fn share<C: Course>(
+    course: &C,
+    network: &C::Network,
     numbers: impl Iterator<Item = u64>,
-    sides: &[u32],
-    step: usize,
+    (stage, step): (usize, usize),
 ) -> Result<Share, TrainError> {
     let network = network.clone().forked();
     let mut sum = Share {
@@ -418,14 +398,13 @@ fn share(
         gradients: Gradients::default(),
     };
     for number in numbers {
-        let lesson = teacher.lesson(number, sides)?;
-        let loss = negative_mean(read(&network, &lesson), &lesson.next);
+        let LessonLoss { id, loss } = course.loss(&network, stage, number)?;
         let value = scalar(loss.clone());
         if !value.is_finite() {
             return Err(TrainError::NotFinite {
                 step,
                 quantity: "the loss".to_owned(),
-                samples: vec![lesson.id],
+                samples: vec![id],
             });
         }
         sum.loss += value;

@@ -1,7 +1,6 @@
 //! Draws scenes as a data set of chats: pictures, and a file of questions with the right answers.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,8 +8,8 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use examples_answer::command_line;
 use examples_answer::failure::{Failure, exit_code};
+use examples_research::chats::{ChatWriter, Shown, taken};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling, Wording};
 
 /// Draw scenes as a data set of chats, which `capture --source chat` reads
@@ -74,19 +73,8 @@ impl Answer {
     }
 }
 
-/// What a row shows.
-enum Shown {
-    /// The name of its picture.
-    Image(String),
-    /// The folder of its frames, with their rate.
-    Video(String),
-}
-
 /// Frames of a second in videos.
 const FRAMES_PER_SECOND: u32 = 2;
-
-/// Name of the file of chats.
-const CHATS: &str = "chats.jsonl";
 
 fn main() -> ExitCode {
     let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
@@ -98,15 +86,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.count == 0 {
         return Err(Failure::usage("--count is 0, expected at least 1"));
     }
-    fs::create_dir_all(&flags.out).with_context(|| flags.out.display().to_string())?;
+    let mut chats = ChatWriter::create(&flags.out)?;
     let bar = ProgressBar::new(flags.count);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} scenes, {eta} left") {
         bar.set_style(style);
     }
-    // The file of chats comes last and at once: where it is, all pictures are.
-    let partial = flags.out.join(format!("{CHATS}.partial"));
-    let file = File::create(&partial).with_context(|| partial.display().to_string())?;
-    let mut chats = BufWriter::new(file);
     for index in 0..flags.count {
         // Every combination of a side and a question occurs equally often.
         let (style, rest) = taken(&styles, index);
@@ -130,15 +114,11 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             }
         };
         let answer = flags.answer.about(&scene);
-        let written = writeln!(chats, "{}", chat(index, &shown, question, &answer));
-        written.with_context(|| partial.display().to_string())?;
+        chats.add(&format!("scene {index}"), &shown, question, &answer)?;
         bar.inc(1);
     }
-    let path = flags.out.join(CHATS);
-    chats.flush()?;
-    fs::rename(&partial, &path).with_context(|| path.display().to_string())?;
     bar.finish_and_clear();
-    Ok(())
+    Ok(chats.finish()?)
 }
 
 impl Flags {
@@ -161,31 +141,7 @@ impl Flags {
     }
 }
 
-/// The item whose turn it is, and how often all items were gone through before.
-fn taken<T>(items: &[T], index: u64) -> (&T, u64) {
-    let len = items.len() as u64;
-    (&items[(index % len) as usize], index / len)
-}
-
 fn save(scene: &Scene, path: &Path) -> anyhow::Result<()> {
     let saved = scene.draw().save(path);
     saved.with_context(|| path.display().to_string())
-}
-
-fn chat(index: u64, shown: &Shown, question: &str, answer: &str) -> Value {
-    let (kind, column, name) = match shown {
-        Shown::Image(image) => ("image", "images", image),
-        Shown::Video(video) => ("video", "videos", video),
-    };
-    json!({
-        "id": format!("scene {index}"),
-        "messages": [
-            {
-                "role": "user",
-                "content": [{"type": kind}, {"type": "text", "text": question}],
-            },
-            {"role": "assistant", "content": answer},
-        ],
-        column: [name],
-    })
 }

@@ -1,4 +1,5 @@
-//! Makes a tiny target: gives a small model more layers and teaches it to tell drawn scenes.
+//! Makes a target: gives a small model more layers and teaches it to tell drawn scenes, or gives a
+//! pretrained language model eyes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,16 +9,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use examples_answer::command_line;
 use examples_answer::failure::Failure;
+use examples_research::capture::progress::CaptureProgress;
 use examples_research::ranks::{Interrupted, exit_code};
+use examples_research::sight::{name_pictures, write_word_answers};
 use examples_research::step_bar::StepBar;
+use vispec_data::icons::IconIndex;
 use vispec_models::DeviceSpec;
 use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
-use vispec_train::target::{
-    Judgement, MakeTargetConfig, TargetObserver, TargetStep, TargetTrainer,
+use vispec_train::target::pictures::{
+    Learn, PictureConfig, PictureCourse, PictureJudgement, PictureTarget, Seen, prepare,
 };
+use vispec_train::target::scenes::{Judgement, MakeTargetConfig, SceneCourse};
+use vispec_train::target::{Course, TargetObserver, TargetStep, Trainer};
 
-/// Make a tiny target that tells drawn scenes of few and of many image tokens
+/// The config of a target that learns to see, unless another is given.
+const PICTURES: &str = include_str!("../../../configs/make_target/pictures.toml");
+
+/// Make a tiny target that tells drawn scenes, or teach a pretrained language model to see
+///
+/// With --config alone a small model is taught to tell drawn scenes of few and of many image tokens.
+/// With --language-model and --pictures a vision tower is trained for a language model that stays as
+/// it is, on the pictures of icon sets.
 ///
 /// Started again with the same flags, an interrupted run goes on where its state was saved last.
 ///
@@ -26,12 +39,23 @@ use vispec_train::target::{
 #[derive(Parser, Debug)]
 struct Flags {
     /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative to
-    /// the current directory
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Where metrics and state go, and the target to its folder checkpoint
+    /// the current directory [default for pictures: that of examples/configs/make_target/pictures.toml]
+    #[arg(long, value_name = "FILE", required_unless_present = "language_model")]
+    config: Option<PathBuf>,
+    /// Checkpoint in the layout of LLaVA-1.5 whose language model learns to see; its vision tower is
+    /// not used
+    #[arg(long, value_name = "DIR", requires = "pictures")]
+    language_model: Option<PathBuf>,
+    /// Directory with icon sets and names, as npm installs @iconify-json/* and emojibase-data
+    #[arg(long, value_name = "DIR", requires = "language_model")]
+    pictures: Option<PathBuf>,
+    /// Where metrics and state go, and targets: to the folder checkpoint, or for pictures to
+    /// checkpoint-N for N image tokens
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// End behind so many stages of the config; later runs go on with the others [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    stages: Option<u16>,
     /// Where to compute
     #[arg(long, default_value = "flex")]
     device: DeviceSpec,
@@ -39,33 +63,133 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags: Flags = command_line::parse(env!("CARGO_BIN_NAME"));
-    exit_code(|ranks| run(&flags, ranks))
+    exit_code(|ranks| run(&flags, &ranks))
 }
 
-fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
-    let inputs = || -> Result<_, Failure> {
-        Ok((MakeTargetConfig::read(&flags.config)?, flags.device.open()?))
-    };
-    let (config, device) = ranks.all_succeed(inputs())?;
+fn run(flags: &Flags, ranks: &Ranks) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+    match (&flags.language_model, &flags.pictures, &flags.config) {
+        (Some(language_model), Some(pictures), _) => {
+            let config = ranks.all_succeed(flags.picture_config())?;
+            let run = PictureTarget {
+                language_model: language_model.clone(),
+                pictures: pictures.clone(),
+                prepared: flags.out.clone(),
+                config,
+            };
+            learn_to_see(flags, &run, ranks, &stop)
+        }
+        (_, _, Some(config)) => {
+            let config =
+                ranks.all_succeed(MakeTargetConfig::read(config).map_err(Failure::from))?;
+            train::<SceneCourse>(flags, config, ranks, &stop)
+        }
+        _ => Err(Failure::usage("--config or --language-model is needed")),
+    }
+}
 
-    let mut view = View(StepBar::default());
-    let mut trainer = TargetTrainer::open(config, &flags.out, &device, ranks)?;
-    let ended = trainer.run(&stop, &mut view)?;
-    view.0.finish();
-    if ended == Ended::Interrupted {
-        let step = trainer.steps();
-        return Err(Interrupted { step }.into());
+impl Flags {
+    fn stages(&self) -> usize {
+        self.stages.map_or(usize::MAX, usize::from)
+    }
+
+    fn picture_config(&self) -> Result<PictureConfig, Failure> {
+        Ok(match &self.config {
+            Some(path) => PictureConfig::read(path)?,
+            None => PictureConfig::parse("the built-in config", PICTURES)?,
+        })
+    }
+}
+
+/// Prepares, has the language model write answers, trains, and looks at what is seen.
+#[expect(clippy::print_stderr, reason = "what a user sees")]
+fn learn_to_see(
+    flags: &Flags,
+    run: &PictureTarget,
+    ranks: &Ranks,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let prepared = ranks.is_first().then(|| -> Result<IconIndex, Failure> {
+        let mut bar: Option<CaptureProgress> = None;
+        let index = prepare(run, |done, total| {
+            let bar = bar.get_or_insert_with(|| CaptureProgress::new("icons", total, 0));
+            bar.step(1, 0);
+            if done == total {
+                bar.finish();
+            }
+        })?;
+        say_what_is_left(&index);
+        write_word_answers(run, &index, flags.device, stop)?;
+        Ok(index)
+    });
+    let index = ranks.all_succeed(prepared.transpose())?;
+    train::<PictureCourse>(flags, run.clone(), ranks, stop)?;
+    let Some(index) = index else {
+        return Ok(());
+    };
+    for stage in run.config.stages.iter().take(flags.stages()) {
+        if let Learn::Answers { .. } = stage.learn {
+            for line in name_pictures(run, (&index, stage), (&flags.out, flags.device))? {
+                eprintln!("{line}");
+            }
+        }
     }
     Ok(())
+}
+
+/// One line for each set.
+#[expect(clippy::print_stderr, reason = "what a user sees")]
+fn say_what_is_left(index: &IconIndex) {
+    for (name, left) in &index.sets {
+        let broken = match left.broken.is_empty() {
+            true => String::new(),
+            false => format!(", broken: {}", left.broken.join(", ")),
+        };
+        eprintln!(
+            "{name} ({}): {} pictures, {} icons without a name{broken}",
+            left.license, left.pictures, left.unnamed
+        );
+    }
+    eprintln!(
+        "{} things, {} pictures that are taught, {} that are not",
+        index.things.len(),
+        index.taught.len(),
+        index.held_out.len()
+    );
+}
+
+/// Trains to the end, or until somebody asks to stop.
+fn train<C>(
+    flags: &Flags,
+    config: C::Config,
+    ranks: &Ranks,
+    stop: &AtomicBool,
+) -> Result<(), Failure>
+where
+    C: Course,
+    C::Judgement: Say,
+{
+    let device = ranks.all_succeed(flags.device.open().map_err(Failure::from))?;
+    let mut view = View(StepBar::default());
+    let mut trainer =
+        Trainer::<C>::open(config, &flags.out, &device, ranks.clone())?.until_stage(flags.stages());
+    let ended = trainer.run(stop, &mut view)?;
+    view.0.finish();
+    match ended {
+        Ended::Interrupted => Err(Interrupted::Training {
+            step: trainer.steps(),
+        }
+        .into()),
+        Ended::Finished => Ok(()),
+    }
 }
 
 /// What a user sees on stderr.
 struct View(StepBar);
 
-impl TargetObserver for View {
+impl<J: Say> TargetObserver<J> for View {
     fn started(&mut self, step: usize, n_steps: usize) {
         self.0.start(step, n_steps);
     }
@@ -74,15 +198,49 @@ impl TargetObserver for View {
         self.0.step(record.step, format!("loss {:.3}", record.loss));
     }
 
-    fn judged(&mut self, judgement: &Judgement) {
-        let line = format!(
+    fn judged(&mut self, judgement: &J) {
+        self.0.say(&judgement.line());
+    }
+}
+
+/// A judgement in words.
+trait Say {
+    fn line(&self) -> String;
+}
+
+impl Say for Judgement {
+    fn line(&self) -> String {
+        format!(
             "stage {}, {} image tokens: held-out loss {:.3}, {:.1} % of tokens right, {:.1} % of answers",
-            judgement.stage,
-            judgement.image_tokens,
-            judgement.loss,
-            100.0 * judgement.right_tokens,
-            100.0 * judgement.right_answers,
-        );
-        self.0.say(&line);
+            self.stage,
+            self.image_tokens,
+            self.loss,
+            100.0 * self.right_tokens,
+            100.0 * self.right_answers,
+        )
+    }
+}
+
+impl Say for PictureJudgement {
+    fn line(&self) -> String {
+        let sets = match self.seen {
+            Seen::Taught => "taught sets",
+            Seen::HeldOut => "sets never seen",
+        };
+        let shares = [
+            ("names", self.right_names),
+            ("words", self.right_words),
+            ("tokens", self.right_tokens),
+        ];
+        let shares = shares
+            .into_iter()
+            .filter_map(|(what, share)| Some(format!(", {:.1} % of {what} right", 100.0 * share?)));
+        format!(
+            "stage {}, {} pictures of {sets}: loss {:.3}{}",
+            self.stage,
+            self.pictures,
+            self.loss,
+            shares.collect::<String>(),
+        )
     }
 }

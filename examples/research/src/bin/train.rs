@@ -110,7 +110,7 @@ fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
     view.0.finish();
     if ended == Ended::Interrupted {
         let step = trainer.steps_done();
-        return Err(Interrupted { step }.into());
+        return Err(Interrupted::Training { step }.into());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod charts;
 mod results;
+mod seen;
 mod tables;
 
 use std::fs;
@@ -15,6 +16,7 @@ use vispec_report::tables::Table;
 use super::experiment::{Experiment, Scale, TargetPlan};
 use crate::steps::Done;
 use results::Results;
+use seen::Sight;
 
 /// Everything that the page tells.
 pub(super) struct Report<'a> {
@@ -32,6 +34,11 @@ impl Report<'_> {
         let cells = self.out.join("cells");
         let collection = Collection::read(&cells)?;
         let results = Results::of(self.experiment, self.scale.seeds, &collection)?;
+        let sight = match self.scale.target {
+            TargetPlan::Seeing(_) => Some(Sight::read(&self.out.join("target"))?),
+            _ => None,
+        };
+        let seen = sight.iter().map(Sight::table);
         let tables = [
             tables::acceptance(&results),
             tables::differences(&results, self.experiment)?,
@@ -39,6 +46,7 @@ impl Report<'_> {
             tables::drafts(self),
             tables::steps(self.steps),
         ];
+        let tables: Vec<Table> = seen.chain(tables).collect();
         let figures = charts::all(&results);
 
         let plots_dir = dir.join(format!("{}-plots", self.scale_name));
@@ -66,6 +74,9 @@ impl Report<'_> {
                 text += &format!("\n![{name}]({scale}-plots/{name}.svg)\n");
             }
         }
+        if let Some(sight) = &sight {
+            text += &sight.examples(dir, &format!("{}-pictures", self.scale_name))?;
+        }
         let path = dir.join(format!("{}.md", self.scale_name));
         fs::write(&path, text).with_context(|| path.display().to_string())?;
         println!("{}", path.display());
@@ -83,6 +94,16 @@ impl Report<'_> {
             TargetPlan::Made(config) => {
                 format!("made by `make_target --config {}`", config.display())
             }
+            TargetPlan::Seeing(seeing) => format!(
+                "`{}` of `make_target --language-model {} --config {}`",
+                seeing.checkpoint,
+                seeing
+                    .language_model
+                    .as_deref()
+                    .unwrap_or(Path::new("DIR"))
+                    .display(),
+                seeing.config.display()
+            ),
         };
         let settings: Vec<String> = self.experiment.training.settings.iter().map(code).collect();
         format!(
@@ -93,7 +114,7 @@ impl Report<'_> {
              * Time of all steps: {minutes:.0} minutes\n\
              * Target: {target}\n\
              * First stage: {texts} conversations without images; epochs: {text_epochs}\n\
-             * Second stage: {scenes} drawn pictures with sides of {sides} pixels, described by \
+             * Second stage: {scenes} pictures with sides of {sides} pixels, described by \
              the target; epochs: {image_epochs}, or {image_only_epochs} without a first stage\n\
              * Values of the presets that were replaced: {settings}\n\
              * Trainings of each draft, from other first weights and in another order: {seeds}\n\
@@ -109,7 +130,7 @@ impl Report<'_> {
             texts = scale.texts,
             text_epochs = scale.text_epochs,
             scenes = scale.scenes,
-            sides = listed(&self.experiment.scenes.sides),
+            sides = listed(&self.experiment.sides()),
             image_epochs = scale.image_epochs,
             image_only_epochs = scale.image_only_epochs,
             settings = settings.join(", "),

@@ -165,7 +165,7 @@ fn conditions_of(evaluation: &Evaluation) -> impl Iterator<Item = (TreeSettings,
             .temperatures
             .iter()
             .flat_map(move |&temperature| {
-                let tasks = evaluation.tasks.iter();
+                let tasks = evaluation.all_tasks();
                 tasks.map(move |task| (tree, temperature, task))
             })
     })

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::{Flags, Planner};
+use crate::reproduce::experiment::{PictureText, Scenes, Seeing, States, TargetPlan, TextPlan};
 use crate::steps::{KeyHasher, Step, Work};
 
 /// The part of a config of `make_target` that says what the outcome depends on and how long it takes.
@@ -18,6 +19,22 @@ struct TargetConfig {
     stage: Vec<TargetStage>,
 }
 
+/// The same of a config for a language model that learns to see.
+#[derive(Deserialize)]
+struct SightConfig {
+    stage: Vec<SightStage>,
+}
+
+/// A stage of it.
+#[derive(Deserialize)]
+struct SightStage {
+    steps: u64,
+    batch_size: u64,
+}
+
+/// Samples of a draft's training that take as long as a lesson of a tower.
+const SIGHT_UNITS: u64 = 10;
+
 /// A stage of it.
 #[derive(Deserialize)]
 struct TargetStage {
@@ -26,7 +43,108 @@ struct TargetStage {
     batch_size: u64,
 }
 
+/// Pictures to train on, and to ask about.
+pub(super) struct Drawn {
+    /// With questions.
+    questions: Step,
+    /// The same pictures with captions in place of what the target writes.
+    captions: Option<Step>,
+    /// In styles that were never taught.
+    held_out: Vec<Step>,
+}
+
+impl Drawn {
+    pub(super) fn into_steps(self) -> impl Iterator<Item = Step> {
+        let first = std::iter::once(self.questions).chain(self.captions);
+        first.chain(self.held_out)
+    }
+}
+
+/// What drafts are trained on, each with the hidden states that some drafts read.
+pub(super) struct Captures {
+    pub(super) steps: Vec<Step>,
+}
+
+impl Captures {
+    /// Conversations without images.
+    pub(super) fn text(&self, states: States) -> &Step {
+        self.find("text", states)
+    }
+
+    /// What is said about pictures.
+    pub(super) fn pictures(&self, text: PictureText, states: States) -> &Step {
+        match text {
+            PictureText::Answers => self.find("images", states),
+            PictureText::Captions => self.find("captions", states),
+        }
+    }
+
+    fn find(&self, what: &str, states: States) -> &Step {
+        let name = capture_name(what, states);
+        let step = self.steps.iter().find(|step| step.name == name);
+        step.expect("each draft's captures are made")
+    }
+}
+
+fn capture_name(what: &str, states: States) -> String {
+    match states {
+        States::Last => format!("capture-{what}"),
+        States::Eagle3 => format!("capture-{what}-eagle3"),
+    }
+}
+
+/// The flags that have a capture keep hidden states.
+fn state_flags(states: States) -> Flags {
+    match states {
+        States::Last => Flags::default(),
+        States::Eagle3 => Flags::new(&[("--states", &"eagle3")]),
+    }
+}
+
 impl Planner<'_> {
+    /// One step for each stage, so that the time of each is known.
+    pub(super) fn teach_to_see(&self, seeing: &Seeing) -> Result<Vec<Step>> {
+        let output = self.out.join("target");
+        let needed = |given: &Option<PathBuf>, flag: &str| {
+            let missing = || format!("{flag} is needed for this scale");
+            given.clone().with_context(missing)
+        };
+        let language_model = needed(&seeing.language_model, "--language-model")?;
+        let pictures = needed(&seeing.pictures, "--pictures")?;
+        let path = &seeing.config;
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let config: SightConfig =
+            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let mut key = KeyHasher::default().text(&text).dir(&language_model)?;
+        let mut steps = Vec::new();
+        let mut lines = 0;
+        for (number, stage) in config.stage.iter().enumerate() {
+            let flags = Flags::new(&[
+                ("--config", &path),
+                ("--language-model", &language_model),
+                ("--pictures", &pictures),
+                ("--out", &output),
+                ("--stages", &(number + 1).to_string()),
+            ]);
+            lines += stage.steps;
+            let work = Work::Program {
+                program: "make_target",
+                arguments: flags.0,
+                lines: Some((output.join("metrics.jsonl"), lines)),
+            };
+            let units = stage.steps * stage.batch_size * SIGHT_UNITS;
+            let step = self.step(
+                format!("make-target-{}", number + 1),
+                (key, units),
+                output.clone(),
+                work,
+            );
+            key = KeyHasher::default().text(&step.key);
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
     pub(super) fn make_target(&self, config: &Path) -> Result<Step> {
         let output = self.out.join("target");
         let flags = Flags::new(&[("--config", &config), ("--out", &output)]);
@@ -49,23 +167,81 @@ impl Planner<'_> {
         Ok(self.step("make-target".to_owned(), (key, units), output, work))
     }
 
-    pub(super) fn draw(&self) -> Step {
-        self.draw_with(
-            "draw",
-            "scenes",
-            &self.experiment.scenes.questions,
-            "description",
-        )
+    pub(super) fn draw(&self) -> Result<Drawn> {
+        if let Some(icons) = &self.experiment.icons {
+            let count = self.scale.scenes as u64;
+            let taught = (icons.seed, count, icons.side);
+            let questions = self.draw_icons("draw", "scenes", "taught", taught)?;
+            let held_out = icons.tasks.iter().map(|task| {
+                let drawn = (icons.seed, icons.held_out, task.side);
+                let name = format!("draw-{}", task.name);
+                self.draw_icons(&name, &task.name, "held-out", drawn)
+            });
+            return Ok(Drawn {
+                questions,
+                captions: None,
+                held_out: held_out.collect::<Result<_>>()?,
+            });
+        }
+        let scenes = self.experiment.scenes.as_ref();
+        let scenes = scenes.context("expected either scenes or icons")?;
+        let needs_captions = self
+            .experiment
+            .drafts
+            .iter()
+            .any(|draft| draft.pictures == PictureText::Captions);
+        let question = std::slice::from_ref(&scenes.caption_question);
+        let captioned =
+            || self.draw_scenes(scenes, "draw-captioned", ("captioned", question, "caption"));
+        Ok(Drawn {
+            questions: self.draw_scenes(
+                scenes,
+                "draw",
+                ("scenes", &scenes.questions, "description"),
+            ),
+            captions: needs_captions.then(captioned),
+            held_out: Vec::new(),
+        })
     }
 
-    /// The same pictures with captions in place of what the target writes.
-    pub(super) fn draw_captioned(&self) -> Step {
-        let question = std::slice::from_ref(&self.experiment.scenes.caption_question);
-        self.draw_with("draw-captioned", "captioned", question, "caption")
+    fn draw_icons(
+        &self,
+        name: &str,
+        dir: &str,
+        styles: &str,
+        (seed, count, side): (u64, u64, u32),
+    ) -> Result<Step> {
+        let TargetPlan::Seeing(seeing) = &self.scale.target else {
+            bail!("icons need a target that learned to see them");
+        };
+        let pictures = seeing.pictures.clone().context("--pictures is needed")?;
+        let icons = self.experiment.icons.as_ref().context("expected icons")?;
+        let output = self.out.join(dir);
+        let flags = Flags::new(&[
+            ("--run", &self.out.join("target")),
+            ("--pictures", &pictures),
+            ("--out", &output),
+            ("--styles", &styles),
+            ("--count", &count.to_string()),
+            ("--seed", &seed.to_string()),
+            ("--side", &side.to_string()),
+        ]);
+        let flags = flags.with("--question", &icons.questions);
+        let work = Work::Program {
+            program: "draw_pictures",
+            arguments: flags.0,
+            lines: None,
+        };
+        let key = KeyHasher::default().text(&self.target_key);
+        Ok(self.step(name.to_owned(), (key, count / 10), output, work))
     }
 
-    fn draw_with(&self, name: &str, dir: &str, questions: &[String], answer: &str) -> Step {
-        let scenes = &self.experiment.scenes;
+    fn draw_scenes(
+        &self,
+        scenes: &Scenes,
+        name: &str,
+        (dir, questions, answer): (&str, &[String], &str),
+    ) -> Step {
         let output = self.out.join(dir);
         let count = self.scale.scenes;
         let sides: Vec<String> = scenes.sides.iter().map(u32::to_string).collect();
@@ -94,64 +270,106 @@ impl Planner<'_> {
         )
     }
 
-    pub(super) fn capture_text(&self) -> Result<Step> {
-        let output = self.out.join("captures/text");
-        let flags = Flags::new(&[
+    /// Captures with each kind of states that drafts read.
+    pub(super) fn captures(&self, drawn: &Drawn) -> Result<Captures> {
+        let mut steps = Vec::new();
+        for states in [States::Last, States::Eagle3] {
+            let mut drafts = self.experiment.drafts.iter();
+            if !drafts.any(|draft| draft.states == states) {
+                continue;
+            }
+            steps.push(self.capture_text(states)?);
+            steps.push(self.capture_images(&drawn.questions, states));
+            if let Some(captioned) = &drawn.captions {
+                steps.push(self.capture_captions(captioned, states));
+            }
+        }
+        Ok(Captures { steps })
+    }
+
+    fn capture_text(&self, states: States) -> Result<Step> {
+        let name = capture_name("text", states);
+        let output = self.out.join("captures").join(&name["capture-".len()..]);
+        let key = KeyHasher::default().text(&self.target_key);
+        let texts = self.scale.texts.to_string();
+        let common = Flags::new(&[
             ("--target", &self.target),
-            ("--stage", &"1"),
-            ("--source", &"sharegpt"),
-            ("--data", &self.experiment.text),
-            ("--limit", &self.scale.texts.to_string()),
             ("--storage", &"full"),
             ("--out", &output),
         ]);
+        let (key, flags) = match &self.experiment.text {
+            TextPlan::File(path) => {
+                let flags = [
+                    ("--stage", "1".as_ref()),
+                    ("--source", "sharegpt".as_ref()),
+                    ("--data", path.as_os_str()),
+                    ("--limit", texts.as_ref()),
+                ];
+                (key.file(path)?, common.then(&flags))
+            }
+            TextPlan::Own { own_tokens } => {
+                let longest = own_tokens.to_string();
+                let flags = [
+                    ("--stage", "2".as_ref()),
+                    ("--source", "self".as_ref()),
+                    ("--questions", texts.as_ref()),
+                    ("--max-new-tokens", longest.as_ref()),
+                ];
+                (key, common.then(&flags))
+            }
+        };
+        let mut arguments = flags.first("run").0;
+        arguments.extend(state_flags(states).0);
         let work = Work::Program {
             program: "capture",
-            arguments: flags.first("run").0,
+            arguments,
             lines: None,
         };
-        let key = KeyHasher::default()
-            .text(&self.target_key)
-            .file(&self.experiment.text)?;
-        let units = self.scale.texts as u64;
-        Ok(self.step("capture-text".to_owned(), (key, units), output, work))
+        Ok(self.step(name, (key, self.scale.texts as u64), output, work))
     }
 
-    pub(super) fn capture_images(&self, draw: &Step) -> Step {
+    fn capture_images(&self, draw: &Step, states: States) -> Step {
         let longest = self.experiment.capture.max_new_tokens.to_string();
         let writing = Flags::new(&[("--max-new-tokens", &longest)]).and("--as-is");
-        self.capture_pictures("images", "2", draw, writing)
+        self.capture_pictures(("images", "2", states), draw, writing)
     }
 
     /// The target reads captions instead of writing answers.
-    pub(super) fn capture_captions(&self, draw: &Step) -> Step {
-        self.capture_pictures("captions", "1", draw, Flags::new(&[]))
+    fn capture_captions(&self, draw: &Step, states: States) -> Step {
+        self.capture_pictures(("captions", "1", states), draw, Flags::default())
     }
 
-    fn capture_pictures(&self, name: &str, stage: &str, draw: &Step, more: Flags) -> Step {
-        let output = self.out.join("captures").join(name);
-        let capture = &self.experiment.capture;
+    fn capture_pictures(
+        &self,
+        (what, stage, states): (&str, &str, States),
+        draw: &Step,
+        more: Flags,
+    ) -> Step {
+        let name = capture_name(what, states);
+        let output = self.out.join("captures").join(&name["capture-".len()..]);
         let flags = Flags::new(&[
             ("--target", &self.target),
             ("--stage", &stage),
             ("--source", &"chat"),
             ("--data", &draw.output.join("chats.jsonl")),
             ("--images", &draw.output),
-            ("--min-pixels", &capture.min_pixels.to_string()),
-            ("--max-pixels", &capture.max_pixels.to_string()),
             // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
             ("--storage", &"full"),
             ("--out", &output),
         ]);
         let mut arguments = flags.first("run").0;
+        if let Some([min, max]) = self.experiment.capture.pixels {
+            let (min, max) = (min.to_string(), max.to_string());
+            arguments.extend(Flags::new(&[("--min-pixels", &min), ("--max-pixels", &max)]).0);
+        }
         arguments.extend(more.0);
+        arguments.extend(state_flags(states).0);
         let work = Work::Program {
             program: "capture",
             arguments,
             lines: None,
         };
         let key = KeyHasher::default().text(&self.target_key).text(&draw.key);
-        let units = self.scale.scenes as u64;
-        self.step(format!("capture-{name}"), (key, units), output, work)
+        self.step(name, (key, self.scale.scenes as u64), output, work)
     }
 }

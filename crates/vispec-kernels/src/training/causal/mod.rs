@@ -46,7 +46,8 @@ pub struct CausalAttention<'a> {
     pub scale: f32,
 }
 
-/// Queries and rows of a sample. Query `i` of the sample sees its first `first + i` rows.
+/// Queries and rows of a sample. Query `i` of the sample sees its first `first + i` rows; all of them
+/// if `first` is their number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CausalSample {
     /// Queries.
@@ -68,9 +69,26 @@ impl CausalSample {
         }
     }
 
+    /// A sample that attends to itself, each row to all of them: not causal.
+    #[must_use]
+    pub fn of_all(rows: Range<usize>) -> Self {
+        Self {
+            queries: rows.clone(),
+            first: rows.len(),
+            rows,
+        }
+    }
+
     /// Rows that the query at `index` sees.
     fn seen(&self, index: usize) -> usize {
-        self.first + index
+        (self.first + index).min(self.rows.len())
+    }
+
+    /// Whether queries see at least one row, and rows of the sample only.
+    fn is_sound(&self) -> bool {
+        let last = self.first + self.queries.len().saturating_sub(1);
+        let rows = self.rows.len();
+        self.queries.is_empty() || self.first > 0 && (self.first == rows || last <= rows)
     }
 }
 
@@ -159,9 +177,7 @@ impl CausalAttention<'_> {
                 "causal_attention: samples must ascend"
             );
             assert!(
-                sample.queries.is_empty()
-                    || sample.first > 0
-                        && sample.seen(sample.queries.len() - 1) <= sample.rows.len(),
+                sample.is_sound(),
                 "causal_attention: queries must see at least one row, and rows of the sample only"
             );
             (query, row) = (sample.queries.end, sample.rows.end);

@@ -7,7 +7,7 @@ use vispec_models::nn::{Bias, DecoderConfig, QkNorm};
 
 use super::{attend, linear, rms_norm, rotate, silu_mul};
 use crate::network::attention::{Projected, Rotary, attend_samples};
-use crate::network::layers;
+use crate::network::layers::{self, LayerNorm};
 
 /// Numbers in -1..1 that depend on `seed` only.
 fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -104,6 +104,14 @@ proptest! {
         let found = outcome(&x, &weight, |[x], [w]| rms_norm(&x, &w, 1e-3).unwrap());
         let expected = outcome(&x, &weight, |[x], [w]| layers::rms_norm(x, w, 1e-3));
         compare(&found, &expected)?;
+        let bias = [weight[0].clone(), recorded([hidden], seed ^ 2)];
+        let found = outcome(&x, &bias, |[x], [w, b]| LayerNorm::new(w, b, 1e-3).forward(x));
+        let expected = outcome(&x, &bias, |[x], [w, b]| {
+            let centred = x.clone() - x.mean_dim(1);
+            let variance = centred.clone().square().mean_dim(1);
+            centred / (variance + 1e-3).sqrt() * w.unsqueeze() + b.unsqueeze()
+        });
+        compare(&found, &expected)?;
         let gated = [recorded([rows, hidden], seed), recorded([rows, hidden], seed ^ 1)];
         let found = outcome(&gated, &[], |[gate, up], []| silu_mul(&gate, &up).unwrap());
         let expected = outcome(&gated, &[], |[gate, up], []| activation::silu(gate) * up);
@@ -117,6 +125,7 @@ proptest! {
         groups in 1_usize..4,
         half in 1_usize..10,
         skipped in 0_usize..40,
+        sees_all: bool,
         seed: u64,
     ) {
         let config = DecoderConfig {
@@ -130,7 +139,8 @@ proptest! {
         for len in lens {
             let queries = n_queries..n_queries + len.saturating_sub(skipped);
             n_queries = queries.end;
-            samples.push(CausalSample { queries, rows: rows..rows + len, first: skipped + 1 });
+            let first = if sees_all { len } else { skipped + 1 };
+            samples.push(CausalSample { queries, rows: rows..rows + len, first });
             rows += len;
         }
         prop_assume!(n_queries > 0);

@@ -138,15 +138,6 @@ impl MakeTargetConfig {
         Ok(())
     }
 
-    /// Fails if ranks would have nothing to do.
-    pub(crate) fn check_ranks(&self, ranks: usize) -> Result<(), TrainError> {
-        if ranks <= self.workers {
-            return Ok(());
-        }
-        let expected = format!("at least {ranks}, a worker for each rank");
-        Err(setting("workers", self.workers.to_string(), expected))
-    }
-
     /// Scenes of pictures of this side.
     ///
     /// # Errors

@@ -21,12 +21,12 @@ pub struct TargetStart {
 }
 
 impl TargetStart {
-    /// Reads the language model of the Qwen2.5-VL checkpoint in `dir`.
+    /// Shapes of the language model of the Qwen2.5-VL checkpoint in `dir`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] if it is another model or damaged; [`TrainError::Checkpoint`] if its
-    /// head is its embedding, which is not trained.
-    pub fn read(dir: &Path, text: &TargetText) -> Result<Self, TrainError> {
+    /// [`TrainError::Model`] if it is another model; [`TrainError::Checkpoint`] if its head is its
+    /// embedding, which is not trained.
+    pub fn shape(dir: &Path) -> Result<TargetShape, TrainError> {
         let config = QwenConfig::read(dir)?;
         if config.tie_word_embeddings {
             return Err(TrainError::Checkpoint {
@@ -36,11 +36,19 @@ impl TargetStart {
                     .to_owned(),
             });
         }
-        let shape = TargetShape {
+        Ok(TargetShape {
             decoder: config.decoder(),
             vocab_size: config.vocab_size,
             rotary_sections: config.rotary_sections(),
-        };
+        })
+    }
+
+    /// Reads the language model of the Qwen2.5-VL checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// As [`TargetStart::shape`]; [`TrainError::Model`] if it is damaged.
+    pub fn read(dir: &Path, text: &TargetText) -> Result<Self, TrainError> {
+        let shape = Self::shape(dir)?;
         let checkpoint = Checkpoint::open(dir, RENAME_RULES)?;
         let precision = Precision {
             storage: DType::F32,

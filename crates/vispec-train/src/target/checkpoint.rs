@@ -1,4 +1,4 @@
-//! Checkpoints of targets, in the layout of the base.
+//! Checkpoints that are made from others: their files, some of them changed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,42 +8,19 @@ use half::bf16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
-use super::config::MakeTargetConfig;
-use super::start::full_name;
 use crate::error::TrainError;
 use crate::files::{self, StoredTensor, at};
-use crate::network::{Parameters, TargetShape};
+use crate::network::HostTensor;
 
-/// Writes the checkpoint to `dir`, in place of one that is there: weights in bf16, those that are
-/// not trained as the base has them; all other files of the base.
-///
-/// # Errors
-/// [`TrainError::Io`] and [`TrainError::Checkpoint`].
-pub(super) fn export(
+/// Fills `dir` with `write` and puts it in place of one that is there.
+pub(super) fn replace(
     dir: &Path,
-    config: &MakeTargetConfig,
-    shape: &TargetShape,
-    parameters: &Parameters,
+    write: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let partial = dir.with_extension("partial");
     remove(&partial)?;
     fs::create_dir_all(&partial).map_err(at(&partial))?;
-    for name in plain_files(&config.base)? {
-        let (from, to) = (config.base.join(&name), partial.join(&name));
-        match name.to_str() {
-            Some("model.safetensors") => write_weights(&from, &to, parameters)?,
-            Some("config.json") => edit(&from, &to, |fields| {
-                fields.insert("num_hidden_layers".into(), shape.decoder.layers.into());
-                fields.insert("torch_dtype".into(), "bfloat16".into());
-            })?,
-            Some("preprocessor_config.json") => edit(&from, &to, |fields| {
-                fields.insert("max_pixels".into(), config.max_pixels.into());
-            })?,
-            _ => {
-                fs::copy(&from, &to).map_err(at(&from))?;
-            }
-        }
-    }
+    write(&partial)?;
     remove(dir)?;
     fs::rename(&partial, dir).map_err(at(dir))
 }
@@ -55,7 +32,8 @@ fn remove(dir: &Path) -> Result<(), TrainError> {
     }
 }
 
-fn plain_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+/// Names of the files in `dir`, in order.
+pub(super) fn plain_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let entry = entry.map_err(at(dir))?;
@@ -67,7 +45,8 @@ fn plain_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(names)
 }
 
-fn edit(
+/// Copies a file of JSON with a change.
+pub(super) fn edit(
     from: &Path,
     to: &Path,
     change: impl FnOnce(&mut Map<String, Value>),
@@ -80,13 +59,16 @@ fn edit(
     files::write(to, text.as_bytes())
 }
 
-fn write_weights(from: &Path, to: &Path, parameters: &Parameters) -> Result<(), TrainError> {
-    let bytes = fs::read(from).map_err(at(from))?;
-    let base = SafeTensors::deserialize(&bytes).map_err(|error| damaged(from, error))?;
+/// Tensors of a file of weights that `keep` says are kept, in bf16.
+pub(super) fn kept_weights(
+    path: &Path,
+    keep: impl Fn(&str) -> bool,
+) -> Result<HashMap<String, StoredTensor<'static>>, TrainError> {
+    let bytes = fs::read(path).map_err(at(path))?;
+    let base = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
     let mut tensors = HashMap::new();
     for (name, view) in base.tensors() {
-        // All layers are written below.
-        if name.starts_with("model.layers.") {
+        if !keep(&name) {
             continue;
         }
         let values: Vec<bf16> = match view.dtype() {
@@ -97,26 +79,29 @@ fn write_weights(from: &Path, to: &Path, parameters: &Parameters) -> Result<(), 
             Dtype::BF16 => bytemuck::pod_collect_to_vec(view.data()),
             other => {
                 return Err(damaged(
-                    from,
+                    path,
                     format!("{name} is in {other:?}, expected F32 or BF16"),
                 ));
             }
         };
-        tensors.insert(name, in_bf16(view.shape(), values));
+        tensors.insert(name, stored(view.shape(), values));
     }
-    for (name, tensor) in parameters {
-        let values = tensor.values.iter().copied().map(bf16::from_f32).collect();
-        tensors.insert(full_name(name), in_bf16(&tensor.shape, values));
-    }
-    files::write_tensors(to, tensors, ("format", "pt".to_owned()))
+    Ok(tensors)
 }
 
-fn in_bf16(shape: &[usize], values: Vec<bf16>) -> StoredTensor<'static> {
+/// A tensor in bf16, of a shape with as many elements.
+pub(super) fn in_bf16(shape: &[usize], tensor: &HostTensor) -> StoredTensor<'static> {
+    let values = tensor.values.iter().copied().map(bf16::from_f32);
+    stored(shape, values.collect())
+}
+
+fn stored(shape: &[usize], values: Vec<bf16>) -> StoredTensor<'static> {
     let bytes = bytemuck::cast_slice(&values).to_vec();
     StoredTensor::new(Dtype::BF16, shape.to_vec(), bytes)
 }
 
-fn damaged(path: &Path, reason: impl ToString) -> TrainError {
+/// A file that is not what it should be.
+pub(super) fn damaged(path: &Path, reason: impl ToString) -> TrainError {
     TrainError::Checkpoint {
         path: path.to_owned(),
         reason: reason.to_string(),

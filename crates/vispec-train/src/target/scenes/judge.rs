@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cross_entropy::{negative_mean, read, scalar};
+use super::super::cross_entropy::{negative_mean, scalar};
 use super::lessons::Teacher;
+use super::read;
 use crate::error::TrainError;
 use crate::network::TargetNetwork;
 

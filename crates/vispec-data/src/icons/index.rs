@@ -1,0 +1,198 @@
+//! What there is, and what of it can be used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::look::{self, Look};
+use super::names::{self, Thing, slug};
+use super::set::{self, IconSet};
+use crate::error::DataError;
+
+/// Which sets are used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IconSettings {
+    /// Names of the sets that are taught, such as `noto`.
+    pub sets: Vec<String>,
+    /// Names of the sets whose styles are never taught, only asked about.
+    pub held_out: Vec<String>,
+}
+
+/// One picture.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PictureOf {
+    /// Name of its set.
+    pub set: String,
+    /// Name of its icon there.
+    pub icon: String,
+    /// What it shows, an index of [`IconIndex::things`].
+    pub thing: usize,
+}
+
+/// What is not used of a set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// What its licence is called.
+    pub license: String,
+    /// Pictures that are used.
+    pub pictures: usize,
+    /// Icons that no thing is named by: variants, flags, symbols.
+    pub unnamed: usize,
+    /// Icons that are no valid SVG, or show nothing.
+    pub broken: Vec<String>,
+}
+
+/// All pictures that can be used, and what is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IconIndex {
+    /// What pictures show: things that at least two taught sets and one held-out set have.
+    pub things: Vec<Thing>,
+    /// Pictures that are taught.
+    pub taught: Vec<PictureOf>,
+    /// Pictures of held-out sets.
+    pub held_out: Vec<PictureOf>,
+    /// What is left out of each set.
+    pub sets: BTreeMap<String, Left>,
+}
+
+/// Pixels of a side when a drawing is tried.
+const TRIED_SIDE: u32 = 16;
+
+impl IconIndex {
+    /// Reads all sets below `dir` that `settings` names, and tries each icon. `progress` is told how
+    /// many icons of how many are done.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if a file cannot be read; [`DataError::Icons`] if a set is missing, is
+    /// damaged or has no licence, if there are no names, or if nothing is left.
+    pub fn build(
+        dir: &Path,
+        settings: &IconSettings,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, DataError> {
+        let names = names::read(dir)?;
+        let found = read_sets(dir, settings)?;
+        let total = found.values().map(|set| set.icons().count()).sum();
+        let mut done = 0;
+        let mut sets = BTreeMap::new();
+        let mut pictures = BTreeMap::new();
+        for (name, set) in &found {
+            let (left, of_set) = tried(set, &names, || {
+                done += 1;
+                progress(done, total);
+            });
+            sets.insert(name.clone(), left);
+            pictures.insert(name, of_set);
+        }
+        let of = |names: &[String]| -> Vec<PictureOf> {
+            let pictures = names.iter().filter_map(|name| pictures.get(name));
+            pictures.flatten().cloned().collect()
+        };
+        let (taught, held_out) = (of(&settings.sets), of(&settings.held_out));
+        let kept = kept_things(&taught, &held_out);
+        let renumbered = |pictures: Vec<PictureOf>| -> Vec<PictureOf> {
+            let pictures = pictures.into_iter().filter_map(|picture| {
+                let thing = *kept.get(&picture.thing)?;
+                Some(PictureOf { thing, ..picture })
+            });
+            pictures.collect()
+        };
+        let index = Self {
+            things: kept.keys().map(|&thing| names[thing].clone()).collect(),
+            taught: renumbered(taught),
+            held_out: renumbered(held_out),
+            sets,
+        };
+        if index.things.is_empty() {
+            return Err(DataError::Icons {
+                path: dir.to_owned(),
+                problem:
+                    "no thing has pictures in two sets that are taught and in one that is held \
+                          out"
+                    .to_owned(),
+            });
+        }
+        Ok(index)
+    }
+}
+
+/// The sets that `settings` names, each with a licence.
+fn read_sets(dir: &Path, settings: &IconSettings) -> Result<BTreeMap<String, IconSet>, DataError> {
+    let fault = |problem: String| DataError::Icons {
+        path: dir.to_owned(),
+        problem,
+    };
+    let mut there = BTreeMap::new();
+    for path in set::find(dir)? {
+        let set = IconSet::read(&path)?;
+        there.insert(set.name().to_owned(), set);
+    }
+    let names: Vec<String> = there.keys().cloned().collect();
+    let mut found = BTreeMap::new();
+    for name in settings.sets.iter().chain(&settings.held_out) {
+        let set = there.remove(name).ok_or_else(|| {
+            let names = match names.is_empty() {
+                true => "none".to_owned(),
+                false => names.join(", "),
+            };
+            fault(format!(
+                "there is no set {name}, which `npm install @iconify-json/{name}` fetches, or it is \
+                 named twice; found: {names}"
+            ))
+        })?;
+        if set.license().is_none() {
+            let problem = format!("the set {name} has no licence in its info.json");
+            return Err(fault(problem));
+        }
+        found.insert(name.clone(), set);
+    }
+    Ok(found)
+}
+
+/// The pictures of a set that can be used, and what is left out of it.
+fn tried(set: &IconSet, names: &[Thing], mut done: impl FnMut()) -> (Left, Vec<PictureOf>) {
+    let mut left = Left {
+        license: set.license().unwrap_or_default().to_owned(),
+        ..Left::default()
+    };
+    let of_thing =
+        |(thing, named): (usize, &Thing)| Some((set.icon(&named.code, &slug(&named.name))?, thing));
+    let things: BTreeMap<&str, usize> = names.iter().enumerate().filter_map(of_thing).collect();
+    let mut pictures = Vec::new();
+    for icon in set.icons() {
+        done();
+        let Some(&thing) = things.get(icon) else {
+            left.unnamed += 1;
+            continue;
+        };
+        let svg = set.svg(icon).unwrap_or_default();
+        if look::draw(&svg, &Look::plain(), TRIED_SIDE).is_err() {
+            left.broken.push(icon.to_owned());
+            continue;
+        }
+        pictures.push(PictureOf {
+            set: set.name().to_owned(),
+            icon: icon.to_owned(),
+            thing,
+        });
+    }
+    left.pictures = pictures.len();
+    (left, pictures)
+}
+
+/// Things that two taught sets and a held-out one have, with their new numbers.
+fn kept_things(taught: &[PictureOf], held_out: &[PictureOf]) -> BTreeMap<usize, usize> {
+    let mut styles: BTreeMap<usize, usize> = BTreeMap::new();
+    for picture in taught {
+        *styles.entry(picture.thing).or_default() += 1;
+    }
+    let asked_about: BTreeSet<usize> = held_out.iter().map(|picture| picture.thing).collect();
+    styles
+        .into_iter()
+        .filter(|(thing, styles)| *styles >= 2 && asked_about.contains(thing))
+        .enumerate()
+        .map(|(number, (thing, _))| (thing, number))
+        .collect()
+}

@@ -1,0 +1,90 @@
+//! Names and keywords of things.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+
+/// Groups of emojibase whose pictures do not show things: components, symbols and flags.
+const NO_THINGS: [u32; 3] = [2, 8, 9];
+
+/// What a picture can show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thing {
+    /// Its English name, such as `red apple`.
+    pub name: String,
+    /// Other English words for it, in the order of the file.
+    pub keywords: Vec<String>,
+    /// Its code points in lower-case hexadecimal, joined by `-`, without variation selectors.
+    pub code: String,
+}
+
+/// A row of `data.json`.
+#[derive(Deserialize)]
+struct Row {
+    label: String,
+    hexcode: String,
+    #[serde(default)]
+    tags: Vec<String>,
+    group: Option<u32>,
+}
+
+/// Reads `en/data.json` of emojibase-data, wherever it lies below `dir`.
+pub(super) fn read(dir: &Path) -> Result<Vec<Thing>, DataError> {
+    let path = find(dir).ok_or_else(|| DataError::Icons {
+        path: dir.to_owned(),
+        problem: "there are no names: expected emojibase-data/en/data.json, which `npm install \
+                  emojibase-data` fetches"
+            .to_owned(),
+    })?;
+    let rows: Vec<Row> = super::set::json(&path)?;
+    let things = rows
+        .into_iter()
+        .filter(|row| row.group.is_some_and(|group| !NO_THINGS.contains(&group)));
+    let mut things: Vec<Thing> = things
+        .map(|row| Thing {
+            code: plain_code(&row.hexcode),
+            name: row.label.replace('’', "'"),
+            keywords: row.tags,
+        })
+        .collect();
+    things.sort_by(|one, other| one.code.cmp(&other.code));
+    things.dedup_by(|one, other| one.code == other.code);
+    Ok(things)
+}
+
+fn find(dir: &Path) -> Option<PathBuf> {
+    let below = |dir: &Path| dir.join("en/data.json");
+    [below(&dir.join("emojibase-data")), below(dir)]
+        .into_iter()
+        .find(|path| path.is_file())
+}
+
+/// Code points without the variation selector that asks for colour.
+pub(super) fn plain_code(code: &str) -> String {
+    let code = code.to_ascii_lowercase();
+    let points = code.split('-').filter(|&point| point != "fe0f");
+    points.collect::<Vec<_>>().join("-")
+}
+
+/// A name as icons are named: lower-case words joined by `-`.
+pub(super) fn slug(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let words = lower
+        .split(|letter: char| !letter.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_names_are_spelled_as_in_sets() {
+        assert_eq!(plain_code("1F575-FE0F-200D-2640-FE0F"), "1f575-200d-2640");
+        assert_eq!(slug("Face with Rolling Eyes"), "face-with-rolling-eyes");
+        assert_eq!(slug("man’s shoe"), "man-s-shoe");
+    }
+}

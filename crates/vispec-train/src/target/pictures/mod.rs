@@ -1,0 +1,331 @@
+//! A pretrained language model that learns to see: a vision tower is trained on pictures of icon sets,
+//! first to tell them apart by their words, and then through the frozen language model, to make it
+//! write about a picture what it would write about the words.
+//!
+//! [`prepare`] comes first, then the answers about words, which a program has the language model
+//! write ([`PictureQuestion::about`], [`WordAnswer`]), then the [`PictureCourse`].
+
+mod answers;
+mod config;
+mod judge;
+mod layout;
+mod lessons;
+mod speaker;
+mod start;
+mod words;
+
+pub use answers::{Answers, WordAnswer, read_answers};
+pub use config::{
+    Learn, PictureConfig, PictureQuestion, PictureStage, PictureTarget, TowerSettings,
+};
+pub use judge::{PictureJudgement, Seen};
+pub use lessons::judged;
+pub use words::Words;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use vispec_data::capture::fingerprint;
+use vispec_data::icons::{IconIndex, IconSettings, Icons};
+use vispec_models::llava::{ClipActivation, ClipConfig, LlavaConfig, LlavaFamily};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::course::{Course, LessonLoss, LoopSettings, Pace};
+use crate::error::TrainError;
+use crate::files::{self, at};
+use crate::network::{Parameters, SeeingNetwork, TowerShape};
+use lessons::Studio;
+use speaker::Speaker;
+
+/// Name of the file of answers about words in the directory of what is prepared.
+pub const ANSWERS_FILE: &str = "answers.jsonl";
+
+/// Name of the index of pictures there.
+const INDEX_FILE: &str = "pictures.json";
+
+/// `pictures.json`
+#[derive(Serialize, Deserialize)]
+struct IndexFile {
+    settings: IconSettings,
+    index: IconIndex,
+}
+
+/// Finds out which pictures there are, and writes the text files of the checkpoints to come. What is
+/// there already stays.
+///
+/// # Errors
+/// [`TrainError::Setting`] if the config cannot be used, [`TrainError::Checkpoint`] if the language
+/// model has another layout than LLaVA-1.5, [`TrainError::Model`] if it cannot be read; any error of
+/// the sets of icons and of files.
+pub fn prepare(
+    run: &PictureTarget,
+    progress: impl FnMut(usize, usize),
+) -> Result<IconIndex, TrainError> {
+    run.config.check()?;
+    language_model(&run.language_model)?;
+    fs::create_dir_all(&run.prepared).map_err(at(&run.prepared))?;
+    let path = run.prepared.join(INDEX_FILE);
+    let settings = &run.config.icons;
+    let index = match read_index(&path)? {
+        Some(found) if found.settings == *settings => found.index,
+        _ => {
+            let index = IconIndex::build(&run.pictures, settings, progress)?;
+            let file = IndexFile {
+                settings: settings.clone(),
+                index,
+            };
+            let text = serde_json::to_vec(&file).map_err(|error| damaged(&path, &error))?;
+            files::write(&path, &text)?;
+            file.index
+        }
+    };
+    for stage in &run.config.stages {
+        let dir = run.layout(stage);
+        if !dir.is_dir() {
+            fs::create_dir_all(run.prepared.join("layouts")).map_err(at(&dir))?;
+            layout::write_texts(&run.language_model, &dir, &run.vision(stage))?;
+        }
+    }
+    Ok(index)
+}
+
+/// The pictures of a run, which [`prepare`] found.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`] if there are none or the file is damaged, [`TrainError::Io`].
+pub fn read_pictures(prepared: &Path) -> Result<IconIndex, TrainError> {
+    let path = prepared.join(INDEX_FILE);
+    match read_index(&path)? {
+        Some(found) => Ok(found.index),
+        None => Err(TrainError::Checkpoint {
+            path,
+            reason: "it is not there; make_target writes it first".to_owned(),
+        }),
+    }
+}
+
+fn read_index(path: &Path) -> Result<Option<IndexFile>, TrainError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => {
+            let file = serde_json::from_slice(&text.map_err(at(path))?);
+            file.map(Some).map_err(|error| damaged(path, &error))
+        }
+    }
+}
+
+fn damaged(path: &Path, error: &serde_json::Error) -> TrainError {
+    TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// The config of the language model, in a layout that is supported.
+fn language_model(dir: &Path) -> Result<LlavaConfig, TrainError> {
+    let config = LlavaConfig::read(dir)?;
+    if config.family != LlavaFamily::Llava {
+        return Err(TrainError::Checkpoint {
+            path: dir.to_owned(),
+            reason:
+                "it has the layout of LLaVA-NeXT; a language model is taught to see in that of \
+                     LLaVA-1.5"
+                    .to_owned(),
+        });
+    }
+    Ok(config)
+}
+
+impl PictureTarget {
+    /// Directory of the checkpoint that a stage ends with, below that of the run.
+    #[must_use]
+    pub fn checkpoint(&self, out: &Path, stage: &PictureStage) -> PathBuf {
+        out.join(format!("checkpoint-{}", self.image_tokens(stage)))
+    }
+
+    /// Tokens that a picture of a stage becomes.
+    #[must_use]
+    pub fn image_tokens(&self, stage: &PictureStage) -> usize {
+        self.vision(stage).grid_side().pow(2)
+    }
+
+    fn layout(&self, stage: &PictureStage) -> PathBuf {
+        self.prepared.join("layouts").join(stage.side.to_string())
+    }
+
+    fn vision(&self, stage: &PictureStage) -> ClipConfig {
+        let tower = &self.config.tower;
+        ClipConfig {
+            hidden: tower.hidden,
+            intermediate: tower.intermediate,
+            layers: tower.layers,
+            heads: tower.heads,
+            image_size: stage.side,
+            patch_size: tower.patch_size,
+            activation: ClipActivation::QuickGelu,
+            norm_eps: 1e-5,
+        }
+    }
+}
+
+/// Pictures and what is said about them.
+#[derive(Debug)]
+pub struct PictureCourse {
+    run: PictureTarget,
+    index: IconIndex,
+    words: Words,
+    answers: Answers,
+    studio: Studio,
+    speaker: Speaker,
+}
+
+impl PictureCourse {
+    fn stage(&self, stage: usize) -> &PictureStage {
+        &self.run.config.stages[stage]
+    }
+
+    fn shape(&self, stage: usize) -> TowerShape {
+        let stage = self.stage(stage);
+        TowerShape {
+            vision: self.run.vision(stage),
+            projected: self.speaker.hidden(),
+            words: match stage.learn {
+                Learn::Words { .. } => self.words.words.len(),
+                Learn::Answers { .. } => 0,
+            },
+        }
+    }
+}
+
+impl Course for PictureCourse {
+    type Config = PictureTarget;
+    type Network = SeeingNetwork;
+    type Judgement = PictureJudgement;
+
+    fn open(run: &PictureTarget, device: &Device) -> Result<Self, TrainError> {
+        run.config.check()?;
+        let path = run.prepared.join(INDEX_FILE);
+        let index = match read_index(&path)? {
+            Some(found) if found.settings == run.config.icons => found.index,
+            _ => {
+                return Err(TrainError::Checkpoint {
+                    path,
+                    reason: "it is not there or was made with other settings; prepare comes first"
+                        .to_owned(),
+                });
+            }
+        };
+        let answers = read_answers(&run.prepared.join(ANSWERS_FILE))?;
+        let expected = index.things.len() * run.config.questions.len();
+        if answers.len() != expected {
+            return Err(TrainError::Checkpoint {
+                path: run.prepared.join(ANSWERS_FILE),
+                reason: format!(
+                    "{} answers, expected {expected}: one for each thing and question",
+                    answers.len()
+                ),
+            });
+        }
+        let words = Words::of(&index.things, run.config.keyword_things);
+        let config = language_model(&run.language_model)?;
+        Ok(Self {
+            studio: Studio::open(run, Icons::open(&run.pictures, &index)?)?,
+            speaker: Speaker::load(&run.language_model, &config, device)?,
+            run: run.clone(),
+            index,
+            words,
+            answers,
+        })
+    }
+
+    fn settings(run: &PictureTarget) -> LoopSettings {
+        LoopSettings {
+            clip_value: run.config.clip_value,
+            workers: run.config.workers,
+            save_every: run.config.save_every,
+            adamw: run.config.adamw,
+        }
+    }
+
+    fn paces(run: &PictureTarget) -> Vec<Pace> {
+        let pace = |stage: &PictureStage| Pace {
+            steps: stage.steps,
+            batch_size: stage.batch_size,
+            learning_rate: stage.learning_rate,
+            warmup_steps: stage.warmup_steps,
+        };
+        run.config.stages.iter().map(pace).collect()
+    }
+
+    fn device(&self) -> &Device {
+        self.speaker.device()
+    }
+
+    fn identity(&self) -> Result<String, TrainError> {
+        let read = |name: &str| {
+            let path = self.run.prepared.join(name);
+            fs::read(&path).map_err(at(&path))
+        };
+        let base = fingerprint(&self.run.language_model)?;
+        let (index, answers) = (read(INDEX_FILE)?, read(ANSWERS_FILE)?);
+        Ok(format!(
+            "{base} {:016x} {:016x}",
+            xxh3_64(&index),
+            xxh3_64(&answers)
+        ))
+    }
+
+    fn enter(&self, stage: usize, before: Option<Parameters>) -> Result<Parameters, TrainError> {
+        match before {
+            None => self.fresh(stage),
+            Some(before) => self.carried(stage, before),
+        }
+    }
+
+    fn build(&self, stage: usize, parameters: &Parameters) -> SeeingNetwork {
+        let device = self.device().clone().autodiff();
+        self.shape(stage).build(parameters, &device)
+    }
+
+    fn loss(
+        &self,
+        network: &SeeingNetwork,
+        stage: usize,
+        number: u64,
+    ) -> Result<LessonLoss, TrainError> {
+        let id = format!("lesson {number} of stage {stage}");
+        let loss = match self.stage(stage).learn {
+            Learn::Words {
+                pictures,
+                kept_patches,
+            } => {
+                let lesson = self.words_lesson(stage, number, pictures, kept_patches)?;
+                self.words_loss(network, &lesson)
+            }
+            Learn::Answers { tokens } => {
+                let lesson = self.answer_lesson(stage, number, tokens)?;
+                self.speaker.loss(network, &lesson)
+            }
+        };
+        Ok(LessonLoss { id, loss })
+    }
+
+    fn close(
+        &self,
+        stage: usize,
+        (network, parameters): (&SeeingNetwork, &Parameters),
+        out: &Path,
+    ) -> Result<Vec<PictureJudgement>, TrainError> {
+        let settings = self.stage(stage);
+        if let Learn::Answers { .. } = settings.learn {
+            let dir = self.run.checkpoint(out, settings);
+            let vision = self.run.vision(settings);
+            layout::export(&self.run.language_model, &dir, &vision, parameters)?;
+        }
+        let judged = [Seen::Taught, Seen::HeldOut];
+        let judged = judged.map(|seen| self.judge(network, stage, seen));
+        judged.into_iter().collect()
+    }
+}

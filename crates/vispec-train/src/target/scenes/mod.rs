@@ -1,0 +1,149 @@
+//! A tiny target that tells drawn scenes: a small vision-language model is given more layers and is
+//! taught to tell pictures of few and of many image tokens.
+//!
+//! The vision tower and the embedding stay those of the model that is started from.
+
+mod config;
+mod export;
+mod judge;
+mod lessons;
+mod start;
+
+pub use config::{MakeTargetConfig, SceneSettings, Stage};
+pub use judge::Judgement;
+pub use lessons::{Lesson, Teacher};
+pub use start::TargetStart;
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+
+use super::course::{Course, LessonLoss, LoopSettings, Pace};
+use super::cross_entropy::negative_mean;
+use crate::error::TrainError;
+use crate::network::{Parameters, TargetInputs, TargetNetwork, TargetShape};
+use judge::judge;
+
+/// Name of the checkpoint's directory.
+const CHECKPOINT: &str = "checkpoint";
+
+/// Scenes, and the words that tell them.
+#[derive(Debug)]
+pub struct SceneCourse {
+    config: MakeTargetConfig,
+    teacher: Teacher,
+    /// That of the base.
+    shape: TargetShape,
+}
+
+impl SceneCourse {
+    fn shape(&self, stage: usize) -> TargetShape {
+        let mut shape = self.shape;
+        // A stage has at least the layers of the one before.
+        shape.decoder.layers = self.config.stages[stage].layers.max(shape.decoder.layers);
+        shape
+    }
+
+    fn base(&self) -> Result<TargetStart, TrainError> {
+        TargetStart::read(&self.config.base, &self.teacher.target().for_draft())
+    }
+}
+
+impl Course for SceneCourse {
+    type Config = MakeTargetConfig;
+    type Network = TargetNetwork;
+    type Judgement = Judgement;
+
+    fn open(config: &MakeTargetConfig, device: &Device) -> Result<Self, TrainError> {
+        config.check()?;
+        let teacher = Teacher::new(config, device)?;
+        let shape = TargetStart::shape(&config.base)?;
+        Ok(Self {
+            config: config.clone(),
+            teacher,
+            shape,
+        })
+    }
+
+    fn settings(config: &MakeTargetConfig) -> LoopSettings {
+        LoopSettings {
+            clip_value: config.clip_value,
+            workers: config.workers,
+            save_every: config.save_every,
+            adamw: config.adamw,
+        }
+    }
+
+    fn paces(config: &MakeTargetConfig) -> Vec<Pace> {
+        let pace = |stage: &Stage| Pace {
+            steps: stage.steps,
+            batch_size: stage.batch_size,
+            learning_rate: stage.learning_rate,
+            warmup_steps: stage.warmup_steps,
+        };
+        config.stages.iter().map(pace).collect()
+    }
+
+    fn device(&self) -> &Device {
+        self.teacher.target().device()
+    }
+
+    fn identity(&self) -> Result<String, TrainError> {
+        self.teacher.identity()
+    }
+
+    fn enter(&self, stage: usize, before: Option<Parameters>) -> Result<Parameters, TrainError> {
+        let start = match before {
+            None => self.base()?,
+            Some(parameters) => TargetStart {
+                shape: self.shape(stage - 1),
+                parameters,
+            },
+        };
+        Ok(start.deepened(self.shape(stage).decoder.layers).parameters)
+    }
+
+    fn build(&self, stage: usize, parameters: &Parameters) -> TargetNetwork {
+        let device = self.device().clone().autodiff();
+        self.shape(stage).build(parameters, &device)
+    }
+
+    fn loss(
+        &self,
+        network: &TargetNetwork,
+        stage: usize,
+        number: u64,
+    ) -> Result<LessonLoss, TrainError> {
+        let sides = &self.config.stages[stage].sides;
+        let lesson = self.teacher.lesson(number, sides)?;
+        let loss = negative_mean(read(network, &lesson), &lesson.next);
+        Ok(LessonLoss {
+            id: lesson.id,
+            loss,
+        })
+    }
+
+    fn close(
+        &self,
+        stage: usize,
+        (network, parameters): (&TargetNetwork, &Parameters),
+        out: &Path,
+    ) -> Result<Vec<Judgement>, TrainError> {
+        let (config, shape) = (&self.config, self.shape(stage));
+        export::export(&out.join(CHECKPOINT), config, &shape, parameters)?;
+        let judged = config
+            .sides()
+            .into_iter()
+            .map(|side| judge(&self.teacher, network, (stage, side), config.held_out));
+        judged.collect()
+    }
+}
+
+/// Log-probabilities `[rows, vocab]` of what is behind the rows of a lesson.
+fn read(network: &TargetNetwork, lesson: &Lesson) -> Tensor<2> {
+    network.log_probabilities(&TargetInputs {
+        embeds: lesson.embeds.clone().autodiff(),
+        axes: lesson.positions.axes(),
+        rows: &lesson.rows,
+    })
+}
