@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{BoxError, KvCache, NodeId, TargetLogits, TokenId, TokenTree};
+use crate::{BoxError, KnownPicks, KvCache, NodeId, TargetLogits, TokenId, TokenTree};
 
 /// A prompt as the target takes it: token ids, and whatever else the model needs (images).
 pub trait Prompt {
@@ -56,6 +56,9 @@ pub struct Segment<'a, T: TargetModel + ?Sized> {
     pub input: PassInput<'a, T::Prompt>,
     /// Cache of the sequence; the rows that are read are appended.
     pub cache: &'a mut T::Cache,
+    /// How tokens will be drawn from the logits, if they are and that is known: a target on a device
+    /// can draw for all rows there.
+    pub picks: Option<KnownPicks>,
 }
 
 impl<T: TargetModel + ?Sized> Segment<'_, T> {

@@ -22,6 +22,7 @@ pub mod qwen2_5_vl;
 pub mod qwen3_vl;
 mod read_backs;
 mod rope_fields;
+mod row_picks;
 mod source;
 mod target;
 mod target_pass;

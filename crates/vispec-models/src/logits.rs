@@ -10,12 +10,14 @@ use vispec_kernels::map_rows;
 use crate::device::is_cpu;
 use crate::error::ModelError;
 use crate::read_backs::read_back;
+use crate::row_picks::{Picked, RowPick, WantedRows, picks_on_device, read_picked};
 
 /// Logits `[rows, vocab]` of one sequence in a forward pass of the target, which other sequences may
 /// have shared.
 ///
-/// On the CPU rows are looked at where they lie. On other devices the first greedy pick reads the
-/// best tokens of the whole pass at once, and sampling reads all of its rows at once.
+/// On the CPU rows are looked at where they lie. On other devices the first pick has the tokens of all
+/// rows of the pass chosen there, and reads these; draws from part of the vocabulary, and whoever asks
+/// for a row, read all rows at once.
 #[derive(Debug)]
 pub struct DeviceLogits {
     pass: Arc<PassLogits>,
@@ -26,28 +28,25 @@ pub struct DeviceLogits {
 #[derive(Debug)]
 struct PassLogits {
     vocab_size: usize,
-    on_cpu: bool,
+    /// What the device picks from each row; nothing on the CPU.
+    picks: Vec<RowPick>,
     /// Until the rows are read; then the host's copy takes its place.
     on_device: Mutex<Option<Tensor<2>>>,
     on_host: OnceLock<Result<TensorData, String>>,
-    best: OnceLock<Result<Vec<Best>, String>>,
-}
-
-/// The best token of a row, and whether a token may be picked from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Best {
-    token: TokenId,
-    sound: bool,
+    picked: OnceLock<Result<Vec<Picked>, String>>,
 }
 
 impl DeviceLogits {
-    /// Wraps logits `[rows, vocab]` of several sequences, with so many rows each.
+    /// Wraps logits `[rows, vocab]` of several sequences.
     pub(crate) fn of_sequences(
         logits: Tensor<2>,
-        rows: impl IntoIterator<Item = usize>,
+        sequences: Vec<WantedRows>,
     ) -> impl Iterator<Item = Self> {
-        let pass = Arc::new(PassLogits::new(logits));
-        rows.into_iter().scan(0, move |end, rows| {
+        let n_rows: Vec<usize> = sequences.iter().map(WantedRows::len).collect();
+        let picks = sequences.into_iter().flat_map(WantedRows::into_picks);
+        let picks = picks.collect();
+        let pass = Arc::new(PassLogits::new(logits, picks));
+        n_rows.into_iter().scan(0, move |end, rows| {
             let start = *end;
             *end += rows;
             Some(Self {
@@ -59,14 +58,18 @@ impl DeviceLogits {
 }
 
 impl PassLogits {
-    fn new(logits: Tensor<2>) -> Self {
+    fn new(logits: Tensor<2>, picks: Vec<RowPick>) -> Self {
         let [_, vocab_size] = logits.dims();
         Self {
             vocab_size,
-            on_cpu: is_cpu(&logits.device()),
+            picks: if is_cpu(&logits.device()) {
+                Vec::new()
+            } else {
+                picks_on_device(&logits, picks)
+            },
             on_device: Mutex::new(Some(logits)),
             on_host: OnceLock::new(),
-            best: OnceLock::new(),
+            picked: OnceLock::new(),
         }
     }
 
@@ -93,17 +96,19 @@ impl PassLogits {
     }
 
     /// Chosen where the logits are, instead of reading them all.
-    fn best(&self) -> Result<&[Best], ModelError> {
-        let best = self.best.get_or_init(|| {
+    fn picked(&self) -> Result<&[Picked], ModelError> {
+        let picked = self.picked.get_or_init(|| {
             let logits = self.tensor().clone();
             let logits = logits.ok_or("the rows were read before")?;
-            read_best(logits).map_err(|error| error.to_string())
+            read_picked(logits, &self.picks).map_err(|error| error.to_string())
         });
-        best.as_deref().map_err(|reason| failed(reason))
+        picked.as_deref().map_err(|reason| failed(reason))
     }
 
-    fn is_read(&self) -> bool {
-        self.on_host.get().is_some()
+    /// Whether the device picks from the row what `sampler` does with that number, and has it still.
+    fn picks(&self, row: usize, sampler: &Sampler, uniform: f64) -> bool {
+        let pick = self.picks.get(row);
+        self.on_host.get().is_none() && pick.is_some_and(|pick| pick.is(sampler, uniform))
     }
 }
 
@@ -133,10 +138,10 @@ impl TargetLogits for DeviceLogits {
         uniform: f64,
     ) -> Result<TokenId, LogitsError> {
         let pass = &self.pass;
-        if !pass.on_cpu && !pass.is_read() && matches!(sampler, Sampler::Greedy) {
-            let best = &pass.best().map_err(device_error)?[self.rows.clone()];
-            return if best[row].sound {
-                Ok(best[row].token)
+        if pass.picks(self.rows.start + row, sampler, uniform) {
+            let picked = pass.picked().map_err(device_error)?[self.rows.start + row];
+            return if picked.sound {
+                Ok(picked.token)
             } else {
                 Err(LogitsError::NonFinite { row })
             };
@@ -160,35 +165,12 @@ pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<
     Ok(floats(&read_back(tensor, what)?, what)?.to_vec())
 }
 
-fn floats<'d>(data: &'d TensorData, what: &'static str) -> Result<&'d [f32], ModelError> {
+pub(crate) fn floats<'d>(
+    data: &'d TensorData,
+    what: &'static str,
+) -> Result<&'d [f32], ModelError> {
     data.as_slice::<f32>()
         .map_err(|error| ModelError::device_read(what, &error))
-}
-
-/// The best token of each row of `logits` `[rows, vocab]`, with one read-back.
-fn read_best(logits: Tensor<2>) -> Result<Vec<Best>, ModelError> {
-    let wide = Tensor::<2>::cast(logits, DType::F32);
-    // Token ids are below 2^24, so f32 holds them exactly and one read serves both columns.
-    let token = Tensor::<2>::cast(wide.clone().argmax(1).float(), DType::F32);
-    // Masked tokens add nothing to this sum; NaN, +inf, and a row of nothing but -inf make it NaN.
-    let greatest = wide.clone().max_dim(1);
-    let sum = (wide - greatest).exp().sum_dim(1);
-    let columns = read_back(Tensor::cat(vec![token, sum], 1), "best tokens")?;
-    Ok(floats(&columns, "best tokens")?
-        .chunks_exact(2)
-        .map(|row| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "an index that was cast to float"
-            )]
-            let token = row[0] as TokenId;
-            Best {
-                token,
-                sound: row[1].is_finite(),
-            }
-        })
-        .collect())
 }
 
 /// The candidates in rows that belong to several sequences, with one read-back: for each sequence
@@ -410,11 +392,11 @@ mod tests {
     /// Single -inf are tokens that must not be picked; a row of nothing else is broken.
     #[test]
     fn picks_on_a_device_are_those_of_logits_in_memory() {
-        let best = read_best(tensor()).unwrap();
+        let best = read_picked(tensor(), &[RowPick::Best; 6]).unwrap();
         let mut host = HostLogits::new(rows().concat(), 4);
         for (row, best) in best.iter().enumerate() {
             match host.pick(row, &Sampler::Greedy, 0.0) {
-                Ok(token) => assert_eq!(*best, Best { token, sound: true }, "row {row}"),
+                Ok(token) => assert_eq!(*best, Picked { token, sound: true }, "row {row}"),
                 Err(_) => assert!(!best.sound, "row {row}"),
             }
         }
@@ -448,7 +430,8 @@ mod tests {
 
     #[test]
     fn sequences_have_their_own_rows_and_errors() {
-        let picks: Vec<_> = DeviceLogits::of_sequences(tensor(), [1, 3, 2])
+        let best = |rows| WantedRows::new(None, 0..rows);
+        let picks: Vec<_> = DeviceLogits::of_sequences(tensor(), [1, 3, 2].map(best).into())
             .flat_map(|mut logits| {
                 (0..logits.n_rows())
                     .map(|row| match logits.pick(row, &Sampler::Greedy, 0.0) {

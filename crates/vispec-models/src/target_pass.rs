@@ -21,6 +21,7 @@ use crate::nn::{
     slice_rows,
 };
 use crate::prompt::EncodedPrompt;
+use crate::row_picks::WantedRows;
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
 
@@ -33,6 +34,7 @@ struct Rows {
     later: LayerRows,
     plan: AttentionPlan,
     role: Role,
+    wanted: WantedRows,
 }
 
 /// What becomes of a segment's hidden states.
@@ -53,6 +55,8 @@ struct Part<'s, 'a> {
     segment: &'s mut Segment<'a, VlmTarget>,
     plan: AttentionPlan,
     role: Role,
+    /// Rows whose logits are asked for: the last so many.
+    wanted: WantedRows,
 }
 
 type Output = OutputOf<VlmTarget>;
@@ -81,8 +85,12 @@ impl TargetModel for VlmTarget {
         input: PassInput<'_, EncodedPrompt>,
         cache: &mut VlmCache,
     ) -> Result<OutputOf<Self>, BoxError> {
-        let results = self.forward(&mut [Segment { input, cache }]);
-        let result = results.into_iter().next();
+        let segment = Segment {
+            input,
+            cache,
+            picks: None,
+        };
+        let result = self.forward(&mut [segment]).pop();
         result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
     }
 
@@ -156,6 +164,7 @@ fn run_together(
                         segment,
                         plan: rows.plan,
                         role: rows.role,
+                        wanted: rows.wanted,
                     });
                 }
                 Err(error) => results.push(Err(error)),
@@ -181,8 +190,8 @@ fn prepare(target: &VlmTarget, segment: &Segment<'_, VlmTarget>) -> Result<Rows,
         return Err(other_features(found, expected).into());
     }
     match segment.input {
-        PassInput::Prompt { prompt, end } => Ok(prompt_rows(target, prompt, end, segment.cache)?),
-        PassInput::Tree(tree) => Ok(tree_rows(target, tree, segment.cache)?),
+        PassInput::Prompt { prompt, end } => Ok(prompt_rows(target, (prompt, end), segment)?),
+        PassInput::Tree(tree) => Ok(tree_rows(target, tree, segment)?),
     }
 }
 
@@ -195,10 +204,10 @@ pub(crate) fn other_features(found: &FeatureSpec, expected: &FeatureSpec) -> Mod
 
 fn prompt_rows(
     target: &VlmTarget,
-    prompt: &EncodedPrompt,
-    end: usize,
-    cache: &VlmCache,
+    (prompt, end): (&EncodedPrompt, usize),
+    segment: &Segment<'_, VlmTarget>,
 ) -> Result<Rows, ModelError> {
+    let cache = &*segment.cache;
     let n_tokens = prompt.token_ids().len();
     let cached = cache.len();
     if cached >= end || end > n_tokens {
@@ -235,10 +244,16 @@ fn prompt_rows(
         } else {
             Role::PromptEnd { rope_delta }
         },
+        wanted: WantedRows::new(segment.picks, [end]),
     })
 }
 
-fn tree_rows(target: &VlmTarget, tree: &TokenTree, cache: &VlmCache) -> Result<Rows, ModelError> {
+fn tree_rows(
+    target: &VlmTarget,
+    tree: &TokenTree,
+    segment: &Segment<'_, VlmTarget>,
+) -> Result<Rows, ModelError> {
+    let cache = &*segment.cache;
     if let Some(rows) = target.padded_rows()
         && tree.n_nodes() > rows.get()
     {
@@ -261,6 +276,13 @@ fn tree_rows(target: &VlmTarget, tree: &TokenTree, cache: &VlmCache) -> Result<R
         later: LayerRows::default(),
         plan: AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice)),
         role: Role::Tree,
+        // What a node picks comes behind it.
+        wanted: WantedRows::new(
+            segment.picks,
+            tree.depths()
+                .iter()
+                .map(|&depth| cache.len() + depth as usize + 1),
+        ),
     })
 }
 
@@ -294,8 +316,11 @@ fn pass(
     let [n_scored, _] = scored.dims();
     let logits = target.text().head().forward(pad_rows(scored, least));
     let logits = slice_rows(&logits, 0..n_scored);
-    let n_wanted: Vec<usize> = parts.iter().map(Part::n_wanted).collect();
-    let logits = DeviceLogits::of_sequences(logits, n_wanted);
+    let wanted = parts
+        .iter_mut()
+        .map(|part| std::mem::take(&mut part.wanted));
+    let wanted: Vec<WantedRows> = wanted.collect();
+    let logits = DeviceLogits::of_sequences(logits, wanted);
     let rows: Vec<_> = ranges(parts).collect();
     let parts = parts.iter_mut().zip(rows).zip(logits);
     parts
@@ -319,7 +344,7 @@ fn ranges(parts: &[Part<'_, '_>]) -> impl Iterator<Item = Range<usize>> {
 fn scored_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
     let mut wanted: Vec<Range<usize>> = Vec::new();
     for (part, rows) in parts.iter().zip(ranges(parts)) {
-        let rows = rows.end - part.n_wanted()..rows.end;
+        let rows = rows.end - part.wanted.len()..rows.end;
         match wanted.last_mut() {
             Some(last) if last.end == rows.start => last.end = rows.end,
             _ => wanted.push(rows),
@@ -330,14 +355,6 @@ fn scored_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
 }
 
 impl Part<'_, '_> {
-    /// Rows whose logits are asked for: the last so many.
-    fn n_wanted(&self) -> usize {
-        match self.role {
-            Role::Tree => self.plan.n_rows(),
-            Role::PromptPart { .. } | Role::PromptEnd { .. } => 1,
-        }
-    }
-
     /// Notes the hidden states of the rows that were read, and gives the features that are `wanted`.
     fn note(&mut self, states: &PassStates, rows: Range<usize>, wanted: &FeatureSpec) -> Tensor<2> {
         let cache = &mut *self.segment.cache;

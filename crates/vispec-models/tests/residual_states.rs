@@ -109,7 +109,12 @@ fn sequences_with_different_states_share_a_pass() {
                     0 => PassInput::Prompt { prompt, end },
                     _ => PassInput::Tree(&tree),
                 };
-                Segment { input, cache }
+                let picks = None;
+                Segment {
+                    input,
+                    cache,
+                    picks,
+                }
             });
             let outputs = target.forward(&mut segments.collect::<Vec<_>>());
             let outputs = outputs.into_iter().map(|output| output.unwrap().features);

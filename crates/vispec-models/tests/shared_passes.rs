@@ -134,6 +134,7 @@ fn together(
             .map(|(index, cache)| Segment {
                 input: scripts[index].input(given[index].len()),
                 cache,
+                picks: None,
             })
             .collect();
         let outputs = target.forward(&mut segments);
@@ -319,7 +320,11 @@ fn a_broken_segment_fails_alone() {
         let [first, second, third, fourth, fifth] = &mut caches[..] else {
             panic!("five sequences")
         };
-        let segment = |input, cache| Segment { input, cache };
+        let segment = |input, cache| Segment {
+            input,
+            cache,
+            picks: None,
+        };
         let end = n_tokens;
         let mut segments = [
             segment(scripts[0].input(tree_at(&scripts[0])), first),

@@ -298,6 +298,7 @@ where
         Some(Segment {
             input,
             cache: &mut self.cache,
+            picks: self.rule.known_picks(),
         })
     }
 
@@ -339,10 +340,11 @@ where
                 return Ok(None);
             }
             self.draft(observer)?;
-            let Some(Segment { input, cache }) = self.segment(usize::MAX) else {
+            let Some(segment) = self.segment(usize::MAX) else {
                 continue;
             };
-            let output = target.read(input, cache);
+            let output = target.forward(&mut [segment]).pop();
+            let output = output.unwrap_or_else(|| Err("a segment has no result".into()));
             if let Some(step) = self.complete(target, output, observer)? {
                 return Ok(Some(step));
             }

@@ -59,3 +59,26 @@ impl KnownPicks {
         }
     }
 }
+
+impl KnownPick {
+    /// The settings of the draw; never greedy.
+    #[must_use]
+    pub fn sampler(&self) -> Sampler {
+        let DrawLaw {
+            temperature,
+            top_k,
+            top_p,
+        } = self.law;
+        Sampler::Stochastic {
+            temperature,
+            top_k,
+            top_p,
+        }
+    }
+
+    /// The number that drives it, in `[0, 1)`.
+    #[must_use]
+    pub fn uniform(&self) -> f64 {
+        self.uniform
+    }
+}

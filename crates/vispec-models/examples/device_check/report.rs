@@ -153,8 +153,8 @@ pub(crate) struct Cycle {
     pub(crate) seconds: f64,
     pub(crate) launches: Option<f64>,
     pub(crate) read_backs: f64,
-    /// Share of the time in which the host did not wait for the device. The device may be at work
-    /// meanwhile.
+    /// Share of the time outside read-backs: the host launches, chooses tokens, or is held up by a full
+    /// queue. The device may be at work meanwhile.
     pub(crate) host_share: f64,
 }
 
@@ -256,7 +256,7 @@ fn model_section(page: &mut String, model: &ModelReport, report: &Report) {
         }
         page.push('\n');
     }
-    page.push_str("| a cycle | ms | the target's weights, of the bandwidth | launches | read-backs | host does not wait |\n|---|---|---|---|---|---|\n");
+    page.push_str("| a cycle | ms | the target's weights, of the bandwidth | launches | read-backs | outside read-backs |\n|---|---|---|---|---|---|\n");
     let bytes = model.weight_bytes as f64;
     let plain = ("plain", &model.plain);
     let drafted = model

@@ -38,7 +38,7 @@ pub(crate) enum AttentionPlan {
 /// Cache rows that the nodes of a tree on a device attend to.
 #[cfg(feature = "cube")]
 #[derive(Debug)]
-pub struct UnknownTreePlan {
+pub(crate) struct UnknownTreePlan {
     /// Cache rows that every row sees.
     prefix: usize,
     rows: usize,

@@ -22,6 +22,9 @@ mod rows;
 mod stack;
 mod vision_attention;
 
+#[cfg(feature = "cube")]
+pub(crate) use cube::{is_here, picked_rows};
+
 pub(crate) use attention::{AttentionPlan, attend_all};
 pub(crate) use decoder::{Decoder, FirstInput};
 pub use decoder::{DecoderConfig, QkNorm};

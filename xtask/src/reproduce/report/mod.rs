@@ -42,7 +42,7 @@ impl Report<'_> {
         let tables = [
             tables::acceptance(&results),
             tables::differences(&results, self.experiment)?,
-            tables::speeds(&results),
+            tables::speeds(&results, &self.scale.target),
             tables::drafts(self),
             tables::steps(self.steps),
         ];

@@ -6,7 +6,7 @@ use vispec_report::tables::Table;
 
 use super::results::Results;
 use super::{Report, table};
-use crate::reproduce::experiment::Experiment;
+use crate::reproduce::experiment::{Experiment, TargetPlan};
 use crate::steps::Done;
 
 /// Name of the main table, below which plots are shown.
@@ -112,16 +112,21 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
 }
 
 /// How fast answers come.
-pub(super) fn speeds(results: &Results<'_>) -> Table {
+pub(super) fn speeds(results: &Results<'_>, target: &TargetPlan) -> Table {
+    let size = match target {
+        TargetPlan::Seeing(_) => "",
+        TargetPlan::Carried(_) | TargetPlan::Made(_) => {
+            " The target is so small that a pass over a tree costs many times a pass over one token, \
+             and a draft as much as the target; so this table shows what drafting costs here, and \
+             not what it gains with a model of useful size."
+        }
+    };
+    let note = format!(
+        "Tokens per second of the cycles, all prompts together, and their ratio with its 95 % \
+         interval.{size}"
+    );
     let mut table = table(
-        (
-            "speed",
-            "Speed",
-            "Tokens per second of the cycles, all prompts together, and their ratio with its 95 % \
-             interval. The target is so small that a pass over a tree costs many times a pass over \
-             one token, and a draft as much as the target; so this table shows what drafting costs \
-             here, and not what it gains with a model of useful size.",
-        ),
+        ("speed", "Speed", &note),
         &[
             "task",
             "tree",

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use vispec_core::{
-    Ask, Beam, DraftModel, GenerationConfig, MatchPicks, PositionUniforms, Prompt, Sampler,
-    Session, TargetModel, TokenId, TokenTree, TreeShape,
+    Ask, Beam, DraftModel, GenerationConfig, MatchPicks, PositionUniforms, Sampler, Session,
+    TargetModel, TokenId, TokenTree, TreeShape,
 };
 use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
@@ -134,16 +134,12 @@ fn trees_that_grow_on_a_gpu_are_those_grown_level_by_level() {
     }
 }
 
-/// The draft's tree and the target's choice; the first cycle, behind the prompt, reads each level.
-#[test]
-fn a_cycle_on_a_gpu_reads_twice() {
-    let Some(engine) = engine("qwen-tied", "qwen-tied-q2", DraftVocab::All) else {
-        return;
-    };
-    let prompt = prompt(&engine);
+/// The answer, and how many times each step of the session read from the GPU.
+fn answered(engine: &Engine, method: Method, sampler: Sampler) -> (Vec<TokenId>, Vec<usize>) {
+    let prompt = prompt(engine);
     let shape = TreeShape::from_upstream(LEVELS - 1, WIDTH, 12).unwrap();
-    let drafter = engine.drafter(Method::Vispec, shape).unwrap();
-    let rule = MatchPicks::new(Sampler::Greedy, PositionUniforms::new(0));
+    let drafter = engine.drafter(method, shape).unwrap();
+    let rule = MatchPicks::new(sampler, PositionUniforms::new(4));
     let config = GenerationConfig {
         max_new_tokens: 24,
         ..GenerationConfig::default()
@@ -157,9 +153,25 @@ fn a_cycle_on_a_gpu_reads_twice() {
         }
         reads.push(ReadBacks::of_this_thread().count - before);
     }
-    assert!(prompt.token_ids().len() > 4 && reads.len() > 3, "{reads:?}");
-    // The prompt's token, the first tree by its levels; the last token needs no tree.
-    assert_eq!(reads[..2], [1, LEVELS + 1]);
-    let cycles = &reads[2..reads.len() - 1];
-    assert!(cycles.iter().all(|&reads| reads == 2), "{reads:?}");
+    (session.tokens().to_vec(), reads)
+}
+
+/// The draft's tree and the target's choice; the first cycle, behind the prompt, reads each level.
+#[test]
+fn a_cycle_on_a_gpu_reads_twice() {
+    let Some(engine) = engine("qwen-tied", "qwen-tied-q2", DraftVocab::All) else {
+        return;
+    };
+    for sampler in [Sampler::Greedy, Sampler::new(1.0, None, None).unwrap()] {
+        let (plain, reads) = answered(&engine, Method::None, sampler);
+        assert_eq!(plain.len(), 24);
+        assert!(reads.iter().all(|&reads| reads == 1), "{reads:?}");
+        let (drafted, reads) = answered(&engine, Method::Vispec, sampler);
+        assert_eq!(drafted, plain, "{sampler:?}");
+        assert!(reads.len() > 3, "{reads:?}");
+        // The prompt's token, the first tree by its levels; the last token needs no tree.
+        assert_eq!(reads[..2], [1, LEVELS + 1]);
+        let cycles = &reads[2..reads.len() - 1];
+        assert!(cycles.iter().all(|&reads| reads == 2), "{reads:?}");
+    }
 }

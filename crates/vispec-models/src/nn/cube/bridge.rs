@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{Cube, cubecl::ir::ElemType};
 
 /// Whether the tensor is CubeCL's.
-pub(in crate::nn) fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
+pub(crate) fn is_here<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.clone().try_into_primitive::<Cube>().is_ok()
 }
 

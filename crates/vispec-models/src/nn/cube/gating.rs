@@ -5,20 +5,21 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::bridge::{argument, element, empty, number, own, tensor};
+use super::grid::{cubes_of_rows, row_of_cube};
 
-const UNITS: u32 = 256;
+const UNITS: usize = 256;
 
 #[cube(launch)]
 fn gate_kernel<F: Float>(
     joined: &[F],
     out: &mut [F],
+    rows: usize,
     width: usize,
     #[define(F)] _element: ElemType,
 ) {
-    // Rows may be many more than cubes beside each other in any but the first direction.
-    let row = CUBE_POS_X as usize;
+    let row = row_of_cube();
     let column = (CUBE_POS_Y * CUBE_DIM_X + UNIT_POS) as usize;
-    if column < width {
+    if row < rows && column < width {
         let gate = f32::cast_from(joined[row * 2 * width + column]);
         let up = joined[row * 2 * width + width + column];
         let silu = F::cast_from(gate / (1.0f32 + (0.0f32 - gate).exp()));
@@ -37,10 +38,11 @@ pub(super) fn gated(joined: Tensor<2>) -> Tensor<2> {
     let out = empty(&joined, [rows, width]);
     gate_kernel::launch(
         &joined.client,
-        CubeCount::Static(number(rows), number(width).div_ceil(UNITS), 1),
-        CubeDim::new_1d(UNITS),
+        cubes_of_rows(rows, width.div_ceil(UNITS)),
+        CubeDim::new_1d(number(UNITS)),
         argument(&joined),
         argument(&out),
+        rows,
         width,
         element(joined.dtype),
     );

@@ -8,16 +8,20 @@
 mod attention;
 mod bridge;
 mod gating;
+mod grid;
 mod layer;
 mod norm;
+mod pick;
 mod rotation;
 mod rows;
 
 use burn::tensor::Tensor;
 
-pub(super) use self::bridge::{is_here, upload};
+pub(crate) use self::bridge::is_here;
+pub(super) use self::bridge::upload;
 use self::layer::CubeLayer;
 pub(super) use self::layer::MANY_ROWS;
+pub(crate) use self::pick::picked_rows;
 pub(super) use self::rows::move_rows;
 use super::attention::DeviceSegment;
 use super::decoder::{Decoder, DecoderConfig, ResidualStream};

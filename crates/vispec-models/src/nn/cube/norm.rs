@@ -6,6 +6,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::Stream;
 use super::bridge::{argument, element, empty, number, own, tensor};
+use super::grid::{cubes_of_rows, row_of_cube};
 use crate::nn::norm::RmsNorm;
 
 /// Units of a cube, which norms one row.
@@ -49,11 +50,16 @@ fn norm_kernel<F: Float>(
     weight: &[F],
     out: &mut [F],
     eps: f32,
+    rows: usize,
     width: usize,
     #[comptime] units: usize,
     #[define(F)] _element: ElemType,
 ) {
-    let start = CUBE_POS_X as usize * width;
+    let row = row_of_cube();
+    if row >= rows {
+        terminate!();
+    }
+    let start = row * width;
     let unit = UNIT_POS as usize;
     let mut squares = 0.0f32;
     let mut i = unit;
@@ -78,11 +84,16 @@ fn add_norm_kernel<F: Float>(
     sum: &mut [F],
     out: &mut [F],
     eps: f32,
+    rows: usize,
     width: usize,
     #[comptime] units: usize,
     #[define(F)] _element: ElemType,
 ) {
-    let start = CUBE_POS_X as usize * width;
+    let row = row_of_cube();
+    if row >= rows {
+        terminate!();
+    }
+    let start = row * width;
     let unit = UNIT_POS as usize;
     let mut squares = 0.0f32;
     let mut i = unit;
@@ -110,7 +121,7 @@ pub(super) fn settle_and_norm(stream: &mut Stream, norm: &RmsNorm) -> Tensor<2> 
     let out = empty(&x, [rows, width]);
     #[expect(clippy::cast_possible_truncation, reason = "computed in f32")]
     let eps = norm.eps() as f32;
-    let cubes = CubeCount::Static(number(rows), 1, 1);
+    let cubes = cubes_of_rows(rows, 1);
     let units = CubeDim::new_1d(number(UNITS));
     let client = x.client.clone();
     let element = element(x.dtype);
@@ -123,6 +134,7 @@ pub(super) fn settle_and_norm(stream: &mut Stream, norm: &RmsNorm) -> Tensor<2> 
             argument(&weight),
             argument(&out),
             eps,
+            rows,
             width,
             UNITS,
             element,
@@ -139,6 +151,7 @@ pub(super) fn settle_and_norm(stream: &mut Stream, norm: &RmsNorm) -> Tensor<2> 
                 argument(&sum),
                 argument(&out),
                 eps,
+                rows,
                 width,
                 UNITS,
                 element,

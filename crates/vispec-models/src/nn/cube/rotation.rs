@@ -7,6 +7,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{argument, element, number, own};
+use super::grid::{cubes_of_rows, row_of_cube};
 use crate::nn::decoder::DecoderConfig;
 
 /// Heads of a row, and what is done with them.
@@ -46,6 +47,7 @@ fn rotation_kernel<F: Float>(
     keys: &mut [F],
     values: &mut [F],
     first: usize,
+    rows: usize,
     place: usize,
     capacity: usize,
     eps: f32,
@@ -57,7 +59,11 @@ fn rotation_kernel<F: Float>(
     let n_rotated = comptime!(heads.queries + heads.kv);
     let n_slots = comptime!(heads.queries + 2 * heads.kv);
     let unit = UNIT_POS as usize;
-    let row = first + CUBE_POS_X as usize;
+    let of_sequence = row_of_cube();
+    if of_sequence >= rows {
+        terminate!();
+    }
+    let row = first + of_sequence;
     let slot = CUBE_POS_Y as usize;
     let start = (row * n_slots + slot) * size;
     let mut a = f32::cast_from(joined[start + unit]);
@@ -91,7 +97,7 @@ fn rotation_kernel<F: Float>(
         b = b * cos + a * sin;
         a = turned;
     }
-    let to = place + CUBE_POS_X as usize;
+    let to = place + of_sequence;
     if slot < comptime!(heads.queries) {
         let at = (row * comptime!(heads.queries) + slot) * size + unit;
         queries[at] = F::cast_from(a);
@@ -153,7 +159,7 @@ impl Rotation<'_> {
         let eps = config.rms_eps as f32;
         rotation_kernel::launch(
             &self.joined.client,
-            CubeCount::Static(number(places.rows), number(slots), 1),
+            cubes_of_rows(places.rows, slots),
             CubeDim::new_1d(number(heads.half)),
             argument(self.joined),
             part(self.bias),
@@ -163,6 +169,7 @@ impl Rotation<'_> {
             argument(places.keys),
             argument(places.values),
             places.first,
+            places.rows,
             places.place,
             places.keys.meta.shape()[2],
             eps,

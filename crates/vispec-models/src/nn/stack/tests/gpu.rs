@@ -10,6 +10,7 @@ use vispec_core::{KvCache, LogitsError, NodeId, Sampler, TargetLogits, TargetMod
 use super::*;
 use crate::device::{DeviceSpec, check_arithmetic};
 use crate::logits::DeviceLogits;
+use crate::row_picks::WantedRows;
 
 /// What a layer may take.
 const LAUNCHES_PER_LAYER: usize = 14;
@@ -212,7 +213,10 @@ fn memory_that_there_is_not_is_told_in_one_line() {
     };
     let device = device();
     let much = Tensor::<2>::ones([1 << 20, 1 << 14], (&device, DType::F32));
-    let one = |logits| DeviceLogits::of_sequences(logits, [1]).next().unwrap();
+    let one = |logits| {
+        let wanted = vec![WantedRows::new(None, [0])];
+        DeviceLogits::of_sequences(logits, wanted).next().unwrap()
+    };
     let error = one(much.slice([0..1, 0..4]))
         .pick(0, &Sampler::Greedy, 0.0)
         .unwrap_err();
