@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use vispec_core::TreeShape;
 
-use crate::error::TrainError;
+use crate::error::{TrainError, setting};
 use crate::objective::Objective;
 use crate::optimizer::AdamWSettings;
 use crate::ranks::GradientType;
@@ -355,18 +355,6 @@ impl TrainConfig {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn setting(
-    field: &'static str,
-    found: impl std::fmt::Display,
-    expected: impl Into<String>,
-) -> TrainError {
-    TrainError::Setting {
-        field,
-        found: found.to_string(),
-        expected: expected.into(),
     }
 }
 

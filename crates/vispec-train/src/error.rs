@@ -196,3 +196,24 @@ pub enum TrainError {
         reason: String,
     },
 }
+
+/// A setting whose value cannot be used.
+pub(crate) fn setting(
+    field: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl Into<String>,
+) -> TrainError {
+    TrainError::Setting {
+        field,
+        found: found.to_string(),
+        expected: expected.into(),
+    }
+}
+
+/// A lesson that could not be made.
+pub(crate) fn lesson_error(id: &str, error: impl Into<BoxError>) -> TrainError {
+    TrainError::Lesson {
+        id: id.to_owned(),
+        source: error.into(),
+    }
+}

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vispec_data::icons::IconSettings;
 
-use crate::error::TrainError;
+use crate::error::{TrainError, setting};
+use crate::files::at;
 use crate::optimizer::AdamWSettings;
 
 /// Everything that decides how a language model learns to see.
@@ -135,10 +136,7 @@ impl PictureConfig {
     /// # Errors
     /// [`TrainError::Io`], and as [`PictureConfig::parse`].
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(at(path))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -226,17 +224,5 @@ impl PictureConfig {
             ));
         }
         Ok(())
-    }
-}
-
-fn setting(
-    field: &'static str,
-    found: impl Into<String>,
-    expected: impl Into<String>,
-) -> TrainError {
-    TrainError::Setting {
-        field,
-        found: found.into(),
-        expected: expected.into(),
     }
 }

@@ -8,10 +8,11 @@ use vispec_processor::{
     DecodedImage, ImageSize, Messages, ProcessedImage, Processor, SequenceTokens,
 };
 
+use super::PictureCourse;
 use super::config::{PictureStage, PictureTarget};
 use super::judge::Seen;
 use super::speaker::AnswerLesson;
-use super::{PictureCourse, TrainError};
+use crate::error::{TrainError, lesson_error};
 use crate::network::{Pictures, SeeingNetwork};
 
 /// Seed of pictures that are judged, beside that of the config.
@@ -44,7 +45,7 @@ pub(super) struct WordsLesson {
 impl Studio {
     pub(super) fn open(run: &PictureTarget, icons: Icons) -> Result<Self, TrainError> {
         let open = |stage: &PictureStage| {
-            Processor::from_dir(run.layout(stage)).map_err(|error| failed("processor", error))
+            Processor::from_dir(run.layout(stage)).map_err(|error| lesson_error("processor", error))
         };
         let processors: Result<Vec<Processor>, _> = run.config.stages.iter().map(open).collect();
         let processors = processors?;
@@ -55,10 +56,10 @@ impl Studio {
                 width: side,
             };
             let blank = DecodedImage::from_rgb8(size, vec![0; 3 * side * side]);
-            let blank = blank.map_err(|error| failed(asked, error))?;
+            let blank = blank.map_err(|error| lesson_error(asked, error))?;
             let messages = Messages::from_prompt(None, asked, 1);
             let prepared = processors[0].prepare(&messages, &[blank]);
-            let prepared = prepared.map_err(|error| failed(asked, error))?;
+            let prepared = prepared.map_err(|error| lesson_error(asked, error))?;
             let run = prepared.image_runs[0].clone();
             Ok::<_, TrainError>(Prompt {
                 before: prepared.token_ids[..run.start].to_vec(),
@@ -78,7 +79,7 @@ impl Studio {
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         let tokenizer = self.processors[0].tokenizer();
         let tokens = tokenizer.encode(text, SequenceTokens::Omit);
-        tokens.map_err(|error| failed(text, error))
+        tokens.map_err(|error| lesson_error(text, error))
     }
 
     /// `[3, side, side]` pixels of a picture, normalised as those of a stage are.
@@ -94,10 +95,13 @@ impl Studio {
             .draw(picture, look, u32::try_from(side).unwrap_or(u32::MAX))?;
         let messages = Messages::from_prompt(None, "", 1);
         let prepared = self.processors[stage].prepare(&messages, &[image]);
-        let mut images = prepared.map_err(|error| failed(&id(), error))?.images;
+        let mut images = prepared.map_err(|error| lesson_error(&id(), error))?.images;
         match images.pop() {
             Some(ProcessedImage::Clip { pixels }) => Ok(pixels.data),
-            _ => Err(failed(&id(), "it was not prepared for a tower of CLIP")),
+            _ => Err(lesson_error(
+                &id(),
+                "it was not prepared for a tower of CLIP",
+            )),
         }
     }
 }
@@ -248,11 +252,4 @@ fn any<'i>(index: &'i IconIndex, random: &mut Pcg64, seen: Seen) -> &'i PictureO
         Seen::HeldOut => &index.held_out,
     };
     &pictures[random.random_range(0..pictures.len())]
-}
-
-fn failed(id: &str, error: impl Into<vispec_core::BoxError>) -> TrainError {
-    TrainError::Lesson {
-        id: id.to_owned(),
-        source: error.into(),
-    }
 }

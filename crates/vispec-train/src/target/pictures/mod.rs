@@ -32,6 +32,7 @@ use vispec_data::icons::{IconIndex, IconSettings, Icons};
 use vispec_models::llava::{ClipActivation, ClipConfig, LlavaConfig, LlavaFamily};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::checkpoint::damaged;
 use super::course::{Course, LessonLoss, LoopSettings, Pace};
 use crate::error::TrainError;
 use crate::files::{self, at};
@@ -76,7 +77,7 @@ pub fn prepare(
                 settings: settings.clone(),
                 index,
             };
-            let text = serde_json::to_vec(&file).map_err(|error| damaged(&path, &error))?;
+            let text = serde_json::to_vec(&file).map_err(|error| damaged(&path, error))?;
             files::write(&path, &text)?;
             file.index
         }
@@ -111,15 +112,8 @@ fn read_index(path: &Path) -> Result<Option<IndexFile>, TrainError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         text => {
             let file = serde_json::from_slice(&text.map_err(at(path))?);
-            file.map(Some).map_err(|error| damaged(path, &error))
+            file.map(Some).map_err(|error| damaged(path, error))
         }
-    }
-}
-
-fn damaged(path: &Path, error: &serde_json::Error) -> TrainError {
-    TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason: error.to_string(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vispec_data::scenes::{Palette, SceneStyle, Wording};
 
-use crate::error::TrainError;
+use crate::error::{TrainError, setting};
+use crate::files::at;
 use crate::optimizer::AdamWSettings;
 
 /// Everything that decides what a target becomes.
@@ -81,10 +82,7 @@ impl MakeTargetConfig {
     /// # Errors
     /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::Setting`].
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(at(path))?;
         let config: Self = toml::from_str(&text).map_err(|source| TrainError::ConfigSyntax {
             name: path.display().to_string(),
             source: Box::new(source),
@@ -173,16 +171,4 @@ impl MakeTargetConfig {
 
 fn above_zero(value: f64) -> bool {
     value > 0.0 && value.is_finite()
-}
-
-fn setting(
-    field: &'static str,
-    found: impl Into<String>,
-    expected: impl Into<String>,
-) -> TrainError {
-    TrainError::Setting {
-        field,
-        found: found.into(),
-        expected: expected.into(),
-    }
 }

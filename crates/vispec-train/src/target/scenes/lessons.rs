@@ -13,7 +13,7 @@ use vispec_processor::{Content, DecodedImage, ImageSize, Message, Messages, Posi
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::MakeTargetConfig;
-use crate::error::TrainError;
+use crate::error::{TrainError, lesson_error};
 use crate::files;
 
 /// Seed of held-out scenes, beside that of the config.
@@ -179,11 +179,4 @@ fn texts(path: &Path) -> Result<Vec<Messages>, TrainError> {
         Ok(texts)
     };
     read().map_err(|error: vispec_data::DataError| lesson_error("text", error))
-}
-
-fn lesson_error(id: &str, error: impl Into<vispec_core::BoxError>) -> TrainError {
-    TrainError::Lesson {
-        id: id.to_owned(),
-        source: error.into(),
-    }
 }
