@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use vispec_processor::ProcessorError;
 
-/// Where a row comes from: a file and the place in it.
+/// The origin of a row: a file and the row number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowOrigin {
-    /// The file; for drawn scenes the name of the task.
+    /// The file; for drawn scenes, the name of the task.
     pub file: PathBuf,
-    /// Row, counted from 1: the line of a JSONL file, the element of a JSON list, the record after
-    /// the header of a TSV file, the row of a Parquet file.
+    /// Row number from 1: the line of a JSONL file, the element of a JSON list, the record after
+    /// the header of a TSV file, or the row of a Parquet file.
     pub row: usize,
 }
 
@@ -21,45 +21,45 @@ impl fmt::Display for RowOrigin {
     }
 }
 
-/// Everything that can go wrong between the files of a task and its samples.
+/// Everything that can go wrong when tasks are defined and samples are read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// No task has this name.
     #[error("no task {name:?}; {}", advice(.close, .known))]
     UnknownTask {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Names that are spelled alike, best first.
+        /// Similar names, best match first.
         close: Vec<String>,
         /// All names.
         known: Vec<String>,
     },
     /// Two definitions have the same name.
-    #[error("a task named {name:?} is there already")]
+    #[error("a task named {name:?} already exists")]
     TaskExists {
-        /// The name.
+        /// The duplicate name.
         name: String,
     },
-    /// A task file is not TOML, or has fields that a definition does not have.
+    /// A task file is not TOML, or has unknown fields.
     #[error("task definition {name}: {source}")]
     DefinitionSyntax {
-        /// The file, or the name of a task that is built in.
+        /// The file, or the name of a built-in task.
         name: String,
-        /// What is wrong, with its place.
+        /// The error, with its position.
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// A field of a task definition has a value that cannot be used.
+    /// A field of a task definition has an invalid value.
     #[error("task definition {name}: {field} is {found:?}, expected {expected}")]
     DefinitionValue {
         /// The file, or the name of the task.
         name: String,
-        /// The field, with dots between levels.
+        /// Path of the field, with dots between levels.
         field: String,
         /// Its value.
         found: String,
-        /// What would be valid.
+        /// Description of valid values.
         expected: String,
     },
 
@@ -72,45 +72,45 @@ pub enum DataError {
         #[source]
         source: std::io::Error,
     },
-    /// Sets of icons cannot be used.
+    /// A set of icons cannot be used.
     #[error("{path}: {problem}")]
     Icons {
         /// The file, the directory, or the icon as `set:name`.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A file of a task is not there.
+    /// A file of a task is missing.
     #[error("{path}: no such file; task {task} is available from {from}")]
     MissingFile {
         /// The file, or the pattern that no file matches.
         path: PathBuf,
         /// The task.
         task: String,
-        /// Where its publisher has it.
+        /// Where its publisher provides it.
         from: String,
     },
-    /// A file, a line of it or a cell of it is larger than any of its kind can be.
-    #[error("{path}: {what} is larger than the {limit} bytes that are read at most")]
+    /// A file, a line or a cell is larger than any valid one.
+    #[error("{path}: {what} is larger than the limit of {limit} bytes")]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// What is too large, with its place if it is not the file.
+        /// Name of the part that is too large, with its position unless it is the whole file.
         what: String,
-        /// Bytes that are read at most.
+        /// Maximum size in bytes.
         limit: u64,
     },
-    /// A file as a whole is not what its format asks for.
+    /// A file as a whole violates its format.
     #[error("{path}: not a {format} file: {reason}")]
     FileSyntax {
         /// The file.
         path: PathBuf,
         /// The format: JSON, TSV, Parquet.
         format: &'static str,
-        /// What is wrong, with its place if known.
+        /// The error, with its position if known.
         reason: String,
     },
-    /// A file's name does not say what format it has.
+    /// The extension of a file does not name a known format.
     #[error("{path}: unknown format, expected a name that ends in .json, .jsonl or .parquet")]
     UnknownFormat {
         /// The file.
@@ -123,7 +123,7 @@ pub enum DataError {
         path: PathBuf,
         /// The column.
         column: String,
-        /// Columns that are there.
+        /// Columns of the table.
         found: Vec<String>,
     },
 
@@ -132,32 +132,32 @@ pub enum DataError {
     RowSyntax {
         /// The row.
         origin: RowOrigin,
-        /// What it should be.
+        /// The expected syntax.
         expected: &'static str,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// A row lacks a field that the task reads, or has a value of another type there.
+    /// A row lacks a field that the task reads, or the field has the wrong type.
     #[error("{origin}: field {field:?} is {found}, expected {expected}")]
     Field {
         /// The row.
         origin: RowOrigin,
         /// The field.
         field: String,
-        /// What is there.
+        /// The value found.
         found: String,
-        /// What belongs there.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A row names a file outside of the data directory.
-    #[error("{origin}: the path {path:?} leads out of the data directory")]
+    /// A path in a row leads outside the data directory.
+    #[error("{origin}: the path {path:?} leads outside the data directory")]
     PathOutside {
         /// The row.
         origin: RowOrigin,
         /// The path, relative to the data directory.
         path: String,
     },
-    /// The image of a row is not there.
+    /// The image of a row is missing.
     #[error("{origin}: no image at {image}")]
     MissingImage {
         /// The row.
@@ -170,23 +170,23 @@ pub enum DataError {
     BadImage {
         /// The row.
         origin: RowOrigin,
-        /// What is wrong with it.
+        /// The error of the decoder.
         #[source]
         source: Box<ProcessorError>,
     },
-    /// A cell that holds an image in base64 holds something else.
+    /// A cell that should hold a base64 image is not valid base64.
     #[error("{origin}: column {column:?} is not base64: {reason}")]
     Base64 {
         /// The row.
         origin: RowOrigin,
         /// The column.
         column: String,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// The frames of a video are not there.
+    /// The frames of a video are missing.
     #[error(
-        "{origin}: no frames in {folder}; video files are not decoded, make frames with \
+        "{origin}: no frames in {folder}; video files are not decoded, extract frames with \
          ffmpeg -i {video} -vf fps=2 {folder}/%04d.png"
     )]
     NoFrames {
@@ -194,11 +194,11 @@ pub enum DataError {
         origin: RowOrigin,
         /// Folder that should hold the frames as images.
         folder: PathBuf,
-        /// The video that they come from.
+        /// The video file.
         video: PathBuf,
     },
     /// Two rows of a task have the same id.
-    #[error("{origin}: the id {id:?} is that of {first} already")]
+    #[error("{origin}: the id {id:?} is already used by {first}")]
     DuplicateId {
         /// The later row.
         origin: RowOrigin,
@@ -208,33 +208,33 @@ pub enum DataError {
         first: RowOrigin,
     },
 
-    /// More rows are bad than the caller tolerates.
+    /// There are more bad rows than the caller tolerates.
     #[error("{found} bad rows, {limit} are tolerated; the last: {last}")]
     TooManyBadRows {
-        /// Bad rows until now.
+        /// Number of bad rows so far.
         found: usize,
-        /// Bad rows that are tolerated.
+        /// Number of tolerated bad rows.
         limit: usize,
         /// The last one.
         #[source]
         last: Box<DataError>,
     },
-    /// A task has fewer rows than its subset takes, so the files cannot be complete.
+    /// A task has fewer rows than its subset selects, so its files are probably incomplete.
     #[error("task {task} has {found} rows, its subset takes {expected}; are the files complete?")]
     TooFewRows {
         /// The task.
         task: String,
-        /// Rows after filters.
+        /// Number of rows after filtering.
         found: usize,
-        /// Rows that the subset takes.
+        /// Number of rows that the subset selects.
         expected: usize,
     },
-    /// A task has no sample with this index.
-    #[error("task {task} has {found} samples, there is no index {index}")]
+    /// The index of a sample is out of range.
+    #[error("task {task} has {found} samples, index {index} is out of range")]
     NoSuchSample {
         /// The task.
         task: String,
-        /// What was asked for, from 0.
+        /// The requested index, from 0.
         index: usize,
         /// Number of samples.
         found: usize,
@@ -242,7 +242,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether this is the fault of one row, so that the rows after it may be fine.
+    /// Returns whether the error concerns a single row, so that later rows may be fine.
     #[must_use]
     pub fn is_of_one_row(&self) -> bool {
         matches!(
@@ -258,14 +258,14 @@ impl DataError {
     }
 }
 
-/// Close names if there are any, otherwise all.
+/// Suggests similar names if there are any, otherwise lists all.
 fn advice(close: &[String], known: &[String]) -> String {
     if close.is_empty() {
-        format!("known are {}", known.join(", "))
+        format!("known tasks: {}", known.join(", "))
     } else {
         format!("did you mean {}?", close.join(" or "))
     }
 }
 
-/// Short form used throughout the crate.
+/// The result type of this crate.
 pub(crate) type Result<T, E = DataError> = std::result::Result<T, E>;

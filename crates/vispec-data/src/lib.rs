@@ -1,9 +1,9 @@
 //! Evaluation tasks and training conversations for vision-language models, captured samples, and
-//! synthetic scenes. No tensor library.
+//! synthetic scenes. The crate does not depend on a tensor library.
 //!
-//! A task is data: a short TOML file says which files it reads, how a row becomes a prompt, and
-//! which rows are taken. The tasks of the ViSpec paper and further ones are built in, with the
-//! prompts and the choice of samples of the reference implementation.
+//! A task is data: a short TOML file names the files to read, describes how a row becomes a prompt,
+//! and selects rows. The tasks of the ViSpec paper and others are built in, with the prompts and
+//! the sample selection of the reference implementation.
 //!
 //! ```text
 //! TaskRegistry --get--> TaskDefinition --open--> TaskSamples --next--> Sample
@@ -11,10 +11,10 @@
 //!                          check: what is there    one row at a time    messages, image places
 //! ```
 //!
-//! Nothing is skipped in silence: a row that cannot be used is an error with its file and number,
-//! unless the caller tolerates some, and then it is counted and named.
+//! Nothing is skipped silently: an unusable row is an error with its file and row number, unless
+//! the caller tolerates a number of bad rows. Tolerated rows are counted and listed.
 //!
-//! Images are not held: an [`ImageSource`] is a place, decoded when asked for.
+//! Images are not held in memory: an [`ImageSource`] is a location, decoded on request.
 //!
 //! ```
 //! use std::path::Path;
@@ -24,7 +24,7 @@
 //!
 //! # fn main() -> Result<(), vispec_data::DataError> {
 //! let registry = TaskRegistry::builtin();
-//! // Drawn scenes need no files; for other tasks this is where the files are.
+//! Scenes are drawn and need no files; for other tasks, this is the folder of their files.
 //! let data_dir = Path::new("data");
 //! let samples = registry.get("scenes_short")?.open(data_dir, &ReadOptions::default())?;
 //! for sample in samples.take(2) {
@@ -54,7 +54,7 @@ pub use tasks::{
     TaskDefinition, TaskRegistry, TaskSamples, listing,
 };
 
-/// Compiles the example of the README.
+/// Compiles the README example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

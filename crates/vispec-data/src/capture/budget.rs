@@ -1,37 +1,37 @@
-//! How many bytes samples take.
+//! Storage size of samples.
 
 use super::grouped::n_groups;
 use super::header::{ElementType, StorageKind};
 
-/// Samples of each stage in the paper.
+/// Samples per stage in the paper.
 pub const PAPER_SAMPLES: usize = 68_000;
 
-/// Bytes of disk that the paper's samples of a stage are to fit into.
+/// Disk budget for the paper's samples of one stage, in bytes.
 pub const DISK_BYTES: u64 = 150_000_000_000;
 
-/// Bytes of a token besides its vectors: id and two masks.
+/// Bytes per token besides its vectors: the id and two masks.
 const TOKEN_BYTES: usize = 6;
 
-/// Tokens of a sample, by what they are.
+/// Number of tokens of a sample by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleSize {
-    /// Tokens of text, question and answer.
+    /// Text tokens of question and answer.
     pub text: usize,
-    /// Tokens of images.
+    /// Image tokens.
     pub image: usize,
-    /// Images.
+    /// Number of images.
     pub images: usize,
-    /// States of the residual stream that are kept of each token.
+    /// Number of residual stream states kept per token.
     pub states: usize,
 }
 
 impl SampleSize {
-    /// Bytes of the tensors of such a sample. Images themselves, which packed and online captures may
-    /// hold, are not counted.
+    /// Returns the size in bytes of the tensors of such a sample. Image files, which packed and
+    /// online captures may hold, are not counted.
     #[must_use]
     pub fn bytes(&self, storage: StorageKind, dtype: ElementType, hidden: usize) -> usize {
         let tokens = self.text + self.image;
-        // Each kept row has its last hidden state, and the states of the residual stream.
+        // Each kept row has its last hidden state and its residual stream states.
         let hidden_rows = (self.text + self.images) * (1 + self.states);
         let vectors = match storage {
             StorageKind::Full => (2 + self.states) * tokens * hidden * dtype.n_bytes(),
@@ -46,8 +46,8 @@ impl SampleSize {
         vectors + tokens * TOKEN_BYTES
     }
 
-    /// Tokens of text that such a sample, with the images that it has, could have within `room`
-    /// bytes; `None` if the images alone take more.
+    /// Returns how many text tokens fit into `room` bytes besides the images of this sample; `None`
+    /// if the images alone need more.
     #[must_use]
     pub fn text_within(
         &self,

@@ -1,4 +1,4 @@
-//! Floating-point numbers as bytes.
+//! Conversion between floating-point numbers and bytes.
 
 use half::{bf16, f16};
 use ndarray::Array2;
@@ -6,7 +6,7 @@ use safetensors::Dtype;
 
 use super::header::ElementType;
 
-/// How safetensors files name an element type.
+/// Returns the safetensors name of an element type.
 pub(super) fn safetensors_type(element: ElementType) -> Dtype {
     match element {
         ElementType::F32 => Dtype::F32,
@@ -15,7 +15,7 @@ pub(super) fn safetensors_type(element: ElementType) -> Dtype {
     }
 }
 
-/// Rounds rows to the element type; `Err` has the first value that does not fit.
+/// Rounds rows to the element type; `Err` holds the first value that does not fit.
 pub(super) fn encoded(
     vectors: &Array2<f32>,
     rows: &[usize],
@@ -48,7 +48,7 @@ pub(super) fn encoded(
     Ok(bytes)
 }
 
-/// The numbers in bytes of an element type.
+/// Decodes the bytes of an element type to numbers.
 pub(super) fn decoded(bytes: &[u8], dtype: ElementType) -> Vec<f32> {
     let (pairs, _) = bytes.as_chunks::<2>();
     match dtype {

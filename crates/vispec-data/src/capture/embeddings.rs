@@ -1,4 +1,4 @@
-//! Where captures get the input embeddings from that they do not hold.
+//! Sources of the input embeddings that a capture does not store.
 
 use std::error::Error;
 
@@ -6,12 +6,12 @@ use ndarray::Array2;
 
 use super::token_sample::TokenSample;
 
-/// The embedding table of a target: what it reads for a token of text.
+/// The embedding table of a target, which maps text tokens to input vectors.
 pub trait TokenEmbeddings: Send + Sync {
-    /// Values of an embedding.
+    /// Width of an embedding.
     fn hidden(&self) -> usize;
 
-    /// Copies the embedding of `token` to `row`, `[hidden]`; `false` if there is none.
+    /// Copies the embedding of `token` to `row`, `[hidden]`; returns `false` if there is none.
     fn copy_row(&self, token: u32, row: &mut [f32]) -> bool;
 }
 
@@ -32,11 +32,11 @@ impl TokenEmbeddings for Array2<f32> {
     }
 }
 
-/// The vision tower of a target: what it reads for the image tokens of a sample.
+/// The vision tower of a target, which computes the input vectors of a sample's image tokens.
 pub trait ImageFeatures: Send + Sync {
-    /// The features of all images of a sample, one after the other, `[image_tokens, hidden]`.
+    /// Returns the features of all images of a sample, concatenated, `[image_tokens, hidden]`.
     ///
     /// # Errors
-    /// If an image is not there any more, or the tower fails.
+    /// If an image no longer exists, or the tower fails.
     fn features(&self, sample: &TokenSample) -> Result<Array2<f32>, Box<dyn Error + Send + Sync>>;
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with captures.
+//! Errors of captures.
 
 use std::path::PathBuf;
 
@@ -23,25 +23,25 @@ pub enum CaptureError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A file is not what its name says.
+    /// The content of a file does not match its format.
     #[error("{path}: damaged: {reason}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         reason: String,
     },
-    /// A capture was written by another version of this program.
+    /// A capture was written by a different version of this program.
     #[error("{path}: capture format {found}, expected {expected}")]
     Version {
         /// The manifest.
         path: PathBuf,
         /// Its version.
         found: u64,
-        /// The version that is read.
+        /// The supported version.
         expected: u32,
     },
-    /// What is to be captured or read differs from what the capture holds.
+    /// The requested capture differs from the one on disk.
     #[error("{path}: {field} is {found}, expected {expected}")]
     Mismatch {
         /// The manifest.
@@ -50,124 +50,124 @@ pub enum CaptureError {
         field: String,
         /// Its value in the file.
         found: String,
-        /// The value that was asked for.
+        /// The requested value.
         expected: String,
     },
-    /// A shard has another length than the manifest says.
+    /// The length of a shard differs from the manifest.
     #[error("{path}: {found} bytes, expected {expected}; the file was cut short or replaced")]
     ShardLength {
         /// The shard.
         path: PathBuf,
-        /// Bytes of the file.
+        /// Length of the file.
         found: u64,
-        /// Bytes that the manifest names.
+        /// Length in the manifest.
         expected: u64,
     },
-    /// A shard has other content than the manifest says.
+    /// The content of a shard differs from the manifest.
     #[error("{path}: sha256 {found}, expected {expected}")]
     ShardHash {
         /// The shard.
         path: PathBuf,
         /// Hash of the file.
         found: String,
-        /// Hash that the manifest names.
+        /// Hash in the manifest.
         expected: String,
     },
-    /// Another process writes the same capture.
+    /// Another process is writing the same capture.
     #[error("{path}: another process writes this capture")]
     Locked {
-        /// The lock.
+        /// The lock file.
         path: PathBuf,
     },
-    /// A sample cannot be stored as it is.
+    /// Parts of a sample have inconsistent lengths.
     #[error("sample {id}: {what} has {found} rows, expected {expected}")]
     SampleShape {
         /// The sample.
         id: String,
-        /// Which of its parts is at fault.
+        /// The inconsistent part.
         what: &'static str,
-        /// What it has.
+        /// Its length.
         found: usize,
-        /// What it should have.
+        /// The expected length.
         expected: usize,
     },
-    /// A value is too large for the element type that it is stored in, or not finite.
+    /// A value is not finite, or too large for the element type that it is stored in.
     #[error("sample {id}: {what} holds {found}, which {dtype} cannot hold")]
     NotFinite {
         /// The sample.
         id: String,
-        /// Which of its parts is at fault.
+        /// The part that holds the value.
         what: &'static str,
         /// The value.
         found: f32,
         /// The element type.
         dtype: &'static str,
     },
-    /// A position is outside of what a capture covers.
+    /// A position is outside the range of the capture.
     #[error("position {position} is not in {range}")]
     Position {
         /// The position.
         position: usize,
-        /// What is covered.
+        /// The range of the capture.
         range: PositionRange,
     },
-    /// There are fewer samples.
+    /// The index of a sample is out of range.
     #[error("{dir}: there is no sample {index}, the capture has {len}")]
     NoSample {
         /// The capture.
         dir: PathBuf,
-        /// The index that was asked for, from 0.
+        /// The requested index, from 0.
         index: usize,
         /// Number of samples.
         len: usize,
     },
-    /// A capture was not finished.
+    /// A capture is not finished.
     #[error("{dir}: {missing} of {expected} positions are not captured; run the capture again")]
     Unfinished {
         /// The capture.
         dir: PathBuf,
-        /// Positions that are not there.
+        /// Number of missing positions.
         missing: usize,
-        /// Positions that should be there.
+        /// Number of positions of the capture.
         expected: usize,
     },
-    /// Several captures cannot be one.
+    /// Two captures that should be merged overlap.
     #[error("{path}: covers {found}, which {other} covers already")]
     Overlap {
         /// One manifest.
         path: PathBuf,
-        /// The positions in question.
+        /// Its positions.
         found: PositionRange,
         /// The other manifest.
         other: PathBuf,
     },
-    /// Merged captures leave a gap.
+    /// Captures that should be merged leave a gap.
     #[error("the captures cover {found} of {expected}; {missing} is in none of them")]
     Gap {
-        /// Positions that are covered.
+        /// Number of covered positions.
         found: usize,
         /// All positions of the range.
         expected: PositionRange,
-        /// The first positions that are not.
+        /// The first missing positions.
         missing: PositionRange,
     },
-    /// A share that makes no sense.
+    /// The syntax of a share is wrong.
     #[error("share {found:?}, expected I/N with I from 1 to N")]
     ShareSyntax {
-        /// What was given.
+        /// The given text.
         found: String,
     },
-    /// Samples of this storage need more than the capture to be completed.
+    /// The reader cannot complete the samples of this storage kind without further sources.
     #[error("{dir}: samples are stored as {found}; {advice}")]
     NeedsMore {
         /// The capture.
         dir: PathBuf,
-        /// Storage kind.
+        /// The storage kind.
         found: &'static str,
         /// What the reader lacks.
         advice: &'static str,
     },
-    /// An image of a sample is not the one that was captured.
+    /// An image of a sample has changed since the capture.
     #[error(
         "{path}: sha256 {found}, expected {expected}; the image was replaced after the capture"
     )]
@@ -179,14 +179,14 @@ pub enum CaptureError {
         /// Hash of the file that was captured.
         expected: String,
     },
-    /// Image features, which packed captures do not hold, could not be computed again.
+    /// The image features of a packed capture, which does not store them, could not be computed.
     #[error("sample {id} ({origin}): computing its image features: {source}")]
     ImageFeatures {
         /// The sample.
         id: String,
-        /// File and row that it was made of.
+        /// File and row of the sample.
         origin: String,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -202,10 +202,10 @@ pub enum CaptureError {
     },
 }
 
-/// Short form used in this module.
+/// The result type of this module.
 pub(crate) type Result<T, E = CaptureError> = std::result::Result<T, E>;
 
-/// The error for a file that cannot be read or written.
+/// Returns the error for a file that cannot be read or written.
 pub(super) fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> CaptureError + '_ {
     |source| CaptureError::Io {
         path: path.to_owned(),

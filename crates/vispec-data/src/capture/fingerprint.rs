@@ -1,4 +1,4 @@
-//! Telling checkpoints apart without reading all of their weights.
+//! Identifying checkpoints without reading all of their weights.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Result, io_error};
 
-/// Files that are hashed as a whole: they decide what the model is and what it reads.
+/// Files that are hashed as a whole: they define the model and its inputs.
 const WHOLE: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -20,11 +20,12 @@ const WHOLE: &[&str] = &[
     "chat_template.jinja",
 ];
 
-/// Bytes at the end of a weight file that are hashed; its first bytes are names and shapes.
+/// Number of bytes hashed at the end of a weight file; its first bytes are only names and shapes.
 const TAIL: u64 = 1 << 20;
 
-/// A hash of a checkpoint: of its configs, and of name, length and last MiB of each weight file. Two
-/// trainings of one architecture differ in it, two copies of one checkpoint do not.
+/// Returns a hash of a checkpoint: of its configs, and of the name, length and last MiB of each
+/// weight file. Two training runs of one architecture have different fingerprints; two copies of
+/// one checkpoint have the same.
 ///
 /// # Errors
 /// [`CaptureError::Io`](super::CaptureError::Io) if a file cannot be read.

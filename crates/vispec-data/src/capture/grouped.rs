@@ -1,18 +1,18 @@
-//! Numbers in 8 bits with a scale for each group of neighbours.
+//! Group-wise 8-bit quantisation: neighbouring values share a scale.
 
 use half::bf16;
 use ndarray::Array2;
 
-/// Values of a row that share a scale; the last group of a row may be shorter.
+/// Number of values of a row that share a scale; the last group of a row may be shorter.
 pub(super) const GROUP: usize = 64;
 
-/// Largest magnitude of an 8-bit number; the type is used symmetrically.
+/// Largest magnitude of an 8-bit number; the range is symmetric.
 const LARGEST: f32 = 127.0;
 
-/// Above this, what is read back might not be finite.
+/// Larger values might not be finite after decoding.
 const LIMIT: f32 = f32::MAX / 2.0;
 
-/// Rows in 8 bits: a value is its number times the scale of its group.
+/// Rows in 8 bits; a value is its number times the scale of its group.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Grouped {
     /// `[rows, hidden]`, row-major.
@@ -21,15 +21,15 @@ pub(super) struct Grouped {
     pub(super) scales: Vec<bf16>,
 }
 
-/// Groups of a row of `width` values.
+/// Returns the number of groups in a row of `width` values.
 pub(super) fn n_groups(width: usize) -> usize {
     width.div_ceil(GROUP)
 }
 
 impl Grouped {
-    /// Rounds to nearest; a value differs from what it was by at most half the scale of its group,
-    /// which is 1/127 of the largest value there, rounded up to bf16. `Err` has the first value that
-    /// is not finite, or too large to be so when it is read back.
+    /// Rounds to nearest. The error of a value is at most half the scale of its group; the scale is
+    /// 1/127 of the largest magnitude in the group, rounded up to bf16. `Err` holds the first value
+    /// that is not finite, or would not be finite after decoding.
     pub(super) fn round(vectors: &Array2<f32>, rows: &[usize]) -> Result<Self, f32> {
         let width = vectors.ncols();
         let mut numbers = Vec::with_capacity(rows.len() * width);
@@ -55,14 +55,14 @@ impl Grouped {
         Ok(Self { numbers, scales })
     }
 
-    /// The values that are stored, `[rows * width]`.
+    /// Returns the decoded values, `[rows * width]`.
     pub(super) fn values(&self, width: usize) -> Vec<f32> {
         let rows = self.numbers.chunks(width.max(1));
         let scales = self.scales.chunks(n_groups(width).max(1));
         let groups = rows
             .zip(scales)
             .flat_map(|(row, scales)| row.chunks(GROUP).zip(scales));
-        // Seven bits times eight bits: exact in f32.
+        // A 7-bit times an 8-bit significand is exact in f32.
         groups
             .flat_map(|(group, scale)| {
                 let scale = scale.to_f32();
@@ -77,8 +77,8 @@ fn number(value: f32) -> i8 {
     value.round_ties_even().clamp(-LARGEST, LARGEST) as i8
 }
 
-/// The smallest bf16 that is not below a value from 0, and not below the smallest normal number, so
-/// that it can be divided by.
+/// Returns the smallest bf16 that is at least `value` (which is not negative) and at least the
+/// smallest normal number, so that it is a valid divisor.
 fn rounded_up(value: f32) -> bf16 {
     let bits = value.max(f32::MIN_POSITIVE).to_bits();
     let upper = bits.div_ceil(1 << 16);

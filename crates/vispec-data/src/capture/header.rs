@@ -1,4 +1,4 @@
-//! What a capture was made of.
+//! The header of a capture: everything that determines its samples.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,31 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use super::share::PositionRange;
 
-/// Changes with the meaning of the files.
+/// Version of the file format; changes with the meaning of the files.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// What is kept of a sample.
+/// Which data of a sample is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StorageKind {
     /// Input embeddings and hidden states of all positions in the target's element type, as
-    /// upstream keeps them.
+    /// upstream stores them.
     Full,
-    /// Hidden states in bf16 where a draft reads them, and image features in bf16. Embeddings of
-    /// text come from the target's table.
+    /// Hidden states in bf16 at the positions that a draft reads, and image features in bf16. Text
+    /// embeddings come from the target's table.
     Compact,
-    /// Hidden states in 8 bits where a draft reads them, and images. Embeddings of text come from
-    /// the target's table; image features are computed again during training, by its vision tower.
+    /// Hidden states in 8 bits at the positions that a draft reads, and images. Text embeddings
+    /// come from the target's table; the target's vision tower recomputes image features during
+    /// training.
     Packed,
-    /// Tokens, masks and images; the target is run again during training.
+    /// Tokens, masks and images; training runs the target again.
     Online,
 }
 
 impl StorageKind {
-    /// All of them, from the largest to the smallest.
+    /// All storage kinds, from largest to smallest.
     pub const ALL: [Self; 4] = [Self::Full, Self::Compact, Self::Packed, Self::Online];
 
-    /// Whether hidden states are kept, which the target has to compute for a capture.
+    /// Returns whether hidden states are stored, which the target must compute during the capture.
     #[must_use]
     pub fn keeps_hidden_states(self) -> bool {
         match self {
@@ -40,7 +41,7 @@ impl StorageKind {
         }
     }
 
-    /// Whether images are kept, because training needs them.
+    /// Returns whether images are stored, because training needs them.
     #[must_use]
     pub fn keeps_images(self) -> bool {
         match self {
@@ -49,7 +50,7 @@ impl StorageKind {
         }
     }
 
-    /// The name that users type.
+    /// Returns the name used on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,7 +79,7 @@ impl fmt::Display for StorageKind {
     }
 }
 
-/// Element type of stored numbers.
+/// Element type of stored tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ElementType {
@@ -91,7 +92,7 @@ pub enum ElementType {
 }
 
 impl ElementType {
-    /// Name for messages.
+    /// Returns the name used in messages.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -100,7 +101,7 @@ impl ElementType {
         }
     }
 
-    /// Bytes of a number.
+    /// Returns the size of a number in bytes.
     pub(crate) fn n_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -109,53 +110,53 @@ impl ElementType {
     }
 }
 
-/// Which target computed the samples.
+/// The target that computed the samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetIdentity {
-    /// For people; two names of one checkpoint are the same target.
+    /// Display name; one checkpoint under two names is still the same target.
     pub name: String,
-    /// [`fingerprint`](super::fingerprint) of its directory.
+    /// [`fingerprint`](super::fingerprint) of its checkpoint directory.
     pub fingerprint: String,
     /// Width of the hidden states.
     pub hidden: usize,
-    /// Element type that its weights were loaded in.
+    /// Element type in which its weights were loaded.
     pub dtype: String,
 }
 
-/// How the target came to the tokens.
+/// How the target obtained the tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CaptureStage {
-    /// It read answers that were there already (upstream's stage 1).
+    /// The target read existing answers (upstream's stage 1).
     TeacherForced {
-        /// Tokens of a sample at most.
+        /// Maximum number of tokens per sample.
         max_tokens: usize,
-        /// Limits of the size of images in pixels, if not those of the checkpoint.
+        /// Limits of the image size in pixels, if they differ from the checkpoint's.
         pixels: Option<(usize, usize)>,
     },
-    /// It wrote the answers (upstream's stage 2).
+    /// The target generated the answers (upstream's stage 2).
     Generated {
-        /// What was asked.
+        /// The form of the prompt.
         prompt: PromptForm,
-        /// Tokens of an answer at most.
+        /// Maximum number of tokens per answer.
         max_new_tokens: usize,
-        /// 0 for the most likely token.
+        /// Sampling temperature; 0 is greedy decoding.
         temperature: f32,
-        /// Seed of the sampling; position is added to it.
+        /// Seed of the sampling; the position is added to it.
         seed: u64,
-        /// Limits of the size of images in pixels, if not those of the checkpoint.
+        /// Limits of the image size in pixels, if they differ from the checkpoint's.
         pixels: Option<(usize, usize)>,
     },
 }
 
-/// What is asked of a target that writes its answers.
+/// The prompt of a target that generates its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptForm {
     /// Upstream's request for a long answer.
     LongAnswer,
-    /// The first question as it is.
+    /// The first question unchanged.
     AsIs,
 }
 
@@ -163,13 +164,13 @@ pub enum PromptForm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceFile {
-    /// Its name without folders, which differ between machines.
+    /// File name without folders, which differ between machines.
     pub name: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
 }
 
-/// Where the conversations come from.
+/// The origin of the conversations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceIdentity {
@@ -177,41 +178,42 @@ pub struct SourceIdentity {
     pub layout: String,
     /// The files, in order.
     pub files: Vec<SourceFile>,
-    /// Rows in them.
+    /// Number of rows in the files.
     pub rows: usize,
     /// Seed of the shuffle.
     pub shuffle_seed: Option<u64>,
 }
 
-/// All that decides what the samples of a capture are. A capture is gone on with, merged and trained
-/// on only with the same header.
+/// Everything that determines the samples of a capture. Captures can be resumed, merged and trained
+/// on together only if their headers are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureHeader {
     /// The target.
     pub target: TargetIdentity,
-    /// What is kept of a sample.
+    /// Which data of a sample is stored.
     pub storage: StorageKind,
-    /// States of the target's residual stream that are kept besides the last hidden state, for drafts
-    /// of EAGLE-3: state `n` enters layer `n`. Captures that know no vectors keep none.
+    /// Layers of the target whose input states are stored besides the last hidden state, for
+    /// EAGLE-3 drafts: state `n` is the residual stream that enters layer `n`. Online captures
+    /// store none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<usize>,
-    /// Element type of full captures; compact ones are in bf16, packed ones in 8 bits.
+    /// Element type of full captures; compact captures are in bf16, packed captures in 8 bits.
     pub dtype: ElementType,
-    /// How the target came to the tokens.
+    /// How the target obtained the tokens.
     pub stage: CaptureStage,
     /// The conversations.
     pub source: SourceIdentity,
-    /// Positions of the shuffled order, of all shares together.
+    /// Positions of the shuffled order, over all shares.
     pub range: PositionRange,
-    /// Positions of a shard.
+    /// Number of positions per shard.
     pub shard_positions: usize,
 }
 
 impl CaptureHeader {
-    /// The first field in which another header differs: its name, the value there, the value here.
-    /// The target is looked at first, because other fields follow from it; its name is for people
-    /// and does not count.
+    /// Returns the first field in which another header differs: its name, the value there and the
+    /// value here. The target is compared first, because other fields depend on it; its name is for
+    /// display and is not compared.
     pub(super) fn difference(&self, found: &Self) -> Option<(String, String, String)> {
         let value = |header: &Self| {
             let mut header = header.clone();
@@ -224,7 +226,7 @@ impl CaptureHeader {
     }
 }
 
-/// Path of the first field in which two values differ, with both of its values.
+/// Returns the path of the first field in which two values differ, with both values.
 fn first_difference(
     path: &str,
     found: &serde_json::Value,

@@ -1,4 +1,4 @@
-//! `capture.json`: what a capture holds.
+//! `capture.json`: the contents of a capture.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,25 +16,25 @@ use super::whole_file::write_whole;
 
 const FORMAT: &str = "vispec-capture";
 
-/// A position that gave no sample.
+/// A position without a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeftOut {
     /// The position.
     pub position: usize,
-    /// Whose fault it is.
+    /// Whether the row was dropped or is broken.
     pub kind: LeftOutKind,
-    /// Why, with file and row.
+    /// The reason, with file and row.
     pub reason: String,
 }
 
-/// Kinds of rows that give no sample.
+/// Why a row gives no sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOutKind {
-    /// A sound row that cannot be trained on.
+    /// A valid row that cannot be trained on.
     Dropped,
-    /// A row that is broken, or whose image is.
+    /// A broken row, or a row with a broken image.
     Bad,
 }
 
@@ -48,9 +48,9 @@ pub struct ShardSample {
     pub id: String,
     /// Length of the sequence.
     pub tokens: usize,
-    /// Tokens of images among them.
+    /// Number of image tokens among them.
     pub image_tokens: usize,
-    /// Runs of image tokens.
+    /// Number of contiguous runs of image tokens.
     pub image_runs: usize,
 }
 
@@ -76,27 +76,27 @@ pub struct ShardEntry {
     pub file: String,
     /// Positions that it covers.
     pub positions: PositionRange,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: u64,
     /// Hash of the file.
     pub sha256: String,
-    /// Its samples, by position.
+    /// Its samples, ordered by position.
     pub samples: Vec<ShardSample>,
     /// Positions without a sample.
     pub left_out: Vec<LeftOut>,
 }
 
-/// What a capture holds.
+/// The contents of a capture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     format: String,
     version: u32,
-    /// What all shares of the capture have in common.
+    /// The part that all shares of the capture have in common.
     pub header: CaptureHeader,
-    /// Positions that this capture is to cover: a share, or after a merge everything.
+    /// Positions that this capture is to cover: a share, or the whole range after a merge.
     pub covers: PositionRange,
-    /// Finished shards, by position.
+    /// Finished shards, ordered by position.
     pub shards: Vec<ShardEntry>,
 }
 
@@ -111,12 +111,12 @@ impl Manifest {
         }
     }
 
-    /// Where the manifest of a capture is.
+    /// Returns the path of the manifest of a capture.
     pub(super) fn path(dir: &Path) -> PathBuf {
         dir.join("capture.json")
     }
 
-    /// Reads the manifest of the capture in `dir`; `None` if there is none.
+    /// Reads the manifest of the capture in `dir`; returns `None` if there is none.
     pub(super) fn read_if_present(dir: &Path) -> Result<Option<Self>> {
         let path = Self::path(dir);
         let bytes = match fs::read(&path) {
@@ -136,7 +136,7 @@ impl Manifest {
                 value["format"]
             )));
         }
-        // The version first: in another one any field may differ.
+        // Check the version first: any field may differ in another version.
         if value["version"] != FORMAT_VERSION {
             return Err(CaptureError::Version {
                 found: value["version"].as_u64().unwrap_or_default(),
@@ -176,7 +176,7 @@ impl Manifest {
         })
     }
 
-    /// Adds a finished shard at its place.
+    /// Inserts a finished shard in order.
     pub(super) fn add(&mut self, shard: ShardEntry) {
         let place = self
             .shards
@@ -184,7 +184,7 @@ impl Manifest {
         self.shards.insert(place, shard);
     }
 
-    /// Refuses a header that differs.
+    /// Returns an error if the header differs from `expected`.
     pub(super) fn check_header(&self, dir: &Path, expected: &CaptureHeader) -> Result<()> {
         match expected.difference(&self.header) {
             None => Ok(()),
@@ -197,27 +197,27 @@ impl Manifest {
         }
     }
 
-    /// Whether any sample in finished shards has images.
+    /// Returns whether any sample in finished shards has images.
     #[must_use]
     pub fn has_images(&self) -> bool {
         let mut samples = self.shards.iter().flat_map(|shard| &shard.samples);
         samples.any(|sample| sample.image_tokens > 0)
     }
 
-    /// Number of samples in finished shards.
+    /// Returns the number of samples in finished shards.
     #[must_use]
     pub fn n_samples(&self) -> usize {
         self.shards.iter().map(|shard| shard.samples.len()).sum()
     }
 
-    /// Tokens of all samples in finished shards.
+    /// Returns the number of tokens of all samples in finished shards.
     #[must_use]
     pub fn n_tokens(&self) -> usize {
         let samples = self.shards.iter().flat_map(|shard| &shard.samples);
         samples.map(|sample| sample.tokens).sum()
     }
 
-    /// Mean size of the samples in finished shards, rounded down.
+    /// Returns the mean size of the samples in finished shards, rounded down.
     #[must_use]
     pub fn mean_size(&self) -> SampleSize {
         let mean = |count: fn(&ShardSample) -> usize| {
@@ -232,20 +232,20 @@ impl Manifest {
         }
     }
 
-    /// Bytes of all finished shards.
+    /// Returns the total size of finished shards in bytes.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }
 
-    /// Positions that no finished shard covers.
+    /// Returns the number of positions that no finished shard covers.
     #[must_use]
     pub fn n_missing(&self) -> usize {
         let covered: usize = self.shards.iter().map(|shard| shard.positions.len()).sum();
         self.covers.len().saturating_sub(covered)
     }
 
-    /// All positions that gave no sample.
+    /// Returns all positions without a sample.
     pub fn left_out(&self) -> impl Iterator<Item = &LeftOut> {
         self.shards.iter().flat_map(|shard| &shard.left_out)
     }

@@ -1,4 +1,4 @@
-//! Joining the shares of a capture.
+//! Merging the shares of a capture.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +10,14 @@ use super::reader::check_hash;
 use super::share::PositionRange;
 use super::whole_file::{remove_temporaries, write_whole};
 
-/// Joins finished captures of one header whose shares cover the whole range, in any order. Shards
-/// are linked where the file system can, otherwise copied; hashes are checked. Doing it again
-/// changes nothing, and doing it after a kill finishes it.
+/// Merges finished captures with equal headers, in any order, whose shares cover the whole range.
+/// Shards are hard-linked if the file system supports it, otherwise copied; hashes are checked.
+/// Repeating a merge changes nothing; repeating it after a kill completes it.
 ///
 /// # Errors
-/// [`CaptureError::Mismatch`] if headers differ, [`CaptureError::Unfinished`],
-/// [`CaptureError::Overlap`] or [`CaptureError::Gap`] if the shares do not fit together, and those
-/// of reading and writing files.
+/// [`CaptureError::Mismatch`] if headers differ; [`CaptureError::Unfinished`],
+/// [`CaptureError::Overlap`] or [`CaptureError::Gap`] if the shares do not fit together; and the
+/// errors of reading and writing files.
 pub fn merge(shares: &[PathBuf], out: &Path) -> Result<Manifest> {
     let mut parts = Vec::new();
     for dir in shares {
@@ -88,7 +88,7 @@ fn check_cover(parts: &[(PathBuf, Manifest)], range: PositionRange) -> Result<()
     Ok(())
 }
 
-/// Puts a shard to the merged capture, unless it is there already.
+/// Links or copies a shard into the merged capture, unless it is already there.
 fn place(shard: &ShardEntry, from: &Path, out: &Path) -> Result<()> {
     if check_hash(out, shard).is_ok() {
         return Ok(());

@@ -1,16 +1,18 @@
-//! What a target computed over training conversations: the samples that drafts are trained on.
+//! Captures: the samples that drafts are trained on, with the vectors that a target computed for
+//! them.
 //!
-//! A capture is a directory: `capture.json` says what it holds, and shards hold the samples as
-//! safetensors. [`CaptureWriter`] makes one and survives a kill at any moment; [`CaptureReader`]
-//! reads samples by index, one at a time; [`merge`] joins the shares of several machines.
+//! A capture is a directory: `capture.json` lists its contents, and shards hold the samples as
+//! safetensors. [`CaptureWriter`] writes a capture and survives a kill at any moment;
+//! [`CaptureReader`] reads samples by index, one at a time; [`merge`] merges the shares of several
+//! machines.
 //!
 //! ```text
 //! sample ─► pending/00000017.safetensors ─► shard-00000000.safetensors ─► capture.json
 //!           one finished sample             all samples of its range      lists finished shards
 //! ```
 //!
-//! Each arrow is a file written under a temporary name and renamed, and nothing on the left is
-//! removed before what is on the right is there.
+//! At each arrow, a file is written under a temporary name and renamed. Files on the left are
+//! removed only after the file on the right exists.
 
 mod budget;
 mod elements;

@@ -18,7 +18,7 @@ use super::token_sample::{TokenSample, read_tokens};
 use super::vectors::StoredVectors;
 use super::writer::{check_length, sample_prefix};
 
-/// The samples of a capture. It holds the manifest and no samples; each is read when asked for.
+/// The samples of a capture. It holds only the manifest in memory; samples are read on request.
 pub struct CaptureReader {
     dir: PathBuf,
     manifest: Manifest,
@@ -29,8 +29,8 @@ pub struct CaptureReader {
 }
 
 impl CaptureReader {
-    /// Opens a finished capture, and checks that its shards are there and as long as they should
-    /// be. [`Self::verify`] reads them, too.
+    /// Opens a finished capture, and checks that its shards exist and have the expected length.
+    /// [`Self::verify`] also checks their content.
     ///
     /// # Errors
     /// [`CaptureError::NoCapture`], [`CaptureError::Version`], [`CaptureError::Damaged`],
@@ -59,10 +59,11 @@ impl CaptureReader {
         })
     }
 
-    /// The same for captures of one target only, by its [`fingerprint`](super::fingerprint).
+    /// Like [`Self::open`], but accepts only captures of the target with this
+    /// [`fingerprint`](super::fingerprint).
     ///
     /// # Errors
-    /// Those of [`Self::open`], and [`CaptureError::Mismatch`] if the capture is of another target.
+    /// Same as [`Self::open`], and [`CaptureError::Mismatch`] if the capture is of another target.
     pub fn open_for(dir: &Path, fingerprint: &str) -> Result<Self> {
         let reader = Self::open(dir)?;
         let target = &reader.manifest.header.target;
@@ -77,45 +78,45 @@ impl CaptureReader {
         })
     }
 
-    /// Gives compact and packed captures the embeddings of their text.
+    /// Sets the embedding table, which compact and packed captures need for their text.
     #[must_use]
     pub fn with_embeddings(mut self, table: Box<dyn TokenEmbeddings>) -> Self {
         self.embeddings = Some(table);
         self
     }
 
-    /// Gives packed captures the features of their images.
+    /// Sets the source of image features, which packed captures need.
     #[must_use]
     pub fn with_image_features(mut self, images: Box<dyn ImageFeatures>) -> Self {
         self.images = Some(images);
         self
     }
 
-    /// What the capture was made of.
+    /// Returns the header of the capture.
     #[must_use]
     pub fn header(&self) -> &CaptureHeader {
         &self.manifest.header
     }
 
-    /// What the capture holds.
+    /// Returns the manifest of the capture.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Number of samples.
+    /// Returns the number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there are no samples.
+    /// Returns `true` if there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// A hash of what the shards hold, which tells captures apart.
+    /// Returns a hash of the content of all shards, which identifies the capture.
     #[must_use]
     pub fn identity(&self) -> String {
         let mut hash = Sha256::new();
@@ -125,7 +126,7 @@ impl CaptureReader {
         format!("{:x}", hash.finalize())
     }
 
-    /// Reads all shards and compares their hashes; `progress` is told of each that is fine.
+    /// Reads all shards and compares their hashes; calls `progress` for each intact shard.
     ///
     /// # Errors
     /// [`CaptureError::ShardHash`] or [`CaptureError::Io`].
@@ -148,9 +149,9 @@ impl CaptureReader {
     /// Reads sample `index`.
     ///
     /// # Errors
-    /// Those of [`Self::tokens`]; [`CaptureError::NeedsMore`] if the capture is online, or compact or
-    /// packed and there are no embeddings, or packed and there is nothing to compute the features of
-    /// its images; [`CaptureError::ImageFeatures`] if they cannot be computed.
+    /// Same as [`Self::tokens`]; [`CaptureError::NeedsMore`] if the capture is online, if it is
+    /// compact or packed and has no embeddings, or if it is packed and has no source of image
+    /// features; [`CaptureError::ImageFeatures`] if the image features cannot be computed.
     pub fn sample(&self, index: usize) -> Result<CapturedSample> {
         let (tokens, mut file, prefix) = self.open_sample(index)?;
         let vectors = StoredVectors {
@@ -217,7 +218,7 @@ impl fmt::Debug for CaptureReader {
     }
 }
 
-/// Refuses a shard whose content is not what the manifest says.
+/// Returns an error if the content of a shard differs from the manifest.
 pub(super) fn check_hash(dir: &Path, shard: &ShardEntry) -> Result<()> {
     check_length(dir, shard)?;
     let path = dir.join(&shard.file);

@@ -1,43 +1,45 @@
-//! What is known of a sample besides its numbers.
+//! The metadata of a sample.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Stored beside the tensors of a sample, as JSON.
+/// Metadata of a sample, stored as JSON beside its tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleRecord {
     /// The publisher's id, or the row.
     pub id: String,
-    /// File and row that it was made of.
+    /// File and row of the sample.
     pub origin: String,
-    /// Tokens before the answer of a sample that the target wrote; all, if it only read.
+    /// Number of tokens before the answer if the target generated it; otherwise the number of all
+    /// tokens.
     pub prompt_tokens: usize,
-    /// Where its images are; only captures that are completed during training need them.
+    /// Locations of its images; only needed by captures that training completes.
     pub images: Vec<ImageRecord>,
 }
 
-/// Where an image is.
+/// The location of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ImageRecord {
-    /// A file, as the capture was told to find it; the form of captures that did not keep hashes.
+    /// A file, with the path given to the capture; written by earlier captures, which kept no
+    /// hashes.
     File(PathBuf),
-    /// A file, which has to be the same when it is read again.
+    /// A file whose content must not change before it is read again.
     HashedFile {
-        /// As the capture was told to find it.
+        /// The path given to the capture.
         path: PathBuf,
-        /// Hash of its bytes.
+        /// Hash of its content.
         sha256: String,
     },
-    /// Beside the sample, as an image file of so many bytes.
+    /// An image file stored beside the sample, with its length in bytes.
     Stored(usize),
 }
 
 impl ImageRecord {
-    /// A file that holds `bytes`.
+    /// Returns the record of a file whose content is `bytes`.
     #[must_use]
     pub fn of_file(path: PathBuf, bytes: &[u8]) -> Self {
         Self::HashedFile {

@@ -1,4 +1,4 @@
-//! Ranges of positions, and how several machines share them.
+//! Ranges of positions, and their division among machines.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,29 +13,29 @@ use super::error::CaptureError;
 pub struct PositionRange {
     /// First position.
     pub start: usize,
-    /// Position behind the last.
+    /// Position after the last.
     pub end: usize,
 }
 
 impl PositionRange {
-    /// Number of positions.
+    /// Returns the number of positions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no positions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether a position is in the range.
+    /// Returns whether a position is in the range.
     pub(crate) fn contains(&self, position: usize) -> bool {
         (self.start..self.end).contains(&position)
     }
 
-    /// The range in pieces of `size`, the last of which may be shorter.
+    /// Splits the range into pieces of `size`; the last piece may be shorter.
     pub(super) fn pieces(self, size: usize) -> impl Iterator<Item = Self> {
         let starts = (self.start..self.end).step_by(size.max(1));
         starts.map(move |start| Self {
@@ -51,20 +51,20 @@ impl fmt::Display for PositionRange {
     }
 }
 
-/// One of several equal shares of a range, written `1/8` for the first of eight.
+/// One of several equal shares of a range; `1/8` is the first of eight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// From 0.
+    /// Index of the share, from 0.
     index: usize,
     count: usize,
 }
 
 impl Share {
-    /// Everything.
+    /// The whole range.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// This share of a range: contiguous, and as upstream divides, the first shares get one more if
-    /// it does not come out even.
+    /// Returns this share of a range. Shares are contiguous; if the range does not divide evenly,
+    /// the first shares get one more position, as in upstream.
     #[must_use]
     pub fn of(&self, range: PositionRange) -> PositionRange {
         let (size, rest) = (range.len() / self.count, range.len() % self.count);

@@ -1,48 +1,49 @@
-//! Where a trainer finds samples.
+//! Sources of training samples.
 
 use std::convert::Infallible;
 
 use super::CapturedSample;
 
-/// Samples that can be read in any order, so that every epoch can have another one.
+/// Samples with random access, so that every epoch can use a different order.
 pub trait SampleSource {
-    /// What can go wrong when a sample is read.
+    /// Error of reading a sample.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Number of samples.
+    /// Returns the number of samples.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Returns `true` if there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Tells these samples from others: a run that was interrupted goes on with the same only.
+    /// Returns a string that identifies these samples; an interrupted run resumes only with the
+    /// same samples.
     fn identity(&self) -> String;
 
-    /// Reads sample number `index`, from 0. The same index gives the same sample every time.
+    /// Reads sample `index`, from 0. An index gives the same sample every time.
     ///
     /// # Errors
     /// If the sample is damaged or cannot be read.
     ///
     /// # Panics
-    /// If there is no such sample.
+    /// If `index` is out of range.
     fn sample(&self, index: usize) -> Result<CapturedSample, Self::Error>;
 
-    /// Tokens of the answers of sample number `index`: those that its loss mask has.
+    /// Reads the answer tokens of sample `index`: those that its loss mask selects.
     ///
     /// # Errors
-    /// As [`SampleSource::sample`].
+    /// Same as [`SampleSource::sample`].
     ///
     /// # Panics
-    /// If there is no such sample.
+    /// If `index` is out of range.
     fn answer_tokens(&self, index: usize) -> Result<Vec<u32>, Self::Error> {
         let sample = self.sample(index)?;
         Ok(answer_tokens(&sample.token_ids, &sample.loss_mask))
     }
 }
 
-/// The tokens that a loss mask has.
+/// Returns the tokens that a loss mask selects.
 #[must_use]
 pub fn answer_tokens(token_ids: &[u32], loss_mask: &[bool]) -> Vec<u32> {
     let tokens = token_ids.iter().zip(loss_mask);

@@ -1,4 +1,4 @@
-//! Safetensors files, written piece by piece and read tensor by tensor.
+//! Safetensors files, written piece by piece and read one tensor at a time.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 
 use super::error::{CaptureError, Result, io_error};
 
-/// Key of our JSON among the metadata of a file.
+/// Key of our JSON in the metadata of a file.
 const KEY: &str = "vispec_capture";
-/// Longest header that is read, as in the safetensors library.
+/// Maximum header length, as in the safetensors library.
 const MAX_HEADER: u64 = 100_000_000;
-/// Length of the header's length.
+/// Size of the header length field.
 const LENGTH_BYTES: u64 = 8;
 
 /// Name, type and shape of a tensor.
@@ -40,7 +40,7 @@ impl TensorHead {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 
-    /// Wide elements come first, so that each tensor starts at a multiple of its element.
+    /// Sort key: wide elements first, so that each tensor is aligned to its element size.
     pub(super) fn rank(&self) -> std::cmp::Reverse<usize> {
         std::cmp::Reverse(self.dtype.bitsize())
     }
@@ -61,9 +61,9 @@ impl StoredTensor {
     }
 }
 
-/// Writes a file: its header, then the bytes of each tensor, which `copy` writes when asked.
+/// Writes a file: its header, then the bytes of each tensor, which `copy` writes by index.
 ///
-/// `failed` makes an error of what the operating system reports.
+/// `failed` converts errors of the operating system.
 pub(super) fn write_tensors<W: Write>(
     out: &mut W,
     about: &impl Serialize,
@@ -106,7 +106,7 @@ pub(super) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Opens a file whose header agrees with its length.
+    /// Opens a file and checks that its header matches its length.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = io_error(path);
         let damaged = |reason: String| CaptureError::Damaged {
@@ -150,7 +150,7 @@ impl TensorFile {
         }
     }
 
-    /// What the writer put beside the tensors.
+    /// Returns the value that the writer stored in the metadata.
     pub(super) fn about<T: DeserializeOwned>(&self) -> Result<T> {
         let text = self.metadata.metadata().as_ref();
         let text = text.and_then(|metadata| metadata.get(KEY));
@@ -158,7 +158,7 @@ impl TensorFile {
         serde_json::from_str(text).map_err(|error| self.damaged(error.to_string()))
     }
 
-    /// Heads of all tensors, in the order of their bytes.
+    /// Returns the heads of all tensors, in the order of their bytes.
     pub(super) fn heads(&self) -> Vec<TensorHead> {
         let names = self.metadata.offset_keys().into_iter();
         names
@@ -169,12 +169,12 @@ impl TensorFile {
             .collect()
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns whether a tensor of this name exists.
     pub(super) fn has(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()
     }
 
-    /// Reads a tensor of this type and number of axes; gives its shape and bytes.
+    /// Reads a tensor of this type and number of axes; returns its shape and bytes.
     pub(super) fn read(
         &mut self,
         name: &str,
@@ -195,7 +195,7 @@ impl TensorFile {
         Ok((info.shape, bytes))
     }
 
-    /// Reads the bytes of a tensor whatever its type.
+    /// Reads the bytes of a tensor of any type.
     pub(super) fn read_bytes(&mut self, name: &str) -> Result<Vec<u8>> {
         match self.metadata.info(name).cloned() {
             Some(info) => self.bytes(&info),
@@ -219,7 +219,7 @@ impl TensorFile {
 mod tests {
     use super::*;
 
-    /// A disk with room for so many bytes.
+    /// A disk with a capacity in bytes.
     struct SmallDisk(usize);
 
     impl Write for SmallDisk {

@@ -1,4 +1,4 @@
-//! A sample without its vectors, from and to tensors.
+//! Conversion between samples without vectors and tensors.
 
 use std::borrow::Cow;
 use std::fs;
@@ -10,27 +10,27 @@ use super::error::{CaptureError, Result, io_error};
 use super::record::{ImageRecord, SampleRecord, sha256};
 use super::tensor_file::{StoredTensor, TensorFile};
 
-/// What every capture holds of a sample: everything but the vectors.
+/// The part of a sample that every capture stores: everything except the vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSample {
-    /// Where the sample comes from.
+    /// Metadata of the sample.
     pub record: SampleRecord,
-    /// `[seq]`, with image tokens at their places.
+    /// `[seq]`, with image tokens in place.
     pub token_ids: Vec<u32>,
     /// `[seq]`, as in [`CapturedSample`](super::CapturedSample).
     pub loss_mask: Vec<bool>,
     /// `[seq]`, as in [`CapturedSample`](super::CapturedSample).
     pub image_mask: Vec<bool>,
-    /// Image files, in the order of the [`ImageRecord::Stored`] of the record.
+    /// Stored image files, in the order of the [`ImageRecord::Stored`] entries of the record.
     pub image_files: Vec<Vec<u8>>,
 }
 
 impl TokenSample {
-    /// The image files of the sample, in order; those that are not stored are read now.
+    /// Returns the image files of the sample, in order, and reads those that are not stored.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if a file cannot be read, [`CaptureError::ImageHash`] if it is not the
-    /// one that was captured, [`CaptureError::SampleShape`] if one that should be stored is not.
+    /// [`CaptureError::Io`] if a file cannot be read, [`CaptureError::ImageHash`] if it has changed
+    /// since the capture, [`CaptureError::SampleShape`] if a stored image is missing.
     pub fn images(&self) -> Result<Vec<Cow<'_, [u8]>>> {
         self.check_stored()?;
         let mut stored = self.image_files.iter();
@@ -84,7 +84,7 @@ mod name {
     pub(super) const IMAGE_FILE: &str = "image_file";
 }
 
-/// The tensors of a sample without vectors.
+/// Returns the tensors of a sample without vectors.
 pub(super) fn token_tensors(sample: &TokenSample) -> Result<Vec<StoredTensor>> {
     let seq = sample.token_ids.len();
     let masks = [
@@ -119,7 +119,7 @@ pub(super) fn token_tensors(sample: &TokenSample) -> Result<Vec<StoredTensor>> {
     Ok(tensors)
 }
 
-/// Refuses a part of a sample that is not as long as it should be.
+/// Returns an error if a part of a sample has the wrong length.
 pub(super) fn check_rows(
     id: &str,
     what: &'static str,
@@ -137,7 +137,7 @@ pub(super) fn check_rows(
     })
 }
 
-/// Reads the tensors of the sample whose names start with `prefix`.
+/// Reads the tensors of the sample with the name prefix `prefix`.
 pub(super) fn read_tokens(
     file: &mut TensorFile,
     prefix: &str,

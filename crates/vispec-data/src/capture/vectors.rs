@@ -1,4 +1,4 @@
-//! From the vectors of a sample to tensors and back, for each storage.
+//! Conversion between the vectors of a sample and tensors, for each storage kind.
 
 use half::bf16;
 use ndarray::Array2;
@@ -18,15 +18,15 @@ mod name {
     pub(super) const INPUT_EMBEDS: &str = "input_embeds";
     pub(super) const IMAGE_EMBEDS: &str = "image_embeds";
     pub(super) const HIDDEN_STATES: &str = "hidden_states";
-    /// Of hidden states in 8 bits.
+    /// Scales of 8-bit hidden states.
     pub(super) const HIDDEN_SCALES: &str = "hidden_scales";
     pub(super) const RESIDUAL_STATES: &str = "residual_states";
-    /// Of residual states in 8 bits.
+    /// Scales of 8-bit residual states.
     pub(super) const RESIDUAL_SCALES: &str = "residual_scales";
 }
 
-/// Positions whose hidden states a draft reads: text, and the last token of each image, because the
-/// text behind it starts from there. Others are only replaced by the vision adaptor.
+/// Returns the positions whose hidden states a draft reads: text, and the last token of each image,
+/// which precedes the following text. The vision adaptor replaces the other image tokens.
 fn read_rows(image_mask: &[bool]) -> Vec<usize> {
     let is_read = |&row: &usize| !image_mask[row] || image_mask.get(row + 1) != Some(&true);
     (0..image_mask.len()).filter(is_read).collect()
@@ -38,7 +38,7 @@ fn image_rows(image_mask: &[bool]) -> Vec<usize> {
         .collect()
 }
 
-/// The vectors of a sample that are stored.
+/// Vectors of a sample that are to be stored.
 struct Kept<'a> {
     id: &'a str,
     what: &'static str,
@@ -55,7 +55,7 @@ impl Kept<'_> {
         Ok(StoredTensor::new(name, dtype, &shape, bytes))
     }
 
-    /// Numbers and scales.
+    /// Returns 8-bit numbers and their scales.
     fn in_groups(&self, name: &str, scales_name: &str) -> Result<[StoredTensor; 2]> {
         let width = self.vectors.ncols();
         let grouped = Grouped::round(self.vectors, &self.rows)
@@ -80,7 +80,7 @@ impl Kept<'_> {
     }
 }
 
-/// The vectors of a sample as a capture with this header keeps them.
+/// Returns the tensors of a sample's vectors that a capture with this header stores.
 pub(super) fn vector_tensors(
     tokens: &TokenSample,
     vectors: &SampleVectors,
@@ -141,18 +141,18 @@ pub(super) fn vector_tensors(
     Ok(tensors)
 }
 
-/// Where the vectors of a stored sample are, and how they are stored.
+/// The stored vectors of a sample.
 pub(super) struct StoredVectors<'a> {
     pub(super) file: &'a mut TensorFile,
     pub(super) prefix: &'a str,
     pub(super) hidden: usize,
-    /// States of the residual stream.
+    /// Number of residual stream states.
     pub(super) states: usize,
     pub(super) dtype: ElementType,
 }
 
 impl StoredVectors<'_> {
-    /// The bytes of `[rows, width]` values.
+    /// Reads the bytes of `[rows, width]` values.
     fn bytes(&mut self, name: &str, dtype: Dtype, expected: [usize; 2]) -> Result<Vec<u8>> {
         let name = format!("{}{name}", self.prefix);
         let (shape, bytes) = self.file.read(&name, dtype, 2)?;
@@ -196,7 +196,7 @@ impl StoredVectors<'_> {
         self.matrix([rows, width], grouped.values(width))
     }
 
-    /// Completes a sample that was stored with all its vectors.
+    /// Completes a sample of a full capture.
     pub(super) fn full(mut self, tokens: TokenSample) -> Result<CapturedSample> {
         let seq = tokens.token_ids.len();
         let dtype = self.dtype;
@@ -205,7 +205,7 @@ impl StoredVectors<'_> {
         Ok(captured(tokens, input_embeds, states))
     }
 
-    /// Completes a compact sample with the embeddings of its text.
+    /// Completes a compact sample with its text embeddings.
     pub(super) fn compact(
         mut self,
         tokens: TokenSample,
@@ -219,7 +219,7 @@ impl StoredVectors<'_> {
         self.spread(tokens, table, &images, &states)
     }
 
-    /// The states of so many rows.
+    /// Reads the states of `rows` rows.
     fn states_in_elements(&mut self, dtype: ElementType, rows: usize) -> Result<States> {
         let hidden = self.in_elements(name::HIDDEN_STATES, dtype, [rows, self.hidden])?;
         let residual = match self.residual_shape(rows) {
@@ -229,7 +229,7 @@ impl StoredVectors<'_> {
         Ok(States { hidden, residual })
     }
 
-    /// Completes a packed sample with the embeddings of its text and of its images.
+    /// Completes a packed sample with its text embeddings and image features.
     pub(super) fn packed(
         mut self,
         tokens: TokenSample,
@@ -248,7 +248,7 @@ impl StoredVectors<'_> {
         self.spread(tokens, table, &images, &States { hidden, residual })
     }
 
-    /// What the target reads for the image tokens of a sample, `[image_tokens, hidden]`.
+    /// Computes the features of a sample's image tokens, `[image_tokens, hidden]`.
     fn image_features(
         &self,
         tokens: &TokenSample,
@@ -274,7 +274,7 @@ impl StoredVectors<'_> {
         Ok(features)
     }
 
-    /// Puts the vectors that were kept of a sample to their places.
+    /// Scatters the stored vectors of a sample to their positions.
     fn spread(
         &self,
         tokens: TokenSample,
@@ -316,13 +316,13 @@ impl StoredVectors<'_> {
         Ok(captured(tokens, input_embeds, states))
     }
 
-    /// Rows and width of the residual states, if there are any.
+    /// Returns rows and width of the residual states, if there are any.
     fn residual_shape(&self, rows: usize) -> Option<[usize; 2]> {
         (self.states > 0).then_some([rows, self.states * self.hidden])
     }
 }
 
-/// Hidden states of a sample, of all rows or of those that are kept.
+/// Hidden states of a sample, of all rows or only the stored ones.
 struct States {
     hidden: Array2<f32>,
     residual: Option<Array2<f32>>,

@@ -1,4 +1,4 @@
-//! Files that are there as a whole or not at all.
+//! Atomic writes: a file is either complete or absent.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, io_error};
 
-/// Ending of a file that is not finished.
+/// Extension of unfinished files.
 pub(super) const TEMPORARY: &str = "tmp";
 
-/// Writes a file under a temporary name and renames it, so that a kill or a full disk leaves what
-/// was there before.
+/// Writes a file under a temporary name and renames it, so that a kill or a full disk leaves the
+/// previous file intact.
 pub(super) fn write_whole<T>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
@@ -26,7 +26,7 @@ pub(super) fn write_whole<T>(
             Ok(value)
         }
         Err(error) => {
-            // The first failure is the one to report; what is left over goes at the next start.
+            // Report the first failure; the next start removes the leftover file.
             let _ = fs::remove_file(&temporary);
             Err(error)
         }
@@ -52,7 +52,7 @@ fn temporary_name(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A rename lasts through a power failure only when its folder is on disk, too.
+/// A rename survives a power failure only once its folder is synced, too.
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
@@ -66,7 +66,7 @@ fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what unfinished writes left in a folder.
+/// Removes the leftovers of unfinished writes from a folder.
 pub(super) fn remove_temporaries(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(io_error(dir))? {
         let path = entry.map_err(io_error(dir))?.path();

@@ -1,4 +1,4 @@
-//! Writing a capture so that a kill at any moment loses at most the sample that is being computed.
+//! Writing captures; a kill at any moment loses at most the sample being computed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -19,9 +19,9 @@ use super::token_sample::{TokenSample, read_tokens, token_tensors};
 use super::vectors::vector_tensors;
 use super::whole_file::{remove_temporaries, write_whole};
 
-/// Folder of samples whose shard is not finished.
+/// Folder of samples whose shard is unfinished.
 const PENDING: &str = "pending";
-/// Ending of sample files.
+/// Extension of sample files.
 const EXTENSION: &str = "safetensors";
 
 /// Writes the samples of a range of positions, in any order.
@@ -29,22 +29,22 @@ const EXTENSION: &str = "safetensors";
 pub struct CaptureWriter {
     dir: PathBuf,
     manifest: Manifest,
-    /// Positions in the folder of pending samples.
+    /// Positions of pending samples.
     pending: BTreeSet<usize>,
-    /// Positions without a sample, of shards that are not finished.
+    /// Positions without a sample in unfinished shards.
     left_out: BTreeMap<usize, LeftOut>,
     time: Duration,
-    /// Held as long as the writer lives; the operating system lets go of it however that ends.
+    /// Held as long as the writer lives; the operating system releases it however the process ends.
     _lock: File,
 }
 
 impl CaptureWriter {
-    /// Begins a capture in `dir`, or goes on with the one that is there.
+    /// Starts a capture in `dir`, or resumes the existing one.
     ///
     /// # Errors
-    /// [`CaptureError::Mismatch`] if the capture that is there is of other samples,
-    /// [`CaptureError::Locked`] if it is being written, [`CaptureError::ShardLength`] if a finished
-    /// shard was cut short, and those of reading and writing files.
+    /// [`CaptureError::Mismatch`] if the existing capture has other samples,
+    /// [`CaptureError::Locked`] if another process is writing it, [`CaptureError::ShardLength`] if
+    /// a finished shard was cut short, and the errors of reading and writing files.
     pub fn open(dir: &Path, header: CaptureHeader, covers: PositionRange) -> Result<Self> {
         let started = Instant::now();
         let pending_dir = dir.join(PENDING);
@@ -88,19 +88,19 @@ impl CaptureWriter {
         Ok(writer)
     }
 
-    /// What is finished.
+    /// Returns the manifest of finished shards.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Time spent on files.
+    /// Returns the time spent on file operations.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.time
     }
 
-    /// Positions that are still to be captured, in order.
+    /// Returns the positions that remain to be captured, in order.
     #[must_use]
     pub fn missing(&self) -> Vec<usize> {
         let size = self.manifest.header.shard_positions;
@@ -111,7 +111,7 @@ impl CaptureWriter {
             .collect()
     }
 
-    /// Stores a sample with what the storage keeps of its vectors.
+    /// Stores a sample with the vectors that the storage kind keeps.
     ///
     /// # Errors
     /// [`CaptureError::Position`], [`CaptureError::SampleShape`], [`CaptureError::NotFinite`] and
@@ -130,12 +130,12 @@ impl CaptureWriter {
     /// Stores a sample without vectors, for online captures.
     ///
     /// # Errors
-    /// As [`Self::put`].
+    /// Same as [`Self::put`].
     pub fn put_tokens(&mut self, position: usize, sample: &TokenSample) -> Result<()> {
         self.store(position, &sample.record, token_tensors(sample)?)
     }
 
-    /// Notes that a position gives no sample.
+    /// Records that a position gives no sample.
     ///
     /// # Errors
     /// [`CaptureError::Position`] and [`CaptureError::Io`].
@@ -146,7 +146,7 @@ impl CaptureWriter {
         self.timed(|writer| writer.pack_if_complete(piece))
     }
 
-    /// Ends the capture.
+    /// Finishes the capture.
     ///
     /// # Errors
     /// [`CaptureError::Unfinished`] if positions are missing.
@@ -222,8 +222,8 @@ impl CaptureWriter {
         })
     }
 
-    /// Takes stock of what an earlier run left; a sample of a finished shard is there twice if the
-    /// run was killed before it could remove it.
+    /// Scans the samples that an earlier run left. A sample of a finished shard may still be
+    /// pending if the run was killed before it removed the file.
     fn find_pending(&mut self) -> Result<()> {
         let dir = self.dir.join(PENDING);
         for entry in fs::read_dir(&dir).map_err(io_error(&dir))? {
@@ -234,7 +234,7 @@ impl CaptureWriter {
             let piece = position.and_then(|position| self.piece_of(position).ok());
             let is_open = piece.is_some_and(|piece| !self.is_finished(&piece));
             match position {
-                // A power failure can leave a file that was renamed and is not whole.
+                // A power failure can leave a renamed file incomplete.
                 Some(position) if is_open && TensorFile::open(&path).is_ok() => {
                     self.pending.insert(position);
                 }
@@ -272,7 +272,7 @@ impl CaptureWriter {
         Ok(())
     }
 
-    /// Copies pending samples to a shard, one tensor at a time.
+    /// Packs pending samples into a shard, one tensor at a time.
     fn pack(&self, piece: PositionRange) -> Result<ShardEntry> {
         let positions = self.pending.range(piece.start..piece.end);
         let mut files = Vec::new();
@@ -319,12 +319,12 @@ impl CaptureWriter {
     }
 }
 
-/// What the names of a sample's tensors start with in a shard.
+/// Returns the prefix of a sample's tensor names in a shard.
 pub(super) fn sample_prefix(position: usize) -> String {
     format!("{position:08}.")
 }
 
-/// Refuses a shard that is not as long as the manifest says.
+/// Returns an error if the length of a shard differs from the manifest.
 pub(super) fn check_length(dir: &Path, shard: &ShardEntry) -> Result<()> {
     let path = dir.join(&shard.file);
     let found = fs::metadata(&path).map_err(io_error(&path))?.len();
@@ -348,7 +348,7 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Counts and hashes what goes through.
+/// A writer that counts and hashes the bytes that pass through.
 struct Hashed<W> {
     out: W,
     hash: Sha256,

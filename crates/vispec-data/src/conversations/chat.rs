@@ -1,4 +1,4 @@
-//! Rows of `messages` with `role` and `content`, as Hugging Face chats are written.
+//! Rows of `messages` with `role` and `content`, the format of Hugging Face chats.
 
 use serde_json::Value;
 use vispec_processor::{Message, Messages};
@@ -10,12 +10,12 @@ use crate::rows::Record;
 
 /// Column of the messages.
 pub(super) const COLUMN: &str = "messages";
-/// Column of the folders of their videos.
+/// Column of the video folders.
 pub(super) const VIDEOS: &str = "videos";
-/// Column of the paths of their images.
+/// Column of the image paths.
 pub(super) const IMAGES: &str = "images";
 
-/// The messages of a row.
+/// Returns the messages of a row.
 ///
 /// # Errors
 /// [`DataError::RowSyntax`] if they are not a chat.
@@ -34,7 +34,7 @@ pub(super) fn messages(record: &Record) -> Result<std::result::Result<Vec<Messag
     Ok(checked(messages.as_slice().to_vec()))
 }
 
-/// The paths in the column `name` of a row; none if the field is not there.
+/// Returns the paths in the column `name` of a row; empty if the field is missing.
 ///
 /// # Errors
 /// [`DataError::Field`] if the field is not a list of strings.

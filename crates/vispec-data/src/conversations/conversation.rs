@@ -7,31 +7,31 @@ use vispec_processor::{Content, Message, Messages};
 use crate::error::RowOrigin;
 use crate::rows::{ImageSource, VideoSource};
 
-/// A conversation that alternates between user and assistant, and ends with an answer; or a question
-/// that nobody answers.
+/// A conversation that alternates between user and assistant and ends with an answer, or a single
+/// question without an answer.
 #[derive(Debug, Clone)]
 pub struct Conversation {
-    /// The id that the publisher gave it, or else its row.
+    /// The publisher's id, or else the row.
     pub id: String,
-    /// Who said what, a system message first if there is one.
+    /// The messages; a system message comes first if there is one.
     pub messages: Messages,
-    /// One for each image place of `messages`, in order.
+    /// One image per image placeholder of `messages`, in order.
     pub images: Vec<ImageSource>,
-    /// One for each video place of `messages`, in order.
+    /// One video per video placeholder of `messages`, in order.
     pub videos: Vec<VideoSource>,
-    /// The row that it comes from.
+    /// The row of the conversation.
     pub origin: RowOrigin,
 }
 
 impl Conversation {
-    /// Whether there is an answer.
+    /// Returns whether the conversation has an answer.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         let mut messages = self.messages.as_slice().iter();
         messages.any(|message| message.role == ASSISTANT)
     }
 
-    /// The conversation up to the first question, and the images and videos in it.
+    /// Returns the conversation up to the first question, with its images and videos.
     #[must_use]
     pub fn question(&self) -> (Vec<Message>, &[ImageSource], &[VideoSource]) {
         let messages = self.messages.as_slice();
@@ -50,46 +50,46 @@ impl Conversation {
 pub(super) const USER: &str = "user";
 /// Role of answers.
 pub(super) const ASSISTANT: &str = "assistant";
-/// Role of instructions for the whole conversation.
+/// Role of system messages.
 pub(super) const SYSTEM: &str = "system";
 
-/// What a row is good for.
+/// The result of reading a row.
 #[derive(Debug, Clone)]
 pub enum Row {
-    /// A sample.
+    /// A usable conversation.
     Kept(Box<Conversation>),
-    /// Nothing, for a reason that is no defect of the file.
+    /// A valid row that gives no sample.
     Dropped {
         /// The row.
         origin: RowOrigin,
-        /// Why it makes no sample.
+        /// Why it gives no sample.
         reason: DropReason,
     },
 }
 
-/// Why a sound row makes no sample.
+/// Why a valid row gives no sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DropReason {
-    /// Nobody asks anything.
+    /// There is no question.
     NoQuestion,
-    /// Nobody answers, or only with blanks, where the answers of the data are read.
+    /// There is no answer, or only blank ones, although the answers of the data are needed.
     NoAnswer,
-    /// Somebody speaks who is neither user nor assistant.
+    /// A speaker is neither user nor assistant.
     UnknownSpeaker(String),
-    /// The same side speaks twice in a row.
+    /// One side speaks twice in a row.
     NotAlternating,
-    /// The text has places for another number of images than there are.
+    /// The number of images differs from the number of placeholders in the text.
     ImageCount {
         /// Images of the row.
         found: usize,
-        /// Places in the text.
+        /// Placeholders in the text.
         expected: usize,
     },
-    /// The text has places for another number of videos than there are.
+    /// The number of videos differs from the number of placeholders in the text.
     VideoCount {
         /// Videos of the row.
         found: usize,
-        /// Places in the text.
+        /// Placeholders in the text.
         expected: usize,
     },
 }

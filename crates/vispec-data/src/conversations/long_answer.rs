@@ -1,4 +1,4 @@
-//! The prompt that makes a target write long answers about images: upstream's stage 2.
+//! The prompt that asks a target for long answers about images, from upstream's stage 2.
 
 use vispec_processor::{Content, Message, Messages, Part};
 
@@ -9,11 +9,12 @@ pub(crate) const LONG_ANSWER_SYSTEM: &str = "A chat between a curious human and 
      intelligence assistant. The assistant gives helpful, detailed, and polite answers to the \
      human's questions.";
 
-/// What the request ends with.
+/// The end of the request.
 pub(crate) const LONG_ANSWER_REQUEST: &str = "Please answer with at least 1000 words.";
 
-/// The first question of a conversation as upstream asks it: the instruction without its image
-/// marker, the images and videos, then the request for a long answer. The answer of the row is not used.
+/// Returns the first question of a conversation in upstream's form: the instruction without its
+/// image marker, the images and videos, then the request for a long answer. The answer of the row
+/// is not used.
 #[must_use]
 pub fn long_answer_prompt(conversation: &Conversation) -> Option<Messages> {
     let (question, images, videos) = conversation.question();

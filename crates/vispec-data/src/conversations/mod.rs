@@ -1,4 +1,4 @@
-//! Conversations to train drafts on, from the files of their publishers.
+//! Conversations for the training of drafts, read from published files.
 //!
 //! ```text
 //! ConversationFiles --open--> ConversationSource --conversation(position)--> Row::Kept | Row::Dropped
@@ -6,9 +6,9 @@
 //!                              shuffled as `datasets` does
 //! ```
 //!
-//! A position is a place in the shuffled order, so a range of positions names the same samples
-//! everywhere. Rows that are sound but cannot be trained on are dropped with a reason; rows that
-//! are broken are errors.
+//! A position is a place in the shuffled order, so a range of positions selects the same samples
+//! everywhere. Valid rows that cannot be trained on are dropped with a reason; broken rows are
+//! errors.
 
 mod chat;
 mod conversation;

@@ -1,4 +1,4 @@
-//! Opening the files of conversations, and reading them by their shuffled position.
+//! Opening conversation files, and reading rows by their shuffled position.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,18 @@ use crate::rows::{
 };
 use crate::scenes::{QuestionKind, SceneStyle};
 
-/// How rows say what a conversation is.
+/// Layout of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConversationLayout {
     /// ShareGPT: `conversations` of turns with `from` (`human`, `gpt`) and `value`; text only.
     ShareGpt,
-    /// LLaVA-Pretrain: the same with `<image>` in the question, and one `image`: a path, or in
-    /// Parquet the picture itself.
+    /// LLaVA-Pretrain: like ShareGPT, with `<image>` in the question, and one `image`: a path, or
+    /// in Parquet the image itself.
     LlavaPretrain,
-    /// `messages` of `role` and `content`, `images`, a list of paths, and `videos`, a list of folders
-    /// of frames: `DIR@FPS`, or `DIR` of two frames a second.
+    /// `messages` of `role` and `content`, `images` (a list of paths) and `videos` (a list of frame
+    /// folders: `DIR@FPS`, or `DIR` for two frames per second).
     Chat,
-    /// Drawn scenes without files: a question about a picture and its right answer.
+    /// Drawn scenes without files: a question about a picture and its correct answer.
     Scenes {
         /// Size of the pictures.
         style: SceneStyle,
@@ -40,7 +40,7 @@ pub enum ConversationLayout {
 }
 
 impl ConversationLayout {
-    /// Name for messages.
+    /// Returns the name used in messages.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -59,14 +59,14 @@ impl ConversationLayout {
     }
 }
 
-/// Which files to read, and how.
+/// The files to read, and their layout.
 #[derive(Debug, Clone)]
 pub struct ConversationFiles {
-    /// How rows are laid out.
+    /// Layout of the rows.
     pub layout: ConversationLayout,
     /// JSON lists (`.json`), one object per line (`.jsonl`) or Parquet (`.parquet`), in order.
     pub files: Vec<PathBuf>,
-    /// Folder that paths of images are relative to.
+    /// Folder that image paths are relative to.
     pub images: PathBuf,
     /// Seed of the shuffle; `None` keeps the order of the files.
     pub shuffle_seed: Option<u64>,
@@ -81,11 +81,11 @@ pub struct ConversationSource {
 }
 
 impl ConversationFiles {
-    /// Opens the files and finds their rows.
+    /// Opens the files and indexes their rows.
     ///
     /// # Errors
     /// [`DataError::MissingFile`], [`DataError::Io`], [`DataError::FileSyntax`] and
-    /// [`DataError::MissingColumn`] for files that cannot be read as their name says.
+    /// [`DataError::MissingColumn`] if a file cannot be read as its extension demands.
     pub fn open(&self) -> Result<ConversationSource> {
         let columns = self.columns();
         let source = Source {
@@ -122,7 +122,7 @@ impl ConversationFiles {
         })
     }
 
-    /// Columns that tables with a header must have.
+    /// Returns the columns that tables with a header must have.
     fn columns(&self) -> Columns {
         let mut columns = Columns::default();
         match self.layout {
@@ -144,26 +144,26 @@ impl ConversationFiles {
     }
 }
 
-/// Column of LLaVA's picture.
+/// Image column of LLaVA-Pretrain.
 const IMAGE: &str = "image";
 
 impl ConversationSource {
-    /// Number of rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether there are no rows.
+    /// Returns `true` if there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// Reads the row at a position of the shuffled order, without its images.
+    /// Reads the row at a position of the shuffled order, without decoding its images.
     ///
     /// # Errors
-    /// [`DataError::NoSuchSample`], and whatever is wrong with the row.
+    /// [`DataError::NoSuchSample`], and the errors of broken rows.
     pub fn conversation(&mut self, position: usize) -> Result<Row> {
         let Some(&row) = self.order.get(position) else {
             return Err(DataError::NoSuchSample {
@@ -204,7 +204,7 @@ impl ConversationSource {
         finished(record, messages, (images, videos))
     }
 
-    /// The picture of a row of LLaVA-Pretrain: a path, or in Parquet a cell.
+    /// Returns the image of a LLaVA-Pretrain row: a path, or in Parquet a cell.
     fn llava_image(&self, row: usize, record: &Record) -> Result<ImageSource> {
         if record.has(IMAGE) {
             self.image_file(record, record.text(IMAGE)?)
@@ -213,7 +213,7 @@ impl ConversationSource {
         }
     }
 
-    /// A folder of frames, whose name ends with `@` and its frames per second, or not.
+    /// Returns the video of a frame folder; an optional suffix `@FPS` gives its frames per second.
     fn video(&self, record: &Record, named: &str) -> Result<VideoSource> {
         let origin = || record.origin.clone();
         let split = named.rsplit_once('@');
@@ -279,7 +279,7 @@ fn finished(
     };
     let messages = Messages::new(messages).map_err(|error| DataError::RowSyntax {
         origin: record.origin.clone(),
-        expected: "a row that makes a conversation",
+        expected: "a valid conversation",
         reason: error.to_string(),
     })?;
     let expected = messages.n_images();

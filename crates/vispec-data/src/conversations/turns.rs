@@ -1,4 +1,4 @@
-//! Turns of `from` and `value`, as ShareGPT and LLaVA write conversations.
+//! Turns of `from` and `value`, the conversation format of ShareGPT and LLaVA.
 
 use serde_json::Value;
 use vispec_processor::{Content, Message, Part};
@@ -9,19 +9,19 @@ use crate::rows::Record;
 
 /// Column of the turns.
 pub(super) const COLUMN: &str = "conversations";
-/// How LLaVA writes the place of an image.
+/// LLaVA's placeholder of an image.
 const IMAGE_MARKER: &str = "<image>";
 
-/// One turn of a row: who speaks, and what.
+/// One turn of a row: the speaker and the text.
 pub(super) struct Turn {
     from: String,
     value: String,
 }
 
-/// The turns of a row.
+/// Returns the turns of a row.
 ///
 /// # Errors
-/// [`DataError::Field`] if they are not a list of objects with two strings each.
+/// [`DataError::Field`] if the field is not a list of objects with these two strings.
 pub(super) fn turns(record: &Record) -> Result<Vec<Turn>> {
     let wrong = |found: &str| DataError::Field {
         origin: record.origin.clone(),
@@ -42,7 +42,7 @@ pub(super) fn turns(record: &Record) -> Result<Vec<Turn>> {
     items.iter().map(turn).collect()
 }
 
-/// Messages of the turns: upstream drops one leading turn that is not the human's.
+/// Converts turns to messages. Like upstream, drops a leading turn that is not the human's.
 pub(super) fn messages(turns: Vec<Turn>) -> std::result::Result<Vec<Message>, DropReason> {
     let leading = turns.first().is_some_and(|turn| turn.from != "human");
     let turns = turns.into_iter().skip(usize::from(leading));
@@ -60,7 +60,7 @@ pub(super) fn messages(turns: Vec<Turn>) -> std::result::Result<Vec<Message>, Dr
     checked(messages.collect::<std::result::Result<_, _>>()?)
 }
 
-/// Turns markers of images in questions into places of images.
+/// Replaces image markers in questions by image parts.
 pub(super) fn with_image_places(messages: Vec<Message>) -> Vec<Message> {
     let placed = |message: Message| match message.content {
         Content::Text(text) if message.role == USER && text.contains(IMAGE_MARKER) => Message {
@@ -89,8 +89,8 @@ fn parts(text: &str) -> Vec<Part> {
     parts
 }
 
-/// Checks that questions and answers alternate, and cuts what comes after the last answer: nothing
-/// there can be supervised. Without an answer the first question stays, which a target can answer.
+/// Checks that questions and answers alternate, and cuts everything after the last answer, since it
+/// cannot be supervised. Without an answer, the first question remains, which a target can answer.
 pub(super) fn checked(mut messages: Vec<Message>) -> std::result::Result<Vec<Message>, DropReason> {
     let n_system = usize::from(messages.first().is_some_and(|m| m.role == SYSTEM));
     let said = |message: &Message| {
@@ -115,7 +115,7 @@ pub(super) fn checked(mut messages: Vec<Message>) -> std::result::Result<Vec<Mes
     Ok(messages)
 }
 
-/// The start of a JSON value, for messages.
+/// Returns the start of a JSON value, for messages.
 fn short(value: &Value) -> String {
     const MAX_CHARS: usize = 60;
     let text = value.to_string();

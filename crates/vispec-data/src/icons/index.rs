@@ -1,4 +1,4 @@
-//! What there is, and what of it can be used.
+//! The index of usable pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::names::{self, Thing, slug};
 use super::set::{self, IconSet};
 use crate::error::DataError;
 
-/// Which sets are used.
+/// Selection of the icon sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IconSettings {
-    /// Names of the sets that are taught, such as `noto`.
+    /// Names of the sets for training, such as `noto`.
     pub sets: Vec<String>,
-    /// Names of the sets whose styles are never taught, only asked about.
+    /// Names of the sets whose styles are never trained on, only tested.
     pub held_out: Vec<String>,
 }
 
@@ -25,48 +25,49 @@ pub struct IconSettings {
 pub struct PictureOf {
     /// Name of its set.
     pub set: String,
-    /// Name of its icon there.
+    /// Name of its icon in the set.
     pub icon: String,
-    /// What it shows, an index of [`IconIndex::things`].
+    /// The thing it shows, an index into [`IconIndex::things`].
     pub thing: usize,
 }
 
-/// What is not used of a set.
+/// How much of a set is used, and what is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
-    /// What its licence is called.
+    /// Name of its licence.
     pub license: String,
-    /// Pictures that are used.
+    /// Number of pictures that are used.
     pub pictures: usize,
-    /// Icons that no thing is named by: variants, flags, symbols.
+    /// Number of icons that match no thing: variants, flags, symbols.
     pub unnamed: usize,
-    /// Icons that are no valid SVG, or show nothing.
+    /// Icons that are not valid SVG, or draw nothing.
     pub broken: Vec<String>,
 }
 
-/// All pictures that can be used, and what is left out.
+/// All usable pictures, and what is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IconIndex {
-    /// What pictures show: things that at least two taught sets and one held-out set have.
+    /// The things that pictures show; each has pictures in at least two training sets and one
+    /// held-out set.
     pub things: Vec<Thing>,
-    /// Pictures that are taught.
+    /// Pictures of the training sets.
     pub taught: Vec<PictureOf>,
     /// Pictures of held-out sets.
     pub held_out: Vec<PictureOf>,
-    /// What is left out of each set.
+    /// Statistics of each set.
     pub sets: BTreeMap<String, Left>,
 }
 
-/// Pixels of a side when a drawing is tried.
+/// Side length in pixels of trial drawings.
 const TRIED_SIDE: u32 = 16;
 
 impl IconIndex {
-    /// Reads all sets below `dir` that `settings` names, and tries each icon. `progress` is told how
-    /// many icons of how many are done.
+    /// Reads all sets below `dir` that `settings` names, and draws each icon once to test it. Calls
+    /// `progress` with the number of icons tested and the total.
     ///
     /// # Errors
-    /// [`DataError::Io`] if a file cannot be read; [`DataError::Icons`] if a set is missing, is
-    /// damaged or has no licence, if there are no names, or if nothing is left.
+    /// [`DataError::Io`] if a file cannot be read; [`DataError::Icons`] if a set is missing or
+    /// damaged or has no licence, if there are no names, or if no thing is left.
     pub fn build(
         dir: &Path,
         settings: &IconSettings,
@@ -108,9 +109,7 @@ impl IconIndex {
         if index.things.is_empty() {
             return Err(DataError::Icons {
                 path: dir.to_owned(),
-                problem:
-                    "no thing has pictures in two sets that are taught and in one that is held \
-                          out"
+                problem: "no thing has pictures in two training sets and one held-out set"
                     .to_owned(),
             });
         }
@@ -118,7 +117,7 @@ impl IconIndex {
     }
 }
 
-/// The sets that `settings` names, each with a licence.
+/// Reads the sets that `settings` names, and checks that each has a licence.
 fn read_sets(dir: &Path, settings: &IconSettings) -> Result<BTreeMap<String, IconSet>, DataError> {
     let fault = |problem: String| DataError::Icons {
         path: dir.to_owned(),
@@ -138,7 +137,7 @@ fn read_sets(dir: &Path, settings: &IconSettings) -> Result<BTreeMap<String, Ico
                 false => names.join(", "),
             };
             fault(format!(
-                "there is no set {name}, which `npm install @iconify-json/{name}` fetches, or it is \
+                "no set {name}, which `npm install @iconify-json/{name}` fetches, or it is \
                  named twice; found: {names}"
             ))
         })?;
@@ -151,7 +150,7 @@ fn read_sets(dir: &Path, settings: &IconSettings) -> Result<BTreeMap<String, Ico
     Ok(found)
 }
 
-/// The pictures of a set that can be used, and what is left out of it.
+/// Returns the statistics of a set and its usable pictures.
 fn tried(set: &IconSet, names: &[Thing], mut done: impl FnMut()) -> (Left, Vec<PictureOf>) {
     let mut left = Left {
         license: set.license().unwrap_or_default().to_owned(),
@@ -182,7 +181,7 @@ fn tried(set: &IconSet, names: &[Thing], mut done: impl FnMut()) -> (Left, Vec<P
     (left, pictures)
 }
 
-/// Things that two taught sets and a held-out one have, with their new numbers.
+/// Returns the things that have two training pictures and a held-out one, with their new numbers.
 fn kept_things(taught: &[PictureOf], held_out: &[PictureOf]) -> BTreeMap<usize, usize> {
     let mut styles: BTreeMap<usize, usize> = BTreeMap::new();
     for picture in taught {

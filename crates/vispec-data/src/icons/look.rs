@@ -1,4 +1,4 @@
-//! How an icon becomes a picture.
+//! Drawing an icon as a picture.
 
 use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
@@ -6,24 +6,24 @@ use vispec_processor::{DecodedImage, ImageSize};
 
 use crate::random::KeyedRandom;
 
-/// Separates these numbers from others of the same seed.
+/// Separates these random numbers from others with the same seed.
 const PURPOSE: u64 = 0x6c6f_6f6b;
 
-/// Where an icon stands, and on what.
+/// Placement and background of an icon.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Look {
-    /// Red, green and blue of the background.
+    /// RGB colour of the background.
     pub background: [u8; 3],
-    /// Side of the icon as a share of the picture's.
+    /// Side of the icon as a fraction of the picture's side.
     pub scale: f32,
-    /// Place of its middle, as shares of the picture's sides.
+    /// Centre of the icon, as fractions of the picture's sides.
     pub middle: [f32; 2],
-    /// Degrees that it is turned by.
+    /// Rotation in degrees.
     pub turn: f32,
 }
 
 impl Look {
-    /// In the middle, on white.
+    /// Returns a centred icon on white.
     #[must_use]
     pub fn plain() -> Self {
         Self {
@@ -34,8 +34,8 @@ impl Look {
         }
     }
 
-    /// A look that is a function of seed and number: all of the icon is in the picture, on a light
-    /// background, since drawings without colours are black.
+    /// Returns a look that is a function of seed and number. The whole icon is inside the picture;
+    /// the background is light, since drawings without colours are black.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "below 128")]
     pub fn random(seed: u64, number: u64) -> Self {
@@ -57,10 +57,10 @@ impl Look {
     }
 }
 
-/// Draws an SVG; or says what is wrong with it.
+/// Draws an SVG; returns a message if that fails.
 pub(super) fn draw(svg: &str, look: &Look, side: u32) -> Result<DecodedImage, String> {
     let tree = Tree::from_str(svg, &Options::default()).map_err(|error| error.to_string())?;
-    let mut pixels = Pixmap::new(side, side).ok_or("a picture without pixels")?;
+    let mut pixels = Pixmap::new(side, side).ok_or("a picture needs at least one pixel")?;
     let [red, green, blue] = look.background;
     let background = Color::from_rgba8(red, green, blue, 255);
     pixels.fill(background);

@@ -1,7 +1,8 @@
-//! Pictures of things in the styles of several designers, with names and keywords: sets of icons in
-//! the format of the packages `@iconify-json/*`, and the English names of `emojibase-data`.
+//! Pictures of things in the styles of several designers, with names and keywords. Reads icon sets
+//! in the format of the packages `@iconify-json/*`, and the English names of `emojibase-data`.
 //!
-//! [`IconIndex::build`] says what there is, and counts what cannot be used and why; [`Icons`] draws.
+//! [`IconIndex::build`] lists the usable pictures, and counts the unusable ones with reasons;
+//! [`Icons`] draws them.
 
 mod index;
 mod look;
@@ -20,7 +21,7 @@ use vispec_processor::DecodedImage;
 use crate::error::DataError;
 use set::IconSet;
 
-/// The drawings of an index, in memory.
+/// The drawings of an index, held in memory.
 #[derive(Debug)]
 pub struct Icons {
     sets: BTreeMap<String, IconSet>,
@@ -30,7 +31,7 @@ impl Icons {
     /// Reads the sets of `index` below `dir`.
     ///
     /// # Errors
-    /// As [`IconIndex::build`]; [`DataError::Icons`] if a set of the index is not there.
+    /// Same as [`IconIndex::build`]; [`DataError::Icons`] if a set of the index is missing.
     pub fn open(dir: &Path, index: &IconIndex) -> Result<Self, DataError> {
         let mut sets = BTreeMap::new();
         for path in set::find(dir)? {
@@ -44,15 +45,15 @@ impl Icons {
             None => Ok(Self { sets }),
             Some(name) => Err(DataError::Icons {
                 path: dir.to_owned(),
-                problem: format!("the set {name} is not there any more"),
+                problem: format!("the set {name} no longer exists"),
             }),
         }
     }
 
-    /// A picture of `side` times `side` pixels.
+    /// Draws a picture of `side` × `side` pixels.
     ///
     /// # Errors
-    /// [`DataError::Icons`] if the icon is not there or cannot be drawn.
+    /// [`DataError::Icons`] if the icon does not exist or cannot be drawn.
     pub fn draw(
         &self,
         picture: &PictureOf,
@@ -65,7 +66,7 @@ impl Icons {
             .and_then(|set| set.svg(&picture.icon));
         let drawn = match svg {
             Some(svg) => look::draw(&svg, look, side),
-            None => Err("there is no such icon".to_owned()),
+            None => Err("no such icon".to_owned()),
         };
         drawn.map_err(|problem| DataError::Icons {
             path: format!("{}:{}", picture.set, picture.icon).into(),
@@ -73,10 +74,11 @@ impl Icons {
         })
     }
 
-    /// Writes the picture that [`Icons::draw`] gives to a file whose name says its format.
+    /// Draws a picture like [`Icons::draw`] and writes it to a file; the extension selects the
+    /// format.
     ///
     /// # Errors
-    /// As [`Icons::draw`]; [`DataError::Icons`] if the file cannot be written.
+    /// Same as [`Icons::draw`]; [`DataError::Icons`] if the file cannot be written.
     pub fn save(
         &self,
         (picture, look, side): (&PictureOf, &Look, u32),

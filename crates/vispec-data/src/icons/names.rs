@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// Groups of emojibase whose pictures do not show things: components, symbols and flags.
+/// Emojibase groups whose pictures do not show things: components, symbols and flags.
 const NO_THINGS: [u32; 3] = [2, 8, 9];
 
-/// What a picture can show.
+/// A thing that pictures can show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
     /// Its English name, such as `red apple`.
     pub name: String,
-    /// Other English words for it, in the order of the file.
+    /// Other English words for it, in file order.
     pub keywords: Vec<String>,
-    /// Its code points in lower-case hexadecimal, joined by `-`, without variation selectors.
+    /// Its code points in lower-case hexadecimal, joined with `-`, without variation selectors.
     pub code: String,
 }
 
@@ -30,11 +30,11 @@ struct Row {
     group: Option<u32>,
 }
 
-/// Reads `en/data.json` of emojibase-data, wherever it lies below `dir`.
+/// Reads `en/data.json` of emojibase-data from any folder below `dir`.
 pub(super) fn read(dir: &Path) -> Result<Vec<Thing>, DataError> {
     let path = find(dir).ok_or_else(|| DataError::Icons {
         path: dir.to_owned(),
-        problem: "there are no names: expected emojibase-data/en/data.json, which `npm install \
+        problem: "no names found: expected emojibase-data/en/data.json, which `npm install \
                   emojibase-data` fetches"
             .to_owned(),
     })?;
@@ -61,14 +61,14 @@ fn find(dir: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Code points without the variation selector that asks for colour.
+/// Returns the code points in lower case, without the variation selector for colour.
 pub(super) fn plain_code(code: &str) -> String {
     let code = code.to_ascii_lowercase();
     let points = code.split('-').filter(|&point| point != "fe0f");
     points.collect::<Vec<_>>().join("-")
 }
 
-/// A name as icons are named: lower-case words joined by `-`.
+/// Converts a name to the form of icon names: lower-case words joined with `-`.
 pub(super) fn slug(name: &str) -> String {
     let lower = name.to_lowercase();
     let words = lower

@@ -1,4 +1,4 @@
-//! One set of icons.
+//! A set of icons.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::names::plain_code;
 use crate::error::DataError;
 
-/// How deep below the directory that is given sets may lie: `node_modules/@iconify-json/noto`.
+/// Maximum depth of sets below the given directory: `node_modules/@iconify-json/noto`.
 const DEPTH: usize = 3;
 
 /// `icons.json`
@@ -53,11 +53,11 @@ struct License {
 pub(super) struct IconSet {
     file: File,
     license: Option<String>,
-    /// Names of icons by code points; empty where the set does not say.
+    /// Icon names by code point; empty if the set lists none.
     codes: BTreeMap<String, String>,
 }
 
-/// Sides of icons that say nothing of theirs, as in Iconify.
+/// Default side length of icons, as in Iconify.
 const DEFAULT_SIDE: f64 = 16.0;
 
 impl IconSet {
@@ -93,13 +93,13 @@ impl IconSet {
         self.license.as_deref()
     }
 
-    /// Names of all icons that are meant to be used.
+    /// Returns the names of all icons that are not hidden.
     pub(super) fn icons(&self) -> impl Iterator<Item = &str> {
         let shown = self.file.icons.iter().filter(|(_, icon)| !icon.hidden);
         shown.map(|(name, _)| name.as_str())
     }
 
-    /// The icon of a code, or of a name where the set has no codes.
+    /// Returns the icon of a code, or of a name if the set has no codes.
     pub(super) fn icon(&self, code: &str, slug: &str) -> Option<&str> {
         let name = if self.codes.is_empty() {
             slug
@@ -110,7 +110,7 @@ impl IconSet {
         Some(name)
     }
 
-    /// The drawing of an icon.
+    /// Returns the drawing of an icon as SVG.
     pub(super) fn svg(&self, name: &str) -> Option<String> {
         let (file, icon) = (&self.file, self.file.icons.get(name)?);
         let side = |own: Option<f64>, all: Option<f64>| own.or(all).unwrap_or(DEFAULT_SIDE);
@@ -126,7 +126,7 @@ impl IconSet {
     }
 }
 
-/// Directories of sets below `dir`, in order of their paths.
+/// Returns the directories of sets below `dir`, ordered by path.
 pub(super) fn find(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut found = Vec::new();
     let mut level = vec![dir.to_owned()];
@@ -154,7 +154,7 @@ pub(super) fn find(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
-/// Reads a file of JSON.
+/// Reads a JSON file.
 pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
     let text = fs::read(path).map_err(|source| DataError::Io {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! CPython's generator: MT19937 (Matsumoto and Nishimura 1998), seeded as `random.seed` does it.
+//! CPython's generator: MT19937 (Matsumoto and Nishimura 1998), seeded like `random.seed`.
 
 const N: usize = 624;
 const M: usize = 397;
@@ -9,7 +9,7 @@ pub(super) struct MersenneTwister {
 }
 
 impl MersenneTwister {
-    /// `random.seed(seed)`: the seed as words of 32 bits, lowest first, given to `init_by_array`.
+    /// `random.seed(seed)`: passes the seed as 32-bit words, lowest first, to `init_by_array`.
     pub(super) fn new(seed: u64) -> Self {
         let words = [seed as u32, (seed >> 32) as u32];
         let key = if words[1] == 0 {
@@ -23,7 +23,7 @@ impl MersenneTwister {
         }
     }
 
-    /// `random._randbelow(n)`: as many bits as `n` has, until the number is below `n`.
+    /// `random._randbelow(n)`: draws as many bits as `n` has until the number is below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         let n_bits = usize::BITS - n.leading_zeros();
         loop {
@@ -34,8 +34,8 @@ impl MersenneTwister {
         }
     }
 
-    /// `random.getrandbits(n_bits)` for up to 64 bits: low words first, and of a word that is not
-    /// needed in full its upper bits.
+    /// `random.getrandbits(n_bits)` for up to 64 bits: low words first; a word that is only partly
+    /// needed contributes its upper bits.
     fn bits(&mut self, n_bits: u32) -> u64 {
         match n_bits {
             0 => 0,

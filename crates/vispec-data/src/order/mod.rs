@@ -1,8 +1,9 @@
-//! Which samples a seed picks: the random choices of numpy and of Python, number for number.
+//! Sample selection by seed, identical to numpy and Python.
 //!
-//! Upstream's evaluation takes its samples with `datasets.Dataset.shuffle(seed)`, which is numpy's
-//! `Generator(PCG64(seed)).permutation`, or with Python's `random.sample`. Comparable figures need
-//! the same samples, so both generators are here, tested against the originals.
+//! Upstream's evaluation selects its samples with `datasets.Dataset.shuffle(seed)`, which is
+//! numpy's `Generator(PCG64(seed)).permutation`, or with Python's `random.sample`. Comparable
+//! results need the same samples, so this module implements both generators, tested against the
+//! originals.
 
 mod mersenne_twister;
 mod pcg64;
@@ -11,8 +12,8 @@ mod seed_sequence;
 use mersenne_twister::MersenneTwister;
 use pcg64::Pcg64;
 
-/// The order of `n` rows after `datasets.Dataset.shuffle(seed)`: a permutation of `0..n`, as
-/// `numpy.random.default_rng(seed).permutation(n)` of numpy 1.17 and later gives it.
+/// Returns the order of `n` rows after `datasets.Dataset.shuffle(seed)`: the permutation of `0..n`
+/// that `numpy.random.default_rng(seed).permutation(n)` returns in numpy 1.17 and later.
 #[must_use]
 pub fn numpy_permutation(seed: u64, n: usize) -> Vec<usize> {
     let mut generator = Pcg64::new(seed);
@@ -25,8 +26,9 @@ pub fn numpy_permutation(seed: u64, n: usize) -> Vec<usize> {
     rows
 }
 
-/// The rows that `random.seed(seed); random.sample(range(n), k)` of CPython 3 picks, in its order.
-/// If `k` is larger than `n`, where Python raises an exception, all `n` rows are picked.
+/// Returns the rows that `random.seed(seed); random.sample(range(n), k)` selects in CPython 3, in
+/// its order. If `k` is larger than `n`, where Python raises an exception, all `n` rows are
+/// selected.
 #[must_use]
 pub fn python_sample(seed: u64, n: usize, k: usize) -> Vec<usize> {
     let mut generator = MersenneTwister::new(seed);
@@ -45,9 +47,9 @@ pub fn python_sample(seed: u64, n: usize, k: usize) -> Vec<usize> {
     rows
 }
 
-/// Largest population of which CPython makes a list; of larger ones it keeps a set of the picked.
-/// The number is what it takes the set to weigh: 21, and for more than five picks the power of
-/// four that is at least `3 k`.
+/// Returns the largest population that CPython copies to a list; for larger ones it keeps a set of
+/// the selected items. The limit estimates the memory of that set: 21, plus, for more than five
+/// items, the smallest power of four that is at least `3 k`.
 fn pool_limit(k: usize) -> usize {
     if k <= 5 {
         return 21;
@@ -64,7 +66,7 @@ fn sample_from_pool(generator: &mut MersenneTwister, n: usize, k: usize) -> Vec<
     let pick = |idx| {
         let choice = generator.below(n - idx);
         let row = pool[choice];
-        // The last of those that are left takes the place of the picked one.
+        // The last remaining row takes the place of the selected one.
         pool[choice] = pool[n - idx - 1];
         row
     };

@@ -7,7 +7,7 @@ const MULTIPLIER: u128 = 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645;
 pub(super) struct Pcg64 {
     state: u128,
     increment: u128,
-    /// Upper half of the last 64 bits, which the next request for 32 bits takes.
+    /// Upper half of the last 64-bit output, which the next 32-bit request uses.
     half: Option<u32>,
 }
 
@@ -28,8 +28,8 @@ impl Pcg64 {
         generator
     }
 
-    /// A uniform integer in `0..=max`, as numpy's `random_interval` draws it: bits under a mask,
-    /// until they are not too large.
+    /// Returns a uniform integer in `0..=max`, like numpy's `random_interval`: masked bits,
+    /// repeated until the number is not too large.
     pub(super) fn at_most(&mut self, max: u64) -> u64 {
         if max == 0 {
             return 0;

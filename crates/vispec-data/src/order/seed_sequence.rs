@@ -1,6 +1,6 @@
-//! numpy's `SeedSequence`: a seed spread over the state of a generator.
+//! numpy's `SeedSequence`: expands a seed to the state of a generator.
 
-/// Words of the pool, numpy's default.
+/// Number of words of the pool, numpy's default.
 const POOL: usize = 4;
 
 const INIT_A: u32 = 0x43b0_d7e5;
@@ -29,8 +29,8 @@ pub(super) fn generate_state<const N: usize>(seed: u64) -> [u64; N] {
 }
 
 fn mixed_pool(seed: u64) -> [u32; POOL] {
-    // The seed as words of 32 bits, lowest first; numpy drops leading zeros, but a word that is
-    // not there is hashed as zero all the same.
+    // The seed as 32-bit words, lowest first; numpy drops leading zeros, but hashes missing words
+    // as zero anyway.
     let mut pool = [seed as u32, (seed >> 32) as u32, 0, 0];
     let mut constant = INIT_A;
     let mut hash = |mut value: u32| {

@@ -143,7 +143,7 @@ mod tests {
         let message = |name| registry.get(name).unwrap_err().to_string();
         assert_eq!(message("gqq"), "no task \"gqq\"; did you mean gqa or sqa?");
         assert!(message("hr-bench").contains("hr_bench_4k or hr_bench_8k"));
-        assert!(message("unheard of").contains("known are sqa, mmvet"));
+        assert!(message("unheard of").contains("known tasks: sqa, mmvet"));
     }
 
     #[test]
