@@ -334,7 +334,7 @@ fn definitions_are_checked() {
         (
             "{question_id}",
             "{question_id",
-            "a brace without its counterpart",
+            "unmatched brace",
         ),
         (
             "min = 200704",

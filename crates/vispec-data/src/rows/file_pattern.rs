@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::io_error;
 use crate::error::Result;
 
-/// `relative` below `dir`, or `None` if it leads out of it.
+/// Joins `relative` to `dir`; returns `None` if the path leads outside `dir`.
 pub(crate) fn path_below(dir: &Path, relative: &str) -> Option<PathBuf> {
     let relative = Path::new(relative);
     let stays = relative
@@ -14,8 +14,8 @@ pub(crate) fn path_below(dir: &Path, relative: &str) -> Option<PathBuf> {
     stays.then(|| dir.join(relative))
 }
 
-/// Files that a pattern stands for, in the order of their names. The last component may have one
-/// `*`, which stands for any characters: publishers split large tables into numbered files.
+/// Returns the files that match a pattern, ordered by name. The last component may contain one `*`,
+/// which matches any characters: publishers split large tables into numbered files.
 ///
 /// # Errors
 /// [`DataError::Io`](crate::DataError::Io) if the folder exists but cannot be listed.

@@ -1,4 +1,4 @@
-//! Where an image is, and reading it from there.
+//! Locations of images, and reading them.
 
 use std::fmt;
 use std::fs::File;
@@ -13,22 +13,22 @@ use super::tsv_records::read_field;
 use crate::error::{DataError, Result, RowOrigin};
 use crate::scenes::Scene;
 
-/// How the bytes at a place are written.
+/// Encoding of the stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// As the bytes of an image file.
+    /// The bytes of an image file.
     Plain,
-    /// The same in base64.
+    /// The bytes of an image file in base64.
     Base64,
 }
 
-/// Where the bytes of an image are.
+/// Location of the bytes of an image.
 #[derive(Debug, Clone)]
 pub(super) enum ImagePlace {
     File(PathBuf),
     TsvField {
         path: PathBuf,
-        /// Byte at which the record starts.
+        /// Byte offset of the record.
         start: u64,
         field: usize,
         column: String,
@@ -41,8 +41,8 @@ pub(super) enum ImagePlace {
     Scene(Box<Scene>),
 }
 
-/// The place of an image. It holds no pixels, so that a list of samples stays small; each call of
-/// [`Self::decode`] reads and decodes the image again.
+/// The location of an image. It holds no pixels, so that a list of samples stays small; each call
+/// of [`Self::decode`] reads and decodes the image again.
 #[derive(Debug, Clone)]
 pub struct ImageSource {
     origin: RowOrigin,
@@ -59,23 +59,23 @@ impl ImageSource {
         }
     }
 
-    /// An image file that a row names.
+    /// Returns the source of an image file.
     pub(crate) fn file(origin: RowOrigin, path: PathBuf) -> Self {
         Self::new(origin, ImagePlace::File(path), Encoding::Plain)
     }
 
-    /// A scene that is drawn when it is decoded.
+    /// Returns the source of a scene, which is drawn when it is decoded.
     pub(crate) fn scene(origin: RowOrigin, scene: Scene) -> Self {
         Self::new(origin, ImagePlace::Scene(Box::new(scene)), Encoding::Plain)
     }
 
-    /// The row that the image belongs to.
+    /// Returns the row that the image belongs to.
     #[must_use]
     pub fn origin(&self) -> &RowOrigin {
         &self.origin
     }
 
-    /// The file that the image is, if it is one by itself.
+    /// Returns the path of the image if it is a separate file.
     #[must_use]
     pub fn file_path(&self) -> Option<&Path> {
         match &self.place {
@@ -86,7 +86,7 @@ impl ImageSource {
         }
     }
 
-    /// The bytes of the image as a file: as the publisher has it, or a drawn scene as PNG.
+    /// Returns the image as the bytes of a file: the publisher's, or PNG for a drawn scene.
     ///
     /// # Errors
     /// [`DataError::MissingImage`], [`DataError::Base64`], [`DataError::Io`] or
@@ -106,7 +106,7 @@ impl ImageSource {
         }
     }
 
-    /// The bytes of the image file, from what is stored at its place.
+    /// Returns the bytes of the image file, decoded from the stored bytes.
     fn image_bytes(&self, stored: Option<Vec<u8>>) -> Result<Vec<u8>> {
         let stored = stored.filter(|bytes| !bytes.is_empty());
         let stored = stored.ok_or_else(|| self.missing())?;
@@ -132,13 +132,13 @@ impl ImageSource {
     /// Reads and decodes the image, or draws the scene.
     ///
     /// # Errors
-    /// [`DataError::MissingImage`] if there is none at its place, [`DataError::Base64`],
-    /// [`DataError::BadImage`] if it is damaged or above the limits, and
-    /// [`DataError::Io`] or [`DataError::FileSyntax`] if the file around it cannot be read.
+    /// [`DataError::MissingImage`] if the image does not exist, [`DataError::Base64`],
+    /// [`DataError::BadImage`] if it is damaged or exceeds the limits, and [`DataError::Io`] or
+    /// [`DataError::FileSyntax`] if the file that contains it cannot be read.
     pub fn decode(&self, options: &ImageOptions) -> Result<DecodedImage> {
         match &self.place {
             ImagePlace::Scene(scene) => self.drawn(scene),
-            // An absent file is the row's fault; the processor would call it a failed read.
+            // A missing file is an error of the row; the processor would report a failed read.
             ImagePlace::File(path) if !path.is_file() || File::open(path).is_err() => {
                 Err(self.missing())
             }
@@ -152,7 +152,7 @@ impl ImageSource {
         }
     }
 
-    /// Some publishers break base64 into lines.
+    /// Some publishers split base64 into lines.
     fn base64_decoded(&self, mut text: Vec<u8>) -> Result<Vec<u8>> {
         text.retain(|byte| !byte.is_ascii_whitespace());
         let decoded = base64::engine::general_purpose::STANDARD.decode(text);
@@ -190,7 +190,7 @@ impl ImageSource {
 }
 
 impl fmt::Display for ImageSource {
-    /// The path of a file, the column of a cell, or `drawn`.
+    /// Writes the path of a file, the column of a cell, or `drawn`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             ImagePlace::File(path) => write!(f, "{}", path.display()),

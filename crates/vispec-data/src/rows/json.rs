@@ -1,4 +1,4 @@
-//! JSON: a list of objects, a list inside an object, or one object per line.
+//! JSON rows: a list of objects, a list inside an object, or one object per line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -10,24 +10,25 @@ use serde_json::{Map, Value};
 use super::{Record, Table, io_error};
 use crate::error::{DataError, Result, RowOrigin};
 
-/// Largest JSON file with a single document, in bytes; it is read as a whole to find its rows.
+/// Maximum size in bytes of a file with a single JSON document; it is read as a whole to find its
+/// rows.
 const MAX_DOCUMENT: u64 = 2 << 30;
 
-/// Longest line of a JSONL file, in bytes.
+/// Maximum length of a JSONL line in bytes.
 const MAX_LINE: u64 = 64 << 20;
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Where the text of one row is.
+/// Location of the text of one row.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     start: u64,
     n_bytes: usize,
-    /// What errors call the row, from 1.
+    /// Number of the row in errors, from 1.
     number: usize,
 }
 
-/// A file of JSON objects, read one at a time.
+/// A file of JSON objects that are read one at a time.
 #[derive(Debug)]
 pub(super) struct JsonRows {
     path: PathBuf,
@@ -36,7 +37,7 @@ pub(super) struct JsonRows {
 }
 
 impl JsonRows {
-    /// A JSONL file. Blank lines are no rows.
+    /// Opens a JSONL file; blank lines are skipped.
     pub(super) fn open_lines(path: &Path) -> Result<Self> {
         let mut reader = BufReader::new(File::open(path).map_err(io_error(path))?);
         let mut spans = Vec::new();
@@ -77,7 +78,8 @@ impl JsonRows {
         Self::new(path, spans)
     }
 
-    /// A file with one document: a list of rows, or an object that has it in the field `list`.
+    /// Opens a file with one document: a list of rows, or an object with the list in the field
+    /// `list`.
     pub(super) fn open_document(path: &Path, list: Option<&str>) -> Result<Self> {
         let document = Document::read(path)?;
         let mut items: &RawValue = document.parse(&document.text)?;
@@ -97,8 +99,8 @@ impl JsonRows {
         Self::new(path, spans)
     }
 
-    /// A file with one object whose fields are the rows, of which those named by `keys` are taken,
-    /// in that order. They are numbered in the order of `keys`.
+    /// Opens a file with one object whose fields are the rows. Only the rows named by `keys` are
+    /// selected, in the order of `keys`, which also determines their numbers.
     pub(super) fn open_keyed(path: &Path, keys: &[String]) -> Result<Self> {
         let document = Document::read(path)?;
         let fields = document.object(document.parse(&document.text)?)?;
@@ -152,7 +154,7 @@ impl Table for JsonRows {
     }
 }
 
-/// Reads a JSON object of which each field is a list of strings, as ScienceQA's splits are.
+/// Reads the list of strings in `field` of a JSON object, the format of ScienceQA's splits.
 pub(super) fn read_string_lists(path: &Path, field: &str) -> Result<Vec<String>> {
     let document = Document::read(path)?;
     let fields = document.object(document.parse(&document.text)?)?;
@@ -166,7 +168,7 @@ pub(super) fn read_string_lists(path: &Path, field: &str) -> Result<Vec<String>>
 struct Document<'a> {
     path: &'a Path,
     text: String,
-    /// Bytes before the text: a byte order mark is not part of JSON.
+    /// Number of bytes before the text: a byte order mark is not part of JSON.
     offset: u64,
 }
 
@@ -213,7 +215,7 @@ impl<'a> Document<'a> {
         self.parse(value.get())
     }
 
-    /// Where a value borrowed from `text` is in the file.
+    /// Returns the location in the file of a value borrowed from `text`.
     fn span(&self, value: &RawValue, number: usize) -> Span {
         let start = value.get().as_ptr() as usize - self.text.as_ptr() as usize;
         Span {

@@ -1,7 +1,7 @@
-//! Rows of published files: one reader per format, all of them lazy.
+//! Rows of published files: one lazy reader per format.
 //!
-//! A [`Table`] knows how many rows there are and where each begins, and reads a row when asked.
-//! Images are never part of a [`Record`]; they are places, read when somebody decodes them.
+//! A [`Table`] knows the number of rows and where each begins, and reads a row on request. Images
+//! are never part of a [`Record`]; they are locations that are read when they are decoded.
 
 mod file_pattern;
 mod image_source;
@@ -32,18 +32,18 @@ pub(crate) use scene_rows::SceneRows;
 pub(crate) use tables::{open_files, open_tables};
 pub(crate) use video_source::frames_in;
 
-/// Rows of one or more files, in order.
+/// The rows of one or more files, in order.
 pub(crate) trait Table: Send {
-    /// Number of rows.
+    /// Returns the number of rows.
     fn n_rows(&self) -> usize;
 
-    /// Where a row, counted from 0, comes from.
+    /// Returns the origin of a row, counted from 0.
     fn origin(&self, row: usize) -> RowOrigin;
 
-    /// The fields of a row, without its images.
+    /// Reads the fields of a row, without its images.
     fn record(&mut self, row: usize) -> Result<Record>;
 
-    /// The image in a column of a row. Only tables that hold images themselves have such columns.
+    /// Returns the image in a column of a row. Only tables that contain images have such columns.
     fn image(&self, row: usize, column: &str) -> Result<ImageSource> {
         Err(DataError::MissingImage {
             origin: self.origin(row),
@@ -52,23 +52,23 @@ pub(crate) trait Table: Send {
     }
 }
 
-/// Columns that a task reads: those without images can be read for every row, images cannot.
+/// The columns that a task reads: text columns, which are read for every row, and image columns.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) text: BTreeSet<String>,
     pub(crate) images: BTreeSet<String>,
 }
 
-/// What every reader needs to know to open files and to say what is wrong with them.
+/// Context that readers need to open files and report errors.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     /// Directory that the task's paths are relative to.
     pub(crate) data_dir: &'a Path,
     /// Name of the task.
     pub(crate) task: &'a str,
-    /// Where the publisher has the files.
+    /// Where the publisher provides the files.
     pub(crate) from: &'a str,
-    /// Columns that will be read.
+    /// The columns to read.
     pub(crate) columns: &'a Columns,
 }
 
@@ -81,7 +81,7 @@ impl Source<'_> {
         }
     }
 
-    /// Checks that a table with a header has the columns that will be read.
+    /// Checks that a table with a header has the columns to read.
     fn check_columns(&self, path: &Path, found: &[String]) -> Result<()> {
         let needed = self.columns.text.iter().chain(&self.columns.images);
         match needed.into_iter().find(|name| !found.contains(name)) {
@@ -95,7 +95,7 @@ impl Source<'_> {
     }
 }
 
-/// The error for a file that cannot be opened or read.
+/// Returns the error for a file that cannot be opened or read.
 fn io_error(path: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
     |source| DataError::Io {
         path: path.to_owned(),

@@ -1,8 +1,8 @@
-//! Parquet tables, as the Hugging Face hub ships data sets: text in columns, images as
-//! `struct<bytes, path>`, as binary, or as base64 strings.
+//! Parquet tables as published on the Hugging Face hub: text in columns, images as `struct<bytes,
+//! path>`, as binary, or as base64 strings.
 //!
-//! Text is decoded for one row group at a time, of the columns that a task reads. An image is
-//! read by skipping to its row in its own column.
+//! The text columns that a task reads are decoded one row group at a time. An image is read by
+//! skipping to its row in its column.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,8 +21,8 @@ use super::parquet_cell::{
 use super::{Columns, ImageSource, Record, Source, Table};
 use crate::error::{DataError, Result, RowOrigin};
 
-/// Rows of a row group, all of which are in memory at a time. A few bytes can stand for any number
-/// of equal rows; writers make groups of at most some hundred thousand.
+/// Maximum number of rows in a row group, which is decoded as a whole. A few bytes can encode any
+/// number of equal rows; writers produce groups of at most a few hundred thousand.
 const MAX_GROUP_ROWS: usize = 1 << 22;
 
 /// A column that holds images.
@@ -33,14 +33,14 @@ struct ImageColumn {
     encoding: Encoding,
 }
 
-/// A Parquet file, with the text of the row group that was read last.
+/// A Parquet file, with the text of the most recently read row group.
 pub(super) struct ParquetRows {
     path: PathBuf,
     reader: SerializedFileReader<File>,
-    /// The columns that are read as text.
+    /// The text columns to read.
     projection: Type,
     images: Vec<ImageColumn>,
-    /// First row of each row group, and the number of all rows.
+    /// First row of each row group, then the total number of rows.
     group_starts: Vec<usize>,
     group: Option<(usize, Vec<Map<String, Value>>)>,
 }
@@ -50,8 +50,8 @@ impl ParquetRows {
         without_panics(path, || Self::open_sound(path, source))
     }
 
-    /// The same with those of the columns that are there: besides them an `id`, and instead of a
-    /// column of images one of their paths.
+    /// Like [`Self::open`], but reads only existing columns, and also an `id`. An image column may
+    /// be replaced by a text column of paths.
     pub(super) fn open_with_id(path: &Path, source: &Source<'_>) -> Result<Self> {
         let found = without_panics(path, || column_kinds(path))?;
         let mut columns = Columns::default();
@@ -119,7 +119,7 @@ impl ParquetRows {
         })
     }
 
-    /// Row group of a row, and the row within it.
+    /// Returns the row group of a row, and its index in the group.
     fn locate(&self, row: usize) -> (usize, usize) {
         let group = self.group_starts.partition_point(|&start| start <= row) - 1;
         (group, row - self.group_starts[group])
@@ -171,7 +171,7 @@ impl Table for ParquetRows {
     fn record(&mut self, row: usize) -> Result<Record> {
         let (group, row_in_group) = self.locate(row);
         let origin = self.origin(row);
-        // A projection without columns has no rows; a task may need nothing but images.
+        // A projection without columns yields no rows, and a task may need only images.
         if self.projection.get_fields().is_empty() {
             let fields = Map::new();
             return Ok(Record { origin, fields });
@@ -208,14 +208,14 @@ impl Table for ParquetRows {
 /// Columns that conversations may lack.
 const OPTIONAL: [&str; 3] = ["id", "images", "videos"];
 
-/// What is in a column.
+/// Content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ColumnKind {
     Text,
     Other,
 }
 
-/// The columns of a file by name.
+/// Returns the columns of a file by name.
 fn column_kinds(path: &Path) -> Result<BTreeMap<String, ColumnKind>> {
     let reader = open_reader(path)?;
     let schema = reader.metadata().file_metadata().schema_descr();
@@ -235,7 +235,7 @@ fn column_kinds(path: &Path) -> Result<BTreeMap<String, ColumnKind>> {
     Ok(kinds.collect())
 }
 
-/// Finds the bytes of an image column, and how they are written.
+/// Finds the bytes of an image column, and their encoding.
 fn image_column(path: &Path, schema: &SchemaDescriptor, name: &str) -> Result<ImageColumn> {
     let matches = |leaf: &usize| {
         let column = schema.column(*leaf);
@@ -273,7 +273,7 @@ fn fields(row: &Row) -> Map<String, Value> {
         .collect()
 }
 
-/// A cell as JSON. Bytes, dates and times are null: no task reads them as text.
+/// Converts a cell to JSON. Bytes, dates and times become null: no task reads them as text.
 fn value(field: &Field) -> Value {
     match field {
         Field::Bool(value) => Value::Bool(*value),

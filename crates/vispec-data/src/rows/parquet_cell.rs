@@ -1,4 +1,4 @@
-//! One cell of a Parquet file, and reading such files at all.
+//! Reading Parquet files safely, and single cells of them.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,17 +13,17 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use super::io_error;
 use crate::error::{DataError, Result};
 
-/// A cell of a column of byte strings.
+/// Location of a cell in a column of byte strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CellPlace {
     pub(super) row_group: usize,
-    /// Row within the group, from 0.
+    /// Row in the group, from 0.
     pub(super) row: usize,
     /// Index among the leaves of the schema.
     pub(super) leaf: usize,
 }
 
-/// Reads one cell; `None` if it is null.
+/// Reads one cell; returns `None` if it is null.
 pub(super) fn read_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
     without_panics(path, || read_sound_cell(path, place))
 }
@@ -52,8 +52,8 @@ fn read_sound_cell(path: &Path, place: CellPlace) -> Result<Option<Vec<u8>>> {
     Ok(values.first().map(|cell: &ByteArray| cell.data().to_vec()))
 }
 
-/// Refuses a dictionary that cannot hold as many values as its head says, for which the `parquet`
-/// crate would make room.
+/// Returns an error if a dictionary is too small for the number of values in its header, for which
+/// the `parquet` crate would allocate memory.
 pub(super) fn check_dictionary(path: &Path, group: &dyn RowGroupReader, leaf: usize) -> Result<()> {
     let mut pages = group.get_column_page_reader(leaf).map_err(wrong(path))?;
     let first = pages.get_next_page().map_err(wrong(path))?;
@@ -63,7 +63,7 @@ pub(super) fn check_dictionary(path: &Path, group: &dyn RowGroupReader, leaf: us
     else {
         return Ok(());
     };
-    // Each value takes at least a byte.
+    // Each value needs at least one byte.
     if usize::try_from(num_values).is_ok_and(|values| values <= buf.len()) {
         return Ok(());
     }
@@ -77,9 +77,9 @@ pub(super) fn open_reader(path: &Path) -> Result<SerializedFileReader<File>> {
     SerializedFileReader::new(file).map_err(wrong(path))
 }
 
-/// Runs code that reads a file with the `parquet` crate, which panics on some damaged files where
-/// it should return an error. Nothing that `read` changes outlives a panic: each call makes its
-/// readers anew, and [`SerializedFileReader`] itself is only read.
+/// Runs code that reads a file with the `parquet` crate, and turns panics into errors, because the
+/// crate panics on some damaged files. No state changed by `read` outlives a panic: each call
+/// creates new readers, and [`SerializedFileReader`] itself is only read.
 pub(super) fn without_panics<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         let message = panic
@@ -92,12 +92,12 @@ pub(super) fn without_panics<T>(path: &Path, read: impl FnOnce() -> Result<T>) -
     })
 }
 
-/// What the crate says is wrong with a file.
+/// Converts an error of the `parquet` crate.
 pub(super) fn wrong(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
     |error| file_syntax(path, error.to_string())
 }
 
-/// What is wrong with a file.
+/// Returns the error for an invalid file.
 pub(super) fn file_syntax(path: &Path, reason: String) -> DataError {
     DataError::FileSyntax {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! One row: fields by name.
+//! One row with named fields.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Whether a column is there and neither null nor the empty string.
+    /// Returns whether a column exists and is neither null nor the empty string.
     pub(crate) fn has(&self, column: &str) -> bool {
         match self.fields.get(column) {
             None | Some(Value::Null) => false,
@@ -21,7 +21,7 @@ impl Record {
         }
     }
 
-    /// A string as it is, a number or boolean as JSON writes it.
+    /// Returns a string unchanged, or a number or boolean as JSON text.
     ///
     /// # Errors
     /// [`DataError::Field`] if the column is missing, null, a list or an object.
@@ -34,10 +34,10 @@ impl Record {
         }
     }
 
-    /// A list of strings with at least one element.
+    /// Returns a list of strings with at least one element.
     ///
     /// # Errors
-    /// [`DataError::Field`] if it is anything else.
+    /// [`DataError::Field`] if the column is anything else.
     pub(crate) fn texts(&self, column: &str) -> Result<Vec<String>> {
         const EXPECTED: &str = "a list of one or more strings";
         let value = self.fields.get(column);

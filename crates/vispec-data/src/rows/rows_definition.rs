@@ -1,4 +1,4 @@
-//! The part of a task's TOML file that says in which format and in which files its rows are.
+//! The part of a task's TOML file that names the format and the files of its rows.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::scenes::{QuestionKind, SceneStyle};
 
-/// Columns that all rows of a file have, although the file does not say so.
+/// Columns with a fixed value in all rows of a file, which does not contain them itself.
 pub(crate) type Constants = BTreeMap<String, String>;
 
-/// Format and files.
+/// Format and files of a task.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "format", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum RowsDefinition {
@@ -40,7 +40,7 @@ pub(crate) enum RowsDefinition {
 }
 
 impl RowsDefinition {
-    /// The paths and patterns of the files, relative to the data directory.
+    /// Returns the paths and patterns of the files, relative to the data directory.
     pub(crate) fn files(&self) -> Vec<&str> {
         match self {
             Self::JsonLines { files }
@@ -55,7 +55,7 @@ impl RowsDefinition {
     }
 }
 
-/// A file or a pattern, with columns that all its rows have.
+/// A file or pattern, optionally with constant columns.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum FileEntry {

@@ -19,9 +19,9 @@ pub(crate) struct SceneRows {
 }
 
 impl SceneRows {
-    /// Columns of these rows that are not images.
+    /// Names of the text columns.
     pub(crate) const TEXT_COLUMNS: [&str; 3] = ["id", "question", "answer"];
-    /// Column of the picture.
+    /// Name of the image column.
     pub(crate) const IMAGE_COLUMN: &str = "image";
 
     fn scene(&self, row: usize) -> Scene {

@@ -1,4 +1,5 @@
-//! ScienceQA as its authors ship it: all problems in one object, and the splits as lists of keys.
+//! ScienceQA as published by its authors: all problems in one object, and the splits as lists of
+//! keys.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use super::json::{JsonRows, read_string_lists};
 use super::{Record, Table};
 use crate::error::{Result, RowOrigin};
 
-/// Column under which the key of a problem is found.
+/// Column that holds the key of a problem.
 const KEY_COLUMN: &str = "qid";
 
 /// The problems of one split, in the split's order.

@@ -1,4 +1,4 @@
-//! Opening the files of a task, whatever their format, as one list of rows.
+//! Opening the files of a task, in any format, as one list of rows.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::tsv::TsvRows;
 use super::{ImageSource, Record, SceneRows, Source, Table, matching_files};
 use crate::error::{DataError, Result, RowOrigin};
 
-/// The tables of several files, one after the other.
+/// The concatenated tables of several files.
 struct Tables {
     parts: Vec<Part>,
 }
@@ -20,12 +20,12 @@ struct Tables {
 struct Part {
     table: Box<dyn Table>,
     constants: Constants,
-    /// Rows in the parts before this one.
+    /// Number of rows in earlier parts.
     start: usize,
 }
 
 impl Tables {
-    /// The part that has a row, and the row within it.
+    /// Returns the part that contains a row, and the row's index in it.
     fn locate(&self, row: usize) -> (usize, usize) {
         let part = self.parts.partition_point(|part| part.start <= row) - 1;
         (part, row - self.parts[part].start)
@@ -63,8 +63,8 @@ impl Table for Tables {
 /// Opens all files of a task.
 ///
 /// # Errors
-/// [`DataError::MissingFile`](crate::DataError::MissingFile) for the first file that is not there,
-/// and what the readers report.
+/// [`DataError::MissingFile`](crate::DataError::MissingFile) for the first missing file, and the
+/// errors of the readers.
 pub(crate) fn open_tables(rows: &RowsDefinition, source: &Source<'_>) -> Result<Box<dyn Table>> {
     match rows {
         RowsDefinition::JsonLines { files } => each_file(files, source, |path| {
@@ -103,12 +103,12 @@ pub(crate) fn open_tables(rows: &RowsDefinition, source: &Source<'_>) -> Result<
     }
 }
 
-/// Opens files whose names say their format: `.json`, `.jsonl` or `.parquet`. Of Parquet only the
-/// columns are read that the file has; a table that lacks a column of images may have paths instead.
+/// Opens files whose extensions give their format: `.json`, `.jsonl` or `.parquet`. Of a Parquet
+/// file only existing columns are read; a table without an image column may have paths instead.
 ///
 /// # Errors
-/// [`DataError::UnknownFormat`](crate::DataError::UnknownFormat) for other names, and what the
-/// readers report.
+/// [`DataError::UnknownFormat`](crate::DataError::UnknownFormat) for other extensions, and the
+/// errors of the readers.
 pub(crate) fn open_files(paths: &[PathBuf], source: &Source<'_>) -> Result<Box<dyn Table>> {
     let mut parts = Vec::new();
     let mut start = 0;

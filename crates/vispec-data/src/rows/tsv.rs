@@ -1,4 +1,4 @@
-//! Tab-separated values with a header, images in base64.
+//! Tab-separated values with a header and base64 images.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -11,13 +11,13 @@ use super::tsv_records::{Records, wrong};
 use super::{ImageSource, Record, Source, Table, io_error};
 use crate::error::{DataError, Result, RowOrigin};
 
-/// A TSV file of which the beginnings of the records are known.
+/// A TSV file with an index of its records.
 #[derive(Debug)]
 pub(super) struct TsvRows {
     path: PathBuf,
     file: File,
     header: Vec<String>,
-    /// For each column whether it is read as text.
+    /// For each column, whether it is read as text.
     is_text: Vec<bool>,
     starts: Vec<u64>,
 }

@@ -1,7 +1,7 @@
-//! The records of tab-separated values.
+//! Parsing of tab-separated records.
 //!
-//! Quoting is that of `pandas.read_table`: a field that starts with `"` ends at the next single
-//! `"`, with tabs, line breaks and doubled `""` inside.
+//! Quoting follows `pandas.read_table`: a field that starts with `"` ends at the next single `"`,
+//! and may contain tabs, line breaks and doubled `""`.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -10,16 +10,16 @@ use std::path::Path;
 use super::io_error;
 use crate::error::{DataError, Result};
 
-/// Largest record, in bytes; the largest published images are about 10 MB in base64.
+/// Maximum size of a record in bytes; the largest published images are about 10 MB in base64.
 const MAX_RECORD: u64 = 256 << 20;
 
-/// Reads one field of the record that starts at a byte of the file; `None` if it is not there.
+/// Reads one field of the record that starts at byte `start`; returns `None` if it does not exist.
 pub(super) fn read_field(path: &Path, start: u64, field: usize) -> Result<Option<Vec<u8>>> {
     let values = Records::open(path, start)?.next()?.unwrap_or_default();
     Ok(values.into_iter().nth(field))
 }
 
-/// What is wrong with a file.
+/// Returns the error for an invalid file.
 pub(super) fn wrong(path: &Path, reason: String) -> DataError {
     DataError::FileSyntax {
         path: path.to_owned(),
@@ -28,17 +28,17 @@ pub(super) fn wrong(path: &Path, reason: String) -> DataError {
     }
 }
 
-/// Where the reader is within a field.
+/// State of the parser within a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     FieldStart,
     Plain,
     Quoted,
-    /// After a quote inside a quoted field: the end of the field, or half of a doubled quote.
+    /// After a quote inside a quoted field: either the end of the field or half of a doubled quote.
     QuoteInQuoted,
 }
 
-/// Records one after the other.
+/// A reader of consecutive records.
 pub(super) struct Records<'a, R> {
     path: &'a Path,
     reader: BufReader<R>,
@@ -54,7 +54,7 @@ impl<'a> Records<'a, File> {
 }
 
 impl<'a, R: std::io::Read> Records<'a, R> {
-    /// `file` has to be at `position` already.
+    /// `file` must already be at `position`.
     pub(super) fn new(path: &'a Path, file: R, position: u64) -> Self {
         Self {
             path,
@@ -63,12 +63,12 @@ impl<'a, R: std::io::Read> Records<'a, R> {
         }
     }
 
-    /// Byte at which the next record starts.
+    /// Returns the byte offset of the next record.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The fields of the next record, quotes taken away; `None` at the end of the file.
+    /// Returns the fields of the next record without quotes, or `None` at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Vec<Vec<u8>>>> {
         let start = self.position;
         let mut fields = vec![Vec::new()];
@@ -105,7 +105,7 @@ impl<'a, R: std::io::Read> Records<'a, R> {
     }
 }
 
-/// Takes one more byte of a record; false if it ends the record.
+/// Processes the next byte of a record; returns `false` if it ends the record.
 fn accept(byte: u8, state: &mut State, fields: &mut Vec<Vec<u8>>) -> bool {
     let Some(field) = fields.last_mut() else {
         return false;
@@ -128,7 +128,7 @@ fn accept(byte: u8, state: &mut State, fields: &mut Vec<Vec<u8>>) -> bool {
             }
             return false;
         }
-        // The other half of a line break after a quoted field.
+        // First half of a line break (`\r\n`) after a quoted field.
         (State::QuoteInQuoted, b'\r') => {}
         (State::FieldStart | State::Plain | State::QuoteInQuoted, _) => {
             field.push(byte);

@@ -1,4 +1,4 @@
-//! Where the frames of a video are, and reading them from there.
+//! Locations of videos, and reading their frames.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use vispec_processor::{DecodedImage, ImageOptions, Video, frame_files};
 use crate::error::{DataError, Result, RowOrigin};
 use crate::rows::ImageSource;
 
-/// The place of a video: a folder of frames, of which some are looked at. It holds no pixels.
+/// The location of a video: a folder of frames, some of which are selected. It holds no pixels.
 #[derive(Debug, Clone)]
 pub struct VideoSource {
     origin: RowOrigin,
@@ -17,12 +17,12 @@ pub struct VideoSource {
     files: Vec<PathBuf>,
     /// Frames per second.
     fps: f64,
-    /// Numbers of the frames that are looked at.
+    /// Indices of the selected frames.
     places: Vec<usize>,
 }
 
 impl VideoSource {
-    /// The frames of a folder; those with the numbers `places`, ascending, are looked at.
+    /// Returns the source of a folder's frames with the ascending indices `places` selected.
     pub(crate) fn new(
         origin: RowOrigin,
         folder: PathBuf,
@@ -38,7 +38,7 @@ impl VideoSource {
         }
     }
 
-    /// The frames that are looked at, as images by themselves.
+    /// Returns the selected frames as separate images.
     pub fn frames(&self) -> impl Iterator<Item = ImageSource> {
         let files = self
             .places
@@ -47,11 +47,11 @@ impl VideoSource {
         files.map(|file| ImageSource::file(self.origin.clone(), file.clone()))
     }
 
-    /// Reads and decodes the frames that are looked at.
+    /// Reads and decodes the selected frames.
     ///
     /// # Errors
-    /// [`DataError::BadImage`] if one cannot be read, they differ in size, or together they take too
-    /// much memory.
+    /// [`DataError::BadImage`] if a frame cannot be read, if frames differ in size, or if together
+    /// they need too much memory.
     pub fn decode(&self, options: &ImageOptions) -> Result<Video> {
         let of = (self.files.len(), self.fps);
         let video = Video::chosen(self.places.clone(), of, Video::MAX_PIXELS, |place| {
@@ -65,17 +65,17 @@ impl VideoSource {
 }
 
 impl fmt::Display for VideoSource {
-    /// The folder and the number of frames that are looked at.
+    /// Writes the folder and the number of selected frames.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let frames = self.places.len();
         write!(f, "{}, {frames} frames", self.folder.display())
     }
 }
 
-/// The frames in a folder, in order; none if there is no such folder.
+/// Returns the frames in a folder, in order; empty if the folder does not exist.
 ///
 /// # Errors
-/// [`DataError::Io`] if it cannot be listed.
+/// [`DataError::Io`] if the folder cannot be listed.
 pub(crate) fn frames_in(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

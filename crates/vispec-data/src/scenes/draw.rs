@@ -1,17 +1,17 @@
-//! From a scene to pixels, in integers, so that every machine draws the same.
+//! Rendering a scene in integer arithmetic, so that every machine draws the same pixels.
 
 use image::{Rgb, RgbImage};
 
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
 use super::style::Palette;
 
-/// Units of length per pixel.
+/// Length units per pixel.
 const UNITS: i64 = 8;
-/// Samples per pixel and direction; edges are smoothed with the share of samples inside a shape.
+/// Samples per pixel and direction; edges are antialiased by the share of samples inside a shape.
 const SAMPLES: i64 = 4;
 
 impl Scene {
-    /// The picture, square, with smooth edges.
+    /// Draws the scene as a square picture with antialiased edges.
     #[must_use]
     pub fn draw(&self) -> RgbImage {
         let style = self.style();
@@ -26,7 +26,7 @@ impl Scene {
 }
 
 fn draw_shape(image: &mut RgbImage, (shape, colour): (&PlacedShape, [u8; 3]), cells: u32) {
-    // Cells differ by a pixel if the side is no multiple of their number.
+    // Cells differ by one pixel if the side is not a multiple of the number of cells.
     let edge = |cell: u32| image.width() * cell / cells;
     let (left, right) = (edge(shape.column), edge(shape.column + 1));
     let (top, bottom) = (edge(shape.row), edge(shape.row + 1));
@@ -37,7 +37,7 @@ fn draw_shape(image: &mut RgbImage, (shape, colour): (&PlacedShape, [u8; 3]), ce
         ShapeSize::Small => cell * 26 / 100,
         ShapeSize::Large => cell * 45 / 100,
     };
-    // Middle of a sample within its pixel.
+    // Centre of a sample within its pixel.
     let sample = |idx: i64| (2 * idx + 1) * UNITS / (2 * SAMPLES);
     for y in top..bottom {
         for x in left..right {
@@ -57,15 +57,15 @@ fn draw_shape(image: &mut RgbImage, (shape, colour): (&PlacedShape, [u8; 3]), ce
     }
 }
 
-/// Mixes `inside` sixteenths of the shape into what is behind it.
+/// Blends `inside` sixteenths of the shape's value over the value behind it.
 fn blended(behind: u8, shape: u8, inside: u16) -> u8 {
     const ALL: u16 = (SAMPLES * SAMPLES) as u16;
     let sum = u16::from(behind) * (ALL - inside) + u16::from(shape) * inside;
-    // At most 255, as a mean of two bytes.
+    // A mean of two bytes is at most 255.
     ((sum + ALL / 2) / ALL) as u8
 }
 
-/// Whether a point, given from the centre, belongs to the shape.
+/// Returns whether a point, relative to the centre, is inside the shape.
 fn is_inside(kind: ShapeKind, dx: i64, dy: i64, radius: i64) -> bool {
     let (width, height) = (dx.abs(), dy.abs());
     let squared = dx * dx + dy * dy;
@@ -81,7 +81,7 @@ fn is_inside(kind: ShapeKind, dx: i64, dy: i64, radius: i64) -> bool {
             let bar = radius * 30 / 100;
             width.max(height) <= radius && width.min(height) <= bar
         }
-        // From the apex at the top to a base of twice the radius.
+        // From the apex at the top to a base twice as wide as the radius.
         ShapeKind::Triangle => dy <= radius * 8 / 10 && width * 18 <= (dy + radius) * 10,
     }
 }

@@ -1,9 +1,9 @@
-//! Drawn scenes: pictures of coloured shapes, with descriptions, questions and right answers.
+//! Drawn scenes: pictures of coloured shapes, with descriptions, questions and correct answers.
 //!
 //! A [`Scene`] is a function of a [`SceneStyle`], a seed and an index, the same on every machine.
-//! What it looks like and what can be said about it are computed from its list of shapes, so the
-//! answers are right by construction. Neither depends on tasks: training data can be made of the
-//! same scenes.
+//! Its picture, descriptions and answers are all computed from its list of shapes, so the answers
+//! are correct by construction. Scenes do not depend on tasks: training data can use the same
+//! scenes.
 
 mod draw;
 mod scene;

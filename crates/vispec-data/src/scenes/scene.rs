@@ -1,9 +1,9 @@
-//! A scene: which shapes are where.
+//! A scene: shapes and their places.
 
 use super::style::{Palette, SceneStyle};
 use crate::random::KeyedRandom;
 
-/// Streams of random numbers of a scene.
+/// Keys of a scene's random number streams.
 pub(super) mod purpose {
     pub(crate) const SHAPES: u64 = 0;
     pub(crate) const QUESTION: u64 = 1;
@@ -14,13 +14,13 @@ pub(super) mod purpose {
 pub enum ShapeKind {
     /// A disc.
     Circle,
-    /// Sides parallel to those of the picture.
+    /// With sides parallel to those of the picture.
     Square,
     /// Pointing up.
     Triangle,
-    /// A square that stands on a corner.
+    /// A square standing on a corner.
     Diamond,
-    /// Two bars, upright.
+    /// Two bars that form an upright cross.
     Cross,
     /// A circle with a hole.
     Ring,
@@ -50,7 +50,7 @@ pub(crate) enum Background {
     Pink,
 }
 
-/// How much of its cell a shape takes.
+/// Size of a shape relative to its cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ShapeSize {
     /// Half of the cell's width.
@@ -84,7 +84,7 @@ impl Colour {
 }
 
 impl Palette {
-    /// Grounds of scenes.
+    /// Returns the backgrounds of scenes.
     fn backgrounds(self) -> &'static [Background] {
         match self {
             Self::Standard => &[Background::White, Background::Grey, Background::Beige],
@@ -97,7 +97,7 @@ impl Palette {
         }
     }
 
-    /// Colours of shapes.
+    /// Returns the colours of shapes.
     fn colours(self) -> &'static [Colour] {
         match self {
             Self::Standard => &Colour::ALL,
@@ -111,7 +111,7 @@ impl Palette {
         }
     }
 
-    /// Forms of shapes.
+    /// Returns the forms of shapes.
     fn kinds(self) -> &'static [ShapeKind] {
         match self {
             Self::Standard => &ShapeKind::ALL,
@@ -145,16 +145,16 @@ pub struct PlacedShape {
 pub struct Scene {
     pub(super) style: SceneStyle,
     pub(super) background: Background,
-    /// Row by row, from left to right.
+    /// Ordered by row, then from left to right.
     pub(super) shapes: Vec<PlacedShape>,
-    /// Key of the question that is asked about this scene.
+    /// Key of the question about this scene.
     pub(super) question_key: (u64, u64),
 }
 
 impl Scene {
-    /// The scene with this seed and index.
+    /// Generates the scene with this seed and index.
     ///
-    /// Few colours and forms are used per scene, so that questions that count have answers above 1.
+    /// A scene uses few colours and forms, so that counting questions have answers above 1.
     #[must_use]
     pub fn generate(style: &SceneStyle, seed: u64, index: u64) -> Self {
         let mut random = KeyedRandom::new(seed, index, purpose::SHAPES);
@@ -186,8 +186,9 @@ impl Scene {
         }
     }
 
-    /// The scene after so many steps in which all shapes move by one cell, along the rows or down the
-    /// columns as their scene has it; what leaves on one side comes back on the other.
+    /// Returns the scene after `steps` steps. In each step all shapes move by one cell, either
+    /// along the rows or down the columns depending on the scene; shapes that leave on one side
+    /// reappear on the other.
     #[must_use]
     pub fn moved(&self, steps: u32) -> Self {
         let cells = self.style.cells();
@@ -214,17 +215,17 @@ impl Scene {
         }
     }
 
-    /// Size of the picture and of the grid.
+    /// Returns the size of the picture and of the grid.
     pub(crate) fn style(&self) -> &SceneStyle {
         &self.style
     }
 
-    /// What is behind the shapes.
+    /// Returns the background behind the shapes.
     pub(crate) fn background(&self) -> Background {
         self.background
     }
 
-    /// The shapes, row by row from left to right; never none.
+    /// Returns the shapes, row by row from left to right; never empty.
     #[must_use]
     pub fn shapes(&self) -> &[PlacedShape] {
         &self.shapes

@@ -1,31 +1,31 @@
-//! What scenes have in common.
+//! Settings that scenes share.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// Pixels that a cell needs for its shapes to be told apart.
+/// Minimum size of a cell in pixels, so that shapes can be distinguished.
 const MIN_CELL: u32 = 10;
-/// Longest side of a picture.
+/// Maximum side of a picture in pixels.
 const MAX_SIDE: u32 = 8192;
-/// Most cells per side.
+/// Maximum number of cells per side.
 const MAX_CELLS: u32 = 9;
 
-/// Which colours and forms there are.
+/// The available colours and forms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Palette {
-    /// Eight colours and six forms on light grounds.
+    /// Eight colours and six forms on light backgrounds.
     #[default]
     Standard,
-    /// The five colours, four forms and four grounds of the pictures that the tiny models in
-    /// `fixtures` were trained on; they know no others.
+    /// The five colours, four forms and four backgrounds on which the tiny models in `fixtures`
+    /// were trained; they know no others.
     Carried,
 }
 
 impl Palette {
-    /// Names of all palettes, as they are written in definitions.
+    /// Names of all palettes in definitions.
     pub(crate) const NAMES: [(&str, Self); 2] =
         [("standard", Self::Standard), ("carried", Self::Carried)];
 }
@@ -53,7 +53,7 @@ pub struct SceneStyle {
     palette: Palette,
 }
 
-/// A style as it is written, before it is checked.
+/// The fields of a style before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StyleFields {
@@ -66,9 +66,10 @@ struct StyleFields {
 }
 
 impl SceneStyle {
-    /// Square pictures of `side` pixels with `cells` times `cells` places, of which a number in
-    /// `shapes` is taken. `None` if a cell would have fewer than 10 pixels, the side more than
-    /// 8192, a side more than 9 cells, or if there are no shapes or more than places.
+    /// Returns a style of square pictures of `side` pixels, with a grid of `cells` × `cells` cells
+    /// and a number of shapes in the range `shapes`. Returns `None` if a cell would have fewer than
+    /// 10 pixels, the side more than 8192 pixels or more than 9 cells, or if `shapes` is empty,
+    /// starts at 0 or exceeds the number of cells.
     #[must_use]
     pub fn new(side: u32, cells: u32, shapes: RangeInclusive<u32>) -> Option<Self> {
         let (min_shapes, max_shapes) = shapes.into_inner();
@@ -85,29 +86,29 @@ impl SceneStyle {
         })
     }
 
-    /// The same with other colours and forms.
+    /// Returns the same style with another palette.
     #[must_use]
     pub fn with_palette(self, palette: Palette) -> Self {
         Self { palette, ..self }
     }
 
-    /// Which colours and forms there are.
+    /// Returns the available colours and forms.
     pub(crate) fn palette(&self) -> Palette {
         self.palette
     }
 
-    /// Width and height of the pictures in pixels.
+    /// Returns the width and height of the pictures in pixels.
     #[must_use]
     pub fn side(&self) -> u32 {
         self.side
     }
 
-    /// Rows and columns of the grid.
+    /// Returns the number of rows and of columns of the grid.
     pub(crate) fn cells(&self) -> u32 {
         self.cells
     }
 
-    /// Least and largest number of shapes.
+    /// Returns the minimum and maximum number of shapes.
     pub(crate) fn shapes(&self) -> RangeInclusive<u32> {
         self.min_shapes..=self.max_shapes
     }

@@ -1,4 +1,4 @@
-//! What can be said about a scene: a description, questions, and their answers.
+//! Texts about a scene: a description, questions, and their answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,17 +15,17 @@ const REQUESTS: [&str; 3] = [
     "Describe all shapes in the image, row by row.",
 ];
 
-/// How long the answer to a question is.
+/// Length of the answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
-    /// A number, a word, or yes or no.
+    /// A number, a word, yes or no.
     Short,
     /// A description of all shapes.
     Long,
 }
 
-/// A question and its right answer.
+/// A question and its correct answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The question.
@@ -35,7 +35,7 @@ pub struct Question {
 }
 
 impl Scene {
-    /// All shapes in sentences, row by row, and how many there are of each form.
+    /// Returns a description of all shapes, row by row, and the number of shapes of each form.
     #[must_use]
     pub fn description(&self) -> String {
         let cells = self.style().cells();
@@ -64,7 +64,7 @@ impl Scene {
         text + &format!(" In total: {}.", enumerated(&kinds))
     }
 
-    /// All questions of a kind that have one right answer.
+    /// Returns all questions of a kind that have a single correct answer.
     #[must_use]
     pub fn questions(&self, kind: QuestionKind) -> Vec<Question> {
         match kind {
@@ -79,7 +79,7 @@ impl Scene {
         }
     }
 
-    /// One of [`Self::questions`], always the same for this scene.
+    /// Returns one of [`Self::questions`], always the same for this scene.
     #[must_use]
     pub fn question(&self, kind: QuestionKind) -> Question {
         let (seed, index) = self.question_key;

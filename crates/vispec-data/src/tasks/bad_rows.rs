@@ -1,8 +1,8 @@
-//! How many bad rows are tolerated, and which were.
+//! Tolerated bad rows.
 
 use crate::error::{DataError, Result};
 
-/// Rows that were left out.
+/// The bad rows that were skipped.
 #[derive(Debug)]
 pub(super) struct BadRows {
     limit: usize,
@@ -21,7 +21,8 @@ impl BadRows {
         &self.found
     }
 
-    /// Counts the error if it is of one row and one more may be; otherwise returns it.
+    /// Records the error if it concerns a single row and the limit is not reached; otherwise
+    /// returns it.
     pub(super) fn tolerate(&mut self, error: DataError) -> Result<()> {
         if !error.is_of_one_row() || self.limit == 0 {
             return Err(error);

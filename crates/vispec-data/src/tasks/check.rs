@@ -1,4 +1,4 @@
-//! Whether the files of a task are there.
+//! Checking whether the files of a task are present and readable.
 
 use std::path::{Path, PathBuf};
 
@@ -7,33 +7,33 @@ use super::read_options::ReadOptions;
 use crate::error::Result;
 use crate::rows::matching_files;
 
-/// A file of a task, or a pattern of several.
+/// A file of a task, or a pattern for several files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStatus {
     /// The file or pattern, relative to the data directory.
     pub pattern: String,
-    /// Files that match; none if it is missing.
+    /// Matching files; empty if the file is missing.
     pub found: Vec<PathBuf>,
 }
 
-/// What is there of a task.
+/// The result of checking a task.
 #[derive(Debug)]
 pub struct CheckReport {
     /// Name of the task.
     pub task: String,
-    /// Where the publisher has the files.
+    /// Where the publisher provides the files.
     pub source: String,
     /// Files and patterns that the task needs.
     pub files: Vec<FileStatus>,
-    /// If all files are there: the number of rows in them, or why they cannot be read.
+    /// The number of rows, or why the files cannot be read; `None` if files are missing.
     pub n_rows: Option<Result<usize>>,
-    /// If they can be read: the number of samples that were chosen, and what is wrong with the
-    /// first of them.
+    /// The number of selected samples, or the error of the first one; `None` if the files cannot be
+    /// read.
     pub first_sample: Option<Result<usize>>,
 }
 
 impl CheckReport {
-    /// Whether the task can be run.
+    /// Returns whether the task can be run.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.n_rows, Some(Ok(_))) && matches!(self.first_sample, Some(Ok(_)))
@@ -42,7 +42,7 @@ impl CheckReport {
 
 impl TaskDefinition {
     /// Looks for the files of the task, reads their rows, and decodes the images of one sample.
-    /// Findings are part of the report and not errors.
+    /// Problems are part of the report, not errors.
     #[must_use]
     pub fn check(&self, data_dir: &Path) -> CheckReport {
         let files: Vec<FileStatus> = self

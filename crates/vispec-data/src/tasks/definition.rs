@@ -1,4 +1,4 @@
-//! A task as its TOML file describes it. The fields are explained in `docs/tasks.md`.
+//! The definition of a task in a TOML file. `docs/tasks.md` explains the fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,24 +10,24 @@ use super::template::Template;
 use crate::error::{DataError, Result};
 use crate::rows::{Columns, RowsDefinition, SceneRows};
 
-/// Tokens of an answer, unless a definition says otherwise; the default of upstream's evaluation.
+/// Default maximum number of tokens per answer, from upstream's evaluation.
 const MAX_NEW_TOKENS: usize = 512;
 
-/// Name in templates of the first turn of a task with several turns.
+/// Name that templates use for the first turn of a task with several turns.
 pub(super) const TURN: &str = "turn";
 
 /// Limits of the number of pixels of an image, for processors that resize to a number of pixels
-/// (Qwen2.5-VL). `None` means that the checkpoint's own limit holds.
+/// (Qwen2.5-VL). `None` means that the checkpoint's own limit applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelLimits {
-    /// Least number of pixels.
+    /// Minimum number of pixels.
     pub min: Option<usize>,
-    /// Largest number of pixels.
+    /// Maximum number of pixels.
     pub max: Option<usize>,
 }
 
-/// What to ask about which images: files, fields, prompt and choice of samples.
+/// The definition of a task: files, fields, prompt and sample selection.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDefinition {
@@ -41,7 +41,8 @@ pub struct TaskDefinition {
     pub(super) id: Template,
     #[serde(default)]
     pub(super) repeated_ids: RepeatedIds,
-    /// Column of which each value is kept once: its last row, at the place of its first.
+    /// Column whose values are made unique: the last row with a value is kept, at the position of
+    /// the first.
     pub(super) unique_by: Option<String>,
     pub(super) reference: Option<Template>,
     pub(super) rows: RowsDefinition,
@@ -54,35 +55,35 @@ pub struct TaskDefinition {
     pub(super) prompt: PromptDefinition,
 }
 
-/// What to do about rows with the same id.
+/// How to handle rows with the same id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RepeatedIds {
-    /// The publisher gives each row its own: a repetition is an error.
+    /// The publisher's ids are unique: a repeated id is an error.
     #[default]
     Refuse,
-    /// The publisher repeats them: the second row with an id gets `#2` behind it, and so on.
+    /// The publisher repeats ids: the second row with an id gets the suffix `#2`, and so on.
     Number,
 }
 
-/// A field made of columns.
+/// A field composed of columns.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FieldRule {
-    /// Columns to join; those that are empty are left out.
+    /// Columns to join; empty ones are skipped.
     pub(super) columns: Vec<String>,
     /// Text between columns.
     #[serde(default = "default_join")]
     pub(super) join: String,
-    /// Each column is cut before the first occurrence of this.
+    /// Cuts each column before the first occurrence of this text.
     pub(super) before: Option<String>,
-    /// Stands for nothing at all. Without it, columns that are missing are an error.
+    /// Value if all columns are empty. Without it, missing columns are an error.
     pub(super) default: Option<String>,
-    /// How a column that is a list is written.
+    /// How to format columns that are lists.
     pub(super) list: Option<ListStyle>,
 }
 
-/// How a list becomes text.
+/// Formatting of a list as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ListStyle {
@@ -90,13 +91,13 @@ pub(super) enum ListStyle {
     Lettered,
 }
 
-/// A condition that rows have to meet.
+/// A condition that rows must meet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Filter {
     /// The column is neither missing nor null nor empty.
     Present { column: String },
-    /// The column starts with a text.
+    /// The column starts with a given text.
     StartsWith { column: String, prefix: String },
 }
 
@@ -108,12 +109,13 @@ impl Filter {
     }
 }
 
-/// What is said to the model.
+/// The prompt template.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PromptDefinition {
     pub(super) system: Option<String>,
-    /// Column with a list of user turns: the first is `{turn}` in `user`, the others follow it.
+    /// Column with a list of user turns: the first is `{turn}` in `user`, the others are later
+    /// turns.
     pub(super) turns: Option<String>,
     /// Parts of the first user message, in order.
     pub(super) user: Vec<PartDefinition>,
@@ -125,7 +127,7 @@ pub(super) struct PromptDefinition {
 pub(super) enum PartDefinition {
     /// Text.
     Text(Template),
-    /// Text in which some passages are replaced, pair by pair, after it was filled in.
+    /// Text in which passages are replaced, pair by pair, after the fields are filled in.
     Rewritten {
         text: Template,
         replace: Vec<[String; 2]>,
@@ -134,16 +136,16 @@ pub(super) enum PartDefinition {
     ImageFile(Template),
     /// An image in a column of the table.
     ImageColumn(String),
-    /// Frames of a video, from a folder that has the video's name without its extension.
+    /// Frames of a video, from a folder named like the video without its extension.
     Frames { video: Template, at_most: usize },
 }
 
 impl TaskDefinition {
-    /// Reads a definition from the text of a TOML file; `name` stands for the file in errors.
+    /// Reads a definition from the text of a TOML file; `name` identifies it in errors.
     ///
     /// # Errors
-    /// [`DataError::DefinitionSyntax`] if it is not TOML, or lacks or has fields that it should
-    /// not; [`DataError::DefinitionValue`] if a value cannot be used.
+    /// [`DataError::DefinitionSyntax`] if the text is not TOML, or has missing or unknown fields;
+    /// [`DataError::DefinitionValue`] if a value is invalid.
     pub fn from_toml(name: &str, text: &str) -> Result<Self> {
         let definition: Self =
             toml::from_str(text).map_err(|source| DataError::DefinitionSyntax {
@@ -157,7 +159,7 @@ impl TaskDefinition {
     /// Reads a definition from a TOML file.
     ///
     /// # Errors
-    /// [`DataError::Io`], and those of [`Self::from_toml`].
+    /// [`DataError::Io`], and the errors of [`Self::from_toml`].
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| DataError::Io {
             path: path.to_owned(),
@@ -166,47 +168,47 @@ impl TaskDefinition {
         Self::from_toml(&path.display().to_string(), &text)
     }
 
-    /// Short name: lower-case letters, digits and underscores.
+    /// Returns the short name: lower-case letters, digits and underscores.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the task is, in a few words.
+    /// Returns a short description of the task.
     pub(crate) fn title(&self) -> &str {
         &self.title
     }
 
-    /// Where the publisher has the files: an address or a hub id.
+    /// Returns where the publisher provides the files: a URL or a hub id.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Tokens that an answer may have.
+    /// Returns the maximum number of tokens per answer.
     #[must_use]
     pub fn max_new_tokens(&self) -> usize {
         self.max_new_tokens
     }
 
-    /// Limits of the number of pixels per image or frame.
+    /// Returns the limits of the number of pixels per image or frame.
     #[must_use]
     pub fn pixel_limits(&self) -> PixelLimits {
         self.pixels
     }
 
-    /// Files that have to be below the data directory; `*` stands for any characters of a name.
-    /// None for tasks that are drawn.
+    /// Returns the files that must exist below the data directory; `*` matches any characters of a
+    /// name. Empty for drawn tasks.
     pub(crate) fn files(&self) -> Vec<&str> {
         self.rows.files()
     }
 
-    /// Which samples are taken, in words.
+    /// Returns a description of the sample selection.
     pub(crate) fn subset(&self) -> String {
         self.subset.to_string()
     }
 
-    /// Columns that are read from the files.
+    /// Returns the columns that are read from the files.
     pub(super) fn columns(&self) -> Columns {
         let mut names: BTreeSet<&str> = BTreeSet::new();
         let mut columns = Columns::default();

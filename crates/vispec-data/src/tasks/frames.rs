@@ -1,19 +1,19 @@
-//! Frames of videos, which somebody made with ffmpeg beforehand.
+//! Frames of videos, extracted with ffmpeg beforehand.
 
 use std::path::Path;
 
 use crate::error::{DataError, Result, RowOrigin};
 use crate::rows::{VideoSource, frames_in};
 
-/// Frames of a second in folders of tasks, as `docs/tasks.md` has them made.
+/// Frames per second in the folders of tasks, as extracted by the command in `docs/tasks.md`.
 const FPS: f64 = 2.0;
 
-/// The video in the folder that is called like its file without its extension; of its frames at most
-/// `at_most`, evenly spaced, are looked at.
+/// Returns the video in the folder named like the video file without its extension, with at most
+/// `at_most` evenly spaced frames selected.
 ///
 /// # Errors
-/// [`DataError::NoFrames`] if there is no such folder or nothing in it; [`DataError::Io`] if it
-/// cannot be listed.
+/// [`DataError::NoFrames`] if the folder does not exist or is empty; [`DataError::Io`] if it cannot
+/// be listed.
 pub(super) fn video_source(
     origin: &RowOrigin,
     video: &Path,
@@ -37,8 +37,8 @@ pub(super) fn video_source(
     ))
 }
 
-/// `torch.linspace(0, n - 1, count).round()`, which is how Qwen's own code picks frames; all if
-/// there are no more than `at_most`.
+/// Returns `torch.linspace(0, n - 1, count).round()`, which is how Qwen's own code selects frames;
+/// all of them if there are no more than `at_most`.
 fn evenly_spaced(n: usize, at_most: usize) -> Vec<usize> {
     let count = n.min(at_most);
     if count <= 1 {

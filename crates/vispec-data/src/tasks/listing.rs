@@ -1,4 +1,4 @@
-//! Tasks, samples and checks as text, for programs.
+//! Tasks, samples and checks as text, for command-line programs.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::rows::VideoSource;
 /// Writes one line per task: name, title, samples, source.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_tasks(registry: &TaskRegistry, out: &mut impl Write) -> io::Result<()> {
     let subsets: Vec<String> = registry.iter().map(|task| task.subset()).collect();
     let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
@@ -32,10 +32,10 @@ pub fn write_tasks(registry: &TaskRegistry, out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-/// Writes a sample: where it comes from, what is said, and where its images are.
+/// Writes a sample: its origin, its messages, and the locations of its images.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "id: {}", sample.id)?;
     writeln!(out, "row: {}", sample.origin)?;
@@ -69,10 +69,10 @@ pub fn write_sample(sample: &Sample, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what was found of a task, and where to get what is missing.
+/// Writes the result of a check, and where to get missing files.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_check(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
     let verdict = if report.is_ready() {
         "ready"
@@ -99,11 +99,11 @@ pub fn write_check(report: &CheckReport, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// Decodes the images of a sample, and the frames of its videos behind them, and writes them as PNG files named after its id; returns their
-/// paths. The folder is made if it is not there.
+/// Decodes the images of a sample, then the frames of its videos, and writes them as PNG files
+/// named after its id; returns their paths. Creates the folder if it does not exist.
 ///
 /// # Errors
-/// Those of [`ImageSource::decode`](crate::ImageSource::decode), and [`DataError::Io`].
+/// The errors of [`ImageSource::decode`](crate::ImageSource::decode), and [`DataError::Io`].
 pub fn write_images(sample: &Sample, dir: &Path, options: &ImageOptions) -> Result<Vec<PathBuf>> {
     let io = |path: &Path, source| DataError::Io {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! Tasks: what to ask about which images, as data.
+//! Evaluation tasks as data: prompts about images, and the rows they come from.
 
 mod bad_rows;
 mod check;

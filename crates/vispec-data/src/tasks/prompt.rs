@@ -1,4 +1,4 @@
-//! From a row to the messages of a sample.
+//! Converting a row to the messages of a sample.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::sample::Sample;
 use crate::error::{DataError, Result};
 use crate::rows::{ImageSource, Record, Table, path_below};
 
-/// A row with the fields that the task makes of it.
+/// A row together with the fields that the task derives from it.
 pub(super) struct RowView<'a> {
     task: &'a TaskDefinition,
     record: &'a Record,
@@ -22,7 +22,7 @@ impl<'a> RowView<'a> {
         Self { task, record, turn }
     }
 
-    /// The value of a name in a template: the turn, a field of the task, or a column of the row.
+    /// Returns the value of a template name: the turn, a field of the task, or a column of the row.
     pub(super) fn value(&self, name: &str) -> Result<String> {
         match (self.task.fields.get(name), self.turn) {
             (Some(rule), _) => self.field(name, rule),
@@ -61,7 +61,7 @@ impl<'a> RowView<'a> {
     }
 }
 
-/// `(A) first (B) second`.
+/// Formats a list as `(A) first (B) second`.
 fn lettered(items: &[String]) -> String {
     let items: Vec<String> = ('A'..)
         .zip(items)
@@ -70,7 +70,7 @@ fn lettered(items: &[String]) -> String {
     items.join(" ")
 }
 
-/// Makes the sample of a row.
+/// Builds the sample of a row.
 pub(super) fn make_sample(
     task: &TaskDefinition,
     data_dir: &Path,
@@ -125,7 +125,7 @@ pub(super) fn make_sample(
         id,
         messages: Messages::new(messages).map_err(|error| DataError::RowSyntax {
             origin: record.origin.clone(),
-            expected: "a row that makes a conversation",
+            expected: "a valid conversation",
             reason: error.to_string(),
         })?,
         images,
@@ -143,7 +143,7 @@ fn message(role: &str, parts: Vec<Part>) -> Message {
     }
 }
 
-/// Each pair in turn, over the whole text; white space at the ends is dropped.
+/// Applies the replacements in order, each to the whole text, and trims the result.
 fn rewritten(text: String, replace: &[[String; 2]]) -> String {
     let text = replace
         .iter()

@@ -1,38 +1,38 @@
-//! How strictly the files of a task are read.
+//! Options for reading the files of a task.
 
 use vispec_processor::ImageOptions;
 
-/// When images are decoded to see whether they are sound.
+/// When images are decoded to check that they are intact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ImageCheck {
-    /// Each image as its sample is read, so that a damaged one counts as a bad row there.
+    /// Together with their sample, so that a damaged image counts as a bad row.
     #[default]
     WithSample,
-    /// Not before somebody asks for the pixels.
+    /// Only when the pixels are requested.
     Never,
 }
 
-/// What to do if a task has fewer rows than its subset takes.
+/// How to handle a task with fewer rows than its subset selects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Shortage {
-    /// An error: from incomplete files the choice would be another one than upstream's.
+    /// Return an error: the selection from incomplete files would differ from upstream's.
     #[default]
     Refuse,
-    /// Take what there is.
+    /// Use the available rows.
     Accept,
 }
 
-/// How to read a task. The default refuses everything that is not as published.
+/// Options for reading a task. The default accepts only complete and intact files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Bad rows that are left out; one more is an error. A row that is bad beyond its images is
-    /// not there when samples are chosen, so the choice may differ from upstream's.
+    /// Number of bad rows that are skipped; one more is an error. A row that is bad apart from its
+    /// images is missing when samples are selected, so the selection may differ from upstream's.
     pub max_bad_rows: usize,
-    /// How images are decoded, to check them as well.
+    /// How images are decoded, also for the check.
     pub image_options: ImageOptions,
     /// When images are checked.
     pub image_check: ImageCheck,
-    /// What to do about too few rows.
+    /// How to handle too few rows.
     pub shortage: Shortage,
 }
 

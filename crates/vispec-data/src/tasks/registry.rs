@@ -1,9 +1,9 @@
-//! Tasks by name.
+//! The registry of tasks by name.
 
 use super::definition::TaskDefinition;
 use crate::error::{DataError, Result};
 
-/// Definitions that are part of the program.
+/// Definitions compiled into the program.
 const BUILTIN: &[(&str, &str)] = &[
     ("sqa", include_str!("definitions/sqa.toml")),
     ("mmvet", include_str!("definitions/mmvet.toml")),
@@ -32,17 +32,17 @@ const BUILTIN: &[(&str, &str)] = &[
     ("scenes_long", include_str!("definitions/scenes_long.toml")),
 ];
 
-/// Names at most this many edits away from a wrong one are proposed.
+/// Maximum edit distance of suggested names.
 const CLOSE: usize = 2;
 
-/// Tasks in a fixed order: those of the paper first, then the further ones, then drawn scenes.
+/// Tasks in a fixed order: those of the paper, then the others, then drawn scenes.
 #[derive(Debug, Clone)]
 pub struct TaskRegistry {
     tasks: Vec<TaskDefinition>,
 }
 
 impl TaskRegistry {
-    /// The tasks that are part of the program.
+    /// Returns the built-in tasks.
     ///
     /// # Panics
     /// Never: a test reads all definitions.
@@ -56,7 +56,7 @@ impl TaskRegistry {
         }
     }
 
-    /// Adds a task, for instance one of the user's own.
+    /// Adds a task, for example a user-defined one.
     ///
     /// # Errors
     /// [`DataError::TaskExists`] if the name is taken.
@@ -69,20 +69,20 @@ impl TaskRegistry {
         Ok(())
     }
 
-    /// All tasks.
+    /// Iterates over all tasks.
     pub fn iter(&self) -> impl Iterator<Item = &TaskDefinition> {
         self.tasks.iter()
     }
 
-    /// Names of all tasks.
+    /// Iterates over the names of all tasks.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tasks.iter().map(TaskDefinition::name)
     }
 
-    /// The task of a name.
+    /// Returns the task with a name.
     ///
     /// # Errors
-    /// [`DataError::UnknownTask`], with names that are spelled alike.
+    /// [`DataError::UnknownTask`], with similar names.
     pub fn get(&self, name: &str) -> Result<&TaskDefinition> {
         let found = self.tasks.iter().find(|task| task.name() == name);
         found.ok_or_else(|| self.unknown(name))
@@ -109,7 +109,7 @@ impl TaskRegistry {
     }
 }
 
-/// Levenshtein's distance.
+/// Computes the Levenshtein distance.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -1,31 +1,33 @@
-//! One thing to ask.
+//! One prompt of a task.
 
 use vispec_processor::{Content, Message, Messages, Part};
 
 use crate::error::RowOrigin;
 use crate::rows::{ImageSource, VideoSource};
 
-/// A prompt of a task, with the places of its images and videos.
+/// A prompt of a task, with the locations of its images and videos.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Unique within the task and the same in every run.
+    /// Unique within the task, and the same in every run.
     pub id: String,
-    /// System message, if the task has one, and the first user message, parts in upstream's order.
+    /// System message, if the task has one, and the first user message with its parts in upstream's
+    /// order.
     pub messages: Messages,
-    /// One for each image place of `messages`, in that order.
+    /// One image per image placeholder of `messages`, in order.
     pub images: Vec<ImageSource>,
-    /// One for each video place of `messages`, in that order.
+    /// One video per video placeholder of `messages`, in order.
     pub videos: Vec<VideoSource>,
-    /// User turns that follow the answer to the first.
+    /// User turns after the first answer.
     pub following_turns: Vec<String>,
-    /// A right answer, if the task has one.
+    /// A correct answer, if the task has one.
     pub reference: Option<String>,
-    /// The row that the sample was made of.
+    /// The row of the sample.
     pub origin: RowOrigin,
 }
 
 impl Sample {
-    /// The same sample for a model that reads no videos: every frame that is looked at is an image.
+    /// Converts the sample for a model without video support: every selected frame becomes an
+    /// image.
     #[must_use]
     pub fn with_frames_as_images(self) -> Self {
         let (mut images, mut videos) = (self.images.into_iter(), self.videos.into_iter());

@@ -1,4 +1,4 @@
-//! The samples of a task, read one at a time.
+//! Reading the samples of a task, one at a time.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,14 @@ use crate::error::{DataError, Result};
 use crate::rows::{Source, Table, open_tables};
 
 impl TaskDefinition {
-    /// Opens the files below `data_dir`, reads each row once without its images, and chooses the
-    /// samples. Tasks that are drawn need no files; for them any path will do.
+    /// Opens the files below `data_dir`, reads each row once without its images, and selects the
+    /// samples. Drawn tasks need no files and accept any path.
     ///
     /// # Errors
     /// [`DataError::MissingFile`], [`DataError::FileSyntax`], [`DataError::MissingColumn`],
     /// [`DataError::DuplicateId`], [`DataError::TooFewRows`], and the first bad row beyond those
-    /// that `options` tolerate: itself if none are, otherwise [`DataError::TooManyBadRows`].
+    /// that `options` tolerates: its own error if none are tolerated, otherwise
+    /// [`DataError::TooManyBadRows`].
     pub fn open(&self, data_dir: &Path, options: &ReadOptions) -> Result<TaskSamples> {
         let columns = self.columns();
         let source = Source {
@@ -45,8 +46,8 @@ impl TaskDefinition {
 
 /// The samples of a task in upstream's order.
 ///
-/// As an iterator it reads one row per step and holds no image. After an error that it returns, the
-/// iterator goes on with the next sample.
+/// The iterator reads one row per step and holds no image. After returning an error, it continues
+/// with the next sample.
 pub struct TaskSamples {
     task: TaskDefinition,
     data_dir: PathBuf,
@@ -58,32 +59,32 @@ pub struct TaskSamples {
 }
 
 impl TaskSamples {
-    /// Number of chosen samples, those included that turn out to be bad.
+    /// Returns the number of selected samples, including those that turn out to be bad.
     #[must_use]
     pub fn n_samples(&self) -> usize {
         self.chosen.len()
     }
 
-    /// Number of rows in the files, before filters and choice.
+    /// Returns the number of rows in the files, before filtering and selection.
     pub(crate) fn n_rows(&self) -> usize {
         self.table.n_rows()
     }
 
-    /// Ids of the chosen samples, in order.
+    /// Returns the ids of the selected samples, in order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.chosen.iter().map(|chosen| chosen.id.as_str())
     }
 
-    /// Bad rows that were left out until now, at most as many as are tolerated.
+    /// Returns the bad rows skipped so far; never more than are tolerated.
     #[must_use]
     pub fn bad_rows(&self) -> &[DataError] {
         self.bad_rows.found()
     }
 
-    /// Reads one sample by its place among the chosen, from 0. The iterator stays where it is.
+    /// Reads the selected sample `index`, from 0. Does not advance the iterator.
     ///
     /// # Errors
-    /// [`DataError::NoSuchSample`], and whatever is wrong with the row or its images.
+    /// [`DataError::NoSuchSample`], and the errors of a bad row or its images.
     pub fn sample(&mut self, index: usize) -> Result<Sample> {
         let Some(chosen) = self.chosen.get(index) else {
             return Err(DataError::NoSuchSample {

@@ -1,4 +1,4 @@
-//! Which rows become samples, and in which order.
+//! Selection and order of the rows that become samples.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::read_options::{ReadOptions, Shortage};
 use crate::error::{DataError, Result};
 use crate::rows::{Record, Table};
 
-/// A row that was chosen.
+/// A selected row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chosen {
     /// Row of the table, from 0.
@@ -24,7 +24,7 @@ struct Candidate {
     key: Option<String>,
 }
 
-/// Reads all rows once, and chooses. Only ids are kept.
+/// Reads all rows once, and selects samples; keeps only ids in memory.
 pub(super) fn choose(
     task: &TaskDefinition,
     table: &mut dyn Table,
@@ -60,7 +60,7 @@ pub(super) fn choose(
         .collect())
 }
 
-/// `None` if a filter drops the row.
+/// Returns the candidate of a row; `None` if a filter drops it.
 fn candidate(task: &TaskDefinition, row: usize, record: &Record) -> Result<Option<Candidate>> {
     for filter in &task.filters {
         let passes = match filter {
@@ -79,8 +79,8 @@ fn candidate(task: &TaskDefinition, row: usize, record: &Record) -> Result<Optio
     Ok(Some(Candidate { chosen, key }))
 }
 
-/// Of rows with the same key the last one, at the place of the first, as a Python dictionary that
-/// is filled row by row has them.
+/// Keeps the last row of each key, at the position of the first, like a Python dictionary that is
+/// filled row by row.
 fn last_of_each_key(candidates: Vec<Candidate>) -> Vec<Chosen> {
     let mut rows: Vec<Chosen> = Vec::with_capacity(candidates.len());
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -95,7 +95,7 @@ fn last_of_each_key(candidates: Vec<Candidate>) -> Vec<Chosen> {
 }
 
 fn make_ids_unique(task: &TaskDefinition, table: &dyn Table, rows: &mut [Chosen]) -> Result<()> {
-    /// First row with an id, and how many there were.
+    /// First row with an id, and the number of rows with it.
     struct Seen {
         row: usize,
         count: usize,

@@ -1,4 +1,4 @@
-//! How many rows a task takes, and in which order.
+//! The number and order of the rows that a task selects.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::order::{numpy_permutation, python_sample};
 
-/// The rows that a task takes.
+/// The rows that a task selects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Subset {
@@ -20,7 +20,7 @@ pub(super) enum Subset {
 }
 
 impl Subset {
-    /// How many rows, if not all.
+    /// Returns the number of rows, if not all.
     pub(super) fn take(self) -> Option<usize> {
         match self {
             Self::All => None,
@@ -28,7 +28,7 @@ impl Subset {
         }
     }
 
-    /// Places among `n` rows.
+    /// Returns the selected indices among `n` rows.
     pub(super) fn places(self, n: usize) -> Vec<usize> {
         match self {
             Self::All => (0..n).collect(),

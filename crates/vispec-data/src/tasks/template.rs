@@ -1,10 +1,10 @@
-//! Text with the names of fields in braces, as in `"images/{image}.jpg"`.
+//! Text with field names in braces, as in `"images/{image}.jpg"`.
 
 use serde::Deserialize;
 
 use crate::error::Result;
 
-/// A parsed template. A brace is written twice to stand for itself.
+/// A parsed template. A doubled brace stands for a literal brace.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Template {
@@ -18,7 +18,7 @@ enum Piece {
 }
 
 impl Template {
-    /// Names of the fields in braces.
+    /// Returns the names of the fields in braces.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Field(name) => Some(name.as_str()),
@@ -26,7 +26,7 @@ impl Template {
         })
     }
 
-    /// The text with the values that `value` finds for the names.
+    /// Returns the text with the values that `value` returns for the names.
     pub(crate) fn fill(&self, value: impl Fn(&str) -> Result<String>) -> Result<String> {
         let mut text = String::new();
         for piece in &self.pieces {
@@ -66,7 +66,7 @@ impl TryFrom<String> for Template {
                 pieces.push(Piece::Field(name.to_owned()));
                 rest = after;
             } else {
-                return Err(format!("a brace without its counterpart in {source:?}"));
+                return Err(format!("unmatched brace in {source:?}"));
             }
         }
         text.push_str(rest);

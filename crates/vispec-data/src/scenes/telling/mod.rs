@@ -1,5 +1,5 @@
-//! Scenes told in prose, in the words that the tiny models of `fixtures` know: what a target is
-//! trained to answer.
+//! Prose descriptions of scenes in the vocabulary of the tiny models in `fixtures`, the training
+//! answers of a target.
 
 mod varied;
 
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::scene::{Background, Colour, PlacedShape, Scene, ShapeKind};
 use super::words::enumerated;
 
-/// A request and the way in which it is answered.
+/// A request and the form of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Telling {
     /// One sentence.
     Sentence,
     /// One sentence for each shape.
     List,
-    /// A description that goes from shape to shape.
+    /// A description that proceeds from shape to shape.
     Walk,
     /// A description that ends with a title.
     Titled,
 }
 
 impl Telling {
-    /// All of them.
+    /// All forms.
     pub const ALL: [Self; 4] = [Self::Sentence, Self::List, Self::Walk, Self::Titled];
 
-    /// What is asked.
+    /// Returns the text of the request.
     #[must_use]
     pub fn request(self) -> &'static str {
         match self {
@@ -37,20 +37,20 @@ impl Telling {
     }
 }
 
-/// How much the words of an answer depend on the scene.
+/// How much the wording of an answer depends on the scene.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wording {
-    /// Each request has one frame, into which the names of what is seen are put.
+    /// Each request has one fixed frame, filled with the names of the objects.
     #[default]
     Even,
-    /// Ground, form, size and place also decide how a sentence goes on, so that who does not see
-    /// the picture cannot guess it.
+    /// Background, form, size and place also select the wording of a sentence, so that a model
+    /// cannot guess it without seeing the picture.
     Varied,
 }
 
 impl Scene {
-    /// The scene as the answer to a request.
+    /// Returns the description of the scene that answers a request.
     #[must_use]
     pub fn told(&self, telling: Telling, wording: Wording) -> String {
         match wording {
@@ -118,7 +118,8 @@ impl Scene {
         }
     }
 
-    /// Corners of grids of two rows and columns; other grids have rows and columns.
+    /// Names the place of a shape: a corner in grids of two rows and columns, otherwise row and
+    /// column.
     fn place(&self, shape: &PlacedShape) -> String {
         match self.style().cells() {
             2 => format!(

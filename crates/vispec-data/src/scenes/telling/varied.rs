@@ -1,9 +1,9 @@
-//! The varied wording: how a sentence goes on depends on what it tells.
+//! The varied wording: the wording of a sentence depends on its content.
 
 use super::{Telling, full_name, likeness, likeness_of_ground, short_name};
 use crate::scenes::scene::{Background, Colour, PlacedShape, Scene, ShapeKind, ShapeSize};
 
-/// How a ground lets a description begin.
+/// Returns the opening of a description, which depends on the background.
 fn opening(telling: Telling, ground: Background, count: &str) -> String {
     let feeling = likeness_of_ground(ground);
     match (telling, ground) {
@@ -51,7 +51,7 @@ fn opening(telling: Telling, ground: Background, count: &str) -> String {
     }
 }
 
-/// What is told about a shape.
+/// Returns the text about a shape.
 fn clause(telling: Telling, shape: &PlacedShape, place: &str) -> String {
     let PlacedShape {
         kind, colour, size, ..
@@ -108,7 +108,7 @@ fn clause(telling: Telling, shape: &PlacedShape, place: &str) -> String {
     }
 }
 
-/// How a description ends.
+/// Returns the ending of a description.
 fn ending(telling: Telling, scene: &Scene) -> String {
     let ground = scene.background();
     let feeling = likeness_of_ground(ground);
@@ -153,7 +153,7 @@ fn mood(colour: Colour) -> &'static str {
     }
 }
 
-/// The scene as the answer to a request; `place` names where a shape is.
+/// Returns the description that answers a request; `place` names the place of a shape.
 pub(super) fn told(
     scene: &Scene,
     telling: Telling,
