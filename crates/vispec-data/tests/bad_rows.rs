@@ -1,4 +1,4 @@
-//! What damaged files are called.
+//! Errors of damaged files.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use support::{copied, fixture, lenient, task};
 use vispec_data::{DataError, ImageCheck, ReadOptions, Sample, TaskSamples};
 use vispec_processor::ImageOptions;
 
-/// Opens a task and reads all of it.
+/// Opens a task and reads all its samples.
 fn read(name: &str, dir: &Path, options: &ReadOptions) -> Result<Vec<Sample>, DataError> {
     task(name).open(dir, options)?.collect()
 }
@@ -27,7 +27,7 @@ fn tolerant(max_bad_rows: usize) -> ReadOptions {
     }
 }
 
-/// Replaces text in a file that has it.
+/// Replaces text in a file that contains it.
 fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "{from}");
@@ -204,7 +204,7 @@ fn corrupt_base64_is_named() {
         matches!(&error, DataError::Base64 { origin, column, .. } if origin.row == 1 && column == "image"),
         "{error}"
     );
-    // Base64 of something else, and no image at all.
+    // Base64 of something that is no image, then no image at all.
     edit(&path, "iV*OR", "AAAAA");
     assert!(matches!(
         self::error("mmbench", dir.path()),
@@ -239,7 +239,7 @@ fn tables_with_wrong_columns_are_named() {
         "{message}"
     );
 
-    // The tables of the hub: another task's columns.
+    // A Parquet table with the columns of another task.
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -273,8 +273,8 @@ fn truncated_parquet_is_an_error() {
     }
 }
 
-/// The `parquet` crate panics on some damaged files; here these are errors like others. A byte of
-/// the metadata at a time is set to values that make lengths and offsets negative or huge.
+/// The `parquet` crate panics on some damaged files; these must become ordinary errors. Every
+/// third byte in turn is set to values that make lengths and offsets negative or huge.
 #[test]
 fn damaged_parquet_is_an_error_and_no_panic() {
     let dir = copied("hr_bench_4k");

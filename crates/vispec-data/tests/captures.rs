@@ -1,4 +1,4 @@
-//! Captures: what is written is read, whatever happens in between.
+//! Captures return what was written, whatever happens in between.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -59,7 +59,7 @@ fn record(position: usize) -> SampleRecord {
     }
 }
 
-/// A sample whose text embeddings are those of [`table`] and whose other vectors are exact in bf16.
+/// A sample whose text embeddings come from [`table`] and whose other vectors are exact in bf16.
 fn sample(position: usize, image_mask: Vec<bool>) -> CapturedSample {
     let seq = image_mask.len();
     let table = table();
@@ -106,7 +106,7 @@ fn put(
     writer.put(position, &tokens, &vectors)
 }
 
-/// Computes what [`sample`] has for images.
+/// Computes the image features of [`sample`].
 struct Images;
 
 impl ImageFeatures for Images {
@@ -130,7 +130,7 @@ fn open_with_all(dir: &Path) -> CaptureReader {
         .with_image_features(Box::new(Images))
 }
 
-/// Storages whose samples are read without running a target.
+/// Storage kinds whose samples are read without running a target.
 const STORED: [StorageKind; 3] = [StorageKind::Full, StorageKind::Compact, StorageKind::Packed];
 
 fn mask(position: usize) -> Vec<bool> {
@@ -143,7 +143,7 @@ fn whole(end: usize) -> PositionRange {
     PositionRange { start: 0, end }
 }
 
-/// Captures `covers` of `end` positions; every fifth gives no sample.
+/// Captures the positions `covers` of `end`; every fifth gives no sample.
 fn write(dir: &Path, storage: StorageKind, end: usize, covers: PositionRange) -> Manifest {
     let mut writer = CaptureWriter::open(dir, header(storage, end), covers).unwrap();
     for position in writer.missing() {
@@ -166,7 +166,7 @@ fn step(writer: &mut CaptureWriter, position: usize) {
     }
 }
 
-/// Files below a directory and their bytes.
+/// Returns the files below a directory with their bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -177,7 +177,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Hidden states that a draft reads; the others are zero in compact and packed captures.
+/// Zeroes the hidden states that no draft reads, as compact and packed captures do.
 fn only_read(mut sample: CapturedSample) -> CapturedSample {
     for row in 0..sample.image_mask.len() {
         if sample.image_mask[row] && sample.image_mask.get(row + 1) == Some(&true) {
@@ -189,7 +189,7 @@ fn only_read(mut sample: CapturedSample) -> CapturedSample {
     sample
 }
 
-/// What a storage gives back of a sample.
+/// Checks a sample read from a capture of this storage kind.
 #[track_caller]
 fn assert_given_back(found: &CapturedSample, sample: CapturedSample, storage: StorageKind) {
     match storage {
@@ -212,7 +212,7 @@ fn assert_given_back(found: &CapturedSample, sample: CapturedSample, storage: St
     }
 }
 
-/// Rows of one group each are rounded to 8 bits.
+/// Checks rows of one group each that were rounded to 8 bits.
 fn assert_rounded(found: &Array2<f32>, expected: &Array2<f32>) {
     assert_eq!(found.dim(), expected.dim());
     for (found, expected) in found.rows().into_iter().zip(expected.rows()) {
@@ -220,7 +220,7 @@ fn assert_rounded(found: &Array2<f32>, expected: &Array2<f32>) {
             .iter()
             .fold(0.0_f32, |max, value| max.max(value.abs()));
         for (found, expected) in found.iter().zip(expected) {
-            // Half of a 127th, rounded up to 8 bits of mantissa.
+            // Half of 1/127, rounded up for an 8-bit mantissa.
             let bound = largest / 127.0 * 0.504;
             assert!((found - expected).abs() <= bound, "{found} {expected}");
         }
@@ -251,7 +251,7 @@ fn captures_give_back_what_went_in() {
     }
 }
 
-/// Features that are not those of the image.
+/// Image features of the wrong shape.
 struct Wrong([usize; 2]);
 
 impl ImageFeatures for Wrong {
@@ -387,14 +387,14 @@ fn an_interrupted_capture_goes_on_to_the_same_bytes() {
         let error = open().unwrap_err();
         assert!(matches!(error, CaptureError::Locked { .. }), "{error}");
         drop(writer);
-        // What a kill in the middle of a write leaves.
+        // Leftovers of a kill in the middle of a write.
         fs::write(dir.path().join("capture.json.tmp"), "{").unwrap();
         fs::write(dir.path().join("pending/00000010.safetensors.tmp"), "x").unwrap();
         fs::write(dir.path().join("pending/00000009.safetensors"), "cut short").unwrap();
         let error = CaptureReader::open(dir.path()).unwrap_err();
         assert!(matches!(error, CaptureError::Unfinished { .. }), "{error}");
         let mut writer = open().unwrap();
-        // Positions without a sample are looked at again as long as their shard is open.
+        // Positions without a sample are processed again as long as their shard is unfinished.
         assert!(writer.missing().len() <= 11 - stop + 2);
         for position in writer.missing() {
             step(&mut writer, position);
@@ -521,7 +521,7 @@ fn manifests_of_other_versions_are_refused() {
     assert!(error.contains("\"../x\" is not a file name"), "{error}");
 }
 
-/// All of `count` shares of 11 positions.
+/// Writes all `count` shares of 11 positions.
 fn shares(count: usize, storage: StorageKind) -> Vec<(TempDir, PositionRange)> {
     let share = |index| {
         let share: Share = format!("{index}/{count}").parse().unwrap();
@@ -559,7 +559,7 @@ fn merged_shares_hold_the_samples_of_one_run() {
         merge(&dirs, out.path()).unwrap();
         assert_eq!(files(out.path()), before);
         let shard = merged.manifest().shards[0].file.clone();
-        // Not through the link, which would change the share as well.
+        // Writing through the hard link would change the share as well.
         fs::remove_file(out.path().join(&shard)).unwrap();
         fs::write(out.path().join(&shard), "half a copy").unwrap();
         merge(&dirs, out.path()).unwrap();
@@ -628,7 +628,7 @@ fn refuses_what_it_cannot_store(storage: StorageKind) {
         matches!(error, CaptureError::SampleShape { found: 1, .. }),
         "{error}"
     );
-    // The header says that there are two.
+    // The header lists two.
     let rows = sound().token_ids.len();
     for states in [None, Some(Array2::zeros([rows, HIDDEN]))] {
         let found = states.as_ref().map_or(0, Array2::ncols);

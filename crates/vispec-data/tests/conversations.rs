@@ -1,4 +1,4 @@
-//! Conversations in the layouts of their publishers.
+//! Conversations in their published layouts.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -46,7 +46,7 @@ fn dropped(row: &Row) -> &DropReason {
     }
 }
 
-/// Roles and texts.
+/// Returns roles and texts.
 fn said(conversation: &Conversation) -> Vec<(String, String)> {
     let messages = conversation.messages.as_slice().iter();
     messages
@@ -71,7 +71,7 @@ fn share_gpt_is_the_same_in_every_format() {
         assert_eq!(rows.len(), 7, "{name}");
         assert_eq!(said(kept(&rows[0])), pairs(&[sum, sure].concat()), "{name}");
         assert_eq!(kept(&rows[0]).id, "a_0");
-        // A leading answer is not there for upstream; a question without answer teaches nothing.
+        // Upstream ignores a leading answer; a question without an answer cannot be trained on.
         assert_eq!(said(kept(&rows[1])), pairs(&sum), "{name}");
         assert_eq!(said(kept(&rows[6])), pairs(&sum), "{name}");
         assert!(kept(&rows[1]).is_answered() && !kept(&rows[2]).is_answered());

@@ -1,4 +1,4 @@
-//! Pictures of icon sets: what can be used, and what is counted and named.
+//! Pictures of icon sets: which ones are usable, and the statistics of the rest.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -14,7 +14,7 @@ fn write(dir: &Path, name: &str, value: &Value) {
     fs::write(dir.join(name), value.to_string()).unwrap();
 }
 
-/// Three sets and the names of three things.
+/// Writes three sets and the names of three things.
 fn sets() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let names = dir.path().join("node_modules/emojibase-data/en");
@@ -66,7 +66,7 @@ fn what_cannot_be_used_is_counted_and_named() {
     let dir = sets();
     let index = build(dir.path()).unwrap();
     let names: Vec<&str> = index.things.iter().map(|thing| &*thing.name).collect();
-    // The ball has one sound picture only, the flag is no thing.
+    // Only one picture of the ball is intact, and a flag is not a thing.
     assert_eq!(names, ["red apple"]);
     assert_eq!(index.taught.len(), 2);
     assert_eq!(index.held_out.len(), 1);
@@ -88,7 +88,7 @@ fn a_picture_is_a_function_of_its_look() {
         .draw(&index.taught[0], &Look::random(3, 6), 48)
         .unwrap();
     assert_ne!(picture, other);
-    // The disc is there, all of it.
+    // The whole disc is inside the picture.
     let red = |rgb: &[u8]| rgb[0] > 150 && rgb[1] < 60 && rgb[2] < 60;
     let share = picture.rgb().chunks(3).filter(|rgb| red(rgb)).count();
     let expected = std::f32::consts::PI / 4.0 * (look.scale * 48.0 * 14.0 / 16.0).powi(2);

@@ -1,4 +1,4 @@
-//! What programs print about tasks.
+//! The output of the command-line programs about tasks.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! The choice of samples against numpy's and Python's own.
+//! Sample selection compared with numpy and Python.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -50,7 +50,7 @@ fn small_populations_are_taken_whole() {
     assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
 }
 
-/// Seeds of more than 32 bits take a second word in both generators. The expected numbers are
+/// Seeds of more than 32 bits use a second word in both generators. The expected numbers come from
 /// Python's `random.seed(2**40 + 7); random.sample(range(1000), 5)`.
 #[test]
 fn long_seeds_use_both_words() {

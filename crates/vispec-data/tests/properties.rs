@@ -1,4 +1,4 @@
-//! Readers on arbitrary and on damaged bytes: errors perhaps, panics never.
+//! Readers never panic on arbitrary and damaged bytes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +12,7 @@ use support::{copied, fixture, task};
 use vispec_data::order::{numpy_permutation, python_sample};
 use vispec_data::{ReadOptions, Shortage};
 
-/// A task for each reader, and the file that it reads.
+/// A task for each reader, and its file.
 const READERS: [(&str, &str); 6] = [
     ("gqa", "llava_gqa_testdev_balanced.jsonl"),
     ("textvqa", "TextVQA_0.5.1_val.json"),
@@ -22,7 +22,7 @@ const READERS: [(&str, &str); 6] = [
     ("sqa", "problems.json"),
 ];
 
-/// Reads everything; whether it fails does not matter.
+/// Reads everything and ignores errors.
 fn exercise(name: &str, dir: &Path) {
     let options = ReadOptions {
         max_bad_rows: 3,

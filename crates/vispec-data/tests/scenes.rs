@@ -1,4 +1,4 @@
-//! Drawn scenes: the same everywhere, and answers that are right.
+//! Drawn scenes: identical on every machine, with correct answers.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ fn style(side: u32) -> SceneStyle {
     SceneStyle::new(side, 4, 3..=8).unwrap()
 }
 
-/// FNV-1a, enough to notice a change.
+/// FNV-1a, sufficient to detect a change.
 fn checksum(bytes: &[u8]) -> String {
     let sum = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |sum, &byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -134,7 +134,7 @@ proptest! {
         prop_assert_eq!(places.len(), scene.shapes().len());
         prop_assert!(places.iter().all(|&(row, column)| row < cells && column < cells));
 
-        // A cell without a shape shows the background only, one with a shape does not.
+        // A cell shows only the background if and only if it has no shape.
         let image = scene.draw();
         prop_assert_eq!(image.dimensions(), (style.side(), style.side()));
         let edge = |cell: u32| style.side() * cell / cells;
@@ -178,7 +178,7 @@ fn the_carried_palette_has_what_the_carried_models_know() {
         assert!(!carried.contains(word), "{word}");
         assert!(words(&style).contains(word), "{word}");
     }
-    // A definition names it.
+    // A definition can select the palette.
     let written = "side = 56\ncells = 2\nmin_shapes = 1\nmax_shapes = 2\npalette = \"carried\"";
     let read: SceneStyle = toml::from_str(written).unwrap();
     assert_eq!(read, style.with_palette(Palette::Carried));

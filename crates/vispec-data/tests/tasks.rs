@@ -1,4 +1,4 @@
-//! Every task that is built in, on a few rows in its publisher's layout.
+//! Every built-in task, on a few rows in its publisher's layout.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,7 +15,7 @@ use vispec_processor::ImageOptions;
 const SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.";
 const EXPLAIN: &str = "Please answer with an explanation.";
 
-/// Parts of the user message of the sample with an id, after a check of the system message.
+/// Checks the system message of the sample with this id and returns the parts of its user message.
 fn user_parts(name: &str, id: &str) -> Vec<String> {
     let samples = samples(name);
     let sample = samples.iter().find(|sample| sample.id == id).unwrap();
@@ -125,8 +125,8 @@ fn prompts_are_upstreams() {
     assert_eq!(user_parts("mt_bench", "82"), ["Write text 1."]);
 }
 
-/// The text of upstream's `QCM-ALE`: double spaces once collapsed, and "Answer:" replaced wherever
-/// it occurs.
+/// The text of upstream's `QCM-ALE`: double spaces are collapsed once, and "Answer:" is replaced
+/// everywhere.
 #[test]
 fn science_questions_are_upstreams() {
     let answer = "Your answer should begin with \"The answer is\". Please answer with an explanation. Answer:";
@@ -156,15 +156,15 @@ fn samples_are_chosen_as_upstream_chooses_them() {
         let rows = numpy_permutation(42, ids.len()).into_iter();
         rows.map(|row| ids[row].to_owned()).collect()
     };
-    // Five rows: the golden order of numpy is 4, 2, 3, 1, 0.
+    // Five rows: numpy's order is 4, 2, 3, 1, 0.
     assert_eq!(ids("gqa"), ["204", "202", "203", "201", "200"]);
-    // Filters come before the shuffle.
+    // Filters are applied before the shuffle.
     assert_eq!(ids("seed_bench"), shuffled(&["i0", "i2", "i3"]));
     assert_eq!(ids("coco_caption"), shuffled(&["0", "1", "2", "3"]));
     let mme = ["0000.png", "0000.png#2", "0001.png", "0001.png#2"]
         .map(|id| format!("code_reasoning/{id}"));
     assert_eq!(ids("mme"), shuffled(&mme.each_ref().map(String::as_str)));
-    // The split's order without the question that has no image.
+    // The split's order, without the question that has no image.
     let split = ["5", "1", "4", "3"];
     let picked = python_sample(42, 4, 100).into_iter().map(|row| split[row]);
     assert_eq!(ids("sqa"), picked.collect::<Vec<_>>());
@@ -173,7 +173,7 @@ fn samples_are_chosen_as_upstream_chooses_them() {
     assert_eq!(ids("synthdog"), ["image_0.jpg", "image_1.jpg"]);
 }
 
-/// Upstream's dictionary keeps the last row of an image.
+/// Upstream's dictionary keeps the last row of each image.
 #[test]
 fn of_captions_the_last_row_is_kept() {
     let samples = samples("coco_caption");
@@ -182,7 +182,7 @@ fn of_captions_the_last_row_is_kept() {
     assert_eq!(sample.origin.row, 5);
 }
 
-/// Upstream's baseline keeps the last JSON file only.
+/// Upstream's baseline keeps only the last JSON file.
 #[test]
 fn all_files_of_mvbench_are_read() {
     let ids = ids("mvbench");
@@ -208,7 +208,7 @@ fn frames_are_spread_over_the_video() {
         .map(|frame| frame.to_string().rsplit('/').next().unwrap().to_owned())
         .collect();
     let video = sample.videos[0].decode(&ImageOptions::default()).unwrap();
-    // Eight of ten frames, of which two made a second.
+    // Eight of ten frames, extracted at two per second.
     assert_eq!(video.frames().len(), 8);
     assert!((video.rate() - 1.6).abs() < 1e-9);
     let still = sample.clone().with_frames_as_images();
@@ -226,7 +226,7 @@ fn frames_are_spread_over_the_video() {
     );
 }
 
-/// Each image of a Parquet file has a colour of its own, so rows cannot be mixed up unseen.
+/// Each image of a Parquet file has its own colour, so mixed-up rows are detected.
 #[test]
 fn parquet_images_belong_to_their_rows() {
     let mut colours = HashSet::new();
@@ -234,7 +234,7 @@ fn parquet_images_belong_to_their_rows() {
         let image = sample.images[0].decode(&ImageOptions::default()).unwrap();
         assert!(colours.insert(image.rgb()[..3].to_vec()));
     }
-    // Read again in another order, across row groups.
+    // Read again in a different order, across row groups.
     let mut again = task("mmvet").open(&fixture("mmvet"), &lenient()).unwrap();
     let first = samples("mmvet");
     for index in [4, 0, 3, 1, 2] {
@@ -331,11 +331,7 @@ fn definitions_are_checked() {
             "name is \"G Q A\", expected lower-case",
         ),
         ("json_lines", "jsonl", "unknown variant `jsonl`"),
-        (
-            "{question_id}",
-            "{question_id",
-            "unmatched brace",
-        ),
+        ("{question_id}", "{question_id", "unmatched brace"),
         (
             "min = 200704",
             "min = 9999999",

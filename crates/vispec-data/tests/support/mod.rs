@@ -1,4 +1,4 @@
-//! What several tests share: the fixtures, and copies of them to damage.
+//! Helpers shared by several tests: the fixtures, and copies of them to damage.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use vispec_data::{ReadOptions, Sample, Shortage, TaskDefinition, TaskRegistry};
 use vispec_processor::{Content, Message, Part};
 
-/// The files of a task, a few rows of them.
+/// Returns the folder of a task's fixture.
 pub(crate) fn fixture(task: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/tasks")
         .join(task)
 }
 
-/// A task that is built in.
+/// Returns a built-in task.
 pub(crate) fn task(name: &str) -> TaskDefinition {
     TaskRegistry::builtin().get(name).unwrap().clone()
 }
 
-/// Fixtures have fewer rows than a subset takes.
+/// Returns options that accept a shortage: fixtures have fewer rows than a subset selects.
 pub(crate) fn lenient() -> ReadOptions {
     ReadOptions {
         shortage: Shortage::Accept,
@@ -28,13 +28,13 @@ pub(crate) fn lenient() -> ReadOptions {
     }
 }
 
-/// All samples of a task's fixture.
+/// Returns all samples of a task's fixture.
 pub(crate) fn samples(name: &str) -> Vec<Sample> {
     let samples = task(name).open(&fixture(name), &lenient()).unwrap();
     samples.map(Result::unwrap).collect()
 }
 
-/// A copy of a task's fixture.
+/// Copies a task's fixture.
 pub(crate) fn copied(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy(&fixture(name), dir.path());
@@ -54,7 +54,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The parts of a message, images as `<image>`.
+/// Returns the parts of a message, with images as `<image>`.
 pub(crate) fn parts(message: &Message) -> Vec<&str> {
     let Content::Parts(parts) = &message.content else {
         panic!("a message of one string");
