@@ -1,4 +1,4 @@
-//! Data sets of chats about pictures, which `capture --source chat` reads.
+//! Datasets of chats about pictures, the input of `capture --source chat`.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::json;
 
-/// Name of the file of chats in its directory.
+/// Name of the chat file in its directory.
 const CHATS: &str = "chats.jsonl";
 
-/// What a row shows.
+/// The image or video of a row.
 #[derive(Debug)]
 pub enum Shown {
-    /// The name of its picture.
+    /// The name of an image.
     Image(String),
-    /// The folder of its frames, with their rate.
+    /// The folder of a video's frames, with the frame rate.
     Video(String),
 }
 
-/// Writes `chats.jsonl`. The file comes last and at once: where it is, all pictures are.
+/// Writes `chats.jsonl`. The file appears complete and last: if it exists, all pictures exist.
 #[derive(Debug)]
 pub struct ChatWriter {
     file: BufWriter<File>,
@@ -28,10 +28,10 @@ pub struct ChatWriter {
 }
 
 impl ChatWriter {
-    /// Starts a file in `dir`, which is made if it is not there.
+    /// Starts a file in `dir`, which is created if missing.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn create(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let partial = dir.join(format!("{CHATS}.partial"));
@@ -43,10 +43,10 @@ impl ChatWriter {
         })
     }
 
-    /// Adds a question about what is shown, with its right answer.
+    /// Adds a question about an image or video, with its correct answer.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn add(
         &mut self,
         id: &str,
@@ -72,10 +72,10 @@ impl ChatWriter {
         writeln!(self.file, "{row}").with_context(|| self.partial.display().to_string())
     }
 
-    /// Puts the file in its place.
+    /// Moves the finished file into place.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn finish(mut self) -> anyhow::Result<()> {
         let flushed = self.file.flush();
         flushed.with_context(|| self.partial.display().to_string())?;
@@ -83,7 +83,8 @@ impl ChatWriter {
     }
 }
 
-/// The item whose turn it is, and how often all items were gone through before.
+/// Returns the item for `index` when cycling through `items`, and the number of complete cycles
+/// before.
 #[must_use]
 pub fn taken<T>(items: &[T], index: u64) -> (&T, u64) {
     let len = items.len() as u64;

@@ -1,28 +1,28 @@
-//! Whether a launcher started this process together with others.
+//! Detection of processes that a launcher started together.
 
 use vispec_data::capture::Share;
 
-/// A process among those that were started together.
+/// One of several processes that were started together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Launched {
-    /// From 0.
+    /// Rank of the process, from 0.
     pub rank: usize,
-    /// At least 2.
+    /// Number of processes, at least 2.
     pub count: usize,
 }
 
-/// Where launchers leave a process's number and the number of processes.
+/// Environment variables in which launchers pass the rank and the number of processes.
 const VARIABLES: [[&str; 2]; 3] = [
     // `mpirun` of Open MPI.
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
-    // `mpiexec` of MPICH and its relatives.
+    // `mpiexec` of MPICH and its derivatives.
     ["PMI_RANK", "PMI_SIZE"],
-    // `srun`. A batch script by itself has the first of them, but is no step with tasks.
+    // `srun`. A batch script alone has the first variable, but is not a step with tasks.
     ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS"],
 ];
 
 impl Launched {
-    /// What the environment says; none if this process was started by itself.
+    /// Reads the environment; returns `None` if this process was started alone.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         Self::of(|name| std::env::var(name).ok()?.parse().ok())
@@ -36,7 +36,7 @@ impl Launched {
         said.next().filter(|launched| launched.count > 1)
     }
 
-    /// This process's share of what all of them do.
+    /// Returns the share of the work for this process.
     #[must_use]
     pub fn share(self) -> Share {
         let share = format!("{}/{}", self.rank + 1, self.count).parse();

@@ -1,4 +1,4 @@
-//! What the programs share that make drafts and measure them: captures, cells of measurements, ranks.
+//! Shared code of the programs that train and measure drafts: captures, measured cells, ranks.
 
 pub mod capture;
 pub mod chats;

@@ -1,4 +1,4 @@
-//! Programs that share their work with the other processes that a launcher of MPI started.
+//! Programs that share their work among the processes of an MPI launcher.
 
 use std::process::ExitCode;
 
@@ -9,22 +9,22 @@ use vispec_train::ranks::Ranks;
 use crate::launched::Launched;
 use examples_answer::failure::{self, Failure};
 
-/// A run stopped because somebody asked it to, on all ranks.
+/// A run that the user interrupted, on all ranks.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
     /// Before the first step.
-    #[error("interrupted; the same command goes on from there")]
+    #[error("interrupted; run the same command again to resume")]
     Preparing,
     /// Between steps.
-    #[error("interrupted after step {step}; the same command goes on from there")]
+    #[error("interrupted after step {step}; run the same command again to resume")]
     Training {
-        /// Steps done in all.
+        /// Total number of steps done.
         step: usize,
     },
 }
 
-/// Runs `main` on this rank. What fails on all ranks is reported by the first one; a failure that the
-/// others do not know of ends them.
+/// Runs `main` on this rank. The first rank reports failures that all ranks know of; a failure that
+/// the others do not know of ends them.
 pub fn exit_code(main: impl FnOnce(Ranks) -> Result<(), Failure>) -> ExitCode {
     let ranks = match join() {
         Ok(ranks) => ranks,
@@ -74,7 +74,7 @@ fn join() -> Result<Ranks, Failure> {
     Ok(Ranks::new(vispec_train::ranks::MpiProcess::join(count)?))
 }
 
-/// Fails unless all ranks run the same build of the program.
+/// Returns an error unless all ranks run the same build of the program.
 fn same_build(ranks: &Ranks) -> Result<(), Failure> {
     let build = || {
         let path = std::env::current_exe().unwrap_or_default();

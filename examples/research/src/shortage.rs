@@ -1,19 +1,19 @@
-//! The flag for tasks of which not all files are there.
+//! The flag for tasks with incomplete files.
 
 use clap::Args;
 use vispec_data::Shortage;
 
-/// What to do about too few rows.
+/// How to handle too few rows.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct ShortageFlag {
-    /// Take what there is if a task's files have fewer rows than its subset takes; the choice of
-    /// samples is then another one
+    /// Use the available rows if a task's files have fewer rows than its subset selects; this
+    /// changes the selection of samples
     #[arg(long)]
     accept_shortage: bool,
 }
 
 impl ShortageFlag {
-    /// The choice as the readers of tasks know it.
+    /// Returns the corresponding option of the task readers.
     #[must_use]
     pub fn shortage(self) -> Shortage {
         if self.accept_shortage {

@@ -1,10 +1,10 @@
-//! Progress of a training run, in steps.
+//! Progress of a training run in steps.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use examples_answer::progress_lines::{ProgressLines, say};
 
-/// A bar on stderr, or lines now and then where no terminal shows it.
+/// A progress bar on stderr, or occasional lines if stderr is not a terminal.
 #[derive(Debug)]
 pub struct StepBar {
     bar: ProgressBar,
@@ -27,21 +27,21 @@ impl Default for StepBar {
 }
 
 impl StepBar {
-    /// A run starts, or goes on, at `step` of `n_steps`.
+    /// Starts, or resumes, at `step` of `n_steps`.
     pub fn start(&self, step: usize, n_steps: usize) {
         self.bar.set_length(n_steps as u64);
         self.bar.set_position(step as u64);
         self.bar.reset_eta();
     }
 
-    /// `step`, from 0, is done.
+    /// Marks `step`, counted from 0, as done.
     pub fn step(&mut self, step: usize, message: String) {
         self.bar.set_position(step as u64 + 1);
         self.bar.set_message(message);
         self.lines.step(&self.bar, "steps");
     }
 
-    /// What is done meanwhile.
+    /// Sets the message next to the bar.
     pub fn message(&self, message: String) {
         self.bar.set_message(message);
     }
@@ -51,7 +51,7 @@ impl StepBar {
         say(&self.bar, line);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

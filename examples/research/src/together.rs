@@ -14,11 +14,11 @@ use examples_answer::run::Settings;
 /// A generation of an engine.
 pub type EngineSession<P> = Session<VlmTarget, P, AnyDrafter, MatchPicks>;
 
-/// Most tokens of prompts in a pass. Nobody waits for a single answer here, so it only bounds the
-/// memory of a pass.
+/// Maximum number of prompt tokens per pass. No user waits for a single answer here, so this only
+/// bounds the memory of a pass.
 const PROMPT_ROWS: usize = 1024;
 
-/// Generations that share passes, at most so many at once. The observer of each says what it is for.
+/// Generations that share passes, up to a maximum number. The observer of each identifies it.
 pub struct Together<'e, P, O> {
     engine: &'e Engine,
     method: Method,
@@ -26,17 +26,17 @@ pub struct Together<'e, P, O> {
     batch: Batch<VlmTarget, P, AnyDrafter, MatchPicks, O>,
 }
 
-/// A generation that has ended.
+/// A finished generation.
 #[derive(Debug)]
 pub struct Finished<P, O> {
-    /// Who observed it.
+    /// The observer passed to [`Together::start`].
     pub observer: O,
-    /// The generation, or why it failed.
+    /// The generation, or the error that ended it.
     pub session: Result<EngineSession<P>, DecodeError>,
 }
 
 impl<'e, P: Borrow<EncodedPrompt>, O: GenerationObserver> Together<'e, P, O> {
-    /// Room for `size` generations that are drafted by `method`.
+    /// Creates a batch for up to `size` generations that are drafted by `method`.
     #[must_use]
     pub fn new(engine: &'e Engine, method: Method, size: usize) -> Self {
         Self {
@@ -47,19 +47,19 @@ impl<'e, P: Borrow<EncodedPrompt>, O: GenerationObserver> Together<'e, P, O> {
         }
     }
 
-    /// The engine.
+    /// Returns the engine.
     #[must_use]
     pub fn engine(&self) -> &'e Engine {
         self.engine
     }
 
-    /// Whether another generation may be started.
+    /// Returns whether another generation can be started.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.batch.len() < self.size
     }
 
-    /// Whether none is under way.
+    /// Returns `true` if no generation is in progress.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
@@ -68,7 +68,7 @@ impl<'e, P: Borrow<EncodedPrompt>, O: GenerationObserver> Together<'e, P, O> {
     /// Starts a generation in an empty cache.
     ///
     /// # Errors
-    /// As [`Engine::drafter`] and [`Session::start_in`].
+    /// Same as [`Engine::drafter`] and [`Session::start_in`].
     pub fn start(
         &mut self,
         observer: O,
@@ -84,7 +84,7 @@ impl<'e, P: Borrow<EncodedPrompt>, O: GenerationObserver> Together<'e, P, O> {
         Ok(())
     }
 
-    /// One pass; the generations that ended with it.
+    /// Runs one pass; returns the generations that ended with it.
     pub fn pass(&mut self) -> Vec<Finished<P, O>> {
         let pass = self.batch.pass(self.engine.target(), PROMPT_ROWS);
         let ended = pass.ended.into_iter();

@@ -1,4 +1,4 @@
-//! Captures what a target computes over training conversations, merges and checks captures.
+//! Captures what a target computes over training conversations; merges and checks captures.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::io::{self, Write as _};
@@ -26,25 +26,25 @@ struct Flags {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Capture conversations; a run that was interrupted goes on where it was
+    /// Capture conversations; an interrupted run resumes where it stopped
     Run(Box<RunFlags>),
-    /// Join the shares of several runs
+    /// Merge the shares of several runs
     Merge {
-        /// Directory of the whole
+        /// Directory of the merged capture
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Directories of the shares
         #[arg(required = true)]
         shares: Vec<PathBuf>,
     },
-    /// Print what a capture holds, finished or not
+    /// Print the contents of a capture, finished or not
     Inspect {
         /// Directory of the capture
         dir: PathBuf,
     },
-    /// Print how much disk captures of the paper's targets take, calculated
+    /// Print the calculated disk usage of captures of the paper's targets
     Sizes,
-    /// Read a capture and the image files that it needs, and compare hashes
+    /// Read a capture and the image files that it refers to, and compare hashes
     Check {
         /// Directory of the capture
         dir: PathBuf,
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
 }
 
 impl RunFlags {
-    /// The flags of one of several processes that were started with the same ones: each takes a share
-    /// of its own, unless it is told which.
+    /// Adjusts the flags of one of several processes that were started with the same flags: each
+    /// gets its own share, unless a share is given.
     fn of(mut self, launched: Option<Launched>) -> Self {
         if let (None, Some(launched)) = (self.source.shard, launched) {
             self.source.shard = Some(launched.share());
@@ -107,12 +107,12 @@ fn run(flags: RunFlags) -> Result<(), Failure> {
     print(&outcome.manifest)
 }
 
-/// Where the time went, on stderr.
+/// Prints the elapsed time and the share spent on files to stderr.
 fn note(outcome: &Outcome) {
     let (elapsed, files) = (outcome.elapsed.as_secs_f64(), outcome.files.as_secs_f64());
     let part = if elapsed > 0.0 { files / elapsed } else { 0.0 };
     eprintln!(
-        "{} positions in {elapsed:.1} s, {:.1} % of it for files",
+        "{} positions in {elapsed:.1} s, {:.1} % of it on file operations",
         outcome.captured,
         part * 100.0
     );
@@ -133,6 +133,6 @@ fn check(dir: &std::path::Path) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     print(reader.manifest())?;
-    writeln!(io::stdout(), "all hashes are right")?;
+    writeln!(io::stdout(), "all hashes match")?;
     Ok(())
 }

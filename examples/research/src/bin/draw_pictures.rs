@@ -1,4 +1,4 @@
-//! Draws pictures of icon sets as a data set of chats.
+//! Draws pictures of icon sets as a dataset of chats.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,34 +12,34 @@ use vispec_data::icons::{Icons, Look};
 use vispec_data::order::numpy_permutation;
 use vispec_train::target::pictures::read_pictures;
 
-/// Draw pictures of icon sets as a data set of chats, which `capture --source chat` reads
+/// Draw pictures of icon sets as a dataset of chats, the input of `capture --source chat`
 ///
-/// The sets are those that make_target taught a language model with; the right answer beside a
-/// picture is its name.
+/// The sets are those that make_target trained a language model on; the answer for each picture is
+/// the name of the thing.
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Directory of a run of make_target, which knows what can be drawn
+    /// Directory of a make_target run, which contains the index of usable pictures
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
     /// Directory with the icon sets, as npm installs @iconify-json/*
     #[arg(long, value_name = "DIR")]
     pictures: PathBuf,
-    /// Directory for chats.jsonl and the pictures, which its rows name
+    /// Directory for the pictures and chats.jsonl, whose rows refer to them
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Which pictures
+    /// Which pictures to draw
     #[arg(long, value_enum, default_value = "taught")]
     styles: Styles,
     /// Number of pictures
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Seed of what is drawn
+    /// Seed of the drawing
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Pixels of a picture's side
+    /// Side of a picture in pixels
     #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(16..=4096))]
     side: u32,
-    /// Question about each picture; repeat the flag to go through several
+    /// Question about each picture; repeat the flag to cycle through several
     #[arg(
         long = "question",
         value_name = "TEXT",
@@ -48,12 +48,12 @@ struct Flags {
     questions: Vec<String>,
 }
 
-/// Which pictures.
+/// The pictures to draw.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 enum Styles {
-    /// Those of sets that were taught
+    /// Pictures of training sets
     Taught,
-    /// Those of sets that were not
+    /// Pictures of held-out sets
     HeldOut,
 }
 
@@ -69,7 +69,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         Styles::Taught => &index.taught,
         Styles::HeldOut => &index.held_out,
     };
-    // Each once before any comes again.
+    // Each picture is used once before any is repeated.
     let order = numpy_permutation(flags.seed, pictures.len());
     let mut chats = ChatWriter::create(&flags.out)?;
     let count = usize::try_from(flags.count).unwrap_or(usize::MAX);

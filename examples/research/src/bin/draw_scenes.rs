@@ -1,4 +1,4 @@
-//! Draws scenes as a data set of chats: pictures, and a file of questions with the right answers.
+//! Draws scenes as a dataset of chats: pictures, and a file of questions with the correct answers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use examples_research::chats::{ChatWriter, Shown, taken};
 use indicatif::{ProgressBar, ProgressStyle};
 use vispec_data::scenes::{Palette, Scene, SceneStyle, Telling, Wording};
 
-/// Draw scenes as a data set of chats, which `capture --source chat` reads
+/// Draw scenes as a dataset of chats, the input of `capture --source chat`
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Directory for chats.jsonl and the pictures, which its rows name
+    /// Directory for the pictures and chats.jsonl, whose rows refer to them
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of scenes
@@ -24,43 +24,43 @@ struct Flags {
     /// Seed of the scenes
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
-    /// Rows and columns of the grid that shapes stand on
+    /// Rows and columns of the grid
     #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
     cells: u32,
-    /// Fewest shapes of a scene
+    /// Minimum number of shapes per scene
     #[arg(long, default_value_t = 2, allow_negative_numbers = true)]
     min_shapes: u32,
-    /// Most shapes of a scene
+    /// Maximum number of shapes per scene
     #[arg(long, default_value_t = 5, allow_negative_numbers = true)]
     max_shapes: u32,
-    /// Which colours and forms there are: standard, or carried, which the tiny models know
+    /// Colours and forms: standard, or carried, which the tiny models know
     #[arg(long, default_value = "standard")]
     palette: Palette,
-    /// Pixels of a picture's side; repeat the flag to go through several
+    /// Side of a picture in pixels; repeat the flag to cycle through several
     #[arg(long = "side", default_value = "84", allow_negative_numbers = true)]
     sides: Vec<u32>,
-    /// Draw videos: so many frames of each scene, two a second, whose shapes move by a cell each second;
-    /// the answers are about the first frame
+    /// Draw videos with this many frames per scene, two per second; the shapes move by one cell per
+    /// second, and the answers describe the first frame
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
     frames: Option<u32>,
-    /// Question about each picture; repeat the flag to go through several
+    /// Question about each picture; repeat the flag to cycle through several
     #[arg(
         long = "question",
         value_name = "TEXT",
         default_value = "Describe the image."
     )]
     questions: Vec<String>,
-    /// What the answers beside the pictures are
+    /// The form of the answers
     #[arg(long, value_enum, default_value = "description")]
     answer: Answer,
 }
 
-/// Right answers.
+/// The form of the answers.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// All shapes by row and column, and how many there are of each form
+    /// All shapes by row and column, and the number of shapes of each form
     Description,
-    /// One sentence with all shapes, in words that the tiny models know
+    /// One sentence with all shapes, in the vocabulary of the tiny models
     Caption,
 }
 
@@ -73,7 +73,7 @@ impl Answer {
     }
 }
 
-/// Frames of a second in videos.
+/// Frames per second of videos.
 const FRAMES_PER_SECOND: u32 = 2;
 
 fn main() -> ExitCode {
@@ -92,7 +92,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         bar.set_style(style);
     }
     for index in 0..flags.count {
-        // Every combination of a side and a question occurs equally often.
+        // Every combination of side and question occurs equally often.
         let (style, rest) = taken(&styles, index);
         let (question, _) = taken(&flags.questions, rest);
         let scene = Scene::generate(style, flags.seed, index);
@@ -122,7 +122,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 }
 
 impl Flags {
-    /// One style for each side.
+    /// Returns one style per side.
     fn styles(&self) -> Result<Vec<SceneStyle>, Failure> {
         let shapes = self.min_shapes..=self.max_shapes;
         let style = |&side| {

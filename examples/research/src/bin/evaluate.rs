@@ -1,5 +1,5 @@
-//! Measures one cell: a task answered plainly and speculatively, as records that `cargo xtask report`
-//! reads.
+//! Measures one cell: answers a task plainly and speculatively, and writes records for
+//! `cargo xtask report`.
 
 use std::process::ExitCode;
 
@@ -8,8 +8,8 @@ use examples_answer::command_line;
 use examples_answer::failure::exit_code;
 use examples_research::evaluate::{self, EvaluateFlags};
 
-/// Answer the prompts of a task plainly and speculatively, and record tokens, accepted tokens and
-/// times of both
+/// Answer the prompts of a task plainly and speculatively, and record the tokens, accepted tokens
+/// and times of both
 #[derive(Parser, Debug)]
 struct Flags {
     #[command(flatten)]

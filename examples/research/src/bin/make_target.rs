@@ -1,5 +1,5 @@
-//! Makes a target: gives a small model more layers and teaches it to tell drawn scenes, or gives a
-//! pretrained language model eyes.
+//! Makes a target: adds layers to a small model and trains it to describe drawn scenes, or trains a
+//! vision tower for a pretrained language model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,40 +23,41 @@ use vispec_train::target::pictures::{
 use vispec_train::target::scenes::{Judgement, MakeTargetConfig, SceneCourse};
 use vispec_train::target::{Course, TargetObserver, TargetStep, Trainer};
 
-/// The config of a target that learns to see, unless another is given.
+/// Default config of a target that learns to see.
 const PICTURES: &str = include_str!("../../../configs/make_target/pictures.toml");
 
-/// Make a tiny target that tells drawn scenes, or teach a pretrained language model to see
+/// Make a tiny target that describes drawn scenes, or teach a pretrained language model to see
 ///
-/// With --config alone a small model is taught to tell drawn scenes of few and of many image tokens.
-/// With --language-model and --pictures a vision tower is trained for a language model that stays as
-/// it is, on the pictures of icon sets.
+/// With --config alone, a small model learns to describe drawn scenes of few and of many image
+/// tokens. With --language-model and --pictures, a vision tower is trained on the pictures of icon
+/// sets for a language model that remains unchanged.
 ///
-/// Started again with the same flags, an interrupted run goes on where its state was saved last.
+/// An interrupted run resumes from its last saved state when started again with the same flags.
 ///
-/// Built with the feature mpi and started by mpirun or srun, the processes share the workers of the
-/// config; the outcome is that of one process.
+/// When built with the feature mpi and started by mpirun or srun, the processes share the workers
+/// of the config; the result is the same as with one process.
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative to
-    /// the current directory [default for pictures: that of examples/configs/make_target/pictures.toml]
+    /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative
+    /// to the current directory [default for pictures: examples/configs/make_target/pictures.toml]
     #[arg(long, value_name = "FILE", required_unless_present = "language_model")]
     config: Option<PathBuf>,
-    /// Checkpoint in the layout of LLaVA-1.5 whose language model learns to see; its vision tower is
+    /// Checkpoint in the LLaVA-1.5 layout whose language model learns to see; its vision tower is
     /// not used
     #[arg(long, value_name = "DIR", requires = "pictures")]
     language_model: Option<PathBuf>,
     /// Directory with icon sets and names, as npm installs @iconify-json/* and emojibase-data
     #[arg(long, value_name = "DIR", requires = "language_model")]
     pictures: Option<PathBuf>,
-    /// Where metrics and state go, and targets: to the folder checkpoint, or for pictures to
-    /// checkpoint-N for N image tokens
+    /// Directory for metrics, state and targets; targets go to the folder checkpoint, or for
+    /// pictures to checkpoint-N for N image tokens
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// End behind so many stages of the config; later runs go on with the others [default: all]
+    /// Stop after this number of stages of the config; later runs continue with the others
+    /// [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     stages: Option<u16>,
-    /// Where to compute
+    /// Device to compute on
     #[arg(long, default_value = "flex")]
     device: DeviceSpec,
 }
@@ -103,7 +104,8 @@ impl Flags {
     }
 }
 
-/// Prepares, has the language model write answers, trains, and looks at what is seen.
+/// Prepares the pictures, lets the language model write its answers, trains, and evaluates the
+/// result.
 #[expect(clippy::print_stderr, reason = "what a user sees")]
 fn learn_to_see(
     flags: &Flags,
@@ -139,7 +141,7 @@ fn learn_to_see(
     Ok(())
 }
 
-/// One line for each set.
+/// Prints one line per set, then the totals.
 #[expect(clippy::print_stderr, reason = "what a user sees")]
 fn say_what_is_left(index: &IconIndex) {
     for (name, left) in &index.sets {
@@ -153,14 +155,14 @@ fn say_what_is_left(index: &IconIndex) {
         );
     }
     eprintln!(
-        "{} things, {} pictures that are taught, {} that are not",
+        "{} things, {} training pictures, {} held-out pictures",
         index.things.len(),
         index.taught.len(),
         index.held_out.len()
     );
 }
 
-/// Trains to the end, or until somebody asks to stop.
+/// Trains to the end, or until the user interrupts.
 fn train<C>(
     flags: &Flags,
     config: C::Config,
@@ -186,7 +188,7 @@ where
     }
 }
 
-/// What a user sees on stderr.
+/// Progress on stderr.
 struct View(StepBar);
 
 impl<J: Say> TargetObserver<J> for View {
@@ -203,7 +205,7 @@ impl<J: Say> TargetObserver<J> for View {
     }
 }
 
-/// A judgement in words.
+/// Formats a judgement as one line.
 trait Say {
     fn line(&self) -> String;
 }

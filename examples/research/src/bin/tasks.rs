@@ -1,4 +1,4 @@
-//! Lists evaluation tasks, shows their samples, and checks whether their files are there.
+//! Lists evaluation tasks, shows their samples, and checks whether their files are present.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use examples_research::shortage::ShortageFlag;
 use vispec_data::{ReadOptions, Sample, TaskDefinition, TaskRegistry, listing};
 use vispec_processor::{ImageOptions, Media, Processor};
 
-/// List evaluation tasks, show their samples, check their files
+/// List evaluation tasks, show their samples, and check their files
 #[derive(Parser, Debug)]
 struct Flags {
-    /// TOML file of a further task; may be given several times
+    /// TOML file of an additional task; may be repeated
     #[arg(long, global = true, value_name = "FILE")]
     task_file: Vec<PathBuf>,
     #[command(subcommand)]
@@ -25,14 +25,14 @@ struct Flags {
 enum Command {
     /// Print one line per task: name, title, samples, source
     List,
-    /// Print a sample: its messages and where its images are
+    /// Print a sample: its messages and the locations of its images
     Show {
         /// Name of the task
         name: String,
-        /// Directory with a folder of files for each task, called like the task; drawn tasks need none
+        /// Directory with one folder of files per task, named like the task; drawn tasks need none
         #[arg(long, default_value = ".")]
         data: PathBuf,
-        /// Which sample, from 0
+        /// Index of the sample, from 0
         #[arg(long, default_value_t = 0)]
         index: usize,
         /// Write the sample's images to this folder as PNG
@@ -44,11 +44,11 @@ enum Command {
         #[command(flatten)]
         shortage: ShortageFlag,
     },
-    /// Say which files of tasks are there and where to get the others
+    /// Report which files of tasks are present and where to get the others
     Check {
-        /// Names of tasks; all if none is given
+        /// Names of tasks [default: all]
         names: Vec<String>,
-        /// Directory with a folder of files for each task, called like the task
+        /// Directory with one folder of files per task, named like the task
         #[arg(long)]
         data: PathBuf,
     },
@@ -101,7 +101,7 @@ fn show(sample: &Sample, out: Option<&Path>, options: &ImageOptions) -> Result<(
     Ok(())
 }
 
-/// Prints what a target reads of a sample.
+/// Prints the rendered prompt of a sample for a target.
 fn render(
     task: &TaskDefinition,
     sample: &Sample,
@@ -137,7 +137,7 @@ fn render(
     Ok(())
 }
 
-/// Fails if a task that was named cannot be run; without names it only reports.
+/// Fails if a named task cannot be run; without names it only reports.
 fn check(registry: &TaskRegistry, names: &[String], data: &Path) -> Result<(), Failure> {
     let tasks: Vec<&TaskDefinition> = if names.is_empty() {
         registry.iter().collect()

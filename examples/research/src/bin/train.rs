@@ -18,31 +18,31 @@ use vispec_train::{Start, StartPlace, TrainConfig, TrainError};
 
 /// Train a ViSpec, EAGLE-2, EAGLE-3 or Medusa draft
 ///
-/// Started again with the same flags, an interrupted run goes on where its state was saved last.
+/// An interrupted run resumes from its last saved state when started again with the same flags.
 ///
-/// Built with the feature mpi and started by mpirun or srun, the processes share the batches of each
-/// step (data.accumulate); the outcome is that of one process.
+/// When built with the feature mpi and started by mpirun or srun, the processes share the batches
+/// of each step (data.accumulate); the result is the same as with one process.
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Config of the run; examples/configs/train has upstream's
+    /// Config of the run; examples/configs/train has upstream's configs
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Replaces a value of the config, such as optimizer.learning_rate=1e-4; may be repeated
+    /// Override a value of the config, such as optimizer.learning_rate=1e-4; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Captured samples, whatever their storage; repeat the flag for several captures
+    /// Directory of a capture, in any storage; repeat the flag for several captures
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
-    /// The target that the draft is for: a directory, or an id on the Hugging Face hub
+    /// Target of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     target: String,
-    /// Draft to start from; fresh weights without it
+    /// Draft to start from; without it, training starts from fresh weights
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
-    /// Where metrics, state and drafts go: the drafts to its folders last and best
+    /// Directory for metrics, state and drafts; drafts go to its folders last and best
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute
+    /// Device to compute on
     #[arg(long, default_value = "flex")]
     device: DeviceSpec,
 }
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     exit_code(|ranks| run(&flags, ranks))
 }
 
-/// What a run reads.
+/// The inputs of a run.
 struct Inputs {
     config: TrainConfig,
     dir: PathBuf,
@@ -115,7 +115,7 @@ fn run(flags: &Flags, ranks: Ranks) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a user sees on stderr.
+/// Progress on stderr.
 struct View(StepBar);
 
 fn shown(value: Option<f64>) -> String {

@@ -1,4 +1,4 @@
-//! Flags of `capture`.
+//! Command-line flags of `capture`.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,36 +22,37 @@ use examples_answer::flags::MAX_BATCH;
 pub enum SourceName {
     /// Turns of `from` and `value`, text only
     Sharegpt,
-    /// The same with one image a row
+    /// Like sharegpt, with one image per row
     LlavaPretrain,
     /// `messages` of `role` and `content`, and `images`, a list of paths
     Chat,
-    /// Drawn scenes, questions with short answers; no files
+    /// Drawn scenes and questions with short answers; no files
     ScenesShort,
     /// Drawn scenes and their descriptions; no files
     ScenesLong,
-    /// What the target asks itself, or with --images built-in questions about pictures; no files
+    /// Questions that the target asks itself, or with --images built-in questions about pictures;
+    /// no files
     #[value(name = "self")]
     OwnQuestions,
 }
 
-/// Which conversations to take.
+/// Selection of the conversations.
 #[derive(Args, Debug)]
 pub struct SourceFlags {
-    /// What the rows of the files look like
+    /// Layout of the conversations
     #[arg(long, value_enum)]
     pub source: SourceName,
     /// A file of conversations: .json (a list), .jsonl or .parquet; repeat the flag for several
     #[arg(long = "data", value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Folder that the rows' image paths are relative to, by default this one; with --source self,
-    /// folder of the pictures to ask about
+    /// Folder that the rows' image paths are relative to, by default the current one; with --source
+    /// self, folder of the pictures to ask about
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
-    /// With --source self: number of questions, by default 1000, or as many as there are pictures
+    /// With --source self: number of questions, by default 1000, or the number of pictures
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub questions: Option<usize>,
-    /// With --source self: temperature at which the target asks; --seed drives that, too
+    /// With --source self: sampling temperature of the questions; --seed also seeds them
     #[arg(
         long,
         value_name = "T",
@@ -65,33 +66,33 @@ pub struct SourceFlags {
     /// Seed of the drawn scenes
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub scene_seed: u64,
-    /// Seed of the shuffle, which is that of `datasets`
+    /// Seed of the shuffle, which matches `datasets`
     #[arg(long, default_value_t = 42, allow_negative_numbers = true)]
     pub shuffle_seed: u64,
-    /// First position of the shuffled rows
+    /// First position in the shuffled order
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub start: usize,
-    /// Position behind the last; by default all rows
+    /// Position after the last; by default all rows
     #[arg(long, allow_negative_numbers = true)]
     pub end: Option<usize>,
-    /// Take so many positions from the first on
+    /// Maximum number of positions, counted from the first
     #[arg(long, conflicts_with = "end", allow_negative_numbers = true)]
     pub limit: Option<usize>,
-    /// Which share of the range this process takes: 1/8 is the first of eight [default: all; started
-    /// by mpirun or srun, one share a process, each in a folder of its own below --out]
+    /// Share of the range that this process takes: 1/8 is the first of eight [default: all; with
+    /// mpirun or srun, one share per process, each in its own folder below --out]
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Share>,
-    /// Broken rows and images that are left out; one more ends the run
+    /// Number of broken rows and images to skip; one more ends the run
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub max_bad_rows: usize,
 }
 
-/// States of the residual stream, as a flag names them.
+/// The residual stream states to store, as given by a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatesFlag {
-    /// Those that EAGLE-3 reads.
+    /// The states that EAGLE-3 reads.
     Eagle3,
-    /// These.
+    /// Explicit layer numbers.
     Numbers(Vec<usize>),
 }
 
@@ -105,16 +106,16 @@ impl FromStr for StatesFlag {
         let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
         match numbers {
             Ok(numbers) if numbers.is_sorted_by(|a, b| a < b) => Ok(Self::Numbers(numbers)),
-            _ => Err("expected eagle3, or ascending numbers with commas between".to_owned()),
+            _ => Err("expected eagle3, or ascending numbers separated by commas".to_owned()),
         }
     }
 }
 
 impl StatesFlag {
-    /// The numbers, for a target of so many layers.
+    /// Returns the state numbers for a target with `layers` layers.
     ///
     /// # Errors
-    /// Usage if the target has not these states.
+    /// Usage if the target does not have these states.
     pub fn numbers(&self, layers: usize) -> Result<Vec<usize>, Failure> {
         let numbers = match self {
             Self::Eagle3 => eagle3_states(layers).to_vec(),
@@ -130,14 +131,14 @@ impl StatesFlag {
     }
 }
 
-/// Pixels of a drawn scene's side, its rows and columns, and how many shapes are in it.
+/// Side of a drawn scene in pixels, its rows and columns, and the range of the number of shapes.
 const SCENE: (u32, u32, std::ops::RangeInclusive<u32>) = (84, 3, 2..=5);
 
 impl SourceFlags {
-    /// Looks at every value without reading anything.
+    /// Validates all values without reading anything.
     ///
     /// # Errors
-    /// Usage if flags do not go together.
+    /// Usage if flags cannot be combined.
     pub fn check(&self, stage: u8) -> Result<(), Failure> {
         let name = self.source.to_possible_value();
         let name = name.as_ref().map_or("", |name| name.get_name());
@@ -169,23 +170,23 @@ impl SourceFlags {
         }
         if self.share() != Share::WHOLE {
             return refuse(
-                "makes its questions in one process; give questions.jsonl of its folder to the \
+                "generates its questions in one process; pass questions.jsonl of its folder to the \
                  shares, with --source chat --as-is",
             );
         }
         Ok(())
     }
 
-    /// Which share of the range this process takes.
+    /// Returns the share of the range that this process takes.
     #[must_use]
     pub fn share(&self) -> Share {
         self.shard.unwrap_or(Share::WHOLE)
     }
 
-    /// The files and their layout.
+    /// Returns the files and their layout.
     ///
     /// # Errors
-    /// Usage if the scenes make no sense.
+    /// Usage if the style of the scenes is invalid.
     pub fn conversations(&self, stage: &StageFlags) -> Result<ConversationFiles, Failure> {
         let scenes = |questions| {
             let (side, cells, shapes) = SCENE;
@@ -214,12 +215,12 @@ impl SourceFlags {
                 self.files.clone()
             },
             images: self.images.clone().unwrap_or_else(|| PathBuf::from(".")),
-            // What is drawn is in no order that would have to be undone.
+            // Generated questions are already in the intended order.
             shuffle_seed: (!is_own).then_some(self.shuffle_seed),
         })
     }
 
-    /// The positions to take of `rows`, of all shares together.
+    /// Returns the selected positions among `rows` rows, over all shares.
     ///
     /// # Errors
     /// Usage if the range is empty or exceeds the rows.
@@ -241,10 +242,10 @@ impl SourceFlags {
         })
     }
 
-    /// What a capture notes of the source.
+    /// Returns the description of the source for the capture's header.
     ///
     /// # Errors
-    /// A file that is not there any more.
+    /// If a file no longer exists.
     pub fn identity(
         &self,
         files: &ConversationFiles,
@@ -274,80 +275,82 @@ impl SourceFlags {
     }
 }
 
-/// What to compute and what to keep.
+/// The stage of a capture, and what it stores.
 #[derive(Args, Debug)]
 pub struct StageFlags {
-    /// 1 reads the answers of the data, 2 lets the target write its own
+    /// 1: read the answers of the data; 2: let the target generate answers
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub stage: u8,
-    /// Directory of the capture; one that was interrupted is gone on with
+    /// Directory of the capture; an interrupted capture is resumed
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// full (as upstream), compact, packed (8 bits, images by reference) or online
+    /// Storage: full (as upstream), compact, packed (8 bits, images by reference) or online
     #[arg(long, default_value = "compact")]
     pub storage: StorageKind,
-    /// States of the target's residual stream to keep besides the last hidden state: eagle3 (those
-    /// that EAGLE-3 drafts read), or numbers of layers that they enter, ascending, as 2,15,27
+    /// Residual stream states of the target to store besides the last hidden state: eagle3 (the
+    /// states that EAGLE-3 drafts read), or the ascending numbers of the layers that they enter,
+    /// such as 2,15,27
     #[arg(long, value_name = "eagle3|N,N,N")]
     pub states: Option<StatesFlag>,
-    /// Positions of a shard
+    /// Positions per shard
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub shard_positions: usize,
-    /// Stage 1: tokens of a sample, the rest is cut off; by default 2048 for Qwen and the
-    /// context for LLaVA
+    /// Stage 1: maximum number of tokens per sample, the rest is cut off; by default 2048 for Qwen
+    /// and the context length for LLaVA
     #[arg(long, allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
-    /// Stage 2: tokens of an answer
+    /// Stage 2: maximum number of tokens per answer
     #[arg(long, default_value_t = 1024, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// Stage 2: 0 chooses the most likely token, more samples
+    /// Stage 2: sampling temperature; 0 is greedy decoding
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Stage 2: seed of the sampling
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Stage 2: answers that are written at once, in shared passes; the samples do not depend on it
+    /// Stage 2: number of answers generated together in shared passes; it does not affect the
+    /// samples
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
     pub batch: u16,
-    /// Stage 2: ask the first question as it is, not for a long answer
+    /// Stage 2: ask the first question unchanged, without requesting a long answer
     #[arg(long)]
     pub as_is: bool,
-    /// Least pixels of an image (Qwen); by default upstream's 200704 in stage 2
+    /// Minimum pixels of an image (Qwen); by default upstream's 200704 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub min_pixels: Option<usize>,
-    /// Most pixels of an image (Qwen); by default upstream's 1003520 in stage 2
+    /// Maximum pixels of an image (Qwen); by default upstream's 1003520 in stage 2
     #[arg(long, allow_negative_numbers = true)]
     pub max_pixels: Option<usize>,
 }
 
-/// Upstream's limits of Qwen's images in stage 2.
+/// Upstream's limits for Qwen's images in stage 2.
 const PIXELS: (usize, usize) = (256 * 28 * 28, 1280 * 28 * 28);
-/// Upstream's limit of Qwen's sequences in stage 1.
+/// Upstream's limit for Qwen's sequences in stage 1.
 const QWEN_MAX_TOKENS: usize = 2048;
 
 impl StageFlags {
-    /// States of the residual stream that are kept; none if no vectors are.
+    /// Returns the residual stream states to store; empty if no vectors are stored.
     ///
     /// # Errors
-    /// Usage if the target has not the states that are asked for.
+    /// Usage if the target does not have the requested states.
     pub fn residual_states(&self, engine: &Engine) -> Result<Vec<usize>, Failure> {
         match &self.states {
             Some(states) if self.storage.keeps_hidden_states() => {
                 states.numbers(engine.target().n_layers())
             }
             Some(_) => Err(Failure::Usage(format!(
-                "--states does not go with --storage {}, which keeps no states: training computes \
-                 them",
+                "--states cannot be combined with --storage {}, which stores no states: training \
+                 computes them",
                 self.storage
             ))),
             None => Ok(Vec::new()),
         }
     }
 
-    /// Looks at every value without loading anything.
+    /// Validates all values without loading anything.
     ///
     /// # Errors
-    /// Usage if one is out of range.
+    /// Usage if a value is out of range.
     pub fn check(&self) -> Result<(), Failure> {
         let counts = [
             ("--shard-positions", Some(self.shard_positions)),
@@ -358,25 +361,27 @@ impl StageFlags {
             return Err(Failure::Usage(format!("{flag} is 0, expected at least 1")));
         }
         if self.min_pixels.is_some() != self.max_pixels.is_some() {
-            return Err(Failure::usage("--min-pixels and --max-pixels go together"));
+            return Err(Failure::usage(
+                "--min-pixels and --max-pixels must be given together",
+            ));
         }
         Sampler::new(self.temperature, None, None).map_err(Failure::usage)?;
         Ok(())
     }
 
-    /// The file of the questions that a run of `--source self` makes.
+    /// Returns the path of the questions that a run with `--source self` generates.
     #[must_use]
     pub fn questions(&self) -> PathBuf {
         self.out.join("questions.jsonl")
     }
 
-    /// Answers that are written at once.
+    /// Returns the number of answers generated together.
     #[must_use]
     pub fn batch(&self) -> usize {
         usize::from(self.batch)
     }
 
-    /// Limits of the size of images, if not the checkpoint's.
+    /// Returns the limits of the image size, if they differ from the checkpoint's.
     #[must_use]
     pub fn pixels(&self, family: ModelFamily) -> Option<(usize, usize)> {
         let chosen = self.min_pixels.zip(self.max_pixels);
@@ -387,7 +392,7 @@ impl StageFlags {
         }
     }
 
-    /// What the capture notes of the stage.
+    /// Returns the description of the stage for the capture's header.
     #[must_use]
     pub fn stage(&self, engine: &Engine, source: SourceName) -> CaptureStage {
         let processor = engine.processor();
@@ -422,7 +427,7 @@ impl StageFlags {
     }
 }
 
-/// The directory that a target's flag names, for people.
+/// Returns the name of a target's directory, for display.
 #[must_use]
 pub fn target_name(dir: &Path) -> String {
     let name = dir.file_name().unwrap_or(dir.as_os_str());

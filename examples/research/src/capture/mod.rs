@@ -1,4 +1,4 @@
-//! The program `capture` apart from its flags: from conversations to stored samples.
+//! The implementation of the program `capture`: from conversations to stored samples.
 //!
 //! ```text
 //! position ─► Questions ─┬─► AnswerReader (stage 1) ─────────────┬─► Sample ─► CaptureWriter

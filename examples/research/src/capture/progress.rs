@@ -1,4 +1,4 @@
-//! How far a capture is, and where its time goes.
+//! Progress of a capture, and the time it takes.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use examples_answer::progress_lines::{ProgressLines, say};
 
-/// A bar on stderr and a clock.
+/// A progress bar on stderr with a clock.
 #[derive(Debug)]
 pub struct CaptureProgress {
     bar: ProgressBar,
@@ -16,7 +16,7 @@ pub struct CaptureProgress {
 }
 
 impl CaptureProgress {
-    /// A bar of `total` positions or questions, `done` of which an earlier run finished.
+    /// Creates a bar of `total` positions or questions, of which an earlier run finished `done`.
     #[must_use]
     pub fn new(what: &'static str, total: usize, done: usize) -> Self {
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
@@ -33,7 +33,7 @@ impl CaptureProgress {
         }
     }
 
-    /// Moves on by `done`; `left_out` gave nothing so far.
+    /// Advances by `done`; `left_out` is the number skipped so far.
     pub fn step(&mut self, done: usize, left_out: usize) {
         if left_out > 0 {
             self.bar.set_message(format!("({left_out} left out)"));
@@ -42,12 +42,12 @@ impl CaptureProgress {
         self.lines.step(&self.bar, self.what);
     }
 
-    /// Says something.
+    /// Prints a line above the bar.
     pub fn note(&self, text: &str) {
         say(&self.bar, text);
     }
 
-    /// Removes the bar; gives the time since it was there.
+    /// Removes the bar; returns the time since it was created.
     pub fn finish(&self) -> Duration {
         self.bar.finish_and_clear();
         self.started.elapsed()

@@ -1,4 +1,4 @@
-//! From a position to what the target is asked there.
+//! From a position to the prompt of the target.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use vispec_processor::{DecodedImage, ImageOptions, Media, Messages, Video};
 
 use examples_answer::failure::Failure;
 
-/// A position and the conversation there.
+/// A position and its conversation.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) position: usize,
     pub(super) conversation: Box<Conversation>,
-    /// The images that the target sees, one for each of their places.
+    /// The images that the target sees, one per placeholder.
     pub(super) images: Vec<ImageSource>,
-    /// The videos, likewise.
+    /// The videos that the target sees, one per placeholder.
     pub(super) videos: Vec<VideoSource>,
 }
 
-/// Lies beside the answer to the question there.
+/// Stored with the generation of its answer.
 impl GenerationObserver for Place {}
 
 impl Place {
-    /// Notes that nothing can be learned from the position.
+    /// Returns the record of a position that gives no training sample.
     pub(super) fn dropped(&self, reason: impl std::fmt::Display) -> LeftOut {
         LeftOut {
             position: self.position,
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// What the target is given.
+/// The input of the target.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) messages: Messages,
@@ -47,7 +47,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// What is shown.
+    /// Returns the images and videos of the question.
     pub(super) fn media(&self) -> Media<'_> {
         Media {
             images: &self.images,
@@ -56,22 +56,23 @@ impl Question {
     }
 }
 
-/// Asks the conversations of a source.
+/// Converts the conversations of a source to questions.
 #[derive(Debug)]
 pub(super) struct Questions {
     pub(super) source: ConversationSource,
     pub(super) stage: CaptureStage,
-    /// The capture's folder. Questions that lie in it are called the same wherever it is.
+    /// Folder of the capture. Origins inside it are stored relative to it, so that they do not
+    /// depend on its location.
     pub(super) folder: PathBuf,
     /// Time spent on rows and images.
     pub(super) reading: Duration,
 }
 
 impl Questions {
-    /// What is asked at a position; or why nothing is.
+    /// Returns the question at a position, or why there is none.
     ///
     /// # Errors
-    /// Files that cannot be read at all.
+    /// If files cannot be read at all.
     pub(super) fn ask(
         &mut self,
         position: usize,
@@ -135,7 +136,7 @@ impl Questions {
     }
 }
 
-/// Notes a row that is broken, or whose image is.
+/// Returns the record of a row that is broken or has a broken image.
 fn bad(position: usize, error: DataError) -> Result<LeftOut, Failure> {
     if !error.is_of_one_row() {
         return Err(error.into());
@@ -147,7 +148,7 @@ fn bad(position: usize, error: DataError) -> Result<LeftOut, Failure> {
     })
 }
 
-/// The messages that the target is given of a conversation, and what they show.
+/// Returns the messages of a conversation for the target, with their images and videos.
 fn given(
     stage: &CaptureStage,
     conversation: &Conversation,

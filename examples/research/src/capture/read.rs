@@ -1,4 +1,4 @@
-//! Stage 1: the target reads answers that are there.
+//! Stage 1: the target reads existing answers.
 
 use vispec_data::capture::LeftOut;
 use vispec_models::Engine;
@@ -8,17 +8,17 @@ use super::question::{Place, Question};
 use super::sample::{Sample, SampleMaker, Sequence};
 use examples_answer::failure::Failure;
 
-/// Reads answered conversations, one after the other.
+/// Reads answered conversations, one at a time.
 #[derive(Debug)]
 pub(super) struct AnswerReader<'e> {
     pub(super) engine: &'e Engine,
-    /// Tokens of a sample; the rest is cut off.
+    /// Maximum number of tokens per sample; the rest is cut off.
     pub(super) max_tokens: usize,
     pub(super) maker: SampleMaker,
 }
 
 impl AnswerReader<'_> {
-    /// The sample of a conversation; or why it gives none.
+    /// Returns the sample of a conversation, or why there is none.
     ///
     /// # Errors
     /// Any error of the models.

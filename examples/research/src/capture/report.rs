@@ -1,4 +1,4 @@
-//! What a capture holds, in words.
+//! Printing the contents of a capture.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use super::sizes::{disk_gigabytes, paper_gigabytes, text_within_disk};
 
 const GB: f64 = 1e9;
 
-/// Writes what a capture holds.
+/// Writes the contents of a capture.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_manifest(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()> {
     let header = &manifest.header;
     let target = &header.target;
@@ -63,7 +63,7 @@ pub fn write_manifest(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()
     write_left_out(manifest, out)
 }
 
-/// Bytes of a sample as measured, and what the paper's number of them takes.
+/// Writes the measured size of a sample, and the size of the paper's number of samples.
 fn write_sizes(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()> {
     let n_samples = manifest.n_samples();
     if n_samples == 0 {
@@ -99,7 +99,7 @@ fn write_sizes(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Positions without a sample: how many for each reason, and the broken ones by name.
+/// Writes the positions without a sample: the number for each reason, and each bad row.
 fn write_left_out(manifest: &Manifest, out: &mut dyn Write) -> io::Result<()> {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for left_out in manifest.left_out() {

@@ -1,4 +1,4 @@
-//! From a sequence that the target has read or written to what is stored of it.
+//! Converting a sequence that the target has read or generated to a stored sample.
 
 use std::time::{Duration, Instant};
 
@@ -10,35 +10,35 @@ use vispec_models::features::{FeatureSpec, SequenceFeatures};
 use super::question::Place;
 use examples_answer::failure::Failure;
 
-/// Tokens that a sample is made of.
+/// The tokens of a sample.
 pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     pub(super) loss_mask: Vec<bool>,
     pub(super) image_mask: Vec<bool>,
     pub(super) prompt_tokens: usize,
-    /// Unless no vectors are kept.
+    /// `None` if no vectors are stored.
     pub(super) features: Option<SequenceFeatures>,
 }
 
-/// A sample, with its vectors unless none are kept.
+/// A sample, with its vectors if they are stored.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) tokens: TokenSample,
     pub(super) vectors: Option<SampleVectors>,
 }
 
-/// Makes samples of what a storage keeps.
+/// Builds the samples of a storage kind.
 #[derive(Debug)]
 pub(super) struct SampleMaker {
     pub(super) storage: StorageKind,
-    /// States of the residual stream that are kept.
+    /// Residual stream states to store.
     pub(super) states: Vec<usize>,
-    /// Time spent on files of images.
+    /// Time spent on image files.
     pub(super) reading: Duration,
 }
 
 impl SampleMaker {
-    /// What a cache has to remember for a sample.
+    /// Returns the features that a cache must record for a sample.
     pub(super) fn features(&self) -> FeatureSpec {
         let last = FeatureSpec::last();
         if self.states.is_empty() {
@@ -47,10 +47,10 @@ impl SampleMaker {
         last.and(&FeatureSpec::residual(&self.states))
     }
 
-    /// The sample of the sequence at `place`.
+    /// Builds the sample of the sequence at `place`.
     ///
     /// # Errors
-    /// Images that cannot be read any more, and a device that fails.
+    /// If images can no longer be read, or the device fails.
     pub(super) fn sample(&mut self, place: Place, sequence: Sequence) -> Result<Sample, Failure> {
         let started = Instant::now();
         let (images, image_files) = if self.storage.keeps_images() {
@@ -95,7 +95,7 @@ fn vectors(features: SequenceFeatures) -> Result<SampleVectors, Failure> {
     })
 }
 
-/// Where the images of a sample are, and the bytes of those that are not files by themselves.
+/// Returns the locations of a sample's images, and the bytes of those that are not separate files.
 fn kept_images(sources: &[ImageSource]) -> Result<(Vec<ImageRecord>, Vec<Vec<u8>>), Failure> {
     let mut records = Vec::with_capacity(sources.len());
     let mut files = Vec::new();

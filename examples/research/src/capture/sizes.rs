@@ -1,4 +1,4 @@
-//! How much disk captures take, calculated.
+//! Calculated disk usage of captures.
 
 use std::io::{self, Write};
 
@@ -6,15 +6,15 @@ use vispec_data::capture::{DISK_BYTES, ElementType, PAPER_SAMPLES, SampleSize, S
 
 const GB: f64 = 1e9;
 
-/// A target of the paper, and the image tokens of a picture as its data set has them.
+/// A target of the paper, and the image tokens of a picture in its dataset.
 struct Published {
     name: &'static str,
     hidden: usize,
     image: usize,
 }
 
-/// Pictures of Qwen2.5-VL have the fewest tokens that upstream's limits allow, as small ones do;
-/// those of LLaVA-1.6 are three wide and two high.
+/// For Qwen2.5-VL, the minimum number of image tokens that upstream's limits allow, which small
+/// pictures have; for LLaVA-1.6, pictures three tiles wide and two high.
 const PUBLISHED: [Published; 5] = [
     Published {
         name: "Qwen2.5-VL-3B",
@@ -43,15 +43,15 @@ const PUBLISHED: [Published; 5] = [
     },
 ];
 
-/// Tokens of text of a sample: of the question, and of the answer. Those of stage 1 have no picture.
+/// Text tokens of a sample: of the question and of the answer. Samples of stage 1 have no picture.
 const STAGE_1: usize = 1000;
 const QUESTION: usize = 60;
 const ANSWERS: [usize; 3] = [300, 500, 1024];
 
-/// Published weights have 16 bits; both types are of the same size.
+/// Published weights are 16-bit; both 16-bit types have the same size.
 const WEIGHTS: ElementType = ElementType::Bf16;
 
-/// What the paper's number of samples takes, in billions of bytes.
+/// Returns the size of the paper's number of samples in GB.
 #[must_use]
 pub fn paper_gigabytes(size: &SampleSize, storage: StorageKind, of: (ElementType, usize)) -> f64 {
     let (dtype, hidden) = of;
@@ -60,7 +60,8 @@ pub fn paper_gigabytes(size: &SampleSize, storage: StorageKind, of: (ElementType
     bytes / GB
 }
 
-/// Tokens of text of a sample that the disk can hold the paper's number of.
+/// Returns the maximum number of text tokens per sample if the paper's number of samples must fit
+/// on the disk.
 #[must_use]
 pub fn text_within_disk(
     size: &SampleSize,
@@ -72,7 +73,7 @@ pub fn text_within_disk(
     size.text_within(room, storage, dtype, hidden)
 }
 
-/// The disk in billions of bytes.
+/// Returns the disk budget in GB.
 #[must_use]
 pub fn disk_gigabytes() -> u64 {
     DISK_BYTES / 1_000_000_000
@@ -81,7 +82,7 @@ pub fn disk_gigabytes() -> u64 {
 /// Writes the sizes of captures of the paper's targets as two tables.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_published(out: &mut dyn Write) -> io::Result<()> {
     let disk = disk_gigabytes();
     let title = format!("GB of {PAPER_SAMPLES} samples, without pictures; * fits into {disk} GB");
@@ -115,7 +116,7 @@ pub fn write_published(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Heads of the columns.
+/// Returns the column headings.
 fn names() -> [String; 4] {
     StorageKind::ALL.map(|storage| format!("{storage} "))
 }

@@ -1,4 +1,4 @@
-//! Stage 2: the target writes answers, several at once.
+//! Stage 2: the target generates answers, several together.
 
 use vispec_core::Prompt as _;
 use vispec_data::capture::LeftOut;
@@ -11,22 +11,22 @@ use crate::together::{EngineSession, Together};
 use examples_answer::failure::Failure;
 use examples_answer::run::Settings;
 
-/// Why a sample is left out of a storage that reads its images again.
+/// Reason for dropping a sample with videos from a storage kind that reads its images again.
 const NO_VIDEOS: &str = "packed and online captures keep images and no videos; full and compact \
                          ones keep what the target read of both";
 
-/// Has the target write answers in shared passes. What it writes at a position does not depend on
-/// the others.
+/// Generates answers in shared passes. The answer at a position does not depend on the other
+/// answers.
 #[derive(Debug)]
 pub(super) struct AnswerWriter<'e> {
     pub(super) together: Together<'e, EncodedPrompt, Place>,
-    /// Those of position 0; the position is added to the seed.
+    /// Settings of position 0; the position is added to the seed.
     pub(super) settings: Settings,
     pub(super) maker: SampleMaker,
 }
 
 impl AnswerWriter<'_> {
-    /// Begins an answer; or says why there is none.
+    /// Starts an answer; returns the reason if there is none.
     ///
     /// # Errors
     /// Any error of the models.
@@ -53,7 +53,7 @@ impl AnswerWriter<'_> {
         Ok(None)
     }
 
-    /// One pass; the answers that ended with it, by position.
+    /// Runs one pass; returns the answers that ended with it, by position.
     pub(super) fn pass(&mut self) -> Vec<(usize, Result<Sample, Failure>)> {
         let finished = self.together.pass().into_iter();
         finished

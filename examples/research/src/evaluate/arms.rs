@@ -1,4 +1,4 @@
-//! Both answers to one prompt.
+//! Plain and speculative answers to one prompt.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use examples_answer::failure::Failure;
 use examples_answer::memory::peak_rss_bytes;
 use examples_answer::run::{Run, Settings, answer};
 
-/// Decoding without a draft, and decoding with the cell's method.
+/// Plain decoding, and decoding with the method of the cell.
 pub(super) struct Arms<'a> {
     pub(super) engine: &'a Engine,
     pub(super) method: Method,
@@ -20,18 +20,18 @@ pub(super) struct Arms<'a> {
     pub(super) speculative: Settings,
 }
 
-/// What is asked.
+/// A prompt to answer.
 pub(super) struct Question {
     pub(super) prompt_id: String,
-    /// The sample's place in the task.
+    /// Index of the sample in the task.
     pub(super) index: u64,
     pub(super) prompt: EncodedPrompt,
     pub(super) encode: EncodeTimes,
 }
 
 impl Arms<'_> {
-    /// Answers a prompt plainly and speculatively. Which goes first alternates with the sample, so
-    /// that neither always finds the memory that the other has touched.
+    /// Answers a prompt plainly and speculatively. The order alternates from sample to sample, so
+    /// that neither always benefits from memory warmed up by the other.
     ///
     /// # Errors
     /// Any error of the models.
@@ -85,7 +85,7 @@ fn arm(run: Run, encode: EncodeTimes) -> Result<ArmRecord, Failure> {
             FinishReason::Stop => record::FinishReason::Stop,
             FinishReason::Length => record::FinishReason::Length,
             FinishReason::Context => record::FinishReason::Context,
-            other => return Err(anyhow::anyhow!("an answer ended by {other}").into()),
+            other => return Err(anyhow::anyhow!("unexpected finish reason {other}").into()),
         },
         accepted_per_cycle: generation.stats.accepted_per_cycle().to_vec(),
         nodes_per_cycle: generation.stats.nodes_per_cycle().to_vec(),

@@ -1,4 +1,4 @@
-//! One cell from its loaded models to its last record.
+//! Measuring one cell, from its loaded models to its last record.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,18 +15,15 @@ use super::setup::{Setup, say};
 use examples_answer::failure::{Failure, with_causes};
 use examples_answer::run::warm_up;
 
-/// Measures the cell in `out`, or the rest of it.
+/// Measures the cell in `out`, or its remaining prompts.
 ///
 /// # Errors
-/// Any error of task, models and files; and, when all else is done, prompts that could not be
-/// answered.
+/// Any error of task, models and files; and at the end, an error if prompts could not be answered.
 pub(super) fn measure(mut setup: Setup, out: &Path) -> Result<(), Failure> {
     let opened = RecordWriter::open(out, &setup.header)?;
     if opened.dropped_bytes > 0 {
         let bytes = opened.dropped_bytes;
-        say(&format!(
-            "cut off {bytes} bytes of a record that was not complete"
-        ))?;
+        say(&format!("cut off {bytes} bytes of an incomplete record"))?;
     }
     let runner = Runner {
         arms: Arms {
@@ -44,13 +41,13 @@ pub(super) fn measure(mut setup: Setup, out: &Path) -> Result<(), Failure> {
     runner.run(&mut setup.prompts, setup.header.shard)
 }
 
-/// What happened in this process.
+/// Statistics of this process.
 #[derive(Default)]
 struct Tally {
     warmed_up: bool,
     answered: u64,
     failed: Vec<String>,
-    /// Spent in models, warm-up and processing of images included.
+    /// Time spent in models, including warm-up and image processing.
     models: Duration,
 }
 
@@ -79,8 +76,8 @@ impl Runner<'_> {
         self.conclude(prompts, started.elapsed())
     }
 
-    /// Answers the turns of a sample that have no record yet. Earlier turns are answered again if
-    /// a later one needs their answers.
+    /// Answers the turns of a sample that have no record yet. Earlier turns are answered again if a
+    /// later turn needs their answers.
     fn sample(&mut self, sample: &Sample, index: u64, bar: &ProgressBar) -> Result<(), Failure> {
         let n_turns = 1 + sample.following_turns.len();
         let done = self.progress.done();
@@ -143,7 +140,7 @@ impl Runner<'_> {
         record
     }
 
-    /// Writes down that turns cannot be answered; the cell goes on.
+    /// Records that turns cannot be answered; the cell continues.
     fn give_up(
         &mut self,
         sample: &Sample,

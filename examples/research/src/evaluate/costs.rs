@@ -1,11 +1,11 @@
-//! Measured costs, as records hold them.
+//! Measured costs in the form of records.
 
 use vispec_report::record::{CostPoint, CostTable};
 
-/// Tokens in the caches while costs are measured.
+/// Number of tokens in the caches during the measurement.
 const CONTEXT_TOKENS: u32 = vispec_models::CALIBRATION_CONTEXT as u32;
 
-/// The table for the header of a cell: milliseconds in place of seconds.
+/// Converts the table for the header of a cell, from seconds to milliseconds.
 pub(super) fn recorded(costs: &vispec_core::CostTable) -> CostTable {
     let points = |costs: &[vispec_core::Cost]| {
         costs

@@ -1,4 +1,4 @@
-//! How far apart two tokens were where the arms of a prompt part.
+//! The logit gap of two tokens where plain and speculative answers diverge.
 
 use vispec_core::{KvCache, NodeId, TargetLogits, TargetModel, TokenId, TokenTree};
 use vispec_models::{EncodedPrompt, VlmTarget};
@@ -6,8 +6,8 @@ use vispec_report::record::Divergence;
 
 use examples_answer::failure::Failure;
 
-/// Compares two answers; if they differ, reads the prompt and the tokens before the difference once
-/// more, one by one as plain decoding does, to see the logits of both tokens there.
+/// Compares two answers. If they differ, reads the prompt and the tokens before the difference
+/// again, one at a time like plain decoding, and compares the logits of both tokens.
 ///
 /// # Errors
 /// Any error of the target.
@@ -26,7 +26,7 @@ pub(super) fn compare(
             let row = plain_logits(target, prompt, before)?;
             Some(row[left as usize] - row[right as usize])
         }
-        // One answer is the beginning of the other.
+        // One answer is a prefix of the other.
         _ => None,
     };
     Ok(Some(Divergence {
@@ -35,7 +35,7 @@ pub(super) fn compare(
     }))
 }
 
-/// Logits `[vocab]` of the token that follows `answer`.
+/// Returns the logits `[vocab]` of the token that follows `answer`.
 fn plain_logits(
     target: &VlmTarget,
     prompt: &EncodedPrompt,

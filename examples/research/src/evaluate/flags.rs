@@ -1,4 +1,4 @@
-//! The flags that describe a cell.
+//! Command-line flags that describe a cell.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use examples_answer::failure::Failure;
 use examples_answer::flags::{LoadFlags, MAX_BATCH, ModelFlags, parse_draft_vocab};
 use examples_answer::tree::{self, TreeFlags};
 
-/// What to measure. Checkpoints, element type, device and task are recorded as they are typed.
+/// The cell to measure. Checkpoints, element type, device and task are recorded as typed.
 #[derive(Args, Debug)]
 pub struct EvaluateFlags {
     /// Checkpoint of the target: a directory, or an id on the Hugging Face hub
@@ -38,69 +38,70 @@ pub struct EvaluateFlags {
     /// Directory with a folder of files for each task, called like the task; drawn tasks need none
     #[arg(long, default_value = ".")]
     pub(super) data: PathBuf,
-    /// Samples, from the task's first; by default all that the task takes
+    /// Number of samples, from the task's first; by default all that the task selects
     #[arg(long, allow_negative_numbers = true)]
     pub(super) prompts: Option<u64>,
-    /// 0 chooses the most likely token, more samples
+    /// Sampling temperature; 0 is greedy decoding
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(super) temperature: f32,
-    /// Drives sampling; the same in both arms
+    /// Seed of the sampling; the same for plain and speculative decoding
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
-    /// Tree of a draft: drafting steps after the first; by default 3, or 7 with --total-token auto
+    /// Draft tree: drafting steps after the first; by default 3, or 7 with --total-token auto
     #[arg(long, allow_negative_numbers = true)]
     depth: Option<u32>,
-    /// Tree of a draft: candidates of each node, and nodes that are expanded in each step
+    /// Draft tree: candidates per node, and nodes expanded per step
     #[arg(long, allow_negative_numbers = true)]
     top_k: Option<u32>,
-    /// Tree of a draft: nodes that the target verifies, the root included, or auto; by default auto on
+    /// Draft tree: nodes that the target verifies, including the root, or auto; by default auto on
     /// the CPU and 30 elsewhere
     #[arg(long, value_name = "N|auto", allow_negative_numbers = true)]
     total_token: Option<TotalToken>,
-    /// Most tokens of an answer; by default the task's
+    /// Maximum number of tokens per answer; by default the task's
     #[arg(long, allow_negative_numbers = true)]
     pub(super) max_new_tokens: Option<u32>,
-    /// Tokens that the draft chooses among, as `generate` takes them; with all, acceptance can be
-    /// compared with the reference's
+    /// Tokens that the draft chooses among, as in `generate`; with all, acceptance can be compared
+    /// with the reference
     #[arg(long, value_name = "auto|all|FILE|N", default_value = "auto")]
     draft_vocab: String,
-    /// Answer only the samples whose index leaves the remainder I when divided by N
+    /// Answer only the samples whose index modulo N is I
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub(super) shard: Shard,
-    /// Rows of the task's files that may be unusable; they are named and left out
+    /// Number of unusable rows of the task's files to tolerate; they are listed and skipped
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(super) max_bad_rows: usize,
     #[command(flatten)]
     shortage: ShortageFlag,
-    /// File of the measured cost of passes; by default one in the user's cache directory
+    /// File of measured pass costs; by default one in the user's cache directory
     #[arg(long, value_name = "FILE")]
     pub(super) calibration: Option<PathBuf>,
-    /// Measure tokens per second of --batch answers at once, and of one at a time; no records
+    /// Measure the tokens per second of --batch simultaneous answers and of one at a time, without
+    /// records
     #[arg(long)]
     throughput: bool,
-    /// Answers at once
+    /// Number of simultaneous answers
     #[arg(long, value_name = "N", default_value_t = 8, requires = "throughput", value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
     batch: u16,
-    /// Directory of the cell; an unfinished one is continued
+    /// Directory of the cell; an unfinished cell is resumed
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
 }
 
-/// Upstream's flags, and the bounds of trees that are sized by cost.
+/// Defaults: upstream's flags, and the bounds of trees that are sized by cost.
 const DEFAULT_DEPTH: u32 = 3;
 const DEFAULT_AUTO_DEPTH: u32 = 7;
 const DEFAULT_TOP_K: u32 = 8;
 
 impl EvaluateFlags {
-    /// Answers at once, if throughput is to be measured.
+    /// Returns the number of simultaneous answers, if throughput is to be measured.
     pub(super) fn batch(&self) -> Option<usize> {
         self.throughput.then_some(usize::from(self.batch))
     }
 
-    /// What the flags say about loading.
+    /// Returns the flags for loading models.
     ///
     /// # Errors
-    /// Usage if a value is not known, or method and draft do not go together.
+    /// Usage if a value is unknown, or method and draft cannot be combined.
     pub(super) fn models(&self) -> Result<ModelFlags, Failure> {
         if !self.method.has_network() && self.draft.is_some() {
             let message = format!("--method {} takes no --draft", self.method);
@@ -127,7 +128,8 @@ impl EvaluateFlags {
         Ok(flags)
     }
 
-    /// How the task is read. Images are not looked at: a damaged one is a failure of its prompt.
+    /// Returns how the task is read. Images are not checked: a damaged image is a failure of its
+    /// prompt.
     pub(super) fn read_options(&self) -> ReadOptions {
         ReadOptions {
             max_bad_rows: self.max_bad_rows,
@@ -137,10 +139,10 @@ impl EvaluateFlags {
         }
     }
 
-    /// The tree of a method with a draft.
+    /// Returns the tree settings of a method with a draft.
     ///
     /// # Errors
-    /// Usage if flags of trees are given to a method that has none.
+    /// Usage if tree flags are given to a method without a draft tree.
     pub(super) fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
         if self.method.has_network() {
             let total_token = match (self.total_token, self.device.as_str()) {
@@ -166,16 +168,17 @@ impl EvaluateFlags {
         match given.iter().find(|(_, given)| *given) {
             None => Ok(None),
             Some((flag, _)) => {
-                let message = format!("{flag} shapes a draft's tree; {} has none", self.method);
+                let message = format!("{flag} sets the draft tree; {} has none", self.method);
                 Err(Failure::Usage(message))
             }
         }
     }
 
-    /// The same tree as `generate` would be told. Methods without a draft's tree are sized by cost.
+    /// Returns the tree flags that `generate` would use for the same tree. Methods without a draft
+    /// tree are sized by cost.
     ///
     /// # Errors
-    /// As [`Self::tree`]; usage if a value is out of range.
+    /// Same as [`Self::tree`]; usage if a value is out of range.
     pub(super) fn tree_flags(&self) -> Result<TreeFlags, Failure> {
         let tree = self.tree()?;
         let total_token = match tree.map_or(TotalToken::Auto, |tree| tree.total_token) {
@@ -186,7 +189,7 @@ impl EvaluateFlags {
             depth: tree.map(|tree| tree.depth as usize),
             top_k: tree.map_or(DEFAULT_TOP_K, |tree| tree.top_k) as usize,
             total_token,
-            // As `generate` has it by default; records do not tell other values apart.
+            // The default of `generate`; records do not distinguish other values.
             max_loss: AutoTree::DEFAULT_MAX_LOSS,
             calibration: self.calibration.clone(),
         };
@@ -194,10 +197,10 @@ impl EvaluateFlags {
         Ok(flags)
     }
 
-    /// Settings of the cell, for a task with so many samples and tokens.
+    /// Returns the settings of the cell for a number of samples and of tokens.
     ///
     /// # Errors
-    /// As [`Self::tree`].
+    /// Same as [`Self::tree`].
     pub(super) fn settings(
         &self,
         prompts: u64,

@@ -1,11 +1,11 @@
-//! Measuring one cell: every prompt of a task answered plainly and speculatively, side by side.
+//! Measuring one cell: every prompt of a task, answered plainly and speculatively.
 //!
 //! ```text
 //! EvaluateFlags ─► Setup: engine, task, settings ─┬─► cell: both arms ─► records.jsonl
 //!                                                 └─► throughput: batches ─► throughput.json
 //! ```
 //!
-//! docs/measuring.md explains the files and figures.
+//! `docs/measuring.md` explains the files and figures.
 
 mod arms;
 mod cell;
@@ -21,11 +21,11 @@ pub use flags::EvaluateFlags;
 use examples_answer::failure::Failure;
 use setup::Setup;
 
-/// Measures what the flags describe.
+/// Measures the cell that the flags describe.
 ///
 /// # Errors
-/// Usage if flags make no sense; any error of task, models and files; and, when all else is done,
-/// prompts that could not be answered.
+/// Usage if flags are invalid; any error of task, models and files; and at the end, an error if
+/// prompts could not be answered.
 pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
     let setup = Setup::new(flags)?;
     match flags.batch() {

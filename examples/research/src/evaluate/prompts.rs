@@ -1,4 +1,4 @@
-//! The prompts of a task: one for each turn of each sample.
+//! The prompts of a task: one per turn of each sample.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use vispec_report::record::Shard;
 
 use examples_answer::failure::Failure;
 
-/// The task of a name, or the one that a TOML file defines.
+/// Returns the task with a name, or the task that a TOML file defines.
 pub(super) fn find_task(name: &str) -> Result<TaskDefinition, Failure> {
     if Path::new(name).extension().is_some_and(|end| end == "toml") {
         return Ok(TaskDefinition::read(Path::new(name))?);
@@ -27,7 +27,7 @@ pub(super) struct Prompts {
     shows: Shows,
 }
 
-/// How videos are shown.
+/// How videos are passed to the model.
 #[derive(Debug, Clone, Copy)]
 enum Shows {
     Videos,
@@ -36,10 +36,11 @@ enum Shows {
 }
 
 impl Prompts {
-    /// Opens a task, whose files are in a folder of its name below `data`.
+    /// Opens a task; its files are in the folder of its name below `data`.
     ///
     /// # Errors
-    /// Those of [`TaskDefinition::open`]; usage if `limit` is 0 or above the number of samples.
+    /// The errors of [`TaskDefinition::open`]; usage if `limit` is 0 or above the number of
+    /// samples.
     pub(super) fn open(
         task: &TaskDefinition,
         data: &Path,
@@ -52,7 +53,7 @@ impl Prompts {
         if !(1..=found).contains(&limit) {
             let name = task.name();
             let message =
-                format!("--prompts is {limit}, expected 1 to {found}, as many as {name} has");
+                format!("--prompts is {limit}, expected 1 to {found}, the samples of {name}");
             return Err(Failure::Usage(message));
         }
         let shows = Shows::Videos;
@@ -63,32 +64,32 @@ impl Prompts {
         })
     }
 
-    /// Shows the frames of videos as images, if the model reads no videos.
+    /// Passes the frames of videos as images if the model does not support videos.
     pub(super) fn suit(&mut self, processor: &Processor) {
         if !processor.reads_videos() {
             self.shows = Shows::Frames;
         }
     }
 
-    /// Number of samples over all shards.
+    /// Returns the number of samples over all shards.
     pub(super) fn n_samples(&self) -> u64 {
         self.limit
     }
 
-    /// Rows that were left out.
+    /// Returns the rows that were skipped.
     pub(super) fn bad_rows(&self) -> &[DataError] {
         self.samples.bad_rows()
     }
 
-    /// Indices of the samples that are `shard`'s.
+    /// Returns the indices of the samples of `shard`.
     pub(super) fn of_shard(&self, shard: Shard) -> impl Iterator<Item = u64> + use<> {
         (0..self.limit).filter(move |&index| shard.holds(index))
     }
 
-    /// One sample, its images not yet decoded.
+    /// Reads one sample without decoding its images.
     ///
     /// # Errors
-    /// Whatever is wrong with its row.
+    /// The error of the sample's row.
     pub(super) fn sample(&mut self, index: u64) -> Result<Sample, DataError> {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         let sample = self.samples.sample(index)?;
@@ -98,10 +99,11 @@ impl Prompts {
         })
     }
 
-    /// Reads all samples once: how many prompts the shard has, and a hash of what is asked in all.
+    /// Reads all samples once; returns the number of prompts in the shard, and a hash of all
+    /// prompts.
     ///
     /// # Errors
-    /// Whatever is wrong with a row.
+    /// The error of a bad row.
     pub(super) fn survey(&mut self, shard: Shard) -> Result<Survey, DataError> {
         let mut hasher = Sha256::new();
         let mut n_prompts = 0;
@@ -110,7 +112,7 @@ impl Prompts {
             if shard.holds(index) {
                 n_prompts += 1 + sample.following_turns.len() as u64;
             }
-            // Debug forms name every part and the place of every image.
+            // The debug output includes every part and the position of every image.
             let asked = (&sample.id, &sample.messages, &sample.following_turns);
             hasher.update(format!("{asked:?}\n"));
         }
@@ -122,13 +124,13 @@ impl Prompts {
     }
 }
 
-/// What the samples of a cell amount to.
+/// Summary of the samples of a cell.
 pub(super) struct Survey {
     pub(super) n_prompts: u64,
     pub(super) sha256: String,
 }
 
-/// What a sample shows, decoded.
+/// Decoded images and videos of a sample.
 #[derive(Debug)]
 pub(super) struct Decoded {
     images: Vec<DecodedImage>,
@@ -136,10 +138,10 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// The images and videos of a sample.
+    /// Decodes the images and videos of a sample.
     ///
     /// # Errors
-    /// Whatever is wrong with one.
+    /// The error of a damaged image or video.
     pub(super) fn of(sample: &Sample) -> Result<Self, DataError> {
         let options = ImageOptions::as_stored();
         let images = sample.images.iter().map(|image| image.decode(&options));
@@ -158,7 +160,7 @@ impl Decoded {
     }
 }
 
-/// Id of a turn of a sample, turns counted from 0.
+/// Returns the id of a turn of a sample; turns are counted from 0.
 pub(super) fn prompt_id(sample: &Sample, turn: usize) -> String {
     match turn {
         0 => sample.id.clone(),
@@ -166,7 +168,7 @@ pub(super) fn prompt_id(sample: &Sample, turn: usize) -> String {
     }
 }
 
-/// Adds the answer to a turn, and the next question.
+/// Appends the answer to a turn, and the next question.
 pub(super) fn continue_with(messages: &mut Messages, answer: String, question: &str) {
     let text = |role: &str, text: String| Message {
         role: role.to_owned(),

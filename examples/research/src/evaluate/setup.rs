@@ -1,4 +1,4 @@
-//! What all ways to measure begin with: flags and files are checked, then models are loaded.
+//! Common setup of all measurements: checks flags and files, then loads the models.
 
 use std::io::{self, Write as _};
 
@@ -19,20 +19,20 @@ pub(super) struct Setup {
     pub(super) method: Method,
     pub(super) task: TaskDefinition,
     pub(super) prompts: Prompts,
-    /// What a record says of the cell.
+    /// Header of the cell's records.
     pub(super) header: CellHeader,
-    /// Settings without a draft, and with the method.
+    /// Settings of plain decoding, and of the cell's method.
     pub(super) plain: Settings,
     pub(super) speculative: Settings,
 }
 
 impl Setup {
-    /// Does what the flags say.
+    /// Checks the flags and loads the models.
     ///
     /// # Errors
-    /// Usage if flags make no sense; any error of task, models and files.
+    /// Usage if flags are invalid; any error of task, models and files.
     pub(super) fn new(flags: &EvaluateFlags) -> Result<Self, Failure> {
-        // Flags and files are checked before anything is loaded.
+        // Check flags and files before loading anything.
         let models = flags.models()?;
         let tree = flags.tree_flags()?;
         let sampler = Sampler::new(flags.temperature, None, None).map_err(Failure::usage)?;
@@ -48,7 +48,7 @@ impl Setup {
         let engine = models.load()?.with_pixels(pixels.min, pixels.max)?;
         prompts.suit(engine.processor());
         let method = models.load.method.unwrap_or(Method::None);
-        // What is wrong with every prompt is said once.
+        // Report errors that affect every prompt once, before the first.
         engine.drafter(method, TreeShape::default())?;
         let costs = match method {
             Method::None => None,
@@ -98,15 +98,16 @@ impl Setup {
     }
 }
 
-/// Learned queries of the draft, if the cell's method uses it.
+/// Returns the number of learned queries of the draft, if the cell's method uses it.
 fn queries(engine: &Engine, method: Method) -> Option<u32> {
     let draft = engine.draft_of(method)?;
     draft.n_queries().and_then(|n| u32::try_from(n).ok())
 }
 
-/// A line for whoever watches. A sweep that was killed no longer reads: then this process ends too.
+/// Prints a progress line. If the reader is gone, as after a killed sweep, the error ends this
+/// process too.
 pub(super) fn say(line: &str) -> Result<(), Failure> {
     let written = writeln!(io::stderr(), "{line}");
-    // Not passed on as it is, since a closed pipe would count as success.
+    // Not passed on unchanged, since a closed pipe would count as success.
     written.map_err(|error| anyhow::anyhow!("progress cannot be shown: {error}").into())
 }

@@ -1,4 +1,4 @@
-//! Throughput: all prompts of a task through a batch, and one after the other.
+//! Throughput: all prompts of a task in batches, and one at a time.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -19,19 +19,19 @@ use crate::together::Together;
 use examples_answer::failure::Failure;
 use examples_answer::run::{Settings, warm_up};
 
-/// Name of the record in the directory that the user named.
+/// Name of the record in the output directory.
 const FILE: &str = "throughput.json";
 
-/// The record: what the file holds.
+/// The content of the record.
 #[derive(Debug, Serialize)]
 struct Throughput {
-    /// What was measured, and where.
+    /// The cell and the machine.
     cell: CellHeader,
-    /// Plain decoding and the method, each one at a time and in the batch.
+    /// Plain decoding and the method, each one at a time and in batches.
     runs: Vec<BatchRun>,
 }
 
-/// All prompts of the task, so many at once.
+/// All prompts of the task with one batch size.
 #[derive(Debug, Serialize)]
 struct BatchRun {
     method: &'static str,
@@ -39,18 +39,18 @@ struct BatchRun {
     prompts: usize,
     prompt_tokens: usize,
     new_tokens: usize,
-    /// Of all passes, those that read prompts included.
+    /// Time of all passes, including prefill.
     seconds: f64,
-    /// New tokens in a second.
+    /// New tokens per second.
     tokens_per_second: f64,
-    /// This over that of the same method with a batch of one.
+    /// Speed relative to the same method with a batch size of 1.
     over_one: f64,
-    /// Whether all answers are those of plain decoding with a batch of one.
+    /// Whether all answers equal those of plain decoding with a batch size of 1.
     identical: bool,
 }
 
-/// Measures the cell one prompt at a time and `batch` at a time, without a draft and with the
-/// method. Only the first turn of each sample is asked.
+/// Measures the cell one prompt at a time and `batch` at a time, with plain decoding and with the
+/// method. Only the first turn of each sample is used.
 ///
 /// # Errors
 /// Any error of task, models and files.
@@ -119,21 +119,21 @@ fn line(run: &BatchRun) -> String {
     )
 }
 
-/// Answers to all samples.
+/// The answers to all samples.
 struct Answers {
-    /// In the order of the samples.
+    /// Tokens of each answer, in the order of the samples.
     tokens: Vec<Vec<TokenId>>,
     prompt_tokens: usize,
-    /// Spent in passes.
+    /// Time spent in passes.
     time: Duration,
 }
 
-/// Place of a sample among the others; lies beside its answer.
+/// Index of a sample, stored with its generation.
 struct Place(usize);
 
 impl GenerationObserver for Place {}
 
-/// Keeps the batch full while there are samples. Images are encoded outside the clock.
+/// Keeps the batch full while samples remain. Image encoding is not timed.
 fn answer_all(
     engine: &Engine,
     samples: &[Sample],
@@ -172,7 +172,7 @@ fn answer_all(
     }
 }
 
-/// The first question of a sample.
+/// Encodes the first question of a sample.
 fn encode(engine: &Engine, sample: &Sample) -> Result<EncodedPrompt, Failure> {
     let shown = Decoded::of(sample)?;
     let encoded = engine.encode_media(&sample.messages, shown.media());

@@ -1,4 +1,5 @@
-//! What a language model writes while it learns to see: about words before, about pictures after.
+//! Answers of a language model that learns to see: about words before training, about pictures
+//! after.
 
 mod naming;
 mod word_answers;
@@ -19,10 +20,10 @@ use crate::together::Together;
 use examples_answer::failure::Failure;
 use examples_answer::run::Settings;
 
-/// Answers that are written at once.
+/// Number of answers generated together.
 const BATCH: usize = 16;
 
-/// A question and where its answer belongs.
+/// A question with the key of its answer.
 struct Asked<K> {
     key: K,
 }
@@ -36,7 +37,7 @@ struct Question<K> {
     image: Option<DecodedImage>,
 }
 
-/// Has the model in `dir` answer all questions, greedily; `done` takes each answer's tokens.
+/// Lets the model answer all questions greedily; `done` receives the tokens of each answer.
 fn answer_all<K>(
     engine: &Engine,
     max_new_tokens: usize,

@@ -1,4 +1,4 @@
-//! Whether answers name what pictures show.
+//! Checking whether answers name the things in pictures.
 
 use std::path::Path;
 
@@ -18,29 +18,29 @@ use vispec_report::write_whole;
 /// An answer about a picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Named {
-    /// Which pictures it belongs to.
+    /// Whether the picture is from a training or a held-out set.
     seen: Seen,
-    /// Set and icon.
+    /// Set and icon of the picture.
     picture: String,
-    /// What it shows.
+    /// Name of the thing in the picture.
     name: String,
-    /// What was answered.
+    /// The answer of the model.
     answer: String,
-    /// What of it the answer has.
+    /// Whether the answer contains the name or a keyword of the thing.
     found: Found,
-    /// What the answer has of the next picture's thing, which is there by chance.
+    /// Whether the answer contains words of the next picture's thing, as a measure of chance.
     by_chance: Found,
-    /// What the language model's own answer has of it, when it is told what the picture shows.
+    /// Whether the language model's own answer contains the name, when told what the picture shows.
     told: Found,
-    /// The picture itself, below the directory of the run; of some.
+    /// Path of the picture below the run's directory; only stored for some.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
 }
 
-/// Pictures of held-out sets that are kept beside their answers.
+/// Number of held-out pictures that are stored with their answers.
 const KEPT: u64 = 20;
 
-/// Words of a thing that stand in an answer.
+/// The words of a thing that an answer contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Found {
@@ -49,8 +49,8 @@ enum Found {
     Nothing,
 }
 
-/// Has the checkpoint of a stage describe pictures of taught and of held-out sets, and writes what it
-/// said beside it. Gives one line for each kind of pictures.
+/// Lets the checkpoint of a stage describe pictures of training and held-out sets, and writes the
+/// answers next to it. Returns one summary line for each kind of pictures.
 ///
 /// # Errors
 /// Any error of the model, of pictures and of files.
@@ -167,7 +167,7 @@ fn describe(
     named.collect()
 }
 
-/// What of `thing` stands in `text`.
+/// Returns whether `text` contains the name or a keyword of `thing`.
 fn found(text: &str, thing: &Thing) -> Found {
     if has_words(text, &thing.name) {
         return Found::Name;
@@ -179,8 +179,8 @@ fn found(text: &str, thing: &Thing) -> Found {
     }
 }
 
-/// Whether the words of `phrase` stand in `text` one behind the other; the last one may have an `s`
-/// more.
+/// Returns whether `text` contains the words of `phrase` in sequence; the last word may have an
+/// additional `s`.
 fn has_words(text: &str, phrase: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let lower = text.to_lowercase();

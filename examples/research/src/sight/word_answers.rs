@@ -1,4 +1,4 @@
-//! What the language model writes about words.
+//! Answers of the language model about words.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -20,25 +20,25 @@ use crate::ranks::Interrupted;
 use examples_answer::failure::Failure;
 use vispec_report::write_whole;
 
-/// What answers depend on, in a file beside them.
+/// The settings that determine the answers, stored in a file next to them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct AnswerSettings {
     /// Hash of the language model.
     language_model: String,
     questions: Vec<PictureQuestion>,
     max_new_tokens: usize,
-    /// Names of things.
+    /// Names of the things.
     things: Vec<String>,
 }
 
-/// Name of that file.
+/// Name of the settings file.
 const SETTINGS_FILE: &str = "answers.json";
 
-/// Has the language model of `run` write what is not there yet of its answers about `index`.
+/// Generates the missing answers of `run`'s language model about `index`.
 ///
 /// # Errors
-/// Answers that were written with other settings; any error of the model and of files; an
-/// interruption, after which the same call goes on.
+/// If the answers were generated with other settings; any error of the model and of files; an error
+/// after an interruption, from which the same call resumes.
 pub fn write_word_answers(
     run: &PictureTarget,
     index: &IconIndex,
@@ -60,7 +60,7 @@ pub fn write_word_answers(
         .append(true)
         .open(&path)
         .with_context(at)?;
-    // A kill may have left part of a line.
+    // A kill may have left a partial line.
     let text = std::fs::read(&path).with_context(at)?;
     let whole = text.iter().rposition(|&byte| byte == b'\n');
     file.set_len(whole.map_or(0, |end| end as u64 + 1))
@@ -125,8 +125,8 @@ fn check_settings(run: &PictureTarget, index: &IconIndex) -> Result<(), Failure>
         return Ok(());
     }
     let message = format!(
-        "{}: the answers beside it were written by another language model, about other pictures, or \
-         to other questions; give another --out, or remove {SETTINGS_FILE} and {ANSWERS_FILE}",
+        "{}: the answers next to it come from another language model, other pictures, or other \
+         questions; use another --out, or remove {SETTINGS_FILE} and {ANSWERS_FILE}",
         path.display()
     );
     Err(anyhow::anyhow!(message).into())

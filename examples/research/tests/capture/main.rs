@@ -89,7 +89,7 @@ fn a_draft_changes_nothing_but_the_time() {
     args.extend(["--draft".to_owned(), draft.to_str().unwrap().to_owned()]);
     args.extend(["--total-token", "30"].map(str::to_owned));
     let (_, stderr) = succeed(&args);
-    assert!(stderr.contains("% of it for files"), "{stderr}");
+    assert!(stderr.contains("% of it on file operations"), "{stderr}");
     assert_eq!(files(speculative.path()), files(plain.path()));
 }
 
@@ -157,7 +157,7 @@ fn merges_and_checks(storage: &str) {
         assert!(line.contains("tokens of text fit into 150 GB"), "{line}");
     }
     let (stdout, _) = succeed(&["check".to_owned(), path(&out)]);
-    assert!(stdout.contains("all hashes are right"), "{stdout}");
+    assert!(stdout.contains("all hashes match"), "{stdout}");
 
     let shard = out.path().join("shard-00000004.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
@@ -313,7 +313,7 @@ fn flags_that_make_no_sense_are_refused() {
     );
     refused(
         "--source scenes-long --stage 2 --min-pixels 9",
-        &["go together"],
+        &["given together"],
     );
     refused(
         "--source scenes-long --stage 2 --temperature -1",

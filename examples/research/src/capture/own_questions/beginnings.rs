@@ -1,7 +1,8 @@
-//! First words of questions and requests.
+//! First words of generated questions and requests.
 
-/// What draws begin with, in turn. In an empty turn a small target seldom writes what a user would;
-/// behind such words it does. They are English, as are most chats that targets were taught with.
+/// The beginnings of draws, used in turn. In an empty turn, a small target seldom writes a question
+/// that a user would ask; after such words, it does. They are English, like most chats that targets
+/// were trained on.
 pub(super) const BEGINNINGS: [&str; 40] = [
     "What is",
     "How do I",

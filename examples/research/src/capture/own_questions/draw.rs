@@ -1,4 +1,4 @@
-//! The target asks: its user's turn, sampled.
+//! Sampling questions: the target continues a user's turn.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -20,18 +20,19 @@ use crate::together::{Finished, Together};
 use examples_answer::failure::Failure;
 use examples_answer::run::Settings;
 
-/// The target's own distribution, but for its tail.
+/// Samples from the target's own distribution, except for its tail.
 pub(super) const TOP_P: f32 = 0.95;
-/// Tokens of a question at most; a target that repeats itself for ever costs no more.
+/// Maximum number of tokens per question; it also bounds the cost of a target that repeats itself
+/// forever.
 pub(super) const MAX_TOKENS: usize = 64;
-/// Draws for each question that is asked for, at most.
+/// Maximum number of draws per requested question.
 const DRAWS_PER_QUESTION: usize = 10;
-/// If so many draws give no question, none is expected any more.
+/// If this many draws give no question, sampling is given up.
 const HOPELESS: usize = 64;
-/// Added to the seed, so that questions and answers have random numbers of their own.
+/// Added to the seed, so that questions and answers use different random numbers.
 const STREAM: u64 = 1 << 63;
 
-/// A question that is being drawn.
+/// A question being sampled.
 pub(super) struct Drawing<'t> {
     draw: usize,
     beginning: &'static str,
@@ -46,17 +47,17 @@ impl GenerationObserver for Drawing<'_> {
         self.tokens.extend_from_slice(tokens);
         match self.turn.text(self.processor, &self.tokens) {
             Ok((_, true)) => ControlFlow::Break(()),
-            // An error is met again when the draw has ended.
+            // The same error recurs when the finished draw is decoded.
             Ok((_, false)) | Err(_) => ControlFlow::Continue(()),
         }
     }
 }
 
-/// Draws until there are enough questions or too many draws. Draws are judged in order, however
-/// many are under way and whichever ends first.
+/// Draws until there are enough questions or too many draws. Draws are judged in order, regardless
+/// of the batch size and of the order in which they end.
 ///
 /// # Errors
-/// A target of which no draw is a question; any error of models and files.
+/// If no draw of the target gives a question; any error of models and files.
 pub(super) fn draw<'t>(
     log: &mut DrawLog,
     turn: &'t UserTurn,
@@ -112,7 +113,7 @@ pub(super) fn draw<'t>(
     Ok(())
 }
 
-/// The user's turn with each of the beginnings.
+/// Returns the prompts: the user's turn with each of the beginnings.
 fn prompts(turn: &UserTurn, engine: &Engine) -> Result<Vec<EncodedPrompt>, Failure> {
     let prompts = BEGINNINGS.iter().map(|beginning| {
         let (prompt, _) = engine.encode_text(&format!("{}{beginning}", turn.opening), &|| true)?;
@@ -121,12 +122,12 @@ fn prompts(turn: &UserTurn, engine: &Engine) -> Result<Vec<EncodedPrompt>, Failu
     prompts.collect()
 }
 
-/// Whether nothing more is to be drawn.
+/// Returns whether sampling is complete.
 fn is_done(log: &DrawLog, most: usize) -> Result<bool, Failure> {
     if log.n_kept() == 0 && log.len() >= HOPELESS {
         let message = format!(
-            "the target asks nothing that can be used in its user's turn: {}; give questions in a \
-             file, with --source chat",
+            "the target asks nothing that can be used in its user's turn: {}; provide questions in \
+             a file, with --source chat",
             log.summary()
         );
         return Err(anyhow::anyhow!(message).into());
@@ -134,7 +135,7 @@ fn is_done(log: &DrawLog, most: usize) -> Result<bool, Failure> {
     Ok(log.n_kept() >= log.settings.questions || log.len() >= most)
 }
 
-/// What became of a draw.
+/// Converts a finished generation to a draw.
 fn drawn<P: Borrow<EncodedPrompt>>(
     turn: &UserTurn,
     engine: &Engine,
@@ -155,7 +156,7 @@ fn drawn<P: Borrow<EncodedPrompt>>(
     Ok(Drawn { text, form })
 }
 
-/// Whether a text would be read with special tokens in it, such as places of images.
+/// Returns whether a text contains special tokens, such as image placeholders.
 fn has_special(processor: &Processor, text: &str) -> Result<bool, ProcessorError> {
     let tokenizer = processor.tokenizer();
     let ids = tokenizer.encode(text, SequenceTokens::Omit)?;

@@ -1,4 +1,4 @@
-//! `draws.jsonl`: every text that was drawn, in order, and what became of it.
+//! `draws.jsonl`: every sampled text in order, with its verdict.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,7 @@ use super::judge::{Drawn, Judge, Verdict};
 
 const FILE: &str = "draws.jsonl";
 
-/// All that decides what is drawn: the first line of the file.
+/// The settings that determine the draws, stored in the first line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrawSettings {
@@ -21,17 +21,17 @@ pub(super) struct DrawSettings {
     pub(super) target: String,
     /// Element type of its weights.
     pub(super) dtype: String,
-    /// Questions to keep.
+    /// Number of questions to keep.
     pub(super) questions: usize,
-    /// The draw's place is added to it.
+    /// Seed; the number of the draw is added to it.
     pub(super) seed: u64,
     pub(super) temperature: Written,
     pub(super) top_p: Written,
-    /// Tokens of a question at most.
+    /// Maximum number of tokens per question.
     pub(super) max_tokens: usize,
 }
 
-/// A number as people write it: 0.8, and not what is nearest to it in 32 bits.
+/// An `f32` written in its shortest decimal form: 0.8 instead of the nearest 32-bit value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(from = "f64", into = "f64")]
 pub(super) struct Written(pub(super) f32);
@@ -49,7 +49,7 @@ impl From<Written> for f64 {
     }
 }
 
-/// Another line of the file.
+/// Any later line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Draw {
@@ -58,8 +58,8 @@ struct Draw {
     text: String,
 }
 
-/// The draws of an earlier run and of this one. A kill loses those that were not written yet, and
-/// they come again.
+/// The draws of earlier runs and of this one. A kill loses the draws that were not written yet;
+/// they are repeated.
 #[derive(Debug)]
 pub(super) struct DrawLog {
     pub(super) settings: DrawSettings,
@@ -68,15 +68,16 @@ pub(super) struct DrawLog {
     file: File,
     judge: Judge,
     counts: BTreeMap<Verdict, usize>,
-    /// Place and text of each question.
+    /// Number and text of each kept question.
     kept: Vec<(usize, String)>,
 }
 
 impl DrawLog {
-    /// Opens or creates the file in `dir`. A last line without its end is dropped.
+    /// Opens or creates the file in `dir`. An incomplete last line is dropped.
     ///
     /// # Errors
-    /// A file of other draws, of another process, or one that cannot be read and written.
+    /// If the file belongs to other settings, is locked by another process, or cannot be read and
+    /// written.
     pub(super) fn open(dir: &Path, settings: DrawSettings) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let path = dir.join(FILE);
@@ -85,7 +86,7 @@ impl DrawLog {
         let file = options.read(true).write(true).create(true).truncate(false);
         let mut file = file.open(&path).with_context(at)?;
         if file.try_lock().is_err() {
-            bail!("{}: another process draws these questions", at());
+            bail!("{}: another process is sampling these questions", at());
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(at)?;
@@ -142,17 +143,17 @@ impl DrawLog {
         Ok(())
     }
 
-    /// Number of draws.
+    /// Returns the number of draws.
     pub(super) fn len(&self) -> usize {
         self.counts.values().sum()
     }
 
-    /// Number of questions that were kept.
+    /// Returns the number of kept questions.
     pub(super) fn n_kept(&self) -> usize {
         self.kept.len()
     }
 
-    /// How many draws came to what, for people.
+    /// Returns the number of draws per verdict as text.
     pub(super) fn summary(&self) -> String {
         let counts = self
             .counts
@@ -165,7 +166,7 @@ impl DrawLog {
         )
     }
 
-    /// Judges the next draw and writes it down; says whether it was kept.
+    /// Judges the next draw and records it; returns whether it was kept.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -181,7 +182,7 @@ impl DrawLog {
         Ok(verdict == Verdict::Kept)
     }
 
-    /// The questions as rows of a chat.
+    /// Returns the questions as rows of a chat file.
     pub(super) fn rows(&self) -> Vec<Value> {
         let rows = self.kept.iter().map(|(draw, text)| {
             json!({
@@ -199,7 +200,7 @@ impl DrawLog {
         }
     }
 
-    /// In one write, so that a kill leaves a line or a part of one and no two parts.
+    /// Writes a line at once, so that a kill leaves at most one partial line.
     fn write(&mut self, line: &Value) -> Result<()> {
         let written = self.file.write_all(format!("{line}\n").as_bytes());
         written.with_context(|| self.path.display().to_string())

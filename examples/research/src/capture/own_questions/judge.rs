@@ -1,32 +1,32 @@
-//! Which drawn texts are questions that a draft can learn from.
+//! Selecting the sampled texts that are useful questions for training a draft.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Letters and digits of a question at least.
+/// Minimum number of letters and digits of a question.
 const MIN_LETTERS: usize = 8;
-/// Characters of the pieces that repetition is counted in.
+/// Length in characters of the n-grams that measure repetition.
 const PIECE: usize = 4;
-/// Share of pieces that must be different. English questions have 0.8 and more.
+/// Minimum share of distinct n-grams. English questions have 0.8 and more.
 const MIN_DIFFERENT: f64 = 0.5;
 
-/// What becomes of a drawn text.
+/// The verdict on a sampled text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// It is asked.
+    /// It becomes a question.
     Kept,
     /// It did not end.
     TooLong,
     /// It has too few letters.
     TooShort,
-    /// It says the same again and again.
+    /// It repeats itself.
     Repetitive,
-    /// It has special tokens inside, or characters that are none.
+    /// It contains special tokens or invalid characters.
     Unreadable,
-    /// It was drawn before, but for case and punctuation.
+    /// It equals an earlier text except for case and punctuation.
     Duplicate,
 }
 
@@ -43,32 +43,32 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A text as it was drawn.
+/// A sampled text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Drawn {
     pub(super) text: String,
     pub(super) form: Form,
 }
 
-/// What its tokens say of a text.
+/// Properties of a text that only its tokens show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// The target did not end its turn.
     Unended,
-    /// It would be read with special tokens inside.
+    /// The text contains special tokens.
     Special,
-    /// Neither.
+    /// The text ended and contains no special tokens.
     Plain,
 }
 
-/// Remembers what was kept.
+/// Judges texts and remembers the kept ones.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     kept: HashSet<String>,
 }
 
 impl Judge {
-    /// Judges the next text; the order of texts decides which of two equal ones is kept.
+    /// Judges the next text; of two equal texts, the first is kept.
     pub(super) fn judge(&mut self, drawn: &Drawn) -> Verdict {
         let letters = letters(&drawn.text);
         if drawn.form == Form::Unended {

@@ -1,4 +1,5 @@
-//! Questions for a target that has no data: what it asks itself, or built-in ones about pictures.
+//! Questions for a target without data: questions that it asks itself, or built-in ones about
+//! pictures.
 //!
 //! ```text
 //! UserTurn ─► Drawing, N at a time ─► Judge ─► draws.jsonl ─┐
@@ -28,14 +29,15 @@ use super::flags::{SourceFlags, StageFlags};
 use crate::together::Together;
 use examples_answer::failure::Failure;
 
-/// Questions that are drawn unless the flags say how many.
+/// Default number of sampled questions.
 const DEFAULT_QUESTIONS: usize = 1000;
 
-/// Makes the questions that the flags ask for, or the rest of them, in the file that they name.
+/// Generates the requested questions, or the remaining ones, and writes them to the file that the
+/// flags name.
 ///
 /// # Errors
-/// Usage if pictures do not give as many; a target that cannot be had to ask any; any error of
-/// models and files.
+/// Usage if there are too few pictures; an error if the target asks no usable question; any error
+/// of models and files.
 pub(super) fn make_questions(
     source: &SourceFlags,
     stage: &StageFlags,
@@ -69,7 +71,7 @@ pub(super) fn make_questions(
     keep(&stage.questions(), lines.as_bytes())
 }
 
-/// Writes the questions, unless they are there.
+/// Writes the questions, unless the file already contains them.
 fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if !path.exists() {
         if let Some(folder) = path.parent() {
@@ -82,8 +84,8 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "{}: holds other questions than these flags make; take another --out, or the file with \
-         --source chat --as-is",
+        "{}: holds other questions than these flags produce; use another --out, or read the \
+         file with --source chat --as-is",
         path.display()
     );
     Err(anyhow::anyhow!(message).into())

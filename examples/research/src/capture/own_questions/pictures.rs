@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use examples_answer::failure::Failure;
 
-/// What is asked about pictures: answers differ in kind and in length.
+/// Questions about pictures; their answers differ in kind and in length.
 const QUESTIONS: [&str; 16] = [
     "Describe this picture in detail.",
     "What is the most striking thing here, and why?",
@@ -28,14 +28,15 @@ const QUESTIONS: [&str; 16] = [
     "What is unusual about this picture?",
 ];
 
-/// Endings of files that are taken for pictures.
+/// Extensions of image files.
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
 
-/// Rows of a chat that take the pictures in turn, `wanted` or one for each; no picture is asked the
-/// same twice.
+/// Returns chat rows that cycle through the pictures: `wanted` rows, or one per picture. No
+/// question is repeated for a picture.
 ///
 /// # Errors
-/// Usage if there are not as many pairs; a folder that cannot be read or has no pictures.
+/// Usage if there are fewer combinations than `wanted`; an error if the folder cannot be read or
+/// has no pictures.
 pub(super) fn rows(folder: &Path, wanted: Option<usize>) -> Result<Vec<Value>, Failure> {
     let pictures = pictures(folder)?;
     let most = pictures.len() * QUESTIONS.len();
@@ -60,7 +61,7 @@ pub(super) fn rows(folder: &Path, wanted: Option<usize>) -> Result<Vec<Value>, F
     Ok(rows.collect())
 }
 
-/// Names of the pictures in a folder, in order; folders below it are not looked into.
+/// Returns the names of the pictures in a folder, in order, without subfolders.
 fn pictures(folder: &Path) -> Result<Vec<String>> {
     let at = || folder.display().to_string();
     let mut names = Vec::new();

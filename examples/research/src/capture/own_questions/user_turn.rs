@@ -1,4 +1,4 @@
-//! Where a user's text begins and ends in what a chat template renders.
+//! Locating a user's text in the output of a chat template.
 
 use vispec_core::TokenId;
 use vispec_processor::{
@@ -7,25 +7,25 @@ use vispec_processor::{
 
 use examples_answer::failure::Failure;
 
-/// Text that no template writes by itself, without a letter that templates change.
+/// Text that no template writes itself and that contains no letter for a template to change.
 const SENTINEL: &str = "417094316508";
 
-/// A user's turn without its text.
+/// The parts of a user's turn around its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserTurn {
-    /// What is rendered before the text. Blanks at its end are left out, because tokenizers join
+    /// Rendered text before the user's text. Trailing spaces are removed, because tokenizers join
     /// them with the next word.
     pub(super) opening: String,
-    /// First word behind the text. Targets whose turns have no end token write it before they
+    /// First word after the user's text. Targets whose turns have no end token write it before they
     /// answer themselves.
     closing: String,
 }
 
 impl UserTurn {
-    /// The turn of a checkpoint's chat template.
+    /// Returns the user's turn of a checkpoint's chat template.
     ///
     /// # Errors
-    /// If the place of the text cannot be found; any error of the template.
+    /// If the user's text cannot be located; any error of the template.
     pub(super) fn of(processor: &Processor) -> Result<Self, Failure> {
         let message = Message {
             role: "user".to_owned(),
@@ -37,15 +37,15 @@ impl UserTurn {
         Self::around(SENTINEL, &rendered).ok_or_else(|| {
             let name = template.name();
             let message = format!(
-                "{name}: the template renders no place where a user's text begins, so that \
-                 --source self cannot have the target ask; give questions in a file, with \
+                "{name}: cannot locate where a user's text begins in the rendered template, so \
+                 --source self cannot generate questions; provide questions in a file, with \
                  --source chat"
             );
             anyhow::anyhow!(message).into()
         })
     }
 
-    /// The turn around the only place of `text`, if something comes before it.
+    /// Returns the turn around `text`, if it occurs once and something comes before it.
     fn around(text: &str, rendered: &str) -> Option<Self> {
         let (before, behind) = rendered.split_once(text)?;
         let opening = before.trim_end_matches(' ');
@@ -62,8 +62,8 @@ impl UserTurn {
         })
     }
 
-    /// What was asked with these tokens, without the token that ended it; and whether the turn was
-    /// closed in the text itself.
+    /// Returns the question in these tokens, without an end token, and whether the text itself
+    /// closes the turn.
     ///
     /// # Errors
     /// Any error of the tokenizer.
