@@ -24,7 +24,7 @@
 //!
 //! # fn main() -> Result<(), vispec_data::DataError> {
 //! let registry = TaskRegistry::builtin();
-//! Scenes are drawn and need no files; for other tasks, this is the folder of their files.
+//! // Drawn scenes need no files; for other tasks, this is the folder of their files.
 //! let data_dir = Path::new("data");
 //! let samples = registry.get("scenes_short")?.open(data_dir, &ReadOptions::default())?;
 //! for sample in samples.take(2) {

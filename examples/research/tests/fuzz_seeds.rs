@@ -1,5 +1,5 @@
-//! What the fuzz targets of `fuzz` read: their seeds, which must be of use, and the same damaged.
-//! Inputs that fuzzing found are in `fuzz/findings`.
+//! The inputs of the fuzz targets in `fuzz`: their seeds, which must be useful, and damaged copies.
+//! Inputs found by fuzzing are in `fuzz/findings`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -28,7 +28,7 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 
 type Check = fn(&[u8]) -> bool;
 
-/// Damaged versions of each seed.
+/// Number of damaged versions per seed.
 const DAMAGED: usize = 24;
 
 fn inputs(kind: &str, target: &str) -> Vec<(String, Vec<u8>)> {
@@ -44,7 +44,7 @@ fn inputs(kind: &str, target: &str) -> Vec<(String, Vec<u8>)> {
     files.collect()
 }
 
-/// One version is cut short, the next has a byte changed, and so on, at places all over the seed.
+/// Cuts even versions short and changes a byte of the others, at places all over the seed.
 fn damaged(seed: &[u8], version: usize) -> Vec<u8> {
     let place = seed.len() * version / DAMAGED;
     let mut damaged = seed.to_vec();

@@ -1,4 +1,4 @@
-//! `cargo xtask make-draft` from end to end, for a tiny model that sees.
+//! `cargo xtask make-draft` from start to end, for a tiny vision-language model.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod xtask_program;
@@ -63,7 +63,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     let list = fs::read_to_string(whole.join("draft/draft_vocab.json")).unwrap();
     assert!(list.contains("tokens"), "{list}");
 
-    // What is done is not done again.
+    // Finished work is not repeated.
     let again = command(&xtask, &whole, &[]).output().unwrap();
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(
@@ -73,7 +73,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
         text(&again)
     );
 
-    // What was made with other flags is set aside and not lost.
+    // Results of other flags are set aside, not lost.
     let other = command(&xtask, &whole, &["--seed", "1"]).output().unwrap();
     assert!(other.status.success(), "{}", text(&other));
     for name in [
@@ -93,7 +93,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     let parts = dir.path().join("parts");
     let mut cut_off = command(&xtask, &parts, &[]).spawn().unwrap();
     thread::sleep(Duration::from_millis(1500));
-    // The programs that it runs die with their pipes or end by themselves.
+    // The programs that it started die with their pipes or finish.
     cut_off.kill().unwrap();
     cut_off.wait().unwrap();
     let mut gone_on = command(&xtask, &parts, &[]).output().unwrap();

@@ -1,4 +1,4 @@
-//! The miniature reproduction from end to end, at its smallest scale.
+//! The miniature reproduction from start to end, at its smallest scale.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod xtask_program;
@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use vispec_processor::{DecodedImage, ImageOptions};
 use xtask_program::xtask;
 
-/// The carried experiment with half of its tasks and trees, which take most of the time.
+/// Returns the experiment of the repository with half of its tasks and trees, which take most of
+/// the time.
 fn smaller_experiment() -> String {
     let carried = repository().join("examples/configs/reproduce/experiment.toml");
     let carried = fs::read_to_string(carried).unwrap();
@@ -22,7 +23,7 @@ fn smaller_experiment() -> String {
     kept.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// `cargo xtask reproduce --scale smoke` with the programs of this build.
+/// Returns `cargo xtask reproduce --scale smoke` with the programs of this build.
 fn reproduce(out: &Path, experiment: &Path) -> Output {
     let mut command = reproduction("smoke", out);
     command.arg("--experiment").arg(experiment);
@@ -45,7 +46,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// When each file below a directory was written last.
+/// Returns the modification time of each file below a directory.
 fn times(dir: &Path) -> Vec<(PathBuf, SystemTime)> {
     let mut times = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -89,7 +90,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
     ];
     let acceptance = fs::read_to_string(out.join("report/smoke-tables/acceptance.csv")).unwrap();
     for draft in drafts {
-        // Two tasks at two temperatures, and every answer that of plain decoding.
+        // Two tasks at two temperatures; every answer equals plain decoding.
         let rows = acceptance
             .lines()
             .filter(|line| line.contains(&format!(",{draft},")) && line.ends_with(",100 %"));
@@ -107,7 +108,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
         );
     }
 
-    // A second call finds everything done, and touches nothing that was made.
+    // A second call finds everything done and modifies no result.
     let made = [
         "target", "scenes", "captures", "runs", "drafts", "cells", "steps",
     ];
@@ -129,7 +130,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
         assert_eq!(without_lock(before), now, "{dir}");
     }
 
-    // Another setting of one draft: that draft is trained and measured again, and no other.
+    // A changed setting of one draft: only that draft is trained and measured again.
     let changed = smaller.replacen("draft.num_queries=5", "draft.num_queries=3", 1);
     fs::write(&experiment, changed).unwrap();
     let third = reproduce(&out, &experiment);
@@ -239,7 +240,7 @@ fn the_comparison_on_pictures_runs_from_end_to_end() {
         "{page}"
     );
     assert!(out.join("report/pictures-smoke-pictures/00.png").is_file());
-    // What the target said about pictures lies beside it.
+    // The target's answers about pictures are stored next to it.
     let named = fs::read_to_string(out.join("target/named-9.jsonl")).unwrap();
     assert_eq!(named.lines().count(), 8);
     let picture = ImageOptions::default();

@@ -1,4 +1,4 @@
-//! A sweep of real cells, killed in the middle and started again, and its report.
+//! A sweep of real cells, killed halfway and restarted, and its report.
 #![cfg(unix)] // a process is killed
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,7 +18,7 @@ use xtask_program::xtask;
 
 const PROMPTS: usize = 8;
 
-/// Three methods of a tiny target, with a draft that is not there as the last.
+/// Three methods of a tiny target; the last draft does not exist.
 fn write_sweep(dir: &Path) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let fixtures = fixtures.canonicalize().unwrap();
@@ -57,7 +57,7 @@ fn sweep(xtask: &Path, file: &Path, out: &Path) -> Command {
     let mut command = Command::new(xtask);
     command.arg("sweep").arg(file).arg("--out").arg(out);
     command.args(["--evaluate", env!("CARGO_BIN_EXE_evaluate")]);
-    // Nothing is to be kept in the home of whoever runs the tests.
+    // Write nothing to the home directory of the user.
     command.env("XDG_CACHE_HOME", "/nonexistent");
     command
 }
@@ -78,9 +78,9 @@ fn n_lines(cell: &Path) -> usize {
     text.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// What does not depend on the clock, with one line per prompt.
+/// Returns the part of the records that does not depend on the clock, one line per prompt.
 fn outcomes(cell: &Path) -> Vec<(String, Vec<u32>, Vec<u32>)> {
-    // Prompt lookup drafts what pays by measured cost, which differs from run to run.
+    // Prompt lookup drafts by measured cost, which differs from run to run.
     let settings = CellHeader::read(cell).unwrap().settings;
     let sized_by_cost = settings.method == Method::PromptLookup;
     let outcome = |record: PromptRecord| {
@@ -112,7 +112,8 @@ fn a_killed_sweep_ends_with_the_records_of_one_that_was_not() {
     let dir = tempfile::tempdir().unwrap();
     let file = write_sweep(dir.path());
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
-    // The draft with three queries is not there: its cell fails, and the sweep with it, in the end.
+    // The draft with three queries does not exist: its cell fails, and so does the sweep in the
+    // end.
     let output = sweep(&xtask, &file, &whole).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -138,7 +139,7 @@ fn a_killed_sweep_ends_with_the_records_of_one_that_was_not() {
         }
         running.kill().unwrap();
         running.wait().unwrap();
-        // The process of the cell may go on for a moment: the next sweep waits for it.
+        // The process of the cell may run on for a moment: the next sweep waits for it.
     }
     let last = sweep(&xtask, &file, &killed).output().unwrap();
     assert_eq!(last.status.code(), Some(1), "{last:?}");

@@ -1,4 +1,4 @@
-//! The program `train`: killed at random moments, it ends where a whole run ends.
+//! The program `train`, killed at random moments, reaches the same result as an uninterrupted run.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn repository(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// Numbers without a pattern, the same on every run.
+/// Random numbers that are the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Lets a tiny target answer questions about drawn scenes.
+/// Captures a tiny target's answers to questions about drawn scenes.
 fn capture(storage: &str, out: &Path) {
     let output = Command::new(env!("CARGO_BIN_EXE_capture"))
         .args(["run", "--source", "scenes-long", "--scenes", "40"])
@@ -42,7 +42,7 @@ fn capture(storage: &str, out: &Path) {
     assert!(output.status.success(), "{message}");
 }
 
-/// A run of `epochs` epochs on captures.
+/// Starts a run of `epochs` epochs on captures.
 fn train(data: &[&Path], out: &Path, epochs: usize) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
     command
@@ -72,7 +72,7 @@ fn train(data: &[&Path], out: &Path, epochs: usize) -> Child {
         .unwrap()
 }
 
-/// Steps with their losses, and epochs, without what depends on the clock.
+/// Returns steps with their losses, and epochs, without values that depend on the clock.
 fn curve(out: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines()
@@ -99,7 +99,8 @@ fn killed_at_random_moments() {
     let mut kills = 0;
     for _ in 0..10 {
         let mut child = train(&[&data], &killed, 4);
-        // Up to half the length of a run, so that some runs get somewhere and none goes unkilled.
+        // Up to half the length of a run, so that some runs make progress and none ends before the
+        // kill.
         let share = u32::try_from(random.next() % 500).unwrap();
         sleep(length * share / 1000);
         if child.try_wait().unwrap().is_none() {
@@ -148,7 +149,7 @@ fn captures_of_all_storages_are_trained_on() {
         assert!(child.wait().unwrap().success(), "{storage}");
     }
     let full = first_loss(&path("full-run"));
-    // The same samples: computed again, or rounded to 8 bits of mantissa.
+    // The same samples, recomputed or rounded to 8 bits of mantissa.
     let online = first_loss(&path("online-run"));
     assert!((online / full - 1.0).abs() < 1e-4, "{online} {full}");
     let compact = first_loss(&path("compact-run"));
@@ -187,7 +188,7 @@ fn eagle_2_refuses_captures_without_states_of_image_tokens() {
     }
 }
 
-/// Without MPI a process cannot know the others, which would all write to the same place.
+/// Without MPI, a process does not know the others, which would all write to the same directory.
 #[cfg(not(feature = "mpi"))]
 #[test]
 fn one_of_several_processes_says_how_to_build_for_them() {
@@ -246,7 +247,7 @@ fn bad_input_is_named() {
     let bytes = std::fs::read(&shard).unwrap();
     std::fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
     on_data("fixtures/models/qwen-tied", "the file was cut short");
-    // As long as it should be, but not what it should be.
+    // The correct length, but the wrong content.
     std::fs::write(&shard, vec![b'x'; bytes.len()]).unwrap();
     on_data("fixtures/models/qwen-tied", "shard-00000005.safetensors");
 }

@@ -74,7 +74,7 @@ pub enum CaptureError {
         expected: String,
     },
     /// Another process is writing the same capture.
-    #[error("{path}: another process writes this capture")]
+    #[error("{path}: another process is writing this capture")]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -132,7 +132,7 @@ pub enum CaptureError {
         expected: usize,
     },
     /// Two captures that should be merged overlap.
-    #[error("{path}: covers {found}, which {other} covers already")]
+    #[error("{path}: covers {found}, which {other} covers, too")]
     Overlap {
         /// One manifest.
         path: PathBuf,

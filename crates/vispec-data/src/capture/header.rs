@@ -184,8 +184,8 @@ pub struct SourceIdentity {
     pub shuffle_seed: Option<u64>,
 }
 
-/// Everything that determines the samples of a capture. Captures can be resumed, merged and trained
-/// on together only if their headers are equal.
+/// Everything that determines the samples of a capture. A capture is resumed, and shares are
+/// merged, only if their headers are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureHeader {

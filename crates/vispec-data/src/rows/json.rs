@@ -88,7 +88,7 @@ impl JsonRows {
             items = fields
                 .into_iter()
                 .find_map(|(name, value)| (name == field).then_some(value))
-                .ok_or_else(|| document.wrong(format!("no field {field:?} at the top")))?;
+                .ok_or_else(|| document.wrong(format!("no field {field:?} at the top level")))?;
         }
         let items: Vec<&RawValue> = document.parse(items.get())?;
         let spans = items
@@ -160,7 +160,7 @@ pub(super) fn read_string_lists(path: &Path, field: &str) -> Result<Vec<String>>
     let fields = document.object(document.parse(&document.text)?)?;
     let list = fields
         .get(field)
-        .ok_or_else(|| document.wrong(format!("no field {field:?} at the top")))?;
+        .ok_or_else(|| document.wrong(format!("no field {field:?} at the top level")))?;
     document.parse(list.get())
 }
 

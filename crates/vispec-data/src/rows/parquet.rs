@@ -1,5 +1,5 @@
-//! Parquet tables as published on the Hugging Face hub: text in columns, images as `struct<bytes,
-//! path>`, as binary, or as base64 strings.
+//! Parquet tables as published on the Hugging Face hub: text in columns, images as
+//! `struct<bytes, path>`, as binary, or as base64 strings.
 //!
 //! The text columns that a task reads are decoded one row group at a time. An image is read by
 //! skipping to its row in its column.
@@ -147,7 +147,7 @@ impl ParquetRows {
         let rows: Vec<_> = rows.collect::<Result<_>>()?;
         if rows.len() != n_rows {
             let reason = format!(
-                "row group {group} has {} rows, its head says {n_rows}",
+                "row group {group} has {} rows, its metadata says {n_rows}",
                 rows.len()
             );
             return Err(file_syntax(&self.path, reason));

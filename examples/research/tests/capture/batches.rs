@@ -1,4 +1,4 @@
-//! Answers that are written several at once.
+//! Answers that are generated several at a time.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::llava_rows;
 use crate::program::{capture, files, fixtures, refuse, run_args, strs, succeed, text};
 use crate::stage_2;
 
-/// What a capture with these flags holds if it writes `batch` answers at once.
+/// Returns the content of a capture with these flags and this batch size.
 fn written(model: &str, flags: &[String], batch: &str) -> (TempDir, Vec<String>) {
     let out = tempfile::tempdir().unwrap();
     let mut args = run_args(model, out.path(), "--batch");
@@ -23,7 +23,7 @@ fn split(flags: &str) -> Vec<String> {
     flags.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs of batches of 1, 3 and 8, which must leave the same bytes.
+/// Checks that runs with batch sizes 1, 3 and 8 leave the same bytes.
 #[track_caller]
 fn same_in_any_batch(model: &str, flags: &[String]) {
     let (alone, args) = written(model, flags, "1");
@@ -56,7 +56,7 @@ fn bad_and_dropped_rows_are_the_same_in_any_batch() {
     let (_data, mut flags) = llava_rows();
     flags.extend(split("--stage 2 --max-new-tokens 8 --max-bad-rows 3"));
     same_in_any_batch("llava-15", &flags);
-    // The second of three bad rows ends the run, and what comes before it is kept.
+    // The second of three bad rows ends the run, and earlier samples are kept.
     *flags.last_mut().unwrap() = "1".to_owned();
     let stored = ["1", "8"].map(|batch| {
         let (out, args) = written("llava-15", &flags, batch);
@@ -67,7 +67,7 @@ fn bad_and_dropped_rows_are_the_same_in_any_batch() {
     assert_eq!(stored[0], stored[1]);
 }
 
-/// A copy of `llava-15` in which `Z` has no embedding.
+/// Copies `llava-15` without an embedding for `Z`.
 fn without_z() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(fixtures().join("models/llava-15")).unwrap() {
@@ -91,7 +91,7 @@ fn without_z() -> TempDir {
     dir
 }
 
-/// Ten questions, two of which no answer can be found to, at the places 4 and 6.
+/// Writes ten questions; those at positions 4 and 6 cannot be answered.
 fn questions(dir: &Path) -> Vec<String> {
     let rows = (0..10).map(|index| {
         let text = if index == 4 || index == 6 {
@@ -128,7 +128,7 @@ fn a_generation_that_fails_ends_the_run_in_any_batch() {
                 .iter()
                 .all(|(name, bytes)| kept.get(name) == Some(bytes))
         );
-        // It is met again, and what is kept is not written again.
+        // The failure recurs, and stored samples are not written again.
         assert_eq!(text(&capture(&strs(&args)).stderr), message);
     }
 }

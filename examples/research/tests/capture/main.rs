@@ -1,5 +1,5 @@
-//! `capture` as a user runs it: killed, resumed, shared among processes, on a full disk, and with
-//! broken data.
+//! `capture` from a user's point of view: killed, resumed, shared among processes, on a full disk,
+//! and with broken data.
 
 #![cfg(unix)] // signals and limits
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -22,7 +22,7 @@ mod videos;
 
 const SIGKILL: i32 = 9;
 
-/// Flags of twelve answers in shards of four.
+/// Returns the flags for twelve answers in shards of four.
 fn stage_2(storage: &str) -> String {
     format!(
         "--source scenes-long --scenes 40 --limit 12 --stage 2 --max-new-tokens 24 \
@@ -60,7 +60,7 @@ fn survives_kills(flags: &str) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Moments that are spread over a run, loading included.
+        // Moments spread over a run, including loading.
         let moment = full_run * (kill * 7 % 10 + 1) / 11;
         std::thread::sleep(moment.max(Duration::from_millis(1)));
         let _ = child.kill();
@@ -100,7 +100,7 @@ fn a_full_disk_is_said_and_survived() {
     succeed(&run_args("qwen-tied", alone.path(), &flags));
     let dir = tempfile::tempdir().unwrap();
     let args = run_args("qwen-tied", dir.path(), &flags);
-    // A limit in blocks of 512 bytes that a sample meets and a shard does not.
+    // A limit in blocks of 512 bytes that a sample stays below and a shard exceeds.
     let largest = files(alone.path()).values().map(Vec::len).max().unwrap();
     let before = format!("trap '' XFSZ; ulimit -f {};", largest * 3 / 4 / 512);
     let output = shell(&before, &strs(&args)).output().unwrap();
@@ -113,7 +113,7 @@ fn a_full_disk_is_said_and_survived() {
     assert_eq!(files(dir.path()), files(alone.path()));
 }
 
-/// Whether a folder has a file with this ending.
+/// Returns whether a folder contains a file with this extension.
 fn files_of(dir: &Path, extension: &str) -> bool {
     let mut entries = fs::read_dir(dir).unwrap();
     entries.any(|entry| {
@@ -169,7 +169,7 @@ fn merges_and_checks(storage: &str) {
         1,
         &["shard-00000004", "cut short"],
     );
-    // Another target, and another storage, in the same place.
+    // A different target and a different storage in the same directory.
     let flags = format!("{stage_1} --shard 1/3");
     let other = run_args("qwen-tied", dirs[0].path(), &flags);
     refuse(&other, 1, &["capture.json", "target.fingerprint"]);
@@ -179,7 +179,7 @@ fn merges_and_checks(storage: &str) {
     refuse(&other, 1, &[&difference]);
 }
 
-/// Numbers that a launcher leaves in the environment are all it takes; there need be no MPI.
+/// Numbers in the environment from a launcher are sufficient; MPI is not needed.
 #[test]
 fn processes_of_a_launcher_take_a_share_each() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,10 +196,10 @@ fn processes_of_a_launcher_take_a_share_each() {
     let mut merge = vec!["merge".to_owned(), "--out".to_owned(), path("whole")];
     merge.extend(["1", "2"].map(|n| path(&format!("shares/share-000{n}-of-2"))));
     let (stdout, _) = succeed(&merge);
-    // Six positions in three shards, five in three.
+    // Six positions in three shards, and five in three.
     assert!(stdout.contains("samples: 11 in 6 shards"), "{stdout}");
 
-    // A share that it is told goes first.
+    // An explicit share takes precedence.
     let told = format!("{flags} --shard 2/2");
     as_rank(0, &run_args("llava-15", &dir.path().join("own"), &told));
     let shares = |name: &str| files(Path::new(&path(name)));
@@ -219,8 +219,8 @@ fn the_documented_sizes_are_those_that_are_calculated() {
     assert!(page.contains(&stdout), "docs/capture.md lacks\n{stdout}");
 }
 
-/// Rows in the layout of LLaVA-Pretrain with one image that is there, one that is missing, one that
-/// is damaged, and a row without turns.
+/// Writes LLaVA-Pretrain rows: one with an intact image, one with a missing and one with a damaged
+/// image, and a row without turns.
 fn llava_rows() -> (TempDir, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let image = fixtures().join("cases/qwen-tied/img-short/image_0.png");

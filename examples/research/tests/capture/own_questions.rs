@@ -81,7 +81,7 @@ fn draws_are_gone_on_with_wherever_they_were_cut() {
         succeed(&run("qwen-untied", out.path(), ""));
         assert!(files(out.path()) == expected, "cut at {cut}");
     }
-    // All is there: nothing is drawn, and nothing is written again.
+    // Everything is done: nothing is sampled or written again.
     succeed(&run("qwen-untied", whole.path(), ""));
     assert!(files(whole.path()) == expected);
 
@@ -106,7 +106,7 @@ fn draws_are_gone_on_with_wherever_they_were_cut() {
     refuse(&run("qwen-untied", out.path(), ""), 1, &["is not draw"]);
 }
 
-/// A copy of `qwen-tied` with another template, whose turns end with a token that never comes.
+/// Copies `qwen-tied` with a different template, whose turns end with a token that never occurs.
 fn with_template(template: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(fixtures().join("models/qwen-tied")).unwrap() {
@@ -142,7 +142,7 @@ fn a_target_that_asks_nothing_is_refused_after_a_bounded_number_of_draws() {
         "--source chat",
     ];
     refuse(&args, 1, &names);
-    // What was drawn stays, and is not drawn again.
+    // Draws are kept and not repeated.
     let before = files(out.path());
     assert_eq!(lines(&before["draws.jsonl"]).len(), 65);
     refuse(&args, 1, &names);
@@ -192,7 +192,7 @@ fn pictures_are_asked_about_in_turn() {
     succeed(&run("qwen-tied", together.path(), &flags("")));
     assert!(files(together.path()) == files(alone.path()));
 
-    // A folder that has changed makes other questions.
+    // A changed folder gives different questions.
     fs::rename(folder.path().join("b.png"), folder.path().join("c.png")).unwrap();
     let changed = run("qwen-tied", alone.path(), &flags(""));
     refuse(&changed, 1, &["questions.jsonl: holds other questions"]);

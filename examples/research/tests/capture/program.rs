@@ -1,4 +1,4 @@
-//! `capture` as a user runs it.
+//! Running `capture` as a user does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-/// `capture` in a shell that first does what `before` says.
+/// Returns `capture` in a shell that first executes `before`.
 pub(crate) fn shell(before: &str, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
@@ -28,7 +28,7 @@ pub(crate) fn capture(args: &[&str]) -> Output {
     shell("", args).output().unwrap()
 }
 
-/// Arguments of a run with a tiny model.
+/// Returns the arguments of a run with a tiny model.
 pub(crate) fn run_args(model: &str, out: &Path, more: &str) -> Vec<String> {
     let target = fixtures().join("models").join(model);
     let mut args = vec!["run".to_owned(), "--target".to_owned()];
@@ -51,7 +51,7 @@ pub(crate) fn succeed(args: &[String]) -> (String, String) {
     texts
 }
 
-/// Runs what must fail with this code and one message that has all `names` in it.
+/// Runs a command that must fail with this code and one message that contains all `names`.
 #[track_caller]
 pub(crate) fn refuse(args: &[String], code: i32, names: &[&str]) {
     let output = capture(&strs(args));
@@ -67,7 +67,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Files of a capture and their bytes.
+/// Returns the files of a capture with their bytes.
 pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|entry| {
         let path = entry.unwrap().path();

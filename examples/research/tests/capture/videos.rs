@@ -1,4 +1,4 @@
-//! Rows that show videos.
+//! Rows with videos.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use vispec_data::capture::CaptureReader;
 
 use crate::program::{fixtures, run_args, succeed};
 
-/// A folder with the frames of a case of the reference, and rows about them.
+/// Writes a folder with the frames of a reference case, and rows about them.
 fn rows(case: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let from = fixtures().join(case);
@@ -64,7 +64,7 @@ fn what_a_target_reads_of_videos_is_kept() {
     ] {
         let (dir, file) = rows(case);
         let capture = captured(target, "full", (dir.path(), &file));
-        // The last row has a place for a video and none to show.
+        // The last row has a placeholder for a video but no video.
         assert_eq!(capture.len(), 3, "{target}");
         let tokens = (0..3).map(|index| {
             let sample = capture.sample(index).unwrap();
@@ -79,7 +79,7 @@ fn what_a_target_reads_of_videos_is_kept() {
             0 < tokens[1] && tokens[1] < tokens[2],
             "{target}: {tokens:?}"
         );
-        // What is read again has to be images.
+        // Only images can be read again.
         let packed = captured(target, "packed", (dir.path(), &file));
         assert_eq!(packed.len(), 1, "{target}");
     }

@@ -26,7 +26,7 @@ fn records(cell: &Path) -> Vec<PromptRecord> {
     lines(cell).into_iter().map(record).collect()
 }
 
-/// What does not depend on the clock.
+/// Returns the part of a record that does not depend on the clock.
 fn outcome(record: &PromptRecord) -> (String, Vec<u32>, Vec<u32>) {
     let speculative = &record.speculative;
     assert_eq!(
@@ -111,7 +111,7 @@ fn a_killed_cell_is_continued_without_loss_or_repetition() {
         assert!(shown.into_iter().any(|line| line.starts_with(&wanted)));
         child.kill().unwrap();
         child.wait().unwrap();
-        // A line that was cut in the middle of a write.
+        // A line cut in the middle of a write.
         let path = killed.join("records.jsonl");
         let mut text = fs::read(&path).unwrap();
         text.extend_from_slice(b"{\"schema_version\":1,\"prom");
@@ -126,7 +126,7 @@ fn a_killed_cell_is_continued_without_loss_or_repetition() {
     assert_eq!(CellStatus::of(&killed).unwrap(), CellStatus::Complete);
     let outcomes = |cell| records(cell).iter().map(outcome).collect::<Vec<_>>();
     assert_eq!(outcomes(&killed), outcomes(&whole));
-    // Nothing is left to do.
+    // No work is left.
     program.run().assert_success();
     assert_eq!(records(&killed).len(), 10);
 }
@@ -155,7 +155,7 @@ fn shards_make_up_the_cell() {
     assert_eq!(outcomes(&merged), outcomes(&whole));
 }
 
-/// A task of three rows in `data/own`; the image of the second is damaged.
+/// Writes a task of three rows in `data/own`; the image of the second row is damaged.
 fn own_task(dir: &Path) -> Program {
     let task = dir.join("own.toml");
     let definition = r#"
@@ -216,7 +216,7 @@ fn turns_follow_each_other_and_a_damaged_image_is_named_and_counted() {
     assert!(two.prompt_tokens as usize > one.prompt_tokens as usize + one.plain.token_ids.len());
     assert_eq!(two.image_tokens, one.image_tokens);
 
-    // Mended, the two are answered, and nothing else again.
+    // After the repair, the two prompts are answered and nothing is repeated.
     let data = dir.path().join("data/own");
     fs::copy(data.join("a.png"), data.join("b.png")).unwrap();
     let second = program.run();
@@ -259,13 +259,13 @@ fn what_cannot_be_measured_is_refused() {
     let names = ["gqa/llava_gqa_testdev_balanced.jsonl", "no such file"];
     absent.run().assert_refused("no data", 1, &names);
 
-    // A directory that holds another cell.
+    // A directory that contains another cell.
     short("--method none --prompts 1").run().assert_success();
     let other = short("--method none --prompts 1 --seed 1").run();
     other.assert_refused("another cell", 1, &["cell.json", "settings.seed"]);
 }
 
-/// The tasks as their publishers ship them, a few rows each.
+/// The tasks in their published layouts, a few rows each.
 fn published(task: &str, out: &Path) -> Program {
     published_for("qwen-tied", task, out)
 }
@@ -283,7 +283,7 @@ fn published_for(target: &str, task: &str, out: &Path) -> Program {
 #[test]
 fn videos_are_measured_as_videos_or_frame_by_frame() {
     let dir = tempfile::tempdir().unwrap();
-    // Two frames make a step; a target that reads no videos sees each as an image.
+    // Two frames make one step; a target without video support sees each frame as an image.
     for (target, task, frames) in [
         ("qwen-tied", "msvd_qa", vec![1, 4]),
         ("qwen-tied", "mvbench", vec![1]),
@@ -302,14 +302,14 @@ fn videos_are_measured_as_videos_or_frame_by_frame() {
             .collect();
         tokens.sort_unstable();
         tokens.dedup();
-        // Frames of a task are of one size.
+        // All frames of a task have the same size.
         let of_one = tokens[0] / frames[0];
         let expected: Vec<u32> = frames.iter().map(|frames| frames * of_one).collect();
         assert_eq!(tokens, expected, "{task}");
     }
 }
 
-/// The frames of the carried videos are smaller than a token of this target.
+/// The frames of the fixture videos are smaller than a token of this target.
 #[test]
 fn qwen3_vl_is_measured_on_images() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The programs as a user runs them: what they print where, and how they refuse bad input.
+//! The programs from a user's point of view: what they print where, and how they reject bad input.
 
 #![cfg(unix)] // memory is bounded with ulimit
 #![allow(

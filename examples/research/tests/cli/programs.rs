@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::program::{Program, model};
 
 impl Program {
-    /// `evaluate` with a target of the fixtures, writing to `out`.
+    /// Returns `evaluate` with a target of the fixtures and output to `out`.
     pub fn evaluate(target: &str, out: &Path) -> Self {
         Self::new(env!("CARGO_BIN_EXE_evaluate"))
             .path("--target", &model(target))

@@ -1,4 +1,4 @@
-//! `tasks`: what there is, what is asked, and what is missing.
+//! `tasks`: available tasks, their prompts, and missing files.
 
 use std::fs;
 use std::path::PathBuf;

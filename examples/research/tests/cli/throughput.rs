@@ -1,4 +1,4 @@
-//! `evaluate --throughput`: batches beside one answer at a time.
+//! `evaluate --throughput`: batches compared with one answer at a time.
 
 use std::fs;
 
@@ -50,7 +50,7 @@ fn batches_are_measured_beside_single_answers() {
     let files = fs::read_dir(dir.path().join("draft")).unwrap();
     assert_eq!(files.count(), 1);
 
-    // Without a draft there is one method; the default is eight at once.
+    // Without a draft there is one method; the default batch size is eight.
     let outcome = evaluate("plain").args("--method none").run();
     outcome.assert_success();
     assert_eq!(outcome.stdout.lines().count(), 2);

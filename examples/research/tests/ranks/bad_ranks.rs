@@ -1,4 +1,4 @@
-//! Ranks that do not fit together: named with the rank at fault, and nothing is overwritten.
+//! Inconsistent ranks: the error names the rank at fault, and nothing is overwritten.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::launch::{Run, Started, mpirun};
 
-/// Rank 0 as it should be, rank 1 with another program or other flags.
+/// Starts rank 0 correctly, and rank 1 with another program or other flags.
 fn unequal(run: &Run, out: &Path, (program, flags): (&Path, &[String])) -> Started {
     let mut command = mpirun();
     command.args(["-n", "1", env!("CARGO_BIN_EXE_train")]);
@@ -19,7 +19,7 @@ fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_train"))
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
@@ -73,7 +73,7 @@ fn ranks_that_differ_are_named_and_nothing_is_overwritten() {
     let started = unequal(&run, &out, (program(), &unseen));
     fails(started, "error: rank 1: /no/such/capture: no capture here");
 
-    // The same program with something behind its end.
+    // The same program with additional bytes at its end.
     let build = run.out("train");
     std::fs::copy(program(), &build).unwrap();
     let mut file = std::fs::OpenOptions::new()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::launch::{PATIENCE, Run, Started, curve, mpirun, same_drafts};
 
-/// Numbers without a pattern, the same on every run.
+/// Random numbers that are the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -20,7 +20,7 @@ impl Random {
     }
 }
 
-/// Starts `train` so that each rank leaves its process id in a file.
+/// Starts `train` so that each rank writes its process id to a file.
 fn started_with_ids(run: &Run, count: usize, out: &Path) -> Started {
     let script = format!(
         "echo $$ > {}/$OMPI_COMM_WORLD_RANK.pid; exec \"$@\"",
@@ -32,7 +32,7 @@ fn started_with_ids(run: &Run, count: usize, out: &Path) -> Started {
     Started(command.args(run.flags(out)).spawn().unwrap())
 }
 
-/// The process id of a rank, as soon as it is known.
+/// Returns the process id of a rank as soon as it is known.
 fn id_of(run: &Run, rank: usize) -> String {
     let path = run.out(&format!("{rank}.pid"));
     let started = Instant::now();
@@ -46,8 +46,8 @@ fn id_of(run: &Run, rank: usize) -> String {
     }
 }
 
-/// Kills one rank of two or three at ten moments, up to half the length of a run; the last run has one
-/// rank. What comes out is the run that nobody touched.
+/// Kills one rank of two or three at ten moments, up to half the length of a run; the last run has
+/// one rank. The result equals that of an undisturbed run.
 #[test]
 fn the_death_of_a_rank_ends_all_and_the_last_checkpoint_goes_on() {
     let run = Run::new("compact");
@@ -64,7 +64,7 @@ fn the_death_of_a_rank_ends_all_and_the_last_checkpoint_goes_on() {
         let count = 2 + random.below(2) as usize;
         let rank = random.below(count as u64) as usize;
         for rank in 0..3 {
-            // Those of the run before.
+            // Process ids of the previous run.
             let _ = std::fs::remove_file(run.out(&format!("{rank}.pid")));
         }
         let started = started_with_ids(&run, count, &out);
@@ -74,7 +74,7 @@ fn the_death_of_a_rank_ends_all_and_the_last_checkpoint_goes_on() {
         let since = Instant::now();
         let output = started.end(PATIENCE);
         if output.status.success() {
-            // It was done before the kill came.
+            // It finished before the kill.
             continue;
         }
         kills += 1;

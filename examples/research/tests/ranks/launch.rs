@@ -1,4 +1,4 @@
-//! Programs of this package under `mpirun`.
+//! Starting programs of this package with `mpirun`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long a failed run may take to end.
+/// Maximum time in which a failed run must end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn repository(path: &str) -> PathBuf {
@@ -16,7 +16,7 @@ pub(crate) fn repository(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// `mpirun` for more processes than there may be cores, each with one thread.
+/// Returns `mpirun` for more processes than there may be cores, each with one thread.
 pub(crate) fn mpirun() -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "--bind-to", "none"]);
@@ -24,7 +24,7 @@ pub(crate) fn mpirun() -> Command {
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
-        // No other machine is reached, nor is there a program to reach one with.
+        // No other machine is used, and there is no program to reach one.
         .env("OMPI_MCA_plm_rsh_agent", "false")
         .env("RAYON_NUM_THREADS", "1")
         .stdin(Stdio::null())
@@ -33,11 +33,11 @@ pub(crate) fn mpirun() -> Command {
     command
 }
 
-/// A process under way.
+/// A running process.
 pub(crate) struct Started(pub(crate) Child);
 
 impl Started {
-    /// Waits for its end; longer than the patience ends the test.
+    /// Waits for its end; the test fails if it takes longer than `patience`.
     pub(crate) fn end(mut self, patience: Duration) -> Output {
         let started = Instant::now();
         while self.0.try_wait().unwrap().is_none() {
@@ -56,7 +56,7 @@ impl Started {
         assert!(output.status.success(), "{message}");
     }
 
-    /// Waits for its failure; gives what it said.
+    /// Waits for its failure; returns its output.
     pub(crate) fn fail(self) -> String {
         let output = self.end(PATIENCE);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -65,7 +65,7 @@ impl Started {
     }
 }
 
-/// Captured samples and a way to train on them.
+/// Captured samples and the settings for training on them.
 pub(crate) struct Run {
     dir: TempDir,
     settings: Vec<String>,
@@ -95,7 +95,7 @@ impl Run {
         run
     }
 
-    /// And a setting.
+    /// Adds a setting.
     pub(crate) fn with(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
         self
@@ -125,7 +125,7 @@ impl Run {
         words.chain(rest).collect()
     }
 
-    /// The capture of this run once more, by so many processes.
+    /// Repeats the capture of this run with `count` processes.
     pub(crate) fn capture(&self, count: usize, out: &Path) -> Started {
         let mut command = mpirun();
         command.args(["-n", &count.to_string()]);
@@ -134,7 +134,7 @@ impl Run {
         Started(command.arg("--out").arg(out).spawn().unwrap())
     }
 
-    /// Flags of `train`.
+    /// Returns the flags of `train`.
     pub(crate) fn flags(&self, out: &Path) -> Vec<String> {
         let path = |path: &Path| path.to_str().unwrap().to_owned();
         let mut flags = vec![
@@ -153,7 +153,7 @@ impl Run {
         flags
     }
 
-    /// Trains in so many processes; in one without a launcher.
+    /// Trains with `count` processes; a single process runs without a launcher.
     pub(crate) fn train(&self, count: usize, out: &Path) -> Started {
         let mut command = if count == 1 {
             let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
@@ -169,7 +169,7 @@ impl Run {
     }
 }
 
-/// Joins shares of a capture.
+/// Merges the shares of a capture.
 pub(crate) fn merge(shares: &[PathBuf], out: &Path) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_capture"));
     command.arg("merge").arg("--out").arg(out).args(shares);
@@ -178,7 +178,7 @@ pub(crate) fn merge(shares: &[PathBuf], out: &Path) {
     assert!(output.status.success(), "{message}");
 }
 
-/// Steps with their losses, and epochs, without what depends on the clock.
+/// Returns steps with their losses, and epochs, without values that depend on the clock.
 pub(crate) fn curve(out: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines()

@@ -1,5 +1,5 @@
-//! `train` in several processes that `mpirun` starts: the curve of one, ranks that die, and ranks that
-//! do not fit together. Built with the feature mpi; needs the `mpirun` of the MPI it was built with.
+//! `train` in several processes started by `mpirun`: the same curve as one process, ranks that die,
+//! and inconsistent ranks. Built with the feature mpi; needs the matching `mpirun`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_ranks;
@@ -31,7 +31,8 @@ fn bf16_gradients_give_one_curve_on_any_number_of_processes() {
     same_drafts(&two, &one);
 }
 
-/// Each process takes its share, in a folder of its own, and merged they are what one makes.
+/// Each process captures its share in its own folder; merged, the shares equal the capture of one
+/// process.
 #[test]
 fn capture_takes_its_shares_from_the_launcher() {
     let run = Run::new("compact");

@@ -1,16 +1,17 @@
-//! Where the program `xtask` is.
+//! Locating the program `xtask`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// `xtask` belongs to another package, so cargo does not tell where it is unless asked. Asked like
-/// this it is the `xtask` that was built for the tests of the workspace, if they are all run.
+/// Returns the path of `xtask`. It belongs to another package, so cargo reports it only on request.
+/// This request returns the `xtask` that was built for the tests of the workspace, if they are all
+/// run.
 pub(crate) fn xtask() -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap());
-    // What cargo tells tests about their package would make it build dependencies anew that ask for
-    // the same of themselves.
+    // Cargo's variables about the tested package would make it rebuild dependencies that read the
+    // same variables.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
