@@ -12,7 +12,7 @@ fn values(len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Paths of a complete binary tree after the prefix, the row itself last.
+/// Lists the path of each node of a complete binary tree after the prefix, the node itself last.
 fn paths(rows: usize, prefix: usize) -> (Vec<usize>, Vec<usize>) {
     let (mut offsets, mut listed) = (vec![0], Vec::new());
     for row in 0..rows {

@@ -1,6 +1,7 @@
-//! Linear layers: time per call and share of what the machine can read.
+//! Linear layers: time per call, and throughput as a share of the machine's read bandwidth.
 //!
-//! `cargo bench -p vispec-kernels --bench linear`; the figures to compare with are printed first.
+//! `cargo bench -p vispec-kernels --bench linear` prints the machine's figures first, to compare
+//! the results with.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
@@ -9,7 +10,7 @@ use vispec_kernels::{Bits, Isa, LinearShape, QuantizedWeight, Weight, linear};
 
 /// Rows of a call: decoding, then trees of growing size.
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 30, 60];
-/// Weights in turn, together far more than the caches hold.
+/// Copies of a weight that calls cycle through; together far larger than the caches.
 const TURNS: usize = 8;
 
 /// Numbers in -0.5..0.5.
@@ -19,7 +20,7 @@ fn values(len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Prints what the machine can do, against which the layers are to be read.
+/// Prints the limits of the machine, to compare the layers with.
 #[expect(clippy::print_stderr, reason = "a benchmark reports to the terminal")]
 fn machine() {
     let threads = rayon::current_num_threads();
@@ -32,7 +33,7 @@ fn machine() {
     );
 }
 
-/// One layer in one dtype, for each number of rows.
+/// Measures one layer in one dtype for each number of rows.
 fn layer(criterion: &mut Criterion, name: &str, weights: &[Weight<'_>], inputs: usize) {
     let outputs = weights[0].len() / inputs;
     let mut group = criterion.benchmark_group(format!("linear {inputs}x{outputs} {name}"));

@@ -1,10 +1,13 @@
-//! A pass of a small language model by its number of rows, with what each part of it takes.
+//! One pass of a small language model for various numbers of rows, with the time of each part.
 //!
-//! `cargo bench -p vispec-kernels --bench pass -- avx2 int8 1 8` measures what it names: instruction
-//! sets, dtypes and numbers of rows; all of those that it names none of. Numbers of rows take turns,
-//! so that a busy moment of the machine falls on all of them. On a machine that others use, too, no
-//! whole pass may run undisturbed, but each part of each layer does in some passes: so parts are the
-//! sums over layers of the time that one pass in sixteen stays below, and `alone` is the sum of parts.
+//! `cargo bench -p vispec-kernels --bench pass -- avx2 int8 1 8` measures only the named
+//! instruction sets, dtypes and numbers of rows. If none of a kind is named, all of that kind are
+//! measured.
+//!
+//! Passes of different numbers of rows alternate, so that a busy period of the machine affects all
+//! of them. On a shared machine, perhaps no whole pass runs undisturbed, but each part of each
+//! layer does in some passes. So the time of a part is the sum over layers of the 1/16 quantile
+//! over passes, and `alone` is the sum of the parts.
 
 use std::time::{Duration, Instant};
 
@@ -34,10 +37,10 @@ const CAPACITY: usize = 512;
 /// Decoding, then trees of growing size.
 const ROWS: [usize; 9] = [1, 2, 3, 4, 6, 8, 12, 16, 32];
 const DTYPES: [&str; 4] = ["f32", "bf16", "int8", "int4"];
-/// Passes of each number of rows.
+/// Number of passes for each number of rows.
 const ROUNDS: usize = 40;
 
-/// What the time of a pass is split into.
+/// Parts into which the time of a pass is split.
 const PARTS: [&str; 9] = [
     "norms",
     "q k v",
@@ -49,7 +52,7 @@ const PARTS: [&str; 9] = [
     "silu",
     "down",
 ];
-/// Parts and the head.
+/// The parts and the head.
 const COLUMNS: usize = PARTS.len() + 1;
 
 /// Numbers in -0.05..0.05.
@@ -90,7 +93,8 @@ impl Owned {
     }
 }
 
-/// Query, key, value, output, gate, up, down; outputs of each follow from its length.
+/// One layer: query, key, value, output, gate, up and down weights, and its cache. The outputs of a
+/// weight follow from its length.
 struct Layer {
     weights: [Owned; 7],
     keys: Vec<f32>,
@@ -122,14 +126,14 @@ struct Model {
     norm: Vec<f32>,
 }
 
-/// Times of the parts of a pass, in the order in which it comes to them.
+/// Times of the parts of a pass, in execution order.
 struct Clock {
     last: Instant,
     parts: Vec<(usize, Duration)>,
 }
 
 impl Clock {
-    /// What passed since the last call went into `part`.
+    /// Attributes the time since the last call to `part`.
     fn stop(&mut self, part: usize) {
         let now = Instant::now();
         self.parts.push((part, now - self.last));
@@ -137,11 +141,11 @@ impl Clock {
     }
 }
 
-/// What passes of one number of rows took.
+/// Times of all passes with one number of rows.
 #[derive(Default)]
 struct Times {
     totals: Vec<Duration>,
-    /// Times of each part of each layer, in the order in which a pass comes to them.
+    /// Times of each part of each layer, in execution order.
     parts: Vec<(usize, Vec<Duration>)>,
 }
 
@@ -155,14 +159,14 @@ impl Times {
         }
     }
 
-    /// What `part` takes undisturbed, all layers together.
+    /// Returns the undisturbed time of `part`, summed over layers.
     fn of_part(&self, part: usize) -> Duration {
         let of_part = self.parts.iter().filter(|(of, _)| *of == part);
         of_part.map(|(_, times)| below(times, 16)).sum()
     }
 }
 
-/// The time that one in `parts` stays below.
+/// Returns the 1/`parts` quantile of `times`.
 fn below(times: &[Duration], parts: usize) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();
@@ -322,7 +326,7 @@ fn linear<const N: usize>(
     kernels.linear_group(x, rows, x.len() / rows, &mut calls);
 }
 
-/// Prints a table of one instruction set and dtype.
+/// Prints the table of one instruction set and dtype.
 #[expect(clippy::print_stdout, reason = "a benchmark reports to the terminal")]
 fn table(kernels: Kernels, dtype: &str, rows: &[usize]) {
     let mut model = Model {

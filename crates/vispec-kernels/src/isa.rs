@@ -1,11 +1,11 @@
-//! Instruction sets, and which of them this machine has.
+//! Instruction sets, and detection of those that this machine supports.
 
 use std::sync::OnceLock;
 
-/// An instruction set the kernels are written for.
+/// An instruction set that the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Plain Rust: always there, and what the others are tested against.
+    /// Plain Rust: always available, and the reference in tests of the others.
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
@@ -20,7 +20,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Every instruction set, portable code first.
+    /// All instruction sets, portable code first.
     pub const ALL: [Self; 6] = [
         Self::Portable,
         Self::Avx2,
@@ -30,7 +30,7 @@ impl Isa {
         Self::Neon,
     ];
 
-    /// Whether this machine (and this build) can run the instruction set.
+    /// Returns whether this machine, and this build, can run the instruction set.
     pub(crate) fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
@@ -66,19 +66,19 @@ impl Isa {
         }
     }
 
-    /// The instruction sets of this machine, slowest first.
+    /// Returns the instruction sets of this machine, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The fastest instruction set of this machine, found once.
+    /// Returns the fastest instruction set of this machine. Detection runs once.
     #[must_use]
     pub fn detected() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
         *DETECTED.get_or_init(|| Self::available().last().unwrap_or(Self::Portable))
     }
 
-    /// Name for tables and logs, for example `avx512-bf16`.
+    /// Returns the name for tables and logs, for example `avx512-bf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The entry points: a chosen instruction set, and free functions that use the detected one.
+//! Entry points: kernels of a chosen instruction set, and free functions that use the detected one.
 
 use crate::attention::{AttentionSegment, AttentionShape};
 use crate::isa::Isa;
@@ -7,21 +7,21 @@ use crate::{attention as attend, linear as dense, pointwise};
 
 /// The kernels of one instruction set.
 ///
-/// The free functions of the crate are those of [`Kernels::detected`]; name another one to
-/// imitate a lesser machine.
+/// The free functions of the crate use [`Kernels::detected`]. Choose another instruction set to
+/// imitate a less capable machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
     isa: Isa,
 }
 
 impl Kernels {
-    /// Kernels of `isa`, or `None` if this machine cannot run them.
+    /// Returns the kernels of `isa`, or `None` if this machine cannot run them.
     #[must_use]
     pub fn new(isa: Isa) -> Option<Self> {
         isa.is_available().then_some(Self { isa })
     }
 
-    /// Kernels of the fastest instruction set of this machine.
+    /// Returns the kernels of the fastest instruction set of this machine.
     #[must_use]
     pub fn detected() -> Self {
         Self {
@@ -29,22 +29,23 @@ impl Kernels {
         }
     }
 
-    /// The instruction set in use.
+    /// Returns the instruction set in use.
     #[must_use]
     pub fn isa(self) -> Isa {
         self.isa
     }
 
-    /// Linear layer: `out = x · weightᵀ + bias`.
+    /// Computes a linear layer: `out = x · weightᵀ + bias`.
     ///
-    /// On [`Isa::Avx512Bf16`] with bf16 weights, `x` is rounded to bf16 first, as GPUs do;
-    /// everywhere else `x` stays in 32 bits. Sums are in 32 bits always.
+    /// On [`Isa::Avx512Bf16`] with bf16 weights, `x` is first rounded to bf16, as on GPUs.
+    /// Everywhere else `x` stays in 32 bits, unless the weight is quantised: then rows of `x` are
+    /// quantised, too. Sums are always in 32 bits.
     ///
     /// # Shapes
     /// `x[rows, inputs]`, `weight[outputs, inputs]`, `bias[outputs]`, `out[rows, outputs]`.
     ///
     /// # Panics
-    /// If a slice does not fit `shape`.
+    /// If the length of a slice does not match `shape`.
     pub fn linear(
         self,
         x: &[f32],
@@ -62,16 +63,17 @@ impl Kernels {
         dense::run(self.isa, x, shape.rows, shape.inputs, &mut [layer]);
     }
 
-    /// Several linear layers of the same `x`, for example queries, keys and values: bit for bit
-    /// what [`Kernels::linear`] makes of each, but neighbours of one dtype (and of one group, if
-    /// quantised) share the packing of `x` and the hand-off to other threads.
+    /// Computes several linear layers of the same `x`, for example queries, keys and values.
+    ///
+    /// Results are bit-identical to those of [`Kernels::linear`]. Adjacent layers of one dtype (and
+    /// of one group size, if quantised) share the packing of `x` and the hand-off to other threads.
     ///
     /// # Shapes
     /// `x[rows, inputs]`; for each layer `weight[outputs, inputs]`, `bias[outputs]` and
     /// `out[rows, outputs]`.
     ///
     /// # Panics
-    /// If a slice does not fit.
+    /// If the length of a slice does not match.
     pub fn linear_group(
         self,
         x: &[f32],
@@ -82,22 +84,22 @@ impl Kernels {
         dense::run(self.isa, x, rows, inputs, layers);
     }
 
-    /// Grouped-query attention of a few rows of some sequences, each sequence with a cache of its
-    /// own and each row with keys of its own.
+    /// Computes grouped-query attention of a few rows of several sequences. Each sequence has its
+    /// own cache, and each row its own keys.
     ///
-    /// A segment's query row `r` sees cache rows `0..prefix`, then the rows `visible` lists for it,
-    /// in that order. Its result depends only on that sequence of keys and values: not on where
-    /// they stand in the cache, nor on other rows and segments. Masked siblings are never touched.
+    /// Query row `r` of a segment sees cache rows `0..prefix`, then the rows that `visible` lists
+    /// for it, in that order. Its result depends only on that sequence of keys and values: not on
+    /// where they are in the cache, nor on other rows and segments. Masked siblings are never read.
     ///
     /// # Shapes
-    /// `q[rows, heads, head_dim]` and `out[rows, heads * head_dim]`, where `rows` are those of all
-    /// segments, one segment after the other; keys and values of each segment
+    /// `q[rows, heads, head_dim]` and `out[rows, heads * head_dim]`, where `rows` counts the rows
+    /// of all segments, one segment after the other. Keys and values of each segment are
     /// `[kv_heads, cache_stride, head_dim]`. Query head `h` reads key head
     /// `h / (heads / kv_heads)`.
     ///
     /// # Panics
-    /// If a slice does not fit, `kv_heads` does not divide `heads`, a visible row is out of the
-    /// cache, or a row sees no key at all.
+    /// If the length of a slice does not match, `kv_heads` does not divide `heads`, a visible row
+    /// is outside of the cache, or a row sees no key at all.
     pub fn attention(
         self,
         q: &[f32],
@@ -108,21 +110,22 @@ impl Kernels {
         attend::run(self.isa, q, segments, out, shape);
     }
 
-    /// Root-mean-square normalisation of each row: `x / sqrt(mean(x^2) + eps) * weight`.
+    /// Applies root-mean-square normalisation to each row: `x / sqrt(mean(x^2) + eps) * weight`.
     ///
     /// # Shapes
     /// `x[rows, hidden]`, `weight[hidden]`, `out[rows, hidden]`; `rows` follows from the lengths.
     ///
     /// # Panics
-    /// If `out` is not as long as `x`, or `weight` does not divide it.
+    /// If the lengths of `out` and `x` differ, or the length of `weight` does not divide that of
+    /// `x`.
     pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         pointwise::rms_norm(self.isa, x, weight, eps, out);
     }
 
-    /// `out = silu(gate) * up`, the middle of a gated feed-forward layer.
+    /// Computes `out = silu(gate) * up`, the activation of a gated feed-forward layer.
     ///
     /// # Shapes
-    /// `gate`, `up` and `out` are equally long.
+    /// `gate`, `up` and `out` have the same length.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -130,23 +133,23 @@ impl Kernels {
         pointwise::silu_mul(self.isa, gate, up, out);
     }
 
-    /// Half-split rotary position embedding (Hugging Face `rotate_half`), in place.
+    /// Applies half-split rotary position embedding (Hugging Face `rotate_half`) in place.
     ///
     /// # Shapes
     /// `x[rows, heads, head_dim]`, `cos[rows, head_dim / 2]`, `sin[rows, head_dim / 2]`; the two
     /// halves of a head share their angles. `heads` follows from the lengths.
     ///
     /// # Panics
-    /// If `head_dim` is odd or zero, or the lengths do not fit.
+    /// If `head_dim` is odd or zero, or the lengths do not match.
     pub fn rotary(self, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize) {
         pointwise::rotary(self.isa, x, cos, sin, head_dim);
     }
 }
 
-/// [`Kernels::linear`] with the detected instruction set.
+/// Same as [`Kernels::linear`], with the detected instruction set.
 ///
 /// # Panics
-/// If a slice does not fit `shape`.
+/// If the length of a slice does not match `shape`.
 pub fn linear(
     x: &[f32],
     weight: Weight<'_>,
@@ -157,18 +160,19 @@ pub fn linear(
     Kernels::detected().linear(x, weight, bias, out, shape);
 }
 
-/// [`Kernels::linear_group`] with the detected instruction set.
+/// Same as [`Kernels::linear_group`], with the detected instruction set.
 ///
 /// # Panics
-/// If a slice does not fit.
+/// If the length of a slice does not match.
 pub fn linear_group(x: &[f32], rows: usize, inputs: usize, layers: &mut [GroupedLinear<'_>]) {
     Kernels::detected().linear_group(x, rows, inputs, layers);
 }
 
-/// [`Kernels::attention`] with the detected instruction set.
+/// Same as [`Kernels::attention`], with the detected instruction set.
 ///
 /// # Panics
-/// If a slice does not fit, or `visible` does not fit the cache.
+/// If the length of a slice does not match, `kv_heads` does not divide `heads`, a visible row is
+/// outside of the cache, or a row sees no key at all.
 pub fn attention(
     q: &[f32],
     segments: &[AttentionSegment<'_>],
@@ -178,15 +182,15 @@ pub fn attention(
     Kernels::detected().attention(q, segments, out, shape);
 }
 
-/// [`Kernels::rms_norm`] with the detected instruction set.
+/// Same as [`Kernels::rms_norm`], with the detected instruction set.
 ///
 /// # Panics
-/// If `out` is not as long as `x`, or `weight` does not divide it.
+/// If the lengths of `out` and `x` differ, or the length of `weight` does not divide that of `x`.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     Kernels::detected().rms_norm(x, weight, eps, out);
 }
 
-/// [`Kernels::silu_mul`] with the detected instruction set.
+/// Same as [`Kernels::silu_mul`], with the detected instruction set.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -194,10 +198,10 @@ pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
     Kernels::detected().silu_mul(gate, up, out);
 }
 
-/// [`Kernels::rotary`] with the detected instruction set.
+/// Same as [`Kernels::rotary`], with the detected instruction set.
 ///
 /// # Panics
-/// If `head_dim` is odd or zero, or the lengths do not fit.
+/// If `head_dim` is odd or zero, or the lengths do not match.
 pub fn rotary(x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize) {
     Kernels::detected().rotary(x, cos, sin, head_dim);
 }

@@ -1,16 +1,16 @@
-//! CPU kernels for decoding, batch-invariant linear layers and attention, and for training.
+//! CPU kernels for decoding (batch-invariant linear layers and attention) and for training.
 //!
-//! Burn's CPU backends widen a 16-bit matrix anew at each call, and their results depend on how
-//! many rows share the call. These kernels read weights as the checkpoint stores them
-//! (`[outputs, inputs]`, straight from a memory map) and are *batch-invariant by construction*:
-//! a row's result is the same bit for bit whatever the number of rows, wherever the row stands
-//! and however many threads run. So the logits of a node verified inside a token tree are those
-//! of decoding it alone, in every dtype, and speculative decoding equals plain decoding.
+//! Burn's CPU backends widen a 16-bit matrix again at each call, and their results depend on the
+//! number of rows in the call. These kernels read weights as the checkpoint stores them
+//! (`[outputs, inputs]`, straight from a memory map), and are *batch-invariant by construction*: a
+//! row's result is bit-identical for any number of rows, any position of the row and any number of
+//! threads. So a node verified inside a token tree has the same logits as when it is decoded alone,
+//! in every dtype, and speculative decoding equals plain decoding.
 //!
-//! How: each output element has one fixed order of accumulation, decided by the instruction set
-//! and the weight's dtype only. Blocking over rows, outputs, inputs and threads chooses *when*
-//! a partial sum is extended, never *how*. Attention orders keys by their place in the visible
-//! path, not by their place in the cache, and skips masked siblings.
+//! Each output element has one fixed order of accumulation, which depends only on the instruction
+//! set and the weight's dtype. Blocking over rows, outputs, inputs and threads decides *when* a
+//! partial sum is extended, never *how*. Attention orders keys by their place in the visible path,
+//! not in the cache, and skips masked siblings.
 //!
 //! ```
 //! use vispec_kernels::{LinearShape, Weight, linear};
@@ -23,12 +23,13 @@
 //! assert_eq!(out, [1.5, 5.0, 4.5, 11.0]);
 //! ```
 //!
-//! With the feature `training` [`Kernels`] has products of matrices in any layout, causal attention
-//! over whole samples, gradients of all of these, and AdamW. They are as independent of threads.
+//! With the feature `training`, [`Kernels`] also has products of matrices in any layout, causal
+//! attention over whole samples, gradients of these operations, and AdamW. Their results do not
+//! depend on the number of threads either.
 //!
-//! The free functions use the best instruction set found at run time; [`Kernels`] names one.
+//! The free functions use the best instruction set found at run time; [`Kernels`] selects one.
 //! Threads come from the current rayon pool. A model that runs a whole step inside [`in_pool`]
-//! saves waking them at each call.
+//! avoids waking them at each call.
 #![allow(
     unsafe_code,
     reason = "SIMD intrinsics: the one crate of the workspace that needs them"

@@ -7,31 +7,34 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-/// A file mapped read-only into memory: its pages are loaded when they are first read, and can be
-/// dropped again by the operating system, so a checkpoint costs no memory before it is used.
+/// A file mapped read-only into memory.
+///
+/// Pages are loaded when they are first read, and the operating system can drop them again. So a
+/// checkpoint uses no memory before it is read.
 #[derive(Debug)]
 pub struct MappedFile {
     map: Mmap,
 }
 
 impl MappedFile {
-    /// Maps the whole of `path`.
+    /// Maps the whole file at `path`.
     ///
-    /// The file must not be written to or cut while it is mapped: like every user of memory-mapped
-    /// weights, this relies on checkpoints being replaced by renaming and never edited in place.
+    /// The file must not be written to or truncated while it is mapped. Like every user of
+    /// memory-mapped weights, this relies on checkpoints being replaced by renaming and never
+    /// edited in place.
     ///
     /// # Errors
-    /// Whatever opening or mapping the file reports. An empty file maps to an empty slice.
+    /// Any error from opening or mapping the file. An empty file maps to an empty slice.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: the map is read-only and private to this value. Concurrent truncation by another
-        // process is excluded by the contract in the documentation above.
+        // SAFETY: the map is read-only and private to this value. The contract in the documentation
+        // above excludes concurrent truncation by another process.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }
 
     /// Tells the operating system that the pages within `part` will not be needed soon, so that a
-    /// weight that was converted does not stay in memory twice. They are read again when used.
+    /// converted weight does not stay in memory twice. The pages are read again when used.
     pub fn release(&self, part: &[u8]) {
         #[cfg(unix)]
         {
@@ -41,12 +44,12 @@ impl MappedFile {
             if start > end || end > self.map.len() {
                 return;
             }
-            // Whole pages only: a neighbour on a shared page may be in use.
+            // Whole pages only: neighbouring data on a shared page may be in use.
             let (start, end) = (start.next_multiple_of(page), end - end % page);
             if start < end {
-                // SAFETY: the map is of a file and read-only, so a page that is dropped is read from
-                // the file again, with the same contents by the contract of `open`.
-                // Advice that the system does not take is no loss.
+                // SAFETY: the map is read-only and backed by a file, so a dropped page is read from
+                // the file again, with the same contents by the contract of `open`. It does no harm
+                // if the system ignores the advice.
                 let _ = unsafe {
                     let advice = memmap2::UncheckedAdvice::DontNeed;
                     self.map.unchecked_advise_range(advice, start, end - start)

@@ -1,6 +1,6 @@
-//! What the machine can do: read bandwidth and peak of the arithmetic units.
+//! Limits of the machine: read bandwidth and peak arithmetic throughput.
 //!
-//! Kernels are judged by their share of these figures, taken in the same run.
+//! Kernels are judged by their share of these figures, measured in the same run.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,16 +10,18 @@ use rayon::prelude::*;
 use crate::isa::Isa;
 use crate::linear::{AHEAD_BYTES, CACHE_LINE, Cache, prefetch};
 
-/// Passes from which the best is taken.
+/// Number of passes, of which the best counts.
 const PASSES: usize = 12;
-/// Far more than the caches hold.
+/// Size of the buffer, far larger than the caches.
 const BUFFER_BYTES: usize = 256 << 20;
-/// What is timed at once.
+/// Size of the part that is timed as a unit.
 const WINDOW_BYTES: usize = 32 << 20;
 
-/// Read bandwidth of `threads` threads in bytes per second: the best 32 MiB of a few passes over
-/// 256 MiB. Like a kernel, it runs in a pool whose threads are awake, and each window is about as
-/// long as a large layer, whose least times are held against it.
+/// Measures the read bandwidth of `threads` threads in bytes per second.
+///
+/// The result is the best 32 MiB window of several passes over 256 MiB. As in a kernel, the threads
+/// of the pool are awake. A window is about as long as a large layer, whose best time is compared
+/// with it.
 #[must_use]
 pub fn read_bandwidth(threads: usize) -> f64 {
     let threads = threads.max(1);
@@ -43,7 +45,7 @@ pub fn read_bandwidth(threads: usize) -> f64 {
     WINDOW_BYTES as f64 / best.as_secs_f64()
 }
 
-/// The shortest of a few runs.
+/// Returns the shortest time of several runs.
 fn best(mut run: impl FnMut()) -> Duration {
     let timed = |_| {
         let start = Instant::now();
@@ -53,7 +55,7 @@ fn best(mut run: impl FnMut()) -> Duration {
     (0..PASSES).map(timed).min().unwrap_or_default()
 }
 
-/// Exclusive or of all words, with wide registers.
+/// Computes the exclusive or of all words with wide registers.
 fn fold(isa: Isa, words: &[u64]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a detected instruction set is available.
@@ -68,8 +70,8 @@ fn fold(isa: Isa, words: &[u64]) -> u64 {
     fold_portable(words)
 }
 
-/// Reads four places at once and asks for what comes next, as a kernel reads several weight rows:
-/// one stream alone does not get all there is.
+/// Reads four streams at a time with prefetching, as a kernel reads several weight rows: a single
+/// stream does not use the whole bandwidth.
 #[inline(always)]
 fn fold_portable(words: &[u64]) -> u64 {
     let (streams, rest) = words.as_chunks::<16>();
@@ -112,17 +114,17 @@ fn fold_avx512(words: &[u64]) -> u64 {
     fold_portable(words)
 }
 
-/// Which units [`dot_peak`] keeps busy.
+/// Arithmetic units that [`dot_peak`] measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Fused multiply-add of 32-bit floats.
     F32,
-    /// Dot products of bf16 pairs; where there are none, as [`Unit::F32`].
+    /// Dot products of bf16 pairs; same as [`Unit::F32`] where not available.
     Bf16,
 }
 
-/// Peak of the arithmetic units on `threads` threads in operations per second, a multiplication
-/// and an addition counting as two.
+/// Measures the peak arithmetic throughput of `threads` threads in operations per second. A
+/// multiplication and an addition count as two operations.
 #[must_use]
 pub fn dot_peak(unit: Unit, threads: usize) -> f64 {
     const ROUNDS: usize = 1_000_000;
@@ -142,7 +144,7 @@ pub fn dot_peak(unit: Unit, threads: usize) -> f64 {
     operations as f64 / best.as_secs_f64()
 }
 
-/// Runs `rounds` of independent products and returns how many operations that took.
+/// Runs `rounds` of independent products and returns the number of operations.
 fn spin(isa: Isa, unit: Unit, rounds: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a detected instruction set is available.
@@ -158,7 +160,7 @@ fn spin(isa: Isa, unit: Unit, rounds: usize) -> usize {
     spin_portable(rounds)
 }
 
-/// Chains that hide the latency of a product.
+/// Number of independent chains, to hide the latency of a product.
 const CHAINS: usize = 12;
 
 fn spin_portable(rounds: usize) -> usize {

@@ -1,17 +1,17 @@
-//! How quantised weights lie in memory: in panels of sixteen outputs, so that a register holds
-//! one step of all of them, and nothing is added up across a register.
+//! Memory layout of quantised weights: panels of sixteen outputs, so that a register holds one step
+//! of all outputs of a panel, and nothing is summed across a register.
 //!
-//! A panel goes through the inputs in order. A line of 64 bytes has four bytes for each of its
-//! outputs: four inputs as bytes, or eight as nibbles (the first four in the low ones). All are
-//! unsigned: 128 or 8 more than the weight. Scales are `[panel, group, output]`. A last panel
-//! that is not full has zeros in its place.
+//! A panel goes through the inputs in order. A line of 64 bytes has four bytes for each output of
+//! the panel: four inputs as bytes, or eight inputs as nibbles (the first four in the low nibbles).
+//! All are unsigned: the weight plus 128 or plus 8. Scales are `[panel, group, output]`. A partial
+//! last panel is padded with zeros.
 
 use crate::quantize::Bits;
 use crate::scratch::Line;
 
-/// From here on floats are a whole number apart.
+/// From this value on, adjacent floats differ by a whole number.
 pub(crate) const INTEGERS: f32 = 12_582_912.0;
-/// Outputs of a panel.
+/// Outputs per panel.
 pub(crate) const PANEL: usize = 16;
 
 /// Shape of a quantised weight.
@@ -21,14 +21,14 @@ pub(crate) struct Layout {
     pub(crate) outputs: usize,
     /// Weights per output.
     pub(crate) inputs: usize,
-    /// Inputs that share a scale.
+    /// Number of inputs that share a scale.
     pub(crate) group: usize,
-    /// Width of a weight.
+    /// Width of a weight in bits.
     pub(crate) bits: Bits,
 }
 
 impl Layout {
-    /// Inputs of a line.
+    /// Returns the number of inputs per line.
     pub(crate) fn line_inputs(self) -> usize {
         match self.bits {
             Bits::Eight => 4,
@@ -36,22 +36,22 @@ impl Layout {
         }
     }
 
-    /// Lines of a panel.
+    /// Returns the number of lines per panel.
     pub(crate) fn panel_lines(self) -> usize {
         self.inputs / self.line_inputs()
     }
 
-    /// Scales of a panel.
+    /// Returns the number of scales per panel.
     pub(crate) fn panel_scales(self) -> usize {
         self.inputs / self.group * PANEL
     }
 
-    /// Lines of the weight.
+    /// Returns the number of lines of the weight.
     pub(crate) fn lines(self) -> usize {
         self.outputs.div_ceil(PANEL) * self.panel_lines()
     }
 
-    /// Scales of the weight.
+    /// Returns the number of scales of the weight.
     pub(crate) fn scales(self) -> usize {
         self.outputs.div_ceil(PANEL) * self.panel_scales()
     }

@@ -4,12 +4,12 @@ use crate::isa::Isa;
 use crate::pool;
 use crate::vector::{MAX_LANES, Routine, Vector, dispatch};
 
-/// Multiplications that an element of each operation takes about as long as.
+/// Cost of one element of each operation, in multiplications.
 const NORM_PRODUCTS: usize = 4;
 const SILU_PRODUCTS: usize = 8;
 const ROTARY_PRODUCTS: usize = 4;
 
-/// Starts of whole registers in `0..len`, and the length of the rest.
+/// Returns the starts of whole registers in `0..len`, and the length of the rest.
 #[inline(always)]
 pub(crate) fn whole<V: Vector>(len: usize) -> (impl Iterator<Item = usize>, usize) {
     let rest = len % V::LANES;
@@ -26,7 +26,7 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
     );
     let norm = |x: &[f32], out: &mut [f32]| {
         for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
-            // SAFETY: `isa` is available, by the contract of `Kernels`.
+            // SAFETY: `Kernels` guarantees that `isa` is available.
             unsafe {
                 dispatch(
                     isa,
@@ -50,7 +50,7 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
     }
 }
 
-/// One row.
+/// Normalisation of one row.
 struct RmsNorm<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -62,7 +62,8 @@ impl Routine for RmsNorm<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let len = self.x.len();
-        // SAFETY: the three slices are equally long, and the caller promises the machine.
+        // SAFETY: the three slices have the same length, and the caller guarantees the instruction
+        // set.
         unsafe {
             let (x, weight) = (self.x.as_ptr(), self.weight.as_ptr());
             let mut sums = [V::splat(0.0); 4];
@@ -109,7 +110,7 @@ pub(crate) fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
         "silu_mul: `out` must be as long as `gate`"
     );
     let silu_mul = |gate: &[f32], up: &[f32], out: &mut [f32]| {
-        // SAFETY: `isa` is available, by the contract of `Kernels`.
+        // SAFETY: `Kernels` guarantees that `isa` is available.
         unsafe { dispatch(isa, SiluMul { gate, up, out }) };
     };
     let chunk = pool::chunk_len(out.len(), MAX_LANES, SILU_PRODUCTS);
@@ -123,7 +124,7 @@ pub(crate) fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Equally long slices.
+/// Gating of equally long slices.
 struct SiluMul<'a> {
     gate: &'a [f32],
     up: &'a [f32],
@@ -135,7 +136,8 @@ impl Routine for SiluMul<'_> {
     unsafe fn run<V: Vector>(self) {
         let len = self.gate.len();
         let (starts, rest) = whole::<V>(len);
-        // SAFETY: the three slices are equally long, and the caller promises the machine.
+        // SAFETY: the three slices have the same length, and the caller guarantees the instruction
+        // set.
         unsafe {
             let (gate, up) = (self.gate.as_ptr(), self.up.as_ptr());
             for start in starts {
@@ -152,13 +154,13 @@ impl Routine for SiluMul<'_> {
     }
 }
 
-/// `gate / (1 + exp(-gate)) * up`.
+/// Returns `gate / (1 + exp(-gate)) * up`.
 ///
 /// # Safety
-/// The machine must support the instruction set.
+/// The CPU must support the instruction set.
 #[inline(always)]
 unsafe fn silu_product<V: Vector>(gate: V, up: V) -> V {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let one = V::splat(1.0);
         gate.div(V::splat(0.0).sub(gate).exp().add(one)).mul(up)
@@ -192,7 +194,7 @@ pub(crate) fn rotary(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim
     let rotate = |x: &mut [f32], cos: &[f32], sin: &[f32]| {
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
         for (x, (cos, sin)) in x.chunks_exact_mut(row_len).zip(angles) {
-            // SAFETY: `isa` is available, by the contract of `Kernels`.
+            // SAFETY: `Kernels` guarantees that `isa` is available.
             unsafe { dispatch(isa, Rotary { x, cos, sin }) };
         }
     };
@@ -207,7 +209,7 @@ pub(crate) fn rotary(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32], head_dim
     }
 }
 
-/// One row of heads with its angles.
+/// Rotation of one row of heads by its angles.
 struct Rotary<'a> {
     x: &'a mut [f32],
     cos: &'a [f32],
@@ -221,8 +223,8 @@ impl Routine for Rotary<'_> {
         for head in self.x.chunks_exact_mut(2 * half) {
             let (low, high) = head.split_at_mut(half);
             let (starts, rest) = whole::<V>(half);
-            // SAFETY: the four slices hold `half` floats each, and the caller promises the
-            // machine.
+            // SAFETY: the four slices hold `half` floats each, and the caller guarantees the
+            // instruction set.
             unsafe {
                 let (cos, sin) = (self.cos.as_ptr(), self.sin.as_ptr());
                 for start in starts {
@@ -233,7 +235,7 @@ impl Routine for Rotary<'_> {
                     turned.1.store(b);
                 }
             }
-            // Heads are often narrower than registers; the compiler uses narrower ones here.
+            // Heads are often narrower than registers; the compiler uses narrower registers here.
             let angles = self.cos.iter().zip(self.sin).skip(half - rest);
             let pairs = low.iter_mut().zip(high).skip(half - rest);
             for ((low, high), (cos, sin)) in pairs.zip(angles) {
@@ -243,12 +245,12 @@ impl Routine for Rotary<'_> {
     }
 }
 
-/// `(a cos - b sin, b cos + a sin)`, each product rounded, as frameworks do.
+/// Returns `(a cos - b sin, b cos + a sin)`, with each product rounded, as in common frameworks.
 ///
 /// # Safety
-/// The machine must support the instruction set.
+/// The CPU must support the instruction set.
 #[inline(always)]
 unsafe fn turn<V: Vector>(a: V, b: V, (cos, sin): (V, V)) -> (V, V) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { (a.mul(cos).sub(b.mul(sin)), b.mul(cos).add(a.mul(sin))) }
 }

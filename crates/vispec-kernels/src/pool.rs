@@ -1,10 +1,10 @@
 //! The threads that kernels share.
 //!
-//! A decoding step is a hundred or more parallel loops of some ten microseconds, with short
-//! serial work between them. Going to sleep in between, and being woken, would cost as much as
-//! the loops. So [`in_pool`] gives a step a *team*: threads that wait for the next loop by
-//! spinning as long as the step lasts, and sleep between steps. Loops outside of a step, and
-//! steps while the team is taken, run in rayon's pool.
+//! A decoding step consists of a hundred or more parallel loops of about ten microseconds, with
+//! short serial work between them. Putting threads to sleep and waking them between loops would
+//! cost as much as the loops. So [`in_pool`] gives a step a *team*: threads that spin while they
+//! wait for the next loop of the step, and sleep between steps. Loops outside of a step, and steps
+//! that start while the team is taken, run in rayon's pool.
 
 use std::cell::Cell;
 use std::sync::{Mutex, OnceLock, TryLockError};
@@ -13,16 +13,16 @@ use rayon::prelude::*;
 
 use crate::team::Team;
 
-/// Multiplications below which gathering a team costs more than it saves.
+/// Number of multiplications below which gathering a team costs more than it saves.
 const POOL_PRODUCTS: usize = 1 << 23;
 
-/// Multiplications below which one thread is faster than a hand-off to several, if they sleep.
+/// Number of multiplications below which one thread is faster than several sleeping ones.
 const SERIAL_PRODUCTS: usize = 1 << 19;
-/// The same if they spin.
+/// Number of multiplications below which one thread is faster than several spinning ones.
 const SERIAL_PRODUCTS_LED: usize = 1 << 16;
 
-/// Chunks of a small operation for each thread: more than one, so that one that comes late is given
-/// less.
+/// Number of chunks of a small operation per thread: more than one, so that late threads get less
+/// work.
 const CHUNKS_PER_THREAD: usize = 2;
 
 thread_local! {
@@ -30,13 +30,13 @@ thread_local! {
     static LED: Cell<Option<&'static Team>> = const { Cell::new(None) };
 }
 
-/// The one team of the process, and its lead.
+/// Returns the one team of the process, and the lock of its lead.
 fn team() -> &'static (Team, Mutex<()>) {
     static TEAM: OnceLock<(Team, Mutex<()>)> = OnceLock::new();
     TEAM.get_or_init(|| (Team::new(n_threads()), Mutex::new(())))
 }
 
-/// Ends a step when dropped, panics included.
+/// Ends a step when dropped, also on a panic.
 struct Dismiss(&'static Team);
 
 impl Drop for Dismiss {
@@ -46,8 +46,10 @@ impl Drop for Dismiss {
     }
 }
 
-/// Runs `work`, which calls kernels with about `products` multiplications together, with a team
-/// of threads if it is worth it and the team is free: then no kernel has to wake a thread.
+/// Runs `work` with a team of threads, if this pays and the team is free. Then no kernel has to
+/// wake a thread.
+///
+/// `products` is the approximate total number of multiplications of all kernels that `work` calls.
 pub fn in_pool<R: Send>(products: usize, work: impl FnOnce() -> R + Send) -> R {
     if products < POOL_PRODUCTS || LED.get().is_some() || n_threads() == 1 {
         return work();
@@ -55,7 +57,7 @@ pub fn in_pool<R: Send>(products: usize, work: impl FnOnce() -> R + Send) -> R {
     let (team, taken) = team();
     let lead = match taken.try_lock() {
         Ok(taken) => Some(taken),
-        // A step that panicked has dismissed the team.
+        // A step that panicked has already dismissed the team.
         Err(TryLockError::Poisoned(taken)) => Some(taken.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
@@ -72,7 +74,7 @@ pub fn in_pool<R: Send>(products: usize, work: impl FnOnce() -> R + Send) -> R {
     }
 }
 
-/// Whether a loop of so many multiplications is faster on all threads than on one.
+/// Returns whether a loop of `products` multiplications is faster on all threads than on one.
 pub(crate) fn pays(products: usize) -> bool {
     let led = LED.get().is_some();
     let serial = if led {
@@ -88,7 +90,7 @@ pub(crate) fn for_each(tasks: usize, work: impl Fn(usize) + Sync + Send) {
     if tasks <= 1 {
         return (0..tasks).for_each(work);
     }
-    // A loop within a task must not disturb the team, which is busy with this one.
+    // A nested loop must not disturb the team, which is busy with this one.
     match LED.take() {
         Some(team) => {
             team.for_each(tasks, &work);
@@ -98,10 +100,10 @@ pub(crate) fn for_each(tasks: usize, work: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Runs `work` for each of the rows of `out`, on all threads.
+/// Runs `work` for each row of `out`, on all threads.
 ///
 /// # Shapes
-/// `out[rows, len]`; what is left over is not touched.
+/// `out[rows, len]`; a partial last row is not touched.
 pub(crate) fn for_each_row<T: Send>(
     out: &mut [T],
     len: usize,
@@ -111,17 +113,18 @@ pub(crate) fn for_each_row<T: Send>(
     for_each_chunk(&mut out[..whole], len, work);
 }
 
-/// Runs `work` for each `len` elements of `out`, of which the last may be fewer, on all threads.
+/// Runs `work` for each chunk of `len` elements of `out`, on all threads. The last chunk may be
+/// shorter.
 pub(crate) fn for_each_chunk<T: Send>(
     out: &mut [T],
     len: usize,
     work: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
-    /// The chunks, for threads that take different ones.
+    /// Base pointer of the chunks, shared by threads that take different chunks.
     struct Chunks<T>(*mut T);
-    // SAFETY: no two threads get the same chunk, and `T` may be sent.
+    // SAFETY: no two threads get the same chunk, and `T` is `Send`.
     unsafe impl<T: Send> Sync for Chunks<T> {}
-    // SAFETY: as above.
+    // SAFETY: see above.
     unsafe impl<T: Send> Send for Chunks<T> {}
     impl<T> Chunks<T> {
         fn start(&self, at: usize) -> *mut T {
@@ -135,17 +138,17 @@ pub(crate) fn for_each_chunk<T: Send>(
     let chunks = Chunks(out.as_mut_ptr());
     for_each(end.div_ceil(len), |chunk| {
         let start = chunk * len;
-        // SAFETY: the chunk lies within `out`, which is borrowed meanwhile, and each task has a
-        // chunk of its own.
+        // SAFETY: the chunk lies within `out`, which stays borrowed, and no other task has this
+        // chunk.
         let out =
             unsafe { std::slice::from_raw_parts_mut(chunks.start(start), len.min(end - start)) };
         work(chunk, out);
     });
 }
 
-/// Length of the chunks in which a small operation on `len` elements is shared, in multiples of
-/// `unit`; all of them if one thread is faster. `products` are the multiplications that an element
-/// takes about as long as.
+/// Returns the chunk length for splitting a small operation on `len` elements, a multiple of
+/// `unit`, or `len` if one thread is faster. `products` is the cost of an element in
+/// multiplications.
 pub(crate) fn chunk_len(len: usize, unit: usize, products: usize) -> usize {
     if pays(len.saturating_mul(products)) {
         let units = len.div_ceil(unit);
@@ -155,13 +158,13 @@ pub(crate) fn chunk_len(len: usize, unit: usize, products: usize) -> usize {
     }
 }
 
-/// Memory that tasks write, each at places of its own.
+/// Memory that tasks write, each at its own places.
 #[derive(Clone, Copy)]
 pub(crate) struct Out(pub(crate) *mut f32);
 
-// SAFETY: whoever writes through the pointer promises that no other task has these places.
+// SAFETY: code that writes through the pointer guarantees that no other task has the same places.
 unsafe impl Send for Out {}
-// SAFETY: as above.
+// SAFETY: see above.
 unsafe impl Sync for Out {}
 
 impl Out {
@@ -170,10 +173,11 @@ impl Out {
     }
 }
 
-/// Runs `work` for each of the rows of `values`, on all threads, and gives what it makes of them.
+/// Runs `work` for each row of `values`, on all threads, and returns the results in the order of
+/// the rows.
 ///
 /// # Shapes
-/// `values[rows, len]`; what is left over is not touched.
+/// `values[rows, len]`; a partial last row is not touched.
 pub fn map_rows<T: Send, R: Send>(
     values: &mut [T],
     len: usize,
@@ -194,7 +198,7 @@ pub fn map_rows<T: Send, R: Send>(
     rows.into_iter().filter_map(|(_, result)| result).collect()
 }
 
-/// Threads that kernels called from here share.
+/// Returns the number of threads that kernels called from here share.
 #[must_use]
 pub fn n_threads() -> usize {
     rayon::current_num_threads()
@@ -207,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// The sum of `0..tasks`, by loops within a loop.
+    /// Returns the sum of `0..tasks`, computed by nested loops.
     fn sum(tasks: usize) -> usize {
         let sum = AtomicUsize::new(0);
         for_each(tasks, |task| {

@@ -9,7 +9,7 @@ use crate::panel::{INTEGERS, Layout, PANEL};
 use crate::scratch::Line;
 use crate::weight::Weight;
 
-/// Group sizes are multiples of this.
+/// Group sizes are multiples of this number.
 pub(crate) const GROUP_STEP: usize = 32;
 
 /// Width of a quantised weight.
@@ -17,12 +17,12 @@ pub(crate) const GROUP_STEP: usize = 32;
 pub enum Bits {
     /// Signed bytes from -127 to 127.
     Eight,
-    /// Nibbles that stand for -8 to 7.
+    /// Nibbles for -8 to 7.
     Four,
 }
 
 impl Bits {
-    /// What is added to a weight to make it unsigned.
+    /// Returns the offset that makes a weight unsigned.
     pub(crate) fn offset(self) -> f32 {
         match self {
             Self::Eight => 128.0,
@@ -31,22 +31,22 @@ impl Bits {
     }
 }
 
-/// Why a weight cannot be quantised, or parts do not make up a quantised weight.
+/// Error from quantising a weight, or from assembling a quantised weight from parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// The group is no multiple of 32, or does not divide the inputs.
+    /// The group size is not a multiple of 32, or does not divide the number of inputs.
     Group {
-        /// Weights that share a scale.
+        /// Number of weights that share a scale.
         group: usize,
-        /// Weights per output.
+        /// Number of weights per output.
         inputs: usize,
     },
-    /// The number of weights is not that of the shape.
+    /// The number of weights does not match the shape.
     Length {
-        /// What the shape asks for.
+        /// The number that the shape requires.
         expected: usize,
-        /// What there is.
+        /// The number found.
         found: usize,
     },
     /// A weight is not finite.
@@ -54,7 +54,7 @@ pub enum QuantizeError {
         /// Row of the weight.
         output: usize,
     },
-    /// The weight is quantised already.
+    /// The weight is already quantised.
     Quantized,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for QuantizeError {
             Self::NonFinite { output } => {
                 write!(f, "row {output} holds a weight that is not finite")
             }
-            Self::Quantized => write!(f, "the weight is quantised already"),
+            Self::Quantized => write!(f, "the weight is already quantised"),
         }
     }
 }
@@ -88,15 +88,15 @@ pub struct QuantizedWeight {
 }
 
 impl QuantizedWeight {
-    /// Quantises a weight, panels in parallel. Scales are rounded to bf16 before the weights are
-    /// divided by them, so that they add no error of their own.
+    /// Quantises a weight, panels in parallel. Weights are divided by scales that are already
+    /// rounded to bf16, so the rounding of scales adds no error.
     ///
     /// # Shapes
     /// `weight[outputs, inputs]`, in groups of `group` inputs.
     ///
     /// # Errors
-    /// If the group does not fit the inputs, the length does not fit the shape, a weight is not
-    /// finite, or the weight is quantised already.
+    /// If the group size does not fit the inputs, the length does not match the shape, a weight is
+    /// not finite, or the weight is already quantised.
     pub fn new(
         weight: Weight<'_>,
         inputs: usize,
@@ -143,10 +143,11 @@ impl QuantizedWeight {
         })
     }
 
-    /// A weight from what [`value_bytes`](Self::value_bytes) and [`scales`](Self::scales) gave.
+    /// Assembles a weight from the results of [`value_bytes`](Self::value_bytes) and
+    /// [`scales`](Self::scales).
     ///
     /// # Errors
-    /// If the group does not fit the inputs, or the lengths do not fit the shape.
+    /// If the group size does not fit the inputs, or the lengths do not match the shape.
     pub fn from_parts(
         values: &[u8],
         scales: Vec<bf16>,
@@ -176,19 +177,19 @@ impl QuantizedWeight {
         })
     }
 
-    /// The weights as bytes, in a form that only this crate knows.
+    /// Returns the weights as bytes, in a format private to this crate.
     #[must_use]
     pub fn value_bytes(&self) -> &[u8] {
         Line::bytes(&self.values)
     }
 
-    /// The scales, in a form that only this crate knows.
+    /// Returns the scales, in a format private to this crate.
     #[must_use]
     pub fn scales(&self) -> &[bf16] {
         &self.scales
     }
 
-    /// The weights that the quantised ones stand for: `[outputs, inputs]`.
+    /// Returns the weights that the quantised ones represent: `[outputs, inputs]`.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
         let layout = self.layout;
@@ -203,10 +204,10 @@ impl QuantizedWeight {
             .collect()
     }
 
-    /// The weight cut to some of its rows, in this order.
+    /// Returns a weight with only the given rows, in this order.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If a row is out of range.
     #[must_use]
     pub fn select_outputs(&self, outputs: &[u32]) -> Self {
         let from = self.layout;
@@ -239,7 +240,7 @@ impl QuantizedWeight {
         }
     }
 
-    /// The weight for [`crate::linear()`].
+    /// Borrows the weight, for use with [`crate::linear()`].
     #[must_use]
     pub fn borrow(&self) -> Weight<'_> {
         Weight::Quantized(QuantizedPanels {
@@ -263,7 +264,7 @@ pub struct QuantizedPanels<'a> {
 /// Checks that a group of weights can share a scale.
 ///
 /// # Errors
-/// If the group is no multiple of 32 or does not divide the inputs.
+/// If the group size is not a multiple of 32 or does not divide the number of inputs.
 pub fn check_group(group: usize, inputs: usize) -> Result<(), QuantizeError> {
     let fits =
         group > 0 && inputs > 0 && group.is_multiple_of(GROUP_STEP) && inputs.is_multiple_of(group);
@@ -274,7 +275,7 @@ pub fn check_group(group: usize, inputs: usize) -> Result<(), QuantizeError> {
     }
 }
 
-/// A row in 32 bits.
+/// Returns a row in 32 bits.
 fn widen(weight: Weight<'_>, row: usize, inputs: usize) -> Result<Vec<f32>, QuantizeError> {
     let range = row * inputs..(row + 1) * inputs;
     let row_values: Vec<f32> = match weight {
@@ -290,8 +291,8 @@ fn widen(weight: Weight<'_>, row: usize, inputs: usize) -> Result<Vec<f32>, Quan
     }
 }
 
-/// Rounds a group to -127..=127, or to -8..=7 with the weight of the greatest magnitude at -8,
-/// and returns the scale. What is written is [`Bits::offset`] more than that.
+/// Rounds a group to -127..=127, or to -8..=7 with the weight of the greatest magnitude at -8.
+/// Writes the results plus [`Bits::offset`], and returns the scale.
 fn round(weights: &[f32], bits: Bits, unsigned: &mut [u8]) -> bf16 {
     let greater = |a: f32, b: &f32| if b.abs() > a.abs() { *b } else { a };
     let greatest = weights.iter().fold(0.0_f32, greater);
@@ -309,7 +310,8 @@ fn round(weights: &[f32], bits: Bits, unsigned: &mut [u8]) -> bf16 {
     scale
 }
 
-/// One over the scale; zero for a group of zeros, or of weights too small for a scale.
+/// Returns the reciprocal of the scale, or zero for a group of zeros or of weights too small for a
+/// scale.
 fn inverse(scale: bf16) -> f32 {
     let inverse = 1.0 / scale.to_f32();
     if inverse.is_finite() { inverse } else { 0.0 }

@@ -9,48 +9,48 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
-/// Turns of waiting after which a thread lets others have its core.
+/// Number of spins after which a waiting thread yields its core.
 const TURNS: u32 = 1 << 9;
 
-/// A loop's body, and how often it runs.
+/// The body of a loop, and the number of its tasks.
 #[derive(Clone, Copy)]
 struct Loop {
     work: *const (dyn Fn(usize) + Sync),
     tasks: usize,
 }
 
-/// What the lead and the helpers share.
+/// State shared by the lead and the helpers.
 ///
-/// The lead writes `current`, then opens it by making `epoch` odd. A helper enters by counting
-/// itself in `inside`, and looks again whether the loop is open. The lead closes the loop by
-/// making `epoch` even, and then waits until nobody is inside. These four accesses are
+/// The lead writes `current`, then opens the loop by making `epoch` odd. A helper enters by
+/// counting itself in `inside`, then checks again that the loop is open. The lead closes the loop
+/// by making `epoch` even, then waits until no helper is inside. These four accesses are
 /// sequentially consistent: either the helper sees that the loop is closed, or the lead sees the
-/// helper. So nobody reads `current` while it changes, or runs a body that is gone.
+/// helper. So no thread reads `current` while it changes, or runs a body that no longer exists.
 struct Shared {
     current: UnsafeCell<Loop>,
     epoch: AtomicUsize,
     inside: AtomicUsize,
     /// The next task to take.
     next: AtomicUsize,
-    /// Steps that are running: 0 or 1. Helpers sleep while there is none.
+    /// Number of running steps: 0 or 1. Helpers sleep while it is 0.
     steps: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `current` is written by the lead only, while nobody is inside; see above. The body that
-// it points to is `Sync`.
+// SAFETY: only the lead writes `current`, while no helper is inside; see above. The body that it
+// points to is `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: as above.
+// SAFETY: see above.
 unsafe impl Send for Shared {}
 
-/// Helpers of one lead at a time.
+/// Helper threads, which serve one lead at a time.
 pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<Thread>,
 }
 
 impl Team {
-    /// A team of `threads`, the lead included; fewer if the system has no more.
+    /// Creates a team of `threads`, including the lead; fewer if the system cannot start more.
     pub(crate) fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             current: UnsafeCell::new(Loop {
@@ -75,12 +75,12 @@ impl Team {
         Self { shared, helpers }
     }
 
-    /// Threads, the lead included.
+    /// Returns the number of threads, including the lead.
     pub(crate) fn threads(&self) -> usize {
         1 + self.helpers.len()
     }
 
-    /// Begins a step. There must be one at a time.
+    /// Begins a step. Only one step may run at a time.
     pub(crate) fn gather(&self) {
         self.shared.steps.store(1, SeqCst);
         for helper in &self.helpers {
@@ -93,21 +93,21 @@ impl Team {
         self.shared.steps.store(0, SeqCst);
     }
 
-    /// Runs `work` for each of `0..tasks`. To be called by the thread that leads the step.
+    /// Runs `work` for each of `0..tasks`. Only the thread that leads the step may call it.
     ///
     /// # Panics
-    /// If `work` does, after all threads have left it.
+    /// If `work` panics, after all threads have left it.
     pub(crate) fn for_each(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: the same pointer; the body outlives the loop, since it is closed below before
-        // `work` goes out of scope, also if it panics.
+        // SAFETY: the same pointer with a longer lifetime; the body outlives the loop, because the
+        // loop is closed below before `work` goes out of scope, even on a panic.
         let work: *const (dyn Fn(usize) + Sync + 'static) = unsafe {
             std::mem::transmute::<
                 *const (dyn Fn(usize) + Sync + '_),
                 *const (dyn Fn(usize) + Sync + 'static),
             >(work)
         };
-        // SAFETY: the loop is closed and nobody is inside, so nobody else uses `current`.
+        // SAFETY: the loop is closed and no helper is inside, so no other thread uses `current`.
         unsafe { *shared.current.get() = Loop { work, tasks } };
         shared.next.store(0, Relaxed);
         shared.epoch.fetch_add(1, SeqCst);
@@ -126,11 +126,11 @@ impl Team {
 }
 
 impl Shared {
-    /// Runs tasks of the open loop until none is left, or one panics.
+    /// Runs tasks of the open loop until none is left or one panics.
     fn take(&self) {
-        // SAFETY: the caller is the lead or inside, so `current` does not change.
+        // SAFETY: the caller is the lead or is inside, so `current` does not change.
         let Loop { work, tasks } = unsafe { *self.current.get() };
-        // SAFETY: the body lives until the loop is closed and everybody has left it.
+        // SAFETY: the body lives until the loop is closed and all threads have left it.
         let work = unsafe { &*work };
         let run = || {
             loop {
@@ -148,7 +148,7 @@ impl Shared {
     }
 }
 
-/// What a helper does: sleeps between steps, and spins between the loops of a step.
+/// Main loop of a helper: sleeps between steps, and spins between the loops of a step.
 fn help(shared: &Shared) {
     let mut seen = 0;
     loop {
@@ -173,7 +173,7 @@ fn help(shared: &Shared) {
     }
 }
 
-/// Spins until `done`, letting others have the core now and then.
+/// Spins until `done` returns `true`, yielding the core now and then.
 fn wait(mut done: impl FnMut() -> bool) {
     let mut turns = 0;
     while !done() {
@@ -190,7 +190,7 @@ fn wait(mut done: impl FnMut() -> bool) {
 mod tests {
     use super::*;
 
-    /// How often each task of a loop ran.
+    /// Returns how often each task of a loop ran.
     fn counts(team: &Team, tasks: usize) -> Vec<usize> {
         let counts: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
         team.for_each(tasks, &|task| {

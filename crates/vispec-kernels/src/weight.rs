@@ -1,12 +1,12 @@
-//! Weights as the checkpoint stores them, and the shape of a linear layer.
+//! Weights as stored in the checkpoint, and the shape of a linear layer.
 
 use half::{bf16, f16};
 
 use crate::quantize::QuantizedPanels;
 
-/// Row-major `[outputs, inputs]` weight, borrowed as the checkpoint stores it.
+/// Row-major `[outputs, inputs]` weight, borrowed as stored in the checkpoint.
 ///
-/// A memory map at any offset that suits the element type will do: no wider alignment is needed.
+/// It can be borrowed from a memory map at any offset that is aligned for the element type.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Weight<'a> {
@@ -16,12 +16,12 @@ pub enum Weight<'a> {
     Bf16(&'a [bf16]),
     /// IEEE half precision.
     F16(&'a [f16]),
-    /// Bytes or nibbles times a scale per group.
+    /// Bytes or nibbles, times a scale per group.
     Quantized(QuantizedPanels<'a>),
 }
 
 impl Weight<'_> {
-    /// Number of elements.
+    /// Returns the number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -32,13 +32,13 @@ impl Weight<'_> {
         }
     }
 
-    /// Whether there are no elements.
+    /// Returns `true` if there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes read to use the whole weight once.
+    /// Returns the number of bytes read to use the whole weight once.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {

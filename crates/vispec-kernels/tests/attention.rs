@@ -1,4 +1,4 @@
-//! Attention: right within rounding, and a function of the visible keys in path order alone.
+//! Attention is correct within rounding, and depends only on the visible keys in path order.
 
 mod common;
 

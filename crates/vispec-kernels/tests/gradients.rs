@@ -1,4 +1,4 @@
-//! Kernels of training: right within rounding, and the same however many threads run.
+//! Training kernels are correct within rounding, and bit-identical on any number of threads.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
-/// Elements `[rows, columns]` of a matrix that may be transposed.
+/// Returns a `[rows, columns]` matrix, which may be stored transposed.
 fn matrix(values: &[f32], [rows, columns]: [usize; 2], transposed: bool) -> Matrix<'_> {
     if transposed {
         Matrix::new(values, columns, rows).transposed()
@@ -150,8 +150,8 @@ struct Case {
 }
 
 impl Case {
-    /// Samples of these lengths, with a row of no sample before the last and after it; the first
-    /// `skipped` rows of each have no query.
+    /// Creates samples of these lengths, with one row outside of all samples before the last sample
+    /// and after it. The first `skipped` rows of each sample have no query.
     fn new(
         lens: &[usize],
         [kv_heads, group, head_dim, n_own]: [usize; 4],
@@ -212,7 +212,8 @@ impl Case {
         }
     }
 
-    /// The output, and the gradients of queries, keys and values, and of own keys and values.
+    /// Returns the output, and the gradients of queries, keys and values, and of own keys and
+    /// values.
     fn run(&self, kernels: Kernels) -> Vec<Vec<f32>> {
         let own = self.own();
         let call = self.call(&own);
@@ -247,7 +248,7 @@ impl Case {
         [out, q, keys, values].into_iter().chain(own).collect()
     }
 
-    /// The same in double precision, each with the magnitude that errors are relative to.
+    /// Returns the same in double precision, each with the magnitude that errors are relative to.
     fn reference(&self) -> Vec<Vec<[f64; 2]>> {
         let dim = self.head_dim;
         let row = |of: &[f32], row: usize, head: usize, heads: usize| {
@@ -271,7 +272,7 @@ impl Case {
                     row(&self.q, i, head, heads),
                     row(&self.gradient, i, head, heads),
                 );
-                // Where keys and values stand in `parts`, and their rows.
+                // The places of keys and values in `parts`, and their rows.
                 let seen = (sample.first + index).min(sample.rows.len());
                 let seen = sample.rows.start..sample.rows.start + seen;
                 let own = (0..self.own.len()).map(|own| (4 + 2 * own, i));

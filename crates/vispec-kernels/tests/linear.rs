@@ -1,4 +1,4 @@
-//! Linear layers: right within rounding, and the same bits however the work is cut up.
+//! Linear layers are correct within rounding, and bit-identical however the work is split.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn run(
     out
 }
 
-/// Output and, for its tolerance, the sum of the absolute products.
+/// Returns the output and, for its tolerance, the sum of the absolute products.
 fn reference(x: &[f32], weight: &[f64], bias: Option<&[f32]>, shape: LinearShape) -> Vec<[f64; 2]> {
     let LinearShape {
         rows,
@@ -75,7 +75,8 @@ fn reference(x: &[f32], weight: &[f64], bias: Option<&[f32]>, shape: LinearShape
     (0..rows * outputs).map(element).collect()
 }
 
-/// Relative to the sum of absolute products: bf16 dot products round `x` to 8 bits.
+/// Returns the tolerance relative to the sum of absolute products: bf16 dot products round `x` to 8
+/// bits.
 fn tolerance(kernels: Kernels, weight: &Owned) -> f64 {
     match (kernels.isa(), weight) {
         (Isa::Avx512Bf16, Owned::Bf16(_)) => 5e-3,
@@ -106,7 +107,7 @@ proptest! {
         }
     }
 
-    /// Also over blocks of inputs and of rows, and with weights at any offset.
+    /// Also covers several blocks of inputs and of rows, and weights at any offset.
     #[test]
     fn a_row_has_the_same_bits_alone_and_among_others(
         rows in 1_usize..70,
@@ -141,7 +142,7 @@ proptest! {
 
 #[test]
 fn every_number_of_rows_gives_the_same_bits() {
-    // Of the first, a few rows fill the caches; of the second, all rows fit into them.
+    // With the first size, a few rows fill the caches; with the second, all rows fit into them.
     for (inputs, outputs) in [(1_100, 29), (90, 131)] {
         let x = values(140 * inputs, 7);
         for weight in Owned::all(&values(outputs * inputs, 8)) {
@@ -190,7 +191,7 @@ fn every_number_of_threads_gives_the_same_bits() {
     }
 }
 
-/// Panels of rows are packed one after the other when `x` is large.
+/// Large `x` is packed in several panels of rows.
 #[test]
 fn many_rows_have_the_bits_of_one() {
     let shape = LinearShape {
@@ -263,7 +264,7 @@ fn a_weight_of_another_shape_is_refused() {
     );
 }
 
-/// Layers of a group: the quantised ones need inputs in whole groups.
+/// Returns the layers of a group; the quantised ones need inputs in whole groups.
 fn layers(inputs: usize, outputs: &[usize], dtypes: &[u8], seed: u64) -> Vec<(usize, AnyWeight)> {
     let layer = |(index, (&outputs, dtype)): (usize, (&usize, &u8))| {
         let weight = values(outputs * inputs, seed ^ index as u64);

@@ -1,4 +1,4 @@
-//! The small operations against double precision, and row by row.
+//! Tests of the small operations against double precision, and row by row.
 
 mod common;
 
@@ -80,7 +80,7 @@ proptest! {
 #[test]
 fn large_slices_are_cut_up_without_a_trace() {
     cut_up_without_a_trace();
-    // Within a step smaller slices are cut up, too.
+    // Within a step, smaller slices are split, too.
     vispec_kernels::in_pool(usize::MAX, cut_up_without_a_trace);
 }
 

@@ -1,4 +1,5 @@
-//! Quantised weights: close to the weights, close to the products, and batch-invariant.
+//! Quantised weights are close to the originals, so are their products, and layers are
+//! batch-invariant.
 
 mod common;
 
@@ -19,7 +20,7 @@ fn run(kernels: Kernels, x: &[f32], weight: Weight<'_>, shape: LinearShape) -> V
     out
 }
 
-/// Root mean square.
+/// Returns the root mean square.
 fn size(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, len) = values.fold((0.0, 0), |(sum, len), value| (sum + value * value, len + 1));
     (sum / f64::from(len.max(1))).sqrt()
@@ -42,7 +43,8 @@ proptest! {
             let quantized = QuantizedWeight::new(Weight::F32(&weight), inputs, group, bits).unwrap();
             for (group, back) in weight.chunks(group).zip(quantized.to_f32().chunks(group)) {
                 let greatest = group.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
-                // Half a step, or a whole one where the nibbles end at 7, and the scale's rounding.
+                // Half a step, or a whole one where nibbles end at 7, plus the rounding of the
+                // scale.
                 let bound = if bits == Bits::Eight { 1.02 } else { 1.05 } * greatest / steps;
                 for (weight, back) in group.iter().zip(back) {
                     prop_assert!((weight - back).abs() <= bound, "{weight} became {back}");
@@ -141,7 +143,7 @@ fn every_number_of_rows_and_threads_gives_the_same_bits() {
     }
 }
 
-/// Keeps the accuracy in view: a layer's relative error with normal-like weights and inputs.
+/// Guards the accuracy: the relative error of a layer with normal-like weights and inputs.
 #[test]
 fn a_layer_is_as_accurate_as_promised() {
     let shape = LinearShape {

@@ -1,4 +1,4 @@
-//! Attention over several sequences in one call: each has the bits that it has alone.
+//! Attention over several sequences in one call: each has the same bits as in a call of its own.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{bits, pool, values};
 use proptest::prelude::*;
 use vispec_kernels::{AttentionSegment, Kernels, VisibleRows, in_pool};
 
-/// A sequence of a call.
+/// One sequence of a call.
 #[derive(Debug)]
 struct Sequence {
     case: Case,
@@ -16,7 +16,7 @@ struct Sequence {
     kind: Kind,
 }
 
-/// What its rows see, and in which type its cache is.
+/// What the rows of a sequence see, and the dtype of its cache.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     visible: Visible,
@@ -74,7 +74,7 @@ impl Sequence {
     }
 }
 
-/// The output of each sequence of a call with all of them.
+/// Returns the output of each sequence of a call with all of them.
 fn together(kernels: Kernels, sequences: &[Sequence]) -> Vec<Vec<u32>> {
     let segments: Vec<_> = sequences.iter().map(Sequence::segment).collect();
     let queries = sequences.iter().map(|sequence| &*sequence.case.q);
@@ -132,7 +132,7 @@ proptest! {
     }
 }
 
-/// Sequences large enough to be shared by threads, of very different lengths.
+/// Returns sequences large enough to be shared by threads, of very different lengths.
 fn large(kv_heads: usize) -> Vec<Sequence> {
     let sequence = |(index, (rows, prefix))| {
         let shape = Shape {
@@ -170,7 +170,8 @@ fn every_number_of_threads_gives_the_same_bits_within_a_step_and_outside() {
     }
 }
 
-/// What the comparisons above would show: one number of one cache changes its own sequence alone.
+/// Shows that the comparisons above are sensitive: one number of a cache changes only its own
+/// sequence.
 #[test]
 fn a_sequence_reads_its_own_cache_and_no_other() {
     for kernels in kernels() {
@@ -189,7 +190,8 @@ fn a_sequence_reads_its_own_cache_and_no_other() {
     }
 }
 
-/// Sums over the same keys in another order are other bits: the comparisons above would show one.
+/// Summing over the same keys in another order changes bits, so the comparisons above would show
+/// it.
 #[test]
 fn another_order_of_the_same_keys_shows() {
     for kernels in kernels() {

@@ -1,4 +1,4 @@
-//! A report of 100,000 records, from files to files.
+//! Benchmark of a report of 100,000 records, from the record files to the report files.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic")]
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use vispec_report::synthetic;
 const RECORDS: u64 = 100_000;
 const TASKS: u64 = 5;
 
-/// Cells of every method and task, with the same number of records each.
+/// Writes cells for every method and task, with the same number of records each.
 fn write_cells(root: &Path) {
     let prompts = RECORDS / TASKS / Method::ALL.len() as u64;
     for method in Method::ALL {

@@ -1,5 +1,5 @@
-//! Writes cells with made-up records, and a report of them: `cells/` and `report/` below the
-//! directory that is given. Needs the feature `synthetic`.
+//! Writes cells with synthetic records and a report of them, to `cells/` and `report/` below the
+//! given directory. Needs the feature `synthetic`.
 #![allow(clippy::unwrap_used, reason = "an example may panic")]
 
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ fn costs() -> CostTable {
 }
 
 fn main() {
-    let root = PathBuf::from(std::env::args_os().nth(1).expect("a directory is expected"));
+    let root = PathBuf::from(std::env::args_os().nth(1).expect("a directory is required"));
     for method in Method::ALL {
         for tree in trees(method) {
             for task in ["scenes_short", "scenes_long", "textvqa", "coco_caption"] {

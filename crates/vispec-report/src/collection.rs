@@ -14,55 +14,56 @@ use crate::record::{
 use crate::series::{Series, SeriesKey};
 use crate::statistics::Measurements;
 
-/// A cell that was read.
+/// A cell that was read successfully.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// Its directory.
+    /// Directory of the cell.
     pub dir: PathBuf,
-    /// Its header.
+    /// Header of the cell.
     pub header: CellHeader,
-    /// How far it is.
+    /// Progress of the cell.
     pub status: CellStatus,
-    /// Prompts that failed, and why.
+    /// Failed prompts and the reasons, by prompt id.
     pub failed: BTreeMap<String, String>,
-    /// How its last process failed, if it did.
+    /// Failure of the cell's last process, if it failed.
     pub run_failure: Option<RunFailure>,
-    /// Its records.
+    /// Measurements of all records.
     pub measurements: Measurements,
 }
 
-/// A directory that looks like a cell and could not be read.
+/// A directory that looks like a cell but could not be read.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The directory.
+    /// Directory of the cell.
     pub dir: PathBuf,
-    /// Why it could not be read, causes included.
+    /// The error, including its causes.
     pub message: String,
 }
 
-/// A cell of which some shards are there and others are not.
+/// A cell for which only some of the shards exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingShards {
     /// [`CellSettings::directory_name`](crate::record::CellSettings::directory_name) of the cell.
     pub cell: String,
-    /// Those that are not.
+    /// The missing shards.
     pub missing: Vec<Shard>,
 }
 
-/// Everything below a directory.
+/// All cells below a directory.
 #[derive(Debug, Clone)]
 pub struct Collection {
     /// Cells that were read, ordered by directory.
     pub cells: Vec<Cell>,
-    /// Cells that were not.
+    /// Cells that could not be read.
     pub problems: Vec<Problem>,
 }
 
 impl Collection {
-    /// Reads all cells below `dir`. What cannot be read is listed, not fatal.
+    /// Reads all cells below `dir`. Unreadable cells are listed in `problems` and are not fatal.
     ///
     /// # Errors
-    /// [`ReportError::NoCells`] if not one cell can be read, or any error of listing directories.
+    /// Returns [`ReportError::NoCells`] if no cell can be read, or any error from listing
+    /// directories.
     pub fn read(dir: &Path) -> Result<Self> {
         let read: Vec<_> = cell_dirs(dir)?
             .into_par_iter()
@@ -100,8 +101,8 @@ impl Collection {
         Ok(collection)
     }
 
-    /// Cells that have the same settings but for task, seed and number of prompts, and the same
-    /// machine and program, as one series each.
+    /// Groups the cells into series. Cells of a series differ only in task, seed and number of
+    /// prompts, and have the same machine and program version.
     #[must_use]
     pub fn series(&self) -> Vec<Series> {
         let mut groups: BTreeMap<SeriesKey, Vec<&Cell>> = BTreeMap::new();
@@ -118,8 +119,8 @@ impl Collection {
             .collect()
     }
 
-    /// Cells of which not every shard is there. On whatever machine a shard was measured, it is
-    /// there.
+    /// Returns the cells with missing shards. A shard counts as present whichever machine measured
+    /// it.
     pub(crate) fn missing_shards(&self) -> Vec<MissingShards> {
         let mut found: BTreeMap<(String, u32), BTreeSet<u32>> = BTreeMap::new();
         for cell in &self.cells {
@@ -140,7 +141,7 @@ impl Collection {
             .collect()
     }
 
-    /// The machines of all cells, each once.
+    /// Returns the distinct machines of all cells.
     pub(crate) fn machines(&self) -> BTreeSet<&Machine> {
         self.cells.iter().map(|cell| &cell.header.machine).collect()
     }
@@ -150,8 +151,8 @@ impl Cell {
     /// Reads a cell.
     ///
     /// # Errors
-    /// A header or records that are absent, spoilt or of another version, or prompts that occur
-    /// more than once.
+    /// Returns an error if the header or the records are missing, damaged or of another version, or
+    /// if a prompt occurs more than once.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
         let run_failure = if dir.join(RUN_FAILURE_FILE).exists() {
             Some(RunFailure::read(dir)?)
@@ -198,7 +199,7 @@ impl Problem {
     }
 }
 
-/// Why a cell is not counted beside another of the same settings and machine.
+/// Returns why a cell is not counted in addition to another of the same settings and machine.
 fn overlap(other: Shard, shard: Shard) -> String {
     if other == shard {
         return "another directory holds the same cell of the same machine".to_owned();
@@ -206,7 +207,7 @@ fn overlap(other: Shard, shard: Shard) -> String {
     format!("shard {shard} has prompts of shard {other}, which another directory holds")
 }
 
-/// Directories with a header, records or a failure, sorted.
+/// Returns all directories with a header, records or a failure, sorted.
 fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
@@ -219,7 +220,7 @@ fn cell_dirs(root: &Path) -> Result<Vec<PathBuf>> {
             is_cell |= [HEADER_FILE, RECORDS_FILE, RUN_FAILURE_FILE]
                 .iter()
                 .any(|file| name == *file);
-            // Links are not followed: they could lead in circles.
+            // Links are not followed: they could form cycles.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(entry.path());
             }

@@ -1,12 +1,12 @@
-//! What can be wrong with records and with what is made of them.
+//! Errors of reading, writing and reporting on records.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Result of this crate.
+/// Result type of this crate.
 pub type Result<T, E = ReportError> = std::result::Result<T, E>;
 
-/// Why records could not be written, read or reported on.
+/// Error from writing, reading or reporting on records.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -15,113 +15,113 @@ pub enum ReportError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What was being done.
+        /// The operation that failed, as part of the message.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A header, or a line of records, is not what this program writes.
+    /// A header or a line of records is not in the expected format.
     #[error("{}:{line}: not a {expected}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Line in the file, counted from 1.
         line: u64,
-        /// What the text should have been.
+        /// The kind of value that was expected.
         expected: &'static str,
-        /// Where and why it is not.
+        /// The parse error, with its place.
         #[source]
         source: serde_json::Error,
     },
-    /// A file was written by another version of this program.
+    /// A file was written by a program with another schema version.
     #[error("{}: schema version {found}, expected {expected}", path.display())]
     SchemaVersion {
         /// The file.
         path: PathBuf,
         /// The version in the file.
         found: u32,
-        /// The version this program reads and writes.
+        /// The version that this program reads and writes.
         expected: u32,
     },
     /// Two headers that should describe the same cell differ.
     #[error("{}: {field} is {found}, expected {expected}", path.display())]
     HeaderMismatch {
-        /// The header that was found.
+        /// Path of the header.
         path: PathBuf,
         /// The first field that differs, as a path of JSON keys.
         field: String,
         /// Its value in the file, as JSON.
         found: String,
-        /// The value it should have, as JSON.
+        /// The expected value, as JSON.
         expected: String,
     },
     /// Prompts occur more than once in a cell.
     #[error("{}: prompts that occur more than once: {}", path.display(), prompt_ids.join(", "))]
     DuplicatePrompts {
-        /// The records.
+        /// Path of the records.
         path: PathBuf,
-        /// The ids of these prompts.
+        /// The ids of the duplicate prompts.
         prompt_ids: Vec<String>,
     },
-    /// A record contradicts itself.
+    /// A record is inconsistent.
     #[error("{}:{line}: prompt {prompt_id}: {field} is {found}, expected {expected}", path.display())]
     Record {
-        /// The records; empty for a record that was not written yet.
+        /// Path of the records; empty for a record that has not been written.
         path: PathBuf,
-        /// Line in the file, counted from 1; 0 for a record that was not written yet.
+        /// Line in the file, counted from 1; 0 for a record that has not been written.
         line: u64,
-        /// The prompt.
+        /// Id of the prompt.
         prompt_id: String,
-        /// The field at fault.
+        /// The invalid field.
         field: &'static str,
         /// Its value.
         found: String,
-        /// What it should be.
+        /// The expected value.
         expected: String,
     },
-    /// Another process writes this cell.
+    /// Another process is writing this cell.
     #[error("{}: another process is writing this cell", path.display())]
     Locked {
-        /// The records.
+        /// Path of the records.
         path: PathBuf,
     },
-    /// Shards do not make a whole cell.
+    /// The shards do not form a whole cell.
     #[error("shards of cell {cell_id}: {problem}")]
     Shards {
-        /// The cell.
+        /// Id of the cell.
         cell_id: String,
-        /// What is wrong with them.
+        /// The reason.
         problem: String,
     },
-    /// A text is not a value of the kind that is expected.
+    /// A string is not a valid value of the expected kind.
     #[error("{found:?} is not {expected}")]
     Parse {
-        /// The text.
+        /// The string.
         found: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: &'static str,
     },
-    /// There is no cell to report on.
+    /// There is no readable cell to report on.
     #[error("{}: no readable cell; {problems} cells could not be read", path.display())]
     NoCells {
         /// The directory that was searched.
         path: PathBuf,
-        /// Number of cells that were found and could not be read.
+        /// Number of cells that were found but could not be read.
         problems: usize,
     },
-    /// A drawing could not be turned into pixels.
-    #[error("the drawing {name:?} could not be turned into pixels: {problem}")]
+    /// A drawing could not be rasterised.
+    #[error("the drawing {name:?} could not be rasterised: {problem}")]
     Raster {
         /// Name of the drawing.
         name: String,
-        /// What the renderer said.
+        /// The error of the renderer.
         problem: String,
     },
 }
 
 impl ReportError {
-    /// Wraps an error of the file system.
+    /// Wraps an I/O error.
     pub(crate) fn io(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_owned(),

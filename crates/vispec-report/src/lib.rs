@@ -1,16 +1,17 @@
-//! Records of measured generations, and what is made of them.
+//! Records of measured generations, and reports derived from them.
 //!
-//! A *cell* is one target, one method with its draft, one set of settings and one task.
-//! The program `evaluate` answers each prompt of a task twice, plainly and speculatively, and
-//! writes one [`PromptRecord`](record::PromptRecord) per prompt into the directory of the cell.
-//! Everything else is derived from those records and can be made again at any time.
+//! A *cell* is a combination of one target, one method with its draft, one set of settings and one
+//! task. The program `evaluate` answers each prompt of a task twice, once with plain decoding and
+//! once with speculative decoding, and writes one [`PromptRecord`](record::PromptRecord) per prompt
+//! into the directory of the cell. Everything else is derived from these records and can be
+//! regenerated at any time.
 //!
 //! ```text
 //! evaluate --> cell.json, records.jsonl --> statistics --> tables, plots, page
 //!                                       \-> predict
 //! ```
 //!
-//! The crate knows no model and no tensor.
+//! The crate does not depend on models or tensors.
 
 pub mod collection;
 mod error;
@@ -31,7 +32,7 @@ mod whole_file;
 pub use error::{ReportError, Result};
 pub use whole_file::write_whole;
 
-/// Compiles the examples of the README.
+/// Compiles the examples of the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

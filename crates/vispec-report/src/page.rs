@@ -1,4 +1,4 @@
-//! One HTML page with everything: no script, no file beside it, light and dark.
+//! One self-contained HTML page with the whole report, without scripts, for light and dark schemes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ th,td{padding:.3rem .7rem;border-bottom:1px solid var(--grid);text-align:left;wh
 .warn{border-left:4px solid var(--series-5);padding:.25rem 1rem;margin:1.5rem 0}
 ";
 
-/// Writes the page.
+/// Renders the page.
 pub(crate) fn page(collection: &Collection, tables: &[Table], figures: &[Figure]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -65,7 +65,7 @@ pub(crate) fn page(collection: &Collection, tables: &[Table], figures: &[Figure]
     page + &settings(collection) + "</body></html>\n"
 }
 
-/// What is missing, before any figure.
+/// Lists what is missing, for the top of the page.
 fn warnings(collection: &Collection) -> String {
     let mut items = String::new();
     for message in incomplete(collection) {
@@ -77,7 +77,7 @@ fn warnings(collection: &Collection) -> String {
     format!("<div class=\"warn\"><p><b>Not complete</b></p><ul>\n{items}</ul></div>\n")
 }
 
-/// A line for each cell that is not complete, failed, could not be read, or lacks shards.
+/// Returns a line for each cell that is incomplete, failed, could not be read, or lacks shards.
 pub(crate) fn incomplete(collection: &Collection) -> Vec<String> {
     let cells = collection.cells.iter().filter_map(|cell| {
         let CellStatus::Incomplete {
@@ -125,8 +125,8 @@ fn how_it_ended(cell: &Cell) -> String {
     format!("; the last run ended with {code}: {last}")
 }
 
-/// Where and when was measured: a line for each machine, with the days of its cells and the versions
-/// of the program.
+/// Returns where and when cells were measured: a line for each machine, with the days of its cells
+/// and the program versions.
 pub(crate) fn origins(collection: &Collection) -> Vec<String> {
     collection
         .machines()
@@ -162,7 +162,7 @@ fn machines(collection: &Collection) -> String {
     text + "</ul>\n"
 }
 
-/// Every cell with its settings, at the end.
+/// Lists every cell with its settings, for the end of the page.
 fn settings(collection: &Collection) -> String {
     let columns = [
         "cell", "target", "method", "draft", "num_q", "tree", "T", "seed", "task", "dtype",

@@ -1,15 +1,16 @@
-//! The figures of the paper's main table, as the authors' README has them.
+//! The figures of the paper's main table, as in the authors' README.
 //!
-//! KangJialiang/ViSpec at d0240c8: GPU, half precision, 100 samples per task. Their tau excludes
-//! the bonus token, as ours does; their speed-up includes vision tower and prefill, and is
-//! [`ratio_of_mean_speeds`](crate::statistics::Estimates::ratio_of_mean_speeds) up to how they
-//! count the tokens of the baseline.
+//! Source: KangJialiang/ViSpec at d0240c8; GPU, half precision, 100 samples per task. Their tau
+//! excludes the bonus token, as ours does. Their speed-up includes vision tower and prefill, and
+//! equals [`ratio_of_mean_speeds`](crate::statistics::Estimates::ratio_of_mean_speeds) except for
+//! how they count the tokens of the baseline.
 
 use crate::record::Method;
 
 const TABLE: &str = include_str!("../data/paper.csv");
 
-/// Names of the table's targets, and what a checkpoint's name contains in lower case.
+/// Names of the table's targets, and the lower-case substring by which a checkpoint's name is
+/// recognised.
 const TARGETS: [(&str, &str); 4] = [
     ("LLaVA-1.6 7B", "llava-v1.6-vicuna-7b"),
     ("LLaVA-1.6 13B", "llava-v1.6-vicuna-13b"),
@@ -17,38 +18,38 @@ const TARGETS: [(&str, &str); 4] = [
     ("Qwen2.5-VL 7B", "qwen2.5-vl-7b"),
 ];
 
-/// The task name of the mean over tasks.
+/// Task name of the mean over tasks.
 pub(crate) const AVERAGE: &str = "average";
 
 /// One cell of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PaperFigure {
-    /// Target, as the table names it.
+    /// Target, by its name in the table.
     pub target: &'static str,
     /// 0 or 1.
     pub temperature: f64,
     /// Medusa, EAGLE-2 or ViSpec.
     pub method: Method,
-    /// Task by our name, or [`AVERAGE`].
+    /// Task, by our name, or [`AVERAGE`].
     pub task: &'static str,
-    /// Accepted draft tokens per cycle, bonus excluded.
+    /// Accepted draft tokens per cycle, without the bonus token.
     pub tau: f64,
-    /// Speed-up of whole answers.
+    /// End-to-end speed-up.
     pub speed_up: f64,
 }
 
-/// All cells of the table, in its order.
+/// Returns all cells of the table, in table order.
 pub(crate) fn figures() -> impl Iterator<Item = PaperFigure> {
     TABLE.lines().skip(1).filter_map(parse)
 }
 
-/// The table's tasks by our names, in its order, without [`AVERAGE`].
+/// Returns the table's tasks by our names, in table order, without [`AVERAGE`].
 pub(crate) fn tasks() -> impl Iterator<Item = &'static str> {
     let row = figures().take_while(|figure| figure.task != AVERAGE);
     row.map(|figure| figure.task)
 }
 
-/// The table's name of a target, given the name of a checkpoint.
+/// Returns the table's name of a target, given the name of a checkpoint.
 pub(crate) fn target_of(checkpoint: &str) -> Option<&'static str> {
     let name = checkpoint.to_lowercase();
     TARGETS

@@ -1,25 +1,26 @@
-//! What other trees would have given, from acceptance by depth and the cost of passes.
+//! Prediction of the results of other trees, from acceptance by depth and the cost of passes.
 //!
-//! Assumptions, and what follows from them:
+//! Assumptions and their consequences:
 //!
-//! * *Fewer levels.* Acceptance of a level does not depend on whether deeper levels were drafted.
-//!   That is exact for the nodes that were there, so `tau` of the first `l` levels is the sum of
-//!   the first `l` entries of acceptance by depth. A tree that spends the saved nodes on more
-//!   width would do better, so the figure is a lower bound for the same number of nodes.
-//! * *Fewer nodes.* Trees keep the best nodes by the draft's score, so a smaller tree is a part of
-//!   the larger one and cannot accept more: the recorded `tau` is an upper bound. If, on average,
-//!   nodes that the draft rates lower are accepted no more often, `tau` is concave in the number
-//!   of nodes and lies above the line from (1 node, 0) to the recorded point: a lower bound.
-//! * *More levels or nodes* than recorded, and *another width*, are not predicted: the records hold nothing about them.
+//! * *Fewer levels.* Acceptance at a level does not depend on whether deeper levels were drafted.
+//!   This is exact for the recorded nodes, so `tau` of the first `l` levels is the sum of the first
+//!   `l` entries of acceptance by depth. A tree that spends the saved nodes on more width would do
+//!   better, so the figure is a lower bound for the same number of nodes.
+//! * *Fewer nodes.* Trees keep the best nodes by the draft's score, so a smaller tree is a subset
+//!   of the larger one and cannot accept more: the recorded `tau` is an upper bound. If nodes with
+//!   lower draft scores are, on average, accepted no more often, `tau` is concave in the number of
+//!   nodes and lies above the line from (1 node, 0) to the recorded point, which is a lower bound.
+//! * *More levels or nodes* than recorded, and *another width*, are not predicted: the records hold
+//!   no data about them.
 //! * *Time of a cycle.* One draft step per level, the first over the tokens of the last cycle and
-//!   the others over `top_k` rows; one verify pass; and what else a cycle of the recording took.
-//!   The drafter's reading of the prompt is left out, so short answers are predicted too fast.
+//!   the others over `top_k` rows; one verify pass; and the remaining time of a recorded cycle. The
+//!   drafter's prefill is left out, so short answers are predicted to be too fast.
 
 use crate::record::{CostPoint, CostTable, TotalToken, TreeSettings};
 use crate::series::Series;
 use crate::statistics::Acceptance;
 
-/// A tree that is predicted.
+/// A tree to predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeChoice {
     /// Levels below the root: upstream's depth + 1.
@@ -31,7 +32,7 @@ pub struct TreeChoice {
 }
 
 impl TreeChoice {
-    /// The same tree in upstream's flags.
+    /// Returns the same tree in upstream's flags.
     pub(crate) fn settings(self) -> TreeSettings {
         TreeSettings {
             depth: self.levels.saturating_sub(1),
@@ -44,26 +45,26 @@ impl TreeChoice {
 /// Bounds of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
-    /// At least this, under the module's assumptions.
+    /// Lower bound, under the assumptions of the module.
     pub low: f64,
-    /// At most this.
+    /// Upper bound.
     pub high: f64,
 }
 
 /// A prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
-    /// The tree.
+    /// The predicted tree.
     pub tree: TreeChoice,
-    /// Accepted tokens per cycle.
+    /// Accepted draft tokens per cycle.
     pub tau: Bounds,
     /// Predicted time of a cycle in milliseconds.
     pub cycle_ms: f64,
-    /// Predicted speed-up of the cycles alone.
+    /// Predicted speed-up of the cycles only.
     pub speed_up: Bounds,
 }
 
-/// What predictions of one series start from.
+/// Recorded data of a series, from which predictions start.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     acceptance: Acceptance,
@@ -75,8 +76,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Takes what a series recorded. Absent if it has no costs, no trees, or no fixed number of
-    /// nodes.
+    /// Takes the data of a series. Returns `None` if the series has no costs, no trees, or no fixed
+    /// number of nodes.
     #[must_use]
     pub fn of(series: &Series) -> Option<Self> {
         let tree = series.key.tree?;
@@ -89,7 +90,8 @@ impl Recorded {
         if cycles == 0 || pooled.plain_cycles == 0 {
             return None;
         }
-        // Measuring costs ends where trees cannot pay; the records have the time of their own.
+        // Cost measurement stops at sizes that cannot pay; the records have the time of their own
+        // tree.
         if costs.verify.last().is_some_and(|last| last.rows < nodes) {
             costs.verify.push(CostPoint {
                 rows: nodes,
@@ -112,14 +114,14 @@ impl Recorded {
         })
     }
 
-    /// The recorded tree.
+    /// Returns the recorded tree.
     #[must_use]
     pub fn tree(&self) -> TreeChoice {
         self.tree
     }
 
-    /// Predicts a tree. Absent if it has more levels or nodes than were recorded, another width,
-    /// or a pass that is larger than those that were timed.
+    /// Predicts a tree. Returns `None` if it has more levels or nodes than recorded, another width,
+    /// or a pass that is larger than the timed ones.
     #[must_use]
     pub fn predict(&self, tree: TreeChoice) -> Option<Prediction> {
         let recorded = self.tree;
@@ -151,8 +153,8 @@ impl Recorded {
         })
     }
 
-    /// Every number of levels, each with the recorded nodes and with the numbers of nodes that
-    /// were timed and are smaller.
+    /// Predicts every number of levels, each with the recorded number of nodes and with all smaller
+    /// numbers of nodes that were timed.
     #[must_use]
     pub fn grid(&self) -> Vec<Prediction> {
         let timed = self.costs.verify.iter().map(|point| point.rows);

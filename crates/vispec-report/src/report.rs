@@ -1,4 +1,4 @@
-//! Everything that is made of a directory of cells.
+//! The report of a directory of cells.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::tables::{self, Table};
 pub enum Predictions {
     /// Measured figures only.
     None,
-    /// Also a table of smaller trees, for cells that know what passes cost.
+    /// Also a table of smaller trees, for cells with measured costs.
     SmallerTrees,
 }
 
 /// A report in memory.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What was read.
+    /// The cells.
     pub collection: Collection,
-    /// Tables, the main one first.
+    /// Tables, starting with the main one.
     pub tables: Vec<Table>,
     /// All figures as plain numbers.
     pub numbers: Table,
@@ -34,10 +34,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads all cells below `dir` and computes everything.
+    /// Reads all cells below `dir` and computes the report.
     ///
     /// # Errors
-    /// As [`Collection::read`].
+    /// Same as [`Collection::read`].
     pub fn of(dir: &Path, predict: Predictions) -> Result<Self> {
         let collection = Collection::read(dir)?;
         let series = collection.series();
@@ -54,17 +54,18 @@ impl Report {
         })
     }
 
-    /// What is missing: a line for each cell that is not complete, failed, or could not be read.
+    /// Returns a line for each cell that is incomplete, failed, could not be read, or lacks shards.
     #[must_use]
     pub fn incomplete(&self) -> Vec<String> {
         page::incomplete(&self.collection)
     }
 
-    /// Writes `report.html`, `report.md`, and each table and plot as files of their own:
-    /// `tables/*.{csv,tex}`, `tables/figures.csv` and `plots/*.{svg,png}`. Files of an earlier report are replaced.
+    /// Writes `report.html` and `report.md`, and each table and plot as separate files:
+    /// `tables/*.{csv,tex}`, `tables/figures.csv` and `plots/*.{svg,png}`. Replaces the files of an
+    /// earlier report.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn write(&self, out: &Path) -> Result<()> {
         let (plots, tables) = (out.join("plots"), out.join("tables"));
         for dir in [&plots, &tables] {

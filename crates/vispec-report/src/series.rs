@@ -1,4 +1,4 @@
-//! Cells that are looked at as one.
+//! Series: cells that are evaluated together.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,30 @@ use crate::collection::Cell;
 use crate::record::{CellHeader, CostTable, Machine, Method, TreeSettings};
 use crate::statistics::{Estimates, Measurements};
 
-/// What the cells of a series have in common.
+/// Properties that the cells of a series have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeriesKey {
     /// Checkpoint of the target.
     pub target: String,
-    /// Temperature in thousandths, so that keys have an order.
+    /// Temperature in thousandths, so that keys are ordered.
     pub milli_temperature: u32,
-    /// How tokens are drafted.
+    /// Drafting method.
     pub method: Method,
     /// Checkpoint of the draft.
     pub draft: Option<String>,
-    /// Learned queries of the draft, if it has any.
+    /// Number of learned queries of the draft, if any.
     pub num_q: Option<u32>,
-    /// Shape of the trees.
+    /// Tree settings.
     pub tree: Option<TreeSettings>,
-    /// Tokens that the draft chooses among; none for all.
+    /// Tokens among which the draft chooses; `None` for all tokens.
     pub draft_vocab: Option<String>,
     /// Element type.
     pub dtype: String,
     /// Device.
     pub device: String,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens of an answer.
     pub max_new_tokens: u32,
-    /// Machine.
+    /// The machine, with `memory_bytes` set to 0.
     pub machine: Machine,
     /// Version of the program.
     pub program_version: String,
@@ -50,7 +50,7 @@ impl SeriesKey {
             device: settings.device.clone(),
             max_new_tokens: settings.max_new_tokens,
             machine: Machine {
-                // It differs by a little between boots of one machine.
+                // Memory size varies slightly between boots of the same machine.
                 memory_bytes: 0,
                 ..header.machine.clone()
             },
@@ -58,18 +58,18 @@ impl SeriesKey {
         }
     }
 
-    /// Name of the target: the last part of its path or hub id.
+    /// Returns the name of the target: the last component of its path or hub id.
     pub(crate) fn target_name(&self) -> &str {
         last_component(&self.target)
     }
 
-    /// Temperature as it is written.
+    /// Returns the temperature as a number.
     pub(crate) fn temperature(&self) -> f64 {
         f64::from(self.milli_temperature) / 1e3
     }
 
-    /// The method, and whatever else tells this series from others of its target, temperature and
-    /// method.
+    /// Returns the method, and all properties that distinguish this series from others with the
+    /// same target, temperature and method.
     pub(crate) fn label_among(&self, all: &[Self]) -> String {
         let similar: Vec<&Self> = all
             .iter()
@@ -85,7 +85,7 @@ impl SeriesKey {
         };
         add_if_varied(&|key| key.tree.map_or_else(String::new, |tree| tree.to_string()));
         add_if_varied(&|key| key.num_q.map_or_else(String::new, |n| format!("num_q {n}")));
-        // Drafts with different numbers of queries differ in name, too; once is enough.
+        // Drafts with different numbers of queries differ in name, too; one of the two is enough.
         if similar
             .iter()
             .any(|key| key.num_q == self.num_q && key.draft != self.draft)
@@ -110,27 +110,27 @@ fn last_component(path: &str) -> &str {
         .unwrap_or(path)
 }
 
-/// One task of a series.
+/// Results of one task of a series.
 #[derive(Debug, Clone)]
 pub struct TaskResult {
-    /// Records of the task, all seeds together.
+    /// Records of the task, over all seeds.
     pub measurements: Measurements,
     /// Figures of these records.
     pub estimates: Estimates,
 }
 
-/// Cells that differ in task and seed only.
+/// Cells that differ only in task, seed and number of prompts.
 #[derive(Debug, Clone)]
 pub struct Series {
     /// A name that is unique among the series of the same target and temperature.
     pub label: String,
-    /// What its cells have in common.
+    /// Common properties of the cells.
     pub key: SeriesKey,
-    /// Results by name of the task.
+    /// Results by task name.
     pub tasks: BTreeMap<String, TaskResult>,
-    /// Records of all tasks together.
+    /// Records of all tasks.
     pub pooled: Measurements,
-    /// What passes cost, from the first cell that says so.
+    /// Costs of passes, from the first cell that has them.
     pub costs: Option<CostTable>,
 }
 
@@ -163,7 +163,8 @@ impl Series {
         }
     }
 
-    /// The mean over tasks of a figure: each task counts the same, as in the paper's tables.
+    /// Returns the mean of a figure over tasks. Each task has the same weight, as in the paper's
+    /// tables.
     pub(crate) fn task_mean(&self, figure: impl Fn(&Estimates) -> f64) -> f64 {
         let sum: f64 = self
             .tasks

@@ -1,4 +1,4 @@
-//! Made-up records, for tests, benches and stand-ins of `evaluate` (feature `synthetic`).
+//! Synthetic records, for tests, benches and replacements of `evaluate` (feature `synthetic`).
 
 use jiff::Timestamp;
 
@@ -8,12 +8,12 @@ use crate::record::{
     SCHEMA_VERSION, TotalToken, TreeSettings,
 };
 
-/// Time of a pass of the made-up target over one row, and what each further row adds, in ms.
+/// Time in ms of a pass of the synthetic target over one row, and the increase per further row.
 const VERIFY_MS: (f64, f64) = (20.0, 0.15);
 const DRAFT_STEP_MS: f64 = 1.2;
 const VOCABULARY: u32 = 32_000;
 
-/// Settings of a cell that could exist.
+/// Returns realistic settings of a cell.
 #[must_use]
 pub fn settings(method: Method, task: &str, prompts: u64) -> CellSettings {
     CellSettings {
@@ -38,7 +38,7 @@ pub fn settings(method: Method, task: &str, prompts: u64) -> CellSettings {
     }
 }
 
-/// The record of one prompt: a function of settings and index.
+/// Returns the record of one prompt, which depends only on settings and index.
 #[must_use]
 pub fn record(settings: &CellSettings, index: u64) -> PromptRecord {
     let task: u64 = settings.task.bytes().map(u64::from).sum();
@@ -87,7 +87,7 @@ pub fn record(settings: &CellSettings, index: u64) -> PromptRecord {
     }
 }
 
-/// Accepted tokens and nodes of each cycle, down to the last token.
+/// Returns accepted tokens and nodes of each cycle, for all tokens of the answer.
 fn cycles(
     settings: &CellSettings,
     image_tokens: u32,

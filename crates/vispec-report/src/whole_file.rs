@@ -1,4 +1,4 @@
-//! Files that are there as a whole or not at all.
+//! Atomic replacement of files.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -6,10 +6,11 @@ use std::path::Path;
 
 use crate::error::{ReportError, Result};
 
-/// Writes a file under a temporary name and renames it, so that a kill leaves no part of it.
+/// Writes a file under a temporary name and renames it, so that an interruption leaves no partial
+/// file.
 ///
 /// # Errors
-/// Any of the file system.
+/// Returns any error of the file system.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_added_extension("partial");
     let write = || {

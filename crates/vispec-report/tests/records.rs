@@ -260,7 +260,7 @@ fn shards_make_a_whole_cell() {
     assert_eq!(CellStatus::of(&into).unwrap(), CellStatus::Complete);
 
     let error = merge(&shards, &into).unwrap_err();
-    assert!(message(&error).contains("holds a cell already"), "{error}");
+    assert!(message(&error).contains("already holds a cell"), "{error}");
     let other = root.path().join("other");
     let removed = shards.pop().unwrap();
     let error = merge(&shards, &other).unwrap_err();

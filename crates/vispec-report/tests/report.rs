@@ -1,4 +1,4 @@
-//! Reports of made-up cells: files, plots and what is said of cells that are not complete.
+//! Reports of synthetic cells: files, plots, and the list of incomplete cells.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -29,7 +29,7 @@ fn write_shard(dir: &Path, settings: CellSettings, records: u64, shard: Shard) {
     }
 }
 
-/// Every method, three sizes of trees, two tasks, two temperatures.
+/// Writes cells with every method, three tree sizes, two tasks and two temperatures.
 fn write_cells(root: &Path) {
     for method in Method::ALL {
         for task in ["scenes_short", "a_task_with_quite_a_long_name"] {
@@ -74,7 +74,7 @@ fn every_table_and_plot_is_written_and_the_page_needs_nothing_else() {
             );
         }
     }
-    // Numbers are those of the tables, without words.
+    // Figures are plain numbers, without the words of the tables.
     let numbers = fs::read_to_string(out.join("tables/figures.csv")).unwrap();
     let mut rows = numbers.lines();
     let head: Vec<&str> = rows.next().unwrap().split(',').collect();
@@ -96,7 +96,7 @@ fn every_table_and_plot_is_written_and_the_page_needs_nothing_else() {
             );
         }
     }
-    // Four of each temperature, two of the target.
+    // Four plots per temperature and two for the target.
     assert_eq!(report.figures.len(), 2 * 4 + 2);
     for figure in &report.figures {
         let png = fs::read(out.join(format!("plots/{}.png", figure.name))).unwrap();
@@ -178,7 +178,7 @@ fn shards_are_added_up_and_missing_ones_are_named() {
     let series = whole.collection.series();
     assert_eq!((series.len(), series[0].pooled.records()), (1, 9));
 
-    // Prompts are not counted twice if a cell was divided in two ways.
+    // Prompts are not counted twice if a cell was sharded in two ways.
     shard("z", 0, 2);
     let twice = report(dir.path());
     assert_eq!(twice.collection.series()[0].pooled.records(), 9);
@@ -194,7 +194,7 @@ fn nothing_to_report_is_an_error() {
     assert!(matches!(error, ReportError::NoCells { .. }), "{error}");
 }
 
-/// Left, right, top and bottom of a text, from its attributes and the embedded font's widths.
+/// Returns left, right, top and bottom of a text, from its attributes and a mean letter width.
 fn text_box(element: &str) -> (f64, f64, f64, f64) {
     let number = |name: &str| -> f64 {
         let start = element.find(&format!(" {name}=\"")).unwrap() + name.len() + 3;
@@ -203,7 +203,7 @@ fn text_box(element: &str) -> (f64, f64, f64, f64) {
     };
     let (x, y, size) = (number("x"), number("y"), number("font-size"));
     let text = &element[element.find('>').unwrap() + 1..element.find("</text>").unwrap()];
-    // 0.53 of the size is the mean width of Inter's letters in these labels.
+    // 0.53 of the font size is the mean width of Inter's letters in these labels.
     let width = text.chars().count() as f64 * size * 0.53;
     let left = match () {
         () if element.contains("\"middle\"") => x - width / 2.0,
@@ -227,7 +227,7 @@ fn labels_are_inside_of_their_plot_and_do_not_overlap() {
         assert!(texts.len() > 5);
         for (idx, (a, first)) in texts.iter().enumerate() {
             assert!(a.0 >= 0.0 && a.1 <= 860.0, "{}: {first}", figure.name);
-            // What the vertical axis shows is written upwards from here on to the left.
+            // The rotated label of the vertical axis lies left of 26.
             let is_number_of_axis = first.contains("\"end\"") && svg.contains("rotate");
             assert!(!is_number_of_axis || a.0 > 26.0, "{}: {first}", figure.name);
             for (b, second) in &texts[idx + 1..] {

@@ -1,10 +1,10 @@
 //! Attention of a few queries that share a key head.
 //!
-//! Keys come in spans of [`SPAN`] by their place in the visible sequence, not in the
-//! cache. Within a span each score is a sum over the head in ascending order, then weights
-//! follow from the greatest score so far (online softmax), then each output element adds its
-//! weighted values in the order of the keys. So a query's result is a function of its sequence
-//! of keys and values alone.
+//! Keys are processed in spans of [`SPAN`], ordered by their place in the visible sequence, not in
+//! the cache. Within a span, each score is a sum over the head in ascending order. The weights
+//! follow from the greatest score so far (online softmax). Then each output element adds its
+//! weighted values in the order of the keys. So a query's result depends only on its sequence of
+//! keys and values.
 
 use std::ops::Range;
 
@@ -14,17 +14,17 @@ use crate::pool::Out;
 use crate::scratch::Scratch;
 use crate::vector::{Element, MAX_LANES, Routine, Vector};
 
-/// Most queries of one routine.
+/// Maximum number of queries per routine.
 pub(super) const MOST_QUERIES: usize = 64;
-/// Keys between two updates of the greatest score.
+/// Number of keys between two updates of the greatest score.
 const SPAN: usize = 64;
-/// Room for the scores of a span, of which the last register may stick out.
+/// Length of the score buffer of a span, including overhang of the last register.
 pub(super) const SCORES: usize = SPAN + MAX_LANES;
 
 /// Queries of one key head of a segment: query `index` is head `index % group` of row
 /// `index / group`.
 ///
-/// The segment was checked against `shape`, and these are its own rows, keys and values.
+/// `segment` was checked against `shape`; `q`, `keys`, `values` and `out` are those of the segment.
 pub(super) struct Heads<'a, E> {
     pub(super) shape: AttentionShape,
     pub(super) segment: &'a AttentionSegment<'a>,
@@ -32,26 +32,26 @@ pub(super) struct Heads<'a, E> {
     pub(super) q: &'a [f32],
     /// `[kv_heads, segment.cache_stride, head_dim]`
     pub(super) keys: &'a [E],
-    /// As `keys`.
+    /// Same shape as `keys`.
     pub(super) values: &'a [E],
-    /// As long as `q`.
+    /// Same length as `q`.
     pub(super) out: Out,
     pub(super) kv_head: usize,
     pub(super) queries: Range<usize>,
 }
 
-/// What is kept of a query from one span to the next.
+/// State of a query that is carried from one span to the next.
 #[derive(Clone, Copy)]
 pub(super) struct Running {
     /// The greatest score so far.
     pub(super) greatest: f32,
-    /// The sum of weights relative to it.
+    /// The sum of the weights relative to `greatest`.
     pub(super) total: f32,
 }
 
-/// Buffers of the thread.
+/// Thread-local buffers.
 pub(super) struct Buffers {
-    /// Keys of a span, [`MAX_LANES`] at a time as columns: `[SPAN / 16, head_dim, 16]`.
+    /// Keys of a span, transposed in blocks of [`MAX_LANES`]: `[SPAN / 16, head_dim, 16]`.
     pub(super) columns: *mut f32,
     /// Scores, then weights: `[queries, SCORES]`.
     pub(super) scores: *mut f32,
@@ -61,9 +61,9 @@ pub(super) struct Buffers {
 
 /// Cache rows of consecutive keys of a span.
 pub(super) struct Keys<E> {
-    /// Place of the first one in the span.
+    /// Place of the first key in the span.
     pub(super) first: usize,
-    /// How many.
+    /// Number of keys.
     pub(super) len: usize,
     pub(super) keys: [*const E; SPAN],
     pub(super) values: [*const E; SPAN],
@@ -101,7 +101,7 @@ impl<E: Element> Routine for Heads<'_, E> {
             self.fetch(&rows, start);
             self.find_shared(&rows, start, &mut shared);
             let all = 0..self.queries.len();
-            // SAFETY: the caller promises the machine; pointers to keys and values were taken
+            // SAFETY: the caller guarantees the instruction set; pointers to keys and values come
             // from checked rows, and the buffers have room for all queries.
             unsafe {
                 if shared.len > 0 {
@@ -131,7 +131,7 @@ impl<E: Element> Routine for Heads<'_, E> {
         for query in 0..self.queries.len() {
             let at = self.at(query);
             for (index, sum) in sums[query * head_dim..][..head_dim].iter().enumerate() {
-                // SAFETY: the query belongs to this routine alone, and its head is in range.
+                // SAFETY: only this routine writes the query's head, and the head is in range.
                 unsafe { *self.out.at(at + index) = sum / running[query].total };
             }
         }
@@ -139,39 +139,40 @@ impl<E: Element> Routine for Heads<'_, E> {
 }
 
 impl<E: Element> Heads<'_, E> {
-    /// Start of a query in `q` and in `out`.
+    /// Returns the offset of a query in `q` and in `out`.
     pub(super) fn at(&self, query: usize) -> usize {
         let (query, group) = (self.queries.start + query, self.shape.group());
         let head = self.kv_head * group + query % group;
         (query / group * self.shape.heads + head) * self.shape.head_dim
     }
 
-    /// How many keys of the span at `start` a query sees.
+    /// Returns the number of keys that a query sees in the span at `start`.
     pub(super) fn seen(&self, query: usize, start: usize) -> usize {
         let row = (self.queries.start + query) / self.shape.group();
         self.segment.len(row).saturating_sub(start).min(SPAN)
     }
 
-    /// The queries of a row.
+    /// Returns the queries of a row.
     fn of_row(&self, row: usize) -> Range<usize> {
         let group = self.shape.group();
         let first = self.queries.start;
         (row * group).max(first) - first..((row + 1) * group).min(self.queries.end) - first
     }
 
-    /// Keys and values of this head: `[cache_stride, head_dim]`.
+    /// Returns the keys and values of this head, each `[cache_stride, head_dim]`.
     fn of_head(&self) -> [&[E]; 2] {
         let len = self.segment.cache_stride * self.shape.head_dim;
         [self.keys, self.values].map(|all| &all[self.kv_head * len..][..len])
     }
 
-    /// Keys of the span at `start` that `rows` see at the same place in the cache.
+    /// Finds the keys of the span at `start` that all `rows` see in cache order.
     fn find_shared(&self, rows: &Range<usize>, start: usize, keys: &mut Keys<E>) {
         let end = self.segment.shared(rows).min(start + SPAN);
         keys.find(0, start..end, self.of_head(), self.shape.head_dim);
     }
 
-    /// Keys of the span at `start` that are listed for a row; whether there are any.
+    /// Finds the keys of the span at `start` that are listed for a row. Returns whether there are
+    /// any.
     fn find_own(&self, row: usize, start: usize, keys: &mut Keys<E>) -> bool {
         let listed = self.segment.visible.own(row);
         let prefix = self.segment.prefix;
@@ -185,8 +186,8 @@ impl<E: Element> Heads<'_, E> {
         true
     }
 
-    /// Asks memory for the values of the span at `start` and for the keys of the next one: each is
-    /// read too briefly for the hardware to run ahead of it.
+    /// Prefetches the values of the span at `start` and the keys of the next one. Each is read too
+    /// briefly for the hardware prefetcher to get ahead.
     fn fetch(&self, rows: &Range<usize>, start: usize) {
         let end = self.segment.shared(rows);
         let [keys, values] = self.of_head();
@@ -203,7 +204,7 @@ impl<E: Element> Heads<'_, E> {
 }
 
 impl<E> Keys<E> {
-    /// No keys.
+    /// Creates an empty list of keys.
     fn none() -> Self {
         Self {
             first: 0,
@@ -213,7 +214,8 @@ impl<E> Keys<E> {
         }
     }
 
-    /// Takes keys and values at the given rows of `of_head`; `first` is their place in the span.
+    /// Sets the keys and values to the given rows of the head; `first` is the place of the first
+    /// one in the span.
     fn find(
         &mut self,
         first: usize,

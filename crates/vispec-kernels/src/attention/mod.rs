@@ -1,5 +1,5 @@
-//! Grouped-query attention over the caches of some sequences, with a list of visible rows for each
-//! query row.
+//! Grouped-query attention over the caches of several sequences, with a list of visible rows for
+//! each query row.
 
 mod heads;
 mod span;
@@ -33,7 +33,7 @@ pub enum KeyValues<'a> {
     },
 }
 
-/// The cache rows each query row sees after the common prefix, in path order.
+/// The cache rows that each query row sees after the common prefix, in path order.
 #[derive(Clone, Copy, Debug)]
 pub enum VisibleRows<'a> {
     /// Row `r` sees `prefix..=prefix + r`: plain decoding and causal prefill.
@@ -48,7 +48,7 @@ pub enum VisibleRows<'a> {
 }
 
 impl VisibleRows<'_> {
-    /// Number of keys query row `row` sees after the prefix.
+    /// Returns the number of keys that query row `row` sees after the prefix.
     fn len(&self, row: usize) -> usize {
         match self {
             Self::Causal => row + 1,
@@ -56,7 +56,7 @@ impl VisibleRows<'_> {
         }
     }
 
-    /// Cache rows listed for query row `row`; none when their order is that of the cache.
+    /// Returns the cache rows listed for query row `row`; empty if it sees them in cache order.
     fn own(&self, row: usize) -> &[usize] {
         match self {
             Self::Causal => &[],
@@ -68,21 +68,21 @@ impl VisibleRows<'_> {
 /// The rows of one sequence in an attention call.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSegment<'a> {
-    /// Query rows.
+    /// Number of query rows.
     pub rows: usize,
     /// The sequence's keys and values.
     pub cache: KeyValues<'a>,
-    /// Rows from one key head to the next in the cache: its capacity.
+    /// Rows from one key head to the next in the cache, which is the cache's capacity.
     pub cache_stride: usize,
-    /// Cache rows every query row sees.
+    /// Number of leading cache rows that every query row sees.
     pub prefix: usize,
-    /// What each query row sees behind them.
+    /// The rows that each query row sees after the prefix.
     pub visible: VisibleRows<'a>,
 }
 
 impl AttentionSegment<'_> {
-    /// Panics unless the cache has the shape that the call asks for, and every query row sees rows
-    /// of it, at least one.
+    /// Panics unless the cache has the shape that the call asks for and every query row sees at
+    /// least one of its rows, and no row outside of it.
     fn check(&self, shape: &AttentionShape) {
         let Self {
             rows,
@@ -138,12 +138,12 @@ impl AttentionSegment<'_> {
         }
     }
 
-    /// Number of keys that query row `row` sees.
+    /// Returns the number of keys that query row `row` sees.
     fn len(&self, row: usize) -> usize {
         self.prefix + self.visible.len(row)
     }
 
-    /// Number of keys that stand in the cache in the order in which `rows` see them.
+    /// Returns the number of leading keys that all `rows` see in cache order.
     fn shared(&self, rows: &Range<usize>) -> usize {
         match self.visible {
             VisibleRows::Causal => self.prefix + rows.end,
@@ -161,17 +161,17 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Length of a head.
     pub head_dim: usize,
-    /// Factor of the scores, most often `1 / sqrt(head_dim)`.
+    /// Scale of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
 
 impl AttentionShape {
-    /// Query heads per key head.
+    /// Returns the number of query heads per key head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    /// Length of a row of `q` and `out`.
+    /// Returns the length of a row of `q` and `out`.
     fn width(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -219,18 +219,18 @@ pub(crate) fn run(
     call.run();
 }
 
-/// The arguments of a call whose lengths and visible rows were checked.
+/// Arguments of a call, with lengths and visible rows checked.
 struct Call<'a> {
     isa: Isa,
     q: &'a [f32],
     segments: &'a [AttentionSegment<'a>],
-    /// Each task writes the heads of its own queries.
+    /// Output; each task writes only the heads of its own queries.
     out: Out,
     shape: AttentionShape,
 }
 
 impl Call<'_> {
-    /// Gives each thread some of the queries of some of the key heads of some segments.
+    /// Splits the segments into tasks of some queries of one key head each, and runs them.
     fn run(&self) {
         let Self {
             segments, shape, ..
@@ -241,7 +241,7 @@ impl Call<'_> {
         let keys: usize = segments.iter().map(of_segment).sum();
         let parallel = pool::pays(2 * keys * shape.width());
         let threads = pool::n_threads();
-        // Fewer queries at a time read the keys more often, but keep all threads busy.
+        // Smaller blocks of queries read the keys more often, but keep all threads busy.
         let most = if parallel && !shape.kv_heads.is_multiple_of(threads) {
             (self.q.len() / shape.head_dim)
                 .div_ceil(3 * threads)
@@ -269,16 +269,17 @@ impl Call<'_> {
         }
     }
 
-    /// Number of blocks of at most `most` queries of a key head of `segment`.
+    /// Returns the number of blocks of at most `most` queries of a key head of `segment`.
     fn blocks(&self, segment: &AttentionSegment<'_>, most: usize) -> usize {
         (segment.rows * self.shape.group()).div_ceil(most)
     }
 
-    /// One block of queries of one key head of `segment`, whose rows begin at `first_row` of the
-    /// call. No two tasks of a segment have a query in common.
+    /// Computes one block of queries of one key head of `segment`, whose rows start at `first_row`
+    /// of the call. No two tasks of a segment share a query.
     fn attend(&self, segment: &AttentionSegment<'_>, first_row: usize, task: usize, most: usize) {
         let blocks = self.blocks(segment, most);
-        // Threads that begin at the same time have keys of their own to wait for.
+        // Consecutive tasks take different heads, so threads that start together wait for different
+        // keys.
         let (kv_head, block) = (task % self.shape.kv_heads, task / self.shape.kv_heads);
         let queries = segment.rows * self.shape.group();
         let queries = queries * block / blocks..queries * (block + 1) / blocks;
@@ -286,9 +287,9 @@ impl Call<'_> {
         let q = &self.q[start..][..segment.rows * self.shape.width()];
         // The segment's part of `out`, which is as long as `q`.
         let out = Out(self.out.at(start));
-        // SAFETY: `isa` is available, by the contract of `Kernels`; lengths and visible rows of all
+        // SAFETY: `Kernels` guarantees that `isa` is available; lengths and visible rows of all
         // segments were checked; segments have disjoint rows of `out`, and tasks of one segment
-        // disjoint heads of them.
+        // disjoint heads of these rows.
         unsafe {
             match segment.cache {
                 KeyValues::F32 { keys, values } => {

@@ -5,14 +5,14 @@ use std::ops::Range;
 use super::heads::{Buffers, Heads, Keys, Running, SCORES};
 use crate::vector::{Element, MAX_LANES, TURN, Vector};
 
-/// Registers of a tile where its width does not fit: sums that do not wait for each other.
+/// Tile width, in registers, where the full width does not fit: the number of independent sums.
 const FEWER: usize = 4;
 
 impl<E: Element> Heads<'_, E> {
-    /// Scores of `keys` for `queries`, each a sum over the head in ascending order.
+    /// Computes the scores of `keys` for `queries`, each a sum over the head in ascending order.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and the buffers have room.
+    /// The CPU must support the instruction set, and the buffers must be large enough.
     #[inline(always)]
     pub(super) unsafe fn score<V: Vector>(
         &self,
@@ -20,7 +20,7 @@ impl<E: Element> Heads<'_, E> {
         queries: &Range<usize>,
         buffers: &Buffers,
     ) {
-        // SAFETY: the caller's promise; queries are in range.
+        // SAFETY: upheld by the caller; queries are in range.
         unsafe {
             turn::<E, V>(keys, self.shape.head_dim, buffers.columns);
             let mut query = queries.start;
@@ -38,10 +38,11 @@ impl<E: Element> Heads<'_, E> {
         }
     }
 
-    /// Scores of all `keys` for `QUERIES` queries, `WIDTH` registers of keys at a time.
+    /// Computes the scores of all `keys` for `QUERIES` queries, `WIDTH` registers of keys at a
+    /// time.
     ///
     /// # Safety
-    /// As for [`Heads::score`].
+    /// Same as [`Heads::score`].
     #[inline(always)]
     unsafe fn score_tile<V: Vector, const QUERIES: usize, const WIDTH: usize>(
         &self,
@@ -51,7 +52,7 @@ impl<E: Element> Heads<'_, E> {
     ) {
         let registers = keys.len.div_ceil(V::LANES);
         let mut register = 0;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             while register + WIDTH <= registers {
                 self.score_block::<V, QUERIES, WIDTH>(keys.first, query, register, buffers);
@@ -68,10 +69,10 @@ impl<E: Element> Heads<'_, E> {
         }
     }
 
-    /// Scores of `WIDTH` registers of keys for `QUERIES` queries.
+    /// Computes the scores of `WIDTH` registers of keys for `QUERIES` queries.
     ///
     /// # Safety
-    /// As for [`Heads::score`].
+    /// Same as [`Heads::score`].
     #[inline(always)]
     unsafe fn score_block<V: Vector, const QUERIES: usize, const WIDTH: usize>(
         &self,
@@ -85,7 +86,7 @@ impl<E: Element> Heads<'_, E> {
             let key = (register + index) * V::LANES;
             key / MAX_LANES * head_dim * MAX_LANES + key % MAX_LANES
         };
-        // SAFETY: the caller's promise; `at` is the start of a query.
+        // SAFETY: upheld by the caller; `at` is the start of a query.
         unsafe {
             let mut scores = [[V::splat(0.0); WIDTH]; QUERIES];
             let mut q = [self.q.as_ptr(); QUERIES];
@@ -116,10 +117,11 @@ impl<E: Element> Heads<'_, E> {
         }
     }
 
-    /// Turns the first `count` scores of a query into weights relative to the greatest so far.
+    /// Turns the first `count` scores of a query into weights relative to the greatest score so
+    /// far.
     ///
     /// # Safety
-    /// As for [`Heads::score`].
+    /// Same as [`Heads::score`].
     #[inline(always)]
     pub(super) unsafe fn weigh<V: Vector>(
         &self,
@@ -130,7 +132,7 @@ impl<E: Element> Heads<'_, E> {
     ) {
         let head_dim = self.shape.head_dim;
         let padded = count.next_multiple_of(V::LANES);
-        // SAFETY: the caller's promise; a row of scores has room for one more register.
+        // SAFETY: upheld by the caller; a row of scores has room for one more register.
         unsafe {
             let scores = buffers.scores.add(query * SCORES);
             for place in count..padded {
@@ -177,7 +179,7 @@ impl<E: Element> Heads<'_, E> {
     /// Adds the weighted values of `keys` to the sums of `queries`, in the order of the keys.
     ///
     /// # Safety
-    /// As for [`Heads::score`].
+    /// Same as [`Heads::score`].
     #[inline(always)]
     pub(super) unsafe fn add_values<V: Vector>(
         &self,
@@ -192,7 +194,7 @@ impl<E: Element> Heads<'_, E> {
                 .min(keys.len)
         };
         let mut query = queries.start;
-        // SAFETY: the caller's promise; queries are in range.
+        // SAFETY: upheld by the caller; queries are in range.
         unsafe {
             while query + 4 <= queries.end {
                 let common = (query..query + 4).map(seen).min().unwrap_or(0);
@@ -219,7 +221,7 @@ impl<E: Element> Heads<'_, E> {
     /// Adds weighted values for `QUERIES` queries, `WIDTH` registers of the head at a time.
     ///
     /// # Safety
-    /// As for [`Heads::score`].
+    /// Same as [`Heads::score`].
     #[inline(always)]
     unsafe fn add_tile<V: Vector, const QUERIES: usize, const WIDTH: usize>(
         &self,
@@ -234,7 +236,7 @@ impl<E: Element> Heads<'_, E> {
         let head_dim = self.shape.head_dim;
         let rest = head_dim % V::LANES;
         let mut place = 0;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             let sums = buffers.sums.add(query * head_dim);
             let weights = buffers.scores.add(query * SCORES + keys.first).cast_const();
@@ -263,7 +265,7 @@ impl<E: Element> Heads<'_, E> {
     }
 }
 
-/// Values of some keys, and weights `[queries, SCORES]` for them.
+/// Values of some keys, with their weights `[queries, SCORES]`.
 struct Block<'a, E> {
     values: &'a [*const E],
     range: Range<usize>,
@@ -272,17 +274,17 @@ struct Block<'a, E> {
 }
 
 impl<E: Element> Block<'_, E> {
-    /// Adds to `WIDTH` registers of the sums of `QUERIES` queries, from `place` in the head on.
+    /// Adds to `WIDTH` registers of the sums of `QUERIES` queries, starting at `place` in the head.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and all of that be in range.
+    /// The CPU must support the instruction set, and all places must be in range.
     #[inline(always)]
     unsafe fn add<V: Vector, const QUERIES: usize, const WIDTH: usize>(
         &self,
         place: usize,
         to: *mut f32,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             let mut sums = [[V::splat(0.0); WIDTH]; QUERIES];
             for (query, sums) in sums.iter_mut().enumerate() {
@@ -311,10 +313,10 @@ impl<E: Element> Block<'_, E> {
         }
     }
 
-    /// Adds to the last `len` sums of the head, fewer than a register has.
+    /// Adds to the last `len` sums of the head, fewer than one register.
     ///
     /// # Safety
-    /// As for [`Block::add`].
+    /// Same as [`Block::add`].
     #[inline(always)]
     unsafe fn add_rest<V: Vector, const QUERIES: usize>(
         &self,
@@ -323,7 +325,7 @@ impl<E: Element> Block<'_, E> {
         to: *mut f32,
     ) {
         for query in 0..QUERIES {
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let to = to.add(query * self.head_dim + place);
                 let mut sum: V = V::load_part(to.cast_const(), len);
@@ -338,11 +340,11 @@ impl<E: Element> Block<'_, E> {
     }
 }
 
-/// Writes keys as columns, so that a register holds one place of the head of several keys.
-/// The last column fills up the last register.
+/// Writes keys as columns, so that a register holds one place of the head of several keys. The last
+/// column is repeated to fill the last register.
 ///
 /// # Safety
-/// The machine must support the instruction set, and `columns` have room for a span.
+/// The CPU must support the instruction set, and `columns` must have room for a span.
 #[inline(always)]
 unsafe fn turn<E: Element, V: Vector>(keys: &Keys<E>, head_dim: usize, columns: *mut f32) {
     let rest = head_dim % TURN;
@@ -351,7 +353,7 @@ unsafe fn turn<E: Element, V: Vector>(keys: &Keys<E>, head_dim: usize, columns: 
         for (row, key) in rows.iter_mut().zip(first..keys.len) {
             *row = keys.keys[key];
         }
-        // SAFETY: the caller's promise; each key has `head_dim` elements.
+        // SAFETY: upheld by the caller; each key has `head_dim` elements.
         unsafe {
             let to = columns.add(first / MAX_LANES * head_dim * MAX_LANES + first % MAX_LANES);
             for place in (0..head_dim - rest).step_by(TURN) {

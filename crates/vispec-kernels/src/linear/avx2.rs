@@ -9,7 +9,7 @@ use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
-/// bf16 weights: `x` is split into even and odd elements, so that a shift and a mask widen.
+/// bf16 weights: `x` is split into even and odd elements, so a shift and a mask widen the weights.
 pub(crate) struct Bf16;
 /// f16 weights.
 pub(crate) struct F16;
@@ -23,14 +23,14 @@ unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     tile: &Tile,
     sums: *mut D::Sum,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
-/// The lower halves of two sums plus their upper ones.
+/// Adds the lower and the upper half of each of two sums.
 #[inline(always)]
 unsafe fn halves(a: __m256, b: __m256) -> __m256 {
-    // SAFETY: the caller promises AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         _mm256_add_ps(
             _mm256_permute2f128_ps::<0x20>(a, b),
@@ -39,11 +39,11 @@ unsafe fn halves(a: __m256, b: __m256) -> __m256 {
     }
 }
 
-/// Per sum, the lower half plus the upper one, then elements 0 and 2, 1 and 3, then those two. Four
-/// sums share the additions.
+/// Reduces four sums, which share the additions. For each: the lower half plus the upper one, then
+/// elements 0 and 2, and 1 and 3, then the two results.
 #[inline(always)]
 unsafe fn totals([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
-    // SAFETY: the caller promises AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let (ab, cd) = (halves(a, b), halves(c, d));
         let pairs = _mm256_add_ps(_mm256_unpacklo_ps(ab, cd), _mm256_unpackhi_ps(ab, cd));
@@ -56,7 +56,7 @@ unsafe fn totals([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
     }
 }
 
-/// Implements [`Dot`] from how weights are loaded and widened.
+/// Implements [`Dot`], given how weights are loaded and widened.
 macro_rules! dot {
     ($name:ident, $weight:ty, $block:literal, $tiles:ident, $pack:path, fn load($pointer:ident, $phase:ident) { $($load:tt)* }) => {
         impl Dot for $name {
@@ -81,37 +81,37 @@ macro_rules! dot {
                 tile: &Tile,
                 sums: *mut Self::Sum,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
             unsafe fn zero() -> __m256 {
-                // SAFETY: the caller promises AVX2.
+                // SAFETY: the caller guarantees AVX2.
                 unsafe { _mm256_setzero_ps() }
             }
 
             #[inline(always)]
             unsafe fn weights($pointer: *const $weight, $phase: usize) -> __m256 {
-                // SAFETY: the caller promises AVX2 and `STEP` readable weights.
+                // SAFETY: the caller guarantees AVX2 and `STEP` readable weights.
                 unsafe { $($load)* }
             }
 
             #[inline(always)]
             unsafe fn inputs(input: *const f32, phase: usize) -> __m256 {
-                // SAFETY: the caller promises AVX and `STEP` readable inputs.
+                // SAFETY: the caller guarantees AVX and `STEP` readable inputs.
                 unsafe { _mm256_loadu_ps(input.add(phase * LANES)) }
             }
 
             #[inline(always)]
             unsafe fn fuse(sum: __m256, weights: __m256, inputs: __m256) -> __m256 {
-                // SAFETY: the caller promises FMA.
+                // SAFETY: the caller guarantees FMA.
                 unsafe { _mm256_fmadd_ps(weights, inputs, sum) }
             }
 
             #[inline(always)]
             unsafe fn totals(sums: [__m256; 4]) -> [f32; 4] {
-                // SAFETY: the caller promises AVX2.
+                // SAFETY: the caller guarantees AVX2.
                 unsafe { totals(sums) }
             }
         }

@@ -1,4 +1,4 @@
-//! Linear layers with AVX-512: widened weights, or bf16 dot products where there are any.
+//! Linear layers with AVX-512: widened weights, or bf16 dot products where available.
 
 use std::arch::x86_64::*;
 
@@ -9,7 +9,7 @@ use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
-/// bf16 weights: `x` is split into even and odd elements, so that a shift and a mask widen.
+/// bf16 weights: `x` is split into even and odd elements, so a shift and a mask widen the weights.
 pub(crate) struct Bf16;
 /// f16 weights.
 pub(crate) struct F16;
@@ -25,7 +25,7 @@ unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     tile: &Tile,
     sums: *mut D::Sum,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
@@ -36,14 +36,14 @@ unsafe fn enter_bf16<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     tile: &Tile,
     sums: *mut D::Sum,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
-/// The lower halves of two sums plus their upper ones.
+/// Adds the lower and the upper half of each of two sums.
 #[inline(always)]
 unsafe fn halves(a: __m512, b: __m512) -> __m512 {
-    // SAFETY: the caller promises AVX-512.
+    // SAFETY: the caller guarantees AVX-512.
     unsafe {
         _mm512_add_ps(
             _mm512_shuffle_f32x4::<0x44>(a, b),
@@ -52,11 +52,11 @@ unsafe fn halves(a: __m512, b: __m512) -> __m512 {
     }
 }
 
-/// Per sum, the lower half plus the upper one, twice, then elements 0 and 2, 1 and 3, then those two.
-/// Four sums share the additions.
+/// Reduces four sums, which share the additions. For each: the lower half plus the upper one,
+/// twice, then elements 0 and 2, and 1 and 3, then the two results.
 #[inline(always)]
 unsafe fn totals([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-    // SAFETY: the caller promises AVX-512.
+    // SAFETY: the caller guarantees AVX-512.
     unsafe {
         let (ab, cd) = (halves(a, b), halves(c, d));
         let even = _mm512_shuffle_f32x4::<0x88>(ab, cd);
@@ -68,7 +68,7 @@ unsafe fn totals([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
     }
 }
 
-/// Implements [`Dot`] from how weights are loaded and widened.
+/// Implements [`Dot`], given how weights are loaded and widened.
 macro_rules! dot {
     ($name:ident, $weight:ty, $block:literal, $tiles:ident, $pack:path, fn load($pointer:ident, $phase:ident) { $($load:tt)* }) => {
         impl Dot for $name {
@@ -93,37 +93,37 @@ macro_rules! dot {
                 tile: &Tile,
                 sums: *mut Self::Sum,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
             unsafe fn zero() -> __m512 {
-                // SAFETY: the caller promises AVX-512.
+                // SAFETY: the caller guarantees AVX-512.
                 unsafe { _mm512_setzero_ps() }
             }
 
             #[inline(always)]
             unsafe fn weights($pointer: *const $weight, $phase: usize) -> __m512 {
-                // SAFETY: the caller promises AVX-512 and `STEP` readable weights.
+                // SAFETY: the caller guarantees AVX-512 and `STEP` readable weights.
                 unsafe { $($load)* }
             }
 
             #[inline(always)]
             unsafe fn inputs(input: *const f32, phase: usize) -> __m512 {
-                // SAFETY: the caller promises AVX-512 and `STEP` readable inputs.
+                // SAFETY: the caller guarantees AVX-512 and `STEP` readable inputs.
                 unsafe { _mm512_loadu_ps(input.add(phase * LANES)) }
             }
 
             #[inline(always)]
             unsafe fn fuse(sum: __m512, weights: __m512, inputs: __m512) -> __m512 {
-                // SAFETY: the caller promises AVX-512.
+                // SAFETY: the caller guarantees AVX-512.
                 unsafe { _mm512_fmadd_ps(weights, inputs, sum) }
             }
 
             #[inline(always)]
             unsafe fn totals(sums: [__m512; 4]) -> [f32; 4] {
-                // SAFETY: the caller promises AVX-512.
+                // SAFETY: the caller guarantees AVX-512.
                 unsafe { totals(sums) }
             }
         }
@@ -177,7 +177,7 @@ impl Dot for Bf16Pairs {
     const FETCH: Cache = Cache::Second;
 
     unsafe fn pack(x: &[f32], packed: &mut [bf16]) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { round(x, packed) };
     }
 
@@ -187,38 +187,38 @@ impl Dot for Bf16Pairs {
         tile: &Tile,
         sums: *mut Self::Sum,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { enter_bf16::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
     }
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
-        // SAFETY: the caller promises AVX-512.
+        // SAFETY: the caller guarantees AVX-512.
         unsafe { _mm512_setzero_ps() }
     }
 
     #[inline(always)]
     unsafe fn weights(weight: *const bf16, _phase: usize) -> __m512bh {
-        // SAFETY: the caller promises AVX-512 and `STEP` readable weights; the two types are the
-        // same 64 bytes.
+        // SAFETY: the caller guarantees AVX-512 and `STEP` readable weights; both types are 64
+        // plain bytes.
         unsafe { std::mem::transmute(_mm512_loadu_si512(weight.cast())) }
     }
 
     #[inline(always)]
     unsafe fn inputs(input: *const bf16, _phase: usize) -> __m512bh {
-        // SAFETY: as for the weights.
+        // SAFETY: same as for the weights.
         unsafe { std::mem::transmute(_mm512_loadu_si512(input.cast())) }
     }
 
     #[inline(always)]
     unsafe fn fuse(sum: __m512, weights: __m512bh, inputs: __m512bh) -> __m512 {
-        // SAFETY: the caller promises AVX-512 BF16.
+        // SAFETY: the caller guarantees AVX-512 BF16.
         unsafe { _mm512_dpbf16_ps(sum, weights, inputs) }
     }
 
     #[inline(always)]
     unsafe fn totals(sums: [__m512; 4]) -> [f32; 4] {
-        // SAFETY: the caller promises AVX-512.
+        // SAFETY: the caller guarantees AVX-512.
         unsafe { totals(sums) }
     }
 }
@@ -228,7 +228,7 @@ impl Dot for Bf16Pairs {
 unsafe fn round(x: &[f32], packed: &mut [bf16]) {
     let whole = x.len() / LANES * LANES;
     for (x, packed) in x.chunks_exact(LANES).zip(packed.chunks_exact_mut(LANES)) {
-        // SAFETY: 16 floats are readable, 16 bf16 writable; the two types are the same 32 bytes.
+        // SAFETY: 16 floats are readable and 16 bf16 writable; both types are 32 plain bytes.
         unsafe {
             let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr()));
             packed

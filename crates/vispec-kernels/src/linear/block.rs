@@ -1,9 +1,10 @@
-//! The loops of a linear layer around the tile of registers: when each partial sum is extended.
+//! The loops of a linear layer around the register tile. They decide when each partial sum is
+//! extended.
 //!
-//! Few rows: weights stream from memory once, and each tile runs over all inputs. Many rows: a
-//! block of inputs of a few weight rows and of up to [`ROW_BLOCK`] rows of `x` stays in the
-//! nearest caches, and sums wait in a buffer from one block of inputs to the next. Both extend
-//! a sum in the same order, so its bits are the same.
+//! With few rows, weights stream from memory once, and each tile runs over all inputs. With many
+//! rows, a block of inputs of a few weight rows and of up to [`ROW_BLOCK`] rows of `x` stays in the
+//! nearest caches, and partial sums are kept in a buffer from one block of inputs to the next. Both
+//! extend a sum in the same order, so the bits are identical.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -11,15 +12,15 @@ use std::ops::Range;
 use super::dot::{Block, Cache, Dot, Job, Tile};
 use super::tile::AHEAD_BYTES;
 
-/// Weight rows of a block; every tile height divides it.
+/// Number of weight rows in a block. Every tile height divides it.
 pub(crate) const OUTPUT_BLOCK: usize = 24;
-/// Rows of `x` that share one pass over the weights.
+/// Number of rows of `x` that share one pass over the weights.
 pub(crate) const ROW_BLOCK: usize = 64;
 
-/// Works on `outputs` of a job.
+/// Computes `outputs` of a job.
 ///
 /// # Safety
-/// The machine must support the instruction set; the slices and `out` must fit the job's axes;
+/// The CPU must support the instruction set; the slices and `out` must fit the job's axes;
 /// `outputs` must be in range; and no other thread may work on these outputs.
 pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
     let row_blocks = job.rows.div_ceil(ROW_BLOCK);
@@ -30,7 +31,7 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
         let few = tiles == 1 || bytes <= D::TILES.few_bytes();
         let height = D::TILES.height(rows.len().div_ceil(tiles));
         let rows = Rows { rows, tiles };
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             match (few, height) {
                 (false, _) => blocks(job, &rows, &outputs),
@@ -43,18 +44,20 @@ pub(crate) unsafe fn run<D: Dot>(job: &Job<'_, D>, outputs: Range<usize>) {
     }
 }
 
-/// Rows that share one pass over the weights, in nearly equal tiles.
+/// Rows that share one pass over the weights, split into nearly equal tiles.
 struct Rows {
     rows: Range<usize>,
     tiles: usize,
 }
 
-/// Goes through `outputs` once, for few rows. The weight rows of a tile lie far apart, so that each
-/// is a stream of its own from tile to tile: the hardware follows a few long streams better than
-/// many short ones. All tiles of rows but the first find the weights in the nearest cache.
+/// Goes through `outputs` once, for few rows.
+///
+/// The weight rows of a tile lie far apart, so each forms its own stream from tile to tile: the
+/// hardware prefetcher follows a few long streams better than many short ones. All tiles of rows
+/// but the first find the weights in the nearest cache.
 ///
 /// # Safety
-/// As for [`run`]; the rows must be in range.
+/// Same as [`run`]; the rows must be in range.
 unsafe fn streams<D: Dot, const HEIGHT: usize>(
     job: &Job<'_, D>,
     rows: &Rows,
@@ -78,7 +81,7 @@ unsafe fn streams<D: Dot, const HEIGHT: usize>(
         },
     };
     let none = std::ptr::null_mut();
-    // SAFETY: the tiles lie within `outputs`; there is one block of inputs, so no sums wait.
+    // SAFETY: the tiles lie within `outputs`; a single block of inputs needs no buffer of sums.
     unsafe {
         for output in outputs.start..outputs.start + apart {
             for tile in 0..rows.tiles {
@@ -94,14 +97,14 @@ unsafe fn streams<D: Dot, const HEIGHT: usize>(
 }
 
 /// Goes through `outputs` and their inputs in blocks, for many rows. The sums of a block of outputs
-/// wait in a buffer from one block of inputs to the next.
+/// are kept in a buffer from one block of inputs to the next.
 ///
 /// # Safety
-/// As for [`streams`].
+/// Same as [`streams`].
 unsafe fn blocks<D: Dot>(job: &Job<'_, D>, rows: &Rows, outputs: &Range<usize>) {
     let mut sums = MaybeUninit::<[D::Sum; ROW_BLOCK * OUTPUT_BLOCK]>::uninit();
     let sums = sums.as_mut_ptr().cast::<D::Sum>();
-    // Blocks of one length: each prefetches as much as the next one needs.
+    // All blocks have nearly the same length, so each prefetches as much as the next one needs.
     let inputs = job.inputs.div_ceil(job.inputs.div_ceil(D::BLOCK).max(1));
     let inputs = inputs.next_multiple_of(D::STEP).max(1);
     for output in outputs.clone().step_by(OUTPUT_BLOCK) {
@@ -119,7 +122,8 @@ unsafe fn blocks<D: Dot>(job: &Job<'_, D>, rows: &Rows, outputs: &Range<usize>) 
                 } else {
                     len
                 },
-                // A block is as large as the nearest cache, which is full of the one at hand.
+                // A block fills the nearest cache, so the next one is prefetched into the second
+                // level.
                 fetch: Cache::Second,
             };
             for tile in 0..rows.tiles {
@@ -143,7 +147,7 @@ unsafe fn blocks<D: Dot>(job: &Job<'_, D>, rows: &Rows, outputs: &Range<usize>) 
 /// Extends the sums of a tile of `rows` and of the `outputs` of a block.
 ///
 /// # Safety
-/// As for [`run`]; `sums` must have room for them.
+/// Same as [`run`]; `sums` must have room for the sums.
 unsafe fn column<D: Dot, const HEIGHT: usize>(
     job: &Job<'_, D>,
     block: &Block,
@@ -167,10 +171,10 @@ unsafe fn column<D: Dot, const HEIGHT: usize>(
     }
 }
 
-/// [`Dot::extend`] for one of the tiles of `rows`.
+/// Calls [`Dot::extend`] for one of the tiles of `rows`.
 ///
 /// # Safety
-/// As for [`Dot::extend`].
+/// Same as [`Dot::extend`].
 unsafe fn extend<D: Dot, const HEIGHT: usize>(
     job: &Job<'_, D>,
     block: &Block,
@@ -187,7 +191,7 @@ unsafe fn extend<D: Dot, const HEIGHT: usize>(
         apart,
         fetch,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         match own.len() {
             1 => D::extend::<HEIGHT, 1>(job, block, &tile, sums),
@@ -202,7 +206,7 @@ unsafe fn extend<D: Dot, const HEIGHT: usize>(
     }
 }
 
-/// The `index`-th of `parts` nearly equal shares of `0..len`.
+/// Returns the `index`-th of `parts` nearly equal shares of `0..len`.
 pub(super) fn share(len: usize, parts: usize, index: usize) -> Range<usize> {
     len * index / parts..len * (index + 1) / parts
 }

@@ -1,5 +1,6 @@
-//! What an instruction set and a weight's dtype contribute to a linear layer, and what they are given:
-//! the job, a block of inputs, a tile of sums.
+//! The interface between a linear layer and an instruction set: the operations that each
+//! instruction set and weight dtype implement, and their arguments (job, block of inputs, tile of
+//! sums).
 
 use std::ops::Range;
 
@@ -8,20 +9,20 @@ use half::{bf16, f16};
 use crate::scratch::Plain;
 use crate::weight::Weight;
 
-/// Sizes of the tiles of sums (weight rows x rows of `x`) that registers hold without spilling.
+/// Sizes of the tiles of sums (weight rows x rows of `x`) that fit into registers without spilling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "each target uses some of them")]
 pub(crate) enum Tiles {
-    /// 16 registers, 12 of them sums.
+    /// 16 registers, 12 of them for sums.
     Narrow,
-    /// 16 registers, some of which widening takes.
+    /// 16 registers, some of them needed for widening.
     NarrowWidening,
-    /// 32 registers, 24 of them sums.
+    /// 32 registers, 24 of them for sums.
     Wide,
 }
 
 impl Tiles {
-    /// Most rows of `x` in a tile.
+    /// Returns the maximum number of rows of `x` in a tile.
     pub(crate) fn max_rows(self) -> usize {
         match self {
             Self::Narrow => 4,
@@ -30,8 +31,9 @@ impl Tiles {
         }
     }
 
-    /// Most bytes of rows of `x` that weights meet one tile after the other: what the nearest cache
-    /// holds beside the weights, or, if a tile asks for few of them in its time, the next one.
+    /// Returns the maximum size in bytes of rows of `x` that are processed one tile after the other
+    /// per weight row. This is what the nearest cache holds beside the weights, or the second-level
+    /// cache if tiles load rows of `x` rarely enough.
     pub(crate) fn few_bytes(self) -> usize {
         match self {
             Self::Narrow | Self::NarrowWidening => 28 << 10,
@@ -39,7 +41,7 @@ impl Tiles {
         }
     }
 
-    /// Most sums of a tile.
+    /// Returns the maximum number of sums in a tile.
     pub(crate) fn max_sums(self) -> usize {
         match self {
             Self::Narrow | Self::NarrowWidening => 12,
@@ -47,7 +49,7 @@ impl Tiles {
         }
     }
 
-    /// Weight rows of a tile with so many rows of `x`.
+    /// Returns the number of weight rows in a tile with `rows` rows of `x`.
     pub(crate) fn height(self, rows: usize) -> usize {
         match (self, rows) {
             (Self::Narrow, 2) => 6,
@@ -58,9 +60,9 @@ impl Tiles {
     }
 }
 
-/// A dtype of weights in memory.
+/// An element type of weights in memory.
 pub(crate) trait Stored: Copy + Send + Sync + 'static {
-    /// The elements of a weight of this dtype.
+    /// Returns the elements of a weight of this dtype, or `None` for other dtypes.
     fn of<'a>(weight: &Weight<'a>) -> Option<&'a [Self]>;
 }
 
@@ -82,42 +84,42 @@ stored!(f32, F32; bf16, Bf16; f16, F16);
 
 /// Dot products of weight rows with packed rows of `x`, one step of [`Dot::STEP`] at a time.
 ///
-/// Each output element owns one [`Dot::Sum`]: steps extend it in ascending order of inputs,
-/// and within a step phase by phase, whatever the tile around it. That fixed order is what
-/// makes the layer batch-invariant.
+/// Each output element owns one [`Dot::Sum`]. Steps extend it in ascending order of inputs, and
+/// phase by phase within a step, independent of the surrounding tile. This fixed order makes the
+/// layer batch-invariant.
 pub(crate) trait Dot: Sized + 'static {
-    /// Element of the weight in memory.
+    /// Element type of the weight in memory.
     type Weight: Stored;
-    /// Element of a packed row of `x`.
+    /// Element type of a packed row of `x`.
     type Input: Plain;
     /// Register of partial sums of one output element.
     type Sum: Copy;
-    /// Register of widened weights, or of inputs to match.
+    /// Register of widened weights, or of the matching inputs.
     type Lanes: Copy;
 
-    /// Weights per step; a packed row is padded with zeros to a multiple of it.
+    /// Number of weights per step. Packed rows are padded with zeros to a multiple of it.
     const STEP: usize;
-    /// Registers per step.
+    /// Number of registers per step.
     const PHASES: usize;
-    /// Inputs per block when rows are so many that a block should stay in the nearest caches.
+    /// Number of inputs per block when there are enough rows to keep a block in the nearest caches.
     const BLOCK: usize;
-    /// Which tiles of sums the registers hold.
+    /// The tiles of sums that fit into the registers.
     const TILES: Tiles;
-    /// Where weights are prefetched to if they are used once.
+    /// The cache into which weights are prefetched if they are used once.
     const FETCH: Cache;
 
-    /// Converts and permutes one row of `x` into `packed`, padding with zeros.
+    /// Converts and permutes one row of `x` into `packed`, padded with zeros.
     ///
-    /// `packed` holds `x.len()` elements rounded up to a multiple of [`Dot::STEP`].
+    /// `packed` has `x.len()` elements, rounded up to a multiple of [`Dot::STEP`].
     ///
     /// # Safety
-    /// The machine must support the instruction set.
+    /// The CPU must support the instruction set.
     unsafe fn pack(x: &[f32], packed: &mut [Self::Input]);
 
-    /// [`super::tile::extend`], compiled for the instruction set.
+    /// Calls [`super::tile::extend`], compiled for the instruction set.
     ///
     /// # Safety
-    /// The machine must support it; see also [`super::tile::extend`].
+    /// The CPU must support the instruction set. See also [`super::tile::extend`].
     unsafe fn extend<const HEIGHT: usize, const ROWS: usize>(
         job: &Job<'_, Self>,
         block: &Block,
@@ -125,19 +127,19 @@ pub(crate) trait Dot: Sized + 'static {
         sums: *mut Self::Sum,
     );
 
-    /// A zero sum.
+    /// Returns a zero sum.
     ///
     /// # Safety
-    /// The machine must support the instruction set.
+    /// The CPU must support the instruction set.
     unsafe fn zero() -> Self::Sum;
 
-    /// Weights of one phase of the step that starts at `weight`.
+    /// Returns the weights of one phase of the step that starts at `weight`.
     ///
     /// # Safety
     /// [`Dot::STEP`] weights must be readable at `weight`.
     unsafe fn weights(weight: *const Self::Weight, phase: usize) -> Self::Lanes;
 
-    /// Packed inputs of one phase of the step that starts at `input`.
+    /// Returns the packed inputs of one phase of the step that starts at `input`.
     ///
     /// # Safety
     /// [`Dot::STEP`] packed inputs must be readable at `input`.
@@ -146,17 +148,17 @@ pub(crate) trait Dot: Sized + 'static {
     /// Adds the products of weights and inputs to a sum.
     ///
     /// # Safety
-    /// The machine must support the instruction set.
+    /// The CPU must support the instruction set.
     unsafe fn fuse(sum: Self::Sum, weights: Self::Lanes, inputs: Self::Lanes) -> Self::Sum;
 
-    /// The totals over all lanes of four sums, each in the same fixed order.
+    /// Returns the totals over all lanes of four sums, each in the same fixed order.
     ///
     /// # Safety
-    /// The machine must support the instruction set.
+    /// The CPU must support the instruction set.
     unsafe fn totals(sums: [Self::Sum; 4]) -> [f32; 4];
 }
 
-/// Rows of one linear layer, packed and checked.
+/// One linear layer with its packed rows, lengths checked.
 pub(crate) struct Job<'a, D: Dot> {
     /// Packed `x[rows, stride]`.
     pub(crate) x: &'a [D::Input],
@@ -170,45 +172,45 @@ pub(crate) struct Job<'a, D: Dot> {
     pub(crate) inputs: usize,
     /// Outputs of the layer: the row length of `out`.
     pub(crate) outputs: usize,
-    /// Added to each row.
+    /// Bias, added to each row.
     pub(crate) bias: Option<&'a [f32]>,
-    /// `out[rows, outputs]`, of which each thread writes its own outputs only.
+    /// `out[rows, outputs]`; each thread writes only its own outputs.
     pub(crate) out: *mut f32,
 }
 
-// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` asks
-// that concurrent calls get disjoint ranges of outputs.
+// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` requires
+// disjoint ranges of outputs from concurrent calls.
 unsafe impl<D: Dot> Sync for Job<'_, D> {}
 
 impl<D: Dot> Job<'_, D> {
     /// Writes one output element.
     ///
     /// # Safety
-    /// `row` and `output` must be in range, and `output` belong to the calling thread.
+    /// `row` and `output` must be in range, and `output` must belong to the calling thread.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, row: usize, output: usize, total: f32) {
         let total = match self.bias {
             Some(bias) => total + bias[output],
             None => total,
         };
-        // SAFETY: in range by the caller's promise.
+        // SAFETY: in range, as guaranteed by the caller.
         unsafe { *self.out.add(row * self.outputs + output) = total };
     }
 }
 
-/// A block of inputs, and what to ask memory for meanwhile.
+/// A block of inputs, and what to prefetch meanwhile.
 pub(crate) struct Block {
     /// First input.
     pub(crate) start: usize,
-    /// Whole steps.
+    /// Number of whole steps.
     pub(crate) steps: usize,
-    /// Weights left after the whole steps; only in the last block.
+    /// Number of weights after the whole steps; nonzero only in the last block.
     pub(crate) tail: usize,
-    /// Whether sums end here.
+    /// Whether this is the last block, after which the totals are written.
     pub(crate) last: bool,
-    /// From the weight at hand to the one to prefetch.
+    /// Distance from the current weight to the one to prefetch.
     pub(crate) ahead: usize,
-    /// Where that one is prefetched to.
+    /// The cache to prefetch into.
     pub(crate) fetch: Cache,
 }
 
@@ -218,28 +220,28 @@ pub(crate) struct Tile {
     pub(crate) row: usize,
     /// First output.
     pub(crate) output: usize,
-    /// From one output to the next.
+    /// Distance from one output to the next.
     pub(crate) apart: usize,
     /// The steps at which to prefetch.
     pub(crate) fetch: Range<usize>,
 }
 
-/// Where a line is prefetched to.
+/// The cache that a line is prefetched into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cache {
-    /// The nearest one: for weights that take as long to use as to fetch.
+    /// The nearest cache: for weights that take as long to use as to fetch.
     First,
-    /// The next one, which has room for what is not needed at once, and can wait for more lines at a
-    /// time: wide registers use weights faster than memory gives them, and the nearest cache would
-    /// hold up their loads.
+    /// The second-level cache. It has room for data that is not needed immediately, and can have
+    /// more outstanding lines. Wide registers use weights faster than memory delivers them, and
+    /// prefetches into the nearest cache would delay their loads.
     Second,
 }
 
-/// Hints that the cache line at `address` is needed soon; any address is fine.
+/// Hints that the cache line at `address` is needed soon. Any address is valid.
 #[inline(always)]
 pub(crate) fn prefetch<T>(cache: Cache, address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching is a hint, which never faults; SSE is part of x86-64.
+    // SAFETY: a prefetch is a hint that never faults; SSE is part of x86-64.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         match cache {

@@ -30,13 +30,14 @@ use crate::quantize::Bits;
 use crate::scratch::{Plain, Scratch};
 use crate::weight::{GroupedLinear, Weight};
 
-/// Elements of `x` below which one thread packs them.
+/// Number of elements of `x` below which a single thread packs them.
 const SERIAL_PACK: usize = 1 << 17;
-/// Bytes of packed `x` worked on at a time.
+/// Maximum size in bytes of `x` that is packed and processed at a time.
 const PANEL_BYTES: usize = 16 << 20;
-/// Bytes.
+/// Size of a cache line in bytes.
 pub(crate) const CACHE_LINE: usize = 64;
-/// Tasks per thread: threads that share their core with others then get less work.
+/// Tasks per thread; more than one, so that threads that share their core with others get less
+/// work.
 const TASKS_PER_THREAD: usize = 4;
 
 /// See [`crate::Kernels::linear_group`].
@@ -61,13 +62,13 @@ pub(crate) fn run(
                 inputs,
                 layers,
             };
-            // SAFETY: `isa` is available, by the contract of `Kernels`; the lengths were checked.
+            // SAFETY: `Kernels` guarantees that `isa` is available; the lengths were checked.
             unsafe { dispatch(isa, call) };
         }
     }
 }
 
-/// Panics unless the slices of a layer fit.
+/// Panics unless the slices of a layer have matching lengths.
 fn check(layer: &GroupedLinear<'_>, rows: usize, inputs: usize) {
     let outputs = layer.outputs;
     assert_eq!(
@@ -91,7 +92,8 @@ fn check(layer: &GroupedLinear<'_>, rows: usize, inputs: usize) {
     }
 }
 
-/// What decides how rows are packed: the dtype, and the group if it is quantised.
+/// Returns what determines how rows are packed: the dtype and, for quantised weights, the group
+/// size and width.
 fn packing<'a>(weight: &Weight<'a>) -> (Discriminant<Weight<'a>>, Option<(usize, Bits)>) {
     let quantized = match weight {
         Weight::Quantized(panels) => Some((panels.layout.group, panels.layout.bits)),
@@ -100,15 +102,15 @@ fn packing<'a>(weight: &Weight<'a>) -> (Discriminant<Weight<'a>>, Option<(usize,
     (discriminant(weight), quantized)
 }
 
-/// Picks the kernel for an instruction set and a dtype.
+/// Selects the kernel for an instruction set and a dtype.
 ///
 /// # Safety
-/// The machine must support `isa`; `call` must be checked.
+/// The CPU must support `isa`; `call` must be checked.
 unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
     let Some(layer) = call.layers.first() else {
         return;
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         match layer.weight {
             Weight::F32(_) => match isa {
@@ -143,37 +145,37 @@ unsafe fn dispatch(isa: Isa, call: Call<'_, '_>) {
     }
 }
 
-/// Some rows, and layers that pack them alike; lengths were checked.
+/// Some rows, and layers with the same packing; lengths are checked.
 struct Call<'a, 'b> {
     x: &'a [f32],
-    /// Which rows of the outputs these are.
+    /// The rows of the outputs that this call computes.
     rows: Range<usize>,
     inputs: usize,
     layers: &'a mut [GroupedLinear<'b>],
 }
 
 impl Call<'_, '_> {
-    /// Packs the rows, then works on all outputs in parallel.
+    /// Packs the rows, then computes all outputs in parallel.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and all lengths fit.
+    /// The CPU must support the instruction set, and all lengths must match.
     unsafe fn run<D: Dot>(self) {
         let (rows, inputs) = (self.rows.len(), self.inputs);
         let padded = inputs.next_multiple_of(D::STEP);
         let line = CACHE_LINE / size_of::<D::Input>();
-        // An odd number of lines, lest the rows of a tile fall into the same sets of a cache.
+        // An odd number of lines keeps the rows of a tile from mapping to the same cache sets.
         let stride = (padded.div_ceil(line) | 1) * line;
         let mut scratch = Scratch::take();
         let packed = scratch.slice(rows * stride);
         let x = in_rows(self.x, inputs, stride, packed, |x, packed| {
-            // SAFETY: the caller's promise; the packed row is as long as it must be.
+            // SAFETY: upheld by the caller; the packed row has the required length.
             unsafe { D::pack(x, &mut packed[..padded]) };
         });
         let jobs = self.layers.iter_mut().map(|layer| Job {
             x,
             stride,
             rows,
-            weight: D::Weight::of(&layer.weight).expect("layers that share a call pack alike"),
+            weight: D::Weight::of(&layer.weight).expect("layers of a call have the same packing"),
             inputs,
             outputs: layer.outputs,
             bias: layer.bias,
@@ -182,7 +184,7 @@ impl Call<'_, '_> {
         let jobs: Vec<_> = jobs.collect();
         let outputs: Vec<_> = jobs.iter().map(|job| job.outputs).collect();
         in_outputs(rows * inputs, &outputs, OUTPUT_BLOCK, |layer, outputs| {
-            // SAFETY: the caller's promise; ranges of outputs are disjoint.
+            // SAFETY: upheld by the caller; ranges of outputs are disjoint.
             unsafe { block::run::<D>(&jobs[layer], outputs) };
         });
     }
@@ -210,7 +212,7 @@ fn in_rows<'a, T: Plain>(
     packed
 }
 
-/// Gives each thread some of the outputs of some of the layers, in whole blocks.
+/// Splits the outputs of all layers into tasks of whole blocks.
 fn in_outputs(
     products: usize,
     outputs: &[usize],

@@ -9,7 +9,7 @@ use super::tile::extend;
 
 /// f32 weights.
 pub(crate) struct F32;
-/// bf16 weights: `x` is split into even and odd elements, so that a shift and a mask widen.
+/// bf16 weights: `x` is split into even and odd elements, so a shift and a mask widen the weights.
 pub(crate) struct Bf16;
 
 const LANES: usize = 4;
@@ -21,11 +21,11 @@ unsafe fn enter<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     tile: &Tile,
     sums: *mut D::Sum,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { extend::<D, HEIGHT, ROWS>(job, block, tile, sums) };
 }
 
-/// Implements [`Dot`] from how weights are loaded and widened.
+/// Implements [`Dot`], given how weights are loaded and widened.
 macro_rules! dot {
     ($name:ident, $weight:ty, $block:literal, $pack:path, fn load($pointer:ident, $phase:ident) { $($load:tt)* }) => {
         impl Dot for $name {
@@ -50,25 +50,25 @@ macro_rules! dot {
                 tile: &Tile,
                 sums: *mut Self::Sum,
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 unsafe { enter::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
             }
 
             #[inline(always)]
             unsafe fn zero() -> float32x4_t {
-                // SAFETY: the caller promises Advanced SIMD.
+                // SAFETY: the caller guarantees Advanced SIMD.
                 unsafe { vdupq_n_f32(0.0) }
             }
 
             #[inline(always)]
             unsafe fn weights($pointer: *const $weight, $phase: usize) -> float32x4_t {
-                // SAFETY: the caller promises Advanced SIMD and `STEP` readable weights.
+                // SAFETY: the caller guarantees Advanced SIMD and `STEP` readable weights.
                 unsafe { $($load)* }
             }
 
             #[inline(always)]
             unsafe fn inputs(input: *const f32, phase: usize) -> float32x4_t {
-                // SAFETY: the caller promises Advanced SIMD and `STEP` readable inputs.
+                // SAFETY: the caller guarantees Advanced SIMD and `STEP` readable inputs.
                 unsafe { vld1q_f32(input.add(phase * LANES)) }
             }
 
@@ -78,13 +78,13 @@ macro_rules! dot {
                 weights: float32x4_t,
                 inputs: float32x4_t,
             ) -> float32x4_t {
-                // SAFETY: the caller promises Advanced SIMD.
+                // SAFETY: the caller guarantees Advanced SIMD.
                 unsafe { vfmaq_f32(sum, weights, inputs) }
             }
 
             #[inline(always)]
             unsafe fn totals(sums: [float32x4_t; 4]) -> [f32; 4] {
-                // SAFETY: the caller promises Advanced SIMD.
+                // SAFETY: the caller guarantees Advanced SIMD.
                 sums.map(|sum| unsafe { vaddvq_f32(sum) })
             }
         }

@@ -1,15 +1,15 @@
-//! Packed rows of `x`: padded with zeros to whole steps, in the order the weights widen to.
+//! Packing of rows of `x`: padded with zeros to whole steps, in the order of the widened weights.
 
 use half::bf16;
 
-/// Elements in their own order.
+/// Copies the elements in their original order.
 pub(crate) fn in_order(x: &[f32], packed: &mut [f32]) {
     let (body, padding) = packed.split_at_mut(x.len());
     body.copy_from_slice(x);
     padding.fill(0.0);
 }
 
-/// In blocks of `2 * LANES`, the even elements, then the odd ones.
+/// Writes the even elements, then the odd ones, in each block of `2 * LANES`.
 pub(crate) fn even_odd<const LANES: usize>(x: &[f32], packed: &mut [f32]) {
     let mut blocks = packed.chunks_exact_mut(2 * LANES);
     let mut inputs = x.chunks_exact(2 * LANES);
@@ -29,7 +29,7 @@ pub(crate) fn even_odd<const LANES: usize>(x: &[f32], packed: &mut [f32]) {
     }
 }
 
-/// Elements in their own order, rounded to the nearest bf16 (ties to even).
+/// Copies the elements in their original order, rounded to the nearest bf16 (ties to even).
 #[cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "for AVX-512 BF16")

@@ -7,7 +7,7 @@ use super::tile::extend;
 
 /// A dtype that widens to `f32`.
 pub(crate) trait Widen: Stored {
-    /// The value in 32 bits.
+    /// Returns the value in 32 bits.
     fn widen(self) -> f32;
 }
 
@@ -57,7 +57,7 @@ impl<W: Widen> Dot for Portable<W> {
         tile: &Tile,
         sums: *mut Self::Sum,
     ) {
-        // SAFETY: the caller's promise; portable code runs everywhere.
+        // SAFETY: upheld by the caller; portable code runs everywhere.
         unsafe { extend::<Self, HEIGHT, ROWS>(job, block, tile, sums) };
     }
 
@@ -68,13 +68,15 @@ impl<W: Widen> Dot for Portable<W> {
 
     #[inline(always)]
     unsafe fn weights(weight: *const W, _phase: usize) -> [f32; LANES] {
-        // SAFETY: the caller promises `STEP` readable weights; an array is aligned as they are.
+        // SAFETY: the caller guarantees `STEP` readable weights; an array has the alignment of its
+        // elements.
         unsafe { weight.cast::<[W; LANES]>().read() }.map(W::widen)
     }
 
     #[inline(always)]
     unsafe fn inputs(input: *const f32, _phase: usize) -> [f32; LANES] {
-        // SAFETY: the caller promises `STEP` readable inputs; an array is aligned as they are.
+        // SAFETY: the caller guarantees `STEP` readable inputs; an array has the alignment of its
+        // elements.
         unsafe { input.cast::<[f32; LANES]>().read() }
     }
 

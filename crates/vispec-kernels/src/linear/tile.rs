@@ -5,17 +5,17 @@ use std::mem::MaybeUninit;
 use super::CACHE_LINE;
 use super::dot::{Block, Dot, Job, Tile, prefetch};
 
-/// How far ahead to prefetch weights that stream from memory.
+/// Prefetch distance for weights that stream from memory.
 pub(crate) const AHEAD_BYTES: usize = 2 << 10;
-/// No instruction set takes longer steps.
+/// Longest step of any instruction set.
 const LONGEST_STEP: usize = 64;
 
 /// Extends `HEIGHT x ROWS` sums by a block of inputs, and writes the totals after the last one.
 ///
 /// # Safety
-/// The machine must support the instruction set. The rows and the outputs of the tile must be in
-/// range, and the outputs belong to the calling thread. `place` must have room for the sums, and
-/// hold those of earlier blocks, if there are any.
+/// The CPU must support the instruction set. The rows and outputs of the tile must be in range, and
+/// the outputs must belong to the calling thread. `place` must have room for the sums, and must
+/// hold the sums of earlier blocks, if any.
 #[inline(always)]
 pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     job: &Job<'_, D>,
@@ -24,7 +24,7 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     place: *mut D::Sum,
 ) {
     if HEIGHT * ROWS > D::TILES.max_sums() {
-        unreachable!("{HEIGHT} weight rows by {ROWS} rows are no tile");
+        unreachable!("{HEIGHT} weight rows by {ROWS} rows is not a valid tile");
     }
     let Tile {
         row, output, apart, ..
@@ -77,24 +77,24 @@ pub(crate) unsafe fn extend<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     }
 }
 
-/// Writes the totals of the `FOUR`-th four sums, if there are so many. All of them by name and not
-/// in a loop, which would take the sums out of their registers.
+/// Writes the totals of the `FOUR`-th group of four sums, if it exists. The caller unrolls the
+/// groups by hand, because a loop would force the sums out of their registers.
 ///
 /// # Safety
-/// As for [`extend`].
+/// Same as [`extend`].
 #[inline(always)]
 unsafe fn four<D: Dot, const HEIGHT: usize, const ROWS: usize, const FOUR: usize>(
     job: &Job<'_, D>,
     tile: &Tile,
     sums: &[[D::Sum; ROWS]; HEIGHT],
 ) {
-    debug_assert!(HEIGHT * ROWS <= 24, "six times four sums");
+    debug_assert!(HEIGHT * ROWS <= 24, "at most six groups of four sums");
     let end = HEIGHT * ROWS;
     if 4 * FOUR >= end {
         return;
     }
     let first = 4 * FOUR;
-    // SAFETY: the caller's promise; the places are those of sums.
+    // SAFETY: upheld by the caller; the places are those of the sums.
     unsafe {
         let mut four = [sums[first / ROWS][first % ROWS]; 4];
         for (at, sum) in four.iter_mut().enumerate() {
@@ -109,8 +109,8 @@ unsafe fn four<D: Dot, const HEIGHT: usize, const ROWS: usize, const FOUR: usize
     }
 }
 
-/// Adds the products of one step. The smaller side of the tile is loaded first and kept, which
-/// leaves the most registers to the sums.
+/// Adds the products of one step. The smaller side of the tile is loaded first and kept in
+/// registers, which leaves the most registers for the sums.
 ///
 /// # Safety
 /// A step must be readable in each of `HEIGHT` weight rows and `ROWS` packed rows.
@@ -123,7 +123,7 @@ unsafe fn step<D: Dot, const HEIGHT: usize, const ROWS: usize>(
     x_stride: usize,
 ) {
     for phase in 0..D::PHASES {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             if HEIGHT <= ROWS {
                 let mut weights = [D::weights(weight, phase); HEIGHT];

@@ -1,20 +1,20 @@
-//! The update of AdamW in one pass.
+//! The AdamW update in one pass.
 
 use crate::isa::Isa;
 use crate::vector::{Routine, Vector, dispatch};
 
-/// Factors of an update.
+/// Factors of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWFactors {
-    /// Decay of the mean of gradients, and of the mean of their squares.
+    /// Decay rates of the running means of the gradients and of their squares.
     pub betas: [f32; 2],
-    /// What these means are multiplied with, for they start at zero: `1 / (1 - beta^updates)`.
+    /// Bias corrections of these means, which start at zero: `1 / (1 - beta^updates)`.
     pub corrections: [f32; 2],
     /// Added to the root of the mean of squares.
     pub epsilon: f32,
-    /// Step width.
+    /// Learning rate.
     pub learning_rate: f32,
-    /// What parameters are multiplied with: one less the step width times their decay.
+    /// Factor of the parameters for weight decay: one minus the learning rate times the decay.
     pub shrink: f32,
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn run(
         first,
         second,
     };
-    // SAFETY: `isa` is available, by the contract of `Kernels`.
+    // SAFETY: `Kernels` guarantees that `isa` is available.
     unsafe { dispatch(isa, update) };
 }
 
@@ -52,7 +52,7 @@ struct Update<'a> {
 }
 
 impl Routine for Update<'_> {
-    /// The compiler makes vectors of this.
+    /// The compiler vectorises this loop.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let AdamWFactors {

@@ -38,12 +38,12 @@ pub(crate) fn rms_norm(
             x_gradient,
             weight_gradient,
         };
-        // SAFETY: `isa` is available, by the contract of `Kernels`.
+        // SAFETY: `Kernels` guarantees that `isa` is available.
         unsafe { dispatch(isa, row) };
     }
 }
 
-/// One row.
+/// Backward pass of one row.
 struct RmsNorm<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -54,14 +54,14 @@ struct RmsNorm<'a> {
 }
 
 impl RmsNorm<'_> {
-    /// `len` places from `start` on of `x`, the weight and the gradient.
+    /// Loads `len` elements of `x`, the weight and the gradient, from `start` on.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and the slices have these places.
+    /// The CPU must support the instruction set, and the slices must have these elements.
     #[inline(always)]
     unsafe fn load<V: Vector>(&self, start: usize, len: usize) -> [V; 3] {
         let load = |from: &[f32]| {
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let from = from.as_ptr().add(start);
                 if len == V::LANES {
@@ -83,7 +83,7 @@ impl Routine for RmsNorm<'_> {
             let starts = (0..len).step_by(V::LANES);
             starts.map(|start| (start, V::LANES.min(len - start)))
         };
-        // SAFETY: all slices are equally long, and the caller promises the machine.
+        // SAFETY: all slices have the same length, and the caller guarantees the instruction set.
         unsafe {
             let (mut squares, mut products) = (V::splat(0.0), V::splat(0.0));
             for (start, lanes) in steps() {
@@ -93,7 +93,7 @@ impl Routine for RmsNorm<'_> {
             }
             let mean = squares.total() / len as f32;
             let scale = 1.0 / (mean + self.eps).sqrt();
-            // Of the squares' share in the gradient of x.
+            // Contribution of the mean of squares to the gradient of `x`.
             let inner = products.total() * scale * scale * scale / len as f32;
             let (scale, inner) = (V::splat(scale), V::splat(inner));
             for (start, lanes) in steps() {
@@ -138,11 +138,11 @@ pub(crate) fn silu_mul(
         gate_gradient,
         up_gradient,
     };
-    // SAFETY: `isa` is available, by the contract of `Kernels`.
+    // SAFETY: `Kernels` guarantees that `isa` is available.
     unsafe { dispatch(isa, routine) };
 }
 
-/// Equally long slices.
+/// Backward pass of equally long slices.
 struct SiluMul<'a> {
     gate: &'a [f32],
     up: &'a [f32],
@@ -155,7 +155,7 @@ impl Routine for SiluMul<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let (starts, rest) = whole::<V>(self.gate.len());
-        // SAFETY: the slices are equally long, and the caller promises the machine.
+        // SAFETY: the slices have the same length, and the caller guarantees the instruction set.
         unsafe {
             for start in starts {
                 let load = |from: &[f32]| V::load(from.as_ptr().add(start));
@@ -176,13 +176,13 @@ impl Routine for SiluMul<'_> {
     }
 }
 
-/// Gradients of `gate` and `up` in `gate / (1 + exp(-gate)) * up`.
+/// Returns the gradients of `gate` and `up` in `gate / (1 + exp(-gate)) * up`.
 ///
 /// # Safety
-/// The machine must support the instruction set.
+/// The CPU must support the instruction set.
 #[inline(always)]
 unsafe fn silu_gradients<V: Vector>(gate: V, up: V, gradient: V) -> (V, V) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let one = V::splat(1.0);
         let sigmoid = one.div(V::splat(0.0).sub(gate).exp().add(one));

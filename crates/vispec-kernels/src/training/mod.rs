@@ -1,4 +1,4 @@
-//! Kernels of training: products of matrices in any layout, causal attention over whole samples,
+//! Training kernels: products of matrices in any layout, causal attention over whole samples,
 //! gradients, and AdamW.
 
 mod adamw;
@@ -16,30 +16,32 @@ pub use matrix::Matrix;
 use crate::kernels::Kernels;
 
 impl Kernels {
-    /// `out += a · b`, for matrices in any layout. Each element has one order of summation, that of
+    /// Computes `out += a · b` for matrices in any layout. Each element is summed in the order of
     /// the inner axis.
     ///
     /// # Shapes
     /// `a[rows, inner]`, `b[inner, columns]`, `out[rows, columns]`.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     pub fn add_product(self, a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
         matrix::add_product(self.isa(), a, b, out);
     }
 
-    /// Causal attention of whole samples, for training.
+    /// Computes causal attention of whole samples.
     ///
     /// # Panics
-    /// If a slice does not fit, `kv_heads` does not divide `heads`, or samples do not ascend.
+    /// If the length of a slice does not match, `kv_heads` does not divide `heads`, samples do not
+    /// ascend, or a query sees no row of its sample, or rows outside of it.
     pub fn causal_attention(self, call: &CausalAttention<'_>, attended: Attended<'_>) {
         causal::forward(self.isa(), call, attended);
     }
 
-    /// Gradients of [`Kernels::causal_attention`]. Rows of no sample have none.
+    /// Computes the gradients of [`Kernels::causal_attention`]. Rows outside of all samples get
+    /// zero gradients.
     ///
     /// # Panics
-    /// As [`Kernels::causal_attention`].
+    /// Same as [`Kernels::causal_attention`]; also if the length of a gradient does not match.
     pub fn causal_attention_backward(
         self,
         call: &CausalAttention<'_>,
@@ -49,14 +51,14 @@ impl Kernels {
         causal::backward(self.isa(), call, attended, gradients);
     }
 
-    /// Gradients of `x` and `weight` in [`Kernels::rms_norm`].
+    /// Computes the gradients of `x` and `weight` in [`Kernels::rms_norm`].
     ///
     /// # Shapes
     /// `x`, `gradient` and the gradient of `x` `[rows, hidden]`, `weight` and its gradient
     /// `[hidden]`.
     ///
     /// # Panics
-    /// If a slice does not fit.
+    /// If the length of a slice does not match.
     pub fn rms_norm_backward(
         self,
         x: &[f32],
@@ -68,10 +70,10 @@ impl Kernels {
         backward::rms_norm(self.isa(), x, weight, eps, gradient, of_x_and_weight);
     }
 
-    /// Gradients of `gate` and `up` in [`Kernels::silu_mul`].
+    /// Computes the gradients of `gate` and `up` in [`Kernels::silu_mul`].
     ///
     /// # Shapes
-    /// All slices are equally long.
+    /// All slices have the same length.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -85,10 +87,11 @@ impl Kernels {
         backward::silu_mul(self.isa(), gate, up, gradient, of_gate_and_up);
     }
 
-    /// One update of AdamW; `means` are those of gradients and of their squares.
+    /// Applies one AdamW update. `means` are the running means of the gradients and of their
+    /// squares.
     ///
     /// # Panics
-    /// If the slices are not equally long.
+    /// If the lengths of the slices differ.
     pub fn adamw(
         self,
         factors: &AdamWFactors,

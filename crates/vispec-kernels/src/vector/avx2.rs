@@ -1,4 +1,4 @@
-//! A register of eight floats: AVX2 and FMA.
+//! A register of eight floats, with AVX2 and FMA.
 
 use std::arch::x86_64::*;
 
@@ -10,17 +10,17 @@ use super::{Element, Routine, TURN, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes(pub(super) __m256);
 
-/// Runs `routine` with these registers.
+/// Runs `routine` with registers of this type.
 ///
 /// # Safety
-/// The machine must support AVX2 and FMA.
+/// The CPU must support AVX2 and FMA.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn enter(routine: impl Routine) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { routine.run::<Lanes>() };
 }
 
-// SAFETY of the blocks: the trait asks the caller for AVX2, FMA and valid pointers.
+// SAFETY of the blocks: the trait requires the caller to guarantee AVX2, FMA and valid pointers.
 impl Vector for Lanes {
     const LANES: usize = 8;
 
@@ -83,13 +83,13 @@ impl Vector for Lanes {
 
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        // SAFETY: see above. Of a pair with a NaN, the instruction takes the second.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns the second operand.
         Self(unsafe { _mm256_max_ps(other.0, self.0) })
     }
 
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
-        // SAFETY: see above. Of a pair with a NaN, the instruction takes the second.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns the second operand.
         Self(unsafe { _mm256_min_ps(other.0, self.0) })
     }
 
@@ -145,13 +145,13 @@ impl Vector for Lanes {
     }
 }
 
-/// Turns a block of 8 by 8, first within pairs and quads of columns, then across halves.
+/// Transposes a block of 8 by 8, first within pairs and quads of columns, then across halves.
 ///
 /// # Safety
-/// See [`Vector::transpose`]; the machine must support AVX2.
+/// See [`Vector::transpose`]; the CPU must support AVX2.
 #[inline(always)]
 pub(super) unsafe fn transpose<E: Element>(rows: [*const E; TURN], to: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let rows = rows.map(|row| E::load::<Lanes>(row).0);
         let mut pairs = rows;

@@ -1,4 +1,4 @@
-//! A register of sixteen floats: AVX-512.
+//! A register of sixteen floats, with AVX-512.
 
 use std::arch::x86_64::*;
 
@@ -10,17 +10,17 @@ use super::{Element, Routine, TURN, Vector, avx2};
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes(__m512);
 
-/// Runs `routine` with these registers.
+/// Runs `routine` with registers of this type.
 ///
 /// # Safety
-/// The machine must support AVX-512 F, BW, DQ and VL.
+/// The CPU must support AVX-512 F, BW, DQ and VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn enter(routine: impl Routine) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { routine.run::<Lanes>() };
 }
 
-// SAFETY of the blocks: the trait asks the caller for AVX-512 and valid pointers.
+// SAFETY of the blocks: the trait requires the caller to guarantee AVX-512 and valid pointers.
 impl Vector for Lanes {
     const LANES: usize = 16;
 
@@ -83,13 +83,13 @@ impl Vector for Lanes {
 
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        // SAFETY: see above. Of a pair with a NaN, the instruction takes the second.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns the second operand.
         Self(unsafe { _mm512_max_ps(other.0, self.0) })
     }
 
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
-        // SAFETY: see above. Of a pair with a NaN, the instruction takes the second.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns the second operand.
         Self(unsafe { _mm512_min_ps(other.0, self.0) })
     }
 

@@ -13,21 +13,21 @@ use half::bf16;
 
 use crate::isa::Isa;
 
-/// Code to run with the registers of an instruction set.
+/// Code that is generic over the registers of an instruction set.
 pub(crate) trait Routine {
     /// Runs the code.
     ///
     /// # Safety
-    /// The machine must support the instruction set of `V`.
+    /// The CPU must support the instruction set of `V`.
     unsafe fn run<V: Vector>(self);
 }
 
 /// Runs `routine` with the registers of `isa`.
 ///
 /// # Safety
-/// The machine must support `isa`.
+/// The CPU must support `isa`.
 pub(crate) unsafe fn dispatch(isa: Isa, routine: impl Routine) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
@@ -45,16 +45,17 @@ pub(crate) unsafe fn dispatch(isa: Isa, routine: impl Routine) {
     }
 }
 
-/// Most lanes of any register.
+/// Maximum number of lanes of any register.
 pub(crate) const MAX_LANES: usize = 16;
-/// Rows and columns of the blocks that [`Vector::transpose`] turns.
+/// Number of rows and columns of the blocks that [`Vector::transpose`] handles.
 pub(crate) const TURN: usize = 8;
 
-/// A register of floats. Lanes never mix but in [`Vector::total`].
+/// A register of floats. Operations work lane by lane, except [`Vector::total`],
+/// [`Vector::greatest`] and [`Vector::transpose`].
 ///
 /// # Safety
-/// All functions: the machine must support the instruction set. Those with a pointer: the
-/// elements it names must be readable, or writable.
+/// For all functions, the CPU must support the instruction set. For those that take a pointer, the
+/// elements it points to must be readable or writable, respectively.
 pub(crate) trait Vector: Copy + 'static {
     /// Number of floats.
     const LANES: usize;
@@ -67,29 +68,29 @@ pub(crate) trait Vector: Copy + 'static {
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
-    /// `self * factor + term`, rounded once where the hardware can.
+    /// Returns `self * factor + term`, rounded once where the hardware supports it.
     unsafe fn fused(self, factor: Self, term: Self) -> Self;
-    /// The greater one; a NaN in `self` stays.
+    /// Returns the greater value; a NaN in `self` is kept.
     unsafe fn max(self, other: Self) -> Self;
-    /// The lesser one; a NaN in `self` stays.
+    /// Returns the lesser value; a NaN in `self` is kept.
     unsafe fn min(self, other: Self) -> Self;
-    /// The nearest integer.
+    /// Returns the nearest integer.
     unsafe fn round(self) -> Self;
-    /// Two to the power of `self`, an integer from -126 to 127.
+    /// Returns two to the power of `self`, an integer from -126 to 127.
     unsafe fn power_of_two(self) -> Self;
-    /// The sum of all lanes, in a fixed order.
+    /// Returns the sum of all lanes, added in a fixed order.
     unsafe fn total(self) -> f32;
-    /// The first lane.
+    /// Returns the first lane.
     unsafe fn first(self) -> f32;
-    /// Writes `rows`, [`TURN`] elements each, as columns: element `c` of row `r` goes to
+    /// Writes `rows` of [`TURN`] elements each as columns: element `c` of row `r` goes to
     /// `to[c * stride + r]`.
     unsafe fn transpose<E: Element>(rows: [*const E; TURN], to: *mut f32, stride: usize);
 
-    /// The first `len` floats, then zeros.
+    /// Loads the first `len` floats; the other lanes are zero.
     #[inline(always)]
     unsafe fn load_part<E: Element>(from: *const E, len: usize) -> Self {
         let mut padded = [E::ZERO; MAX_LANES];
-        // SAFETY: `len` elements are readable, by the caller's promise, and fit the buffer.
+        // SAFETY: `len` elements are readable, as guaranteed by the caller, and fit the buffer.
         unsafe {
             padded
                 .as_mut_ptr()
@@ -102,14 +103,14 @@ pub(crate) trait Vector: Copy + 'static {
     #[inline(always)]
     unsafe fn store_part(self, to: *mut f32, len: usize) {
         let mut whole = [0.0; MAX_LANES];
-        // SAFETY: `len` floats are writable, by the caller's promise.
+        // SAFETY: `len` floats are writable, as guaranteed by the caller.
         unsafe {
             self.store(whole.as_mut_ptr());
             to.copy_from_nonoverlapping(whole.as_ptr(), len.min(Self::LANES));
         }
     }
 
-    /// The greatest lane; a NaN may stay or not.
+    /// Returns the greatest lane; a NaN may be kept or dropped.
     #[inline(always)]
     unsafe fn greatest(self) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; MAX_LANES];
@@ -118,15 +119,15 @@ pub(crate) trait Vector: Copy + 'static {
         lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// The exponential function, within 2 units in the last place; saturates at about `exp(88)`
-    /// and `exp(-87)`. NaN stays.
+    /// Returns the exponential function, within 2 units in the last place. It saturates at about
+    /// `exp(88)` and `exp(-87)`. NaN is kept.
     #[inline(always)]
     unsafe fn exp(self) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             let x = self.min(Self::splat(88.0)).max(Self::splat(-87.0));
             let power = x.mul(Self::splat(std::f32::consts::LOG2_E)).round();
-            // ln 2 in two parts, the first of which has few bits: Cody and Waite's reduction.
+            // ln 2 in two parts, the first with few bits: Cody and Waite's range reduction.
             let x = power.fused(Self::splat(-0.693_359_4), x);
             let x = power.fused(Self::splat(2.121_944_4e-4), x);
             let mut series = Self::splat(1.987_569_2e-4); // minimax on [-ln 2 / 2, ln 2 / 2]
@@ -145,7 +146,7 @@ pub(crate) trait Vector: Copy + 'static {
     }
 }
 
-/// An element of a cache, widened when it is loaded.
+/// An element type of a cache, widened when loaded.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Zero.
     const ZERO: Self;
@@ -153,10 +154,10 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Widens one element.
     fn widen(self) -> f32;
 
-    /// Widens as many elements as a register has lanes.
+    /// Loads and widens as many elements as a register has lanes.
     ///
     /// # Safety
-    /// The machine must support the instruction set, and the elements be readable.
+    /// The CPU must support the instruction set, and the elements must be readable.
     unsafe fn load<V: Vector>(from: *const Self) -> V;
 }
 
@@ -170,7 +171,7 @@ impl Element for f32 {
 
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { V::load(from) }
     }
 }
@@ -185,7 +186,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { V::load_bf16(from) }
     }
 }

@@ -1,4 +1,4 @@
-//! A register of four floats: Advanced SIMD.
+//! A register of four floats, with Advanced SIMD.
 
 use std::arch::aarch64::*;
 
@@ -10,17 +10,18 @@ use super::{Element, Routine, TURN, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes(float32x4_t);
 
-/// Runs `routine` with these registers.
+/// Runs `routine` with registers of this type.
 ///
 /// # Safety
-/// The machine must support Advanced SIMD.
+/// The CPU must support Advanced SIMD.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn enter(routine: impl Routine) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { routine.run::<Lanes>() };
 }
 
-// SAFETY of the blocks: the trait asks the caller for Advanced SIMD and valid pointers.
+// SAFETY of the blocks: the trait requires the caller to guarantee Advanced SIMD and valid
+// pointers.
 impl Vector for Lanes {
     const LANES: usize = 4;
 
@@ -83,13 +84,13 @@ impl Vector for Lanes {
 
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        // SAFETY: see above. A NaN wins.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns NaN.
         Self(unsafe { vmaxq_f32(self.0, other.0) })
     }
 
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
-        // SAFETY: see above. A NaN wins.
+        // SAFETY: see above. For a pair with a NaN, the instruction returns NaN.
         Self(unsafe { vminq_f32(self.0, other.0) })
     }
 

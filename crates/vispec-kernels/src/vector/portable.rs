@@ -1,4 +1,4 @@
-//! A register imitated by an array. It multiplies, then adds: two roundings where others have one.
+//! A register emulated by an array. A fused operation rounds twice, where hardware rounds once.
 
 use half::bf16;
 
@@ -27,19 +27,19 @@ impl Vector for Lanes {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array is aligned as its elements are.
+        // SAFETY: upheld by the caller; an array has the alignment of its elements.
         Self(unsafe { from.cast::<[f32; 8]>().read() })
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: the caller's promise; an array is aligned as its elements are.
+        // SAFETY: upheld by the caller; an array has the alignment of its elements.
         Self(unsafe { from.cast::<[bf16; 8]>().read() }.map(Element::widen))
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's promise; an array is aligned as its elements are.
+        // SAFETY: upheld by the caller; an array has the alignment of its elements.
         unsafe { to.cast::<[f32; 8]>().write(self.0) };
     }
 
@@ -108,7 +108,7 @@ impl Vector for Lanes {
     unsafe fn transpose<E: Element>(rows: [*const E; TURN], to: *mut f32, stride: usize) {
         for (index, row) in rows.into_iter().enumerate() {
             for column in 0..TURN {
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 unsafe { *to.add(column * stride + index) = (*row.add(column)).widen() };
             }
         }

@@ -1,13 +1,13 @@
-//! Each register against plain arithmetic.
+//! Tests of each register type against plain arithmetic.
 
 use super::*;
 
-/// Runs a closure-like check with each register.
+/// All checks, run with one register type.
 struct Check;
 
 impl Routine for Check {
     unsafe fn run<V: Vector>(self) {
-        // SAFETY: the caller's promise; all buffers are long enough.
+        // SAFETY: upheld by the caller; all buffers are long enough.
         unsafe {
             arithmetic::<V>();
             exponential::<V>();
@@ -35,7 +35,7 @@ unsafe fn apply<V: Vector>(values: [f32; MAX_LANES], operation: impl Fn(V) -> V)
 
 unsafe fn arithmetic<V: Vector>() {
     let values: [f32; MAX_LANES] = std::array::from_fn(|lane| lane as f32 * 0.75 - 3.0);
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let two = || V::splat(2.0);
         type Pair<V> = (Box<dyn Fn(V) -> V>, fn(f32) -> f32);
@@ -69,7 +69,7 @@ unsafe fn arithmetic<V: Vector>() {
 unsafe fn exponential<V: Vector>() {
     for step in -8_700..8_800 {
         let x = step as f32 * 0.01;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let exp = f64::from(unsafe { apply::<V>([x; MAX_LANES], |x| x.exp()) }[0]);
         let expected = f64::from(x).exp();
         assert!(
@@ -82,7 +82,7 @@ unsafe fn exponential<V: Vector>() {
         (f32::NEG_INFINITY, 0.0, 1e-37),
         (1e4, 1e38, 3.4e38),
     ] {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let exp = unsafe { apply::<V>([x; MAX_LANES], |x| x.exp()) }[0];
         assert!((low..high).contains(&exp), "exp({x}) is {exp}");
     }
@@ -91,7 +91,7 @@ unsafe fn exponential<V: Vector>() {
 unsafe fn transposition<V: Vector>() {
     let block: Vec<f32> = (0..64).map(|index| index as f32).collect();
     let mut turned = [f32::NAN; TURN * 9];
-    // SAFETY: rows of 8, and columns of 8 at a stride of 9, are in range.
+    // SAFETY: rows of 8 and columns of 8 at a stride of 9 are in range.
     unsafe {
         let rows = std::array::from_fn(|row| block.as_ptr().add(row * TURN));
         V::transpose(rows, turned.as_mut_ptr(), 9);
@@ -107,7 +107,7 @@ unsafe fn transposition<V: Vector>() {
 unsafe fn parts<V: Vector>() {
     let values = [1.0, 2.0, 3.0];
     let mut out = [9.0; 4];
-    // SAFETY: three floats are readable, and writable.
+    // SAFETY: three floats are readable and writable.
     unsafe { V::load_part(values.as_ptr(), 3).store_part(out.as_mut_ptr(), 3) };
     assert_eq!(
         out.map(f32::to_bits),

@@ -1,4 +1,4 @@
-//! Cases of attention.
+//! Test cases of attention.
 
 use half::bf16;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ pub(crate) fn kernels() -> Vec<Kernels> {
     Isa::available().filter_map(Kernels::new).collect()
 }
 
-/// Axes of a case.
+/// Axes of a test case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) rows: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// What is common to the segments of a call.
+    /// Returns the shape that is common to all segments of a call.
     pub(crate) fn call(self) -> AttentionShape {
         AttentionShape {
             heads: self.heads,
@@ -33,7 +33,7 @@ impl Shape {
         }
     }
 
-    /// The rest.
+    /// Returns a segment with these rows, cache and lists.
     pub(crate) fn segment<'a>(
         self,
         cache: KeyValues<'a>,
@@ -49,7 +49,7 @@ impl Shape {
     }
 }
 
-/// A call with one segment.
+/// Runs a call with one segment.
 pub(crate) fn run(
     kernels: Kernels,
     q: &[f32],
@@ -62,7 +62,7 @@ pub(crate) fn run(
     out
 }
 
-/// A cache of either dtype with the same values, and lists of visible rows.
+/// A cache with the same values in either dtype, and lists of visible rows.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) shape: Shape,
@@ -74,7 +74,8 @@ pub(crate) struct Case {
     pub(crate) lists: Vec<Vec<usize>>,
 }
 
-/// Lists of `rows` rows: paths of a random tree whose nodes stand after the prefix, shuffled.
+/// Returns the lists of `rows` rows: paths of a random tree whose nodes are placed after the
+/// prefix, shuffled.
 pub(crate) fn tree(rows: usize, prefix: usize, capacity: usize, seed: u64) -> Vec<Vec<usize>> {
     let random = values(3 * rows, seed);
     let pick = |index: usize, below: usize| ((random[index] + 1.0) / 2.0 * below as f32) as usize;
@@ -147,7 +148,7 @@ impl Case {
         })
     }
 
-    /// Output and its magnitude, in double precision.
+    /// Returns the output and its magnitude in double precision.
     pub(crate) fn reference(&self) -> Vec<[f64; 2]> {
         let Shape {
             rows,
@@ -187,7 +188,7 @@ impl Case {
         out
     }
 
-    /// One row, its keys moved to the start of a cache of another size, decoded causally.
+    /// Decodes one row causally, with its keys moved to the start of a cache of another size.
     pub(crate) fn alone(
         &self,
         kernels: Kernels,

@@ -1,9 +1,9 @@
-//! What the tests of the kernels share.
+//! Code shared by the tests of the kernels.
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod attention;
 
-/// Random numbers in -1..1 that depend on `seed` only.
+/// Returns random numbers in -1..1 that depend only on `seed`.
 pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
     let mut next = || {
@@ -17,12 +17,12 @@ pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The bits, which tell apart what `==` does not.
+/// Returns the bit patterns, which also distinguish values that `==` treats as equal.
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// A pool of its own.
+/// Builds a separate pool.
 pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -30,7 +30,7 @@ pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
         .expect("threads")
 }
 
-/// Fails unless each output is within `tolerance` times its magnitude of what is expected.
+/// Fails unless each output is within `tolerance` times its magnitude of the expected value.
 #[track_caller]
 pub(crate) fn assert_close(out: &[f32], expected: &[[f64; 2]], tolerance: f64) {
     assert_eq!(out.len(), expected.len());

@@ -1,14 +1,14 @@
-//! Scales and their marks.
+//! Scales and tick marks of axes.
 
-/// How values become places.
+/// Mapping of values to positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
     Linear,
-    /// Equal distances for doublings; 0 is drawn at 1.
+    /// Logarithmic: equal distances for doublings; 0 is drawn at 1.
     Doubling,
 }
 
-/// Maps values between `from` and `to` to places between `start` and `end`.
+/// Maps the interval `values` to the interval `places`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Axis {
     pub(super) scale: Scale,
@@ -31,7 +31,7 @@ impl Axis {
     }
 }
 
-/// Round numbers from 0 to at least `largest`, about `count` of them.
+/// Returns about `count` round numbers from 0 to at least `largest`.
 pub(super) fn ticks_from_zero(largest: f64, count: usize) -> Vec<f64> {
     let largest = if largest.is_finite() && largest > 0.0 {
         largest
@@ -49,7 +49,7 @@ pub(super) fn ticks_from_zero(largest: f64, count: usize) -> Vec<f64> {
     (0..=last).map(|idx| idx as f64 * step).collect()
 }
 
-/// A number without needless decimals.
+/// Formats a number without trailing zeros.
 pub(super) fn tick_label(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

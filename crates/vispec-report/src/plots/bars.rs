@@ -1,4 +1,4 @@
-//! Bars in groups, with intervals.
+//! Grouped bars with intervals.
 
 use super::axis::{tick_label, ticks_from_zero};
 use super::canvas::{Anchor, Strength, TextStyle, text_width};
@@ -11,22 +11,22 @@ use super::theme::{Role, Theme};
 /// One bar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bar {
-    /// Its height.
+    /// Height of the bar.
     pub value: f64,
-    /// Its interval, if it has one.
+    /// Interval of the height, if any.
     pub interval: Option<(f64, f64)>,
 }
 
-/// Bars with a common place on the horizontal axis.
+/// Bars at the same place on the horizontal axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BarGroup {
-    /// Name below the bars.
+    /// Label below the bars.
     pub label: String,
-    /// One per series; absent where a series has no value.
+    /// One bar per series; `None` where a series has no value.
     pub bars: Vec<Option<Bar>>,
 }
 
-/// What the heights are.
+/// Unit of the heights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarUnit {
     /// Speed-ups; a line marks 1.
@@ -37,22 +37,22 @@ pub enum BarUnit {
     Number,
 }
 
-/// Groups of bars.
+/// A chart of grouped bars.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupedBars {
     /// Heading.
     pub title: String,
-    /// What was measured.
+    /// Subtitle: what was measured.
     pub subtitle: String,
-    /// What the groups are.
+    /// Label of the horizontal axis.
     pub x_label: String,
-    /// What the heights are.
+    /// Label of the vertical axis.
     pub y_label: String,
     /// Unit of the heights.
     pub unit: BarUnit,
-    /// Label and colour of each series.
+    /// Label and palette colour of each series.
     pub series: Vec<(String, usize)>,
-    /// Groups from left to right.
+    /// Groups, left to right.
     pub groups: Vec<BarGroup>,
 }
 
@@ -98,7 +98,7 @@ impl GroupedBars {
                     canvas.whisker(x + width / 2.0, ends, Role::Ink);
                     top = top.min(ends.1);
                 }
-                // Numbers that would be too small to read are left to the tables.
+                // Numbers that would be too small to read are only in the tables.
                 if value_size >= 8.5 {
                     let style = TextStyle {
                         size: value_size,
@@ -144,10 +144,10 @@ impl GroupedBars {
     }
 }
 
-/// The group whose name is set in strong letters.
+/// The group whose label is bold.
 pub(super) const AVERAGE_GROUP: &str = "average";
 
-/// Cuts a label to a width.
+/// Shortens a label to a width.
 fn shorten(label: &str, width: f64, size: f64) -> String {
     if text_width(label, size) <= width {
         return label.to_owned();

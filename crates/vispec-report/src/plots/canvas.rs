@@ -1,17 +1,17 @@
-//! A writer of SVG.
+//! An SVG writer.
 
 use std::fmt::Write;
 
 use super::theme::{Role, Theme};
 use crate::tables::escape_html;
 
-/// Width of a letter over the font's size, on average and rather too much: labels are placed
-/// without a font, because readers of the SVG may have another one.
+/// Average width of a letter relative to the font size, rather too large. Labels are placed without
+/// measuring a font, because readers of the SVG may have another one.
 const LETTER_WIDTH: f64 = 0.57;
 
 const FONTS: &str = "Inter, system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif";
 
-/// Where a text is relative to its point.
+/// Alignment of a text relative to its point.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -19,7 +19,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// How a text looks.
+/// Style of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TextStyle {
     pub(super) size: f64,
@@ -28,7 +28,7 @@ pub(super) struct TextStyle {
     pub(super) strong: Strength,
 }
 
-/// Weight of letters.
+/// Font weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strength {
     Regular,
@@ -53,7 +53,7 @@ impl TextStyle {
     }
 }
 
-/// A drawing that grows.
+/// A drawing under construction.
 #[derive(Debug)]
 pub(super) struct Canvas {
     body: String,
@@ -62,7 +62,7 @@ pub(super) struct Canvas {
     height: f64,
 }
 
-/// Width of a text, for placing.
+/// Estimates the width of a text, for placement.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * LETTER_WIDTH
 }
@@ -112,7 +112,8 @@ impl Canvas {
         ));
     }
 
-    /// A point with a rim of the ground's colour, so that points that touch can be told apart.
+    /// Draws a point with a rim in the background colour, so that touching points can be told
+    /// apart.
     pub(super) fn dot(&mut self, (x, y): (f64, f64), role: Role) {
         let (fill, rim) = (self.theme.color(role), self.theme.color(Role::Background));
         self.element(&format!(
@@ -120,7 +121,7 @@ impl Canvas {
         ));
     }
 
-    /// A point that is only a rim.
+    /// Draws a hollow point.
     pub(super) fn ring(&mut self, (x, y): (f64, f64), role: Role) {
         let (fill, rim) = (self.theme.color(Role::Background), self.theme.color(role));
         self.element(&format!(
@@ -128,7 +129,7 @@ impl Canvas {
         ));
     }
 
-    /// A vertical interval with caps.
+    /// Draws a vertical interval with caps.
     pub(super) fn whisker(&mut self, x: f64, (from, to): (f64, f64), role: Role) {
         self.line((x, from), (x, to), role, 1.3);
         self.line((x - 3.5, from), (x + 3.5, from), role, 1.3);
@@ -139,7 +140,8 @@ impl Canvas {
         self.text_with(at, text, style, "");
     }
 
-    /// A text with a rim of the ground's colour, so that it can be read where lines cross it.
+    /// Draws a text with a rim in the background colour, so that it is legible where lines cross
+    /// it.
     pub(super) fn rimmed_text(&mut self, at: (f64, f64), text: &str, style: TextStyle) {
         let rim = self.theme.color(Role::Background);
         let extra = format!(
@@ -148,7 +150,7 @@ impl Canvas {
         self.text_with(at, text, style, &extra);
     }
 
-    /// A text that reads upwards.
+    /// Draws a text that reads upwards.
     pub(super) fn upward_text(&mut self, (x, y): (f64, f64), text: &str, style: TextStyle) {
         let turn = format!(r#" transform="rotate(-90 {x:.1} {y:.1})""#);
         self.text_with((x, y), text, style, &turn);
@@ -176,7 +178,7 @@ impl Canvas {
         self.body.push('\n');
     }
 
-    /// The drawing, with a name for readers who do not see it.
+    /// Returns the drawing as SVG. `name` is its accessible name.
     pub(super) fn finish(self, name: &str) -> String {
         let Self {
             body,

@@ -16,18 +16,18 @@ use crate::tables::tasks_in_order;
 pub enum Chart {
     /// Bars in groups.
     Bars(GroupedBars),
-    /// Lines over a number.
+    /// Lines over a numeric axis.
     Lines(LineChart),
     /// Stacked bars.
     Shares(StackedShares),
 }
 
-/// A chart with a name for files.
+/// A chart with a file name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
     /// File name without extension.
     pub name: String,
-    /// What is drawn.
+    /// The chart.
     pub chart: Chart,
 }
 
@@ -43,18 +43,19 @@ impl Figure {
     }
 }
 
-/// The tree of the reference implementation, which stands for a method where there are several.
+/// The tree of the reference implementation, which represents a method that was run with several
+/// trees.
 const USUAL_TREE: TreeSettings = TreeSettings {
     depth: 3,
     top_k: 8,
     total_token: TotalToken::Nodes(30),
 };
 
-/// The number of learned queries of the published drafts, for the same purpose.
+/// Number of learned queries of the published drafts, used in the same way.
 const USUAL_NUM_Q: u32 = 2;
 
-/// All plots: of each target and temperature the speed-ups, accepted tokens, acceptance by depth
-/// and time shares; of each target acceptance by image tokens and speed-up by size of the tree.
+/// Returns all plots. For each target and temperature: speed-ups, accepted tokens, acceptance by
+/// depth and time shares. For each target: acceptance by image tokens, and speed-up by tree size.
 pub(crate) fn all(series: &[Series]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for ((target, temperature), series) in groups(series, |series| {
@@ -113,7 +114,8 @@ fn file_name(text: &str) -> String {
     text.chars().map(safe).collect()
 }
 
-/// One series per method: that with the usual tree and queries, or else that with the most records.
+/// Returns one series per method: the one with the usual tree and queries, or else the one with the
+/// most records.
 fn representatives<'a>(series: &[&'a Series]) -> Vec<&'a Series> {
     Method::ALL
         .into_iter()
@@ -267,7 +269,7 @@ fn time_shares(series: &[&Series], what: &str) -> StackedShares {
     }
 }
 
-/// One colour per method, whatever the temperature.
+/// Returns the colour of a method, which does not depend on the temperature.
 fn color_of(method: Method, among: &[&Series]) -> usize {
     let methods: Vec<Method> = Method::ALL
         .into_iter()
@@ -278,7 +280,7 @@ fn color_of(method: Method, among: &[&Series]) -> usize {
     place.map_or(0, |place| colors[place])
 }
 
-/// Greedy decoding is drawn full, sampling hollow.
+/// Returns the stroke of a series: full for greedy decoding, hollow for sampling.
 fn stroke_of(series: &Series) -> Stroke {
     if series.key.milli_temperature == 0 {
         Stroke::Full
@@ -295,7 +297,7 @@ fn label_with_temperature(series: &Series) -> String {
     )
 }
 
-/// The series that stand for their methods, at each temperature.
+/// Plots the representative series of each method, at each temperature.
 fn image_tokens(series: &[&Series], target: &str) -> LineChart {
     let mut by_temperature: BTreeMap<u32, Vec<&Series>> = BTreeMap::new();
     for &series in series {
@@ -333,8 +335,8 @@ fn image_tokens(series: &[&Series], target: &str) -> LineChart {
     }
 }
 
-/// One line per method, temperature, depth and width. Trees that are sized while decoding are
-/// horizontal lines.
+/// Plots one line per method, temperature, depth and width. Trees that are sized during decoding
+/// are horizontal lines.
 fn total_tokens(series: &[&Series], target: &str) -> LineChart {
     let mut lines: BTreeMap<_, (Vec<&Series>, Vec<&Series>)> = BTreeMap::new();
     for &series in series {

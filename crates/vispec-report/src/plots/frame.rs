@@ -1,4 +1,4 @@
-//! What all charts have: title, legend, room for the axes.
+//! Elements common to all charts: title, legend, space for the axes.
 
 use super::axis::{Axis, tick_label};
 use super::canvas::{Anchor, Canvas, Strength, TextStyle, text_width};
@@ -7,7 +7,7 @@ use super::theme::{Role, Theme};
 pub(super) const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 24.0;
 const LEFT: f64 = 78.0;
-/// Place of what the vertical axis shows, which is left of the numbers.
+/// Horizontal position of the label of the vertical axis, left of the numbers.
 const AXIS_LABEL: f64 = 22.0;
 const PLOT_HEIGHT: f64 = 300.0;
 const LEGEND_SIZE: f64 = 12.5;
@@ -32,7 +32,7 @@ pub(super) struct LegendEntry {
 }
 
 impl LegendEntry {
-    /// A filled square for each label and colour.
+    /// Returns a filled square for each label and colour.
     pub(super) fn squares(labels: &[(String, usize)]) -> Vec<Self> {
         let square = |(label, color): &(String, usize)| Self {
             label: label.clone(),
@@ -43,14 +43,14 @@ impl LegendEntry {
     }
 }
 
-/// Texts around a chart.
+/// Title and subtitle of a chart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Texts<'a> {
     pub(super) title: &'a str,
     pub(super) subtitle: &'a str,
 }
 
-/// The rectangle that is left for a chart's values.
+/// The rectangle left for the values of a chart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Area {
     pub(super) left: f64,
@@ -59,7 +59,8 @@ pub(super) struct Area {
     pub(super) bottom: f64,
 }
 
-/// Draws title, subtitle and legend, and says what is left. `below` is the room under the values.
+/// Draws title, subtitle and legend, and returns the remaining area. `below` is the space under the
+/// area.
 pub(super) fn begin(
     theme: Theme,
     texts: Texts<'_>,
@@ -95,7 +96,7 @@ pub(super) fn begin(
     (canvas, area)
 }
 
-/// As [`begin`], with the usual room for two axes.
+/// Same as [`begin`], with the usual space for two axes.
 pub(super) fn begin_with_axes(
     theme: Theme,
     texts: Texts<'_>,
@@ -104,7 +105,7 @@ pub(super) fn begin_with_axes(
     begin(theme, texts, legend, (LEFT, PLOT_HEIGHT, 58.0))
 }
 
-/// Place from the left and row of each entry.
+/// Returns the horizontal position and the row of each entry.
 fn legend_rows(legend: &[LegendEntry]) -> Vec<(f64, usize)> {
     let (mut x, mut row) = (MARGIN, 0);
     legend
@@ -144,7 +145,7 @@ fn draw_entry(canvas: &mut Canvas, entry: &LegendEntry, (x, y): (f64, f64)) {
     canvas.text((x + 28.0, y + 4.5), &entry.label, style);
 }
 
-/// Draws lines and numbers of the vertical axis, and what it shows.
+/// Draws the grid lines, numbers and label of the vertical axis.
 pub(super) fn vertical_axis(
     canvas: &mut Canvas,
     area: Area,
@@ -172,18 +173,18 @@ pub(super) fn vertical_axis(
     axis
 }
 
-/// Writes what the horizontal axis shows.
+/// Draws the label of the horizontal axis.
 pub(super) fn horizontal_label(canvas: &mut Canvas, area: Area, label: &str) {
     let at = (f64::midpoint(area.left, area.right), area.bottom + 46.0);
     canvas.text(at, label, TextStyle::label(Anchor::Middle));
 }
 
-/// `2.5x` on an axis of speed-ups.
+/// Formats a speed-up, such as `2.5x`.
 pub(super) fn times_label(value: f64) -> String {
     format!("{}\u{d7}", tick_label(value))
 }
 
-/// A share as a percentage.
+/// Formats a share as a percentage.
 pub(super) fn percent_label(value: f64) -> String {
     format!("{}%", tick_label(value * 100.0))
 }

@@ -1,4 +1,4 @@
-//! Lines over a number.
+//! Lines over a numeric axis.
 
 use super::axis::{Axis, Scale, tick_label, ticks_from_zero};
 use super::canvas::{Anchor, Canvas, TextStyle, text_width};
@@ -11,33 +11,33 @@ use super::theme::{Role, Theme};
 /// A value with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Place on the horizontal axis.
+    /// Position on the horizontal axis.
     pub x: f64,
     /// Height.
     pub y: f64,
-    /// Interval of the height, if it has one.
+    /// Interval of the height, if any.
     pub interval: Option<(f64, f64)>,
 }
 
-/// Tells lines of one colour apart.
+/// Distinguishes lines of one colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stroke {
-    /// Full points and dashes.
+    /// Filled points and dashes.
     Full,
     /// Hollow points and dots.
     Hollow,
 }
 
-/// Points that are connected.
+/// Connected points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// Name in the legend.
     pub label: String,
-    /// Colour of the palette.
+    /// Index of the colour in the palette.
     pub color: usize,
-    /// How it is drawn.
+    /// Stroke of the line.
     pub stroke: Stroke,
-    /// From left to right.
+    /// Points, left to right.
     pub points: Vec<Point>,
 }
 
@@ -46,24 +46,24 @@ pub struct Line {
 pub struct Horizontal {
     /// Name in the legend.
     pub label: String,
-    /// Colour of the palette.
+    /// Index of the colour in the palette.
     pub color: usize,
-    /// How it is drawn.
+    /// Stroke of the line.
     pub stroke: Stroke,
-    /// Its height.
+    /// Height of the line.
     pub y: f64,
 }
 
 /// What the horizontal axis counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XScale {
-    /// Levels of a tree: every number is marked.
+    /// Levels of a tree; every number is marked.
     Levels,
-    /// Sizes: equal distances for doublings, and the sizes that occur are marked.
+    /// Sizes: equal distances for doublings; only the sizes that occur are marked.
     Sizes,
 }
 
-/// What the heights are.
+/// Unit of the heights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineUnit {
     /// Plain numbers.
@@ -74,16 +74,16 @@ pub enum LineUnit {
     Share,
 }
 
-/// Lines over a number.
+/// A chart of lines over a numeric axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LineChart {
     /// Heading.
     pub title: String,
-    /// What was measured.
+    /// Subtitle: what was measured.
     pub subtitle: String,
-    /// What the horizontal axis shows, and how.
+    /// Label and scale of the horizontal axis.
     pub x_axis: (String, XScale),
-    /// What the heights are, and their unit.
+    /// Label and unit of the vertical axis.
     pub y_axis: (String, LineUnit),
     /// The lines.
     pub lines: Vec<Line>,
@@ -120,7 +120,7 @@ impl LineChart {
                 Stroke::Hollow => canvas.dotted(from, to, role),
             }
         }
-        // Lines that share a point are drawn a little apart, so that each interval can be seen.
+        // Lines that share a point are drawn slightly apart, so that each interval is visible.
         let spread = (self.lines.len().saturating_sub(1)) as f64 / 2.0;
         for (idx, line) in self.lines.iter().enumerate() {
             let shift = (idx as f64 - spread) * 5.0;

@@ -1,9 +1,9 @@
 //! Plots as SVG, and the same drawings as PNG.
 //!
-//! Charts are drawn by a small writer of SVG, because a report needs the same drawing in three
-//! forms: a file for a README, pixels, and inline in a page whose colours follow the reader's
-//! scheme. Pixels are made from the SVG by resvg with embedded fonts, so they look alike on every
-//! machine.
+//! The crate has its own small SVG writer, because a report needs the same drawing in three forms:
+//! as a file for a README, as pixels, and inline in a page whose colours follow the reader's colour
+//! scheme. resvg renders the PNG files from the SVG with embedded fonts, so they look the same on
+//! every machine.
 
 mod axis;
 mod bars;

@@ -1,4 +1,4 @@
-//! SVG to PNG.
+//! Rendering of SVG to PNG.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,13 +8,13 @@ use resvg::usvg::{Options, Tree};
 
 use crate::error::{ReportError, Result};
 
-/// Pixels per unit of the drawing: enough for screens with two pixels per point.
+/// Pixels per unit of the drawing: enough for screens with a pixel ratio of 2.
 pub(crate) const PIXELS_PER_UNIT: f32 = 2.0;
 
-/// Renders a drawing with the embedded fonts; those of the system are not looked at.
+/// Renders a drawing with the embedded fonts. System fonts are ignored.
 ///
 /// # Errors
-/// [`ReportError::Raster`] for a text that is not SVG or is empty.
+/// Returns [`ReportError::Raster`] if the text is not SVG or the drawing is empty.
 pub fn to_png(name: &str, svg: &str) -> Result<Vec<u8>> {
     let fault = |problem: String| ReportError::Raster {
         name: name.to_owned(),

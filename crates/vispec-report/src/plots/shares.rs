@@ -1,4 +1,4 @@
-//! Stacked bars that fill a whole.
+//! Stacked bars of the parts of a whole.
 
 use super::axis::{Axis, Scale};
 use super::canvas::{Anchor, TextStyle, text_width};
@@ -11,24 +11,24 @@ const BAR: f64 = 22.0;
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShareRow {
-    /// Name left of the bar.
+    /// Label left of the bar.
     pub label: String,
-    /// Its parts, from left to right.
+    /// Parts of the bar, left to right.
     pub shares: Vec<f64>,
     /// Text right of the bar.
     pub remark: String,
 }
 
-/// Stacked bars.
+/// A chart of stacked bars.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StackedShares {
     /// Heading.
     pub title: String,
-    /// What was measured.
+    /// Subtitle: what was measured.
     pub subtitle: String,
-    /// Names of the parts, with their colours.
+    /// Names and palette colours of the parts.
     pub parts: Vec<(String, usize)>,
-    /// Bars from top to bottom.
+    /// Bars, top to bottom.
     pub rows: Vec<ShareRow>,
 }
 

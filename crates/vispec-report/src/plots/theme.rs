@@ -1,30 +1,30 @@
-//! Colours.
+//! Colours of plots.
 
 use crate::record::Method;
 
-/// Who reads a drawing.
+/// Where a drawing is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Theme {
-    /// A file by itself: fixed colours on white.
+    /// A standalone file, with fixed colours on white.
     File,
-    /// Part of a page that defines the custom properties of `page_css`.
+    /// A part of a page that defines the custom properties of `page_css`.
     Page,
 }
 
-/// What a colour is for.
+/// Purpose of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Ink,
     Muted,
     Grid,
     Background,
-    /// One of the palette's colours.
+    /// A colour of the palette.
     Series(usize),
 }
 
-/// Okabe and Ito's palette, which people with any colour vision can tell apart, without its
-/// yellow, which is too light for lines on white, and with a grey, a brown and an olive: for light
-/// and dark grounds.
+/// Colours for light and dark backgrounds: Okabe and Ito's palette, which is readable with any
+/// colour vision, without its yellow, which is too light for lines on white, and with a grey, a
+/// brown and an olive.
 const PALETTE: [(&str, &str); 10] = [
     ("#0072b2", "#56b4e9"),
     ("#e69f00", "#f0b429"),
@@ -63,7 +63,7 @@ impl Theme {
         }
     }
 
-    /// CSS that defines the colours of [`Theme::Page`], for light and dark schemes.
+    /// Returns CSS that defines the colours of [`Theme::Page`] for light and dark schemes.
     pub(crate) fn page_css() -> String {
         let named = [
             ("ink", INK),
@@ -88,7 +88,7 @@ impl Theme {
     }
 }
 
-/// A colour for each method: its own if it is free, otherwise the next one that is.
+/// Assigns a colour to each method: its own if it is free, otherwise the next free one.
 pub(crate) fn assign(methods: &[Method]) -> Vec<usize> {
     let mut taken = Vec::new();
     for &method in methods {

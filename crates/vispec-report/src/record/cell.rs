@@ -10,7 +10,7 @@ use super::json::{expect_version, read_json, write_json};
 use super::{CellSettings, CostTable, HEADER_FILE, Machine, SCHEMA_VERSION, Shard};
 use crate::error::{ReportError, Result};
 
-/// What holds for all records of a cell's directory: the contents of `cell.json`.
+/// Header of all records in a cell's directory: the contents of `cell.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellHeader {
@@ -18,31 +18,32 @@ pub struct CellHeader {
     pub schema_version: u32,
     /// [`CellSettings::cell_id`] of the settings.
     pub cell_id: String,
-    /// What was asked for.
+    /// The chosen settings.
     pub settings: CellSettings,
-    /// Which of the prompts this directory holds.
+    /// The shard of the prompts that this directory holds.
     pub shard: Shard,
-    /// Records that the directory will hold when it is complete: one for each turn of the shard's
-    /// samples.
+    /// Number of records that the directory will hold when it is complete: one for each turn of the
+    /// shard's samples.
     pub planned_prompts: u64,
-    /// Learned queries of a draft that sees images, the global one included; absent otherwise.
+    /// Number of learned queries of a draft that sees images, including the global one; absent
+    /// otherwise.
     pub num_q: Option<u32>,
-    /// SHA-256 in hexadecimal of ids and texts of the task's prompts, if it was computed.
+    /// SHA-256, in hexadecimal, of the ids and texts of the task's prompts, if computed.
     pub task_sha256: Option<String>,
-    /// Version of the program that measured.
+    /// Version of the program that ran the cell.
     pub program_version: String,
-    /// Where it measured.
+    /// Machine that ran the cell.
     pub machine: Machine,
-    /// When the first record was begun.
+    /// Time at which the cell was started.
     pub started_at: Timestamp,
-    /// What passes cost on this machine, if that was measured.
+    /// Costs of passes on this machine, if measured.
     pub costs: Option<CostTable>,
 }
 
 impl CellHeader {
-    /// A header for a cell that starts now, on this machine, with the whole of the prompts.
+    /// Creates a header for a cell that starts now, on this machine, with all prompts.
     ///
-    /// Fields that differ are to be set afterwards; all are public.
+    /// Set the fields that should differ afterwards; all are public.
     #[must_use]
     pub fn new(settings: CellSettings, program_version: &str) -> Self {
         Self {
@@ -63,7 +64,7 @@ impl CellHeader {
     /// Reads the header in the directory of a cell.
     ///
     /// # Errors
-    /// A file that is absent, not a header, or of another version.
+    /// Returns an error if the file is missing, is not a header, or is of another version.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(HEADER_FILE);
         let header: Self = read_json(&path, "header of a cell")?;
@@ -80,17 +81,17 @@ impl CellHeader {
         Ok(header)
     }
 
-    /// Writes the header into the directory of a cell, under a temporary name first, so that there
-    /// is never half a header.
+    /// Writes the header into the directory of a cell. It is written under a temporary name first,
+    /// so that there is never a partial header.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn write(&self, dir: &Path) -> Result<()> {
         write_json(&dir.join(HEADER_FILE), self)
     }
 
-    /// Checks that records of `self`, which was found at `path`, may be continued by a run that
-    /// would write `expected`: all but start, costs and memory must be the same.
+    /// Checks that a run that would write `expected` may resume the records of `self`, which was
+    /// read from `path`. All fields must be equal, except start time, costs and memory.
     ///
     /// # Errors
     /// [`ReportError::HeaderMismatch`] with the first field that differs.
@@ -98,12 +99,13 @@ impl CellHeader {
         self.expect_equal(
             expected,
             path,
-            // The id follows from the settings, which say more.
+            // The id follows from the settings, whose differences are more informative.
             &["cell_id", "started_at", "costs", "machine.memory_bytes"],
         )
     }
 
-    /// As [`expect_continues`](Self::expect_continues), for two shards of a cell.
+    /// Like [`expect_continues`](Self::expect_continues), but for two shards of a cell: shard index
+    /// and number of planned prompts may differ, too.
     ///
     /// # Errors
     /// [`ReportError::HeaderMismatch`] with the first field that differs.
@@ -136,7 +138,7 @@ impl CellHeader {
     }
 }
 
-/// Name and both values of the first field that differs.
+/// Returns the name and both values of the first field that differs.
 fn first_difference(
     name: &str,
     found: &Value,

@@ -1,45 +1,46 @@
-//! Measured cost of the two passes that a cycle is made of.
+//! Measured cost of the two passes that make up a cycle.
 
 use serde::{Deserialize, Serialize};
 
-/// Time of one pass with a number of rows.
+/// Time of one pass with a given number of rows.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostPoint {
-    /// Rows of the pass: nodes of the tree, or tokens the draft reads.
+    /// Number of rows of the pass: nodes of the tree, or tokens that the draft reads.
     pub rows: u32,
     /// Median time in milliseconds.
     pub ms: f64,
 }
 
-/// What passes of target and draft cost on the machine of a cell.
+/// Costs of target and draft passes on the machine of a cell.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostTable {
-    /// Tokens in the caches while the passes were timed.
+    /// Number of tokens in the caches while the passes were timed.
     pub context_tokens: u32,
-    /// One step of the draft network (one level of a tree) by rows, ascending.
+    /// One step of the draft network (one level of a tree), by ascending number of rows.
     pub draft_step: Vec<CostPoint>,
-    /// One verify pass of the target by nodes, root included, ascending; 1 is plain decoding.
+    /// One verify pass of the target, by ascending number of nodes, including the root; 1 is plain
+    /// decoding.
     pub verify: Vec<CostPoint>,
 }
 
 impl CostTable {
-    /// Time of a step of the draft with `rows` rows, in milliseconds: straight lines between
-    /// the points, the first value below them, absent above them.
+    /// Returns the time of a draft step with `rows` rows, in milliseconds: interpolated between the
+    /// points, the first value below them, and `None` above them.
     pub(crate) fn draft_step_ms(&self, rows: f64) -> Option<f64> {
         interpolate(&self.draft_step, rows)
     }
 
-    /// Time of a verify pass over `nodes` nodes, in milliseconds: straight lines between
-    /// the points, the first value below them, absent above them.
+    /// Returns the time of a verify pass over `nodes` nodes, in milliseconds: interpolated between
+    /// the points, the first value below them, and `None` above them.
     pub(crate) fn verify_ms(&self, nodes: f64) -> Option<f64> {
         interpolate(&self.verify, nodes)
     }
 }
 
-/// Straight lines between the points, the first value below them, and nothing above them: how a
-/// pass scales beyond what was measured is not known.
+/// Interpolates linearly between the points. Returns the first value below the points, and `None`
+/// above them, because the scaling of a pass beyond the measured sizes is unknown.
 fn interpolate(points: &[CostPoint], rows: f64) -> Option<f64> {
     let first = points.first()?;
     if rows <= f64::from(first.rows) {

@@ -1,4 +1,4 @@
-//! Reading and writing versioned JSON, with errors that say where.
+//! Reading and writing of versioned JSON, with errors that name the place.
 
 use std::fs;
 use std::path::Path;
@@ -10,13 +10,14 @@ use super::SCHEMA_VERSION;
 use crate::error::{ReportError, Result};
 use crate::whole_file::write_whole;
 
-/// Reads a whole file.
+/// Reads and parses a whole file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T> {
     let bytes = fs::read(path).map_err(ReportError::io(path, "could not be read"))?;
     parse(&bytes, path, 1, expected)
 }
 
-/// Reads a JSON text. If it is of another version, the error says so, whatever else is wrong.
+/// Parses a JSON text. If the text is of another version, that is the reported error, whatever else
+/// is wrong.
 pub(super) fn parse<T: DeserializeOwned>(
     bytes: &[u8],
     path: &Path,
@@ -35,7 +36,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     })
 }
 
-/// Fails if the text names another version.
+/// Returns an error if the text states another version.
 fn check_version(bytes: &[u8], path: &Path) -> Result<()> {
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -47,7 +48,7 @@ fn check_version(bytes: &[u8], path: &Path) -> Result<()> {
     }
 }
 
-/// Fails if `found` is another version.
+/// Returns an error if `found` is another version.
 pub(super) fn expect_version(found: u32, path: &Path) -> Result<()> {
     if found == SCHEMA_VERSION {
         return Ok(());
@@ -59,7 +60,7 @@ pub(super) fn expect_version(found: u32, path: &Path) -> Result<()> {
     })
 }
 
-/// Writes a whole file.
+/// Writes a value as a whole file.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|source| ReportError::Json {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! One line of records: a prompt answered twice, or a prompt that could not be answered.
+//! One line of records: a prompt answered by both arms, or a prompt that could not be answered.
 
 use std::path::PathBuf;
 
@@ -8,43 +8,43 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA_VERSION;
 use crate::error::{ReportError, Result};
 
-/// Why an answer ended.
+/// Reason why an answer ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FinishReason {
-    /// A stop token, which is the answer's last token.
+    /// A stop token, which is the last token of the answer.
     Stop,
-    /// The most tokens that were asked for.
+    /// The maximum number of tokens was reached.
     Length,
-    /// The end of the target's context.
+    /// The end of the target's context was reached.
     Context,
 }
 
 /// Milliseconds that one answer spent in each phase.
 ///
-/// `preprocess`, `vision` and `prefill` come before the first cycle; `decode` is the time of all
-/// cycles and the sum of `draft`, `verify` and `other`, up to rounding.
+/// `preprocess`, `vision` and `prefill` precede the first cycle. `decode` is the time of all
+/// cycles, and equals the sum of `draft`, `verify` and `other` up to rounding.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhaseTimes {
-    /// Decoding of images, image processing, chat template and tokenizer.
+    /// Image decoding, image processing, chat template and tokenizer.
     pub preprocess: f64,
     /// The vision tower.
     pub vision: f64,
-    /// The target over the prompt, and the pick of the first token.
+    /// The target's prefill and the sampling of the first token.
     pub prefill: f64,
-    /// The drafter, its reading of the prompt included.
+    /// The drafter, including its prefill.
     pub draft: f64,
-    /// Verify passes of the target, and the picks from their logits.
+    /// Verify passes of the target, and sampling from their logits.
     pub verify: f64,
-    /// What cycles spent outside of drafter and target: caches, features, bookkeeping.
+    /// Time of cycles outside of drafter and target: caches, features, bookkeeping.
     pub other: f64,
     /// All cycles.
     pub decode: f64,
 }
 
 impl PhaseTimes {
-    /// The whole answer: everything before the first cycle, and all cycles.
+    /// Returns the time of the whole answer: everything before the first cycle, and all cycles.
     pub(crate) fn total(&self) -> f64 {
         self.preprocess + self.vision + self.prefill + self.decode
     }
@@ -68,16 +68,16 @@ impl PhaseTimes {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmRecord {
-    /// The answer's tokens, the one that the prefill gives and a stop token included.
+    /// Tokens of the answer, including the token from prefill and a stop token.
     pub token_ids: Vec<u32>,
-    /// Why it ended.
+    /// Reason why the answer ended.
     pub finish_reason: FinishReason,
-    /// Emitted draft tokens of each cycle, root and bonus token excluded; all 0 in the plain arm.
+    /// Emitted draft tokens of each cycle, without root and bonus token; all 0 in the plain arm.
     pub accepted_per_cycle: Vec<u32>,
-    /// Nodes that the target verified in each cycle, the root included; all 1 in the plain arm.
+    /// Nodes that the target verified in each cycle, including the root; all 1 in the plain arm.
     pub nodes_per_cycle: Vec<u32>,
-    /// Where the time went. Work that both arms share (preprocessing, the vision tower) is entered
-    /// in both with the same times.
+    /// Time of each phase. Work that both arms share (preprocessing, vision tower) is counted in
+    /// both with the same times.
     pub times_ms: PhaseTimes,
 }
 
@@ -85,22 +85,22 @@ pub struct ArmRecord {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Divergence {
-    /// Place in the answer, counted from 0.
+    /// Position in the answer, counted from 0.
     pub position: u32,
-    /// The plain arm's token; absent if its answer ended before.
+    /// Token of the plain arm; absent if its answer ended earlier.
     pub plain_token: Option<u32>,
-    /// The speculative arm's token; absent if its answer ended before.
+    /// Token of the speculative arm; absent if its answer ended earlier.
     pub speculative_token: Option<u32>,
-    /// Plain logit of `plain_token` minus that of `speculative_token`, if it was computed: a gap
-    /// near the rounding of the element type is a tie, a larger one is a fault.
+    /// Plain logit of `plain_token` minus that of `speculative_token`, if computed. A gap near the
+    /// rounding error of the element type is a tie; a larger gap indicates a fault.
     pub logit_gap: Option<f32>,
 }
 
 impl Divergence {
-    /// Compares two answers; `logit_gap` is left for the caller.
+    /// Compares two answers. Returns `None` if they are equal. The caller sets `logit_gap`.
     ///
     /// # Panics
-    /// If the answers are equal over 4 billion tokens.
+    /// If the first difference is at a position that does not fit into a `u32`.
     #[must_use]
     pub fn between(plain: &[u32], speculative: &[u32]) -> Option<Self> {
         if plain == speculative {
@@ -120,46 +120,47 @@ impl Divergence {
     }
 }
 
-/// One prompt, answered plainly and speculatively.
+/// One prompt, answered by both arms.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptRecord {
     /// [`SCHEMA_VERSION`] of the program that wrote the line.
     pub schema_version: u32,
-    /// The prompt's id in its task; unique in the cell.
+    /// Id of the prompt in its task; unique in the cell.
     pub prompt_id: String,
-    /// The prompt's place in the task, counted from 0 over all shards.
+    /// Index of the prompt in the task, counted from 0 over all shards.
     pub index: u64,
-    /// Tokens of the prompt, image places included.
+    /// Number of prompt tokens, including image places.
     pub prompt_tokens: u32,
-    /// Tokens of the prompt that stand for images; 0 without an image.
+    /// Number of prompt tokens that stand for images; 0 without an image.
     pub image_tokens: u32,
-    /// The seed that both arms sampled with.
+    /// Sampling seed of both arms.
     pub seed: u64,
-    /// When the record was written.
+    /// Time at which the record was written.
     pub finished_at: Timestamp,
-    /// Largest resident set of the process so far, in bytes; absent where it cannot be asked for.
+    /// Largest resident set of the process so far, in bytes; absent if the system does not report
+    /// it.
     pub peak_rss_bytes: Option<u64>,
-    /// Decoding without a draft.
+    /// Answer of plain decoding.
     pub plain: ArmRecord,
-    /// Decoding with the cell's method.
+    /// Answer of the cell's method.
     pub speculative: ArmRecord,
     /// The first token at which the arms differ; absent if they are identical.
     pub first_divergence: Option<Divergence>,
 }
 
 impl PromptRecord {
-    /// Whether both arms gave the same tokens.
+    /// Returns whether both arms produced the same tokens.
     #[must_use]
     pub fn identical(&self) -> bool {
         self.first_divergence.is_none()
     }
 
-    /// Checks what the types do not: version, times, cycles, and the divergence against the
-    /// tokens.
+    /// Checks what the types do not ensure: version, times, cycles, and that the divergence matches
+    /// the tokens.
     ///
     /// # Errors
-    /// [`ReportError::Record`] with the field at fault, without a path.
+    /// Returns [`ReportError::Record`] with the invalid field, without a path.
     pub(crate) fn validate(&self) -> Result<()> {
         let fault = |field, found: String, expected: String| {
             Err(ReportError::Record {
@@ -211,26 +212,26 @@ impl PromptRecord {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailureRecord {
-    /// The prompt's id in its task.
+    /// Id of the prompt in its task.
     pub prompt_id: String,
-    /// What went wrong, causes included.
+    /// The error, including its causes.
     pub message: String,
 }
 
 /// One line of `records.jsonl`.
 ///
-/// A failure is written as `{"schema_version":1,"failure":{..}}`. A prompt that failed may be
-/// tried again; a later record takes the place of its failure.
+/// A failure is written as `{"schema_version":1,"failure":{..}}`. A failed prompt may be retried; a
+/// later record replaces its failure.
 #[derive(Clone, PartialEq, Debug)]
 pub enum RecordLine {
     /// A prompt that was answered.
     Record(Box<PromptRecord>),
-    /// A prompt that was not.
+    /// A prompt that could not be answered.
     Failure(FailureRecord),
 }
 
 impl RecordLine {
-    /// The prompt of this line.
+    /// Returns the id of the prompt of this line.
     #[must_use]
     pub fn prompt_id(&self) -> &str {
         match self {
@@ -240,7 +241,7 @@ impl RecordLine {
     }
 }
 
-/// How a failure is written.
+/// Serialised form of a failure.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FailureLine {

@@ -5,13 +5,13 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-/// What times depend on and settings do not say.
+/// Properties of the machine that affect times and are not part of the settings.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Model of the processor, as it names itself.
+    /// Model name of the processor.
     pub cpu_model: String,
-    /// Hardware threads that the process may use.
+    /// Number of hardware threads that the process may use.
     pub cores: u32,
     /// Widest instruction set that the kernels use: `avx512bf16`, `avx512`, `avx2`, `neon`, ...
     pub isa: String,
@@ -22,7 +22,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Describes this machine. What the operating system does not tell is `unknown` or 0.
+    /// Describes this machine. Properties that the operating system does not report are `unknown`
+    /// or 0.
     pub(crate) fn detect() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -38,7 +39,7 @@ impl Machine {
     }
 }
 
-/// The value of the first line `key : value` of a file of the kernel.
+/// Returns the value of the first line `key : value` in a file of the kernel.
 fn first_field(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {

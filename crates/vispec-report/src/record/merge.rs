@@ -1,4 +1,4 @@
-//! Making one cell of its shards.
+//! Merging the shards of a cell.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use crate::error::{ReportError, Result};
 
 /// Writes the records of all shards into the new directory `into`, as one cell.
 ///
-/// The shards must be all shards of one cell, measured with the same program and on machines of
-/// the same kind. Shards that are not complete are taken as far as they are, and the cell is then
-/// incomplete, too; failures are carried over unless another line answers their prompt.
+/// The shards must be all shards of one cell, measured with the same program on machines of the
+/// same kind. If shards are incomplete, so is the merged cell. Failures are copied, unless another
+/// line answers their prompt.
 ///
 /// # Errors
-/// [`ReportError::HeaderMismatch`] for shards of other cells, [`ReportError::Shards`] for missing
-/// or repeated ones or if `into` holds a cell, [`ReportError::DuplicatePrompts`] for prompts that
-/// are in several shards.
+/// Returns [`ReportError::HeaderMismatch`] for shards of different cells, [`ReportError::Shards`]
+/// for missing or repeated shards or if `into` already holds a cell, and
+/// [`ReportError::DuplicatePrompts`] for prompts that are in several shards.
 pub fn merge(shards: &[PathBuf], into: &Path) -> Result<CellHeader> {
     let headers = shards
         .iter()
@@ -32,7 +32,7 @@ pub fn merge(shards: &[PathBuf], into: &Path) -> Result<CellHeader> {
         problem,
     };
     if into.join(HEADER_FILE).exists() {
-        return Err(fault(format!("{} holds a cell already", into.display())));
+        return Err(fault(format!("{} already holds a cell", into.display())));
     }
     for (dir, header) in shards.iter().zip(&headers) {
         header.expect_same_cell(first, &dir.join(HEADER_FILE))?;

@@ -1,4 +1,4 @@
-//! What `evaluate` writes: the layout of a cell's directory and the types in it.
+//! The files that `evaluate` writes: the layout of a cell's directory, and its types.
 //!
 //! ```text
 //! <cell>/cell.json        one CellHeader
@@ -6,8 +6,8 @@
 //! <cell>/failure.json     one RunFailure, if the last process failed
 //! ```
 //!
-//! A line is complete when it ends in a newline. A process that was killed leaves at most one
-//! incomplete line, which [`RecordReader`] passes over and [`RecordWriter`] cuts off.
+//! A line is complete if it ends in a newline. A killed process leaves at most one incomplete line,
+//! which [`RecordReader`] skips and [`RecordWriter`] truncates.
 
 mod cell;
 mod cost;
@@ -32,7 +32,7 @@ pub use run_failure::RunFailure;
 pub use settings::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 pub use writer::{OpenedCell, RecordWriter, is_being_written};
 
-/// Version of the layout. It grows with every change that older programs would misread.
+/// Version of the layout. Increased with every change that older programs would misread.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// File name of the header in the directory of a cell.
@@ -41,5 +41,5 @@ pub const HEADER_FILE: &str = "cell.json";
 /// File name of the records in the directory of a cell.
 pub const RECORDS_FILE: &str = "records.jsonl";
 
-/// File name of a failure in the directory of a cell; absent if the last run completed it.
+/// File name of the failure in the directory of a cell; absent if the last run completed the cell.
 pub const RUN_FAILURE_FILE: &str = "failure.json";

@@ -10,12 +10,15 @@ use super::line::FailureLine;
 use super::{CellHeader, FailureRecord, PromptRecord, RECORDS_FILE, RecordLine};
 use crate::error::{ReportError, Result};
 
-/// How a line starts that is not a record.
+/// Start of a line that is not a record.
 const FAILURE_START: &[u8] = b"{\"schema_version\":";
 const FAILURE_KEY: &[u8] = b"\"failure\":";
 const LINE_BUFFER: usize = 1 << 18;
 
-/// The complete lines of a cell, in the order of the file.
+/// Iterator over the complete lines of a cell, in file order.
+///
+/// Only one line is in memory at a time. An incomplete line at the end is skipped and counted in
+/// `incomplete_bytes`.
 ///
 /// Holds one line at a time, however many there are. An incomplete line at the end is passed over
 /// and counted in `incomplete_bytes`.
@@ -33,7 +36,7 @@ impl RecordReader {
     /// Opens the records in the directory of a cell.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(RECORDS_FILE);
         let file = File::open(&path).map_err(ReportError::io(&path, "could not be opened"))?;
@@ -47,23 +50,23 @@ impl RecordReader {
         })
     }
 
-    /// The file that is read.
+    /// Returns the path of the records.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the complete lines read so far.
+    /// Returns the number of bytes of the complete lines read so far.
     pub(crate) fn complete_bytes(&self) -> u64 {
         self.complete_bytes
     }
 
-    /// Bytes after the last newline; known when the lines are at an end.
+    /// Returns the number of bytes after the last newline; known after the last line was read.
     pub(crate) fn incomplete_bytes(&self) -> u64 {
         self.incomplete_bytes
     }
 
-    /// Reads up to and with the next newline; false at the end.
+    /// Reads up to and including the next newline. Returns `false` at the end.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.clear();
         let read = self.input.read_until(b'\n', &mut self.buffer)? as u64;
@@ -90,7 +93,7 @@ impl RecordReader {
         Ok(RecordLine::Record(record))
     }
 
-    /// Adds file and line to an error about a record.
+    /// Adds path and line number to an error about a record.
     fn place(&self, mut error: ReportError) -> ReportError {
         if let ReportError::Record { path, line, .. } = &mut error {
             path.clone_from(&self.path);
@@ -100,8 +103,8 @@ impl RecordReader {
     }
 }
 
-/// Whether the second key of a line is `failure`: cheaper than reading the line twice, which
-/// matters for the many lines that are records.
+/// Returns whether the second key of a line is `failure`. This is faster than parsing the line
+/// twice, which matters because most lines are records.
 fn is_failure(line: &[u8]) -> bool {
     line.strip_prefix(FAILURE_START)
         .and_then(|rest| rest.splitn(2, |&byte| byte == b',').nth(1))
@@ -122,7 +125,7 @@ impl Iterator for RecordReader {
     }
 }
 
-/// Which prompts of a cell are done. Holds the ids of all prompts, nothing else of them.
+/// Progress of a cell. Holds only the ids of all prompts, and the messages of failures.
 #[derive(Debug, Clone, Default)]
 pub struct CellProgress {
     done: BTreeSet<String>,
@@ -131,7 +134,7 @@ pub struct CellProgress {
 }
 
 impl CellProgress {
-    /// Takes note of a line.
+    /// Updates the progress with a line.
     pub fn add(&mut self, line: &RecordLine) {
         match line {
             RecordLine::Record(record) => {
@@ -148,10 +151,10 @@ impl CellProgress {
         }
     }
 
-    /// Fails if a prompt has more than one record.
+    /// Checks that no prompt has more than one record.
     ///
     /// # Errors
-    /// [`ReportError::DuplicatePrompts`] with their ids.
+    /// Returns [`ReportError::DuplicatePrompts`] with the ids of the prompts that do.
     pub fn expect_unique(&self, path: &Path) -> Result<()> {
         if self.duplicates.is_empty() {
             return Ok(());
@@ -162,18 +165,18 @@ impl CellProgress {
         })
     }
 
-    /// Prompts that have a record.
+    /// Returns the prompts that have a record.
     #[must_use]
     pub fn done(&self) -> &BTreeSet<String> {
         &self.done
     }
 
-    /// Prompts that failed and have no record, and why.
+    /// Returns the prompts that failed and have no record, with the error messages.
     pub(crate) fn failed(&self) -> &BTreeMap<String, String> {
         &self.failed
     }
 
-    /// How far the cell is, given how many records it is to have.
+    /// Returns the status of the cell, given its planned number of records.
     #[must_use]
     pub fn status(&self, planned: u64) -> CellStatus {
         let (done, failed) = (self.done.len() as u64, self.failed.len() as u64);
@@ -189,27 +192,27 @@ impl CellProgress {
     }
 }
 
-/// How far a cell is.
+/// Status of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellStatus {
     /// Every planned prompt has a record.
     Complete,
-    /// Some have none.
+    /// Some prompts have no record.
     Incomplete {
-        /// Prompts with a record.
+        /// Number of prompts with a record.
         done: u64,
-        /// Prompts that failed.
+        /// Number of failed prompts.
         failed: u64,
-        /// Prompts that should have a record.
+        /// Number of prompts that should have a record.
         planned: u64,
     },
 }
 
 impl CellStatus {
-    /// Reads how far the cell in a directory is.
+    /// Reads the status of the cell in a directory.
     ///
     /// # Errors
-    /// Files that are absent or cannot be read.
+    /// Returns an error if files are missing or cannot be read.
     pub fn of(dir: &Path) -> Result<Self> {
         let header = CellHeader::read(dir)?;
         let mut progress = CellProgress::default();

@@ -1,4 +1,4 @@
-//! What a sweep leaves in the directory of a cell whose process failed.
+//! The file that a sweep writes into the directory of a cell whose process failed.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::json::{expect_version, read_json, write_json};
 use super::{RUN_FAILURE_FILE, SCHEMA_VERSION};
 use crate::error::Result;
 
-/// The end of a process that did not complete its cell: the contents of `failure.json`.
+/// Failure of a process that did not complete its cell: the contents of `failure.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunFailure {
@@ -16,12 +16,12 @@ pub struct RunFailure {
     pub schema_version: u32,
     /// Exit code of the process; absent if a signal ended it or it could not be started.
     pub exit_code: Option<i32>,
-    /// The last lines it wrote to its standard error.
+    /// The last lines of its standard error.
     pub stderr_tail: Vec<String>,
 }
 
 impl RunFailure {
-    /// A failure of this version.
+    /// Creates a failure with the current schema version.
     #[must_use]
     pub fn new(exit_code: Option<i32>, stderr_tail: Vec<String>) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl RunFailure {
     /// Reads the failure in the directory of a cell.
     ///
     /// # Errors
-    /// A file that is absent, not a failure, or of another version.
+    /// Returns an error if the file is missing, is not a failure, or is of another version.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(RUN_FAILURE_FILE);
         let failure: Self = read_json(&path, "failure of a cell")?;
@@ -45,7 +45,7 @@ impl RunFailure {
     /// Writes the failure into the directory of a cell.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn write(&self, dir: &Path) -> Result<()> {
         write_json(&dir.join(RUN_FAILURE_FILE), self)
     }

@@ -1,4 +1,4 @@
-//! What identifies a cell.
+//! Settings that identify a cell.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,38 +8,38 @@ use sha2::{Digest, Sha256};
 
 use crate::error::ReportError;
 
-/// How tokens are drafted.
+/// Drafting method.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// No draft: the speculative arm is plain decoding, too, and shows the noise of a comparison.
+    /// No draft: the speculative arm is plain decoding, too, and shows the noise of the comparison.
     None,
     /// N-grams of the prompt.
     PromptLookup,
     /// Medusa heads.
     Medusa,
-    /// Medusa heads, and prompt lookup in the same tree.
+    /// Medusa heads and prompt lookup in the same tree.
     #[serde(rename = "medusa+lookup")]
     MedusaLookup,
     /// The EAGLE-2 network.
     Eagle2,
-    /// The EAGLE-2 network, and prompt lookup in the same tree.
+    /// The EAGLE-2 network and prompt lookup in the same tree.
     #[serde(rename = "eagle2+lookup")]
     Eagle2Lookup,
     /// The EAGLE-3 network.
     Eagle3,
-    /// The EAGLE-3 network, and prompt lookup in the same tree.
+    /// The EAGLE-3 network and prompt lookup in the same tree.
     #[serde(rename = "eagle3+lookup")]
     Eagle3Lookup,
     /// The ViSpec network.
     Vispec,
-    /// The ViSpec network, and prompt lookup in the same tree.
+    /// The ViSpec network and prompt lookup in the same tree.
     #[serde(rename = "vispec+lookup")]
     VispecLookup,
 }
 
 impl Method {
-    /// All methods, in the order in which reports show them.
+    /// All methods, in report order.
     pub const ALL: [Self; 10] = [
         Self::None,
         Self::PromptLookup,
@@ -53,7 +53,7 @@ impl Method {
         Self::VispecLookup,
     ];
 
-    /// The name on command lines.
+    /// Returns the name used on command lines.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Method {
         }
     }
 
-    /// The name in tables and plots.
+    /// Returns the name used in tables and plots.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -87,8 +87,8 @@ impl Method {
         }
     }
 
-    /// Whether the method drafts with a network, which needs a checkpoint and grows trees of the
-    /// given settings.
+    /// Returns whether the method drafts with a network, which needs a checkpoint and grows trees
+    /// with the given settings.
     #[must_use]
     pub fn has_network(self) -> bool {
         !matches!(self, Self::None | Self::PromptLookup)
@@ -115,10 +115,10 @@ impl FromStr for Method {
     }
 }
 
-/// Number of nodes the target verifies in a cycle, the root included.
+/// Number of nodes that the target verifies in a cycle, including the root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TotalToken {
-    /// Always this many, or as many as there are.
+    /// Always this number, or fewer if the tree has fewer nodes.
     Nodes(u32),
     /// Chosen for each tree while decoding.
     Auto,
@@ -179,22 +179,22 @@ impl<'de> Deserialize<'de> for TotalToken {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TreeSettings {
-    /// Drafting steps after the first: paths have at most `depth + 1` drafted tokens.
+    /// Number of drafting steps after the first: paths have at most `depth + 1` draft tokens.
     pub depth: u32,
-    /// Candidates of each node, and nodes that are expanded in each step.
+    /// Number of candidates per node, and of nodes that are expanded in each step.
     pub top_k: u32,
-    /// Nodes that the target verifies, the root included.
+    /// Number of nodes that the target verifies, including the root.
     pub total_token: TotalToken,
 }
 
 impl TreeSettings {
-    /// Most draft tokens that a cycle can accept.
+    /// Returns the maximum number of draft tokens that a cycle can accept.
     pub(crate) fn levels(&self) -> u32 {
         self.depth + 1
     }
 }
 
-/// `depth/top_k/total_token`, as in `3/8/30`.
+/// Formats the settings as `depth/top_k/total_token`, for example `3/8/30`.
 impl fmt::Display for TreeSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!(
@@ -206,11 +206,11 @@ impl fmt::Display for TreeSettings {
 
 /// One of several processes that share the prompts of a cell.
 ///
-/// Shard `i` of `n` answers the prompts whose index leaves the remainder `i` when divided by `n`.
+/// Shard `i` of `n` answers the prompts whose index modulo `n` is `i`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
-    /// Number of this shard, counted from 0.
+    /// Index of this shard, counted from 0.
     pub index: u32,
     /// Number of shards.
     pub count: u32,
@@ -220,19 +220,19 @@ impl Shard {
     /// All prompts in one process.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Whether the prompt with this index, counted from 0, is this shard's.
+    /// Returns whether this shard holds the prompt with this index, counted from 0.
     #[must_use]
     pub fn holds(self, prompt_idx: u64) -> bool {
         prompt_idx % u64::from(self.count) == u64::from(self.index)
     }
 
-    /// Whether a prompt can be both shards'. Shards of different numbers of shards are taken to
-    /// overlap.
+    /// Returns whether both shards can hold the same prompt. Shards with different counts are
+    /// assumed to overlap.
     pub(crate) fn overlaps(self, other: Self) -> bool {
         self.count != other.count || self.index == other.index
     }
 
-    /// How many of `prompts` prompts are this shard's.
+    /// Returns how many of `prompts` prompts this shard holds.
     #[must_use]
     pub fn share_of(self, prompts: u64) -> u64 {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
@@ -265,45 +265,48 @@ impl FromStr for Shard {
     }
 }
 
-/// Everything that is chosen before a cell is run, and that its id is made of.
+/// All choices made before a cell runs; the cell's id is derived from them.
 ///
-/// Shards, machine and program are not part of it: cells of different machines have the same id.
+/// Shard, machine and program are not part of the settings, so cells of different machines have the
+/// same id.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellSettings {
-    /// Checkpoint of the target, as named on the command line.
+    /// Checkpoint of the target, as given on the command line.
     pub target: String,
-    /// Checkpoint of the draft, as named on the command line; absent if the method needs none.
+    /// Checkpoint of the draft, as given on the command line; absent if the method needs none.
     pub draft: Option<String>,
-    /// How tokens are drafted.
+    /// Drafting method.
     pub method: Method,
-    /// Element type of the weights, as named on the command line: `auto`, `f32`, `bf16`, `int8`, ...
+    /// Element type of the weights, as given on the command line, such as `auto`, `f32`, `bf16` or
+    /// `int8`.
     pub dtype: String,
-    /// Device, as named on the command line: `flex`, `cuda:0`, ...
+    /// Device, as given on the command line, such as `flex` or `cuda:0`.
     pub device: String,
-    /// The task, as named on the command line.
+    /// Task, as given on the command line.
     pub task: String,
-    /// Samples of the task that are to be answered, over all shards. A sample of several turns is
-    /// several prompts.
+    /// Number of samples of the task to answer, over all shards. A sample with several turns counts
+    /// as several prompts.
     pub prompts: u64,
-    /// 0 chooses the most likely token, more samples.
+    /// Sampling temperature; 0 selects the most likely token.
     pub temperature: f32,
-    /// Drives sampling; the same in both arms.
+    /// Sampling seed, the same in both arms.
     pub seed: u64,
     /// Shape of the draft trees; absent unless [`Method::has_network`].
     pub tree: Option<TreeSettings>,
-    /// Tokens that the draft chooses among, as named on the command line; absent if these are all.
+    /// Tokens among which the draft chooses, as given on the command line; absent for all tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_vocab: Option<String>,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens of an answer.
     pub max_new_tokens: u32,
 }
 
 impl CellSettings {
-    /// The cell's id: 16 hexadecimal digits of the SHA-256 of the settings as JSON.
+    /// Returns the id of the cell: the first 16 hexadecimal digits of the SHA-256 of the settings
+    /// as JSON.
     ///
     /// # Panics
-    /// Never: these settings are always JSON.
+    /// Never: the settings can always be serialised as JSON.
     #[must_use]
     pub fn cell_id(&self) -> String {
         let json = serde_json::to_vec(self).expect("plain fields are always JSON");
@@ -314,7 +317,7 @@ impl CellSettings {
             .collect()
     }
 
-    /// A name for directories: readable, and unique through the id at its end.
+    /// Returns a directory name that is readable, and unique through the id at its end.
     #[must_use]
     pub fn directory_name(&self) -> String {
         let tree = self.tree.map_or_else(String::new, |tree| {
@@ -330,7 +333,7 @@ impl CellSettings {
         )
     }
 
-    /// The draft's name: the last part of its path or hub id.
+    /// Returns the name of the draft: the last component of its path or hub id.
     #[must_use]
     pub fn draft_name(&self) -> Option<&str> {
         self.draft.as_deref().map(last_component)

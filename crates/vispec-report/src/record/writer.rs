@@ -1,4 +1,4 @@
-//! Writing the records of a cell so that a killed process loses at most the prompt it was at.
+//! Writing of a cell's records, such that a killed process loses at most the current prompt.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,25 +13,25 @@ use super::{
 };
 use crate::error::{ReportError, Result};
 
-/// Lines between two calls of `fsync`: a killed process loses no line it has appended, a machine that
-/// loses power at most these.
+/// Number of lines between two calls of `fsync`. A killed process loses no appended line; a power
+/// failure loses at most this number of lines.
 const SYNC_EVERY: u32 = 16;
 
-/// A cell that is ready for records, and what it held before.
+/// A cell that is open for writing, and its previous contents.
 #[derive(Debug)]
 pub struct OpenedCell {
-    /// Takes the next records.
+    /// Writer for the next records.
     pub writer: RecordWriter,
-    /// Prompts that need not be answered again, and those that failed.
+    /// Prompts that need no further answer, and failed prompts.
     pub progress: CellProgress,
-    /// Bytes of an incomplete line that were cut off.
+    /// Number of bytes of an incomplete line that were truncated.
     pub dropped_bytes: u64,
 }
 
-/// Whether a process is writing the cell in a directory. One that is not there is not written.
+/// Returns whether a process is writing the cell in a directory, and `false` if there is no cell.
 ///
 /// # Errors
-/// Any of the file system.
+/// Returns any error of the file system.
 pub fn is_being_written(dir: &Path) -> Result<bool> {
     let path = dir.join(RECORDS_FILE);
     let file = match File::open(&path) {
@@ -48,7 +48,7 @@ pub fn is_being_written(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Appends records to a cell. While it lives, no other process can write the cell.
+/// Appends records to a cell. Holds a lock, so that no other process can write the cell.
 #[derive(Debug)]
 pub struct RecordWriter {
     path: PathBuf,
@@ -57,14 +57,15 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Creates the directory of a cell, or continues what is there.
+    /// Creates the directory of a cell, or resumes an existing cell.
     ///
-    /// A header that is there stays as it is; records after it are read, so that the caller knows
-    /// which prompts are done, and an incomplete last line is cut off.
+    /// An existing header stays as it is. Existing records are read, so that the caller knows which
+    /// prompts are done, and an incomplete last line is truncated.
     ///
     /// # Errors
-    /// [`ReportError::HeaderMismatch`] if the directory holds another cell,
-    /// [`ReportError::Locked`] if another process writes it, and any error of reading records.
+    /// Returns [`ReportError::HeaderMismatch`] if the directory holds another cell,
+    /// [`ReportError::Locked`] if another process is writing it, and any error from reading the
+    /// records.
     pub fn open(dir: &Path, header: &CellHeader) -> Result<OpenedCell> {
         fs::create_dir_all(dir).map_err(ReportError::io(dir, "could not be created"))?;
         let path = dir.join(RECORDS_FILE);
@@ -97,7 +98,7 @@ impl RecordWriter {
         let complete = reader.complete_bytes();
         file.set_len(complete)
             .and_then(|()| file.seek(SeekFrom::Start(complete)))
-            .map_err(ReportError::io(&path, "could not be cut"))?;
+            .map_err(ReportError::io(&path, "could not be truncated"))?;
         Ok(OpenedCell {
             writer: Self {
                 path,
@@ -112,7 +113,7 @@ impl RecordWriter {
     /// Appends a record.
     ///
     /// # Errors
-    /// A record that contradicts itself, and any error of the file system.
+    /// Returns an error if the record is inconsistent, and any error of the file system.
     pub fn append(&mut self, record: &PromptRecord) -> Result<()> {
         record.validate()?;
         self.append_line(record)
@@ -121,7 +122,7 @@ impl RecordWriter {
     /// Appends a failure.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn append_failure(&mut self, failure: FailureRecord) -> Result<()> {
         self.append_line(&FailureLine {
             schema_version: SCHEMA_VERSION,
@@ -129,10 +130,10 @@ impl RecordWriter {
         })
     }
 
-    /// Forces everything to the disk.
+    /// Flushes all records to disk.
     ///
     /// # Errors
-    /// Any of the file system.
+    /// Returns any error of the file system.
     pub fn sync(&mut self) -> Result<()> {
         self.unsynced = 0;
         self.file
@@ -140,7 +141,7 @@ impl RecordWriter {
             .map_err(ReportError::io(&self.path, "could not be synchronised"))
     }
 
-    /// One write for the whole line, so that a line is there or is cut at one place.
+    /// Appends a line in a single write, so that an interruption leaves at most one partial line.
     fn append_line<T: Serialize>(&mut self, line: &T) -> Result<()> {
         let mut text = serde_json::to_vec(line).map_err(|source| ReportError::Json {
             path: self.path.clone(),

@@ -1,6 +1,6 @@
-//! How far cycles get into their trees.
+//! Acceptance by depth in the tree.
 
-/// Acceptance by depth. Entry 0 is about the first level of the tree.
+/// Acceptance by depth. Entry 0 is for the first level of the tree.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Acceptance {
     /// `P(accepted >= d)` for `d = 1, 2, ...`.
@@ -10,10 +10,10 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    /// From the number of cycles by accepted length.
+    /// Computes acceptance from the number of cycles by accepted length.
     ///
-    /// Every cycle counts, also the last of an answer, whose tree is cut to the tokens that may
-    /// still be emitted.
+    /// Every cycle counts, including the last cycle of an answer, whose tree is cut to the number
+    /// of tokens that may still be emitted.
     #[must_use]
     pub fn from_histogram(histogram: &[u64]) -> Self {
         let cycles: u64 = histogram.iter().sum();
@@ -28,8 +28,8 @@ impl Acceptance {
         acceptance
     }
 
-    /// Mean accepted length if no cycle could accept more than `levels`: the sum of the first
-    /// `levels` entries of `reached`.
+    /// Returns the mean accepted length if no cycle could accept more than `levels` tokens: the sum
+    /// of the first `levels` entries of `reached`.
     #[must_use]
     pub fn tau_within(&self, levels: usize) -> f64 {
         self.reached.iter().take(levels).sum()

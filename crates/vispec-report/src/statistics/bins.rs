@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use super::{Blocks, Estimate, Estimates, Sample};
 
-/// Records whose prompts have a similar number of image tokens.
+/// Records with a similar number of image tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageBin {
-    /// Fewest image tokens that fall in the bin.
+    /// Smallest number of image tokens in the bin.
     pub from: u32,
-    /// Most image tokens that fall in the bin.
+    /// Largest number of image tokens in the bin.
     pub to: u32,
-    /// Mean image tokens of its records.
+    /// Mean number of image tokens of the records.
     pub mean_image_tokens: f64,
     /// Number of records.
     pub records: usize,
-    /// Accepted tokens per cycle, pooled, with its interval.
+    /// Accepted draft tokens per cycle, pooled over records, with its interval.
     pub tau: Estimate,
 }
 
-/// Records by number of image tokens, in bins whose width doubles: 0, 1 to 15, 16 to 31, 32 to 63,
-/// and so on.
+/// Records binned by number of image tokens. The bins double in width: 0, 1 to 15, 16 to 31, 32 to
+/// 63, and so on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageBins {
     bins: BTreeMap<usize, Bin>,
@@ -49,7 +49,7 @@ impl ImageBins {
         }
     }
 
-    /// The figures of each bin that has records, fewest image tokens first.
+    /// Returns the figures of each bin with records, by ascending number of image tokens.
     #[must_use]
     pub fn figures(&self) -> Vec<ImageBin> {
         let bins = self.bins.iter();
@@ -68,7 +68,7 @@ impl ImageBins {
     }
 }
 
-/// 0 for no image, 1 below 16 tokens, and one more with each doubling.
+/// Returns the bin: 0 for no image, 1 below 16 tokens, and one more with each doubling.
 fn bin_of(image_tokens: u32) -> usize {
     match image_tokens {
         0 => 0,

@@ -2,30 +2,32 @@
 
 use super::Sample;
 
-/// Blocks that are kept at most.
+/// Maximum number of blocks.
 pub const MOST_BLOCKS: usize = 1024;
 
-/// Number of summands that figures are made of.
+/// Number of summands from which the figures are computed.
 pub(super) const N_COLUMNS: usize = 16;
 
-/// Summands of the figures, summed over the records of a block. One cache line: resampling reads
-/// them in random order, and is bound by that. f32 is precise enough for an interval; the figures
-/// themselves come from totals in f64.
+/// Summands of the figures, summed over the records of a block.
+///
+/// One row is one cache line: resampling reads rows in random order, and memory access limits its
+/// speed. f32 is precise enough for intervals; the figures themselves come from totals in f64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(align(64))]
 pub(super) struct Row(pub(super) [f32; N_COLUMNS]);
 
-/// Any number of records, as blocks that are drawn as one when intervals are computed.
+/// Any number of records, grouped into blocks that are resampled as units to compute intervals.
 ///
-/// A block is one record until there are [`MOST_BLOCKS`]; further records are dealt out to the
-/// blocks in turn. Blocks are then sums of equally many records, and drawing them gives intervals
-/// of the width that drawing records gives, up to `1 / sqrt(2 * MOST_BLOCKS)` = 2 % of it.
+/// A block is a single record up to [`MOST_BLOCKS`] records. Further records are distributed over
+/// the blocks in turn. So blocks are sums of nearly equal numbers of records, and resampling blocks
+/// gives intervals of the same width as resampling records, up to `1 / sqrt(2 * MOST_BLOCKS)` = 2 %
+/// of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Blocks {
     records: usize,
     totals: [f64; N_COLUMNS],
     rows: Vec<Row>,
-    /// The block that is next to take a further row.
+    /// Index of the block that receives the next row.
     next: usize,
 }
 
@@ -47,7 +49,7 @@ impl Blocks {
         }
     }
 
-    /// Number of records.
+    /// Returns the number of records.
     pub(crate) fn records(&self) -> usize {
         self.records
     }
@@ -88,8 +90,8 @@ fn add(sums: &mut [f64; N_COLUMNS], numbers: &[f64; N_COLUMNS]) {
     }
 }
 
-/// The summands of one record. A record without a cycle (its answer is the token of the prefill)
-/// has no tau and no decode speed of its own, and counts in neither mean.
+/// Returns the summands of one record. A record without a cycle (its answer is only the token from
+/// prefill) has no tau and no decode speed of its own, and does not count in the means of these.
 fn columns(sample: &Sample) -> [f64; N_COLUMNS] {
     let plain_tokens = f64::from(sample.plain_tokens);
     let tokens = f64::from(sample.speculative_tokens);

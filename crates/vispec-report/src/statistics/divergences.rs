@@ -1,4 +1,4 @@
-//! Where the arms of records part.
+//! Divergences between the arms of records.
 
 use super::Subset;
 use crate::record::Divergence;
@@ -6,28 +6,28 @@ use crate::record::Divergence;
 /// The records of a set whose arms differ.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Divergences {
-    /// Places of the first difference, counted from 0.
+    /// Positions of the first difference, counted from 0.
     pub places: Subset,
-    /// The first of these places.
+    /// The smallest of these positions.
     pub earliest: Option<u32>,
-    /// The largest gap between the plain logits of both tokens there, of those that are known.
+    /// The largest known gap between the plain logits of both tokens at these positions.
     pub largest_gap: Option<f32>,
 }
 
 impl Divergences {
-    /// Adds a record's divergence; `key` is that of [`Subset::add`].
+    /// Adds the divergence of a record; `key` is the key for [`Subset::add`].
     pub(crate) fn add(&mut self, key: u64, divergence: &Divergence) {
         self.places.add(key, f64::from(divergence.position));
         self.note(Some(divergence.position), divergence.logit_gap);
     }
 
-    /// Adds those of another set.
+    /// Adds the divergences of another set.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.places.merge(&other.places);
         self.note(other.earliest, other.largest_gap);
     }
 
-    /// Number of records whose arms differ.
+    /// Returns the number of records whose arms differ.
     pub(crate) fn count(&self) -> u64 {
         self.places.n_values()
     }

@@ -6,17 +6,17 @@ use super::blocks::{N_COLUMNS, Row};
 use super::{Blocks, Sample, quantile};
 use crate::random::SplitMix64;
 
-/// Number of resamples of an interval.
+/// Number of bootstrap resamples of an interval.
 pub(crate) const RESAMPLES: u64 = 1000;
 
 /// A figure with its 95 % interval.
 ///
-/// Intervals are percentiles of a paired bootstrap: `RESAMPLES` times, as many [`Blocks`] as there
-/// are were drawn with replacement, both arms of a record together, from a fixed seed.
-/// Without records all three are NaN.
+/// Intervals are percentiles of a paired bootstrap with a fixed seed and `RESAMPLES` resamples.
+/// Each resample draws as many [`Blocks`] as there are, with replacement, keeping both arms of a
+/// record together. Without records, all three values are NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// The figure of the records as they are.
+    /// The figure of all records.
     pub value: f64,
     /// The 2.5 % quantile over resamples.
     pub low: f64,
@@ -24,30 +24,30 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// Tokens per second of the speculative arm over those of the plain arm, in two ways.
+/// Tokens per second of the speculative arm divided by those of the plain arm, in two versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpeedUp {
-    /// All tokens over all time in each arm, then the ratio: long answers count more.
+    /// All tokens divided by all time in each arm, then the ratio: long answers weigh more.
     pub pooled: Estimate,
-    /// The mean of the records' ratios: each prompt counts the same.
+    /// The mean of the ratios of records: each prompt has the same weight.
     pub sample_mean: Estimate,
 }
 
-/// The figures of a set of records.
+/// Figures of a set of records.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimates {
     /// Number of records.
     pub records: usize,
-    /// Accepted draft tokens per cycle, bonus excluded, over all cycles.
+    /// Accepted draft tokens per cycle, without bonus tokens, over all cycles.
     pub tau: Estimate,
-    /// The mean of the records' own tau.
+    /// The mean of the tau of each record.
     pub tau_sample_mean: Estimate,
-    /// Speed-up of the cycles alone.
+    /// Speed-up of the cycles only.
     pub decode: SpeedUp,
-    /// Speed-up of whole answers: preprocessing, vision tower and prefill included.
+    /// Speed-up of whole answers, including preprocessing, vision tower and prefill.
     pub end_to_end: SpeedUp,
-    /// Speed-up of whole answers as the reference computes it: the mean of the records' speeds
-    /// in one arm over that in the other.
+    /// Speed-up of whole answers as computed by the reference: the mean speed of records in one arm
+    /// divided by the mean speed in the other.
     pub ratio_of_mean_speeds: Estimate,
     /// Tokens per second of the plain arm's cycles.
     pub plain_tokens_per_second: Estimate,
@@ -58,7 +58,7 @@ pub struct Estimates {
 }
 
 const N_FIGURES: usize = 10;
-/// Place of tau among the figures.
+/// Index of tau among the figures.
 const TAU: usize = 0;
 
 impl Estimates {
@@ -92,7 +92,7 @@ impl Estimates {
 }
 
 impl Estimate {
-    /// A figure, and its interval from the same figure of resamples.
+    /// Computes the interval of a figure from its values in the resamples.
     fn of(value: f64, resampled: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = resampled.filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -104,10 +104,11 @@ impl Estimate {
     }
 }
 
-/// By how much tau is higher in `samples` than in `others`, which are records of the same prompts
-/// in the same order. Both records of a prompt are drawn together, so that what prompts have in
-/// common does not widen the interval. `None` if the prompts or their plain answers are not the
-/// same.
+/// Returns the increase of tau in `samples` over `others`, which are records of the same prompts in
+/// the same order.
+///
+/// Both records of a prompt are resampled together, so that variation common to both does not widen
+/// the interval. Returns `None` if the prompts or their plain answers differ.
 #[must_use]
 pub fn tau_difference(samples: &[Sample], others: &[Sample]) -> Option<Estimate> {
     let prompt = |sample: &Sample| (sample.image_tokens, sample.plain_tokens);
@@ -116,7 +117,7 @@ pub fn tau_difference(samples: &[Sample], others: &[Sample]) -> Option<Estimate>
     }
     let (blocks, others): (Blocks, Blocks) = (samples.iter().collect(), others.iter().collect());
     let tau = |blocks: &Blocks| figures(blocks.totals())[TAU];
-    // Resamples of equally many blocks draw the same places.
+    // Resamples of equal numbers of blocks draw the same indices.
     let pairs = resampled_figures(&blocks)
         .into_iter()
         .zip(resampled_figures(&others));
@@ -124,7 +125,7 @@ pub fn tau_difference(samples: &[Sample], others: &[Sample]) -> Option<Estimate>
     Some(Estimate::of(tau(&blocks) - tau(&others), differences))
 }
 
-/// The figures of each resample; none without records.
+/// Returns the figures of each resample; empty without records.
 fn resampled_figures(blocks: &Blocks) -> Vec<[f64; N_FIGURES]> {
     let rows = blocks.rows();
     if rows.is_empty() {
@@ -136,8 +137,8 @@ fn resampled_figures(blocks: &Blocks) -> Vec<[f64; N_FIGURES]> {
         .collect()
 }
 
-/// Sums over blocks drawn with replacement. Each resample has a generator of its own, so that
-/// threads do not change intervals.
+/// Returns the sums over blocks drawn with replacement. Each resample has its own generator, so
+/// that intervals do not depend on threads.
 fn resample_sums(rows: &[Row], resample: u64) -> [f64; N_COLUMNS] {
     let mut random = SplitMix64::new(resample.wrapping_mul(0xd134_2543_de82_ef95));
     let bound = u32::try_from(rows.len()).unwrap_or(u32::MAX);
@@ -151,7 +152,7 @@ fn resample_sums(rows: &[Row], resample: u64) -> [f64; N_COLUMNS] {
     sums
 }
 
-/// The figures, in the order of [`Estimates`]; NaN where there is nothing to divide by.
+/// Returns the figures, in the order of [`Estimates`]; NaN if a divisor is zero.
 fn figures(sums: &[f64; N_COLUMNS]) -> [f64; N_FIGURES] {
     let [
         accepted,

@@ -1,34 +1,34 @@
-//! What is kept of records.
+//! Numbers that are kept of records.
 
 use super::{Blocks, Divergences, ImageBins, Subset};
 use crate::random::hashed;
 use crate::record::{ArmRecord, PhaseTimes, PromptRecord};
 
-/// The numbers of one record that figures are made of. Times are in milliseconds.
+/// The numbers of one record from which figures are computed. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Sample {
-    /// Tokens of the prompt that stand for images.
+    /// Number of prompt tokens that stand for images.
     pub image_tokens: u32,
-    /// Cycles of the speculative arm.
+    /// Number of cycles of the speculative arm.
     pub cycles: u32,
-    /// Draft tokens that the speculative arm emitted.
+    /// Number of draft tokens that the speculative arm emitted.
     pub accepted: u32,
-    /// Tokens of the plain answer.
+    /// Number of tokens of the plain answer.
     pub plain_tokens: u32,
-    /// Tokens of the speculative answer.
+    /// Number of tokens of the speculative answer.
     pub speculative_tokens: u32,
-    /// All cycles of the plain arm.
+    /// Time of all cycles of the plain arm.
     pub plain_decode_ms: f64,
-    /// The plain answer from preprocessing to its last token.
+    /// Time of the plain answer, from preprocessing to its last token.
     pub plain_total_ms: f64,
-    /// All cycles of the speculative arm.
+    /// Time of all cycles of the speculative arm.
     pub speculative_decode_ms: f64,
-    /// The speculative answer from preprocessing to its last token.
+    /// Time of the speculative answer, from preprocessing to its last token.
     pub speculative_total_ms: f64,
 }
 
 impl Sample {
-    /// Takes the numbers from a record.
+    /// Extracts the numbers of a record.
     #[must_use]
     pub fn of(record: &PromptRecord) -> Self {
         let (plain, speculative) = (&record.plain, &record.speculative);
@@ -46,33 +46,33 @@ impl Sample {
     }
 }
 
-/// What is kept of the records of one cell, or of several that are looked at as one: sums, and
-/// bounded choices of values, so that memory does not grow with the number of records.
+/// Numbers kept of the records of one cell, or of several cells that are evaluated together. These
+/// are sums and bounded subsets of values, so that memory does not grow with the number of records.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measurements {
     /// All records, for figures and their intervals.
     pub blocks: Blocks,
-    /// The same by number of image tokens.
+    /// All records by number of image tokens.
     pub image_bins: ImageBins,
     /// Times of whole plain answers in milliseconds.
     pub plain_total_ms: Subset,
     /// Times of whole speculative answers in milliseconds.
     pub speculative_total_ms: Subset,
-    /// Tokens of all speculative answers.
+    /// Number of tokens of all speculative answers.
     pub speculative_tokens: u64,
-    /// Cycles of the speculative arm by number of accepted tokens.
+    /// Number of cycles of the speculative arm by number of accepted tokens.
     pub accepted_histogram: Vec<u64>,
-    /// Nodes verified in all cycles of the speculative arm, roots included.
+    /// Number of nodes verified in all cycles of the speculative arm, including roots.
     pub nodes: u64,
     /// Summed times of the plain arm in milliseconds.
     pub plain_ms: PhaseTimes,
     /// Summed times of the speculative arm in milliseconds.
     pub speculative_ms: PhaseTimes,
-    /// Cycles of the plain arm.
+    /// Number of cycles of the plain arm.
     pub plain_cycles: u64,
     /// Records whose arms differ.
     pub divergences: Divergences,
-    /// Largest resident set that a record names, in bytes.
+    /// Largest resident set of any record, in bytes.
     pub peak_rss_bytes: u64,
 }
 
@@ -132,26 +132,26 @@ impl Measurements {
         self.peak_rss_bytes = self.peak_rss_bytes.max(other.peak_rss_bytes);
     }
 
-    /// Number of records.
+    /// Returns the number of records.
     #[must_use]
     pub fn records(&self) -> usize {
         self.blocks.records()
     }
 
-    /// Cycles of the speculative arm.
+    /// Returns the number of cycles of the speculative arm.
     #[must_use]
     pub fn cycles(&self) -> u64 {
         self.accepted_histogram.iter().sum()
     }
 
-    /// Nodes per cycle, the root included; absent without a cycle.
+    /// Returns the mean number of nodes per cycle, including the root; `None` without a cycle.
     #[must_use]
     pub fn mean_nodes(&self) -> Option<f64> {
         let cycles = self.cycles();
         (cycles > 0).then(|| self.nodes as f64 / cycles as f64)
     }
 
-    /// Share of records whose arms gave the same tokens; absent without a record.
+    /// Returns the share of records whose arms produced the same tokens; `None` without a record.
     #[must_use]
     pub fn exact_share(&self) -> Option<f64> {
         let records = self.records();

@@ -1,8 +1,8 @@
 //! Figures of a set of records, with intervals.
 //!
-//! [`Measurements`] keeps sums of records and forgets the records, so its memory is bounded however
-//! many there are. Figures are exact; intervals come from at most [`MOST_BLOCKS`] sums, and quantiles
-//! from at most `MOST_VALUES` values, which are all records up to that number.
+//! [`Measurements`] keeps sums over records and discards the records, so its memory is bounded for
+//! any number of records. Figures are exact. Intervals come from at most [`MOST_BLOCKS`] sums, and
+//! quantiles from at most `MOST_VALUES` values; up to these numbers, all records are kept.
 
 mod acceptance;
 mod bins;

@@ -1,15 +1,15 @@
-//! Where the time of answers goes.
+//! Shares of the time of answers by phase.
 
 use crate::record::PhaseTimes;
 
-/// Share of the whole time by phase; the shares add up to 1.
+/// Share of the total time by phase. The shares add up to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PhaseShares {
-    /// Image processing, chat template and tokenizer.
+    /// Image decoding, image processing, chat template and tokenizer.
     pub preprocess: f64,
     /// Vision tower.
     pub vision: f64,
-    /// The target over the prompt.
+    /// The target's prefill.
     pub prefill: f64,
     /// The drafter.
     pub draft: f64,
@@ -30,7 +30,7 @@ impl PhaseShares {
         "other",
     ];
 
-    /// The shares, in the order of an answer.
+    /// Returns the shares, in chronological order.
     #[must_use]
     pub fn values(&self) -> [f64; 6] {
         [
@@ -43,7 +43,7 @@ impl PhaseShares {
         ]
     }
 
-    /// Shares of summed times; all 0 if there is no time.
+    /// Computes the shares of summed times; all 0 if the total time is 0.
     #[must_use]
     pub fn of(times: &PhaseTimes) -> Self {
         let parts = [

@@ -1,7 +1,7 @@
 //! Quantiles.
 
-/// The `q`-quantile of sorted values: straight lines between order statistics (type 7 of Hyndman
-/// and Fan, as numpy does it). Absent without values.
+/// Returns the `q`-quantile of sorted values, interpolated linearly between order statistics (type
+/// 7 of Hyndman and Fan, numpy's default). Returns `None` without values.
 #[must_use]
 pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;

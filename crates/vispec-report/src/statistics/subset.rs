@@ -2,13 +2,13 @@
 
 use crate::random::mixed;
 
-/// Values that are kept at most.
+/// Maximum number of values that are kept.
 pub(crate) const MOST_VALUES: usize = 2048;
 
-/// All values up to `MOST_VALUES`, and a random choice of so many beyond that.
+/// All values up to `MOST_VALUES`, and a random subset of that size beyond.
 ///
-/// Each value has a key, and those with the least mixed keys stay. So the choice does not depend on
-/// the order in which values come, nor on how sets are merged.
+/// Each value has a key, and the values with the smallest mixed keys are kept. So the subset
+/// depends neither on the order of values nor on the order of merging.
 #[derive(Debug, Clone, Default)]
 pub struct Subset {
     values: u64,
@@ -16,7 +16,7 @@ pub struct Subset {
 }
 
 impl Subset {
-    /// Adds a value. Values with the same key stay or go together.
+    /// Adds a value. Values with the same key are kept or dropped together.
     pub fn add(&mut self, key: u64, value: f64) {
         self.values += 1;
         self.kept.push((mixed(key), value));
@@ -30,12 +30,12 @@ impl Subset {
         self.shorten_if_long();
     }
 
-    /// Number of values that were added.
+    /// Returns the number of values that were added.
     pub(crate) fn n_values(&self) -> u64 {
         self.values
     }
 
-    /// The values that are kept, in ascending order.
+    /// Returns the kept values in ascending order.
     #[must_use]
     pub fn sorted(&self) -> Vec<f64> {
         let mut kept = self.kept.clone();
@@ -52,14 +52,14 @@ impl Subset {
     }
 }
 
-/// Equal if the same values are kept, in whatever order.
+/// Two subsets are equal if they keep the same values, in any order.
 impl PartialEq for Subset {
     fn eq(&self, other: &Self) -> bool {
         self.values == other.values && self.sorted() == other.sorted()
     }
 }
 
-/// Removes all but the values with the least keys.
+/// Removes all but the values with the smallest keys.
 fn shorten(kept: &mut Vec<(u64, f64)>) {
     if kept.len() > MOST_VALUES {
         kept.select_nth_unstable_by(MOST_VALUES, |a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));

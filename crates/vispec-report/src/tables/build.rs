@@ -5,7 +5,7 @@ use super::{Table, percent, row_start, two};
 use crate::series::{Series, TaskResult};
 use crate::statistics::{Acceptance, Estimate, Estimates, Measurements, PhaseShares, quantile};
 
-/// All tables of measured figures.
+/// Returns all tables of measured figures.
 pub(crate) fn all(series: &[Series]) -> Vec<Table> {
     vec![
         paper_form(series, Speed::Cycles),
@@ -30,7 +30,7 @@ fn with_interval(estimate: Estimate) -> String {
     )
 }
 
-/// A row per series and task.
+/// Builds a table with a row per series and task.
 fn by_task(
     mut table: Table,
     series: &[Series],
@@ -199,7 +199,7 @@ fn phases(series: &[Series]) -> Table {
     table
 }
 
-/// A row per series, with a column for each accepted length.
+/// Builds a table with a row per series and a column per accepted length.
 fn by_length(
     name: &str,
     titles: (&str, &str),

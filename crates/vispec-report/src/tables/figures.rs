@@ -23,7 +23,7 @@ const SETTINGS: [&str; 13] = [
 
 type Find = fn(&Estimates) -> Estimate;
 
-/// Names of the figures that have an interval, and how they are found.
+/// Names of the figures that have an interval, and their accessors.
 const FIGURES: [(&str, Find); 10] = [
     ("tau", |figures| figures.tau),
     ("tau_prompt_mean", |figures| figures.tau_sample_mean),
@@ -43,8 +43,8 @@ const FIGURES: [(&str, Find); 10] = [
     }),
 ];
 
-/// A row per series and task: settings, then each figure with both ends of its interval. What does
-/// not apply is empty.
+/// Builds a table with a row per series and task: settings, then each figure with both ends of its
+/// interval. Fields that do not apply are empty.
 pub(crate) fn figures(series: &[Series]) -> Table {
     let mut columns: Vec<String> = SETTINGS.map(str::to_owned).to_vec();
     columns.extend(["prompts", "divergent"].map(str::to_owned));

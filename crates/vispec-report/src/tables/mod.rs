@@ -1,4 +1,4 @@
-//! Tables: what is in them (`all`) and how they are written ([`Table`]).
+//! Tables: their contents (`all`) and their output formats ([`Table`]).
 
 mod build;
 mod figures;
@@ -15,7 +15,7 @@ pub(crate) use predictions::predictions;
 pub use table::Table;
 pub(crate) use table::escape_html;
 
-/// A number with two decimals, or a dash if there is none.
+/// Formats a number with two decimals, or as a dash if it is not a number.
 pub(crate) fn two(value: f64) -> String {
     if value.is_finite() {
         format!("{value:.2}")
@@ -24,7 +24,7 @@ pub(crate) fn two(value: f64) -> String {
     }
 }
 
-/// A share as a percentage with one decimal.
+/// Formats a share as a percentage with one decimal.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() {
         format!("{:.1} %", share * 100.0)
@@ -33,7 +33,7 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
-/// The first three cells of a row.
+/// Returns the first three cells of a row.
 fn row_start(series: &Series) -> Vec<String> {
     vec![
         series.key.target_name().to_owned(),

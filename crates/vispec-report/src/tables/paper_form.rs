@@ -1,4 +1,4 @@
-//! Tables in the form of the paper's main table.
+//! Tables in the format of the paper's main table.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use crate::paper::{self, PaperFigure};
 use crate::series::Series;
 use crate::statistics::{Estimate, Estimates};
 
-/// Which speed-up stands beside tau.
+/// The speed-up shown beside tau.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speed {
-    /// That of the cycles, pooled over prompts.
+    /// Speed-up of the cycles, pooled over prompts.
     Cycles,
-    /// That of whole answers, computed as the paper's.
+    /// Speed-up of whole answers, computed as in the paper.
     EndToEnd,
 }
 
@@ -46,7 +46,7 @@ impl Speed {
     }
 }
 
-/// Names of all tasks: the paper's in the paper's order, then the others by name.
+/// Returns the names of all tasks: the paper's tasks in the paper's order, then the others by name.
 pub(crate) fn tasks_in_order(series: &[&Series]) -> Vec<String> {
     let mut tasks: BTreeSet<&str> = series
         .iter()
@@ -58,7 +58,8 @@ pub(crate) fn tasks_in_order(series: &[&Series]) -> Vec<String> {
     ordered.into_iter().map(str::to_owned).collect()
 }
 
-/// A row per series with a column per task, and the paper's own row below those that it has.
+/// Builds a table with a row per series and a column per task. The paper's row follows the series
+/// that it covers.
 pub(super) fn paper_form(series: &[Series], speed: Speed) -> Table {
     let tasks = tasks_in_order(&series.iter().collect::<Vec<_>>());
     let mut columns = vec!["target", "T", "method"];
@@ -81,7 +82,7 @@ pub(super) fn paper_form(series: &[Series], speed: Speed) -> Table {
         let speed_up = series_here.task_mean(|estimates| speed.of(estimates).value);
         row.extend([tau_and_speed(tau, speed_up), two(tau + 1.0)]);
         table.rows.push(row);
-        // Below the last of the series that the row is about.
+        // The paper's row follows the last of the series that it covers.
         let is_like = |other: &Series| {
             let (own, other) = (&series_here.key, &other.key);
             (&own.target, own.milli_temperature, own.method)
@@ -121,7 +122,7 @@ fn paper_row(series: &Series, tasks: &[String]) -> Option<Vec<String>> {
     Some(row)
 }
 
-/// The paper's main table by itself.
+/// Builds a copy of the paper's main table.
 pub(crate) fn paper_reference() -> Table {
     let figures: Vec<PaperFigure> = paper::figures().collect();
     let tasks: Vec<&str> = paper::tasks().chain([paper::AVERAGE]).collect();

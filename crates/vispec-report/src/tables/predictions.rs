@@ -1,4 +1,4 @@
-//! The table of trees that were predicted.
+//! The table of predicted trees.
 
 use super::{Table, row_start, two};
 use crate::predict::{Bounds, Recorded};
@@ -6,9 +6,9 @@ use crate::record::{TotalToken, TreeSettings};
 use crate::series::{Series, SeriesKey};
 use crate::statistics::Estimates;
 
-/// Predicted trees beside the measured figures of those that were run. Of series that
-/// differ in the number of nodes only, the largest is predicted from; those that hold too little are
-/// left out.
+/// Builds a table of predicted trees, beside the measured figures of the trees that were run. Of
+/// series that differ only in the number of nodes, the largest is the source of predictions. Series
+/// with too little data are left out.
 pub(crate) fn predictions(series: &[Series]) -> Table {
     let mut table = Table::new(
         "predictions",
@@ -76,7 +76,7 @@ pub(crate) fn predictions(series: &[Series]) -> Table {
     table
 }
 
-/// Whether `other` is the same series with larger trees, from which more can be predicted.
+/// Returns whether `other` is the same series with larger trees, which allows more predictions.
 fn is_larger(other: &SeriesKey, key: &SeriesKey) -> bool {
     let (Some(tree), Some(own)) = (other.tree, key.tree) else {
         return false;

@@ -1,26 +1,26 @@
-//! A table and its forms.
+//! A table and its output formats.
 
 use std::fmt::Write;
 
-/// A table of texts.
+/// A table of strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// File name without extension.
     pub name: String,
     /// Heading.
     pub title: String,
-    /// What the figures are, in one or two sentences.
+    /// Description of the figures, in one or two sentences.
     pub note: String,
-    /// Heads of the columns.
+    /// Column headings.
     pub columns: Vec<String>,
     /// Rows, each as long as `columns`.
     pub rows: Vec<Vec<String>>,
-    /// Columns from the left that are text; the others are aligned as numbers.
+    /// Number of columns from the left that hold text; the others are aligned as numbers.
     pub text_columns: usize,
 }
 
 impl Table {
-    /// A table without rows, whose first three columns are text.
+    /// Creates a table without rows, whose first three columns are text.
     #[must_use]
     pub fn new(name: &str, title: &str, note: &str, columns: &[&str]) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Table {
         }
     }
 
-    /// GitHub's Markdown, with heading and note.
+    /// Formats the table as GitHub Markdown, with heading and note.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}\n\n", self.title, self.note);
@@ -58,7 +58,7 @@ impl Table {
         text
     }
 
-    /// Comma-separated values with a head, quoted where needed (RFC 4180).
+    /// Formats the table as comma-separated values with a header, quoted where needed (RFC 4180).
     #[must_use]
     pub fn to_csv(&self) -> String {
         let quote = |cell: &String| {
@@ -79,7 +79,7 @@ impl Table {
         text
     }
 
-    /// A LaTeX `table` that needs the package booktabs.
+    /// Formats the table as a LaTeX `table` that needs the package booktabs.
     pub(crate) fn to_latex(&self) -> String {
         let aligned: String = (0..self.columns.len())
             .map(|idx| if idx < self.text_columns { 'l' } else { 'r' })
@@ -102,7 +102,7 @@ impl Table {
         text
     }
 
-    /// An HTML table without heading.
+    /// Formats the table as HTML, without heading.
     pub(crate) fn to_html(&self) -> String {
         let mut text = "<div class=\"scroll\"><table><thead><tr>".to_owned();
         let class = |idx| {

@@ -1,4 +1,4 @@
-//! Statistics against numpy and scipy; `make_fixture.py` has made the expected values.
+//! Statistics compared with numpy and scipy; `make_fixture.py` generates the expected values.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ fn figures_and_intervals_are_those_of_numpy() {
         close(estimate.value, expected.value, 1e-12);
         close(estimate.low, expected.low, 1e-9);
         close(estimate.high, expected.high, 1e-9);
-        // Another generator and four times the resamples: a tenth of the width is noise.
+        // scipy has another generator and four times the resamples: a tenth of the width is noise.
         let noise = 0.1 * (expected.scipy_high - expected.scipy_low);
         assert!((estimate.low - expected.scipy_low).abs() < noise, "{name}");
         assert!(
@@ -131,7 +131,7 @@ fn figures_and_intervals_are_those_of_numpy() {
     assert_eq!(found, Estimates::of(&blocks), "intervals never change");
 }
 
-/// The record that the script makes of the same index.
+/// Returns the record that the script generates for the same index.
 fn one_of_many(index: u64) -> Sample {
     let mut state = index.wrapping_mul(0x1234_5678_9abc_def1);
     let mut unit = || {
@@ -158,7 +158,8 @@ fn one_of_many(index: u64) -> Sample {
     }
 }
 
-/// Beyond [`MOST_BLOCKS`] records, intervals come from blocks; numpy draws each record by itself.
+/// Beyond [`MOST_BLOCKS`] records, intervals come from blocks, while numpy resamples single
+/// records.
 #[test]
 fn intervals_of_many_records_are_those_of_numpy() {
     let (fixture, _) = fixture();
@@ -179,7 +180,7 @@ fn intervals_of_many_records_are_those_of_numpy() {
         ] {
             let (value, low, high) = many.intervals[name];
             close(estimate.value, value, 1e-9);
-            // 2 % from the number of blocks, and the noise of 1000 resamples on both sides.
+            // 2 % from the number of blocks, plus the noise of 1000 resamples on both sides.
             let noise = 0.15 * (high - low);
             assert!((estimate.low - low).abs() < noise, "{name}: {estimate:?}");
             assert!((estimate.high - high).abs() < noise, "{name}: {estimate:?}");
@@ -253,7 +254,7 @@ fn nothing_is_not_a_number() {
     assert_eq!(Measurements::default().exact_share(), None);
 }
 
-/// Cells in memory, without files.
+/// Builds cells in memory, without files.
 fn collection(methods: &[Method], costs: Option<&CostTable>) -> Collection {
     let cells = methods.iter().flat_map(|&method| {
         ["a", "b"].map(|task| {
@@ -358,7 +359,7 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
     let measured = Estimates::of(&series[0].pooled.blocks);
     close(same.tau.low, measured.tau.value, 1e-12);
     close(same.tau.high, measured.tau.value, 1e-12);
-    // Made-up times follow the costs up to 5 % of noise, and the first token is free.
+    // Synthetic times follow the costs with up to 5 % of noise, and the first token is free.
     close(same.speed_up.high, measured.decode.pooled.value, 0.08);
 
     let grid = recorded.grid();
@@ -368,7 +369,7 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
         assert!(prediction.tau.high <= same.tau.high + 1e-12);
         assert!(prediction.cycle_ms <= same.cycle_ms + 1e-12);
     }
-    // A table that ends early is completed with the recorded tree's own passes.
+    // A cost table that ends early is extended with the verify time of the recorded tree.
     let mut short = costs.clone();
     short.verify.truncate(4);
     let series = collection(&[Method::Vispec], Some(&short)).series();
@@ -401,8 +402,8 @@ fn predictions_meet_what_was_measured_and_are_bounded_by_it() {
 #[test]
 fn differences_of_tau_are_paired() {
     let (_, samples) = fixture();
-    // One more accepted token in each cycle of every record: the difference is 1 in any resample,
-    // however far records lie apart.
+    // Each cycle of every record accepts one more token: the difference is 1 in any resample,
+    // however much the records vary.
     let better: Vec<Sample> = samples
         .iter()
         .map(|sample| Sample {
@@ -414,7 +415,7 @@ fn differences_of_tau_are_paired() {
     for value in [difference.value, difference.low, difference.high] {
         assert!((value - 1.0).abs() < 1e-9, "{difference:?}");
     }
-    // Their own intervals are much wider.
+    // The intervals of the two figures themselves are much wider.
     let own = Estimates::of(&samples.iter().collect()).tau;
     assert!(own.high - own.low > 0.01, "{own:?}");
 

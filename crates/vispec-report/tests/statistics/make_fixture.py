@@ -2,8 +2,8 @@
 
     python make_fixture.py > fixture.json     (numpy 2, scipy 1)
 
-The bootstrap is written once more here with the same generator (SplitMix64), so that intervals can
-be compared digit by digit; scipy's own bootstrap, with another generator, bounds the method.
+The bootstrap is reimplemented here with the same generator (SplitMix64), so that intervals can be
+compared digit by digit; scipy's own bootstrap, with another generator, bounds the method.
 """
 
 import json
@@ -19,7 +19,7 @@ MASK = (1 << 64) - 1
 
 
 def splitmix(state, count):
-    """The first numbers of the generator."""
+    """Returns the first `count` numbers of the generator."""
     numbers = []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) & MASK
@@ -45,7 +45,7 @@ plain_decode = tokens * rng.uniform(18, 25, N)
 decode = cycles * rng.uniform(25, 40, N)
 before = rng.uniform(30, 300, N)
 image_tokens = rng.choice([0, 5, 40, 100, 600], N)
-# One answer that is only the token of the prefill.
+# One answer consists only of the token from prefill.
 tokens[10] = plain_tokens[10] = 1
 cycles[10] = accepted[10] = 0
 plain_decode[10] = decode[10] = 0.0
@@ -54,7 +54,7 @@ plain_total, total = plain_decode + before, decode + before
 
 
 def figures(i, cast=np.float64):
-    """All figures of the records i; sums of numbers rounded as cast does."""
+    """Returns all figures of the records i; summands are rounded with `cast`."""
     c = lambda x: np.asarray(x, dtype=cast).astype(np.float64)
     a, n = c(accepted)[i], c(cycles)[i]
     pt, t = c(plain_tokens)[i], c(tokens)[i]
@@ -91,7 +91,7 @@ many_decode = many_cycles * (25 + 15 * units[:, 3])
 
 
 def many_figures(i):
-    """Some figures of the records i of many."""
+    """Returns some figures of the records i of the `MANY` records."""
     t, n, p, d = many_tokens[i], many_cycles[i], many_plain[i], many_decode[i]
     return [
         (t - n).sum() / n.sum(), p.sum() / d.sum(), (p / d).mean(),

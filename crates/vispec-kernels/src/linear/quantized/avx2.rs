@@ -1,8 +1,8 @@
-//! Integer dot products with AVX2: bytes to 16-bit pairs, pairs to 32-bit words; two registers
-//! are a panel.
+//! Integer dot products with AVX2: bytes to 16-bit pairs, pairs to 32-bit words. Two registers hold
+//! a panel.
 //!
-//! Functions and no closures: these would lack the instruction set wherever the compiler does not
-//! happen to inline them.
+//! The helpers are functions, not closures: closures would not be compiled for the instruction set
+//! where the compiler does not inline them.
 
 use std::arch::x86_64::*;
 
@@ -10,15 +10,15 @@ use half::bf16;
 
 use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
-/// Signed bytes. The sign of a weight moves to `x`, as one side must be unsigned; no pair
-/// exceeds 16 bits since both sides lie within -127..=127.
+/// Signed bytes. The sign of a weight moves to `x`, since one side must be unsigned. No pair
+/// overflows 16 bits, since both sides lie within -127..=127.
 pub(super) struct Int8;
-/// Nibbles, unsigned: eight too many, which the correction takes back.
+/// Unsigned nibbles: the weight plus 8, which the correction subtracts.
 pub(super) struct Int4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn enter<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { super::tile::<Q, WIDTH, ROWS>(job, place) };
 }
 
@@ -27,15 +27,15 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     super::pack::<Q>(x, group, packed);
 }
 
-/// Implements [`Quantized`] from how weights are loaded and multiplied.
+/// Implements [`Quantized`], given how weights are loaded and multiplied.
 macro_rules! quantized {
     (
         $name:ident, $lines:literal, $offset:literal,
         fn load($from:ident) { $($load:tt)* }
         fn pairs($weights:ident, $x:ident) { $($pairs:tt)* }
     ) => {
-        // SAFETY of the blocks: the trait asks the caller for the instruction set and for
-        // pointers that can be read.
+        // SAFETY of the blocks: the trait requires the caller to guarantee the instruction set and
+        // readable pointers.
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
@@ -129,7 +129,7 @@ macro_rules! quantized {
             unsafe fn totals(sums: [__m256; 2]) -> [f32; PANEL] {
                 let mut totals = [0.0; PANEL];
                 for (totals, sums) in totals.chunks_exact_mut(PANEL / 2).zip(sums) {
-                    // SAFETY: see above; eight floats can be written.
+                    // SAFETY: see above; eight floats are writable.
                     unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), sums) };
                 }
                 totals
@@ -138,66 +138,66 @@ macro_rules! quantized {
     };
 }
 
-/// Adds pairs of products to words.
+/// Adds pairs of products to the words.
 ///
 /// # Safety
-/// The machine must support AVX2.
+/// The CPU must support AVX2.
 #[inline(always)]
 unsafe fn add_pairs(words: __m256i, pairs: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { _mm256_add_epi32(words, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) }
 }
 
-/// Adds words times both scales.
+/// Adds the words times both scales.
 ///
 /// # Safety
-/// The machine must support AVX2 and FMA.
+/// The CPU must support AVX2 and FMA.
 #[inline(always)]
 unsafe fn scale(sums: __m256, words: __m256i, weights: __m256, x: f32) -> __m256 {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let scale = _mm256_mul_ps(weights, _mm256_set1_ps(x));
         _mm256_fmadd_ps(_mm256_cvtepi32_ps(words), scale, sums)
     }
 }
 
-/// Half a line.
+/// Loads half a line.
 ///
 /// # Safety
-/// The machine must support AVX2, and the line be readable; `half` is 0 or 1.
+/// The CPU must support AVX2, and the line must be readable; `half` is 0 or 1.
 #[inline(always)]
 unsafe fn half_line(line: *const Line, half: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { _mm256_load_si256(line.cast::<__m256i>().add(half)) }
 }
 
-/// Half a line of bytes as signed ones.
+/// Loads half a line and converts its bytes to signed ones.
 ///
 /// # Safety
-/// As for [`half_line`].
+/// Same as [`half_line`].
 #[inline(always)]
 unsafe fn signed(line: *const Line, half: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { _mm256_xor_si256(half_line(line, half), _mm256_set1_epi8(-128)) }
 }
 
-/// The lower nibbles of bytes.
+/// Returns the lower nibbles of the bytes.
 ///
 /// # Safety
-/// The machine must support AVX2.
+/// The CPU must support AVX2.
 #[inline(always)]
 unsafe fn nibbles(bytes: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { _mm256_and_si256(bytes, _mm256_set1_epi8(15)) }
 }
 
-/// Eight scales; bf16 are the upper halves of f32.
+/// Loads eight scales; a bf16 is the upper half of an f32.
 ///
 /// # Safety
-/// The machine must support AVX2, and the scales be readable.
+/// The CPU must support AVX2, and the scales must be readable.
 #[inline(always)]
 unsafe fn widened(from: *const bf16) -> __m256 {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))

@@ -1,8 +1,8 @@
 //! Linear layers with quantised weights: integer dot products within a group, then scales.
 //!
-//! Rows of `x` are quantised to 8 bits group by group, so products are exact integers, and the
-//! sum over groups has a fixed order: batch-invariant like the float kernels. A register holds
-//! the sixteen outputs of a panel, so no sum runs across it.
+//! Rows of `x` are quantised to 8 bits group by group, so products are exact integers. The sum over
+//! groups has a fixed order, so the layer is batch-invariant like the float kernels. A register
+//! holds the sixteen outputs of a panel, so no sum runs across a register.
 
 mod portable;
 
@@ -24,34 +24,34 @@ use crate::quantize::{Bits, QuantizedPanels};
 use crate::scratch::{Line, Scratch};
 use crate::weight::Weight;
 
-/// Bytes after the quantised inputs of a group: their scale and the correction.
+/// Size of the trailer after the quantised inputs of a group: their scale and the correction.
 const TRAILER: usize = 8;
-/// Inputs of a step; a group is a whole number of them.
+/// Inputs per step. A group is a whole number of steps.
 const STEP: usize = 8;
-/// Outputs that stay with one thread.
+/// Number of adjacent outputs that one thread computes.
 const BLOCK: usize = 2 * PANEL;
 /// How far ahead to prefetch weights that stream from memory.
 const AHEAD_LINES: usize = AHEAD_BYTES / CACHE_LINE;
 
-/// What an instruction set and a width contribute.
+/// The operations that an instruction set and a weight width implement.
 ///
 /// # Safety
-/// All functions: the machine must support the instruction set, and what is read must be
-/// readable where a pointer points.
+/// For all functions, the CPU must support the instruction set, and all data read through pointers
+/// must be readable.
 pub(super) trait Quantized: Sized + Send + Sync + 'static {
-    /// Lines of the [`STEP`] inputs of a panel.
+    /// Lines per [`STEP`] inputs of a panel.
     const STEP_LINES: usize;
-    /// What [`Quantized::weights`] adds to each weight.
+    /// The offset that [`Quantized::weights`] adds to each weight.
     const OFFSET: i32;
-    /// Most panels times rows of a tile whose words the registers hold.
+    /// Maximum number of panels times rows in a tile whose words fit into registers.
     const WORDS: usize;
-    /// Most rows of a tile, at most 6.
+    /// Maximum number of rows in a tile, at most 6.
     const ROWS: usize;
-    /// Where weights are prefetched to.
+    /// The cache that weights are prefetched into.
     const FETCH: Cache;
-    /// Four inputs of the weights of a panel.
+    /// Weights of a panel for four inputs.
     type Weights: Copy;
-    /// Four inputs of a row, for each output of a panel.
+    /// Four inputs of a row, repeated for each output of a panel.
     type Inputs: Copy;
     /// An integer sum for each output of a panel.
     type Words: Copy;
@@ -62,17 +62,17 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
     unsafe fn pack(x: &[f32], group: usize, packed: &mut [u8]);
     /// [`tile`], compiled for the instruction set.
     unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place);
-    /// The first and the second half of a step.
+    /// Returns the weights of the first and the second half of a step.
     unsafe fn weights(step: *const Line) -> [Self::Weights; 2];
-    /// Repeats four bytes.
+    /// Repeats four bytes of a row for each output.
     unsafe fn inputs(x: *const u8) -> Self::Inputs;
-    /// `value` in every sum.
+    /// Returns `value` in every sum.
     unsafe fn words(value: i32) -> Self::Words;
     /// Adds the products of four inputs.
     unsafe fn dot(words: Self::Words, weights: Self::Weights, x: Self::Inputs) -> Self::Words;
-    /// Sums of zero.
+    /// Returns sums of zero.
     unsafe fn zero() -> Self::Sums;
-    /// The scales of a group of a panel.
+    /// Returns the scales of one group of a panel.
     unsafe fn scales(from: *const bf16) -> Self::Sums;
     /// Adds the words times both scales.
     unsafe fn scale(
@@ -81,13 +81,13 @@ pub(super) trait Quantized: Sized + Send + Sync + 'static {
         weights: Self::Sums,
         x: f32,
     ) -> Self::Sums;
-    /// The sums of the outputs in order.
+    /// Returns the sums in the order of the outputs.
     unsafe fn totals(sums: Self::Sums) -> [f32; PANEL];
 }
 
-/// One layer, its rows packed and its lengths checked.
+/// One layer, with packed rows and checked lengths.
 pub(super) struct Job<'a> {
-    /// Packed rows: for each group its bytes, their scale and the correction.
+    /// Packed rows: for each group, its bytes, their scale and the correction.
     x: &'a [u8],
     /// Bytes per packed row.
     stride: usize,
@@ -97,17 +97,17 @@ pub(super) struct Job<'a> {
     out: *mut f32,
 }
 
-// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` asks
-// that concurrent calls get disjoint ranges of outputs.
+// SAFETY: the slices are shared read-only, and `out` is written at disjoint places: `run` requires
+// disjoint ranges of outputs from concurrent calls.
 unsafe impl Sync for Job<'_> {}
 
-/// Linear layers of one width and group.
+/// Computes linear layers of one width and group size.
 ///
 /// # Safety
-/// The machine must support `isa`; `call` must be checked.
+/// The CPU must support `isa`; `call` must be checked.
 pub(super) unsafe fn dispatch(isa: Isa, call: Call<'_, '_>, layout: Layout) {
     let group = layout.group;
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         match (isa, layout.bits) {
             #[cfg(target_arch = "x86_64")]
@@ -124,22 +124,22 @@ pub(super) unsafe fn dispatch(isa: Isa, call: Call<'_, '_>, layout: Layout) {
     }
 }
 
-/// Packs the rows, then works on all outputs in parallel.
+/// Packs the rows, then computes all outputs in parallel.
 ///
 /// # Safety
-/// The machine must support the instruction set; `call` must be checked.
+/// The CPU must support the instruction set; `call` must be checked.
 unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
     let (rows, inputs) = (call.rows.len(), call.inputs);
     let stride = inputs / group * (group + TRAILER);
     let mut scratch = Scratch::take();
     let packed = scratch.slice(rows * stride);
     let x = super::in_rows(call.x, inputs, stride, packed, |x, packed| {
-        // SAFETY: the caller's promise; the packed row has room for all groups.
+        // SAFETY: upheld by the caller; the packed row has room for all groups.
         unsafe { Q::pack(x, group, packed) };
     });
     let jobs = call.layers.iter_mut().map(|layer| {
         let Weight::Quantized(panels) = layer.weight else {
-            unreachable!("layers that share a call pack alike");
+            unreachable!("layers of a call have the same packing");
         };
         Job {
             x,
@@ -153,20 +153,21 @@ unsafe fn linear<Q: Quantized>(call: Call<'_, '_>, group: usize) {
     let jobs: Vec<_> = jobs.collect();
     let outputs: Vec<_> = jobs.iter().map(|job| job.panels.layout.outputs).collect();
     super::in_outputs(rows * inputs, &outputs, BLOCK, |layer, outputs| {
-        // SAFETY: the caller's promise; ranges of outputs are disjoint.
+        // SAFETY: upheld by the caller; ranges of outputs are disjoint.
         unsafe { run::<Q>(&jobs[layer], outputs) };
     });
 }
 
-/// Quantises a row of `x` to bytes from -127 to 127, each group followed by its scale and by
-/// what corrects for [`Quantized::OFFSET`]. A group that is not finite gets a scale of NaN.
+/// Quantises a row of `x` to bytes from -127 to 127. Each group is followed by its scale and by the
+/// correction for [`Quantized::OFFSET`]. A group with a non-finite value gets a scale of NaN.
 #[inline(always)]
 fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     for (x, packed) in x
         .chunks_exact(group)
         .zip(packed.chunks_exact_mut(group + TRAILER))
     {
-        // The bits of magnitudes order like them, with infinities and NaNs on top.
+        // The bits of magnitudes have the same order as the magnitudes, with infinities and NaNs on
+        // top.
         let greatest = x.iter().map(|x| x.abs().to_bits()).fold(0, u32::max);
         let greatest = f32::from_bits(greatest);
         let finite = greatest.is_finite();
@@ -179,7 +180,7 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
         let (values, trailer) = packed.split_at_mut(group);
         let mut sum = 0_i32;
         for (value, x) in values.iter_mut().zip(x) {
-            // Rounds to the nearest integer, ties to even, and leaves it in the lowest bits.
+            // Adding `INTEGERS` rounds to the nearest integer, ties to even, in the lowest bits.
             let rounded = (x * inverse + INTEGERS).to_bits() as i32 - INTEGERS.to_bits() as i32;
             let rounded = if finite { rounded } else { 0 };
             sum += rounded;
@@ -191,17 +192,19 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     }
 }
 
-/// Works on `outputs` of a job, in tiles of rows and panels. The panels of a tile lie far apart: the
-/// hardware follows a few long streams better than many short ones. If there are several tiles of
-/// rows, all but the first find the weights in the nearest cache.
+/// Computes `outputs` of a job, in tiles of rows and panels.
+///
+/// The panels of a tile lie far apart: the hardware prefetcher follows a few long streams better
+/// than many short ones. If there are several tiles of rows, all but the first find the weights in
+/// the nearest cache.
 ///
 /// # Safety
-/// The machine must support the instruction set, the lengths fit, `outputs` be whole panels (or
-/// end with the last one), and no other thread work on these outputs.
+/// The CPU must support the instruction set, lengths must match, `outputs` must be whole panels (or
+/// end with the last one), and no other thread may work on these outputs.
 unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
     let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
     let tiles = job.rows.div_ceil(Q::ROWS).max(1);
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         match (Q::WORDS / job.rows.div_ceil(tiles).max(1)).min(4) {
             0 | 1 => streams::<Q, 1>(job, panels, tiles),
@@ -211,10 +214,10 @@ unsafe fn run<Q: Quantized>(job: &Job<'_>, outputs: Range<usize>) {
     }
 }
 
-/// The same with tiles of `WIDTH` panels.
+/// Computes `panels` in tiles of `WIDTH` panels.
 ///
 /// # Safety
-/// As for [`run`].
+/// Same as [`run`].
 unsafe fn streams<Q: Quantized, const WIDTH: usize>(
     job: &Job<'_>,
     panels: Range<usize>,
@@ -232,10 +235,10 @@ unsafe fn streams<Q: Quantized, const WIDTH: usize>(
     }
 }
 
-/// All rows of the outputs of a tile: `panel` and those `apart` from it.
+/// Computes all rows for the panels of a tile, which start at `panel` and are `apart` panels apart.
 ///
 /// # Safety
-/// As for [`run`].
+/// Same as [`run`].
 unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(
     job: &Job<'_>,
     (panel, apart): (usize, usize),
@@ -256,7 +259,7 @@ unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(
                 layout.panel_lines()
             },
         };
-        // SAFETY: the caller's promise; the rows of a tile are in range.
+        // SAFETY: upheld by the caller; the rows of a tile are in range.
         unsafe {
             match rows.len() {
                 1 => Q::tile::<WIDTH, 1>(job, &place),
@@ -270,34 +273,34 @@ unsafe fn row_tiles<Q: Quantized, const WIDTH: usize>(
     }
 }
 
-/// Where a tile is.
+/// Position of a tile, and what it prefetches.
 pub(super) struct Place {
     /// First row.
     row: usize,
     /// First panel.
     panel: usize,
-    /// From one panel to the next.
+    /// Distance from one panel to the next.
     apart: usize,
-    /// The lines of each group that this tile prefetches, evenly over time: memory is slower
+    /// The lines of each group that this tile prefetches, spread evenly over time: memory is slower
     /// than the products of a few rows.
     fetch: Range<usize>,
-    /// From a line to the one to prefetch.
+    /// Distance from a line to the one to prefetch.
     ahead: usize,
 }
 
-/// Sums of `WIDTH` panels by `ROWS` rows over all groups.
+/// Sums `WIDTH` panels by `ROWS` rows over all groups, and writes the totals.
 ///
 /// # Safety
-/// As for [`run`]; the tile must be in range.
+/// Same as [`run`]; the tile must be in range.
 #[inline(always)]
 unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
     if WIDTH * ROWS > Q::WORDS {
-        unreachable!("{WIDTH} panels by {ROWS} rows are no tile");
+        unreachable!("{WIDTH} panels by {ROWS} rows is not a valid tile");
     }
     let layout = job.panels.layout;
     let steps = layout.group / STEP;
     let down = place.apart * layout.panel_lines();
-    // SAFETY: the caller's promise; a prefetch may point anywhere.
+    // SAFETY: upheld by the caller; a prefetch may point anywhere.
     unsafe {
         let lines = job.panels.values.as_ptr();
         let mut lines = lines.add(place.panel * layout.panel_lines());
@@ -355,10 +358,10 @@ unsafe fn tile<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_
     }
 }
 
-/// Writes the totals of a panel, of which the last may not be full.
+/// Writes the totals of a panel; the last panel may be partial.
 ///
 /// # Safety
-/// As for [`run`]; the row and the first output must be in range.
+/// Same as [`run`]; the row and the first output must be in range.
 #[inline(always)]
 unsafe fn write(job: &Job<'_>, row: usize, output: usize, mut totals: [f32; PANEL]) {
     let outputs = job.panels.layout.outputs;
@@ -368,7 +371,7 @@ unsafe fn write(job: &Job<'_>, row: usize, output: usize, mut totals: [f32; PANE
             *total += bias;
         }
     }
-    // SAFETY: the row and the outputs are in range, and the outputs are the caller's.
+    // SAFETY: the row and the outputs are in range, and no other thread writes these outputs.
     unsafe {
         let to = job.out.add(row * outputs + output);
         if len == PANEL {

@@ -6,14 +6,14 @@ use half::bf16;
 
 use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
-/// Bytes less 128.
+/// Bytes minus 128.
 pub(super) struct Int8;
-/// Nibbles less eight.
+/// Nibbles minus 8.
 pub(super) struct Int4;
 
 macro_rules! quantized {
     ($name:ident, $lines:literal, fn load($from:ident) { $($load:tt)* }) => {
-        // SAFETY of the blocks: the trait asks the caller for pointers that can be read.
+        // SAFETY of the blocks: the trait requires the caller to guarantee readable pointers.
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = 0;
@@ -30,7 +30,7 @@ macro_rules! quantized {
             }
 
             unsafe fn tile<const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 unsafe { super::tile::<Self, WIDTH, ROWS>(job, place) };
             }
 
@@ -96,13 +96,13 @@ macro_rules! quantized {
     };
 }
 
-/// The bytes of a line, four for each output.
+/// Loads the bytes of a line, four for each output.
 ///
 /// # Safety
 /// The line must be readable.
 #[inline(always)]
 unsafe fn quads(line: *const Line) -> [[u8; 4]; PANEL] {
-    // SAFETY: the caller's promise; a line is 64 bytes.
+    // SAFETY: upheld by the caller; a line is 64 bytes.
     unsafe { line.cast::<[[u8; 4]; PANEL]>().read() }
 }
 

@@ -1,4 +1,4 @@
-//! Integer dot products with AVX-512 VNNI: a register is a panel.
+//! Integer dot products with AVX-512 VNNI. One register holds a panel.
 
 use std::arch::x86_64::*;
 
@@ -6,14 +6,14 @@ use half::bf16;
 
 use super::{Cache, Job, Line, PANEL, Place, Quantized};
 
-/// Bytes, unsigned: 128 too many, which the correction takes back.
+/// Unsigned bytes: the weight plus 128, which the correction subtracts.
 pub(super) struct Int8;
-/// Nibbles, unsigned: eight too many, which the correction takes back.
+/// Unsigned nibbles: the weight plus 8, which the correction subtracts.
 pub(super) struct Int4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn enter<Q: Quantized, const WIDTH: usize, const ROWS: usize>(job: &Job<'_>, place: &Place) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { super::tile::<Q, WIDTH, ROWS>(job, place) };
 }
 
@@ -22,11 +22,11 @@ fn pack<Q: Quantized>(x: &[f32], group: usize, packed: &mut [u8]) {
     super::pack::<Q>(x, group, packed);
 }
 
-/// Implements [`Quantized`] from how weights are loaded.
+/// Implements [`Quantized`], given how weights are loaded.
 macro_rules! quantized {
     ($name:ident, $lines:literal, $offset:literal, fn load($from:ident) { $($load:tt)* }) => {
-        // SAFETY of the blocks: the trait asks the caller for the instruction set and for
-        // pointers that can be read.
+        // SAFETY of the blocks: the trait requires the caller to guarantee the instruction set and
+        // readable pointers.
         impl Quantized for $name {
             const STEP_LINES: usize = $lines;
             const OFFSET: i32 = $offset;
@@ -80,7 +80,7 @@ macro_rules! quantized {
 
             #[inline(always)]
             unsafe fn scales(from: *const bf16) -> __m512 {
-                // SAFETY: see above; bf16 are the upper halves of f32.
+                // SAFETY: see above; a bf16 is the upper half of an f32.
                 unsafe {
                     let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
@@ -99,7 +99,7 @@ macro_rules! quantized {
             #[inline(always)]
             unsafe fn totals(sums: __m512) -> [f32; PANEL] {
                 let mut totals = [0.0; PANEL];
-                // SAFETY: see above; sixteen floats can be written.
+                // SAFETY: see above; sixteen floats are writable.
                 unsafe { _mm512_storeu_ps(totals.as_mut_ptr(), sums) };
                 totals
             }

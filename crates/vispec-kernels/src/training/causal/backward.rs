@@ -1,4 +1,4 @@
-//! Gradients of queries, keys and values.
+//! Backward pass: gradients of queries, keys and values.
 
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ pub(crate) fn run(
             && values.len() == call.values.len()
             && own.len() == call.own.len()
             && own_fits,
-        "causal_attention_backward: gradients must be as long as what they are of"
+        "causal_attention_backward: gradients must have the lengths of their inputs"
     );
     let zeroed = |values: &mut [f32]| {
         values.fill(0.0);
@@ -69,18 +69,18 @@ pub(crate) fn run(
             kv_head,
             to: &to,
         };
-        // SAFETY: `isa` is available, by the contract of `Kernels`; lengths and samples were
-        // checked, and tasks have heads of their own.
+        // SAFETY: `Kernels` guarantees that `isa` is available; lengths and samples were checked,
+        // and no two tasks share a head.
         unsafe { task.run() };
     });
 }
 
-/// Where gradients go.
+/// Destinations of the gradients.
 struct To {
     q: Out,
     keys: Out,
     values: Out,
-    /// Keys and values of each of the own keys.
+    /// Keys and values of each entry of the own keys.
     own: Vec<[Out; 2]>,
 }
 
@@ -94,7 +94,7 @@ struct Task<'a> {
     to: &'a To,
 }
 
-/// Keys and values of a task, packed, and memory for a block of queries.
+/// Packed keys and values of a task, and buffers for a block of queries.
 struct Packed<'a> {
     /// `[head_dim, rows]`.
     keys_across: Panels,
@@ -109,8 +109,8 @@ struct Packed<'a> {
 
 impl Task<'_> {
     /// # Safety
-    /// The machine must support the instruction set; the slices must have these rows and heads,
-    /// whose gradients no other thread may write meanwhile.
+    /// The CPU must support the instruction set; the slices must have these rows and heads; no
+    /// other thread may write the gradients of these meanwhile.
     unsafe fn run(&self) {
         let (rows, dim) = (self.sample.rows.len(), self.call.head_dim);
         let line = self.call.own.len() + rows;
@@ -131,7 +131,8 @@ impl Task<'_> {
             row: 1,
             column: stride,
         };
-        // SAFETY: the caller's promise: all places are rows of the sample, in the heads of the task.
+        // SAFETY: upheld by the caller: all places are rows of the sample, in the heads of the
+        // task.
         unsafe {
             let keys = self.call.keys.as_ptr().add(at);
             let values = self.call.values.as_ptr().add(at);
@@ -152,15 +153,15 @@ impl Task<'_> {
         }
     }
 
-    /// Adds what the queries `block` of a head contribute.
+    /// Adds the contribution of the queries `block` of a head.
     ///
     /// # Safety
-    /// As for [`Task::run`].
+    /// Same as [`Task::run`].
     unsafe fn block(&self, packed: &mut Packed<'_>, head: usize, block: &Range<usize>) {
         let (isa, call, dim) = (self.isa, self.call, self.call.head_dim);
         let (q_stride, kv_stride) = (call.q_stride(), call.kv_stride());
         let (n_own, seen, len) = (call.own.len(), self.sample.seen(block.end - 1), block.len());
-        // Scores of own keys stand before the others.
+        // Scores of own keys come first.
         let line = n_own + seen;
         let query = self.sample.queries.start + block.start;
         let at = query * q_stride + head * dim;
@@ -178,7 +179,7 @@ impl Task<'_> {
         scores.fill(0.0);
         slopes.fill(0.0);
         let sizes = [len, dim, seen];
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             let to = scores.as_mut_ptr().add(n_own);
             multiply_part(isa, q, sizes, packed.keys_across, to, line);
@@ -192,7 +193,7 @@ impl Task<'_> {
             let sees = n_own + self.sample.seen(block.start + index);
             scores[sees..].fill(0.0);
             slopes[sees..].fill(0.0);
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 self.query(
                     head,
@@ -216,7 +217,7 @@ impl Task<'_> {
         };
         let kv_at = self.sample.rows.start * kv_stride + self.kv_head * dim;
         let (keys, values) = (self.to.keys.at(kv_at), self.to.values.at(kv_at));
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             let sizes = [len, seen, dim];
             multiply_part(isa, along, sizes, packed.keys, self.to.q.at(at), q_stride);
@@ -228,11 +229,12 @@ impl Task<'_> {
         }
     }
 
-    /// Turns the products of one query with keys and of its gradient with values into probabilities
-    /// and gradients of scores, and adds what its own keys and values get.
+    /// Turns the products of one query with keys, and of its gradient with values, into
+    /// probabilities and gradients of scores. Adds the gradients of the query's own keys and
+    /// values.
     ///
     /// # Safety
-    /// As for [`Task::run`].
+    /// Same as [`Task::run`].
     unsafe fn query(&self, head: usize, query: usize, scores: &mut [f32], slopes: &mut [f32]) {
         let (call, dim) = (self.call, self.call.head_dim);
         let at = query * call.q_stride() + head * dim;
@@ -252,11 +254,11 @@ impl Task<'_> {
             log_sum: self.attended.log_sums[query * call.heads + head],
             mean: dot(out, gradient),
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { scored.compute(self.isa) };
         let own = call.own.iter().zip(&self.to.own);
         for ((own, to), (weight, slope)) in own.zip(scores.iter().zip(&*slopes)) {
-            // SAFETY: the caller's promise: the query's heads are those of the task.
+            // SAFETY: upheld by the caller: the query's heads are those of the task.
             let [to_keys, to_values, to_q] = unsafe {
                 let floats = |out: Out, at| std::slice::from_raw_parts_mut(out.at(at), dim);
                 [

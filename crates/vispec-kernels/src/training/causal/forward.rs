@@ -1,4 +1,4 @@
-//! Attention of queries to the keys before them.
+//! Forward pass: attention of queries to the keys before them.
 
 use super::scores::softmax;
 use super::{
@@ -26,15 +26,15 @@ pub(crate) fn run(isa: Isa, call: &CausalAttention<'_>, attended: Attended<'_>) 
     out.fill(0.0);
     let (out, log_sums) = (Out(out.as_mut_ptr()), Out(log_sums.as_mut_ptr()));
     call.for_each_head(|sample, kv_head| {
-        // SAFETY: `isa` is available, by the contract of `Kernels`; lengths and samples were
-        // checked, and tasks have heads of their own.
+        // SAFETY: `Kernels` guarantees that `isa` is available; lengths and samples were checked,
+        // and no two tasks share a head.
         unsafe { attend(isa, call, sample, kv_head, out, log_sums) };
     });
 }
 
 /// # Safety
-/// The machine must support `isa`; the slices of `call`, `out` and `log_sums` must have these
-/// queries, rows and heads, which no other thread may write meanwhile.
+/// The CPU must support `isa`; the slices of `call`, `out` and `log_sums` must have these queries,
+/// rows and heads; no other thread may write these places of `out` and `log_sums` meanwhile.
 unsafe fn attend(
     isa: Isa,
     call: &CausalAttention<'_>,
@@ -51,7 +51,7 @@ unsafe fn attend(
     let lens = packed_len(isa, dim, rows) + packed_len(isa, rows, dim);
     let mut memory = scratch.slice(lens + BLOCK * (n_own + rows));
     let at = sample.rows.start * kv_stride + kv_head * dim;
-    // SAFETY: the caller's promise: all places are of the sample, in the heads of the task.
+    // SAFETY: upheld by the caller: all places belong to the sample, in the heads of the task.
     unsafe {
         let keys = Strided {
             start: call.keys.as_ptr().add(at),
@@ -70,7 +70,7 @@ unsafe fn attend(
             for block in blocks(sample.queries.len()) {
                 let seen = sample.seen(block.end - 1);
                 let query = sample.queries.start + block.start;
-                // Scores of own keys stand before the others.
+                // Scores of own keys come first.
                 let line = n_own + seen;
                 let q_at = query * q_stride + head * dim;
                 let q = Strided {

@@ -1,12 +1,13 @@
-//! Causal self-attention over whole samples, and its gradients, for training.
+//! Causal self-attention over whole samples and its gradients, for training.
 //!
-//! Queries may also be those of a draft that goes on alone from each row: the k-th further pass over
-//! a sample sees the keys of the first pass up to the row that it starts from, and of the passes
-//! after that the keys of its own row only ([`OwnKeys`]).
+//! Queries may also belong to a draft that continues separately from each row. The k-th further
+//! pass over a sample sees the keys of the first pass up to the row that it starts from. Of the
+//! further passes, it sees only the keys of its own row ([`OwnKeys`]).
 //!
-//! Scores exist for a few queries of a head at a time. The way back computes them again from the
-//! logarithms of their sums, which are all that is kept. Each key head of a sample is one task, with
-//! a fixed order of sums; so results do not depend on the number of threads.
+//! Scores exist only for a few queries of a head at a time. The forward pass keeps only the
+//! logarithms of their sums, from which the backward pass recomputes them. Each key head of a
+//! sample is one task with a fixed order of sums, so results do not depend on the number of
+//! threads.
 
 mod backward;
 mod forward;
@@ -20,10 +21,10 @@ use crate::isa::Isa;
 use crate::pool;
 use crate::training::matrix::{Panels, Strided, pack, packed_len};
 
-/// Queries whose scores are there at a time. Every tile height divides it.
+/// Number of queries whose scores exist at a time. Every tile height divides it.
 const BLOCK: usize = 48;
 
-/// Causal attention of several samples, each for itself.
+/// Causal attention of several samples, each separate from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct CausalAttention<'a> {
     /// `[queries, heads, head_dim]`.
@@ -32,9 +33,9 @@ pub struct CausalAttention<'a> {
     pub keys: &'a [f32],
     /// `[rows, kv_heads, head_dim]`.
     pub values: &'a [f32],
-    /// What belongs to each sample, ascending.
+    /// Queries and rows of each sample, in ascending order.
     pub samples: &'a [CausalSample],
-    /// Keys and values that one query each sees besides.
+    /// Additional keys and values, each seen by one query only.
     pub own: &'a [OwnKeys<'a>],
     /// Query heads.
     pub heads: usize,
@@ -42,24 +43,27 @@ pub struct CausalAttention<'a> {
     pub kv_heads: usize,
     /// Length of a head.
     pub head_dim: usize,
-    /// Factor of the scores, most often `1 / sqrt(head_dim)`.
+    /// Scale of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
 }
 
-/// Queries and rows of a sample. Query `i` of the sample sees its first `first + i` rows; all of them
-/// if `first` is their number.
+/// Queries and rows of a sample.
+///
+/// Query `i` of the sample sees the first `first + i` rows of the sample, or all of them if there
+/// are fewer. So every query sees all rows if `first` is the number of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CausalSample {
-    /// Queries.
+    /// Range of queries.
     pub queries: Range<usize>,
-    /// Rows of keys and values.
+    /// Range of rows of keys and values.
     pub rows: Range<usize>,
-    /// Rows that the first query sees.
+    /// Number of rows that the first query sees.
     pub first: usize,
 }
 
 impl CausalSample {
-    /// A sample that attends to itself: each row sees itself and those before it.
+    /// Creates a sample that attends to itself causally: each row sees itself and the rows before
+    /// it.
     #[must_use]
     pub fn of_itself(rows: Range<usize>) -> Self {
         Self {
@@ -69,7 +73,7 @@ impl CausalSample {
         }
     }
 
-    /// A sample that attends to itself, each row to all of them: not causal.
+    /// Creates a sample that attends to itself without a causal mask: each row sees all rows.
     #[must_use]
     pub fn of_all(rows: Range<usize>) -> Self {
         Self {
@@ -79,12 +83,12 @@ impl CausalSample {
         }
     }
 
-    /// Rows that the query at `index` sees.
+    /// Returns the number of rows that the query at `index` sees.
     fn seen(&self, index: usize) -> usize {
         (self.first + index).min(self.rows.len())
     }
 
-    /// Whether queries see at least one row, and rows of the sample only.
+    /// Returns whether every query sees at least one row, and only rows of the sample.
     fn is_sound(&self) -> bool {
         let last = self.first + self.queries.len().saturating_sub(1);
         let rows = self.rows.len();
@@ -92,7 +96,7 @@ impl CausalSample {
     }
 }
 
-/// A key and a value for each query alone.
+/// One additional key and value for each query, seen only by that query.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnKeys<'a> {
     /// `[queries, kv_heads, head_dim]`.
@@ -101,7 +105,7 @@ pub struct OwnKeys<'a> {
     pub values: &'a [f32],
 }
 
-/// Gradients of [`OwnKeys`], in their shapes.
+/// Gradients of [`OwnKeys`], in the same shapes.
 #[derive(Debug)]
 pub struct OwnGradients<'a> {
     /// `[queries, kv_heads, head_dim]`.
@@ -110,16 +114,16 @@ pub struct OwnGradients<'a> {
     pub values: &'a mut [f32],
 }
 
-/// Forward outputs that the backward pass needs.
+/// Outputs of the forward pass that the backward pass needs.
 #[derive(Debug)]
 pub struct Attended<'a> {
     /// `[queries, heads, head_dim]`.
     pub out: &'a mut [f32],
-    /// Logarithms of the sums of exponentials of each query's scores, `[queries, heads]`.
+    /// Logarithm of the sum of the exponentials of each query's scores, `[queries, heads]`.
     pub log_sums: &'a mut [f32],
 }
 
-/// What the backward pass reads: forward outputs, and the gradient of `out`.
+/// Inputs of the backward pass: outputs of the forward pass, and the gradient of `out`.
 #[derive(Clone, Copy, Debug)]
 pub struct AttendedGradient<'a> {
     /// `[queries, heads, head_dim]`.
@@ -130,7 +134,7 @@ pub struct AttendedGradient<'a> {
     pub gradient: &'a [f32],
 }
 
-/// Gradients of what [`CausalAttention`] reads, in its shapes.
+/// Gradients of the inputs of [`CausalAttention`], in the same shapes.
 #[derive(Debug)]
 pub struct CausalGradients<'a> {
     /// `[queries, heads, head_dim]`.
@@ -139,12 +143,12 @@ pub struct CausalGradients<'a> {
     pub keys: &'a mut [f32],
     /// `[rows, kv_heads, head_dim]`.
     pub values: &'a mut [f32],
-    /// Of each of the own keys.
+    /// Gradients of each entry of the own keys.
     pub own: &'a mut [OwnGradients<'a>],
 }
 
 impl CausalAttention<'_> {
-    /// Panics unless all slices fit.
+    /// Panics unless all slices have matching lengths.
     fn check(&self) {
         let fits = self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads);
         assert!(fits, "causal_attention: `kv_heads` must divide `heads`");
@@ -192,12 +196,12 @@ impl CausalAttention<'_> {
         self.q.len().checked_div(self.q_stride()).unwrap_or(0)
     }
 
-    /// Floats from one row of queries to the next.
+    /// Returns the number of floats from one row of queries to the next.
     fn q_stride(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Floats from one row of keys to the next.
+    /// Returns the number of floats from one row of keys to the next.
     fn kv_stride(&self) -> usize {
         self.kv_heads * self.head_dim
     }
@@ -219,7 +223,7 @@ impl CausalAttention<'_> {
     }
 }
 
-/// Blocks of so many queries of a sample.
+/// Returns the blocks of at most [`BLOCK`] queries of a sample.
 fn blocks(queries: usize) -> impl Iterator<Item = Range<usize>> {
     (0..queries)
         .step_by(BLOCK)
@@ -247,7 +251,7 @@ fn take<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
 /// Packs `from` `[inner, columns]` into `memory`.
 ///
 /// # Safety
-/// The machine must support `isa`, and `from` be readable.
+/// The CPU must support `isa`, and `from` must be readable.
 unsafe fn pack_into(
     isa: Isa,
     memory: &mut &mut [f32],
@@ -255,7 +259,7 @@ unsafe fn pack_into(
     [inner, columns]: [usize; 2],
 ) -> Panels {
     let packed = take(memory, packed_len(isa, inner, columns));
-    // SAFETY: the caller's promise; there is room.
+    // SAFETY: upheld by the caller; there is room for the packed matrix.
     unsafe { pack(isa, from, inner, columns, packed.as_mut_ptr()) };
     Panels::packed(isa, packed.as_ptr(), inner, columns)
 }

@@ -1,14 +1,15 @@
-//! What happens to the scores of one query.
+//! Forward and backward pass over the scores of one query.
 
 use crate::isa::Isa;
 use crate::vector::{MAX_LANES, Routine, Vector, dispatch};
 
-/// Turns the first `own` scores, times `scale`, into exponentials relative to the greatest, and the
-/// others into zeros. Gives the logarithm of the sum of all exponentials, and the sum of the
-/// relative ones.
+/// Turns the scores, times `scale`, into exponentials relative to the greatest one.
+///
+/// Only the first `own` scores count; the others become zero. Returns the logarithm of the sum of
+/// all exponentials, and the sum of the relative ones.
 ///
 /// # Safety
-/// The machine must support `isa`.
+/// The CPU must support `isa`.
 pub(super) unsafe fn softmax(isa: Isa, scores: &mut [f32], own: usize, scale: f32) -> (f32, f32) {
     let (own, others) = scores.split_at_mut(own);
     others.fill(0.0);
@@ -18,7 +19,7 @@ pub(super) unsafe fn softmax(isa: Isa, scores: &mut [f32], own: usize, scale: f3
         scale,
         result: &mut result,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { dispatch(isa, routine) };
     result
 }
@@ -35,7 +36,7 @@ impl Routine for Softmax<'_> {
         let len = self.scores.len();
         let rest = len % V::LANES;
         let at = self.scores.as_mut_ptr();
-        // SAFETY: places are within the scores, and the caller promises the machine.
+        // SAFETY: places are within the scores, and the caller guarantees the instruction set.
         unsafe {
             let scale = V::splat(self.scale);
             let mut greatest = V::splat(f32::NEG_INFINITY);
@@ -67,15 +68,15 @@ impl Routine for Softmax<'_> {
     }
 }
 
-/// Scores of one query on the way back.
+/// Scores of one query in the backward pass.
 pub(super) struct ScoreGradient<'a> {
-    /// Scores of the keys that the query sees; afterwards their probabilities.
+    /// Scores of the keys that the query sees; replaced by their probabilities.
     pub(super) scores: &'a mut [f32],
-    /// Gradients of probabilities; afterwards those of scores.
+    /// Gradients of the probabilities; replaced by gradients of the scores.
     pub(super) gradients: &'a mut [f32],
-    /// Factor of the scores.
+    /// Scale of the scores.
     pub(super) scale: f32,
-    /// Logarithm of the sum of their exponentials.
+    /// Logarithm of the sum of the exponentials of the scores.
     pub(super) log_sum: f32,
     /// Sum of probabilities times their gradients.
     pub(super) mean: f32,
@@ -83,9 +84,9 @@ pub(super) struct ScoreGradient<'a> {
 
 impl ScoreGradient<'_> {
     /// # Safety
-    /// The machine must support `isa`, and both slices be equally long.
+    /// The CPU must support `isa`, and both slices must have the same length.
     pub(super) unsafe fn compute(self, isa: Isa) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { dispatch(isa, self) };
     }
 }
@@ -96,7 +97,7 @@ impl Routine for ScoreGradient<'_> {
         let len = self.scores.len();
         let rest = len % V::LANES;
         let (scores, gradients) = (self.scores.as_mut_ptr(), self.gradients.as_mut_ptr());
-        // SAFETY: places are within the slices, and the caller promises the machine.
+        // SAFETY: places are within the slices, and the caller guarantees the instruction set.
         unsafe {
             let scale = V::splat(self.scale);
             let (shift, mean) = (V::splat(-self.log_sum), V::splat(self.mean));

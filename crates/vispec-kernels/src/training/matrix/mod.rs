@@ -1,7 +1,7 @@
 //! Products of matrices in any layout, for training: `out += a · b`.
 //!
-//! Each element of `out` has one accumulator that takes the products in the order of the inner
-//! axis, so its bits depend neither on the number of rows nor on that of threads.
+//! Each element of `out` has one accumulator, to which products are added in the order of the inner
+//! axis. So its bits depend neither on the number of rows nor on the number of threads.
 
 mod pack;
 mod tile;
@@ -12,16 +12,16 @@ use crate::isa::Isa;
 use crate::pool::{self, Out};
 use crate::scratch::Scratch;
 
-/// Rows of `a` that tasks have a multiple of: every tile height divides it.
+/// Tasks get multiples of this number of rows of `a`. Every tile height divides it.
 const ROW_STEP: usize = 24;
-/// Tasks per thread.
+/// Number of tasks per thread.
 const TASKS_PER_THREAD: usize = 2;
-/// Rows of `b` that are worked on at a time: those of a panel stay in a cache.
+/// Number of rows of `b` that are processed at a time; those of a panel stay in a cache.
 const DEPTH: usize = 512;
-/// Length of a row up to which `b` is read where it lies.
+/// Maximum row length, in floats, up to which `b` is read in place instead of being packed.
 const NEAR: usize = 256;
 
-/// A matrix, borrowed.
+/// A borrowed matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     values: &'a [f32],
@@ -32,10 +32,10 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix whose rows lie one behind the other.
+    /// Creates a matrix with contiguous rows.
     ///
     /// # Panics
-    /// If there are not `rows * columns` values.
+    /// If `values` does not have `rows * columns` elements.
     #[must_use]
     pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!(
@@ -52,7 +52,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The transposed matrix, of the same memory.
+    /// Returns the transposed matrix, backed by the same memory.
     #[must_use]
     pub fn transposed(self) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// From row `row` and column `column` on.
+    /// Returns the part from row `row` and column `column` on.
     fn from(&self, row: usize, column: usize) -> Strided {
         let start = row * self.row_stride + column * self.column_stride;
         Strided {
@@ -75,7 +75,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Element `(i, j)` is at `start + i * row + j * column`.
+/// Strided matrix: element `(i, j)` is at `start + i * row + j * column`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strided {
     pub(crate) start: *const f32,
@@ -120,7 +120,7 @@ pub(crate) fn add_product(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32
         let mut scratch = Scratch::take();
         for start in (0..inner).step_by(DEPTH) {
             let depth = DEPTH.min(inner - start);
-            // SAFETY: `isa` is available, by the contract of `Kernels`; all places lie in the three
+            // SAFETY: `Kernels` guarantees that `isa` is available; all places lie in the three
             // matrices, whose lengths were checked; tasks have disjoint blocks of `out`.
             unsafe {
                 let from = b.from(start, first);

@@ -1,22 +1,23 @@
-//! The right matrix of a product, cut into panels of columns.
+//! Packing of the right matrix of a product into panels of columns.
 
 use super::Strided;
 use super::tile::{panel_width, register_width};
 use crate::isa::Isa;
 use crate::vector::{Routine, TURN, Vector, dispatch};
 
-/// Floats of `[inner, columns]` in panels.
+/// Returns the number of floats of `[inner, columns]` in panels.
 pub(crate) fn packed_len(isa: Isa, inner: usize, columns: usize) -> usize {
     inner * columns.next_multiple_of(register_width(isa))
 }
 
-/// Writes `from` `[inner, columns]` as panels, one behind the other: in each the rows, one behind
-/// the other, filled up to whole registers with whatever does no harm.
+/// Writes `from` `[inner, columns]` as contiguous panels. The rows of a panel are contiguous, too,
+/// and filled up to whole registers with unspecified harmless values.
 ///
 /// # Safety
-/// The machine must support `isa`, `from` be readable, and `to` have room for [`packed_len`] floats.
+/// The CPU must support `isa`, `from` must be readable, and `to` must have room for [`packed_len`]
+/// floats.
 pub(crate) unsafe fn pack(isa: Isa, from: Strided, inner: usize, columns: usize, to: *mut f32) {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         dispatch(
             isa,
@@ -36,7 +37,7 @@ struct Pack {
     inner: usize,
     columns: usize,
     to: *mut f32,
-    /// Columns of a panel.
+    /// Number of columns of a panel.
     width: usize,
 }
 
@@ -46,7 +47,7 @@ impl Routine for Pack {
         for first in (0..self.columns).step_by(self.width) {
             let len = self.width.min(self.columns - first);
             let stride = len.next_multiple_of(V::LANES);
-            // SAFETY: the caller's promise; the panels before this one are full.
+            // SAFETY: upheld by the caller; the panels before this one are full.
             unsafe {
                 let to = self.to.add(self.inner * first);
                 let from = self.from.start.add(first * self.from.column);
@@ -61,14 +62,15 @@ impl Routine for Pack {
 }
 
 impl Pack {
-    /// Copies rows.
+    /// Copies contiguous rows.
     ///
     /// # Safety
-    /// `from` must have `inner` rows of `len` columns, and `to` room for rows of `stride` floats.
+    /// `from` must have `inner` rows of `len` columns, and `to` must have room for rows of `stride`
+    /// floats.
     #[inline(always)]
     unsafe fn copy(&self, from: *const f32, len: usize, to: *mut f32, stride: usize) {
         for row in 0..self.inner {
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let (from, to) = (from.add(row * self.from.row), to.add(row * stride));
                 if self.from.column == 1 {
@@ -85,18 +87,19 @@ impl Pack {
         }
     }
 
-    /// Copies rows whose elements lie far apart, but those of a column one behind the other.
+    /// Copies from a matrix with contiguous columns, in transposed blocks.
     ///
     /// # Safety
-    /// As for [`Pack::copy`]; and the machine must support the instruction set.
+    /// Same as [`Pack::copy`]; the CPU must also support the instruction set.
     #[inline(always)]
     unsafe fn turn<V: Vector>(&self, from: *const f32, len: usize, to: *mut f32, stride: usize) {
         let rest = self.inner % TURN;
         for first in (0..stride).step_by(TURN) {
             let count = TURN.min(stride - first);
-            // SAFETY: the caller's promise; blocks lie within the panel.
+            // SAFETY: upheld by the caller; blocks lie within the panel.
             unsafe {
-                // Registers of fewer lanes than a block has rows leave a narrower last block.
+                // If registers have fewer lanes than a block has rows, the last block may be
+                // narrower.
                 let whole = if count == TURN { self.inner - rest } else { 0 };
                 let column =
                     |index: usize| from.add((first + index).min(len - 1) * self.from.column);

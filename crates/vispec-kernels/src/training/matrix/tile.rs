@@ -4,16 +4,16 @@ use super::Strided;
 use crate::isa::Isa;
 use crate::vector::{Routine, Vector, dispatch};
 
-/// Registers of a panel's row on machines with 32 registers, and with 16 of eight lanes.
+/// Registers per row of a panel, with 32 registers; `NARROW` is for 16 registers of eight lanes.
 const WIDE: usize = 4;
 const NARROW: usize = 2;
 
-/// Registers of a whole panel's row.
+/// Returns the number of registers per row of a whole panel.
 const fn panel_registers(lanes: usize) -> usize {
     if lanes == 8 { NARROW } else { WIDE }
 }
 
-/// Floats of a register of `isa`.
+/// Returns the number of floats in a register of `isa`.
 pub(super) fn register_width(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => 16,
@@ -22,7 +22,7 @@ pub(super) fn register_width(isa: Isa) -> usize {
     }
 }
 
-/// Columns of a whole panel.
+/// Returns the number of columns of a whole panel.
 pub(super) fn panel_width(isa: Isa) -> usize {
     let lanes = register_width(isa);
     lanes * panel_registers(lanes)
@@ -32,14 +32,14 @@ pub(super) fn panel_width(isa: Isa) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
     pub(super) start: *const f32,
-    /// From one row to the next, if there is a single panel.
+    /// Distance from one row to the next, if there is a single panel.
     pub(super) row: usize,
     pub(super) inner: usize,
     pub(super) columns: usize,
 }
 
 impl Panels {
-    /// What [`super::pack`] wrote.
+    /// Returns the panels that [`super::pack`] wrote.
     pub(crate) fn packed(isa: Isa, start: *const f32, inner: usize, columns: usize) -> Self {
         Self {
             start,
@@ -50,10 +50,11 @@ impl Panels {
     }
 }
 
-/// `out += a · b` for `rows` of `a` and all columns of `b`; rows of `out` are `stride` floats apart.
+/// Adds `a · b` to `out` for `rows` rows of `a` and all columns of `b`. Rows of `out` are `stride`
+/// floats apart.
 ///
 /// # Safety
-/// The machine must support `isa`; `a` must be readable and `out` writable at these places.
+/// The CPU must support `isa`; `a` must be readable and `out` writable at these places.
 pub(crate) unsafe fn multiply(
     isa: Isa,
     a: Strided,
@@ -63,14 +64,14 @@ pub(crate) unsafe fn multiply(
     stride: usize,
 ) {
     let inner = b.inner;
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { multiply_part(isa, a, [rows, inner, b.columns], b, out, stride) };
 }
 
-/// The same for the first `inner` rows and the first `columns` of `b`.
+/// Like [`multiply`], but only for the first `inner` rows and the first `columns` columns of `b`.
 ///
 /// # Safety
-/// As for [`multiply`]; `b` must have them.
+/// Same as [`multiply`]; `b` must have these rows and columns.
 pub(crate) unsafe fn multiply_part(
     isa: Isa,
     a: Strided,
@@ -88,7 +89,7 @@ pub(crate) unsafe fn multiply_part(
         out,
         stride,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { dispatch(isa, product) };
 }
 
@@ -110,7 +111,7 @@ impl Routine for Product {
             let row = if self.b.columns <= whole {
                 self.b.row
             } else {
-                // The last panel is as wide as it must be, whatever columns are asked for.
+                // The last panel has its stored width, however many columns are requested.
                 let stored = whole.min(self.b.columns - first);
                 stored.next_multiple_of(V::LANES)
             };
@@ -120,7 +121,7 @@ impl Routine for Product {
                 first,
                 columns: whole.min(self.columns - first),
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 match (panel.columns.div_ceil(V::LANES), V::LANES) {
                     (1, 8) => self.panel::<V, 6, 1>(&panel),
@@ -138,7 +139,7 @@ impl Routine for Product {
 /// Some columns of the right matrix.
 struct Panel {
     start: *const f32,
-    /// From one row to the next.
+    /// Distance from one row to the next.
     row: usize,
     /// The first column.
     first: usize,
@@ -146,14 +147,14 @@ struct Panel {
 }
 
 impl Product {
-    /// All rows, `ROWS` at a time.
+    /// Computes all rows, `ROWS` at a time.
     ///
     /// # Safety
-    /// As for [`multiply`]; the panel's columns must fit `WIDTH` registers.
+    /// Same as [`multiply`]; the panel's columns must fit into `WIDTH` registers.
     #[inline(always)]
     unsafe fn panel<V: Vector, const ROWS: usize, const WIDTH: usize>(&self, panel: &Panel) {
         let mut row = 0;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             while row + ROWS <= self.rows {
                 self.tile::<V, ROWS, WIDTH>(panel, row);
@@ -169,10 +170,10 @@ impl Product {
         }
     }
 
-    /// `ROWS` rows from `row` on.
+    /// Computes `ROWS` rows from `row` on.
     ///
     /// # Safety
-    /// As for [`Product::panel`].
+    /// Same as [`Product::panel`].
     #[inline(always)]
     unsafe fn tile<V: Vector, const ROWS: usize, const WIDTH: usize>(
         &self,
@@ -184,7 +185,7 @@ impl Product {
                 .wrapping_add(row * self.stride + panel.first + register * V::LANES)
         };
         let filled = |register: usize| panel.columns - register * V::LANES;
-        // SAFETY: the caller's promise; all but the last register are filled.
+        // SAFETY: upheld by the caller; all registers but the last are full.
         unsafe {
             let mut sums = [[V::splat(0.0); WIDTH]; ROWS];
             for (index, sums) in sums.iter_mut().enumerate() {
