@@ -38,8 +38,8 @@ fn tokens(
         .tokens
 }
 
-/// Costs of a machine on which trees are worthwhile, independent of the machine that runs the
-/// tests.
+/// Returns the costs of a machine on which trees are worthwhile, independent of the machine that
+/// runs the tests.
 fn wide_machine() -> AutoTree {
     let cost = |rows, seconds| Cost { rows, seconds };
     let draft = DraftCosts {

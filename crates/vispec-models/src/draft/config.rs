@@ -10,7 +10,7 @@ use crate::nn::{Bias, DecoderConfig, QkNorm};
 
 /// Advice for a draft without a config.
 pub(super) const MISSING_CONFIG: &str =
-    "put the config.json that the draft was trained with beside its weights";
+    "put the config.json that the draft was trained with next to its weights";
 
 /// The fields of the file.
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Loading of the weights of a draft from its checkpoint.
+//! Loads the weights of a draft from its checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -117,7 +117,7 @@ impl MedusaSession {
         let medusa = self.medusa.clone();
         let results = guess_together(&medusa, vec![(self, last_row(features), ask)]);
         let result = results.into_iter().next();
-        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
+        result.unwrap_or_else(|| Err("a draft pass returned no result".into()))
     }
 
     /// Returns the guesses for the level below `beam`.
@@ -236,7 +236,7 @@ impl DraftModel<VlmTarget> for MedusaSession {
     fn forward(
         passes: Vec<DraftPassOf<'_, VlmTarget, Self>>,
     ) -> Vec<Result<Expansion<()>, BoxError>> {
-        let missing = || Err("a draft pass gave no result for a sequence".into());
+        let missing = || Err("a draft pass returned no result for a sequence".into());
         let mut results: Vec<_> = passes.iter().map(|_| missing()).collect();
         let mut groups: Vec<(Medusa, Vec<usize>, Vec<_>)> = Vec::new();
         for (place, pass) in passes.into_iter().enumerate() {

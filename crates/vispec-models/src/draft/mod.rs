@@ -55,7 +55,7 @@ pub enum DraftKind {
 }
 
 impl DraftKind {
-    /// The name that users type.
+    /// Returns the name that users type.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Vispec => "vispec",

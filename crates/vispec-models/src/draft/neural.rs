@@ -98,7 +98,7 @@ impl NeuralDraft {
         self.stack.cache_bytes_per_row(self.dtype)
     }
 
-    /// Runs a pass over `rows` in the kernels' thread pool, so that its kernels need not wake
+    /// Runs a pass over `rows` rows in the kernels' thread pool, so that its kernels need not wake
     /// threads.
     pub(super) fn step<R: Send>(&self, rows: usize, pass: impl FnOnce() -> R + Send) -> R {
         self.stack.step(rows, self.head.n_outputs(), pass)
@@ -289,7 +289,7 @@ impl NeuralDraftSession {
         };
         let results = Self::forward(vec![pass]);
         let result = results.into_iter().next();
-        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
+        result.unwrap_or_else(|| Err("a draft pass returned no result".into()))
     }
 }
 

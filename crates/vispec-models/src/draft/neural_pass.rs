@@ -17,7 +17,7 @@ type Output = Result<Expansion<Tensor<2>>, BoxError>;
 
 /// Implements [`vispec_core::DraftModel::forward`].
 pub(super) fn run(passes: Vec<Pass<'_>>) -> Vec<Output> {
-    let missing = || Err("a draft pass gave no result for a sequence".into());
+    let missing = || Err("a draft pass returned no result for a sequence".into());
     let mut results: Vec<Output> = passes.iter().map(|_| missing()).collect();
     let mut groups: Vec<(NeuralDraft, Vec<(usize, Pass<'_>)>)> = Vec::new();
     for (place, pass) in passes.into_iter().enumerate() {
@@ -110,7 +110,7 @@ pub(super) fn commit(
     match (part, failed.into_iter().next()) {
         (Some((output, part)), _) => Ok(part.note(&output, 0).1),
         (None, Some((_, Err(error)))) => Err(error),
-        (None, _) => Err("a draft pass gave no result".into()),
+        (None, _) => Err("a draft pass returned no result".into()),
     }
 }
 

@@ -44,11 +44,11 @@ pub enum DraftEmbeds {
 /// The token whose position a row of an EAGLE-3 draft has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PositionsOf {
-    /// The token whose hidden state the row has.
+    /// The token whose hidden state the row contains.
     #[default]
     State,
-    /// The next token, minus one, as in training with SpecForge. This differs from
-    /// [`State`](Self::State) inside images and at their borders.
+    /// The next token, with its position reduced by one, as in training with SpecForge. This
+    /// differs from [`State`](Self::State) inside images and at their borders.
     Next,
 }
 

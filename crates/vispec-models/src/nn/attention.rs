@@ -41,7 +41,7 @@ pub(crate) enum AttentionPlan {
 #[cfg(feature = "cube")]
 #[derive(Debug)]
 pub(crate) struct UnknownTreePlan {
-/// Number of leading cache rows that every row attends to.
+    /// Number of leading cache rows that every row attends to.
     prefix: usize,
     rows: usize,
     /// Table in the format of [`AttentionPlan::seen`].
@@ -51,7 +51,7 @@ pub(crate) struct UnknownTreePlan {
 /// Cache rows that the nodes of a token tree attend to.
 #[derive(Debug)]
 pub(crate) struct TreePlan {
-/// Number of leading cache rows that every row attends to.
+    /// Number of leading cache rows that every row attends to.
     prefix: usize,
     /// `[rows + 1]`: in addition to the prefix, row `r` attends to
     /// `rows[offsets[r]..offsets[r + 1]]`.
@@ -371,7 +371,8 @@ pub(super) fn attend_by_products(
     attended.swap_dims(1, 2).reshape([rows, width])
 }
 
-/// `[1, kv_heads, seq, head_dim]` to `[1, kv_heads * groups, seq, head_dim]`, each head repeated.
+/// Repeats each head of `[1, kv_heads, seq, head_dim]`, giving
+/// `[1, kv_heads * groups, seq, head_dim]`.
 fn repeat_heads(x: Tensor<4>, groups: usize) -> Tensor<4> {
     if groups == 1 {
         return x;

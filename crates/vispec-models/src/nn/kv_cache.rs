@@ -212,7 +212,7 @@ impl ModelCache {
         match &mut self.storage {
             Storage::Device(cache) => cache,
             #[cfg(feature = "flex")]
-            Storage::Host(_) => panic!("the cache is in host memory, but the weights are on a device"),
+            Storage::Host(_) => panic!("the cache is in memory, but the weights are on a device"),
         }
     }
 
@@ -221,7 +221,7 @@ impl ModelCache {
     pub(super) fn host_mut(&mut self) -> &mut HostCache {
         match &mut self.storage {
             Storage::Host(cache) => cache,
-            Storage::Device(_) => panic!("the cache is on a device, but the weights are in host memory"),
+            Storage::Device(_) => panic!("the cache is on a device, but the weights are in memory"),
         }
     }
 

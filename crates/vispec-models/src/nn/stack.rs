@@ -193,8 +193,8 @@ impl DecoderStack {
     /// Like [`forward`](Self::forward), but also records states of the residual stream.
     ///
     /// # Arguments
-    /// * `wanted` - numbers of the states to record. State `i` is the input of layer `i`; the state
-    ///   after those of all layers is the output of the last layer. Other numbers are ignored.
+    /// * `wanted` - numbers of the states to record. State `i` is the input of layer `i`; with `n`
+    ///   layers, state `n` is the output of the last one. Other numbers are ignored.
     ///
     /// # Panics
     /// Same as [`forward`](Self::forward).

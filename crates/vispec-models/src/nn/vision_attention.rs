@@ -91,8 +91,9 @@ fn join_heads(heads: Tensor<4>, run: &PatchGroups, hidden: usize) -> Tensor<2> {
         .reshape([run.groups * len, hidden])
 }
 
-/// Like [`attend_all`], but processes only as many heads at a time as keep the number of scores
-/// within `max_scores`, and at least one. A large image has tens of thousands of patches.
+/// Like [`attend_all`], but processes the heads in groups, so that at most `max_scores` scores are
+/// in memory. A group has at least one head. The limit matters because a large image has tens of
+/// thousands of patches.
 fn attend_bounded(
     query: Tensor<4>,
     keys: Tensor<4>,

@@ -12,7 +12,7 @@ use super::qwen3::Case as Qwen3Case;
 use super::stored::{Stored, rewrite};
 use super::{Case as TargetCase, Numbers, Tensors, copy_of, fixtures};
 
-/// The target states that all drafts in the fixtures read.
+/// The target states that the `qwen-tied` drafts read.
 pub const STATES: [usize; 3] = [1, 2, 3];
 
 pub const DIALECTS: [&str; 5] = [

@@ -23,7 +23,7 @@ pub enum LayerIds {
 }
 
 impl LayerIds {
-    /// The name that users type.
+    /// Returns the name that users type.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -61,8 +61,8 @@ const TOP: &str = "eagle_aux_hidden_state_layer_ids";
 pub(super) struct LayerLists {
     pub(super) nested: Option<Vec<usize>>,
     pub(super) top: Option<Vec<usize>>,
-    /// Whether a list at the top level means layer inputs. In SGLang's own dialect, such a list was
-    /// copied from another field.
+    /// Whether a list at the top level means layer inputs. In SGLang's own dialect, such a list is
+    /// a copy whose meaning is unknown.
     pub(super) top_is_known: bool,
 }
 

@@ -23,7 +23,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-/// A target and a draft on the GPU.
+/// Loads a target and a draft on the GPU.
 #[expect(clippy::print_stderr, reason = "reports that the test is skipped")]
 fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> {
     let Ok(device) = DeviceSpec::Wgpu.open() else {
@@ -42,7 +42,7 @@ fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> 
     Some(Engine::load(&options).unwrap())
 }
 
-/// A question about a picture.
+/// Encodes a question about a picture.
 fn prompt(engine: &Engine) -> EncodedPrompt {
     let picture = std::fs::read_dir(fixtures().join("images")).unwrap();
     let picture = picture.map(|entry| entry.unwrap().path()).min().unwrap();

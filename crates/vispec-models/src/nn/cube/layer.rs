@@ -96,7 +96,8 @@ impl CubeLayer {
     /// Rows after those of all sequences are padding, and their results are unspecified.
     ///
     /// # Shapes
-    /// `projected` `[rows, (heads + 2 * kv_heads) * head_dim]`, the result `[rows, heads * head_dim]`.
+    /// `projected` `[rows, (heads + 2 * kv_heads) * head_dim]`, the result
+    /// `[rows, heads * head_dim]`.
     fn attend(
         &self,
         projected: Tensor<2>,

@@ -169,8 +169,8 @@ fn a_layer_takes_few_launches() {
     assert!(through_burn > LAUNCHES_PER_LAYER * layers);
 }
 
-/// With padding, the rows of a shared pass equal bitwise those of separate passes, and match the
-/// CPU's rows.
+/// With padding, the rows of a shared pass are bitwise equal to those of separate passes, and match
+/// the CPU's rows.
 #[test]
 fn rows_of_padded_passes_are_those_of_rows_alone() {
     let Some([gpu, host]) = stacks("qwen-tied") else {
