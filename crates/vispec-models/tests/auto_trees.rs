@@ -1,4 +1,5 @@
-//! Trees sized by measured cost, in every dtype: answers are those of plain decoding.
+//! Trees whose size is chosen by measured cost: in every dtype, answers equal those of plain
+//! decoding.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -37,7 +38,8 @@ fn tokens(
         .tokens
 }
 
-/// A machine on which trees pay, whatever this one is like.
+/// Returns the costs of a machine on which trees are worthwhile, independent of the machine that
+/// runs the tests.
 fn wide_machine() -> AutoTree {
     let cost = |rows, seconds| Cost { rows, seconds };
     let draft = DraftCosts {
@@ -62,7 +64,7 @@ fn answers_are_those_of_plain_decoding_in_every_dtype() {
     let fixed = TreeSize::from(TreeShape::default());
     for dtype in ["f32", "bf16", "f16", "int8", "int4", "int8:32"] {
         for (target, draft, method) in DRAFTERS {
-            // 80 inputs are no multiple of 32.
+            // 80 inputs are not a multiple of 32.
             if dtype.starts_with("int") && target == "llava-next" {
                 continue;
             }
@@ -150,9 +152,9 @@ fn measured_costs_are_kept_and_checked() {
         CalibrationOrigin::Remeasured { reason } => reason,
         other => panic!("{other:?}"),
     };
-    // Another method, a file that was cut short, another machine.
+    // Costs are measured again for another method, a truncated file and another machine.
     let other = reason(origin(Method::PromptLookup));
-    // Method and draft differ both; which is named depends on the order of JSON objects.
+    // Both method and draft differ; the order of the JSON object decides which is named.
     assert!(
         other.contains("its method is") || other.contains("its draft is"),
         "{other}"
@@ -181,7 +183,7 @@ fn costs_that_turned_out_to_be_wrong_are_measured_again() {
         };
         doubt_costs(&engine, method, &place, drift).unwrap();
     };
-    // Nothing is there to be doubted.
+    // There are no costs to doubt yet.
     doubt(Method::Vispec);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     for method in [Method::Vispec, Method::PromptLookup] {
@@ -238,7 +240,7 @@ fn costs_that_cannot_be_kept_are_still_used() {
     let place = CalibrationPlace::InDir(in_the_way.path().to_owned());
     let calibration = calibrate(&engine, Method::PromptLookup, &place).unwrap();
     assert!(matches!(calibration.unsaved, Some(ModelError::Io { .. })));
-    // A write that fails at its end leaves nothing behind either.
+    // A write that fails at the end leaves no files behind either.
     let dir = tempfile::tempdir().unwrap();
     let in_the_way = dir.path().join("costs.json");
     std::fs::create_dir_all(in_the_way.join("x")).unwrap();
@@ -275,7 +277,7 @@ fn kept_quantised_weights_are_read_and_made_anew_when_the_model_changes() {
         )
     };
     let expected = answer(&load(KeepQuantized::InMemory));
-    assert!(!kept.exists(), "only if asked");
+    assert!(!kept.exists(), "weights are kept only on request");
     assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
     let first = fs::read(&kept).unwrap();
     let changed = || fs::metadata(&kept).unwrap().modified().unwrap();
@@ -283,7 +285,7 @@ fn kept_quantised_weights_are_read_and_made_anew_when_the_model_changes() {
     assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
     assert_eq!(changed(), before, "read, not written");
 
-    // A file that was cut short, and a model that was replaced by another one.
+    // A truncated file, and a model that was replaced by another one.
     fs::write(&kept, &first[..first.len() / 2]).unwrap();
     assert_eq!(answer(&load(KeepQuantized::BesideCheckpoint)), expected);
     assert_eq!(fs::read(&kept).unwrap().len(), first.len());

@@ -1,5 +1,5 @@
-//! Caches: a tree is verified as each of its paths would be decoded, and what a cycle leaves in the
-//! caches is what reading the same tokens from scratch would have left.
+//! Caches: verifying a tree gives the same results as decoding each of its paths, and after a cycle
+//! the caches equal those of reading the same tokens from scratch.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -25,7 +25,7 @@ fn prepared(engine: &Engine, target: &str) -> PreparedPrompt {
     engine.processor().prepare(&messages, &[image]).unwrap()
 }
 
-/// The prompt with more tokens of text at its end.
+/// Appends text tokens to the prompt.
 fn extended(mut prompt: PreparedPrompt, tokens: &[TokenId]) -> PreparedPrompt {
     let n_before = i64::try_from(prompt.token_ids.len()).unwrap();
     let delta = prompt.rope_delta;
@@ -45,13 +45,13 @@ fn extended(mut prompt: PreparedPrompt, tokens: &[TokenId]) -> PreparedPrompt {
     prompt
 }
 
-/// A tree of `n_nodes` nodes; small `fan_out` makes it deep.
+/// Creates a random tree of `n_nodes` nodes; a small `fan_out` makes it deep.
 fn random_tree(numbers: &mut Numbers, n_nodes: usize, fan_out: usize, vocab: usize) -> TokenTree {
     let mut tree = TokenTree::new(token(numbers, vocab));
     while tree.n_nodes() < n_nodes {
         let recent = tree.n_nodes().min(fan_out);
         let parent = tree.n_nodes() - 1 - numbers.below(recent);
-        // A sibling may have the same token already.
+        // A sibling may already have the same token.
         let _ = tree.push(NodeId::from_index(parent), token(numbers, vocab));
     }
     tree
@@ -61,7 +61,7 @@ fn token(numbers: &mut Numbers, vocab: usize) -> TokenId {
     TokenId::try_from(numbers.below(vocab)).unwrap()
 }
 
-/// Logits of a pass over `tree`, one row per node, and its features.
+/// Runs a pass over `tree` and returns the logits, one row per node, and the features.
 fn verify(
     target: &VlmTarget,
     tree: &TokenTree,
@@ -72,7 +72,7 @@ fn verify(
     (rows.collect(), output.features)
 }
 
-/// Decodes `tokens` one by one and gives the logits after each.
+/// Decodes `tokens` one by one and returns the logits after each.
 fn decode(target: &VlmTarget, tokens: &[TokenId], cache: &mut VlmCache) -> Vec<Vec<f32>> {
     let one = |&token: &TokenId| {
         let base = cache.len();
@@ -91,7 +91,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
-/// Bitwise: this is what makes speculative answers equal plain ones without ties to break.
+/// The comparison is bitwise. Exact equality is the reason why speculative answers equal plain ones
+/// without special treatment of near-ties.
 #[test]
 fn a_tree_is_verified_as_its_paths_are_decoded() {
     let mut numbers = Numbers(1);
@@ -100,7 +101,7 @@ fn a_tree_is_verified_as_its_paths_are_decoded() {
             ["f32", "bf16", "f16", "int8", "int4", "int4:32"].map(|d| (d, KvPrecision::Auto));
         let half = ["f32", "bf16"].map(|dtype| (dtype, KvPrecision::Bf16));
         for (dtype, kv) in wide.into_iter().chain(half) {
-            // 80 inputs are no multiple of 32.
+            // 80 inputs are not a multiple of 32.
             if dtype.starts_with("int") && name == "llava-next" {
                 continue;
             }
@@ -166,7 +167,7 @@ fn a_kept_path_leaves_what_a_fresh_prefill_leaves() {
     }
 }
 
-/// Caches grow in steps of 256 rows; growing must not lose or move a row.
+/// Caches grow in steps of 256 rows. Growing must not lose or move a row.
 #[test]
 fn growing_keeps_every_row() {
     let mut numbers = Numbers(3);
@@ -192,7 +193,7 @@ fn growing_keeps_every_row() {
             let expected = wide(output.logits.read_row(0).unwrap());
             assert_close(&format!("{name} after {end}"), &found, &expected, TOLERANCE);
         }
-        // A tree across the step is as exact as any other.
+        // A tree across a growth step is as exact as any other.
         let mut small = target.new_cache().unwrap();
         target.prefill(&prompt, &mut small).unwrap();
         decode(target, &long[..512 - n_before - 10], &mut small);
@@ -214,7 +215,7 @@ fn neural(engine: &Engine, name: &str) -> NeuralDraft {
     let dir = fixtures().join("drafts").join(name);
     match Draft::load(&dir, engine.target()).unwrap() {
         Draft::Neural(_, draft) => draft,
-        Draft::Medusa(_) => panic!("{name} is no network"),
+        Draft::Medusa(_) => panic!("{name} is not a network"),
     }
 }
 
@@ -245,8 +246,8 @@ fn expand(session: &mut NeuralDraftSession, hidden: &Tensor<2>) -> Result<(), Bo
     Ok(())
 }
 
-/// What the draft says after a cycle depends on the committed tokens only: not on the tree that was
-/// grown before, and not on whether they came in one piece.
+/// The draft's output after a cycle depends only on the committed tokens, not on the tree that was
+/// grown before or on whether the tokens were committed together.
 #[test]
 fn a_draft_commits_as_if_it_read_everything_anew() {
     let drafts = VISPEC.into_iter().chain([
@@ -261,7 +262,8 @@ fn a_draft_commits_as_if_it_read_everything_anew() {
         let (target, draft) = (engine.target(), neural(&engine, draft));
         let prepared = prepared(&engine, name);
         let n_tokens = prepared.token_ids.len();
-        // The prompt, then `first`, which the target chose, then what later cycles commit.
+        // The prompt, then `first`, which the target chose, then the tokens that later cycles
+        // commit.
         let first = 40;
         let later: Vec<TokenId> = vec![41, 50, 60, 70, 71, 80];
         let all: Vec<TokenId> = [first].into_iter().chain(later.clone()).collect();
@@ -296,9 +298,9 @@ fn a_draft_commits_as_if_it_read_everything_anew() {
             (session.committed(), floats(&hidden))
         };
         let (grown, quiet) = (commit(true), commit(false));
-        assert!(grown == quiet, "{name}: rows of a tree were left behind");
+        assert!(grown == quiet, "{name}: rows of a tree remain in the cache");
 
-        // Everything at once, the last token as the one that the target chose.
+        // Everything in one prompt, with the last token as the one that the target chose.
         let read = [&[first][..], &later[..later.len() - 1]].concat();
         let longer = target.encode(&extended(prepared, &read)).unwrap();
         let next = later[later.len() - 1];

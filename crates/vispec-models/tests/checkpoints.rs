@@ -1,5 +1,5 @@
-//! The forms in which checkpoints are published: sharded, with newer names, as PyTorch archives, in
-//! half precision, with and without tensors that follow from others.
+//! The forms in which checkpoints are published: sharded, with newer tensor names, as PyTorch
+//! archives, in half precision, and with or without tensors that can be derived from others.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,7 +17,7 @@ use vispec_models::{
     DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, LayerIds, ModelError,
 };
 
-/// The same tensor in another type.
+/// Converts a tensor to another data type.
 fn narrowed(tensor: &Stored, dtype: Dtype) -> Stored {
     let data: Vec<u8> = tensor
         .floats()
@@ -41,7 +41,7 @@ fn draft_dir(draft: &str) -> PathBuf {
     fixtures().join("drafts").join(draft)
 }
 
-/// Answer and acceptance, which depend on every weight of target and draft.
+/// Returns the answer and the acceptance, which depend on every weight of target and draft.
 fn trace(engine: &Engine, model: &str) -> (Vec<u32>, Vec<u32>) {
     let prompt = question(engine, model, "Describe the image in detail.");
     let method = engine.default_method();
@@ -133,7 +133,7 @@ fn rewrite_file(path: &Path, change: impl FnOnce(Vec<Stored>) -> Vec<Stored>) {
     write(path, &tensors);
 }
 
-/// What transformers writes since 4.52.
+/// The tensor names that transformers writes since 4.52.
 #[test]
 fn newer_names_load() {
     let renamed = |mut tensors: Vec<Stored>, newer: &dyn Fn(&str) -> String| {
@@ -166,7 +166,7 @@ fn newer_names_load() {
     assert_same("llava-next", llava.path(), &draft_dir("llava-next-q2"));
 }
 
-/// Some files carry a tied head once more.
+/// Some files contain a tied head a second time.
 #[test]
 fn a_tied_head_may_be_in_the_file() {
     let target = copy_of("models/qwen-tied");
@@ -189,12 +189,12 @@ fn an_untied_head_must_be_in_the_file() {
     });
     let ModelError::Weights { report, .. } = try_load(target.path().into(), None).unwrap_err()
     else {
-        panic!("not a report");
+        panic!("not a weight report");
     };
     assert_eq!(report.missing, ["lm_head.weight"]);
 }
 
-/// A draft's embedding is the target's, frozen in training.
+/// A draft's embedding is frozen in training, so it equals the target's.
 #[test]
 fn a_draft_without_an_embedding_uses_the_targets() {
     let draft = copy_of("drafts/qwen-untied-q2");
@@ -207,7 +207,7 @@ fn a_draft_without_an_embedding_uses_the_targets() {
     assert_same("qwen-untied", &model_dir("qwen-untied"), draft.path());
 }
 
-/// Drafts are published as what `torch.save` writes.
+/// Drafts are published as archives written by `torch.save`.
 #[test]
 fn a_pytorch_archive_loads_as_safetensors_do() {
     let draft = copy_of("drafts/qwen-tied-q2");
@@ -215,7 +215,7 @@ fn a_pytorch_archive_loads_as_safetensors_do() {
     let archive = draft.path().join("pytorch_model.bin");
     assert_same("qwen-tied", &model_dir("qwen-tied"), draft.path());
 
-    // Cut anywhere, it is refused by name.
+    // Truncated anywhere, it is refused with an error that names the file.
     let bytes = fs::read(&archive).unwrap();
     for len in [0, 1, 100, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&archive, &bytes[..len]).unwrap();
@@ -246,12 +246,12 @@ fn half_precision_on_disk_loads_as_it_is_and_widened() {
         assert_eq!(auto.target().precision().storage, storage);
         let wide = engine(DtypeChoice::F32);
         assert_eq!(wide.target().precision().storage, DType::F32);
-        // The same numbers in another type: widening loses nothing.
+        // The same numbers in a wider type: widening is lossless.
         assert_eq!(trace(&auto, "qwen-untied"), trace(&wide, "qwen-untied"));
     }
 }
 
-/// Leaves of a copied checkpoint the names and shapes of its floating-point tensors.
+/// Reduces a copied checkpoint to the names and shapes of its floating-point tensors.
 fn describe(dir: &Path) {
     let path = dir.join("model.safetensors");
     let tensors = read(&path);

@@ -1,4 +1,5 @@
-//! Every field of every config with values that make no sense: an error or a model, never a panic.
+//! Every field of every config with invalid values: the result is an error or a model, never a
+//! panic.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use vispec_models::{DraftVocab, DtypeChoice, Engine, EngineOptions, KvPrecision, LayerIds};
 use vispec_processor::Messages;
 
-/// Paths to all values below `value`.
+/// Collects the paths of all values below `value`.
 fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     let below: Vec<(String, &Value)> = match value {
         Value::Object(fields) => fields.iter().map(|(k, v)| (k.clone(), v)).collect(),
@@ -44,7 +45,7 @@ fn values() -> Vec<Value> {
     ]
 }
 
-/// Loads, reads a prompt with an image and answers a little; errors are fine.
+/// Loads a model, reads a prompt with an image and generates a short answer. Errors are allowed.
 fn try_to_answer(
     target: &Path,
     draft: &Path,

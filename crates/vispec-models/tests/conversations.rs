@@ -1,4 +1,4 @@
-//! Conversations that go on from what is kept of them say what they would have said from scratch.
+//! Conversations that resume from a kept cache give the same answers as from scratch.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,7 +15,7 @@ use vispec_processor::{Content, DecodedImage, Message, Messages, SpecialText};
 const ROOMY: usize = 64 << 20;
 const ASK: &str = "Describe the image briefly.";
 
-/// A conversation under way, with everything that was said.
+/// A conversation with all of its messages.
 struct Chat {
     messages: Messages,
     images: Vec<DecodedImage>,
@@ -48,7 +48,7 @@ fn rule(sampler: Sampler) -> MatchPicks {
     MatchPicks::new(sampler, PositionUniforms::new(5))
 }
 
-/// What nobody remembers anything for.
+/// Generates an answer without any kept state.
 fn fresh(engine: &Engine, method: Method, sampler: Sampler, chat: &Chat) -> Generation {
     let (prompt, _) = engine.encode(&chat.messages, &chat.images).unwrap();
     let drafter = engine.drafter(method, shape(3, 8, 30)).unwrap();
@@ -96,7 +96,8 @@ fn text(engine: &Engine, generation: &Generation) -> String {
         .unwrap()
 }
 
-/// Rows that were read in two passes are, bit for bit, those of one pass, however long.
+/// Rows that are read in two passes are bitwise equal to those of one pass, regardless of where the
+/// prompt is split.
 #[test]
 fn a_prompt_read_in_parts_is_the_prompt() {
     let mut numbers = Numbers(4);
@@ -139,7 +140,7 @@ fn a_prompt_read_in_parts_is_the_prompt() {
     }
 }
 
-/// Tokens, and even the cycles they came in, whatever drafts.
+/// With every drafter, the tokens are the same, and even the cycles in which they were accepted.
 #[test]
 fn turns_go_on_as_from_scratch() {
     for (target, draft, method) in DRAFTERS {
@@ -176,7 +177,7 @@ fn conversations_that_take_turns_do_not_mix() {
     let engine = load(target, draft, DtypeChoice::F32);
     let method = engine.default_method();
     let store = ConversationStore::new(ROOMY);
-    // Equal but for the pixels: the same number of tokens, the same words.
+    // Two images that differ only in their pixels: the prompts have the same tokens.
     let image = image_of("qwen-tied/q4-img-large");
     let inverted = image.rgb().iter().map(|value| 255 - value).collect();
     let other = DecodedImage::from_rgb8(image.size(), inverted).unwrap();
@@ -208,7 +209,7 @@ fn the_budget_is_kept_and_the_oldest_goes_first() {
     ask(&store, ASK);
     let one = store.usage().bytes;
     assert!(one > 0);
-    // Room for two and a half.
+    // Room for two and a half conversations.
     let store = ConversationStore::new(one * 5 / 2);
     for question in [
         "What is this?",
@@ -220,7 +221,8 @@ fn the_budget_is_kept_and_the_oldest_goes_first() {
         assert!(store.usage().bytes <= one * 5 / 2, "{:?}", store.usage());
     }
     assert_eq!(store.usage().count, 2);
-    // Asked again, all but the last token are known; of the oldest question only the image is.
+    // If a question is asked again, all but its last token are known. For the oldest question, only
+    // the image is known.
     let again = ask(&store, ASK).stats;
     assert_eq!(again.reused_prompt_tokens() + 1, again.prompt_tokens());
     let oldest = ask(&store, "What is this?").stats;

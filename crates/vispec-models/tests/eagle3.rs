@@ -1,4 +1,4 @@
-//! EAGLE-3 drafts of all dialects compute what the reference computes, and never change an answer.
+//! EAGLE-3 drafts of all dialects match the reference implementation and never change an answer.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -33,7 +33,7 @@ fn engine(draft: &Path) -> Engine {
     engine_of("sglang", draft)
 }
 
-/// A draft with the target of a dialect.
+/// Loads a draft together with the target of a dialect.
 fn engine_of(dialect: &str, draft: &Path) -> Engine {
     let target = fixtures().join("models").join(target(dialect));
     load_dirs(target, Some(draft.to_owned()), DtypeChoice::F32)
@@ -46,7 +46,7 @@ fn neural(engine: &Engine) -> &NeuralDraft {
     }
 }
 
-/// Log-probabilities by token are those of the logits of the draft's ids.
+/// Asserts that the log-probabilities of the tokens match the reference logits of the draft's ids.
 #[track_caller]
 fn assert_scores(what: &str, found: &Expansion<Tensor<2>>, logits: &Array, ids: &[TokenId]) {
     assert_eq!(found.top.tokens.len(), ids.len(), "{what}");
@@ -64,14 +64,15 @@ fn assert_scores(what: &str, found: &Expansion<Tensor<2>>, logits: &Array, ids: 
     assert_close(what, &by_id, &expected, TOLERANCE);
 }
 
-/// `found` is the tensor, or ends with it if only last rows were stored.
+/// Asserts that `found` equals the reference tensor, or ends with it if only the last rows were
+/// stored.
 #[track_caller]
 fn assert_rows(what: &str, found: &[f32], expected: &Array) {
     let from = found.len() - expected.values.len();
     assert_close(what, &found[from..], &expected.values, TOLERANCE);
 }
 
-/// The target's token of each of the draft's ids.
+/// Returns the target's token for each draft id.
 fn draft_ids(dir: &Path) -> Vec<TokenId> {
     let tensors = reference::stored::read(&dir.join("model.safetensors"));
     let table = tensors.iter().find(|tensor| tensor.name == "d2t").unwrap();
@@ -95,7 +96,7 @@ impl Case<'_> {
         found.unwrap_or_else(|| panic!("{}: {name}", self.what))
     }
 
-    /// A chain of the best tokens below what a pass left.
+    /// Expands a chain of the best tokens after a pass and compares each step with the reference.
     fn assert_steps(
         &self,
         session: &mut NeuralDraftSession,
@@ -195,7 +196,8 @@ fn stages_are_those_of_the_reference() {
             assert!(best.eq(case.get("top10_target_ids").values.iter().copied()));
             case.assert_steps(&mut session, begun, &[1, 2, 3], "");
 
-            // The true states of three more tokens; rows of drafted tokens are dropped.
+            // Commit the target's states of three more tokens; the rows of drafted tokens are
+            // dropped.
             let inputs: Vec<TokenId> = case
                 .get("extend.input_ids")
                 .values
@@ -203,7 +205,7 @@ fn stages_are_those_of_the_reference() {
                 .map(|&id| id as TokenId)
                 .collect();
             let width = states.len() * engine.target().hidden();
-            // Of some prompts only the rows of the answer were stored.
+            // For some prompts only the rows of the answer were stored.
             let first = aux.len() - (answer.len() - 1) * width;
             let aux = aux[first..first + 3 * width].iter().map(|&v| v as f32);
             let aux = TensorData::new(aux.collect::<Vec<_>>(), [3, width]);
@@ -221,7 +223,7 @@ fn stages_are_those_of_the_reference() {
     }
 }
 
-/// A copy of a draft with another config.
+/// Copies a draft and changes its config.
 fn with_config(dialect: &str, change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
     let copy = copy_of(&format!("drafts/qwen-tied-eagle3-{dialect}"));
     let path = copy.path().join("config.json");
@@ -231,10 +233,10 @@ fn with_config(dialect: &str, change: impl FnOnce(&mut serde_json::Value)) -> te
     copy
 }
 
-/// The rule for positions is that of the dialect, and makes a difference.
+/// Positions follow the rule of the dialect, and the rule affects the results.
 #[test]
 fn positions_are_those_of_the_dialect() {
-    // SGLang's draft as vLLM would serve it, and one of `speculators` in SGLang's dialect.
+    // SGLang's draft as vLLM would serve it, and a `speculators` draft in SGLang's dialect.
     let temporal = with_config("sglang", |config| {
         config["architectures"][0] = "Eagle3Qwen2_5vlForCausalLM".into();
     });
@@ -288,7 +290,7 @@ fn positions_are_those_of_the_dialect() {
     }
 }
 
-/// What engines do otherwise with the same draft.
+/// Other ways in which engines read a prompt with the same draft.
 #[test]
 fn other_ways_to_read_a_prompt_are_those_of_the_reference() {
     let shifted = DraftReading {
@@ -359,8 +361,8 @@ impl GenerationObserver for Trees {
     }
 }
 
-/// The one tree in which two siblings have scores that differ by 5e-7, less than sums in another
-/// order do; they may come in the other order.
+/// The only tree in which two siblings have scores that differ by just 5e-7, which is less than the
+/// effect of another summation order. These siblings may therefore be swapped.
 const TIED: (&str, usize, [usize; 2]) = ("speculators, text-only", 1, [12, 13]);
 
 fn assert_tree(what: &str, round: usize, tree: &TokenTree, tensors: &Tensors) {
@@ -438,7 +440,7 @@ fn trees_acceptance_and_tokens_are_those_of_the_reference() {
     }
 }
 
-/// Greedy and at T = 1, with fixed trees, with and without lookup.
+/// Compares greedy and sampled (T = 1) answers, with fixed trees, with and without lookup.
 #[test]
 fn answers_are_those_of_plain_decoding() {
     for dialect in DIALECTS {

@@ -1,5 +1,5 @@
-//! Checkpoints of EAGLE-3 drafts in their forms, and those that cannot be used: errors name file and
-//! field.
+//! The forms of EAGLE-3 draft checkpoints, and checkpoints that cannot be used: errors name the
+//! file and the field.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -35,7 +35,7 @@ fn refused(options: &EngineOptions) -> ModelError {
     Engine::load(options).unwrap_err()
 }
 
-/// Answer and acceptance, which depend on every weight of the draft.
+/// Returns the answer and the acceptance, which depend on every weight of the draft.
 fn trace(options: &EngineOptions) -> (Vec<u32>, Vec<u32>) {
     let engine = Engine::load(options).unwrap();
     let prompt = prompt(&engine, "img-short");
@@ -75,8 +75,8 @@ fn a_pytorch_archive_loads_as_safetensors_do() {
     assert_eq!(trace(&options(draft.path())), expected);
 }
 
-/// As the EAGLE authors publish them: the target's architecture, and no list of layers. Four layers
-/// are too few for three states.
+/// The form that the EAGLE authors publish: the target's architecture and no list of layers. A
+/// target with four layers is too small for three default states.
 #[test]
 fn a_config_without_layers_means_the_default() {
     let draft = copy("sglang");
@@ -85,7 +85,7 @@ fn a_config_without_layers_means_the_default() {
         config.as_object_mut().unwrap().remove("eagle_config");
     });
     let ModelError::Weights { report, .. } = refused(&options(draft.path())) else {
-        panic!("not a report");
+        panic!("not a weight report");
     };
     let fc = &report.misshapen[0];
     assert_eq!(
@@ -122,7 +122,7 @@ fn tables_may_be_missing_or_of_other_types() {
         tensors
     });
     let ModelError::Weights { report, .. } = refused(&options(draft.path())) else {
-        panic!("not a report");
+        panic!("not a weight report");
     };
     assert_eq!(report.missing, ["d2t"]);
 }
@@ -149,7 +149,7 @@ fn tables_that_make_no_sense_are_named() {
             Box::new(move |t| set(t, 9, i64::MAX)),
             &["draft id 9"],
         ),
-        // Draft ids 0 and 1 both mean token 1.
+        // Draft ids 0 and 1 both map to token 1.
         (
             "d2t",
             Box::new(move |t| {
@@ -283,7 +283,7 @@ fn drafts_for_other_targets_are_refused() {
             "{error}"
         );
     }
-    // Too few states for its weights.
+    // Fewer states than the weights require.
     let draft = copy("vllm-mrope");
     change_config(draft.path(), |config| {
         config["eagle_aux_hidden_state_layer_ids"] = json!([1, 2]);
@@ -321,7 +321,7 @@ fn layer_ids_that_are_ambiguous_can_be_chosen() {
     assert_eq!(trace(&options), expected);
     options.draft_layer_ids = LayerIds::Inputs;
     let found = trace(&options);
-    assert_eq!(found.0, expected.0, "the answer does not depend on it");
+    assert_eq!(found.0, expected.0, "the answer must not depend on it");
     assert_ne!(found.1, expected.1);
 }
 
@@ -347,7 +347,7 @@ fn tokens_of_a_head_of_its_own_cannot_be_chosen() {
     assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
 }
 
-/// A draft whose layers have names of none of the dialects is told what it lacks.
+/// If the layer names of a draft match no dialect, the error lists the missing tensors.
 #[test]
 fn missing_tensors_are_named() {
     let draft = copy("sglang");
@@ -356,7 +356,7 @@ fn missing_tensors_are_named() {
         tensors
     });
     let ModelError::Weights { report, .. } = refused(&options(draft.path())) else {
-        panic!("not a report");
+        panic!("not a weight report");
     };
     assert_eq!(report.missing, ["layers.0.hidden_norm.weight"]);
     fs::remove_file(draft.path().join("config.json")).unwrap();

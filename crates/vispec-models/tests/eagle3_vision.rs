@@ -1,4 +1,4 @@
-//! EAGLE-3 drafts with ViSpec's vision adaptor: what their decoder is given, and that they never
+//! EAGLE-3 drafts with ViSpec's vision adaptor: the inputs of their decoder, and that they never
 //! change an answer.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -49,7 +49,7 @@ impl Weights {
         found.floats().map(f64::from).collect()
     }
 
-    /// `x weightᵀ` of each row of `x` `[rows, inputs]`.
+    /// Computes `x weightᵀ` for each row of `x` `[rows, inputs]`.
     fn linear(&self, name: &str, x: &[f64], inputs: usize) -> Vec<f64> {
         let weight = self.get(name);
         let product = |row: &[f64], line: &[f64]| row.iter().zip(line).map(|(a, b)| a * b).sum();
@@ -62,7 +62,8 @@ impl Weights {
         .collect()
     }
 
-    /// What the queries see in an image `[image_tokens, hidden]`: `[queries, hidden]`.
+    /// Compresses an image `[image_tokens, hidden]` with the learned queries into
+    /// `[queries, hidden]`.
     fn compress(&self, image: &[f64]) -> Vec<f64> {
         let head_dim = HIDDEN / HEADS;
         let keys = self.linear("imadpt.k_proj.weight", image, HIDDEN);
@@ -88,7 +89,7 @@ impl Weights {
         self.linear("imadpt.o_proj.weight", &attended, HIDDEN)
     }
 
-    /// A row behind a norm of layer 0.
+    /// Applies a norm of layer 0 to a row.
     fn norm(&self, name: &str, row: &[f64]) -> Vec<f64> {
         let square = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;
         let scale = 1.0 / (square + 1e-6).sqrt();
@@ -97,7 +98,8 @@ impl Weights {
     }
 }
 
-/// Compressed tokens stand for both streams; text has the image in force in its hidden state.
+/// Compressed tokens serve as both embedding and hidden state; in text rows, the vector of the most
+/// recent image is added to the hidden state.
 #[test]
 fn rows_are_what_the_adaptor_says() {
     for n_queries in [1, 3] {
@@ -154,7 +156,7 @@ fn rows_are_what_the_adaptor_says() {
         }
         assert_close("residual", &floats(&read.rows.residual), &residual, 1e-4);
         assert_close("given", &floats(&read.rows.given.unwrap()), &given, 1e-4);
-        // The last places of the image, uncompressed.
+        // The last positions of the uncompressed image.
         let places = (0..image.start).chain(image.end - (n_queries - 1)..n);
         assert!(
             read.positions
@@ -166,7 +168,7 @@ fn rows_are_what_the_adaptor_says() {
     }
 }
 
-/// Neither an adaptor that is not used nor one that adds nothing changes what is drafted.
+/// An adaptor that is not used, or that adds nothing, does not change the draft's output.
 #[test]
 fn text_without_an_image_is_drafted_as_without_vision() {
     let dir = vision_draft("sglang", 2);
@@ -226,7 +228,7 @@ fn answers_are_those_of_plain_decoding() {
     }
 }
 
-/// Sequences with and without images in shared passes, their prompts read in parts.
+/// Sequences with and without images share passes, and their prompts are read in parts.
 #[test]
 fn answers_are_the_same_in_batches() {
     let dir = vision_draft("sglang", 3);
@@ -261,8 +263,8 @@ fn answers_are_the_same_in_batches() {
     assert_eq!(largest, 3);
 }
 
-/// What a draft says depends on what was committed, not on how it came: at once, in parts, or with
-/// the prompt put off.
+/// The output of a draft depends only on the committed tokens, not on whether they were committed
+/// together, in parts, or with the prompt postponed.
 #[test]
 fn a_prompt_and_its_continuation_may_come_in_parts() {
     let dir = vision_draft("sglang", 3);
@@ -310,7 +312,7 @@ fn a_prompt_and_its_continuation_may_come_in_parts() {
     }
 }
 
-/// Features of another target, or of the same one for another draft, are refused.
+/// Features of another target, or of the same target for another draft, are refused.
 #[test]
 fn features_of_another_width_are_refused() {
     let engine = engine(&draft_dir("sglang"), "f32");

@@ -1,4 +1,5 @@
-//! Features of whole sequences: recorded while decoding or read afterwards, they are the same.
+//! Features of whole sequences are the same whether they are recorded while decoding or read
+//! afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -47,7 +48,7 @@ fn answered(
     (generation.tokens, features.unwrap())
 }
 
-/// The prompt in one pass, then the answer in one pass over a chain.
+/// Reads the prompt in one pass, then the answer in one pass over a chain.
 fn teacher_forced(engine: &Engine, prompt: &EncodedPrompt, answer: &[TokenId]) -> Vec<f32> {
     let target = engine.target();
     let mut cache = target.new_cache().unwrap();

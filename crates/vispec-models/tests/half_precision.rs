@@ -1,5 +1,5 @@
-//! Weights in bf16 and f16: on the CPU every row of a pass is computed as it would be by itself, so
-//! that speculative answers equal plain ones exactly there too.
+//! Weights in bf16 and f16. On the CPU every row of a pass is computed as in a separate pass, so
+//! speculative answers equal plain ones exactly in these types, too.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -51,7 +51,8 @@ fn f16_is_exact() {
     check(DtypeChoice::F16, DType::F16);
 }
 
-/// Rounding the weights of these models does not change what they say, so a wrong conversion shows.
+/// Rounding the weights of these models does not change their answers, so a wrong conversion would
+/// be noticed.
 #[test]
 fn half_precision_answers_like_f32() {
     for (target, draft, method) in DRAFTERS {

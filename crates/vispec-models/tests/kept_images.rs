@@ -1,4 +1,4 @@
-//! Images that are kept are what they would be if they were read anew.
+//! Kept images are equal to images that are read again.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -90,7 +90,7 @@ fn the_limit_holds_and_the_oldest_goes_first() {
     }
     let all = store.usage().bytes;
     assert_eq!(store.usage().count, 3);
-    // Used again, so that the second is the oldest.
+    // Use the first file again, so that the second is the oldest.
     read(&engine, &store, &file(names[0]), &options);
     store.limit(all - 1);
     assert_eq!(store.usage().count, 2);

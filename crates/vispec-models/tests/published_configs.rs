@@ -1,8 +1,8 @@
-//! Published `config.json`s, for those who have them: `VISPEC_PUBLISHED` names a folder with the
-//! folders of the checkpoints. What is not there is skipped, with a printed line.
+//! Tests with published `config.json` files. `VISPEC_PUBLISHED` names a folder with the folders of
+//! the checkpoints. Missing folders are skipped, and a line reports it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::print_stderr, reason = "what is skipped is said")]
+#![allow(clippy::print_stderr, reason = "skipped tests are reported")]
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use vispec_models::qwen2_5_vl::QwenConfig;
 
 const VARIABLE: &str = "VISPEC_PUBLISHED";
 
-/// The folder of a checkpoint, if it is there.
+/// Returns the folder of a checkpoint, if it exists.
 fn folder(name: &str) -> Option<PathBuf> {
     let Some(root) = std::env::var_os(VARIABLE) else {
         eprintln!("skipped: {VARIABLE} does not name a folder with published text files");
@@ -19,7 +19,7 @@ fn folder(name: &str) -> Option<PathBuf> {
     };
     let dir = PathBuf::from(root).join(name);
     if !dir.is_dir() {
-        eprintln!("skipped: {} is not there", dir.display());
+        eprintln!("skipped: {} does not exist", dir.display());
         return None;
     }
     Some(dir)

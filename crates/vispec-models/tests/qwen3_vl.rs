@@ -1,4 +1,4 @@
-//! Qwen3-VL targets compute what the reference computes, however their prompts are read.
+//! Qwen3-VL targets match the reference implementation, regardless of how their prompts are split.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -47,7 +47,8 @@ fn greedy_answers_are_those_of_the_reference() {
     }
 }
 
-/// `found` `[rows, width]` is the tensor, or ends with it if only last rows were stored.
+/// Asserts that `found` `[rows, width]` equals the reference tensor, or ends with it if only the
+/// last rows were stored.
 #[track_caller]
 fn assert_rows(what: &str, found: &Tensor<2>, expected: &Array) {
     let found = floats(found);
@@ -72,7 +73,7 @@ fn assert_images(case: &Case, features: &[ImageFeatures], tensors: &Tensors) {
     }
 }
 
-/// States that enter layers hold what was added behind the layer before.
+/// The input states of layers include the values that were added after the previous layer.
 #[test]
 fn stages_are_those_of_the_reference() {
     for model in MODELS {
@@ -81,7 +82,7 @@ fn stages_are_those_of_the_reference() {
         let layers = target.n_layers();
         for case in Case::of_images(model) {
             if !case.has_our_pixels() {
-                // Tokens are compared all the same.
+                // The tokens of these cases are compared in another test.
                 continue;
             }
             let (prepared, tensors) = (case.prepare(&engine), case.tensors());
@@ -120,7 +121,7 @@ fn stages_are_those_of_the_reference() {
     }
 }
 
-/// Logits and features of a prompt that is read in parts that end at `ends`, then of a tree.
+/// Reads a prompt in parts that end at `ends`, then a tree, and returns their logits and features.
 fn read(target: &VlmTarget, prompt: &EncodedPrompt, ends: &[usize]) -> (Vec<f32>, Vec<f32>) {
     let mut cache = target.new_cache().unwrap();
     let whole = [prompt.token_ids().len()];
@@ -143,7 +144,8 @@ fn read(target: &VlmTarget, prompt: &EncodedPrompt, ends: &[usize]) -> (Vec<f32>
     (logits, floats(&output.features))
 }
 
-/// Parts may end inside images, whose rows behind the first layers follow.
+/// Parts may end inside images; the values that are added after the first layers are split
+/// accordingly.
 #[test]
 fn a_prompt_in_parts_is_the_prompt() {
     let mut numbers = Numbers(11);
@@ -161,12 +163,12 @@ fn a_prompt_in_parts_is_the_prompt() {
                 cuts.push(vec![1 + numbers.below(n_tokens - 1)]);
                 for ends in cuts {
                     let parts = read(target, &prompt, &ends);
-                    // Devices do not promise equal bits.
+                    // Devices do not guarantee bitwise equality.
                     if target.resumable_cache().is_some() {
                         assert!(parts == whole, "{model}, {dtype}, {case}, {ends:?}");
                     }
                 }
-                // What is added at images matters.
+                // The values that are added at images affect the result.
                 let plain = EncodedPrompt::new(
                     prompt.token_ids().to_vec(),
                     prompt.embeds().clone(),
@@ -179,7 +181,8 @@ fn a_prompt_in_parts_is_the_prompt() {
     }
 }
 
-/// Greedy and at T = 1, about one image and about two, after an image in a later turn.
+/// Compares greedy and sampled (T = 1) answers for one image, for two images, and for an image in a
+/// later turn.
 #[test]
 fn speculation_changes_no_token() {
     let draft = "qwen3-untied-eagle3-vllm-mrope-qwen3vl";

@@ -1,5 +1,5 @@
-//! The stages of the reference implementation one by one, so that a failure names the layer: pixels,
-//! vision features, prefill, draft outputs, trees, masks, retrieve indices, verification.
+//! Compares each stage with the reference implementation, so that a failure names the stage:
+//! pixels, vision features, prefill, draft outputs, trees, masks, retrieve indices, verification.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use vispec_models::{DeviceLogits, Draft, EncodedPrompt, VlmCache, VlmTarget};
 
 const TOLERANCE: f64 = 1e-4;
 
-/// The target, keeping the hidden states of each verify pass.
+/// A target that records the hidden states of each verify pass.
 struct Watched<'t> {
     target: &'t VlmTarget,
     prefill: RefCell<Vec<(Vec<f32>, Vec<f32>)>>,
@@ -67,10 +67,11 @@ impl TargetModel for Watched<'_> {
     }
 }
 
-/// First pass of a draft in one cycle: output rows, and cache rows and next position after it.
+/// First pass of a draft in one cycle: its output rows, then the number of cache rows and the next
+/// position after the pass.
 type DraftPass = (Vec<f32>, (usize, usize));
 
-/// A draft that is looked at after the first pass of each cycle.
+/// A draft that is inspected after the first pass of each cycle.
 struct WatchedDraft<'l, D> {
     session: D,
     after_pass: &'l dyn Fn(&D),
@@ -250,7 +251,7 @@ fn check(name: &str) {
             break;
         }
         let (tree, verdict) = &trees.0[round];
-        // Medusa has no cache, and of its outputs only the last row is used.
+        // Medusa has no cache, and only the last row of its outputs is used.
         if case.method != "medusa" {
             let (found, committed) = &passes.borrow()[round];
             assert_draft_pass(name, round, found, *committed, &tensors);
@@ -319,8 +320,8 @@ fn run<'t, D: DraftModel<Watched<'t>>>(
     .unwrap();
 }
 
-/// The reference leaves zeros in the rows of image tokens that it compressed away; ours has no such
-/// rows.
+/// The reference leaves zeros in the rows of image tokens that compression removed; this
+/// implementation has no such rows.
 fn assert_draft_output(what: &str, found: &[f32], expected: &Array) {
     let kept: Vec<f64> = expected
         .values

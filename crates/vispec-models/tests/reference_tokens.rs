@@ -1,5 +1,5 @@
 //! Every case of the reference implementation, from messages and image to tokens: the same answer
-//! as its plain decoding, and the same number of accepted tokens in each cycle.
+//! as with its plain decoding, and the same number of accepted tokens in each cycle.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -60,7 +60,7 @@ fn tokens_and_acceptance_are_those_of_the_reference() {
     }
 }
 
-/// Tokens and accepted lengths are those of the reference.
+/// Asserts that tokens and acceptance lengths equal those of the reference.
 fn same_as_reference(case: &Case, tokens: &[TokenId], stats: &GenerationStats) {
     let name = case.name();
     let expected = &case.ar_ids[..case.ar_ids.len().min(case.settings.max_new_tokens)];
@@ -69,8 +69,8 @@ fn same_as_reference(case: &Case, tokens: &[TokenId], stats: &GenerationStats) {
         return;
     }
     let found = stats.accepted_per_cycle();
-    // The reference goes on after the end of the answer, so its last cycle may accept more, and
-    // there may be one more.
+    // The reference continues after the end of the answer, so its last cycle may accept more
+    // tokens, and there may be one more cycle.
     let common = found.len().min(case.acceptance_len.len()) - 1;
     assert_eq!(
         found[..common],
@@ -83,7 +83,7 @@ fn same_as_reference(case: &Case, tokens: &[TokenId], stats: &GenerationStats) {
     );
 }
 
-/// The same cases, five at a time in shared passes, their prompts read in parts.
+/// The same cases, five at a time in shared passes, with prompts read in parts.
 #[test]
 fn tokens_and_acceptance_are_the_same_in_batches() {
     let mut groups: BTreeMap<(String, String), Vec<Case>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! States of the residual stream as features: those of the reference, however they were read.
+//! States of the residual stream as features match the reference, regardless of how they are read.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,7 +17,7 @@ fn engine() -> Engine {
     load("qwen-tied", None, DtypeChoice::F32)
 }
 
-/// The target whose features are those of an EAGLE-3 draft.
+/// Loads the target with the features that an EAGLE-3 draft reads.
 fn target(dtype: DtypeChoice, kv: KvPrecision) -> VlmTarget {
     let dir = reference::fixtures().join("models/qwen-tied");
     let device = reference::test_device().open().unwrap();
@@ -28,7 +28,7 @@ fn target(dtype: DtypeChoice, kv: KvPrecision) -> VlmTarget {
         .unwrap()
 }
 
-/// A chain of tokens.
+/// Creates a chain of tokens.
 fn chain(tokens: &[u32]) -> TokenTree {
     let mut chain = TokenTree::new(tokens[0]);
     let mut last = NodeId::ROOT;
@@ -38,7 +38,7 @@ fn chain(tokens: &[u32]) -> TokenTree {
     chain
 }
 
-/// The prompt in parts that end at `ends`, then the answer in chains of three.
+/// Reads the prompt in parts that end at `ends`, then the answer in chains of three tokens.
 fn read(target: &VlmTarget, prompt: &EncodedPrompt, answer: &[u32], ends: &[usize]) -> Vec<f32> {
     let mut cache = target.new_cache().unwrap();
     let mut parts = Vec::new();
@@ -65,7 +65,7 @@ fn states_are_those_of_the_reference() {
         assert_close(name, &whole, &expected, 1e-4);
         let parts = read(&target, &prompt, answer, &[1, 20, 38]);
         assert_close(name, &parts, &expected, 1e-4);
-        // The CPU gives the same bits, whatever the parts.
+        // On the CPU, results are bitwise equal for any parts.
         assert!(
             whole == parts || target.resumable_cache().is_none(),
             "{name}"
@@ -73,8 +73,8 @@ fn states_are_those_of_the_reference() {
     }
 }
 
-/// One pass for several sequences, with caches that remember different states, gives each what a
-/// pass of its own gives.
+/// In a shared pass with caches that record different states, each sequence gets the same result as
+/// in a separate pass.
 #[test]
 fn sequences_with_different_states_share_a_pass() {
     let engine = engine();
@@ -129,7 +129,7 @@ fn sequences_with_different_states_share_a_pass() {
     }
 }
 
-/// A cache that remembers more than the draft reads holds all of it in the end.
+/// A cache that records more states than the draft reads contains all of them at the end.
 #[test]
 fn whole_sequences_have_their_states() {
     let engine = engine();
@@ -142,7 +142,7 @@ fn whole_sequences_have_their_states() {
         let features = target.prefill(&prompt, &mut cache).unwrap().features;
         assert_eq!(features.dims()[1], 3 * target.hidden());
         let base = cache.len();
-        // A second child of the root is dropped again.
+        // The root gets a second child, which is dropped later.
         let mut tree = TokenTree::new(answer[0]);
         tree.push(NodeId::ROOT, answer[1].wrapping_add(1)).unwrap();
         let mut path = vec![NodeId::ROOT];
@@ -166,7 +166,7 @@ fn whole_sequences_have_their_states() {
         let error = of_answer(&[4]).unwrap_err().to_string();
         assert!(error.contains("1, 2, 3, last, 0"), "{error}");
 
-        // Behind the last layer: what the final norm makes of it is what the head reads.
+        // Output of the last layer: after the final norm it equals the input of the head.
         let whole = read_features(&target, &prompt, &[4]).unwrap();
         let normed = target.text().finish(whole.residual_states.unwrap());
         assert_eq!(floats(&normed), floats(&whole.hidden_states));
@@ -194,7 +194,7 @@ fn caches_of_other_states_are_refused_or_not_used() {
     let Some(mut cache) = target.resumable_cache() else {
         return;
     };
-    // More bytes per row than without these states, and a next turn that goes on from them.
+    // The states take more bytes per row, and the next turn resumes from them.
     target.prefill(&prompt, &mut cache).unwrap();
     let store = ConversationStore::new(1 << 26);
     store.keep(&prompt, &[], cache);
@@ -205,7 +205,7 @@ fn caches_of_other_states_are_refused_or_not_used() {
     let mut whole = target.new_cache().unwrap();
     let expected = target.prefill(&prompt, &mut whole).unwrap().features;
     assert_eq!(floats(&features), floats(&expected));
-    // A target with another draft begins anew.
+    // A target with another draft starts from scratch.
     let other = store.cache_for(plain.target(), &prompt).unwrap();
     assert_eq!(other.len(), 0);
     let mut cache = plain.target().resumable_cache().unwrap();
@@ -220,7 +220,7 @@ fn caches_of_other_states_are_refused_or_not_used() {
     );
 }
 
-/// Chunks of any size give the features of the whole prompt.
+/// Reading a prompt in chunks of any size gives the features of the whole prompt.
 #[test]
 fn chunks_do_not_show() {
     let engine = engine();

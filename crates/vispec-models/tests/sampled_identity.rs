@@ -1,5 +1,5 @@
-//! Sampled answers are a function of the seed, not of the drafter: what is drafted, and how much,
-//! never changes a token.
+//! Sampled answers are a function of the seed, not of the drafter: neither the drafted tokens nor
+//! their number ever change a token of the answer.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,13 +23,13 @@ fn shapes() -> [TreeShape; 5] {
     ]
 }
 
-/// Samplers, and how many seeds to try with each.
+/// Returns samplers and the number of seeds to try with each.
 fn samplers() -> [(Sampler, u64); 3] {
     let top_k = NonZeroUsize::new(20);
     [
         (Sampler::new(1.0, None, None).unwrap(), 20),
         (Sampler::new(1.0, Some(0.9), top_k).unwrap(), 10),
-        // The tiny models are so sure of their answers that seeds make little difference at 1.
+        // The tiny models are so confident that seeds make little difference at temperature 1.
         (Sampler::new(2.5, None, None).unwrap(), 10),
     ]
 }
@@ -58,7 +58,7 @@ fn check(drafter: usize) {
             different.insert(plain.tokens);
         }
     }
-    // Otherwise the test shows nothing.
+    // Otherwise the test would prove nothing.
     assert!(
         accepted > 0 || method == Method::PromptLookup,
         "{target}, {method}: nothing was accepted"

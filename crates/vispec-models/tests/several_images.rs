@@ -1,5 +1,5 @@
-//! Several images, wherever they are in the chat: the same answer with and without a draft, and a
-//! draft that sees each of them.
+//! Several images anywhere in the chat: the answer is the same with and without a draft, and the
+//! draft sees each image.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ use vispec_models::draft::NeuralDraft;
 use vispec_models::{Draft, DtypeChoice, EncodedPrompt, Engine, Method};
 use vispec_processor::{DecodedImage, Messages};
 
-/// A message with content parts; `"<image>"` stands for an image.
+/// Creates a message with content parts; `"<image>"` represents an image.
 fn message(role: &str, parts: &[&str]) -> Value {
     let parts = parts.iter().map(|part| match *part {
         "<image>" => json!({"type": "image"}),
@@ -23,7 +23,7 @@ fn message(role: &str, parts: &[&str]) -> Value {
     json!({"role": role, "content": parts.collect::<Vec<_>>()})
 }
 
-/// Chats with what is special about them.
+/// Chats, each with a description.
 fn chats() -> Vec<(&'static str, Value)> {
     let user = |parts: &[&str]| message("user", parts);
     let assistant = |text| message("assistant", &[text]);
@@ -64,7 +64,7 @@ fn chats() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The images of a chat, of different sizes.
+/// Returns the images of a chat, which have different sizes.
 fn images(model: &str, n_images: usize) -> Vec<DecodedImage> {
     ["img-short", "img-large", "img-long"]
         .iter()
@@ -84,7 +84,7 @@ fn neural_draft(engine: &Engine, draft: &str) -> NeuralDraft {
     let dir = fixtures().join("drafts").join(draft);
     match Draft::load(&dir, engine.target()).unwrap() {
         Draft::Neural(_, draft) => draft,
-        Draft::Medusa(_) => panic!("{draft} is no network"),
+        Draft::Medusa(_) => panic!("{draft} is not a network"),
     }
 }
 
@@ -105,7 +105,7 @@ fn answers_do_not_depend_on_the_drafter() {
     }
 }
 
-/// Each image takes `queries - 1` rows in the draft's cache, wherever it is.
+/// Each image takes `queries - 1` rows in the draft's cache, wherever it is in the chat.
 #[test]
 fn every_image_is_compressed() {
     for (target, draft_name) in VISPEC {
@@ -133,7 +133,7 @@ fn every_image_is_compressed() {
     }
 }
 
-/// Upstream forgets to hand the image to the draft of LLaVA-1.5.
+/// Upstream does not pass the image to the draft of LLaVA-1.5.
 #[test]
 fn every_draft_sees_every_image() {
     for (target, draft_name) in VISPEC {
@@ -150,7 +150,7 @@ fn every_draft_sees_every_image() {
         let base = prompt([&image, &image]);
         let mut cache = engine.target().new_cache().unwrap();
         let features = engine.target().prefill(&base, &mut cache).unwrap().features;
-        // The target's hidden states stay the same: what differs is what the draft sees by itself.
+        // The target's hidden states stay the same; only the draft's own input differs.
         let output = |prompt: &EncodedPrompt| {
             let mut session = draft.session();
             session
@@ -168,7 +168,8 @@ fn every_draft_sees_every_image() {
     }
 }
 
-/// A chat template of nothing but the parts puts an image at the very start or end of the prompt.
+/// A chat template that contains only the parts puts an image at the very start or end of the
+/// prompt.
 #[test]
 fn images_at_the_very_start_and_end() {
     for (target, draft_name) in VISPEC {
@@ -194,7 +195,7 @@ fn images_at_the_very_start_and_end() {
             &["<image>", ask, "<image>"],
         ] {
             let prompt = encode(&engine, target, &json!([message("user", parts)]));
-            // LLaVA's tokenizer puts a token in front of everything.
+            // LLaVA's tokenizer adds a token at the start.
             if parts[0] == "<image>" {
                 assert!(prompt.image_runs()[0].start <= 1);
             }

@@ -1,5 +1,5 @@
-//! Passes of a draft that several sequences share: each sequence is given, bit for bit, what it is
-//! given alone.
+//! Passes of a draft that several sequences share: the results of each sequence are bitwise equal
+//! to those of separate passes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,13 +17,13 @@ use vispec_models::draft::{MedusaSession, NeuralDraft, NeuralDraftSession};
 use vispec_models::{Draft, DraftKind, DraftVocab, DtypeChoice, EncodedPrompt, Engine, VlmTarget};
 use vispec_processor::Messages;
 
-/// What a sequence's draft does, cycle by cycle.
+/// The steps of a sequence's draft, cycle by cycle.
 struct Script {
     prompt: EncodedPrompt,
     features: Tensor<2>,
     first: TokenId,
     ask: Ask,
-    /// Whether the prompt is read only when the first commit needs it.
+    /// The steps that are postponed.
     postpones: Postpones,
     cycles: Vec<Cycle>,
 }
@@ -42,14 +42,14 @@ struct Cycle {
     beams: Vec<Beam>,
 }
 
-/// The next pass of a sequence.
+/// A pass of a sequence.
 #[derive(Clone, Copy)]
 enum At {
     Commit(usize),
     Expand(usize, usize),
 }
 
-/// What a pass gave.
+/// Result of a pass.
 type Given = (Vec<TokenId>, Bits, Bits);
 
 fn prompt(engine: &Engine, model: &str, images: usize, question: &str) -> EncodedPrompt {
@@ -62,7 +62,7 @@ fn token(target: &VlmTarget, numbers: &mut Numbers) -> TokenId {
     TokenId::try_from(numbers.below(target.vocab_size())).unwrap()
 }
 
-/// Beams of a tree that grows by `widths`.
+/// Creates the beams of a tree whose levels have the given widths.
 fn beams(target: &VlmTarget, widths: &[usize], numbers: &mut Numbers) -> Vec<Beam> {
     let mut beams: Vec<Beam> = Vec::new();
     let mut n_rows = 0;
@@ -99,7 +99,7 @@ impl Script {
         let n_known = prompt.token_ids().len();
         let cycles = (0..4).map(|_| {
             let n_accepted = numbers.below(4);
-            // Any hidden states do.
+            // Any hidden states will do.
             let from = numbers.below(n_known - n_accepted);
             let widths: Vec<usize> = (0..numbers.below(4))
                 .map(|_| 1 + numbers.below(8))
@@ -125,7 +125,7 @@ impl Script {
         }
     }
 
-    /// Tokens of the prompt and the answer.
+    /// Returns the tokens of the prompt and the answer.
     fn known(&self) -> Vec<TokenId> {
         let answer = self.cycles.iter().flat_map(|cycle| {
             let accepted = cycle.accepted.iter().copied();
@@ -145,7 +145,7 @@ impl Script {
         passes
     }
 
-    /// What comes before the first shared pass.
+    /// Runs the steps before the first shared pass.
     fn begin<M: DraftModel<VlmTarget>>(&self, model: &mut M) -> Option<Expansion<M::Hidden>> {
         let features = self.features.clone();
         if self.postpones == Postpones::Prompt {
@@ -183,7 +183,7 @@ impl Script {
     }
 }
 
-/// Hidden rows, to be compared.
+/// Hidden rows that can be compared.
 trait Rows {
     fn bits(&self) -> Bits;
 }
@@ -207,7 +207,7 @@ fn given<H: Rows>(expansion: &Expansion<H>) -> Given {
     (top.tokens.clone(), log_probs, expansion.hidden.bits())
 }
 
-/// One pass after the other, through the methods for a single sequence.
+/// Runs one pass after the other, through the methods for a single sequence.
 fn alone<M: DraftModel<VlmTarget, Hidden: Rows>>(script: &Script, mut model: M) -> Vec<Given> {
     let mut last = script.begin(&mut model).map(|begun| begun.hidden);
     let mut found = Vec::new();
@@ -227,7 +227,7 @@ fn alone<M: DraftModel<VlmTarget, Hidden: Rows>>(script: &Script, mut model: M) 
     found
 }
 
-/// All scripts in passes of those that `numbers` chooses.
+/// Runs all scripts to their ends, in shared passes of randomly chosen sequences.
 fn together<M: DraftModel<VlmTarget, Hidden: Rows>>(
     scripts: &[Script],
     mut models: Vec<M>,
@@ -294,7 +294,7 @@ fn draft(engine: &Engine, name: &str) -> Draft {
 fn neural(draft: &Draft) -> &NeuralDraft {
     match draft {
         Draft::Neural(_, draft) => draft,
-        Draft::Medusa(_) => panic!("no network"),
+        Draft::Medusa(_) => panic!("not a network"),
     }
 }
 
@@ -308,14 +308,14 @@ fn a_sequence_is_given_what_it_is_given_alone() {
     ];
     for (model, name) in VISPEC.into_iter().chain(eagle) {
         for dtype in ["f32", "bf16", "f16", "int8", "int4"] {
-            // 80 inputs are no multiple of 32.
+            // 80 inputs are not a multiple of 32.
             if dtype.starts_with("int") && model == "llava-next" {
                 continue;
             }
             let engine = load(model, Some(name), dtype.parse().unwrap());
             let scripts = scripts(&engine, model, &mut numbers);
             let whole = draft(&engine, name);
-            // Heads that are a draft's own have their tokens.
+            // A draft's own head has fixed tokens.
             let own_head = whole.kind() == DraftKind::Eagle3;
             let part = if own_head {
                 draft(&engine, name)
@@ -325,7 +325,7 @@ fn a_sequence_is_given_what_it_is_given_alone() {
                 part.restricted(&vocab, Path::new("."), engine.target())
                     .unwrap()
             };
-            // The last two have another head, so that passes of two kinds come at once.
+            // The last two have another head, so that two kinds of passes are requested together.
             let sessions = || -> Vec<NeuralDraftSession> {
                 let of = |index| if index < 3 { &whole } else { &part };
                 (0..5).map(|index| neural(of(index)).session()).collect()
@@ -339,7 +339,7 @@ fn a_sequence_is_given_what_it_is_given_alone() {
                 let found = together(&scripts, sessions(), &mut numbers);
                 assert!(found == alone, "{model}, {name}, {dtype}, round {round}");
             }
-            // Besides the part of the vocabulary, only tokens that came up are proposed.
+            // Only tokens of the vocabulary part and tokens that have appeared are proposed.
             for (script, given) in scripts.iter().zip(&alone).skip(3) {
                 if own_head {
                     continue;
@@ -386,8 +386,8 @@ fn medusa_guesses_for_several_sequences_as_for_one() {
     }
 }
 
-/// What the comparisons above would show: one accepted token of one sequence changes what that
-/// sequence is given, and nothing else.
+/// The comparisons above can fail: changing one accepted token of one sequence changes the results
+/// of that sequence, and nothing else.
 #[test]
 fn a_change_shows_in_its_own_sequence_and_in_no_other() {
     let engine = load("qwen-untied", None, DtypeChoice::F32);
@@ -420,7 +420,7 @@ fn a_broken_sequence_fails_alone() {
     let script = &scripts[0];
     let cycle = &script.cycles[0];
     let mut sessions: Vec<_> = (0..4).map(|_| neural(&whole).session()).collect();
-    // The third has not begun.
+    // The third session has not read a prompt.
     for index in [0, 1, 3] {
         script.begin(&mut sessions[index]);
     }
@@ -463,7 +463,7 @@ fn a_broken_sequence_fails_alone() {
     assert!(messages[3].contains("hidden states"), "{messages:?}");
     let expected = alone(script, neural(&whole).session()).remove(0);
     assert!(given(results[0].as_ref().unwrap()) == expected);
-    // The broken ones can go on as if nothing had been asked of them.
+    // The failed sessions continue as if the failed step had never been requested.
     for index in [1, 3] {
         let features = cycle.features.clone();
         let model = &mut sessions[index];

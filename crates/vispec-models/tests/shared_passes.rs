@@ -1,5 +1,5 @@
-//! Passes of a target that several sequences share: each sequence is given, bit for bit, what it is
-//! given alone, whoever else is in the pass and however its prompt was cut into parts.
+//! Passes of a target that several sequences share: the results of each sequence are bitwise equal
+//! to those of separate passes, regardless of the other sequences and of how its prompt is split.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -20,24 +20,24 @@ use vispec_models::{
 };
 use vispec_processor::{DecodedImage, Messages};
 
-/// What a sequence reads, pass by pass.
+/// The inputs of a sequence, pass by pass.
 struct Script {
     prompt: EncodedPrompt,
     steps: Vec<Step>,
 }
 
 enum Step {
-    /// The prompt up to here.
+    /// The prompt up to this token.
     Prompt(usize),
-    /// A tree, and the node down to which it is kept.
+    /// A tree, and the node at the end of the path that is kept.
     Tree(TokenTree, NodeId),
 }
 
-/// What a pass gave a sequence.
+/// Result of a pass for a sequence.
 type Given = (Bits, Bits);
 
 impl Script {
-    /// A prompt in `parts`, then trees and single tokens.
+    /// Creates a script that reads a prompt in `parts` parts, then trees and single tokens.
     fn new(target: &VlmTarget, prompt: EncodedPrompt, parts: usize, numbers: &mut Numbers) -> Self {
         let n_tokens = prompt.token_ids().len();
         let mut ends: Vec<usize> = (1..parts).map(|_| 1 + numbers.below(n_tokens)).collect();
@@ -49,7 +49,7 @@ impl Script {
             let mut tree = TokenTree::new(token(target, numbers));
             while tree.n_nodes() < n_nodes {
                 let parent = NodeId::from_index(numbers.below(tree.n_nodes()));
-                // A sibling may have the same token already.
+                // A sibling may already have the same token.
                 let _ = tree.push(parent, token(target, numbers));
             }
             let kept = NodeId::from_index(numbers.below(n_nodes));
@@ -68,7 +68,7 @@ impl Script {
         }
     }
 
-    /// What was given in a step; the features of a prompt's parts are not looked at.
+    /// Takes the result of a step. The features of unfinished prompts are ignored.
     fn taken(
         &self,
         step: usize,
@@ -109,7 +109,7 @@ fn token(target: &VlmTarget, numbers: &mut Numbers) -> TokenId {
     TokenId::try_from(numbers.below(target.vocab_size())).unwrap()
 }
 
-/// All scripts to their ends, in passes of those that `numbers` chooses.
+/// Runs all scripts to their ends, in shared passes of randomly chosen sequences.
 fn together(
     target: &VlmTarget,
     scripts: &[Script],
@@ -191,7 +191,7 @@ fn a_sequence_is_given_what_it_is_given_alone() {
     ];
     for model in TARGETS {
         for (dtype, kv) in kinds {
-            // 80 inputs are no multiple of 32.
+            // 80 inputs are not a multiple of 32.
             if dtype.starts_with("int") && model == "llava-next" {
                 continue;
             }
@@ -216,8 +216,8 @@ fn a_sequence_is_given_what_it_is_given_alone() {
     }
 }
 
-/// Whatever the parts, a prompt's last logits and the features of all of its rows are those of
-/// reading it at once, also in a cache that remembers everything.
+/// For any parts, the last logits of a prompt and the features of all of its rows equal those of
+/// reading it in one pass, also with a cache that records all features.
 #[test]
 fn a_prompt_in_parts_is_the_prompt() {
     let mut numbers = Numbers(12);
@@ -248,8 +248,8 @@ fn a_prompt_in_parts_is_the_prompt() {
     }
 }
 
-/// What the comparisons above would show: the smallest change of one sequence is seen in all that
-/// follows there, and nowhere else.
+/// The comparisons above can fail: the smallest change of one sequence affects all of its later
+/// results, and no other sequence.
 #[test]
 fn a_change_shows_in_its_own_sequence_and_in_no_other() {
     for model in TARGETS {
@@ -286,7 +286,7 @@ fn a_change_shows_in_its_own_sequence_and_in_no_other() {
     }
 }
 
-/// A segment that cannot be read fails by itself and leaves its cache as it was.
+/// A segment that cannot be read fails without affecting others and leaves its cache unchanged.
 #[test]
 fn a_broken_segment_fails_alone() {
     for model in TARGETS {
@@ -298,7 +298,7 @@ fn a_broken_segment_fails_alone() {
             let is_tree = |step: &Step| matches!(step, Step::Tree(..));
             script.steps.iter().position(is_tree).unwrap()
         };
-        // All have read their prompts.
+        // All sequences have read their prompts.
         let mut caches = new_caches(target, scripts.len());
         for (script, cache) in scripts.iter().zip(&mut caches) {
             for step in 0..tree_at(script) {
@@ -353,7 +353,8 @@ fn a_broken_segment_fails_alone() {
         for index in [1, 3] {
             assert_eq!(caches[index].len(), lens[index], "{model}: {index}");
         }
-        // The others were given what they are given alone, and the broken ones can go on.
+        // The other sequences get the same results as in separate passes, and the failed ones can
+        // continue.
         for (index, (output, script)) in outputs.into_iter().zip(&scripts).enumerate() {
             let first_tree = tree_at(script);
             let expected = script.alone(target, target.new_cache().unwrap());
@@ -372,7 +373,7 @@ fn a_broken_segment_fails_alone() {
     }
 }
 
-/// Name of the error that a model gave.
+/// Returns the debug representation of a model's error.
 fn of_model<T>(result: &Result<T, BoxError>) -> Option<String> {
     let error = result.as_ref().err()?;
     let error = error.downcast_ref::<ModelError>();
@@ -399,7 +400,7 @@ fn a_prompt_goes_on_only_where_its_hidden_states_are_known() {
         panic!("{error}")
     };
     assert_eq!((cached, known, cache.len()), (5, 4, 5));
-    // What is known to the end is known again.
+    // Truncated to the rows whose features are known, the cache can be used again.
     cache.truncate(4);
     let mut output = target.read(part(n_tokens), &mut cache).unwrap();
     let mut expected = target
@@ -415,7 +416,7 @@ fn a_prompt_goes_on_only_where_its_hidden_states_are_known() {
     }
 }
 
-/// More or fewer images than places for them are an error, not text.
+/// If the number of images differs from the number of placeholders, merging is an error.
 #[test]
 fn images_must_be_as_many_as_their_places() {
     for model in TARGETS {

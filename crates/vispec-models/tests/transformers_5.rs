@@ -1,4 +1,5 @@
-//! Checkpoints as transformers 5 saves them: other files, other config fields, other weight names.
+//! Checkpoints in the format of transformers 5, which has other files, config fields and weight
+//! names.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +20,7 @@ const MODELS: [(&str, &str); 3] = [
     ("llava-next", "llava-next-q2"),
 ];
 
-/// The weight names of the models' classes, which `save_original_format=False` writes.
+/// Converts a weight name to that of the model's class, which `save_original_format=False` writes.
 fn newest_name(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("vision_tower.vision_model.") {
         return format!("model.vision_tower.{rest}");
@@ -39,7 +40,7 @@ fn newest_name(name: &str) -> String {
 /// Writes a checkpoint with the text files of transformers 5.
 fn write_checkpoint(dir: &Path, model: &str, name: impl Fn(&str) -> String) {
     let old = fixtures().join("models").join(model);
-    // Only Qwen's tokenizer is saved differently from how it was.
+    // Only Qwen's tokenizer is saved differently by transformers 5.
     fs::copy(old.join("tokenizer.json"), dir.join("tokenizer.json")).unwrap();
     for entry in fs::read_dir(fixtures().join("transformers-5").join(model)).unwrap() {
         let path = entry.unwrap().path();
@@ -52,7 +53,7 @@ fn write_checkpoint(dir: &Path, model: &str, name: impl Fn(&str) -> String) {
     safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
 }
 
-/// Prompt, answer and acceptance.
+/// Returns the prompt, the answer and the acceptance.
 fn trace(engine: &Engine, model: &str) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let prompt = question(engine, model, "Describe the image in detail.");
     let method = engine.default_method();

@@ -1,4 +1,5 @@
-//! Videos: prompts, features and answers are those of the reference, and speculation changes none.
+//! Videos: prompts, features and answers match the reference, and speculation does not change
+//! answers.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +20,7 @@ use vispec_processor::{
 
 const TOLERANCE: f64 = 1e-4;
 
-/// Cases with pixels that the reference resized otherwise than Pillow.
+/// Cases whose pixels the reference resized differently from Pillow.
 const OTHER_PIXELS: [&str; 0] = [];
 
 #[derive(Debug, Deserialize)]
@@ -51,7 +52,7 @@ struct Case {
     ar_ids: Vec<u32>,
 }
 
-/// All cases with videos.
+/// Returns all cases with videos.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for root in ["video/cases", "qwen3-vl/cases"] {
@@ -131,7 +132,7 @@ fn prompts_and_answers_are_those_of_the_reference() {
     }
 }
 
-/// What stands at the places of a token, from all parts in order.
+/// Concatenates, in order, the values of all parts whose placeholder is `token`.
 fn joined(prepared: &PreparedPrompt, token: u32, of_part: impl Fn(usize) -> Vec<f32>) -> Vec<f32> {
     let runs = prepared.image_runs.iter().enumerate();
     let parts = runs.filter(|(_, run)| prepared.token_ids[run.start] == token);
@@ -209,7 +210,7 @@ fn speculation_changes_no_token_and_parts_no_bit() {
                     assert_eq!(found.tokens, plain.tokens, "{what}");
                 }
             }
-            // A part that ends inside the video.
+            // Read a part that ends inside the video.
             let target = engine.target();
             let read = |ends: &[usize]| {
                 let mut cache = target.new_cache().unwrap();

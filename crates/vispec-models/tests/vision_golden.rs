@@ -1,5 +1,5 @@
-//! Features of whole images, from the file to the language model's input, against the reference
-//! implementation.
+//! Compares features of whole images, from the file to the language model's input, with the
+//! reference implementation.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -65,7 +65,7 @@ fn image(model: &str, case: &Path) -> ProcessedImage {
     processor.image_processor().process(&image).unwrap()
 }
 
-/// Largest difference as a part of the largest value.
+/// Returns the largest difference relative to the largest value.
 fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len(), "number of elements");
     let largest = expected.iter().fold(0.0f32, |max, v| max.max(v.abs()));
@@ -76,7 +76,7 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
         / largest
 }
 
-/// Features of the reference, if the case has them.
+/// Returns the features of the reference, if the case has them.
 fn reference_features(case: &Path) -> Option<Vec<f32>> {
     let bytes = std::fs::read(case.join("tensors.safetensors")).ok()?;
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -121,7 +121,7 @@ fn packed_features_of_llava_next() {
     check_cases("llava-next");
 }
 
-/// Weights in bf16 and activations in f32: close to f32, and still no NaN.
+/// With weights in bf16 and activations in f32, results are close to f32 and contain no NaN.
 #[test]
 fn bf16_weights_give_nearly_the_same() {
     for model in ["qwen-untied", "llava-15", "llava-next"] {
@@ -138,7 +138,7 @@ fn bf16_weights_give_nearly_the_same() {
     }
 }
 
-/// Every tensor that the vision tower needs is asked for by name.
+/// The error names every tensor that the vision tower needs and the file lacks.
 #[test]
 fn a_missing_tensor_is_named() {
     let source = fixtures().join("models/llava-next");

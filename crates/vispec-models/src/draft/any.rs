@@ -1,4 +1,4 @@
-//! A drafter of any kind, so that sequences that draft in different ways can share passes.
+//! A drafter of any kind, so that sequences with different drafters can share passes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::neural::NeuralDraftSession;
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
-/// The ways to draft that an [`Engine`](crate::Engine) has, and those of callers.
+/// A drafter of one of the kinds that [`Engine`](crate::Engine) provides, or a custom one.
 pub enum AnyDrafter {
     /// Plain decoding.
     None(NoDraft),
@@ -23,7 +23,7 @@ pub enum AnyDrafter {
     Neural(Box<DynamicTreeDrafter<VlmTarget, NeuralDraftSession>>),
     /// Medusa.
     Medusa(Box<DynamicTreeDrafter<VlmTarget, MedusaSession>>),
-    /// Anything else.
+    /// Any other drafter.
     Custom(Box<dyn Drafter<VlmTarget> + Send>),
 }
 
@@ -46,8 +46,9 @@ macro_rules! each {
 }
 
 impl AnyDrafter {
-    /// The same drafter, in whose trees prompt lookup competes with what a network scores. Drafters
-    /// without a network stay as they are.
+    /// Adds prompt lookup to a drafter that has a network: tokens found by lookup compete for
+    /// places in the tree with those that the network scores. Other drafters are returned
+    /// unchanged.
     pub(crate) fn with_lookup(self) -> Self {
         match self {
             Self::Neural(drafter) => Self::Neural(Box::new(drafter.with_lookup())),
@@ -56,8 +57,8 @@ impl AnyDrafter {
         }
     }
 
-    /// The same drafter, which looks up in earlier answers, too. Drafters that look nothing up stay
-    /// as they are.
+    /// Makes a drafter that uses lookup also search earlier answers. Drafters without lookup are
+    /// returned unchanged.
     #[must_use]
     pub fn with_store(self, store: Arc<SuffixStore>) -> Self {
         match self {
@@ -104,7 +105,7 @@ impl Drafter<VlmTarget> for AnyDrafter {
         each!(self, inner => Drafter::<VlmTarget>::grow(inner))
     }
 
-    /// Drafters of one network share its passes; the others grow their trees by themselves.
+    /// Drafters that use the same network share its passes; the others grow their trees separately.
     fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
         let n_drafters = drafters.len();
         let mut none = Kind::default();
@@ -135,7 +136,7 @@ impl Drafter<VlmTarget> for AnyDrafter {
     }
 }
 
-/// Drafters of one kind, with their places among all.
+/// Drafters of one kind, with their indices among all drafters.
 struct Kind<'a, D> {
     places: Vec<usize>,
     drafters: Vec<&'a mut D>,
@@ -172,7 +173,7 @@ impl<'a, D: Drafter<VlmTarget>> Kind<'a, D> {
 mod tests {
     use super::*;
 
-    /// Grows once and then panics.
+    /// Grows the given number of times and then panics.
     struct Broken(usize);
 
     impl Drafter<VlmTarget> for Broken {

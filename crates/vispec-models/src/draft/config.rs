@@ -1,4 +1,4 @@
-//! `config.json` of a draft.
+//! The `config.json` of a draft.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::nn::{Bias, DecoderConfig, QkNorm};
 
-/// What to do about a draft without a config.
+/// Advice for a draft without a config.
 pub(super) const MISSING_CONFIG: &str =
-    "put the config.json that the draft was trained with beside its weights";
+    "put the config.json that the draft was trained with next to its weights";
 
-/// The fields as they are in the file.
+/// The fields of the file.
 #[derive(Deserialize)]
 struct Fields {
     hidden_size: usize,
@@ -27,11 +27,11 @@ struct Fields {
     bias: Option<bool>,
 }
 
-/// The part of a published draft config that decides its shape. Everything else in the file belongs
-/// to the target that it was derived from.
+/// The part of a published draft config that determines the draft's shape. Everything else in the
+/// file belongs to the target that the draft was derived from.
 ///
-/// Missing fields have upstream's defaults: one layer, as many key heads as query heads, epsilon
-/// 1e-6, rotary base 10000, no bias in attention, a bias in the fusion layers.
+/// Missing fields take upstream's defaults: one layer, the same number of key heads as query heads,
+/// epsilon 1e-6, rotary base 10000, no bias in attention, a bias in the fusion layers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DraftConfig {
     decoder: DecoderConfig,
@@ -47,9 +47,9 @@ impl DraftConfig {
     /// Reads `dir/config.json`.
     ///
     /// # Errors
-    /// [`ModelError::MissingConfig`] if there is none (upstream would take some other model's),
-    /// [`ModelError::ConfigSyntax`] if it cannot be read, [`ModelError::ConfigValue`] if no draft
-    /// can have such a shape.
+    /// [`ModelError::MissingConfig`] if the file does not exist (upstream would use another model's
+    /// config), [`ModelError::ConfigSyntax`] if it cannot be read, [`ModelError::ConfigValue`] if
+    /// its shapes are invalid for a draft.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open_with_advice(dir, MISSING_CONFIG)?;
         let fields: Fields = file.parse()?;
@@ -75,25 +75,25 @@ impl DraftConfig {
         })
     }
 
-    /// Width of the hidden states, the same as the target's.
+    /// Returns the width of the hidden states, the same as the target's.
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.decoder.hidden
     }
 
-    /// Tokens in the embedding table, the same as the target's.
+    /// Returns the number of tokens in the embedding table, the same as the target's.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Whether `fc` and `img_fc` have biases.
+    /// Returns whether `fc` and `img_fc` have biases.
     #[must_use]
     pub fn fusion_bias(&self) -> Bias {
         self.fusion_bias
     }
 
-    /// Shapes of the draft's decoder.
+    /// Returns the shapes of the draft's decoder.
     #[must_use]
     pub fn decoder(&self) -> DecoderConfig {
         self.decoder

@@ -1,8 +1,10 @@
-//! Trees that grow where the network is: the host launches the passes of all levels and reads once.
+//! Token trees that grow on the device: the host launches the passes of all levels and reads back
+//! once.
 //!
-//! Level by level the host would read the candidates of each level before it could launch the next
-//! one, and the device would wait meanwhile. Here the device itself chooses what is expanded; what it
-//! chose comes back with the candidates. No choice can change an answer, only how soon it is there.
+//! If the host grew a tree level by level, it would have to read the candidates of each level
+//! before launching the next one, and the device would wait in the meantime. Here the device itself
+//! chooses the nodes to expand and returns its choices with the candidates. The choices affect only
+//! the speed, never the answer.
 
 use burn::tensor::{DType, Int, Tensor};
 use vispec_core::{BoxError, DraftStep, GrownLevel, TopK};
@@ -13,16 +15,16 @@ use super::vocab::AddedTokens;
 use crate::logits::{check_ranked, ranked_on_device, read_numbers};
 use crate::nn::{AttentionPlan, StackSegment};
 
-/// Candidates after some rows, on the device.
+/// Candidates for the next tokens of some rows, on the device.
 struct Candidates {
     /// Log-probabilities, descending, `[rows, k]`.
     log_probs: Tensor<2>,
-    /// Columns of the head, `[rows, k]`.
+    /// Their columns in the head, `[rows, k]`.
     columns: Tensor<2, Int>,
 }
 
 impl Candidates {
-    /// The `k` best after outputs `[rows, hidden]`.
+    /// Ranks the `k` best candidates after the outputs `[rows, hidden]`.
     fn after(draft: &NeuralDraft, output: Tensor<2>, added: &AddedTokens, k: usize) -> Self {
         let logits = draft.head.score(draft.network.read_out(output), added);
         let [_, n_columns] = logits.dims();
@@ -34,19 +36,20 @@ impl Candidates {
         self.log_probs.dims()
     }
 
-    /// Log-probabilities as scores: a child must never score above its parent.
+    /// Returns the log-probabilities, clamped to 0 so that a child never scores above its parent.
     fn scores(&self) -> Tensor<2> {
         self.log_probs.clone().clamp_max(0.0)
     }
 }
 
-/// A level as it is read: what was expanded, and what came of it.
+/// A level before it is read back: the places that were expanded and the candidates that were
+/// found.
 struct Level {
     expanded: Option<Tensor<1, Int>>,
     found: Candidates,
 }
 
-/// See [`vispec_core::DraftModel::grow`].
+/// Implements [`vispec_core::DraftModel::grow`].
 pub(super) fn grow(
     session: &mut NeuralDraftSession,
     step: DraftStep<'_, Tensor<2>, Tensor<2>>,
@@ -121,14 +124,14 @@ fn number(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// All levels, with one read-back.
+/// Reads all levels back in one transfer.
 fn read(
     draft: &NeuralDraft,
     added: &AddedTokens,
     levels: Vec<Level>,
 ) -> Result<Vec<GrownLevel>, BoxError> {
     let dims: Vec<[usize; 2]> = levels.iter().map(|level| level.found.dims()).collect();
-    // Columns and places are below 2^24, so f32 holds them exactly and one read serves all.
+    // Columns and places are below 2^24, so f32 represents them exactly and one read suffices.
     let flat = levels.into_iter().flat_map(|Level { expanded, found }| {
         let [rows, k] = found.dims();
         let float = |ints: Tensor<1, Int>| Tensor::<1>::cast(ints.float(), DType::F32);

@@ -1,4 +1,4 @@
-//! What a draft's decoder reads: tokens beside the hidden states before them.
+//! Input of a draft's decoder: each token paired with the hidden state of the token before it.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -10,19 +10,20 @@ use crate::weights::Weights;
 /// How embeddings and hidden states enter the decoder.
 #[derive(Module, Debug)]
 pub(crate) struct DraftInput {
-    /// Without a pair `[embedding ; hidden] -> hidden`, rows that the layer reads as they are; with
-    /// one some states of the target to one, `[states * target_hidden] -> hidden`.
+    /// Without a pair: `[embedding ; hidden] -> hidden`, whose output rows are the decoder's input.
+    /// With a pair: fuses several states of the target into one,
+    /// `[states * target_hidden] -> hidden`.
     fc: Linear,
     pair: Option<Pair>,
 }
 
-/// Embedding and hidden state side by side, as in EAGLE-3: attention reads both behind their norms;
+/// Embedding and hidden state side by side, as in EAGLE-3. Attention reads both after their norms;
 /// the residual stream is the hidden state.
 #[derive(Module, Debug)]
 pub(crate) struct Pair {
-    /// Norms the target's states, all together, before they become one.
+    /// Normalises the concatenated states of the target before they are fused.
     input_norm: Option<RmsNorm>,
-    /// Norms the embedding.
+    /// Normalises the embedding.
     input_layernorm: RmsNorm,
     hidden_norm: RmsNorm,
     #[module(skip)]
@@ -38,10 +39,10 @@ impl DraftInput {
         }
     }
 
-    /// Takes `fc`, the norms of layer 0 and, if there is one, `input_norm` from `weights`.
+    /// Takes `fc`, the norms of layer 0 and, if the config has one, `input_norm` from `weights`.
     ///
     /// # Arguments
-    /// * `n_states` - states of the target that become one.
+    /// * `n_states` - number of target states that are fused into one.
     pub(super) fn paired(weights: &Weights<'_>, config: &Eagle3Config, n_states: usize) -> Self {
         let (hidden, eps) = (config.decoder.hidden, config.decoder.rms_eps);
         let fused = n_states * config.target_hidden;
@@ -59,7 +60,7 @@ impl DraftInput {
         }
     }
 
-    /// What the attention of the first layer reads.
+    /// Returns the kind of input that the attention of the first layer reads.
     pub(super) fn first(&self, hidden: usize) -> FirstInput {
         match &self.pair {
             None => FirstInput::Residual,
@@ -67,12 +68,13 @@ impl DraftInput {
         }
     }
 
-    /// Whether the target's hidden states are those that the decoder goes on with.
+    /// Returns whether the decoder uses the target's hidden states without fusing them.
     pub(super) fn reads_target_as_it_is(&self) -> bool {
         self.pair.is_none()
     }
 
-    /// Hidden states `[rows, hidden]` out of the target's features `[rows, states * target_hidden]`.
+    /// Fuses the target's features `[rows, states * target_hidden]` into hidden states
+    /// `[rows, hidden]`.
     pub(super) fn fuse_target(&self, features: Tensor<2>) -> Tensor<2> {
         match &self.pair {
             None => features,
@@ -83,7 +85,7 @@ impl DraftInput {
         }
     }
 
-    /// Rows of text; `embeds` and `hidden` `[rows, hidden]`.
+    /// Builds the input rows of text from `embeds` and `hidden`, both `[rows, hidden]`.
     pub(super) fn text(&self, embeds: Tensor<2>, hidden: Tensor<2>) -> StackInput {
         match &self.pair {
             None => {
@@ -94,7 +96,8 @@ impl DraftInput {
         }
     }
 
-    /// Rows of compressed image tokens `[rows, hidden]`, which stand for token and state at once.
+    /// Builds the input rows of compressed image tokens `[rows, hidden]`, each of which serves as
+    /// both embedding and hidden state.
     pub(super) fn image(&self, tokens: Tensor<2>) -> StackInput {
         match &self.pair {
             None => tokens.into(),
@@ -102,7 +105,7 @@ impl DraftInput {
         }
     }
 
-    /// Weights that a row of text reads here, besides those of the decoder.
+    /// Number of weights that a text row reads here, in addition to those of the decoder.
     pub(super) fn n_weights(&self) -> usize {
         self.fc.n_inputs() * self.fc.n_outputs()
     }
@@ -123,10 +126,10 @@ impl Pair {
     }
 }
 
-/// The rows of each input after those of the one before, all for the same decoder.
+/// Concatenates the rows of several inputs of the same decoder.
 ///
 /// # Panics
-/// If there is none.
+/// If `parts` is empty.
 pub(super) fn join_inputs(parts: Vec<StackInput>) -> StackInput {
     let given: Option<Vec<_>> = parts.iter().map(|part| part.given.clone()).collect();
     StackInput {

@@ -1,4 +1,4 @@
-//! From the checkpoint of a draft to its weights.
+//! Loads the weights of a draft from its checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::nn::{Bias, DecoderStack, Embedding, Linear};
 use crate::target_text::TargetText;
 use crate::weights::{Checkpoint, RenameRule, Weights};
 
-/// EAGLE-3 drafts of the authors and of SGLang have one layer, and call it so.
+/// EAGLE-3 drafts from the authors and from SGLang name their only layer `midlayer`.
 pub(super) const RENAME_RULES: &[RenameRule] = &[RenameRule {
     from: "midlayer.",
     to: "layers.0.",
 }];
 
-/// The checkpoint of a draft, and what it is loaded for.
+/// The checkpoint of a draft and the target that it is loaded for.
 #[derive(Clone, Copy)]
 pub(super) struct Loading<'a> {
     pub(super) dir: &'a Path,
@@ -37,7 +37,7 @@ impl<'a> Loading<'a> {
         Weights::new(self.checkpoint, &self.target.device, self.target.precision)
     }
 
-    /// Fails unless the draft has the target's value.
+    /// Returns an error unless the draft has the target's value.
     fn check(
         &self,
         quantity: &'static str,
@@ -64,14 +64,14 @@ impl<'a> Loading<'a> {
         Ok(config)
     }
 
-    /// Number of learned queries, if there are any in the file.
+    /// Returns the number of learned queries, if the file contains any.
     fn n_queries(&self) -> Option<usize> {
         let shape = self.checkpoint.shape("imadpt.q");
-        // At least one is expected, so that a file with none is misshapen.
+        // Expect at least one, so that a file with zero queries is reported as a wrong shape.
         shape.and_then(|shape| shape.first()).map(|&n| n.max(1))
     }
 
-    /// Frozen in training, so a file without it means the target's own.
+    /// Loads the embedding. It is frozen in training, so a file without it uses the target's.
     fn embedding(&self, weights: &Weights<'_>, hidden: usize) -> Embedding {
         if weights.contains("embed_tokens.weight") {
             let vocab_size = self.target.embedding.vocab_size();
@@ -81,11 +81,11 @@ impl<'a> Loading<'a> {
         }
     }
 
-    /// Heads without a network between them and the target.
+    /// Loads a Medusa draft: heads that read the target's hidden state directly.
     pub(super) fn medusa(&self) -> Result<Draft, ModelError> {
         let config = self.config()?;
         let weights = self.weights();
-        // Carried by the published files, not used by the heads.
+        // Published files contain it, but the heads do not use it.
         weights.skip("embed_tokens");
         let heads = Arc::new(MedusaHeads::load(&weights, config.hidden()));
         let head = Arc::new(DraftHead::new(self.target.head.clone()));
@@ -93,7 +93,7 @@ impl<'a> Loading<'a> {
         Ok(Draft::Medusa(Medusa { heads, head }))
     }
 
-    /// A draft of ViSpec or EAGLE-2.
+    /// Loads a ViSpec or EAGLE-2 draft.
     pub(super) fn joined(&self, kind: DraftKind) -> Result<Draft, ModelError> {
         let config = self.config()?;
         let weights = self.weights();
@@ -111,7 +111,7 @@ impl<'a> Loading<'a> {
         Ok(self.neural(kind, network, embedding, head, reading))
     }
 
-    /// A draft of EAGLE-3.
+    /// Loads an EAGLE-3 draft.
     pub(super) fn eagle3(&self, layer_ids: LayerIds) -> Result<Draft, ModelError> {
         let (kind, target) = (DraftKind::Eagle3, self.target);
         let config = Eagle3Config::read(self.dir)?;
@@ -123,7 +123,7 @@ impl<'a> Loading<'a> {
         let n_queries = self.n_queries();
         let has_embedding = self.checkpoint.contains("embed_tokens.weight");
         if n_queries.is_some() || !has_embedding {
-            // It reads the target's embeddings.
+            // The draft reads the target's embeddings.
             self.check("hidden size", hidden, expected)?;
         }
         let features = config.features(target.decoder.layers, layer_ids)?;
@@ -136,7 +136,7 @@ impl<'a> Loading<'a> {
             let head = Linear::load(&head, hidden, config.draft_vocab_size, Bias::No);
             DraftHead::own(head, own_tokens(self.checkpoint, &weights, &config)?)
         } else {
-            // Trained through the target's head, which is not repeated in the file.
+            // Trained with the target's head, which the file does not repeat.
             self.check("hidden size", hidden, expected)?;
             self.check("draft vocabulary size", config.draft_vocab_size, vocab_size)?;
             DraftHead::new(target.head.clone())

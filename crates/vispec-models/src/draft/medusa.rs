@@ -1,4 +1,4 @@
-//! Medusa heads: a baseline that guesses each of the next tokens from the last hidden state alone.
+//! Medusa heads: a baseline that predicts each of the next tokens from only the last hidden state.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 use crate::weights::Weights;
 
-/// One residual block per future token: `h + silu(W h + b)`, read by the target's head.
+/// One residual block per future token: `h + silu(W h + b)`. The target's head reads the results.
 #[derive(Module, Debug)]
 pub(crate) struct MedusaHeads {
     heads: Vec<Linear>,
@@ -34,14 +34,16 @@ impl MedusaHeads {
         Self { heads }
     }
 
-    /// Number of heads, which is the depth of the tree.
+    /// Returns the number of heads, which is the depth of the tree.
     pub(crate) fn n_heads(&self) -> usize {
         self.heads.len()
     }
 
+    /// Applies all heads to each row.
+    ///
     /// # Shapes
-    /// `hidden` `[rows, hidden]`, result `[rows * heads, hidden]`: all heads of a row one after the
-    /// other.
+    /// `hidden` `[rows, hidden]`; the result is `[rows * heads, hidden]`, with the heads of a row
+    /// in consecutive rows.
     pub(crate) fn forward(&self, hidden: &Tensor<2>) -> Tensor<2> {
         let [n_rows, width] = hidden.dims();
         let guesses = self
@@ -53,7 +55,7 @@ impl MedusaHeads {
     }
 }
 
-/// Medusa heads with the target's output head. Cloning shares the weights.
+/// Medusa heads and the target's output head. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct Medusa {
     pub(super) heads: Arc<MedusaHeads>,
@@ -62,7 +64,7 @@ pub struct Medusa {
 }
 
 impl Medusa {
-    /// Whether passes of both can be one.
+    /// Returns whether both can share a pass.
     fn shares_passes_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.heads, &other.heads) && Arc::ptr_eq(&self.head, &other.head)
     }
@@ -84,17 +86,17 @@ pub struct MedusaSession {
     medusa: Medusa,
     /// The best tokens of each head, `[heads, k]`, for the current root.
     guesses: Option<TopK>,
-    /// Tokens that it may guess besides those of the head.
+    /// Tokens that the draft may propose in addition to those of the head.
     added: AddedTokens,
 }
 
 impl MedusaSession {
-    /// Adds tokens that came up to those that may be guessed.
+    /// Adds tokens of the conversation to those that may be proposed.
     fn add(&mut self, tokens: impl IntoIterator<Item = TokenId>) {
         self.medusa.head.add(&mut self.added, tokens);
     }
 
-    /// Row `level` of the guesses, once for each of `n_rows` parents.
+    /// Returns row `level` of the guesses, repeated for each of `n_rows` parents.
     fn level(&self, level: usize, n_rows: usize) -> TopK {
         let Some(all) = &self.guesses else {
             return TopK {
@@ -115,10 +117,10 @@ impl MedusaSession {
         let medusa = self.medusa.clone();
         let results = guess_together(&medusa, vec![(self, last_row(features), ask)]);
         let result = results.into_iter().next();
-        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
+        result.unwrap_or_else(|| Err("a draft pass returned no result".into()))
     }
 
-    /// The guesses of the level below `beam`.
+    /// Returns the guesses for the level below `beam`.
     fn below(&self, beam: &Beam) -> Expansion<()> {
         Expansion {
             top: self.level(beam.level + 1, beam.tokens.len()),
@@ -132,14 +134,14 @@ fn last_row(features: &Tensor<2>) -> Tensor<2> {
     features.clone().slice(s![n_rows - 1..n_rows, ..])
 }
 
-/// Guesses for conversations that have the weights of `medusa`, from the hidden state `[1, hidden]`
-/// of each.
+/// Computes the guesses of conversations that share the weights of `medusa`, from the hidden state
+/// `[1, hidden]` of each.
 fn guess_together(
     medusa: &Medusa,
     conversations: Vec<(&mut MedusaSession, Tensor<2>, Ask)>,
 ) -> Vec<Result<Expansion<()>, BoxError>> {
     let n_heads = medusa.heads.n_heads();
-    // Each head guesses a token that lies one further ahead.
+    // Each head predicts a token one position further ahead.
     let sequences = conversations.iter().flat_map(|(session, _, ask)| {
         (0..n_heads).map(|head| Scoring {
             rows: 1,
@@ -163,7 +165,7 @@ fn guess_together(
     conversations.into_iter().map(guess).collect()
 }
 
-/// Rows one below the other; all have the same number of tokens.
+/// Stacks rows, all of which have the same number of tokens.
 fn joined(rows: Vec<Result<TopK, BoxError>>) -> Result<TopK, BoxError> {
     let mut all = TopK::default();
     for row in rows {
@@ -205,7 +207,7 @@ impl DraftModel<VlmTarget> for MedusaSession {
         self.guess(&features, ask)
     }
 
-    /// The heads read the last features only.
+    /// Ignores the features, since the heads read only the last ones.
     fn postpone_prompt(
         &mut self,
         prompt: &EncodedPrompt,
@@ -234,7 +236,7 @@ impl DraftModel<VlmTarget> for MedusaSession {
     fn forward(
         passes: Vec<DraftPassOf<'_, VlmTarget, Self>>,
     ) -> Vec<Result<Expansion<()>, BoxError>> {
-        let missing = || Err("a draft pass gave no result for a sequence".into());
+        let missing = || Err("a draft pass returned no result for a sequence".into());
         let mut results: Vec<_> = passes.iter().map(|_| missing()).collect();
         let mut groups: Vec<(Medusa, Vec<usize>, Vec<_>)> = Vec::new();
         for (place, pass) in passes.into_iter().enumerate() {

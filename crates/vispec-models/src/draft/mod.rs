@@ -40,22 +40,22 @@ use crate::target::VlmTarget;
 use crate::target_text::TargetText;
 use crate::weights::Checkpoint;
 
-/// Kinds of drafts with a checkpoint.
+/// Kinds of drafts that have a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftKind {
-    /// Vision-aware, images compressed.
+    /// A vision-aware network that compresses images.
     Vispec,
-    /// The same network without vision parts.
+    /// The ViSpec network without its vision parts.
     Eagle2,
-    /// A network that reads several hidden states of the target and has an output head of its own;
-    /// with vision parts if there are any in the checkpoint.
+    /// A network that reads several hidden states of the target and has its own output head. It has
+    /// vision parts if the checkpoint contains them.
     Eagle3,
-    /// Independent heads.
+    /// Independent heads on the target's last hidden state.
     Medusa,
 }
 
 impl DraftKind {
-    /// The name that users type.
+    /// Returns the name that users type.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Vispec => "vispec",
@@ -65,7 +65,7 @@ impl DraftKind {
         }
     }
 
-    /// The tensors in a checkpoint tell its kind, and that of EAGLE-3 its config, too.
+    /// Infers the kind from the tensors in the checkpoint; for EAGLE-3 also from the config.
     fn of(checkpoint: &Checkpoint, config: &ConfigFile) -> Result<Self, ModelError> {
         let is_eagle3 = checkpoint.contains("layers.0.hidden_norm.weight");
         Ok(if is_eagle3 || Eagle3Config::is_named_in(config)? {
@@ -86,22 +86,22 @@ impl fmt::Display for DraftKind {
     }
 }
 
-/// What a draft is given of the images of a prompt, besides the target's hidden states.
+/// How a draft sees the images of a prompt, besides the target's hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftImages {
     /// A few tokens and a vector, made by a vision adaptor.
     Compressed,
     /// The features of every image token.
     Features,
-    /// The embedding of the placeholder at every image token, as published EAGLE-3 drafts were
-    /// trained.
+    /// The embedding of the placeholder token at every image token, as in the training of published
+    /// EAGLE-3 drafts.
     Placeholders,
     /// Nothing.
     Nothing,
 }
 
 impl DraftImages {
-    /// A word for reports.
+    /// Returns the name used in reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,25 +126,25 @@ impl Draft {
     /// Loads the draft in `dir` for `target`, on the target's device and in its precision.
     ///
     /// # Errors
-    /// As [`Draft::load_for`].
+    /// Same as [`Draft::load_for`].
     pub fn load(dir: &Path, target: &VlmTarget) -> Result<Self, ModelError> {
         Self::load_for(dir, &target.for_draft(), LayerIds::Auto)
     }
 
-    /// The same for a target of which only these parts are loaded.
+    /// Like [`Draft::load`], but for a target of which only the text parts are loaded.
     ///
     /// # Arguments
-    /// * `layer_ids` - what numbers of layers in the config of an EAGLE-3 draft mean.
+    /// * `layer_ids` - meaning of the layer numbers in the config of an EAGLE-3 draft.
     ///
     /// # Errors
-    /// Any error of reading config and weights; [`ModelError::DraftMismatch`] if hidden size or
-    /// vocabulary are not the target's.
+    /// Any error from reading the config and the weights; [`ModelError::DraftMismatch`] if the
+    /// hidden size or the vocabulary size differs from the target's.
     pub fn load_for(
         dir: &Path,
         target: &TargetText,
         layer_ids: LayerIds,
     ) -> Result<Self, ModelError> {
-        // A draft without a config is told what it lacks before its weights are looked at.
+        // Report a missing config before looking at the weights.
         let config = ConfigFile::open_with_advice(dir, config::MISSING_CONFIG)?;
         let loading = Loading {
             dir,
@@ -158,8 +158,8 @@ impl Draft {
         }
     }
 
-    /// See [`Engine::with_draft_reading`](crate::Engine::with_draft_reading); errors name `dir`, the
-    /// draft's directory.
+    /// Implements [`Engine::with_draft_reading`](crate::Engine::with_draft_reading). Errors name
+    /// `dir`, the draft's directory.
     pub(crate) fn with_reading(
         self,
         reading: DraftReading,
@@ -189,7 +189,7 @@ impl Draft {
         }
     }
 
-    /// The hidden states of the target that the draft reads.
+    /// Returns which hidden states of the target the draft reads.
     pub(crate) fn features(&self) -> FeatureSpec {
         match self {
             Self::Neural(_, draft) => draft.features().clone(),
@@ -197,7 +197,7 @@ impl Draft {
         }
     }
 
-    /// Kind of the checkpoint.
+    /// Returns the kind of the checkpoint.
     #[must_use]
     pub fn kind(&self) -> DraftKind {
         match self {
@@ -206,15 +206,15 @@ impl Draft {
         }
     }
 
-    /// The same draft with the part of the output head that `vocab` names.
+    /// Restricts the draft to the part of the output head that `vocab` selects.
     ///
     /// # Arguments
-    /// * `dir` - directory of the draft, which may hold a list of tokens.
+    /// * `dir` - directory of the draft, which may contain a list of tokens.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::ConfigSyntax`] or [`ModelError::DraftVocab`] if the list of
-    /// tokens cannot be read or used; [`ModelError::DraftVocab`] if the draft has an output
-    /// head of its own and other tokens than those of that head are asked for.
+    /// [`ModelError::Io`], [`ModelError::ConfigSyntax`] or [`ModelError::DraftVocab`] if the list
+    /// of tokens cannot be read or used; [`ModelError::DraftVocab`] if the draft has its own output
+    /// head and `vocab` selects specific tokens.
     pub fn restricted(
         mut self,
         vocab: &DraftVocab,
@@ -226,10 +226,7 @@ impl Draft {
                 DraftVocab::Auto | DraftVocab::All => Ok(self),
                 DraftVocab::First(_) | DraftVocab::File(_) => Err(ModelError::DraftVocab {
                     path: dir.to_owned(),
-                    reason:
-                        "the draft has an output head of its own, so that its tokens cannot be \
-                             chosen"
-                            .to_owned(),
+                    reason: "the draft has its own output head, so its tokens are fixed".to_owned(),
                 }),
             };
         }
@@ -253,7 +250,7 @@ impl Draft {
         }
     }
 
-    /// Number of tokens that the draft chooses from, if they are not all.
+    /// Returns the number of tokens that the draft chooses from, or `None` if it chooses from all.
     #[must_use]
     pub fn vocab_len(&self) -> Option<usize> {
         match self {
@@ -262,7 +259,8 @@ impl Draft {
         }
     }
 
-    /// Learned queries of a vision-aware draft, the global one included; `None` for others.
+    /// Returns the number of learned queries of a vision-aware draft, including the global query;
+    /// `None` for other drafts.
     #[must_use]
     pub fn n_queries(&self) -> Option<usize> {
         match self {
@@ -271,7 +269,7 @@ impl Draft {
         }
     }
 
-    /// What it is given of images.
+    /// Returns how the draft sees images.
     #[must_use]
     pub fn images(&self) -> DraftImages {
         match self {
@@ -282,8 +280,8 @@ impl Draft {
         }
     }
 
-    /// Memory of a row in a conversation's cache of the draft; 0 if it has none. Caches grow in
-    /// steps as those of targets do.
+    /// Returns the bytes per row of the draft's KV cache; 0 if the draft has no cache. The caches
+    /// grow in steps, like those of targets.
     pub(crate) fn cache_bytes_per_row(&self) -> usize {
         match self {
             Self::Neural(_, draft) => draft.cache_bytes_per_row(),
@@ -291,7 +289,7 @@ impl Draft {
         }
     }
 
-    /// Starts a conversation whose trees have the given size.
+    /// Returns a drafter for a new conversation whose trees have the given size.
     #[must_use]
     pub fn drafter(&self, size: TreeSize) -> AnyDrafter {
         match self {

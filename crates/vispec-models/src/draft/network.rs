@@ -1,5 +1,6 @@
-//! The draft network of ViSpec, and of EAGLE-2, which is the same without vision. That of EAGLE-3
-//! differs in what enters its decoder and what its head reads, and may have vision, too.
+//! The draft network of ViSpec, EAGLE-2 and EAGLE-3. EAGLE-2 is the ViSpec network without vision.
+//! The EAGLE-3 network differs in the inputs of its decoder and of its head, and may also have
+//! vision.
 
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ pub(crate) struct VisionFusion {
 }
 
 impl VisionFusion {
-    /// Takes `imadpt` and `img_fc` from `weights`, whose biases may be there or not.
+    /// Takes `imadpt` and `img_fc` from `weights`; their biases are optional.
     fn load(
         weights: &Weights<'_>,
         n_queries: usize,
@@ -44,19 +45,19 @@ impl VisionFusion {
 }
 
 /// Fuses token embeddings with the target's hidden states and runs one decoder layer over them
-/// (paper section 3.3; `algorithm.md` explains the shift by one).
+/// (paper section 3.3). `algorithm.md` explains the shift by one.
 #[derive(Module, Debug)]
 pub struct DraftNetwork {
     input: DraftInput,
     decoder: Decoder,
     vision: Option<VisionFusion>,
-    /// Before the head, in EAGLE-3.
+    /// Norm before the head, in EAGLE-3.
     norm: Option<RmsNorm>,
     #[module(skip)]
     config: DecoderConfig,
 }
 
-/// The rows that the draft's decoder reads for a prompt, images compressed.
+/// The rows that the draft's decoder reads for a prompt, with images compressed.
 #[derive(Debug, Clone)]
 pub struct DraftPrompt {
     /// Decoder inputs.
@@ -67,27 +68,28 @@ pub struct DraftPrompt {
     pub image: Option<Tensor<2>>,
 }
 
-/// A prompt as a draft is given it: for each token but the first, and for the one that follows the
-/// prompt, the hidden state of the token before it.
+/// The prompt input of a draft. Each row pairs a token with the hidden state of the token before
+/// it: all prompt tokens but the first, and then the token that follows the prompt.
 #[derive(Debug, Clone, Copy)]
 pub struct DraftPromptInput<'a> {
     /// Embeddings of text tokens `[rows, hidden]`.
     pub embeds: &'a Tensor<2>,
-    /// The target's input embeddings `[rows, target_hidden]`, which a vision adaptor compresses where
-    /// they are image features.
+    /// The target's input embeddings `[rows, target_hidden]`. A vision adaptor compresses the rows
+    /// that are image features.
     pub pictures: &'a Tensor<2>,
-    /// Hidden states `[rows, hidden]`, as [`DraftNetwork::fuse_target`] gives them.
+    /// Hidden states `[rows, hidden]`, as returned by [`DraftNetwork::fuse_target`].
     pub hidden: &'a Tensor<2>,
     /// Rows that belong to each image, ascending.
     pub images: &'a [Range<usize>],
 }
 
 impl DraftNetwork {
-    /// Takes all tensors of an EAGLE-3 draft but embedding and head from `weights`; it is
-    /// vision-aware if there are learned queries in the file.
+    /// Takes all tensors of an EAGLE-3 draft except embedding and head from `weights`. The draft is
+    /// vision-aware if the file contains learned queries.
     ///
     /// # Arguments
-    /// * `n_states` - states of the target that the draft reads.
+    /// * `n_states` - number of target states that the draft reads.
+    /// * `n_queries` - number of learned queries in the file, if any.
     pub(crate) fn load_eagle3(
         weights: &Weights<'_>,
         config: &Eagle3Config,
@@ -114,8 +116,8 @@ impl DraftNetwork {
         }
     }
 
-    /// Takes all tensors but the embedding from `weights`. The draft is vision-aware if there are
-    /// learned queries in the file.
+    /// Takes all tensors except the embedding from `weights`. The draft is vision-aware if the file
+    /// contains learned queries.
     pub(crate) fn load(
         weights: &Weights<'_>,
         config: &DraftConfig,
@@ -134,19 +136,19 @@ impl DraftNetwork {
         }
     }
 
-    /// Hidden states `[rows, hidden]` to go on with, out of the target's features `[rows, states *
-    /// target_hidden]`.
+    /// Fuses the target's features `[rows, states * target_hidden]` into the hidden states
+    /// `[rows, hidden]` that the draft uses.
     #[must_use]
     pub fn fuse_target(&self, features: Tensor<2>) -> Tensor<2> {
         self.input.fuse_target(features)
     }
 
-    /// Whether [`fuse_target`](Self::fuse_target) gives what it is given.
+    /// Returns whether [`fuse_target`](Self::fuse_target) returns its input unchanged.
     pub(super) fn reads_target_as_it_is(&self) -> bool {
         self.input.reads_target_as_it_is()
     }
 
-    /// What the head reads of outputs `[rows, hidden]`.
+    /// Turns outputs `[rows, hidden]` of the decoder into the input of the head.
     pub(crate) fn read_out(&self, output: Tensor<2>) -> Tensor<2> {
         match &self.norm {
             Some(norm) => norm.forward(output),
@@ -154,14 +156,19 @@ impl DraftNetwork {
         }
     }
 
-    /// Learned queries of the vision adaptor, the global one included; `None` without vision.
+    /// Returns the number of learned queries of the vision adaptor, including the global query;
+    /// `None` without vision.
     pub(crate) fn n_queries(&self) -> Option<usize> {
         let vision = self.vision.as_ref()?;
         Some(vision.imadpt.n_queries())
     }
 
-    /// What reading a prompt of `n_tokens` with `images` of so many tokens costs, in tokens of text:
-    /// of a compressed image token only a key and a value of the adaptor are computed.
+    /// Returns the cost of reading a prompt, in text tokens. An image token that is compressed
+    /// costs less than a text token: only its key and value in the adaptor are computed.
+    ///
+    /// # Arguments
+    /// * `n_tokens` - length of the prompt.
+    /// * `images` - number of tokens of each image.
     pub(crate) fn tokens_to_read(
         &self,
         n_tokens: usize,
@@ -185,18 +192,18 @@ impl DraftNetwork {
             + (image_tokens * of_image_token).div_ceil(of_text_token.max(1))
     }
 
-    /// Shapes of the decoder.
+    /// Returns the shapes of the decoder.
     pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Decoder inputs of text: the embedding of the next token beside the hidden state of this one,
-    /// to which the image vector in force is added. A vision-aware draft without an image yet adds
-    /// a vector of zeros.
+    /// Builds the decoder inputs of text: the embedding of the next token beside the hidden state
+    /// of this token. The vector of the most recent image is added to the hidden state. A
+    /// vision-aware draft adds zeros before the first image.
     ///
     /// # Arguments
-    /// * `images` - for each sequence that the rows are of, one after the other: how many rows, and
-    ///   its image vector `[1, hidden]`.
+    /// * `images` - for each sequence, in the order of the rows: its number of rows and its image
+    ///   vector `[1, hidden]`.
     ///
     /// # Shapes
     /// `embeds`, `hidden` and the result `[rows, hidden]`.
@@ -216,7 +223,8 @@ impl DraftNetwork {
         self.input.text(embeds, hidden)
     }
 
-    /// Decoder inputs of a prompt. Without vision parts images are read like text, uncompressed.
+    /// Builds the decoder inputs of a prompt. Without vision parts, images are read like text,
+    /// uncompressed.
     #[must_use]
     pub fn read_prompt(&self, input: DraftPromptInput<'_>) -> DraftPrompt {
         let DraftPromptInput {
@@ -260,13 +268,13 @@ impl DraftNetwork {
         }
     }
 
-    /// The decoder layer.
+    /// Returns the decoder layer.
     pub(crate) fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 }
 
-/// The image vector of each row of `hidden`, zeros where there is none.
+/// Returns the image vector of each row of `hidden`; zeros for rows without one.
 fn image_rows(hidden: &Tensor<2>, images: &[(usize, Option<&Tensor<2>>)]) -> Tensor<2> {
     let [_, width] = hidden.dims();
     let like = (&hidden.device(), hidden.dtype());
@@ -277,8 +285,9 @@ fn image_rows(hidden: &Tensor<2>, images: &[(usize, Option<&Tensor<2>>)]) -> Ten
     join_rows(rows.collect())
 }
 
-/// The last places of the image; if it has fewer than there are compressed tokens, the first
-/// compressed tokens share its first place.
+/// Returns the positions of the compressed tokens: the last positions of the image. If the image
+/// has fewer positions than compressed tokens, the first compressed tokens share its first
+/// position.
 fn compressed_positions(image: &Range<usize>, n_tokens: usize) -> impl Iterator<Item = i64> {
     let Range { start, end } = image.clone();
     (0..n_tokens).map(move |i| position((end + i).saturating_sub(n_tokens).max(start)))

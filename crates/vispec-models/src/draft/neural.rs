@@ -1,4 +1,4 @@
-//! One conversation's draft: the network, its cache and the image in force.
+//! The draft of one conversation: the network, its KV cache and the most recent image.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, StackInput, 
 use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 
-/// The weights that a ViSpec, EAGLE-2 or EAGLE-3 draft works with. Cloning shares them.
+/// The weights of a ViSpec, EAGLE-2 or EAGLE-3 draft. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct NeuralDraft {
     pub(super) name: &'static str,
@@ -34,18 +34,18 @@ pub struct NeuralDraft {
     /// The target's output head, or the draft's own.
     pub(super) head: Arc<DraftHead>,
     pub(super) reading: Arc<Reading>,
-    /// Type of activations and caches.
+    /// Data type of activations and caches.
     pub(super) dtype: DType,
 }
 
 impl NeuralDraft {
-    /// The hidden states of the target that it reads.
+    /// Returns which hidden states of the target the draft reads.
     #[must_use]
     pub fn features(&self) -> &FeatureSpec {
         &self.reading.features
     }
 
-    /// The same draft, reading prompts in another way.
+    /// Changes how the draft reads prompts.
     pub(super) fn with_reading(mut self, reading: DraftReading) -> Self {
         self.reading = Arc::new(Reading {
             embeds: match reading.embeds {
@@ -58,18 +58,18 @@ impl NeuralDraft {
         self
     }
 
-    /// The network.
+    /// Returns the network.
     #[must_use]
     pub fn network(&self) -> &DraftNetwork {
         &self.network
     }
 
-    /// Whether passes of both can be one: they have the same network and the same head.
+    /// Returns whether both can share a pass, which requires the same network and the same head.
     pub(super) fn shares_passes_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.network, &other.network) && Arc::ptr_eq(&self.head, &other.head)
     }
 
-    /// Runs the decoder over the rows of some sequences and appends them to their caches.
+    /// Runs the decoder over the rows of several sequences and appends the rows to their caches.
     pub(super) fn decode(
         &self,
         rows: StackInput,
@@ -84,7 +84,7 @@ impl NeuralDraft {
         self.stack.forward(rows, &rotary, segments)
     }
 
-    /// The best tokens after outputs `[rows, hidden]` of some sequences.
+    /// Returns the best next tokens for the outputs `[rows, hidden]` of several sequences.
     pub(super) fn top_k(
         &self,
         output: Tensor<2>,
@@ -93,12 +93,13 @@ impl NeuralDraft {
         self.head.top_k(&self.network.read_out(output), sequences)
     }
 
-    /// Memory of a row in a cache.
+    /// Returns the bytes per row of a cache.
     pub(super) fn cache_bytes_per_row(&self) -> usize {
         self.stack.cache_bytes_per_row(self.dtype)
     }
 
-    /// Runs a pass over `rows` where its kernels find their threads awake.
+    /// Runs a pass over `rows` rows in the kernels' thread pool, so that its kernels need not wake
+    /// threads.
     pub(super) fn step<R: Send>(&self, rows: usize, pass: impl FnOnce() -> R + Send) -> R {
         self.stack.step(rows, self.head.n_outputs(), pass)
     }
@@ -122,12 +123,12 @@ impl NeuralDraft {
 pub struct NeuralDraftSession {
     pub(super) draft: NeuralDraft,
     pub(super) state: Option<State>,
-    /// What `read_prompt` has to take in before anything else.
+    /// A postponed prompt, which must be read before anything else.
     unread: Option<UnreadPrompt>,
-    /// Tokens and features that the next commit has to take in first.
+    /// Postponed tokens and features, which the next commit must read first.
     pub(super) postponed: Vec<(Vec<TokenId>, Tensor<2>)>,
     pub(super) last_output: Option<Tensor<2>>,
-    /// Tokens that it may propose besides those of the head.
+    /// Tokens that the draft may propose in addition to those of the head.
     pub(super) added: AddedTokens,
 }
 
@@ -138,15 +139,15 @@ struct UnreadPrompt {
     next: TokenId,
 }
 
-/// What a draft keeps of a conversation.
+/// The state that a draft keeps for a conversation.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Rows of committed tokens, then rows of the tree under growth.
+    /// Rows of committed tokens, followed by rows of the growing tree.
     pub(super) cache: ModelCache,
     pub(super) committed_rows: usize,
-    /// Place of the next committed token, in the uncompressed sequence.
+    /// Index of the next committed token in the uncompressed sequence.
     pub(super) next_position: usize,
-    /// Rotary position of a token minus its place.
+    /// Rotary position of a token minus its index.
     pub(super) position_delta: i64,
     pub(super) image: Option<Tensor<2>>,
 }
@@ -157,7 +158,8 @@ pub(super) struct State {
 pub(super) struct NotBegun;
 
 impl State {
-    /// Rotary position of the token that is `ahead` of the next committed one.
+    /// Returns the rotary position of the token that is `ahead` tokens after the next committed
+    /// one.
     pub(super) fn position(&self, ahead: usize) -> Position {
         let place = i64::try_from(self.next_position + ahead).unwrap_or(i64::MAX);
         [place.saturating_add(self.position_delta); 3]
@@ -165,14 +167,16 @@ impl State {
 }
 
 impl NeuralDraftSession {
-    /// Output rows `[rows, hidden]` of the last pass over a prompt or over accepted tokens.
+    /// Returns the output rows `[rows, hidden]` of the last pass over a prompt or over accepted
+    /// tokens.
     #[must_use]
     pub fn last_output(&self) -> Option<&Tensor<2>> {
         self.last_output.as_ref()
     }
 
-    /// Committed rows of the cache and the position of the next token. With images the former is
-    /// smaller, since compressed images take fewer rows than positions.
+    /// Returns the number of committed rows in the cache and the position of the next token. With
+    /// images the number of rows is smaller, since compressed images take fewer rows than
+    /// positions.
     #[must_use]
     pub fn committed(&self) -> Option<(usize, usize)> {
         self.state
@@ -180,7 +184,7 @@ impl NeuralDraftSession {
             .map(|state| (state.committed_rows, state.next_position))
     }
 
-    /// Drops everything of the generation before.
+    /// Drops all state of the previous generation.
     fn forget(&mut self) {
         self.state = None;
         self.unread = None;
@@ -253,7 +257,7 @@ impl NeuralDraftSession {
         Ok(output)
     }
 
-    /// Reads a prompt that was postponed.
+    /// Reads the postponed prompt, if any.
     pub(super) fn catch_up(&mut self) -> Result<(), BoxError> {
         let Some(unread) = self.unread.take() else {
             return Ok(());
@@ -266,7 +270,7 @@ impl NeuralDraftSession {
         self.read_prompt(&prompt, features, next).map(drop)
     }
 
-    /// Rows that the next commit reads besides its own.
+    /// Returns the number of postponed rows that the next commit reads in addition to its own.
     pub(super) fn n_waiting(&self) -> usize {
         let postponed = self.postponed.iter().map(|(tokens, _)| tokens.len());
         let prompt = self.unread.iter().map(|unread| unread.features.dims()[0]);
@@ -285,7 +289,7 @@ impl NeuralDraftSession {
         };
         let results = Self::forward(vec![pass]);
         let result = results.into_iter().next();
-        result.unwrap_or_else(|| Err("a draft pass gave no result".into()))
+        result.unwrap_or_else(|| Err("a draft pass returned no result".into()))
     }
 }
 

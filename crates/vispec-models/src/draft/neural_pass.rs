@@ -1,7 +1,7 @@
-//! One pass of a draft network over the rows of some sequences.
+//! One pass of a draft network over the rows of several sequences.
 //!
-//! On the CPU a row does not depend on the rows beside it, so a sequence is given what a pass of its
-//! own would give it.
+//! On the CPU, the result of a row does not depend on the other rows of the pass, so each sequence
+//! gets the same result as from a separate pass.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use vispec_core::{Ask, Beam, BoxError, DraftPassOf, DraftStep, Expansion, KvCache as _, TokenId};
@@ -15,9 +15,9 @@ use crate::target::VlmTarget;
 type Pass<'a> = DraftPassOf<'a, VlmTarget, NeuralDraftSession>;
 type Output = Result<Expansion<Tensor<2>>, BoxError>;
 
-/// See [`vispec_core::DraftModel::forward`].
+/// Implements [`vispec_core::DraftModel::forward`].
 pub(super) fn run(passes: Vec<Pass<'_>>) -> Vec<Output> {
-    let missing = || Err("a draft pass gave no result for a sequence".into());
+    let missing = || Err("a draft pass returned no result for a sequence".into());
     let mut results: Vec<Output> = passes.iter().map(|_| missing()).collect();
     let mut groups: Vec<(NeuralDraft, Vec<(usize, Pass<'_>)>)> = Vec::new();
     for (place, pass) in passes.into_iter().enumerate() {
@@ -39,7 +39,7 @@ pub(super) fn run(passes: Vec<Pass<'_>>) -> Vec<Output> {
     results
 }
 
-/// Rows that a pass reads, those that it catches up with included.
+/// Returns the number of rows that a pass reads, including postponed ones.
 fn n_rows(pass: &Pass<'_>) -> usize {
     match &pass.step {
         DraftStep::Commit { accepted, .. } => accepted.len() + 1 + pass.model.n_waiting(),
@@ -47,7 +47,7 @@ fn n_rows(pass: &Pass<'_>) -> usize {
     }
 }
 
-/// What a sequence brings into a pass.
+/// The part of a pass's input that belongs to one sequence.
 struct Rows {
     /// Embeddings of tokens, `[rows, hidden]`.
     embeds: Tensor<2>,
@@ -56,7 +56,7 @@ struct Rows {
     plan: AttentionPlan,
 }
 
-/// Hidden states that tokens go with.
+/// Hidden states that are paired with the tokens.
 enum Hidden {
     /// The target's features, `[rows, states * target_hidden]`.
     OfTarget(Tensor<2>),
@@ -66,7 +66,7 @@ enum Hidden {
 
 /// A sequence in a pass.
 struct Part<'a> {
-    /// Its place among the results.
+    /// Its index among the results.
     place: usize,
     state: &'a mut State,
     last_output: &'a mut Option<Tensor<2>>,
@@ -78,13 +78,13 @@ struct Part<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The last row is scored.
+    /// Only the last row is scored.
     Commit,
     /// All rows are scored.
     Expand,
 }
 
-/// Hidden states that are not those of the accepted tokens.
+/// The number of hidden states does not match the number of accepted tokens.
 #[derive(Debug, thiserror::Error)]
 #[error("a draft was given the hidden states of {found} tokens, expected {expected}")]
 struct WrongFeatures {
@@ -92,8 +92,8 @@ struct WrongFeatures {
     expected: usize,
 }
 
-/// [`DraftModel::commit`](vispec_core::DraftModel::commit) without scores: the output `[1, hidden]` of
-/// the last position.
+/// Like [`DraftModel::commit`](vispec_core::DraftModel::commit), but scores nothing and returns the
+/// output `[1, hidden]` of the last position.
 #[cfg(feature = "cube")]
 pub(super) fn commit(
     session: &mut NeuralDraftSession,
@@ -110,11 +110,11 @@ pub(super) fn commit(
     match (part, failed.into_iter().next()) {
         (Some((output, part)), _) => Ok(part.note(&output, 0).1),
         (None, Some((_, Err(error)))) => Err(error),
-        (None, _) => Err("a draft pass gave no result".into()),
+        (None, _) => Err("a draft pass returned no result".into()),
     }
 }
 
-/// Passes of the same network and head as one.
+/// Runs passes that use the same network and head as one pass.
 fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize, Output)> {
     let (mut results, decoded) = decode_group(draft, passes);
     if let Some((output, parts)) = decoded {
@@ -123,7 +123,7 @@ fn run_group(draft: &NeuralDraft, passes: Vec<(usize, Pass<'_>)>) -> Vec<(usize,
     results
 }
 
-/// Sequences that failed, and for the others the outputs `[rows, hidden]` of the decoder.
+/// The sequences that failed and, for the others, the outputs `[rows, hidden]` of the decoder.
 type Decoded<'a> = (Vec<(usize, Output)>, Option<(Tensor<2>, Vec<Part<'a>>)>);
 
 fn decode_group<'a>(draft: &NeuralDraft, passes: Vec<(usize, Pass<'a>)>) -> Decoded<'a> {
@@ -180,8 +180,8 @@ fn decode_group<'a>(draft: &NeuralDraft, passes: Vec<(usize, Pass<'a>)>) -> Deco
 }
 
 impl<'a> Part<'a> {
-    /// Takes note of the sequence's outputs, which begin at row `start` of `output`; gives what asks for
-    /// candidates, and the rows that it asks about.
+    /// Records the sequence's outputs, which begin at row `start` of `output`. Returns the
+    /// sequence's request for candidates and the rows to score.
     fn note(self, output: &Tensor<2>, start: usize) -> ((usize, Ask, &'a AddedTokens), Tensor<2>) {
         let n_rows = self.plan.n_rows();
         let rows = start..start + n_rows;
@@ -198,7 +198,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// All hidden states as one matrix `[rows, hidden]`, those of the target fused in one product.
+/// Joins all hidden states into one matrix `[rows, hidden]`, fusing those of the target in one
+/// matrix product.
 fn fused(draft: &NeuralDraft, hidden: Vec<Hidden>) -> Tensor<2> {
     let of_target = |hidden: &Hidden| match hidden {
         Hidden::OfTarget(features) => Some(features.clone()),
@@ -222,7 +223,8 @@ fn fused(draft: &NeuralDraft, hidden: Vec<Hidden>) -> Tensor<2> {
     join_rows(rows.collect())
 }
 
-/// Whatever can fail, before the cache is changed.
+/// Prepares the rows of a sequence. All steps that can fail happen here, before the decoder writes
+/// to the cache.
 fn prepare(
     session: &mut NeuralDraftSession,
     step: DraftStep<'_, Tensor<2>, Tensor<2>>,
@@ -297,7 +299,7 @@ fn expand_rows(
     })
 }
 
-/// Takes note of the outputs `[rows, hidden]` and scores them.
+/// Records the outputs `[rows, hidden]` and scores them.
 fn scored(draft: &NeuralDraft, output: &Tensor<2>, parts: Vec<Part<'_>>) -> Vec<(usize, Output)> {
     let mut start = 0;
     let mut scored = Vec::with_capacity(parts.len());

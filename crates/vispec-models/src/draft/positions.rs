@@ -1,4 +1,4 @@
-//! Where the rows of a draft are for its rotary embedding.
+//! Rotary positions of a draft's rows.
 
 use burn::tensor::{DType, Device};
 
@@ -6,27 +6,28 @@ use super::reading::PositionsOf;
 use crate::nn::{DecoderConfig, MropeLayout, RotaryTable};
 use crate::prompt::EncodedPrompt;
 
-/// Rule for the position of a row, which is that of the token whose hidden state it has.
+/// Rule for the position of a row. Unless [`PositionsOf`] says otherwise, a row has the position of
+/// the token whose hidden state it contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DraftPositions {
-    /// Its place in the sequence.
+    /// The token's index in the sequence.
     Sequential,
-    /// The target's position on the axis of time.
+    /// The target's position on the time axis.
     Temporal,
     /// The target's positions on all axes.
     Axes {
-        /// Frequencies that turn with time, height and width.
+        /// Number of frequencies that rotate with time, height and width.
         sections: [usize; 3],
-        /// Which frequencies these are.
+        /// Assignment of the frequencies to the axes.
         layout: MropeLayout,
     },
 }
 
-/// Positions of a row on the axes time, height and width.
+/// Positions of a row on the time, height and width axes.
 pub(super) type Position = [i64; 3];
 
 impl DraftPositions {
-    /// Positions of the prompt's tokens at `places`.
+    /// Returns the positions of the prompt's tokens at the indices `places`.
     pub(super) fn of_prompt(
         self,
         prompt: &EncodedPrompt,
@@ -34,7 +35,7 @@ impl DraftPositions {
         of: PositionsOf,
     ) -> Vec<Position> {
         let axes = prompt.positions().axes();
-        // Behind the prompt all axes go on alike.
+        // After the prompt, all axes advance together.
         let at = |axis: &[u32], place: i64| {
             let known = usize::try_from(place).ok().and_then(|p| axis.get(p));
             known.map_or(place.saturating_add(prompt.rope_delta()), |&known| {
@@ -54,7 +55,7 @@ impl DraftPositions {
         places.map(position).collect()
     }
 
-    /// Position minus place of the tokens behind the prompt.
+    /// Returns the difference between position and index of the tokens after the prompt.
     pub(super) fn delta(self, prompt: &EncodedPrompt) -> i64 {
         match self {
             Self::Sequential => 0,
@@ -62,7 +63,7 @@ impl DraftPositions {
         }
     }
 
-    /// Angles of rows at these positions.
+    /// Returns the rotary angles of rows at these positions.
     pub(super) fn rotary(
         self,
         rows: &[Position],

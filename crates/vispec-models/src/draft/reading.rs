@@ -1,4 +1,4 @@
-//! What a draft takes from its target, besides weights.
+//! Inputs that a draft takes from its target, besides weights.
 
 use std::str::FromStr;
 
@@ -7,52 +7,52 @@ use burn::tensor::Tensor;
 use super::positions::DraftPositions;
 use crate::features::FeatureSpec;
 
-/// What a draft reads of a target's sequence.
+/// How a draft reads a sequence of its target.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    /// Hidden states.
+    /// Hidden states of the target that the draft reads.
     pub(super) features: FeatureSpec,
-    /// Their width, all together.
+    /// Width of these hidden states, concatenated.
     pub(super) feature_width: usize,
-    /// What embeds the tokens of a prompt.
+    /// Source of the embeddings of a prompt.
     pub(super) embeds: PromptEmbeds,
     pub(super) positions: DraftPositions,
-    /// Whose positions these are.
+    /// The token whose position a row has.
     pub(super) positions_of: PositionsOf,
 }
 
-/// How an EAGLE-3 draft reads a prompt, where the software that serves such drafts disagrees. The
-/// default is what vLLM does, and SGLang but for images.
+/// How an EAGLE-3 draft reads a prompt, for the choices on which serving engines disagree. The
+/// default matches vLLM, and SGLang except for images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DraftReading {
-    /// What embeds the tokens of a prompt.
+    /// Source of the embeddings of a prompt.
     pub embeds: DraftEmbeds,
-    /// Whose positions a row has.
+    /// The token whose position a row has.
     pub positions: PositionsOf,
 }
 
-/// What embeds the tokens of a prompt for an EAGLE-3 draft.
+/// Source of the prompt embeddings that an EAGLE-3 draft reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DraftEmbeds {
-    /// Its own table, also at the places of images, where it reads a placeholder.
+    /// The draft's own table. At image positions the draft reads the embedding of the placeholder.
     #[default]
     Tokens,
-    /// What the target reads, image features included, as SGLang hands it in.
+    /// The target's input embeddings, including image features, as in SGLang.
     Target,
 }
 
-/// Whose position a row of an EAGLE-3 draft has.
+/// The token whose position a row of an EAGLE-3 draft has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PositionsOf {
-    /// The token whose hidden state the row has.
+    /// The token whose hidden state the row contains.
     #[default]
     State,
-    /// The token behind it, less one, as SpecForge trains: another at the borders of images and
-    /// within.
+    /// The next token, with its position reduced by one, as in training with SpecForge. This
+    /// differs from [`State`](Self::State) inside images and at their borders.
     Next,
 }
 
-/// A word of `known` that users type.
+/// Parses a name that users type, one of those in `known`.
 fn named<T: Copy>(name: &str, known: &[(&str, T)]) -> Result<T, String> {
     let found = known.iter().find(|(known, _)| *known == name);
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
@@ -78,16 +78,16 @@ impl FromStr for PositionsOf {
     }
 }
 
-/// What embeds the tokens of a prompt.
+/// Source of the embeddings of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PromptEmbeds {
-    /// The target's input embeddings, in which image features stand at the places of images.
+    /// The target's input embeddings, with image features at image positions.
     OfTarget,
-    /// The draft's embedding of all tokens, also of those that hold the places of images.
+    /// The draft's embeddings of all tokens, including image placeholders.
     OfTokens,
 }
 
-/// Features that are not those that the draft reads.
+/// The features differ in width from those that the draft reads.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a draft was given features of width {found}, expected {expected}: the target's hidden states \
@@ -100,7 +100,7 @@ pub(super) struct WrongWidth {
 }
 
 impl Reading {
-    /// Fails unless features `[rows, width]` are as wide as those that the draft reads.
+    /// Returns an error unless the features `[rows, width]` have the width that the draft reads.
     pub(super) fn check(&self, features: &Tensor<2>) -> Result<(), WrongWidth> {
         let [_, found] = features.dims();
         if found == self.feature_width {

@@ -1,5 +1,5 @@
 //! The vision adaptor of ViSpec (paper section 3.2): learned queries compress the tokens of an
-//! image into a few, and into one global vector.
+//! image into a few tokens and one global vector.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, s};
@@ -7,7 +7,8 @@ use burn::tensor::{Tensor, s};
 use crate::nn::{Bias, Linear, attend_all};
 use crate::weights::Weights;
 
-/// One cross-attention of learned queries over the embeddings of an image, without positions.
+/// A cross-attention layer in which learned queries attend to the embeddings of an image, without
+/// positions.
 #[derive(Module, Debug)]
 pub(crate) struct VisionAdaptor {
     /// Learned queries `[queries, heads, head_dim]`.
@@ -44,7 +45,7 @@ impl VisionAdaptor {
         }
     }
 
-    /// Number of learned queries.
+    /// Returns the number of learned queries.
     pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }

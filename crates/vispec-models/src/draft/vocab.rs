@@ -1,7 +1,8 @@
-//! Drafting from part of the vocabulary: a smaller output head, which is much of a draft's cost.
+//! Drafting from part of the vocabulary, with a smaller output head. The head accounts for much of
+//! a draft's cost.
 //!
-//! Lossless whatever is left out: the target verifies over all tokens, and a token that the draft
-//! cannot propose is one that the target has to say itself.
+//! Drafting stays lossless whichever tokens are left out: the target verifies over all tokens and
+//! itself produces those that the draft cannot propose.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,48 +23,50 @@ use crate::logits::{candidates, insert_columns};
 use crate::nn::row_numbers;
 use crate::nn::{Linear, slice_rows};
 
-/// Share of the target's parameters that the head of a draft may have, unless the caller says
-/// otherwise: passes over one row take as long as reading their weights does, so this is the share of
-/// a pass that scoring one level takes.
+/// Default size of a draft's head, as a share of the target's parameters. A pass over one row takes
+/// as long as reading its weights, so scoring one level of a tree takes this share of a target
+/// pass.
 const HEAD_SHARE: f64 = 0.035;
-/// Sizes are multiples of this, and at least four of them.
+/// Default sizes are multiples of this number of tokens, and at least four times this number.
 const STEP: usize = 1024;
-/// Tokens that a sequence may add to the list.
+/// Maximum number of tokens that a sequence may add to the list.
 const MOST_ADDED: usize = 4096;
 
-/// Tokens that a draft may propose. Whatever is left out, a sequence adds the tokens of its prompt
-/// and of its answer as they come.
+/// Tokens that a draft may propose. A sequence also adds the tokens of its prompt and of its answer
+/// as they appear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DraftVocab {
-    /// The list that comes with the draft (`draft_vocab.json`); without one as many of the first ids
-    /// as a step of the draft may cost.
+    /// The list that comes with the draft (`draft_vocab.json`), if any. Otherwise the first token
+    /// ids, with their number chosen so that the head has about a fixed share of the target's
+    /// parameters.
     #[default]
     Auto,
-    /// All.
+    /// All tokens.
     All,
-    /// The first so many ids. In vocabularies of byte-pair encodings, which most are, these are the
-    /// tokens that were merged first, hence frequent ones.
+    /// This number of first token ids. In byte-pair vocabularies, which most models have, these
+    /// tokens were merged first and are therefore frequent.
     First(usize),
-    /// A list as [`DraftVocabFile`] holds it.
+    /// The list in a file with the content of a [`DraftVocabFile`].
     File(PathBuf),
 }
 
-/// A list of tokens, the most frequent first.
+/// A list of tokens, with the most frequent first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DraftVocabFile {
-    /// Number of tokens of the tokenizer that the list was made with; for people, since heads are
-    /// often padded to more.
+    /// Number of tokens of the tokenizer that the list was made with. It is informational, since
+    /// heads are often padded to more rows.
     pub vocab_size: usize,
-    /// Ids, without repetition.
+    /// Token ids, without duplicates.
     pub tokens: Vec<TokenId>,
 }
 
 impl DraftVocab {
-    /// The ids for a target, or `None` for all.
+    /// Returns the ids for a target, or `None` for all tokens.
     ///
     /// # Errors
-    /// [`ModelError::DraftVocab`] if there is none, or an id is out of range or occurs twice;
-    /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it is no list.
+    /// [`ModelError::DraftVocab`] if the list is empty or the number of tokens is out of range, or
+    /// if an id is out of range or occurs twice; [`ModelError::Io`] if the file cannot be read;
+    /// [`ModelError::ConfigSyntax`] if it does not contain a list.
     pub(crate) fn tokens(
         &self,
         place: &VocabPlace<'_>,
@@ -93,21 +96,22 @@ impl DraftVocab {
     }
 }
 
-/// What a part of the vocabulary is chosen for.
+/// The draft and the target for which a part of the vocabulary is chosen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VocabPlace<'a> {
     /// Directory of the draft.
     pub draft: &'a Path,
-    /// Tokens of the target's head.
+    /// Number of tokens of the target's head.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden: usize,
-    /// Parameters that a pass of the target over one row reads.
+    /// Number of parameters that a target pass over one row reads.
     pub target_parameters: usize,
 }
 
 impl VocabPlace<'_> {
-    /// Tokens whose part of the head a step of the draft may read.
+    /// Returns the number of tokens for which the head has about [`HEAD_SHARE`] of the target's
+    /// parameters.
     fn affordable(&self) -> usize {
         let parameters = self.target_parameters as f64 * HEAD_SHARE;
         let tokens = (parameters / self.hidden.max(1) as f64) as usize;
@@ -117,14 +121,14 @@ impl VocabPlace<'_> {
 }
 
 impl DraftVocabFile {
-    /// File name of the list of a draft that has one, beside its weights.
+    /// File name of the list, next to the weights of the draft.
     pub const NAME: &str = "draft_vocab.json";
 
     /// Reads a list.
     ///
     /// # Errors
-    /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it is not a
-    /// list.
+    /// [`ModelError::Io`] if the file cannot be read, [`ModelError::ConfigSyntax`] if it does not
+    /// contain a list.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let text = fs::read_to_string(path).map_err(|source| ModelError::Io {
             path: path.to_owned(),
@@ -144,7 +148,7 @@ impl DraftVocabFile {
             })
         };
         if self.tokens.is_empty() {
-            return wrong("it lists no token".to_owned());
+            return wrong("it lists no tokens".to_owned());
         }
         let mut seen = vec![false; vocab_size];
         for &token in &self.tokens {
@@ -162,70 +166,71 @@ impl DraftVocabFile {
     }
 }
 
-/// The output head of a draft: the target's, all of it or the rows of some tokens, or one of its
-/// own.
+/// The output head of a draft: the target's whole head, the target's rows of some tokens, or the
+/// draft's own head.
 #[derive(Debug, Clone)]
 pub(crate) struct DraftHead {
     origin: HeadOrigin,
     linear: Linear,
-    /// If not all rows are there.
+    /// Present if the head does not have a row for every token.
     part: Option<Arc<Part>>,
 }
 
-/// Whose head it is.
+/// The model that a head belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadOrigin {
-    /// The target's, any of whose rows can be taken.
+    /// The target's head, any of whose rows can be selected.
     Target,
-    /// The draft's own, whose tokens are what they are.
+    /// The draft's own head, whose tokens are fixed.
     Draft,
 }
 
-/// Which rows of a head are there.
+/// The rows that a head has.
 #[derive(Debug)]
 struct Part {
     /// Token of each row, ascending.
     tokens: Vec<TokenId>,
-    /// The head that they are rows of; `None` if there are no others.
+    /// The head from which the rows were selected; `None` if no other rows exist.
     whole: Option<WholeHead>,
-    /// The same tokens on the device, once they were asked for.
+    /// The same tokens on the device, uploaded on first use.
     #[cfg(feature = "cube")]
     on_device: OnceLock<Tensor<1, Int>>,
 }
 
-/// Where the rows of further tokens are.
+/// The source of rows of additional tokens.
 #[derive(Debug)]
 struct WholeHead {
     linear: Linear,
-    /// Whether a token is listed, by token.
+    /// Whether each token is listed, indexed by token.
     is_listed: Vec<bool>,
 }
 
-/// Rows that a sequence needs besides the listed ones: of the tokens of its prompt and its answer.
+/// Rows that a sequence needs in addition to the listed ones: those of the tokens of its prompt and
+/// its answer.
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
-    /// Ascending.
+    /// Added tokens, ascending.
     tokens: Vec<TokenId>,
-    /// For each of them, its column among listed and added tokens.
+    /// The column of each added token among listed and added tokens.
     columns: Vec<usize>,
-    /// The same tokens, to look one up.
+    /// The same tokens, for lookup.
     known: HashSet<TokenId>,
-    /// Rows of `tokens`.
+    /// Rows of the head for `tokens`.
     linear: Option<Linear>,
 }
 
-/// The part of a product with the head that belongs to one sequence.
+/// The part of the product with the head that belongs to one sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scoring<'a> {
     /// Number of its rows.
     pub(super) rows: usize,
-    /// What it asks for.
+    /// The candidates that it requests.
     pub(super) ask: Ask,
     pub(super) added: &'a AddedTokens,
 }
 
 impl DraftHead {
-    /// The whole head of the target.
+    /// Wraps the whole head of the target.
     pub(crate) fn new(linear: Linear) -> Self {
         Self {
             origin: HeadOrigin::Target,
@@ -234,12 +239,12 @@ impl DraftHead {
         }
     }
 
-    /// Whose head it is.
+    /// Returns the model that the head belongs to.
     pub(crate) fn origin(&self) -> HeadOrigin {
         self.origin
     }
 
-    /// The head of the target cut to the rows of `tokens`.
+    /// Restricts the target's head to the rows of `tokens`.
     pub(crate) fn restricted(whole: &Linear, mut tokens: Vec<TokenId>) -> Self {
         tokens.sort_unstable();
         let mut is_listed = vec![false; whole.n_outputs()];
@@ -263,8 +268,8 @@ impl DraftHead {
         }
     }
 
-    /// A head of the draft's own, with the token of each of its rows, or `None` if these are the ids
-    /// of the target. No sequence can add to it.
+    /// Wraps the draft's own head. `tokens` contains the token of each row; `None` means that row
+    /// numbers are the target's token ids. Sequences cannot add tokens to such a head.
     pub(crate) fn own(linear: Linear, tokens: Option<Vec<TokenId>>) -> Self {
         let Some(mut tokens) = tokens else {
             return Self {
@@ -294,17 +299,17 @@ impl DraftHead {
         }
     }
 
-    /// Number of tokens, if they are not all.
+    /// Returns the number of tokens, or `None` if the head has all.
     pub(crate) fn vocab_len(&self) -> Option<usize> {
         self.part.as_ref().map(|part| part.tokens.len())
     }
 
-    /// Rows of the head.
+    /// Returns the number of rows of the head.
     pub(crate) fn n_outputs(&self) -> usize {
         self.linear.n_outputs()
     }
 
-    /// Adds the tokens that are not listed to those of a sequence.
+    /// Adds those of `tokens` that are not listed to the added tokens of a sequence.
     pub(super) fn add(&self, added: &mut AddedTokens, tokens: impl IntoIterator<Item = TokenId>) {
         let Some(part) = &self.part else { return };
         let Some(WholeHead { linear, is_listed }) = &part.whole else {
@@ -329,11 +334,11 @@ impl DraftHead {
         }
     }
 
-    /// The best tokens after each row of `hidden` `[rows, hidden]`; probabilities are those among the
-    /// tokens of the head and those that the sequence added.
+    /// Returns the best tokens after each row of `hidden` `[rows, hidden]`. Probabilities are
+    /// normalised over the tokens of the head and those that the sequence added.
     ///
     /// # Arguments
-    /// * `sequences` - those that the rows are of, one after the other. Each has its own result.
+    /// * `sequences` - the sequences of the rows, in order. Each has its own result.
     pub(super) fn top_k(
         &self,
         hidden: &Tensor<2>,
@@ -373,11 +378,11 @@ impl DraftHead {
     }
 }
 
-/// Columns in another order, for those who rank them on a device: first the head's, then those that
-/// the sequence added.
+/// Methods for ranking columns on a device. Here the columns have another order: first those of the
+/// head, then those that the sequence added.
 #[cfg(feature = "cube")]
 impl DraftHead {
-    /// Logits of the rows of `hidden` `[rows, hidden]`, `[rows, columns]`.
+    /// Returns the logits `[rows, columns]` of `hidden` `[rows, hidden]`.
     pub(super) fn score(&self, hidden: Tensor<2>, added: &AddedTokens) -> Tensor<2> {
         let listed = self.linear.forward(hidden.clone());
         match &added.linear {
@@ -386,7 +391,7 @@ impl DraftHead {
         }
     }
 
-    /// The token of a column.
+    /// Returns the token of a column.
     pub(super) fn token(&self, added: &AddedTokens, column: usize) -> TokenId {
         match &self.part {
             None => TokenId::try_from(column).unwrap_or(TokenId::MAX),
@@ -397,7 +402,7 @@ impl DraftHead {
         }
     }
 
-    /// The tokens of all columns, on the device; `None` if these are their numbers.
+    /// Returns the tokens of all columns on the device, or `None` if column numbers are token ids.
     pub(super) fn tokens(&self, added: &AddedTokens, device: &Device) -> Option<Tensor<1, Int>> {
         let part = self.part.as_ref()?;
         let listed = || row_numbers(&part.tokens, device);
@@ -410,7 +415,7 @@ impl DraftHead {
 }
 
 impl Part {
-    /// Token of a column, if `added` ones stand among the listed.
+    /// Returns the token of a column when `added` tokens are inserted among the listed ones.
     fn token(&self, added: &AddedTokens, column: usize) -> TokenId {
         match added.columns.binary_search(&column) {
             Ok(place) => added.tokens[place],
@@ -443,7 +448,7 @@ mod tests {
         assert_eq!(list(&[9, 0]).checked(path, 10).unwrap(), [9, 0]);
     }
 
-    /// The identity: row `i` of a head scores token `i` by the `i`-th state.
+    /// An identity head: row `i` scores token `i` with the `i`-th entry of the hidden state.
     fn linear(vocab: usize) -> Linear {
         Linear::from_tensors(Tensor::<2>::eye(vocab, &Device::flex()), None)
     }

@@ -1,4 +1,4 @@
-//! Grouped-query self-attention over a cache, for prompts, for single tokens and for token trees.
+//! Grouped-query self-attention over a KV cache, for prompts, single tokens and token trees.
 
 use burn::module::Module;
 #[cfg(feature = "cube")]
@@ -15,58 +15,61 @@ use super::rope::RotaryTable;
 use super::rows::{join_rows, slice_rows};
 use crate::weights::Weights;
 
-/// Query rows that are scored at a time outside the kernels, to bound the memory of the scores.
+/// Number of query rows that are scored at a time outside the kernels, to bound the memory of the
+/// scores.
 pub(super) const QUERY_BLOCK: usize = 512;
 
 /// Which cache rows each row of a forward pass attends to.
 #[derive(Debug)]
 pub(crate) enum AttentionPlan {
-    /// Row `r` sees the first `prefix` cache rows and the new rows up to itself.
+    /// Row `r` attends to the first `prefix` cache rows and to the new rows up to itself.
     Causal {
-        /// Rows in the cache before this pass.
+        /// Number of rows in the cache before this pass.
         prefix: usize,
-        /// Rows of the pass.
+        /// Number of rows of the pass.
         rows: usize,
     },
-    /// Row `r` sees what is listed for it.
+    /// Row `r` attends to the rows that are listed for it.
     Tree(TreePlan),
-    /// The same, listed on a device: a tree that the host does not know.
+    /// Like [`Tree`](Self::Tree), but the lists are on the device and the host does not know the
+    /// tree.
     #[cfg(feature = "cube")]
     Unknown(UnknownTreePlan),
 }
 
-/// Cache rows that the nodes of a tree on a device attend to.
+/// Cache rows that the nodes of a tree on the device attend to.
 #[cfg(feature = "cube")]
 #[derive(Debug)]
 pub(crate) struct UnknownTreePlan {
-    /// Cache rows that every row sees.
+    /// Number of leading cache rows that every row attends to.
     prefix: usize,
     rows: usize,
-    /// As [`AttentionPlan::seen`] has it.
+    /// Table in the format of [`AttentionPlan::seen`].
     seen: Box<Tensor<1, Int>>,
 }
 
 /// Cache rows that the nodes of a token tree attend to.
 #[derive(Debug)]
 pub(crate) struct TreePlan {
-    /// Cache rows that every row sees.
+    /// Number of leading cache rows that every row attends to.
     prefix: usize,
-    /// `[rows + 1]`: row `r` sees `rows[offsets[r]..offsets[r + 1]]` besides the prefix.
+    /// `[rows + 1]`: in addition to the prefix, row `r` attends to
+    /// `rows[offsets[r]..offsets[r + 1]]`.
     offsets: Vec<usize>,
     /// Cache rows, each list from the root to the row itself.
     rows: Vec<usize>,
-    /// The additive form `[rows, total]` for devices without the kernel, made at first use.
+    /// The additive mask `[rows, total]` for devices without the kernel, created on first use.
     additive: OnceLock<Box<Tensor<2>>>,
 }
 
 impl TreePlan {
-    /// Offsets and cache rows of the lists.
+    /// Returns the offsets and the cache rows of the lists.
     #[cfg(feature = "flex")]
     pub(super) fn lists(&self) -> (&[usize], &[usize]) {
         (&self.offsets, &self.rows)
     }
 
-    /// 0 where attended to, -inf elsewhere, `[rows, total]`.
+    /// Returns the additive mask `[rows, total]`: 0 for rows that are attended to, -inf elsewhere.
     fn additive(&self, total: usize, (device, dtype): (&Device, DType)) -> &Tensor<2> {
         self.additive.get_or_init(|| {
             let n = self.offsets.len() - 1;
@@ -85,10 +88,12 @@ impl TreePlan {
 }
 
 impl AttentionPlan {
-    /// Row `r` sees the first `prefix` cache rows, and of the rows behind them those in `paths[r]`.
+    /// Creates a plan in which row `r` attends to the first `prefix` cache rows and to the rows in
+    /// `paths[r]`.
     ///
     /// # Arguments
-    /// * `paths` - offsets behind the prefix, in root-to-self order.
+    /// * `paths` - for each row, offsets relative to the end of the prefix, from the root to the
+    ///   row itself.
     pub(crate) fn tree<'p>(prefix: usize, paths: impl Iterator<Item = &'p [usize]>) -> Self {
         let (mut offsets, mut rows) = (vec![0], Vec::new());
         for path in paths {
@@ -103,8 +108,9 @@ impl AttentionPlan {
         })
     }
 
-    /// Row `r` sees the first `prefix` cache rows, and those in row `r` of `paths` `[rows, level]`, which
-    /// is on a device that a [`DecoderStack`](super::DecoderStack) reads plans on.
+    /// Creates a plan in which row `r` attends to the first `prefix` cache rows and to those in row
+    /// `r` of `paths` `[rows, level]`. `paths` must be on a device on which a
+    /// [`DecoderStack`](super::DecoderStack) can read plans.
     #[cfg(feature = "cube")]
     pub(crate) fn unknown_tree(prefix: usize, paths: Tensor<2, Int>) -> Self {
         let [rows, level] = paths.dims();
@@ -120,7 +126,7 @@ impl AttentionPlan {
         })
     }
 
-    /// Cache rows that every row sees.
+    /// Returns the number of leading cache rows that every row attends to.
     pub(crate) fn prefix(&self) -> usize {
         match self {
             Self::Causal { prefix, .. } => *prefix,
@@ -130,7 +136,7 @@ impl AttentionPlan {
         }
     }
 
-    /// Rows of the pass.
+    /// Returns the number of rows of the pass.
     pub(crate) fn n_rows(&self) -> usize {
         match self {
             Self::Causal { rows, .. } => *rows,
@@ -140,8 +146,9 @@ impl AttentionPlan {
         }
     }
 
-    /// For each row how many leading rows of the cache it sees, then `rows + 1` offsets of lists of
-    /// what it sees besides, then the lists, one after the other.
+    /// Returns a table of the visible cache rows: for each row the number of leading cache rows
+    /// that it attends to; then `rows + 1` offsets into lists of the other rows that it attends to;
+    /// then the concatenated lists.
     #[cfg(feature = "cube")]
     fn seen(&self, device: &Device) -> Tensor<1, Int> {
         let seen: Vec<u32> = match self {
@@ -159,8 +166,8 @@ impl AttentionPlan {
         super::cube::upload(&seen, device)
     }
 
-    /// Additive mask `[rows, total]` of rows `range` of the pass: 0 where attended to, -inf
-    /// elsewhere.
+    /// Returns the additive mask `[rows, total]` of rows `range` of the pass: 0 for rows that are
+    /// attended to, -inf elsewhere.
     fn additive(&self, range: Range<usize>, total: usize, like: (&Device, DType)) -> Tensor<2> {
         match self {
             Self::Causal { prefix, .. } => {
@@ -173,14 +180,14 @@ impl AttentionPlan {
             #[cfg(feature = "cube")]
             Self::Unknown(_) => {
                 unreachable!(
-                    "trees that the host does not know are for kernels, which need no mask"
+                    "trees that only the device knows run through kernels, which need no mask"
                 )
             }
         }
     }
 }
 
-/// A row of a cache, or an offset into lists of them, as kernels have it.
+/// Converts a cache row, or an offset into lists of cache rows, to the kernels' integer type.
 #[cfg(feature = "cube")]
 fn cache_row(value: usize) -> u32 {
     u32::try_from(value).expect("rows of a cache fit 32 bits")
@@ -191,9 +198,9 @@ fn cache_row(value: usize) -> u32 {
 pub(super) struct DeviceSegment<'a> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) cache: &'a mut DeviceCache,
-    /// Rows in the cache before the pass.
+    /// Number of rows in the cache before the pass.
     pub(super) len: usize,
-    /// [`AttentionPlan::seen`] on the device, uploaded at first use and shared by all layers.
+    /// [`AttentionPlan::seen`] on the device, uploaded on first use and shared by all layers.
     #[cfg(feature = "cube")]
     seen: OnceLock<Tensor<1, Int>>,
 }
@@ -209,7 +216,7 @@ impl<'a> DeviceSegment<'a> {
         }
     }
 
-    /// What the rows of the plan see, as the attention kernel reads it.
+    /// Returns the table of visible rows that the attention kernel reads.
     #[cfg(feature = "cube")]
     pub(super) fn seen(&self) -> Tensor<1, Int> {
         let seen = || self.plan.seen(self.cache.device());
@@ -217,7 +224,7 @@ impl<'a> DeviceSegment<'a> {
     }
 }
 
-/// `1 / sqrt(head_dim)`
+/// Returns `1 / sqrt(head_dim)`.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -240,10 +247,10 @@ pub(crate) struct Attention {
 
 impl Attention {
     /// Takes `q_proj`, `k_proj`, `v_proj` and `o_proj` from `weights`, and `q_norm` and `k_norm` if
-    /// there are such norms.
+    /// the config has these norms.
     ///
     /// # Arguments
-    /// * `inputs`, `hidden` - widths of what it reads and of what it gives.
+    /// * `inputs`, `hidden` - widths of the input and of the output.
     pub(crate) fn load(
         weights: &Weights<'_>,
         (inputs, hidden): (usize, usize),
@@ -275,11 +282,11 @@ impl Attention {
         }
     }
 
-    /// Appends the rows of `x` to the caches of layer `layer` and attends as the plans say.
+    /// Appends the rows of `x` to the caches of layer `layer` and attends according to the plans.
     ///
     /// # Shapes
-    /// `x` `[rows, inputs]`, the result `[rows, hidden]`, the rows of one segment after those of the
-    /// other.
+    /// `x` `[rows, inputs]`, the result `[rows, hidden]`, both with the rows of the segments in
+    /// order.
     pub(super) fn forward(
         &self,
         x: &Tensor<2>,
@@ -312,25 +319,25 @@ impl Attention {
         self.o_proj.forward(join_rows(attended))
     }
 
-    /// Width of what it reads.
+    /// Returns the width of the input.
     pub(super) fn n_inputs(&self) -> usize {
         self.q_proj.n_inputs()
     }
 
-    /// Norms of queries and keys.
+    /// Returns the norms of queries and keys.
     #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn norms(&self) -> [Option<&RmsNorm>; 2] {
         [self.q_norm.as_ref(), self.k_norm.as_ref()]
     }
 
-    /// Projections of queries, keys, values and output.
+    /// Returns the projections of queries, keys, values and output.
     #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn projections(&self) -> [&Linear; 4] {
         [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj]
     }
 }
 
-/// Each head of `x` `[rows, heads * head_dim]` normed by itself.
+/// Normalises each head of `x` `[rows, heads * head_dim]` separately.
 fn norm_heads(norm: Option<&RmsNorm>, x: Tensor<2>, head_dim: usize) -> Tensor<2> {
     let Some(norm) = norm else {
         return x;
@@ -340,7 +347,7 @@ fn norm_heads(norm: Option<&RmsNorm>, x: Tensor<2>, head_dim: usize) -> Tensor<2
     norm.forward(heads).reshape([rows, width])
 }
 
-/// Attention through matrix products, [`QUERY_BLOCK`] rows at a time.
+/// Computes attention through matrix products, [`QUERY_BLOCK`] rows at a time.
 ///
 /// # Shapes
 /// `query` and the result `[rows, heads * head_dim]`; `keys` and `values` `[1, kv_heads, total,
@@ -364,7 +371,8 @@ pub(super) fn attend_by_products(
     attended.swap_dims(1, 2).reshape([rows, width])
 }
 
-/// `[1, kv_heads, seq, head_dim]` to `[1, kv_heads * groups, seq, head_dim]`, each head repeated.
+/// Repeats each head of `[1, kv_heads, seq, head_dim]`, giving
+/// `[1, kv_heads * groups, seq, head_dim]`.
 fn repeat_heads(x: Tensor<4>, groups: usize) -> Tensor<4> {
     if groups == 1 {
         return x;
@@ -375,23 +383,24 @@ fn repeat_heads(x: Tensor<4>, groups: usize) -> Tensor<4> {
         .reshape([batch, kv_heads * groups, seq, head_dim])
 }
 
-/// Softmax over the last axis, computed in f32.
+/// Computes the softmax over the last axis in f32.
 fn softmax_wide<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
     let dtype = scores.dtype();
     let wide = activation::softmax(Tensor::<D>::cast(scores, DType::F32), D - 1);
     Tensor::<D>::cast(wide, dtype)
 }
 
-/// Attention in which every query sees every key: vision towers and the vision adaptor.
+/// Computes attention in which every query attends to every key, as in vision towers and the vision
+/// adaptor.
 ///
 /// # Shapes
-/// `query` `[batch, heads, queries, head_dim]`, `keys` and `values` `[batch, heads, keys,
-/// head_dim]`, result as `query`.
+/// `query` `[batch, heads, queries, head_dim]`, `keys` and `values`
+/// `[batch, heads, keys, head_dim]`; the result has the shape of `query`.
 pub(crate) fn attend_all(query: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
     attend_in_blocks(query, keys, values, |scores, _rows| scores)
 }
 
-/// Attention of [`QUERY_BLOCK`] rows at a time; `mask` is given the scores of a range of rows.
+/// Computes attention [`QUERY_BLOCK`] rows at a time. `mask` masks the scores of a range of rows.
 fn attend_in_blocks(
     query: Tensor<4>,
     keys: Tensor<4>,

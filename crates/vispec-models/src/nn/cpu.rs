@@ -1,7 +1,8 @@
-//! The bridge to `vispec-kernels`: tensors in, tensors out, no copies of what is contiguous.
+//! The bridge to `vispec-kernels`: functions from tensors to tensors that do not copy contiguous
+//! tensors.
 //!
-//! Each function returns `None` when the tensors do not live on the CPU backend, or are recorded
-//! for automatic differentiation; the caller then uses Burn's operations.
+//! Each function returns `None` if the tensors are not on the CPU backend or are tracked for
+//! automatic differentiation. The caller then uses Burn's operations.
 
 #[cfg(feature = "flex")]
 mod flex {
@@ -18,7 +19,7 @@ mod flex {
         tensor.as_slice::<f32>()
     }
 
-    /// Layers on the same `x` `[rows, inputs]`.
+    /// Applies several layers to the same `x` `[rows, inputs]`.
     pub(in crate::nn) fn linear<const N: usize>(
         x: &Tensor<2>,
         layers: [&Linear; N],

@@ -20,47 +20,47 @@ pub struct DecoderConfig {
     pub intermediate: usize,
     /// Number of layers.
     pub layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub kv_heads: usize,
     /// Size of a head.
     pub head_dim: usize,
     /// Whether the query, key and value projections have biases.
     pub qkv_bias: Bias,
-    /// Whether queries and keys are normed before they are rotated.
+    /// Whether queries and keys are normalised before they are rotated.
     pub qk_norm: QkNorm,
-    /// Added to the mean square in norms.
+    /// Epsilon added to the mean square in norms.
     pub rms_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
 }
 
 impl DecoderConfig {
-    /// Weights of the linear layers, which a pass over one row reads.
+    /// Returns the number of weights of the linear layers, which a pass over one row reads.
     pub(crate) fn n_weights(&self) -> usize {
         let attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads);
         self.layers * (attention + 3 * self.hidden * self.intermediate)
     }
 }
 
-/// What becomes of queries and keys before the rotary embedding.
+/// Normalisation of queries and keys before the rotary embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNorm {
-    /// Nothing.
+    /// No normalisation.
     No,
-    /// Each head is normed by itself, as in Qwen3.
+    /// Each head is normalised separately, as in Qwen3.
     PerHead,
 }
 
-/// What the attention of the first layer reads.
+/// Input of the attention of the first layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FirstInput {
-    /// The residual stream behind a norm, as in every Llama layer.
+    /// The residual stream after a norm, as in every Llama layer.
     Normed,
-    /// The residual stream as it is, as in drafts of EAGLE-2 and ViSpec.
+    /// The residual stream without a norm, as in EAGLE-2 and ViSpec drafts.
     Residual,
-    /// Rows of this width that are given beside the residual stream, as in drafts of EAGLE-3.
+    /// Rows of this width, passed in separately from the residual stream, as in EAGLE-3 drafts.
     Given(usize),
 }
 
@@ -97,11 +97,11 @@ impl DecoderLayer {
         }
     }
 
-    /// Layer `idx` of a stack.
+    /// Runs the layer as layer `idx` of a stack.
     ///
     /// # Shapes
-    /// `x` and the result `[rows, hidden]`; `given` `[rows, inputs]`, if attention reads other rows
-    /// than these.
+    /// `x` and the result `[rows, hidden]`; `given` `[rows, inputs]`, if attention reads rows other
+    /// than `x`.
     #[must_use]
     fn forward(
         &self,
@@ -141,12 +141,12 @@ impl DecoderLayer {
     }
 }
 
-/// What went through a stack.
+/// Output of a stack and recorded states of its residual stream.
 #[derive(Debug)]
 pub(crate) struct ResidualStream {
-    /// What left the last layer, `[rows, hidden]`.
+    /// Output of the last layer, `[rows, hidden]`.
     pub(crate) last: Tensor<2>,
-    /// What entered some layers, with their numbers, each `[rows, hidden]`.
+    /// Inputs of the requested layers with their numbers, each `[rows, hidden]`.
     pub(crate) noted: Vec<(usize, Tensor<2>)>,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Takes `layers.0`, `layers.1` … from `weights`; `first` says what layer 0 reads.
+    /// Takes `layers.0`, `layers.1` … from `weights`; `first` is the input of layer 0.
     pub(crate) fn load(weights: &Weights<'_>, config: &DecoderConfig, first: FirstInput) -> Self {
         let layers = (0..config.layers)
             .map(|idx| {
@@ -168,10 +168,10 @@ impl Decoder {
         Self { layers }
     }
 
-    /// Runs all layers through Burn's operations and appends the rows to the caches; takes note of
-    /// the `wanted` states.
+    /// Runs all layers through Burn's operations, appends the rows to the caches and records the
+    /// `wanted` states.
     ///
-    /// The rows of one segment come after those of the other.
+    /// The input contains the rows of the segments in order.
     pub(super) fn forward(
         &self,
         input: StackInput,
@@ -191,7 +191,7 @@ impl Decoder {
         ResidualStream { last: x, noted }
     }
 
-    /// Weights of the linear layers, which a pass over one row reads.
+    /// Returns the number of weights of the linear layers, which a pass over one row reads.
     pub(crate) fn n_weights(&self, config: &DecoderConfig) -> usize {
         let DecoderConfig {
             hidden,
@@ -216,7 +216,7 @@ impl Decoder {
         self.layers
     }
 
-    /// One of the weights, all of which are on one device; `None` without layers.
+    /// Returns one of the weights, all of which are on the same device; `None` without layers.
     #[cfg(feature = "cube")]
     pub(super) fn any_weight(&self) -> Option<Tensor<1>> {
         let layer = self.layers.first()?;

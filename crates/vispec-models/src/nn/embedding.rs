@@ -21,19 +21,19 @@ impl Embedding {
         }
     }
 
-    /// The table `[vocab, hidden]`.
+    /// Returns the table `[vocab, hidden]`.
     #[must_use]
     pub fn table(&self) -> Tensor<2> {
         self.weight.val()
     }
 
-    /// Rows of the table.
+    /// Returns the number of rows of the table.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.weight.dims()[0]
     }
 
-    /// Looks up `tokens`; gives `[tokens, hidden]` as `dtype`.
+    /// Looks up `tokens` and returns `[tokens, hidden]` as `dtype`.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`] if a token has no row.
@@ -50,8 +50,8 @@ impl Embedding {
         Ok(self.lookup(row_numbers(tokens, &table.device()), dtype))
     }
 
-    /// Looks up tokens that are on the device, each of which has a row; gives `[tokens, hidden]` as
-    /// `dtype`.
+    /// Looks up tokens that are on the device and returns `[tokens, hidden]` as `dtype`. Each token
+    /// must have a row.
     pub(crate) fn lookup(&self, ids: Tensor<1, Int>, dtype: burn::tensor::DType) -> Tensor<2> {
         Tensor::<2>::cast(self.weight.val().select(0, ids), dtype)
     }

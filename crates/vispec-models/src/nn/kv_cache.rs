@@ -1,4 +1,4 @@
-//! Key and value caches that grow in steps and are written in place.
+//! KV caches that grow in steps and are written in place.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 use vispec_core::{KvCache, NodeId};
@@ -7,16 +7,17 @@ use super::decoder::DecoderConfig;
 #[cfg(feature = "flex")]
 use super::host::HostCache;
 
-/// Rows by which a cache grows at least.
+/// Minimum number of rows by which a cache grows.
 const GROWTH: usize = 256;
 
-/// Rows to make room for where `needed` do not fit `capacity`. Geometric growth: each row is copied
-/// a bounded number of times, however long the answer.
+/// Returns the new capacity of a cache when `needed` rows do not fit into `capacity`. Growth is
+/// geometric, so the average number of copies per row is bounded, regardless of the length of the
+/// answer.
 pub(crate) fn grown_capacity(capacity: usize, needed: usize) -> usize {
     needed.max(capacity + capacity / 2).next_multiple_of(GROWTH)
 }
 
-/// Most rows that a cache has room for when it has grown to `rows`.
+/// Returns an upper bound of the capacity of a cache that has grown to `rows` rows.
 pub(crate) fn capacity_bound(rows: usize) -> usize {
     rows.saturating_add(rows / 2).saturating_add(GROWTH)
 }
@@ -24,7 +25,8 @@ pub(crate) fn capacity_bound(rows: usize) -> usize {
 /// Keys and values of one layer, each `[1, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerCache {
-    /// Taken out while it is written, so that the write finds a unique owner and copies nothing.
+    /// Taken out during a write, so that the tensors have a unique owner and are written without a
+    /// copy.
     tensors: Option<(Tensor<4>, Tensor<4>)>,
     kv_heads: usize,
     head_dim: usize,
@@ -45,10 +47,10 @@ impl LayerCache {
         }
     }
 
-    /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
+    /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` after the first `len` rows.
     ///
-    /// Gives keys and values `[1, kv_heads, capacity, head_dim]`; rows behind `len + rows` hold
-    /// anything.
+    /// Returns keys and values `[1, kv_heads, capacity, head_dim]`; the contents of the rows from
+    /// `len + rows` on are unspecified.
     pub(crate) fn append(
         &mut self,
         len: usize,
@@ -68,13 +70,13 @@ impl LayerCache {
         written
     }
 
-    /// Gives the tensors back that were taken out.
+    /// Puts the tensors back that were taken out.
     #[cfg(feature = "cube")]
     pub(super) fn put_back(&mut self, keys: Tensor<4>, values: Tensor<4>) {
         self.tensors = Some((keys, values));
     }
 
-    /// Takes the tensors out, grown to hold `needed` rows, of which `len` are there.
+    /// Takes the tensors out, with room for `needed` rows. Growing keeps the first `len` rows.
     pub(super) fn take_with_room(&mut self, len: usize, needed: usize) -> (Tensor<4>, Tensor<4>) {
         match self.tensors.take() {
             Some(tensors) if needed <= self.capacity => tensors,
@@ -86,7 +88,7 @@ impl LayerCache {
         }
     }
 
-    /// A tensor of the present capacity that starts with the first `len` rows of `old`.
+    /// Returns a tensor of the current capacity that starts with the first `len` rows of `old`.
     fn grown(&self, old: Option<Tensor<4>>, len: usize) -> Tensor<4> {
         let shape = [1, self.kv_heads, self.capacity, self.head_dim];
         let new = Tensor::<4>::zeros(shape, (&self.device, self.dtype));
@@ -124,18 +126,18 @@ pub(crate) struct DeviceCache {
 }
 
 impl DeviceCache {
-    /// Where the rows are.
+    /// Returns the device of the rows.
     #[cfg(feature = "cube")]
     pub(super) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The cache of one layer.
+    /// Returns the cache of one layer.
     pub(crate) fn layer(&mut self, idx: usize) -> &mut LayerCache {
         &mut self.layers[idx]
     }
 
-    /// Moves rows `from`, ascending, to the places from `to` on.
+    /// Moves the rows `from`, in ascending order, to consecutive rows starting at `to`.
     fn move_rows(&mut self, from: &[usize], to: usize) {
         let rows: Vec<i64> = from
             .iter()
@@ -148,7 +150,7 @@ impl DeviceCache {
     }
 }
 
-/// Where rows are kept.
+/// Storage of the rows.
 #[derive(Debug, Clone)]
 pub(super) enum Storage {
     Device(DeviceCache),
@@ -168,7 +170,7 @@ impl ModelCache {
         Self { storage, len: 0 }
     }
 
-    /// An empty cache on a device. Memory is taken when rows are appended, not before.
+    /// Creates an empty cache on a device. Memory is allocated only when rows are appended.
     pub(super) fn on_device(config: &DecoderConfig, (device, dtype): (&Device, DType)) -> Self {
         let layer = LayerCache::new(config.kv_heads, config.head_dim, device, dtype);
         Self::new(Storage::Device(DeviceCache {
@@ -177,12 +179,13 @@ impl ModelCache {
         }))
     }
 
-    /// Rows that are valid in each layer.
+    /// Returns the number of valid rows in each layer.
     pub(crate) fn n_rows(&self) -> usize {
         self.len
     }
 
-    /// A copy of the first `len` rows, where rows are in memory; `None` on devices.
+    /// Returns a copy of the first `len` rows if they are in host memory, or `None` if they are on
+    /// a device.
     pub(crate) fn beginning(&self, len: usize) -> Option<Self> {
         match &self.storage {
             Storage::Device(_) => None,
@@ -195,7 +198,7 @@ impl ModelCache {
         }
     }
 
-    /// Memory of the rows; `None` on devices.
+    /// Returns the size of the rows in bytes, or `None` if they are on a device.
     pub(crate) fn n_bytes(&self) -> Option<usize> {
         match &self.storage {
             Storage::Device(_) => None,
@@ -204,25 +207,25 @@ impl ModelCache {
         }
     }
 
-    /// The rows, which must be on a device.
+    /// Returns the rows, which must be on a device.
     pub(super) fn device_mut(&mut self) -> &mut DeviceCache {
         match &mut self.storage {
             Storage::Device(cache) => cache,
             #[cfg(feature = "flex")]
-            Storage::Host(_) => panic!("a cache in memory, but the weights are on a device"),
+            Storage::Host(_) => panic!("the cache is in memory, but the weights are on a device"),
         }
     }
 
-    /// The rows, which must be in memory.
+    /// Returns the rows, which must be in host memory.
     #[cfg(feature = "flex")]
     pub(super) fn host_mut(&mut self) -> &mut HostCache {
         match &mut self.storage {
             Storage::Host(cache) => cache,
-            Storage::Device(_) => panic!("a cache on a device, but the weights are in memory"),
+            Storage::Device(_) => panic!("the cache is on a device, but the weights are in memory"),
         }
     }
 
-    /// Declares the `n_rows` that every layer has appended valid.
+    /// Marks the `n_rows` rows that every layer has appended as valid.
     pub(super) fn advance(&mut self, n_rows: usize) {
         self.len += n_rows;
     }
@@ -234,7 +237,7 @@ impl KvCache for ModelCache {
     }
 
     fn keep_path(&mut self, base: usize, path: &[NodeId]) {
-        // A path that starts 0, 1, 2 … is already where it belongs, as far as it goes.
+        // The leading nodes 0, 1, 2 … of a path are already in place.
         let in_place = path
             .iter()
             .enumerate()

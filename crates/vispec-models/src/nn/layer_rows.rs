@@ -1,21 +1,21 @@
-//! Rows that are added to the residual stream behind the first layers of a stack (DeepStack).
+//! Rows that are added to the residual stream after the first layers of a stack (DeepStack).
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
-/// What is added at some rows of a pass.
+/// Values that are added at some rows of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct LayerRows {
     /// The rows, ascending.
     pub rows: Vec<usize>,
-    /// What is added to them behind layer 0, 1, …, each `[rows, hidden]`.
+    /// The values that are added to them after layer 0, 1, …, each `[rows, hidden]`.
     pub levels: Vec<Tensor<2>>,
 }
 
 impl LayerRows {
-    /// Adds those of a segment whose first row is row `start` of the pass, behind all that are there.
+    /// Appends the rows of a segment whose first row is row `start` of the pass.
     ///
     /// # Panics
-    /// If both have rows and different numbers of levels.
+    /// If both have rows but different numbers of levels.
     pub(crate) fn append(&mut self, segment: Self, start: usize) {
         if segment.rows.is_empty() {
             return;
@@ -31,13 +31,14 @@ impl LayerRows {
         }
     }
 
-    /// Whether nothing is added behind layer `layer`.
+    /// Returns whether nothing is added after layer `layer`.
     #[cfg(feature = "cube")]
     pub(super) fn is_empty(&self, layer: usize) -> bool {
         self.levels.get(layer).is_none()
     }
 
-    /// The residual stream `[rows, hidden]` behind layer `layer`, with what is added there.
+    /// Returns the residual stream `x` `[rows, hidden]` with the rows that are added after layer
+    /// `layer`.
     pub(super) fn added(&self, layer: usize, x: Tensor<2>) -> Tensor<2> {
         let Some(values) = self.levels.get(layer) else {
             return x;

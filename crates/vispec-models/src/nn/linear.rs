@@ -1,4 +1,4 @@
-//! Linear layers with the weight as the checkpoint has it, or quantised.
+//! Linear layers whose weights have the checkpoint's layout or are quantised.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ pub enum Bias {
 /// A weight `[outputs, inputs]`.
 #[derive(Module, Debug)]
 pub(crate) enum LinearWeight {
-    /// In the layout of the checkpoint and in the storage type: on the CPU it is read straight from
+    /// In the layout of the checkpoint and in the storage type. On the CPU it is read directly from
     /// the memory map.
     Dense(Param<Tensor<2>>),
-    /// In 8 or 4 bits, in the memory of the CPU.
+    /// In 8 or 4 bits, in CPU memory.
     Quantized(QuantizedMatrix),
 }
 
@@ -39,19 +39,19 @@ pub(crate) struct QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// The weight `[outputs, inputs]` of `dims`.
+    /// Wraps a weight with the dimensions `dims`, `[outputs, inputs]`.
     pub(crate) fn new(weight: Arc<QuantizedWeight>, dims: [usize; 2]) -> Self {
         Self { weight, dims }
     }
 
-    /// The weight as kernels take it.
+    /// Returns the weight in the form that kernels read.
     pub(super) fn weight(&self) -> &QuantizedWeight {
         &self.weight
     }
 }
 
 impl LinearWeight {
-    /// `[outputs, inputs]`
+    /// Returns the dimensions `[outputs, inputs]`.
     pub(crate) fn dims(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) => weight.dims(),
@@ -68,7 +68,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Takes `weight` and, if asked for, `bias` from `weights`.
+    /// Takes `weight` and, with [`Bias::Yes`], `bias` from `weights`.
     pub(crate) fn load(weights: &Weights<'_>, inputs: usize, outputs: usize, bias: Bias) -> Self {
         let bias = match bias {
             Bias::Yes => Some(weights.vector("bias", [outputs])),
@@ -77,7 +77,7 @@ impl Linear {
         Self::new(weights.linear("weight", [outputs, inputs]), bias)
     }
 
-    /// A layer made of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    /// Creates a layer from `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     pub(crate) fn new(weight: LinearWeight, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight,
@@ -85,26 +85,26 @@ impl Linear {
         }
     }
 
-    /// A layer whose weight `[outputs, inputs]` is not quantised.
+    /// Creates a layer from an unquantised `weight` `[outputs, inputs]` and `bias` `[outputs]`.
     #[must_use]
     pub fn from_tensors(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self::new(LinearWeight::Dense(Param::from_tensor(weight)), bias)
     }
 
-    /// Rows of the weight.
+    /// Returns the number of rows of the weight.
     pub(crate) fn n_outputs(&self) -> usize {
         self.weight.dims()[0]
     }
 
-    /// Columns of the weight.
+    /// Returns the number of columns of the weight.
     pub(crate) fn n_inputs(&self) -> usize {
         self.weight.dims()[1]
     }
 
-    /// The layer cut to some of its outputs, in this order.
+    /// Returns a layer with only the given outputs, in this order.
     ///
     /// # Panics
-    /// If there is no such output.
+    /// If an output does not exist.
     pub(crate) fn select_outputs(&self, outputs: &[u32]) -> Self {
         let index = |device: &Device| row_numbers(outputs, device);
         let weight = match &self.weight {
@@ -129,6 +129,8 @@ impl Linear {
         Self::new(weight, bias)
     }
 
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// `x` `[..., inputs]`, result `[..., outputs]`.
     #[must_use]
@@ -137,7 +139,7 @@ impl Linear {
         y
     }
 
-    /// Several layers on the same rows; on the CPU in one pass over them.
+    /// Applies several layers to the same rows; on the CPU in one pass over the rows.
     ///
     /// # Shapes
     /// `x` `[..., inputs]`, results `[..., outputs]`.
@@ -158,10 +160,10 @@ impl Linear {
         })
     }
 
-    /// The same through Burn's operations.
+    /// Applies the layer through Burn's operations.
     fn forward_dense(&self, x: Tensor<2>) -> Tensor<2> {
         let LinearWeight::Dense(weight) = &self.weight else {
-            unreachable!("quantised weights are made for the CPU only, whose kernels take any rows")
+            unreachable!("quantised weights exist only on the CPU, whose kernels accept any rows")
         };
         let y = x.matmul(weight.val().transpose());
         match &self.bias {
@@ -170,7 +172,7 @@ impl Linear {
         }
     }
 
-    /// The weight `[outputs, inputs]`, unless it is quantised.
+    /// Returns the weight `[outputs, inputs]`, or `None` if it is quantised.
     pub(crate) fn dense_weight(&self) -> Option<Tensor<2>> {
         match &self.weight {
             LinearWeight::Dense(weight) => Some(weight.val()),
@@ -178,12 +180,12 @@ impl Linear {
         }
     }
 
-    /// The weight.
+    /// Returns the weight.
     pub(super) fn weight(&self) -> &LinearWeight {
         &self.weight
     }
 
-    /// The bias `[outputs]`.
+    /// Returns the bias `[outputs]`, if any.
     pub(super) fn bias(&self) -> Option<Tensor<1>> {
         self.bias.as_ref().map(Param::val)
     }

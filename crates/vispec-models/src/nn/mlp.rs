@@ -30,12 +30,14 @@ impl GatedMlp {
         }
     }
 
-    /// Projections `gate`, `up` and `down`.
+    /// Returns the projections `gate`, `up` and `down`.
     #[cfg(any(feature = "flex", feature = "cube"))]
     pub(super) fn projections(&self) -> [&Linear; 3] {
         [&self.gate_proj, &self.up_proj, &self.down_proj]
     }
 
+    /// Applies the block.
+    ///
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -1,8 +1,8 @@
 //! Building blocks shared by all targets and drafts.
 //!
-//! On the CPU decoder stacks run through the batch-invariant kernels of `vispec-kernels` (`host`), on
-//! GPUs through few and wide launches (`cube`), elsewhere and under automatic differentiation through
-//! Burn's operations. What is not in a decoder stack has one forward path.
+//! Decoder stacks have three forward paths: the batch-invariant kernels of `vispec-kernels` on the
+//! CPU (`host`), a few wide launches on GPUs (`cube`), and Burn's operations elsewhere and under
+//! automatic differentiation. Modules outside decoder stacks have one forward path.
 
 mod attention;
 mod cpu;

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use super::cpu;
 use crate::weights::Weights;
 
-/// Root-mean-square normalisation as in Llama: computed in f32, scaled in the input's type.
+/// Root-mean-square normalisation as in Llama, computed in f32 and scaled in the input's type.
 #[derive(Module, Debug)]
 pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
@@ -33,6 +33,8 @@ impl RmsNorm {
         self.eps
     }
 
+    /// Applies the norm.
+    ///
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -66,6 +68,8 @@ impl LayerNorm {
         }
     }
 
+    /// Applies the norm.
+    ///
     /// # Shapes
     /// `x` and the result `[..., hidden]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

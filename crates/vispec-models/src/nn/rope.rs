@@ -1,4 +1,5 @@
-//! Rotary position embedding with explicit positions, half-split as in Hugging Face models.
+//! Rotary position embedding with explicit positions and half-split layout, as in Hugging Face
+//! models.
 
 use std::sync::OnceLock;
 
@@ -6,10 +7,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::cpu;
 
-/// Angles of the rows of one forward pass.
+/// Rotary angles of the rows of one forward pass.
 ///
-/// Made on the host, once per pass, from explicit positions: nodes of a token tree share positions,
-/// compressed image tokens skip some, and Qwen's rotary embedding has three axes.
+/// The angles are computed on the host once per pass. Positions are explicit because nodes of a
+/// token tree share positions, compressed image tokens skip some, and Qwen's rotary embedding has
+/// three axes.
 #[derive(Debug, Clone)]
 pub(crate) struct RotaryTable {
     cos: Vec<f32>,
@@ -17,25 +19,25 @@ pub(crate) struct RotaryTable {
     head_dim: usize,
     device: Device,
     dtype: DType,
-    /// Cosines and sines `[rows, 1, head_dim]`, uploaded at first use and shared by all layers.
+    /// Cosines and sines `[rows, 1, head_dim]`, uploaded on first use and shared by all layers.
     on_device: OnceLock<(Tensor<3>, Tensor<3>)>,
-    /// The same as the kernels of GPUs take them.
+    /// The same values in the layout of the GPU kernels.
     #[cfg(feature = "cube")]
     turns: OnceLock<Tensor<2>>,
 }
 
-/// Which frequencies turn with which axis, where there are three.
+/// Assignment of frequencies to the three position axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MropeLayout {
-    /// As in Qwen2-VL: first those of time, then those of height, then those of width.
+    /// As in Qwen2-VL: the first frequencies belong to time, the next to height, the last to width.
     Chunked,
-    /// As in Qwen3-VL: time, height and width in turn for as long as there are any, time for the
-    /// rest.
+    /// As in Qwen3-VL: frequencies belong to time, height and width in turn until the section of an
+    /// axis is used up; all others belong to time.
     Interleaved,
 }
 
 impl MropeLayout {
-    /// Axis of frequency `j`.
+    /// Returns the axis of frequency `j`.
     fn axis(self, j: usize, sections: [usize; 3]) -> usize {
         match self {
             Self::Chunked if j < sections[0] => 0,
@@ -49,7 +51,8 @@ impl MropeLayout {
     }
 }
 
-/// Inverse frequencies `theta^(-2j/head_dim)`, rounded to f32 as the published models have them.
+/// Returns the inverse frequencies `theta^(-2j/head_dim)`, rounded to f32 as in the published
+/// models.
 fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
     (0..head_dim / 2)
         .map(|j| {
@@ -66,7 +69,7 @@ fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
 }
 
 impl RotaryTable {
-    /// One position for each row.
+    /// Creates a table with one position per row.
     pub(crate) fn new(
         positions: &[i64],
         head_dim: usize,
@@ -83,8 +86,8 @@ impl RotaryTable {
         )
     }
 
-    /// Positions on three axes (time, height, width), `[3][rows]`: so many frequencies turn with each
-    /// as `sections` say, those that `layout` names.
+    /// Creates a table from positions on three axes (time, height, width), `[3][rows]`. `sections`
+    /// contains the number of frequencies of each axis, and `layout` assigns frequencies to axes.
     pub(crate) fn multimodal(
         positions: [&[u32]; 3],
         (sections, layout): ([usize; 3], MropeLayout),
@@ -105,7 +108,7 @@ impl RotaryTable {
         Self::from_angles(angles.into_iter(), head_dim, like)
     }
 
-    /// Angles `[rows, head_dim / 2]` in row-major order.
+    /// Creates a table from angles `[rows, head_dim / 2]` in row-major order.
     pub(crate) fn from_angles(
         angles: impl Iterator<Item = f32>,
         head_dim: usize,
@@ -133,7 +136,7 @@ impl RotaryTable {
         }
     }
 
-    /// The rows of this table, then those of `next`, which is for the same heads.
+    /// Appends the rows of `next`, which must have the same head size.
     pub(crate) fn followed_by(mut self, next: &Self) -> Self {
         self.cos.extend_from_slice(&next.cos);
         self.sin.extend_from_slice(&next.sin);
@@ -145,17 +148,18 @@ impl RotaryTable {
         self
     }
 
-    /// Size of a head.
+    /// Returns the size of a head.
     pub(crate) fn head_dim(&self) -> usize {
         self.head_dim
     }
 
-    /// Cosines and sines, each `[rows, head_dim / 2]`.
+    /// Returns cosines and sines, each `[rows, head_dim / 2]`.
     pub(super) fn host(&self) -> (&[f32], &[f32]) {
         (&self.cos, &self.sin)
     }
 
-    /// Cosines and, behind them, sines, `[rows, head_dim]` in f32, uploaded at first use.
+    /// Returns the cosines followed by the sines of each row, `[rows, head_dim]` in f32, uploaded
+    /// on first use.
     #[cfg(feature = "cube")]
     pub(super) fn turns(&self) -> Tensor<2> {
         let upload = || {

@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 
-/// The rows of each matrix `[rows, width]` after those of the one before, without a copy of a single
-/// one.
+/// Concatenates the rows of matrices `[rows, width]`. A single matrix is returned without a copy.
 ///
 /// # Panics
-/// If there is none, or their widths differ.
+/// If `parts` is empty or the widths differ.
 pub(crate) fn join_rows(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     match parts.len() {
         1 => parts.remove(0),
@@ -16,11 +15,11 @@ pub(crate) fn join_rows(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     }
 }
 
-/// The columns of each matrix `[rows, width]` beside those of the one before, without a copy of a
-/// single one.
+/// Concatenates the columns of matrices `[rows, width]`. A single matrix is returned without a
+/// copy.
 ///
 /// # Panics
-/// If there is none, or they have different numbers of rows.
+/// If `parts` is empty or the numbers of rows differ.
 pub(crate) fn join_columns(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     match parts.len() {
         1 => parts.remove(0),
@@ -28,7 +27,7 @@ pub(crate) fn join_columns(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
     }
 }
 
-/// The matrix `[rows, width]` with rows of zeros behind it, if it has fewer than `least`.
+/// Pads the matrix `[rows, width]` with rows of zeros to at least `least` rows.
 pub(crate) fn pad_rows(rows: Tensor<2>, least: usize) -> Tensor<2> {
     let [n_rows, width] = rows.dims();
     match least.checked_sub(n_rows) {
@@ -40,13 +39,13 @@ pub(crate) fn pad_rows(rows: Tensor<2>, least: usize) -> Tensor<2> {
     }
 }
 
-/// Numbers of rows on a device, to select these.
+/// Uploads row numbers to a device, for use as an index.
 pub(crate) fn row_numbers(rows: &[u32], device: &Device) -> Tensor<1, Int> {
     let numbers: Vec<i64> = rows.iter().map(|&row| i64::from(row)).collect();
     Tensor::from_data(TensorData::new(numbers, [rows.len()]), device)
 }
 
-/// Rows `rows` of `all` `[rows, width]`.
+/// Returns rows `rows` of `all` `[rows, width]`.
 pub(crate) fn slice_rows(all: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
     if rows.len() == all.dims()[0] {
         all.clone()

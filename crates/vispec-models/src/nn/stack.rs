@@ -1,4 +1,4 @@
-//! A decoder stack ready to run where its weights are.
+//! A decoder stack that is ready to run on the device of its weights.
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -14,25 +14,25 @@ use super::kv_cache::Storage;
 use super::layer_rows::LayerRows;
 use super::rope::RotaryTable;
 
-/// A [`Decoder`] with its shapes, ready to run. Cloning shares the weights.
+/// A [`Decoder`] and its shapes, ready to run. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub(crate) struct DecoderStack {
     layers: Layers,
     config: DecoderConfig,
-    /// Weights of its linear layers.
+    /// Number of weights of its linear layers.
     n_weights: usize,
 }
 
-/// The layers, in the form in which they run where they are.
+/// The layers, in the form that runs on their device.
 #[derive(Debug, Clone)]
 enum Layers {
-    /// In the memory of the CPU, through the batch-invariant kernels.
+    /// In CPU memory, through the batch-invariant kernels.
     #[cfg(feature = "flex")]
     Host(HostDecoder),
-    /// On a GPU, through few launches.
+    /// On a GPU, through a few launches per layer.
     #[cfg(feature = "cube")]
     Cube(CubeDecoder),
-    /// Elsewhere, through Burn's operations.
+    /// On other devices, through Burn's operations.
     Burn(Decoder),
 }
 
@@ -52,15 +52,15 @@ impl Layers {
     }
 }
 
-/// The rows that enter a stack, those of one segment after those of the other.
+/// The input rows of a stack, with the rows of the segments in order.
 #[derive(Debug, Clone)]
 pub struct StackInput {
     /// The residual stream, `[rows, hidden]`.
     pub residual: Tensor<2>,
-    /// What the attention of the first layer reads, `[rows, inputs]`, if the layer is one that is
-    /// given it (`FirstInput::Given`).
+    /// Input of the first layer's attention, `[rows, inputs]`, if that layer reads separate rows
+    /// (`FirstInput::Given`).
     pub given: Option<Tensor<2>>,
-    /// What is added behind the first layers.
+    /// Rows that are added after the first layers.
     pub later: LayerRows,
 }
 
@@ -77,14 +77,14 @@ impl From<Tensor<2>> for StackInput {
 /// One sequence's part of a pass.
 #[derive(Debug)]
 pub(crate) struct StackSegment<'a> {
-    /// Number of its rows, and what they see.
+    /// Number of rows and the cache rows that they attend to.
     pub plan: &'a AttentionPlan,
-    /// Cache of the sequence; the rows are appended.
+    /// Cache of the sequence, to which the rows are appended.
     pub cache: &'a mut ModelCache,
 }
 
 impl DecoderStack {
-    /// Gets the stack ready.
+    /// Prepares the stack for the device of its weights.
     pub(crate) fn new(decoder: Decoder, config: &DecoderConfig) -> Self {
         Self {
             n_weights: decoder.n_weights(config),
@@ -93,8 +93,8 @@ impl DecoderStack {
         }
     }
 
-    /// The same stack, whose passes are padded to so many rows; `None` if it runs where passes of
-    /// other lengths are no other computation, or where they cannot be padded.
+    /// Pads passes to at least `rows` rows. Returns `None` if the stack runs on a device where
+    /// results do not depend on the length of a pass, or where passes cannot be padded.
     pub(crate) fn padded(mut self, rows: usize) -> Option<Self> {
         match &mut self.layers {
             #[cfg(feature = "cube")]
@@ -109,21 +109,21 @@ impl DecoderStack {
         }
     }
 
-    /// Whether passes over trees of so many rows can have plans that are on the device
+    /// Returns whether passes over trees of `rows` rows can use plans on the device
     /// ([`AttentionPlan::unknown_tree`]).
     #[cfg(feature = "cube")]
     pub(crate) fn reads_plans_on_device(&self, rows: usize) -> bool {
         matches!(self.layers, Layers::Cube(_)) && rows < super::cube::MANY_ROWS
     }
 
-    /// Shapes of the stack.
+    /// Returns the shapes of the stack.
     pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Runs a step of `rows` that goes through this stack where its kernels find their threads
-    /// awake. `head` are the outputs of the head behind it. On devices there are no kernels to wake
-    /// anybody for.
+    /// Runs `work`, which passes `rows` rows through this stack and a head with `head` outputs, in
+    /// the kernels' thread pool. The kernels then need not wake threads. On other devices it runs
+    /// `work` directly.
     pub(crate) fn step<R: Send>(
         &self,
         rows: usize,
@@ -137,7 +137,7 @@ impl DecoderStack {
         vispec_kernels::in_pool(rows.saturating_mul(weights), work)
     }
 
-    /// Whether the stack runs through the kernels, with caches in plain memory.
+    /// Returns whether the stack runs through the CPU kernels, with caches in host memory.
     fn is_on_host(&self) -> bool {
         #[cfg(feature = "flex")]
         return matches!(self.layers, Layers::Host(_));
@@ -145,11 +145,11 @@ impl DecoderStack {
         false
     }
 
-    /// An empty cache with keys and values of type `dtype`. Memory is taken when rows are appended,
-    /// not before.
+    /// Creates an empty cache with keys and values of type `dtype`. Memory is allocated only when
+    /// rows are appended.
     ///
     /// # Arguments
-    /// * `dtype` - on the CPU F32 or BF16, elsewhere the type of activations.
+    /// * `dtype` - F32 or BF16 on the CPU; on other devices the type of activations.
     pub(crate) fn new_cache(&self, (device, dtype): (&Device, DType)) -> ModelCache {
         #[cfg(feature = "flex")]
         if let Layers::Host(host) = &self.layers {
@@ -158,7 +158,8 @@ impl DecoderStack {
         ModelCache::on_device(&self.config, (device, dtype))
     }
 
-    /// Memory that keys and values of a row take in a cache of type `dtype`, all layers together.
+    /// Returns the bytes per row of a cache of type `dtype`, including keys and values of all
+    /// layers.
     pub(crate) fn cache_bytes_per_row(&self, dtype: DType) -> usize {
         let DecoderConfig {
             layers,
@@ -169,15 +170,16 @@ impl DecoderStack {
         2 * layers * kv_heads * head_dim * dtype.size()
     }
 
-    /// Runs all layers over the rows of some sequences and appends the rows to their caches.
+    /// Runs all layers over the rows of several sequences and appends the rows to their caches.
     ///
-    /// On the CPU a sequence's rows are, bit for bit, what they are in a pass of its own.
+    /// On the CPU, the rows of a sequence are bitwise equal to those of a separate pass.
     ///
     /// # Shapes
     /// The result is `[rows, hidden]`.
     ///
     /// # Panics
-    /// If the plans have other rows than the input, or a cache is of a stack on another device.
+    /// If the numbers of rows of the plans and of the input differ, or a cache belongs to a stack
+    /// on another device.
     pub(crate) fn forward(
         &self,
         input: impl Into<StackInput>,
@@ -188,14 +190,14 @@ impl DecoderStack {
             .last
     }
 
-    /// The same, and the residual stream on its way.
+    /// Like [`forward`](Self::forward), but also records states of the residual stream.
     ///
     /// # Arguments
-    /// * `wanted` - numbers of the states that are taken note of: those that enter the layers of
-    ///   these numbers, and behind them what leaves the last one. Others are not there.
+    /// * `wanted` - numbers of the states to record. State `i` is the input of layer `i`; with `n`
+    ///   layers, state `n` is the output of the last one. Other numbers are ignored.
     ///
     /// # Panics
-    /// As [`forward`](Self::forward).
+    /// Same as [`forward`](Self::forward).
     pub(crate) fn forward_noting(
         &self,
         input: StackInput,
@@ -207,11 +209,11 @@ impl DecoderStack {
         assert_eq!(
             input.residual.dims()[0],
             planned,
-            "the rows of all segments"
+            "the plans must cover the input rows"
         );
         assert!(
             input.later.levels.len() <= self.config.layers,
-            "a layer for each level"
+            "each level of added rows needs a layer"
         );
         let mut stream = self.run(input, rotary, segments, wanted);
         if wanted.contains(&self.config.layers) {

@@ -8,11 +8,10 @@ use super::linear::{Bias, Linear};
 use super::rope::RotaryTable;
 use crate::weights::Weights;
 
-/// Attention scores that are in memory at a time; 2^25 take 128 MB in f32.
+/// Maximum number of attention scores in memory at a time; 2^25 scores take 128 MB in f32.
 const MAX_SCORES: usize = 1 << 25;
 
-/// Groups of `len` consecutive patches each, one behind the other; every patch attends to its own
-/// group only.
+/// Consecutive groups of `len` patches each. Every patch attends only to its own group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PatchGroups {
     pub(crate) start: usize,
@@ -21,7 +20,7 @@ pub(crate) struct PatchGroups {
 }
 
 impl PatchGroups {
-    /// Behind the last patch.
+    /// Returns the index after the last patch.
     pub(crate) fn end(&self) -> usize {
         self.start + self.groups * self.len
     }
@@ -43,7 +42,7 @@ impl VisionAttention {
         }
     }
 
-    /// `runs` cover all patches, in order.
+    /// Applies attention. `runs` must cover all patches in order.
     ///
     /// # Shapes
     /// `x` and the result `[patches, hidden]`.
@@ -71,7 +70,8 @@ impl VisionAttention {
     }
 }
 
-/// Rows of a run, `[patches, heads * head_dim]`, to `[1, groups * heads, len, head_dim]`.
+/// Splits the rows of a run, `[patches, heads * head_dim]`, into
+/// `[1, groups * heads, len, head_dim]`.
 fn split_heads(rows: &Tensor<2>, run: &PatchGroups, head_dim: usize) -> Tensor<4> {
     let [_, hidden] = rows.dims();
     let heads = hidden / head_dim;
@@ -82,7 +82,7 @@ fn split_heads(rows: &Tensor<2>, run: &PatchGroups, head_dim: usize) -> Tensor<4
         .reshape([1, run.groups * heads, run.len, head_dim])
 }
 
-/// The reverse of [`split_heads`]; gives the rows of the run, `[groups * len, heads * head_dim]`.
+/// Reverses [`split_heads`] and returns the rows of the run, `[groups * len, heads * head_dim]`.
 fn join_heads(heads: Tensor<4>, run: &PatchGroups, hidden: usize) -> Tensor<2> {
     let [_, n_heads, len, head_dim] = heads.dims();
     heads
@@ -91,8 +91,9 @@ fn join_heads(heads: Tensor<4>, run: &PatchGroups, hidden: usize) -> Tensor<2> {
         .reshape([run.groups * len, hidden])
 }
 
-/// [`attend_all`] on so many heads at a time that the scores are at most `max_scores`, or one head
-/// at a time: a large image has tens of thousands of patches.
+/// Like [`attend_all`], but processes the heads in groups, so that at most `max_scores` scores are
+/// in memory. A group has at least one head. The limit matters because a large image has tens of
+/// thousands of patches.
 fn attend_bounded(
     query: Tensor<4>,
     keys: Tensor<4>,

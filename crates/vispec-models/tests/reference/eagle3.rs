@@ -12,7 +12,7 @@ use super::qwen3::Case as Qwen3Case;
 use super::stored::{Stored, rewrite};
 use super::{Case as TargetCase, Numbers, Tensors, copy_of, fixtures};
 
-/// The target states that all carried drafts read.
+/// The target states that the `qwen-tied` drafts read.
 pub const STATES: [usize; 3] = [1, 2, 3];
 
 pub const DIALECTS: [&str; 5] = [
@@ -26,10 +26,10 @@ pub const DIALECTS: [&str; 5] = [
 /// The dialect of the draft whose target is a Qwen3-VL model.
 pub const QWEN3: &str = "vllm-mrope-qwen3vl";
 
-/// Prompts of the others.
+/// Prompts of the other dialects.
 pub const PROMPTS: [&str; 3] = ["text-only", "img-short", "multi-turn"];
 
-/// Prompts of a dialect.
+/// Returns the prompts of a dialect.
 pub fn prompts(dialect: &str) -> [&'static str; 3] {
     match dialect {
         QWEN3 => ["text-only", "img-small", "system-two-images-multi-turn"],
@@ -37,7 +37,7 @@ pub fn prompts(dialect: &str) -> [&'static str; 3] {
     }
 }
 
-/// The target states that the draft of a dialect reads.
+/// Returns the target states that the draft of a dialect reads.
 pub fn states(dialect: &str) -> [usize; 3] {
     match dialect {
         QWEN3 => [1, 3, 4],
@@ -45,7 +45,7 @@ pub fn states(dialect: &str) -> [usize; 3] {
     }
 }
 
-/// The target of the draft of a dialect.
+/// Returns the target of the draft of a dialect.
 pub fn target(dialect: &str) -> &'static str {
     match dialect {
         QWEN3 => "qwen3-untied",
@@ -53,7 +53,7 @@ pub fn target(dialect: &str) -> &'static str {
     }
 }
 
-/// The fields of a `case.json` that tests read.
+/// The fields of `case.json` that tests read.
 #[derive(Deserialize)]
 pub struct Case {
     pub ar_ids: Vec<TokenId>,
@@ -63,7 +63,7 @@ pub struct Case {
     pub variants: Vec<String>,
 }
 
-/// A case of a dialect and its tensors.
+/// Reads a case of a dialect and its tensors.
 pub fn case(dialect: &str, prompt: &str) -> (Case, Tensors) {
     let dir = fixtures().join("eagle3/cases").join(dialect).join(prompt);
     let text = fs::read_to_string(dir.join("case.json")).unwrap();
@@ -71,18 +71,18 @@ pub fn case(dialect: &str, prompt: &str) -> (Case, Tensors) {
     (case, Tensors::read(&dir.join("tensors.safetensors")))
 }
 
-/// Directory of the draft of a dialect.
+/// Returns the directory of the draft of a dialect.
 pub fn draft_dir(dialect: &str) -> PathBuf {
     let target = target(dialect);
     fixtures().join(format!("drafts/{target}-eagle3-{dialect}"))
 }
 
-/// The prompt of the case of this name of `qwen-tied`.
+/// Returns the prompt of the `qwen-tied` case with this name.
 pub fn prompt(engine: &Engine, name: &str) -> EncodedPrompt {
     TargetCase::read(&format!("qwen-tied/{name}")).encode(engine)
 }
 
-/// The prompt of the case of this name of a dialect's target.
+/// Returns the prompt of the case with this name for the dialect's target.
 pub fn prompt_of(dialect: &str, engine: &Engine, name: &str) -> EncodedPrompt {
     match dialect {
         QWEN3 => Qwen3Case::read(&format!("qwen3-untied/{name}")).encode(engine),
@@ -90,13 +90,13 @@ pub fn prompt_of(dialect: &str, engine: &Engine, name: &str) -> EncodedPrompt {
     }
 }
 
-/// The answer of a prompt of `qwen-tied`, and the three states of all tokens but the last, side by
-/// side.
+/// Returns the answer to a prompt of `qwen-tied` and, for all tokens but the last, the three
+/// concatenated states.
 pub fn aux_hidden(prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
     read_aux_hidden(prompt)
 }
 
-/// The same of a dialect's target.
+/// Like [`aux_hidden`], but for the target of a dialect.
 pub fn aux_hidden_of(dialect: &str, prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
     match dialect {
         QWEN3 => read_aux_hidden(&format!("qwen3-untied-{prompt}")),
@@ -112,8 +112,8 @@ fn read_aux_hidden(prompt: &str) -> (Vec<TokenId>, Vec<f64>) {
     (ids, tensors.get("aux_hidden").unwrap().values.clone())
 }
 
-/// The draft of a dialect with a vision adaptor of random weights; what it makes of hidden states is
-/// nearly what they were, so that some of its tokens are still accepted.
+/// Creates the draft of a dialect with a vision adaptor of random weights. Its fusion changes
+/// hidden states only slightly, so that some of its tokens are still accepted.
 pub fn vision_draft(dialect: &str, n_queries: usize) -> TempDir {
     let copy = copy_of(&format!("drafts/qwen-tied-eagle3-{dialect}"));
     let mut numbers = Numbers(31);
@@ -143,6 +143,7 @@ pub fn vision_draft(dialect: &str, n_queries: usize) -> TempDir {
     copy
 }
 
-/// Shapes of the carried drafts with heads of their hidden size in all.
+/// Hidden size of those drafts in the fixtures whose heads together are as wide as the hidden
+/// states.
 pub const HIDDEN: usize = 64;
 pub const HEADS: usize = 4;

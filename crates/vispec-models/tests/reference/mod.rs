@@ -1,5 +1,5 @@
-//! Cases of the reference implementation, as `fixtures/README.md` describes them, and what several
-//! test programs do with its tiny models.
+//! Cases of the reference implementation, which `fixtures/README.md` describes, and helpers that
+//! several test programs share.
 
 #![allow(
     dead_code,
@@ -35,7 +35,7 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-/// One target of each family with its ViSpec draft.
+/// One target of each family that has a ViSpec draft, with this draft.
 pub const VISPEC: [(&str, &str); 3] = [
     ("qwen-untied", "qwen-untied-q2"),
     ("llava-next", "llava-next-q2"),
@@ -66,12 +66,12 @@ pub const DRAFTERS: [(&str, Option<&str>, Method); 9] = [
     ),
 ];
 
-/// A target and a draft of the fixtures.
+/// Loads a target and a draft of the fixtures.
 pub fn load(target: &str, draft: Option<&str>, dtype: DtypeChoice) -> Engine {
     load_with_kv(target, draft, dtype, KvPrecision::Auto)
 }
 
-/// The same with caches of another type.
+/// Like [`load`], but with caches of another data type.
 pub fn load_with_kv(
     target: &str,
     draft: Option<&str>,
@@ -82,7 +82,7 @@ pub fn load_with_kv(
     engine(fixtures().join("models").join(target), draft, dtype, kv)
 }
 
-/// A target and a draft in any directories.
+/// Loads a target and a draft from any directories.
 pub fn load_dirs(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice) -> Engine {
     engine(target, draft, dtype, KvPrecision::Auto)
 }
@@ -100,11 +100,11 @@ fn engine(target: PathBuf, draft: Option<PathBuf>, dtype: DtypeChoice, kv: KvPre
     .unwrap()
 }
 
-/// The image of a case such as `qwen-untied/img-short`.
+/// Returns the image of a case such as `qwen-untied/img-short`.
 pub fn image_of(case: &str) -> DecodedImage {
     let path = match case.starts_with("qwen3") {
         true => {
-            // Its cases have other names.
+            // The cases of Qwen3-VL have other names.
             let case = case.replace("img-short", "img-small");
             qwen3::cases_dir().join(case.replace("img-long", "img-odd"))
         }
@@ -114,14 +114,14 @@ pub fn image_of(case: &str) -> DecodedImage {
     DecodedImage::open(path, &ImageOptions::default()).unwrap()
 }
 
-/// A question about the image of the model's short case.
+/// Encodes a question about the image of the model's `img-short` case.
 pub fn question(engine: &Engine, model: &str, question: &str) -> EncodedPrompt {
     let messages = Messages::from_prompt(None, question, 1);
     let image = image_of(&format!("{model}/img-short"));
     engine.encode(&messages, &[image]).unwrap().0
 }
 
-/// A copy of a directory of the fixtures, to be changed.
+/// Copies a directory of the fixtures, so that it can be changed.
 pub fn copy_of(dir: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(fixtures().join(dir)).unwrap() {
@@ -131,7 +131,7 @@ pub fn copy_of(dir: &str) -> tempfile::TempDir {
     copy
 }
 
-/// The elements of a tensor on any device, as f32.
+/// Returns the elements of a tensor on any device, as f32.
 pub fn floats(tensor: &Tensor<2>) -> Vec<f32> {
     Tensor::<2>::cast(tensor.clone(), DType::F32)
         .into_data()
@@ -139,7 +139,7 @@ pub fn floats(tensor: &Tensor<2>) -> Vec<f32> {
         .unwrap()
 }
 
-/// Numbers that look random and are the same in every run (splitmix64).
+/// Pseudo-random numbers that are the same in every run (splitmix64).
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -152,12 +152,12 @@ impl Numbers {
     }
 }
 
-/// Upstream's `depth`, `top_k`, `total_token`.
+/// Creates a tree shape from upstream's `depth`, `top_k` and `total_token`.
 pub fn shape(depth: usize, top_k: usize, total_token: usize) -> TreeShape {
     TreeShape::from_upstream(depth, top_k, total_token).unwrap()
 }
 
-/// How an answer is decoded.
+/// Settings for decoding an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoding {
     pub sampler: Sampler,
@@ -287,7 +287,8 @@ impl Case {
         engine.encode(&self.messages(), &self.images()).unwrap().0
     }
 
-    /// The reference forgets the image of LLaVA-1.5 in the draft; this project does not.
+    /// Returns whether the reference's draft has the same input as this project's. The reference
+    /// does not pass the image to the draft of LLaVA-1.5.
     pub fn draft_sees_what_ours_sees(&self) -> bool {
         !self.model.ends_with("llava-15") || self.images.is_empty()
     }
@@ -297,7 +298,7 @@ impl Case {
     }
 }
 
-/// Device of the tests: the CPU, or the one that `VISPEC_TEST_DEVICE` names.
+/// Returns the device of the tests: the CPU, or the one that `VISPEC_TEST_DEVICE` names.
 pub fn test_device() -> DeviceSpec {
     match std::env::var("VISPEC_TEST_DEVICE") {
         Ok(name) => name.parse().unwrap(),
@@ -350,7 +351,8 @@ impl Tensors {
     }
 }
 
-/// Largest difference over largest reference value.
+/// Asserts that the largest difference, relative to the largest reference value, is within the
+/// tolerance.
 #[track_caller]
 pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: number of elements");

@@ -12,7 +12,7 @@ use super::{Tensors, fixtures, load};
 
 pub const MODELS: [&str; 2] = ["qwen3-tied", "qwen3-untied"];
 
-/// The fields of a `case.json` that tests read.
+/// The fields of `case.json` that tests read.
 #[derive(Debug, Deserialize)]
 pub struct Case {
     #[serde(skip)]
@@ -24,7 +24,7 @@ pub struct Case {
     pub position_ids: Vec<Vec<u32>>,
     pub rope_delta: i64,
     pub ar_ids: Vec<TokenId>,
-    /// How far pixels that Pillow resizes are from those of the reference.
+    /// Largest difference between pixels resized by Pillow and those of the reference.
     pil_resize_max_abs_pixel_diff: Option<f64>,
 }
 
@@ -41,7 +41,7 @@ impl Case {
         }
     }
 
-    /// The cases of a model without videos.
+    /// Returns the cases of a model without videos.
     pub fn of_images(model: &str) -> Vec<Self> {
         let dirs = fs::read_dir(cases_dir().join(model)).unwrap();
         let names = dirs.map(|dir| dir.unwrap().file_name().into_string().unwrap());
@@ -53,7 +53,7 @@ impl Case {
         cases
     }
 
-    /// Whether the reference resized as Pillow does, so that pixels are equal.
+    /// Returns whether the reference resized like Pillow, so that pixels are equal.
     pub fn has_our_pixels(&self) -> bool {
         self.pil_resize_max_abs_pixel_diff
             .is_none_or(|diff| diff < 1e-6)
@@ -77,7 +77,7 @@ impl Case {
     }
 }
 
-/// A target alone.
+/// Loads a target without a draft.
 pub fn engine(model: &str, dtype: DtypeChoice) -> Engine {
     load(model, None, dtype)
 }

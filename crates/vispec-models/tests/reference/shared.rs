@@ -1,6 +1,6 @@
-//! Comparing bit for bit.
+//! Bitwise comparison.
 
-/// The bits of some numbers, which tell apart what `==` does not.
+/// The bits of some numbers, which also distinguish values that `==` considers equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bits(Vec<u32>);
 
@@ -11,7 +11,7 @@ impl Bits {
 }
 
 impl std::fmt::Debug for Bits {
-    /// Not the numbers: there are too many.
+    /// Prints only the count, since there are too many numbers.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} numbers", self.0.len())
     }

@@ -1,4 +1,4 @@
-//! Tensors of a checkpoint, to be changed and written again.
+//! Tensors of a checkpoint that can be changed and written back.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ pub fn rewrite(dir: &Path, change: impl FnOnce(Vec<Stored>) -> Vec<Stored>) {
     write(&path, &tensors);
 }
 
-/// Turns the weights of a copied checkpoint into what `torch.save` writes.
+/// Converts the weights of a copied checkpoint to the format of `torch.save`.
 pub fn to_torch_archive(dir: &Path) {
     let file = dir.join("model.safetensors");
     let tensors = read(&file);

@@ -1,5 +1,6 @@
-//! A writer of what `torch.save(state_dict, path)` writes, so that reading it can be tested without
-//! PyTorch: an uncompressed zip archive of a pickle and one file per tensor.
+//! A writer for the format of `torch.save(state_dict, path)`, so that reading it can be tested
+//! without PyTorch. The format is an uncompressed zip archive with a pickle and one file per
+//! tensor.
 //!
 //! The layout is that of PyTorch 2: `archive/data.pkl`, `archive/byteorder`, `archive/data/0`,
 //! `archive/data/1` ..., `archive/version`.
@@ -12,7 +13,7 @@ use std::path::Path;
 pub struct TorchTensor<'t> {
     pub name: &'t str,
     pub shape: &'t [usize],
-    /// Class of its storage, which tells its type.
+    /// Class of its storage, which determines the data type.
     pub storage: &'t str,
     pub bytes: &'t [u8],
 }
@@ -29,7 +30,7 @@ pub fn write_torch_archive(path: &Path, tensors: &[TorchTensor<'_>]) -> io::Resu
     std::fs::write(path, zip.finish())
 }
 
-/// An `OrderedDict` of tensors, in pickle protocol 2.
+/// Pickles an `OrderedDict` of tensors in protocol 2.
 fn pickled(tensors: &[TorchTensor<'_>]) -> Vec<u8> {
     let mut out = vec![0x80, 2];
     out.extend(b"ccollections\nOrderedDict\n)R("); // callable, empty arguments, call, mark
@@ -74,7 +75,7 @@ fn ints(out: &mut Vec<u8>, values: &[usize]) {
     out.push(b't');
 }
 
-/// A zip archive without compression.
+/// A writer of zip archives without compression.
 #[derive(Default)]
 struct Zip {
     files: Vec<u8>,

@@ -1,4 +1,4 @@
-//! `config.json` of an EAGLE-3 draft, in the published dialects.
+//! The `config.json` of an EAGLE-3 draft, in the published dialects.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::features::FeatureSpec;
 use crate::nn::{Bias, DecoderConfig, MropeLayout, QkNorm};
 use crate::rope_fields::RopeFields;
 
-/// Who wrote a config.
+/// The origin of a config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     /// The EAGLE authors, SGLang and SpecForge.
@@ -23,7 +23,7 @@ enum Dialect {
     Speculators,
 }
 
-/// Architectures and their dialects. The authors' own files carry the target's architecture.
+/// Architectures and their dialects. The authors' own files contain the target's architecture.
 const DIALECTS: [(&str, Dialect); 5] = [
     ("LlamaForCausalLMEagle3", Dialect::Authors),
     ("LlamaForCausalLM", Dialect::Authors),
@@ -34,7 +34,7 @@ const DIALECTS: [(&str, Dialect); 5] = [
 const SUPPORTED: &str = "LlamaForCausalLMEagle3, Eagle3Qwen2_5vlForCausalLM, \
                          Eagle3Qwen3vlForCausalLM, Eagle3Speculator";
 
-/// Fields beside those of the layer.
+/// All fields except those of the layer.
 #[derive(Deserialize)]
 struct RootFields {
     architectures: Option<Vec<String>>,
@@ -73,7 +73,7 @@ struct LayerFields {
     rope: RopeFields,
 }
 
-/// What kind of model a file describes.
+/// The field that names the kind of model.
 #[derive(Deserialize)]
 struct Kind {
     architectures: Option<Vec<String>>,
@@ -82,13 +82,13 @@ struct Kind {
 /// The residual stream of the first layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::draft) enum PairResidual {
-    /// The hidden state as it is.
+    /// The hidden state, unchanged.
     Raw,
-    /// The hidden state behind its norm.
+    /// The hidden state after its norm.
     Normed,
 }
 
-/// What the config of an EAGLE-3 draft says.
+/// The config of an EAGLE-3 draft.
 #[derive(Debug)]
 pub struct Eagle3Config {
     pub(in crate::draft) decoder: DecoderConfig,
@@ -96,7 +96,7 @@ pub struct Eagle3Config {
     pub(in crate::draft) draft_vocab_size: usize,
     pub(in crate::draft) target_hidden: usize,
     pub(in crate::draft) residual: PairResidual,
-    /// Whether the target's states are normed, all together, before they are fused.
+    /// Whether the concatenated states of the target are normalised before they are fused.
     pub(in crate::draft) norm_before_fc: bool,
     pub(in crate::draft) positions: DraftPositions,
     lists: LayerLists,
@@ -104,11 +104,11 @@ pub struct Eagle3Config {
 }
 
 impl Eagle3Config {
-    /// Whether the config in `dir` is that of an EAGLE-3 draft, by its architecture.
+    /// Returns whether the architecture in the config names an EAGLE-3 draft.
     pub(in crate::draft) fn is_named_in(file: &ConfigFile) -> Result<bool, ModelError> {
         let kind: Kind = file.parse()?;
         let named = kind.architectures.as_deref().unwrap_or_default();
-        // The authors' files are told from others by their tensors.
+        // The authors' files are recognised by their tensors instead.
         let named = named.iter().any(|name| name.contains("Eagle3"));
         Ok(named)
     }
@@ -116,10 +116,10 @@ impl Eagle3Config {
     /// Reads `dir/config.json`.
     ///
     /// # Errors
-    /// [`ModelError::MissingConfig`] if there is none, [`ModelError::ConfigSyntax`] if it cannot be
-    /// read, [`ModelError::UnsupportedArchitecture`] if it is of another dialect,
-    /// [`ModelError::ConfigValue`] if no draft can have such a shape, or it asks for something that
-    /// is not implemented.
+    /// [`ModelError::MissingConfig`] if the file does not exist, [`ModelError::ConfigSyntax`] if it
+    /// cannot be read, [`ModelError::UnsupportedArchitecture`] if its dialect is unknown,
+    /// [`ModelError::ConfigValue`] if its shapes are invalid for a draft or it requires a feature
+    /// that is not implemented.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open_with_advice(dir, super::super::config::MISSING_CONFIG)?;
         let mut root: RootFields = file.parse()?;
@@ -155,11 +155,11 @@ impl Eagle3Config {
         })
     }
 
-    /// The hidden states that the draft reads of a target of so many `layers`.
+    /// Returns which hidden states the draft reads from a target with `layers` layers.
     ///
     /// # Errors
-    /// [`ModelError::AmbiguousLayerIds`] if the config does not tell, [`ModelError::ConfigValue`] if
-    /// the target has no such layers.
+    /// [`ModelError::AmbiguousLayerIds`] if the config is ambiguous, [`ModelError::ConfigValue`] if
+    /// the target does not have these layers.
     pub(crate) fn features(
         &self,
         layers: usize,
@@ -192,13 +192,13 @@ impl RootFields {
         file.off("fc_norm", self.fc_norm)?;
         let eagle = self.eagle_config.as_ref();
         if eagle.and_then(|eagle| eagle.use_aux_hidden_state) == Some(false) {
-            let expected = "true; drafts that read the last hidden state only are not supported";
+            let expected = "true; drafts that read only the last hidden state are not supported";
             return Err(file.invalid("eagle_config.use_aux_hidden_state", false, expected));
         }
         match (dialect, self.norm_output) {
-            // There it is about what the next step is given.
+            // In this dialect the field concerns the input of the next step.
             (Dialect::Speculators, norm_output) => file.off("norm_output", norm_output),
-            // Here it is about what the head reads.
+            // In the others it concerns the input of the head.
             (_, Some(false)) => {
                 let expected = "true; false is not supported";
                 Err(file.invalid("norm_output", false, expected))
@@ -233,13 +233,13 @@ impl LayerFields {
         };
         file.check_decoder(prefix, &decoder)?;
         if decoder.layers != 1 {
-            let expected = "1; drafts of more layers are not supported";
+            let expected = "1; drafts with more than one layer are not supported";
             return Err(file.invalid(name("num_hidden_layers"), decoder.layers, expected));
         }
         Ok(decoder)
     }
 
-    /// Sections switch the three axes on, whatever the type says.
+    /// Returns the rule for positions. Sections enable the three axes, regardless of the rope type.
     fn positions(
         &self,
         file: &ConfigFile,

@@ -1,7 +1,7 @@
-//! Which hidden states of its target an EAGLE-3 draft reads.
+//! Selection of the target's hidden states that an EAGLE-3 draft reads.
 //!
-//! Configs name layers, and mean by it what enters them or what leaves them, depending on who wrote
-//! them.
+//! Configs list layer numbers. Depending on the software that wrote the config, a number means the
+//! input or the output of the layer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,20 +10,20 @@ use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 use crate::features::FeatureSpec;
 
-/// What the numbers of layers in the config of an EAGLE-3 draft mean.
+/// Meaning of the layer numbers in the config of an EAGLE-3 draft.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LayerIds {
-    /// What they mean in the dialect of the config; an error where that cannot be told.
+    /// The meaning in the config's dialect; an error if it is ambiguous.
     #[default]
     Auto,
-    /// What enters these layers, as vLLM and `speculators` read them.
+    /// The inputs of these layers, as in vLLM and `speculators`.
     Inputs,
-    /// What leaves these layers, as SGLang and SpecForge read them.
+    /// The outputs of these layers, as in SGLang and SpecForge.
     Outputs,
 }
 
 impl LayerIds {
-    /// The name that users type.
+    /// Returns the name that users type.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -51,9 +51,9 @@ impl FromStr for LayerIds {
     }
 }
 
-/// Place of the list that SGLang reads: what leaves the layers.
+/// Field of the list that SGLang reads: layer outputs.
 const NESTED: &str = "eagle_config.eagle_aux_hidden_state_layer_ids";
-/// Place of the list that vLLM and `speculators` read: what enters the layers.
+/// Field of the list that vLLM and `speculators` read: layer inputs.
 const TOP: &str = "eagle_aux_hidden_state_layer_ids";
 
 /// The lists in a config.
@@ -61,13 +61,13 @@ const TOP: &str = "eagle_aux_hidden_state_layer_ids";
 pub(super) struct LayerLists {
     pub(super) nested: Option<Vec<usize>>,
     pub(super) top: Option<Vec<usize>>,
-    /// Whether a list at the top level means what enters the layers. Where only SGLang's own dialect
-    /// is spoken, such a list is somebody's copy.
+    /// Whether a list at the top level means layer inputs. In SGLang's own dialect, such a list is
+    /// a copy whose meaning is unknown.
     pub(super) top_is_known: bool,
 }
 
 impl LayerLists {
-    /// The states of a target of so many `layers`.
+    /// Returns the states to read from a target with `layers` layers.
     pub(super) fn states(
         &self,
         file: &ConfigFile,
@@ -117,7 +117,7 @@ impl LayerLists {
     }
 }
 
-/// At most this many numbers of a list are shown.
+/// Lists with more numbers than this are not printed in full.
 const SHOWN: usize = 16;
 
 fn shown(ids: &[usize]) -> String {
@@ -127,14 +127,15 @@ fn shown(ids: &[usize]) -> String {
     }
 }
 
-/// Whether `top` names by what enters layers the states that `nested` names by what leaves them.
+/// Returns whether `top`, read as layer inputs, names the same states as `nested`, read as layer
+/// outputs.
 fn is_moved(nested: &[usize], top: &[usize]) -> bool {
     let moved = nested.iter().map(|id| id.checked_add(1));
     moved.eq(top.iter().map(|&id| Some(id)))
 }
 
-/// What SpecForge writes for a target of so many layers, in its own meaning. Where somebody else's
-/// config has the same list, it was most likely copied.
+/// Returns the list that SpecForge writes for a target with `layers` layers, as layer outputs. A
+/// config of another dialect with the same list was most likely copied from SpecForge.
 fn outputs_by_default(layers: usize) -> Vec<usize> {
     match layers.checked_sub(4) {
         Some(last) => vec![1, (layers / 2).saturating_sub(1), last],
@@ -142,7 +143,7 @@ fn outputs_by_default(layers: usize) -> Vec<usize> {
     }
 }
 
-/// The states of drafts whose configs say nothing.
+/// Returns the states for drafts whose configs contain no list.
 fn default_states(file: &ConfigFile, layers: usize) -> Result<FeatureSpec, ModelError> {
     let Some(last) = layers.checked_sub(3) else {
         let expected = format!("a list for a target of {layers} layers");
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(auto(lists(None, None, false)).unwrap(), "2, 18, 33");
         let both = lists(Some(&[0, 1, 2]), Some(&[1, 2, 3]), false);
         assert_eq!(auto(both).unwrap(), "1, 2, 3");
-        // As in the authors' code, in ascending order, equal numbers once.
+        // As in the authors' code: in ascending order, without duplicates.
         let none = lists(None, None, true);
         assert_eq!(states(&none, 4, LayerIds::Auto).unwrap(), "1, 2");
         assert!(
@@ -207,11 +208,11 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_asked_for() {
         for ambiguous in [
-            // Copied from one place to the other.
+            // The same list in both fields.
             lists(Some(&[1, 17, 32]), Some(&[1, 17, 32]), true),
-            // SGLang's own dialect, vLLM's place.
+            // SGLang's own dialect, but vLLM's field.
             lists(None, Some(&[2, 18, 33]), false),
-            // vLLM's dialect, the list that SpecForge writes.
+            // vLLM's dialect, but the list that SpecForge writes.
             lists(None, Some(&[1, 17, 32]), true),
         ] {
             let error = states(&ambiguous, 36, LayerIds::Auto).unwrap_err();

@@ -1,5 +1,5 @@
-//! What is special about the checkpoints of EAGLE-3: their configs, which hidden states of the
-//! target they read, and their own vocabulary.
+//! The parts that are specific to EAGLE-3 checkpoints: their configs, the hidden states of the
+//! target that they read, and their own vocabulary.
 
 mod config;
 mod layer_ids;

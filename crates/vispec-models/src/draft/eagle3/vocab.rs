@@ -1,4 +1,4 @@
-//! The vocabulary of a draft with an output head of its own.
+//! The vocabulary of a draft that has its own output head.
 
 use vispec_core::TokenId;
 
@@ -6,16 +6,16 @@ use super::config::Eagle3Config;
 use crate::error::ModelError;
 use crate::weights::{Checkpoint, Weights};
 
-/// Distance from each of the draft's ids to the target's.
+/// Tensor with the offset from each draft id to the target's token id.
 const TO_TARGET: &str = "d2t";
-/// Which of the target's ids the draft has.
+/// Tensor that marks which of the target's token ids the draft has.
 const TO_DRAFT: &str = "t2d";
 
-/// The target's token for each of the draft's ids; `None` if they have the same ids.
+/// Returns the target's token for each draft id; `None` if both use the same ids.
 ///
 /// # Errors
-/// [`ModelError::WeightValue`] if a token lies outside the target's vocabulary, occurs twice, or the
-/// tables disagree; any error of reading them.
+/// [`ModelError::WeightValue`] if a token lies outside the target's vocabulary or occurs twice, or
+/// if the two tables disagree; any error from reading them.
 pub(in crate::draft) fn own_tokens(
     checkpoint: &Checkpoint,
     weights: &Weights<'_>,
@@ -27,7 +27,7 @@ pub(in crate::draft) fn own_tokens(
         return Ok(None);
     }
     let Some(offsets) = weights.integers(TO_TARGET, n_draft) else {
-        // Named with all others that are missing.
+        // The missing tensor is reported later, together with all others that are missing.
         return Ok(None);
     };
     let wrong = |tensor: &str, reason: String| ModelError::WeightValue {

@@ -1,4 +1,4 @@
-//! On a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+//! Tests on a GPU or a software Vulkan device. Without either, they print that they are skipped.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,8 +23,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-/// A target and a draft on the GPU.
-#[expect(clippy::print_stderr, reason = "says that it is skipped")]
+/// Loads a target and a draft on the GPU.
+#[expect(clippy::print_stderr, reason = "reports that the test is skipped")]
 fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> {
     let Ok(device) = DeviceSpec::Wgpu.open() else {
         eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
@@ -42,7 +42,7 @@ fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> 
     Some(Engine::load(&options).unwrap())
 }
 
-/// A question about a picture.
+/// Encodes a question about a picture.
 fn prompt(engine: &Engine) -> EncodedPrompt {
     let picture = std::fs::read_dir(fixtures().join("images")).unwrap();
     let picture = picture.map(|entry| entry.unwrap().path()).min().unwrap();
@@ -58,7 +58,8 @@ fn session(engine: &Engine) -> NeuralDraftSession {
     }
 }
 
-/// The same tree level by level: candidates of each level, given what is expanded.
+/// Grows the same tree level by level, expanding the given nodes, and returns the candidates of
+/// each level.
 fn level_by_level(
     session: &mut NeuralDraftSession,
     (features, next): (Tensor<2>, TokenId),
@@ -94,10 +95,10 @@ fn level_by_level(
 fn trees_that_grow_on_a_gpu_are_those_grown_level_by_level() {
     for (target, draft, vocab) in [
         ("qwen-tied", "qwen-tied-q2", DraftVocab::All),
-        // Tokens of the prompt are added to those of the list.
+        // The tokens of the prompt are added to those of the list.
         ("qwen-tied", "qwen-tied-q2", DraftVocab::First(200)),
         ("qwen-untied", "qwen-untied-eagle2", DraftVocab::Auto),
-        // A head of its own, with tokens of its own.
+        // A draft with its own output head and its own tokens.
         ("qwen-tied", "qwen-tied-eagle3-vllm-mrope", DraftVocab::Auto),
     ] {
         let Some(engine) = engine(target, draft, vocab) else {
@@ -134,7 +135,7 @@ fn trees_that_grow_on_a_gpu_are_those_grown_level_by_level() {
     }
 }
 
-/// The answer, and how many times each step of the session read from the GPU.
+/// Returns the answer and the number of read-backs in each step of the session.
 fn answered(engine: &Engine, method: Method, sampler: Sampler) -> (Vec<TokenId>, Vec<usize>) {
     let prompt = prompt(engine);
     let shape = TreeShape::from_upstream(LEVELS - 1, WIDTH, 12).unwrap();
@@ -156,7 +157,8 @@ fn answered(engine: &Engine, method: Method, sampler: Sampler) -> (Vec<TokenId>,
     (session.tokens().to_vec(), reads)
 }
 
-/// The draft's tree and the target's choice; the first cycle, behind the prompt, reads each level.
+/// A cycle reads back the draft's tree and the target's choice. The first cycle, after the prompt,
+/// reads each level of the tree.
 #[test]
 fn a_cycle_on_a_gpu_reads_twice() {
     let Some(engine) = engine("qwen-tied", "qwen-tied-q2", DraftVocab::All) else {
@@ -169,7 +171,8 @@ fn a_cycle_on_a_gpu_reads_twice() {
         let (drafted, reads) = answered(&engine, Method::Vispec, sampler);
         assert_eq!(drafted, plain, "{sampler:?}");
         assert!(reads.len() > 3, "{reads:?}");
-        // The prompt's token, the first tree by its levels; the last token needs no tree.
+        // One read for the prompt's token, then one per level of the first tree and one for the
+        // target's choice; the last token needs no tree.
         assert_eq!(reads[..2], [1, LEVELS + 1]);
         let cycles = &reads[2..reads.len() - 1];
         assert!(cycles.iter().all(|&reads| reads == 2), "{reads:?}");

@@ -1,8 +1,8 @@
-//! Attention of the rows of a pass over what each sees of a cache, without repeating keys and values
-//! for the heads that share them, and without a mask.
+//! Attention of the rows of a pass over the cache rows that are visible to each, without a mask and
+//! without repeating keys and values for the heads that share them.
 //!
-//! A cube takes a head of a row. Its units score as many keys at a time as there are units, one each;
-//! then each unit sums one entry of the values that were scored. The softmax is the running one.
+//! A cube handles one head of a row. Its units score one key each; then each unit sums one entry of
+//! the values of these keys. The softmax is computed online.
 
 #![expect(
     clippy::too_many_lines,
@@ -17,23 +17,23 @@ use super::bridge::{argument, element, number};
 use crate::nn::attention::scale;
 use crate::nn::decoder::DecoderConfig;
 
-/// Units of a cube at least, if heads are not larger.
+/// Target number of units of a cube. Heads larger than this have one unit per entry.
 const UNITS: usize = 128;
-/// Largest head: a cube has a unit for each entry.
+/// Largest supported head size. A cube has at least one unit per entry.
 const LARGEST_HEAD: usize = 256;
-/// Less than any score, and finite: differences of it are 0.
+/// Lower than any score, but finite, so that its difference from itself is 0.
 const LEAST: f32 = -1e30;
 
-/// Whether there is a kernel for heads of this size.
+/// Returns whether there is a kernel for heads of this size.
 pub(super) fn supports(head_dim: usize) -> bool {
     head_dim.is_multiple_of(2) && (2..=LARGEST_HEAD).contains(&head_dim)
 }
 
-/// Sizes that kernels are compiled for.
+/// Sizes for which a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Sizes {
     head: usize,
-    /// Entries of values that are summed at the same time.
+    /// Number of values that are summed in parallel for each entry.
     parts: usize,
 }
 
@@ -76,7 +76,7 @@ fn attention_kernel<F: Float>(
     let at = ((first + row) * n_heads + head) * size;
     let cache = head / group * capacity;
 
-    // Leading rows that are seen, then offsets of lists, then the lists.
+    // The numbers of leading rows, then the offsets of the lists, then the lists.
     let leading = seen[row] as usize;
     let from = seen[rows + row] as usize;
     let to = seen[rows + row + 1] as usize;
@@ -161,21 +161,21 @@ fn attention_kernel<F: Float>(
     }
 }
 
-/// What rows of a sequence see: for each how many leading rows of the cache, `rows + 1` offsets of
-/// lists, and the lists, one after the other.
+/// Cache rows that are visible to the rows of a sequence. The table contains the number of leading
+/// cache rows for each row, then `rows + 1` offsets of lists, then the concatenated lists.
 #[derive(Debug)]
 pub(super) struct Seen<'a> {
     pub(super) table: &'a CubeTensor,
-    /// First row in the pass, and how many.
+    /// First row in the pass, and number of rows.
     pub(super) first: usize,
     pub(super) rows: usize,
 }
 
-/// Attention of the rows of one sequence.
+/// Computes the attention of the rows of one sequence.
 ///
 /// # Shapes
-/// `queries` and `out` `[rows of the pass, heads * head_dim]`, of which those of the sequence are read
-/// and written; `keys` and `values` `[1, kv_heads, capacity, head_dim]`.
+/// `queries` and `out` `[rows of the pass, heads * head_dim]`, of which only the rows of the
+/// sequence are read and written; `keys` and `values` `[1, kv_heads, capacity, head_dim]`.
 pub(super) fn attend(
     queries: &CubeTensor,
     [keys, values]: [&CubeTensor; 2],

@@ -1,4 +1,4 @@
-//! The product of a gate and what it lets through.
+//! The gating of the feed-forward block, as one kernel.
 
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl;
@@ -27,7 +27,7 @@ fn gate_kernel<F: Float>(
     }
 }
 
-/// `silu(gate) * up` of rows that hold the gate and, behind it, the rest.
+/// Computes `silu(gate) * up` for rows that contain `gate` followed by `up`.
 ///
 /// # Shapes
 /// `joined` `[rows, 2 * width]`, the result `[rows, width]`.

@@ -16,11 +16,11 @@ use crate::nn::norm::RmsNorm;
 use crate::nn::rope::RotaryTable;
 use crate::nn::rows::slice_rows;
 
-/// Rows of a sequence from which products beat the attention kernel, which reads keys and values for
-/// each row anew: prompts, not trees.
+/// Number of rows of a sequence from which matrix products are faster than the attention kernel,
+/// which reads keys and values again for each row. Prompts have that many rows, trees do not.
 pub(in crate::nn) const MANY_ROWS: usize = 128;
 
-/// Weights of a layer, those that read the same rows joined.
+/// Weights of a layer. Those that are applied to the same rows are joined.
 #[derive(Debug, Clone)]
 pub(super) struct CubeLayer {
     input_norm: Option<RmsNorm>,
@@ -31,22 +31,22 @@ pub(super) struct CubeLayer {
     head_norms: Option<Tensor<1>>,
     output: Linear,
     post_norm: RmsNorm,
-    /// Gate and what it lets through, `[2 * intermediate, hidden]`.
+    /// Gate and up projections, `[2 * intermediate, hidden]`.
     gate_up: Tensor<2>,
     down: Linear,
 }
 
-/// The weights of layers that read the same rows, one below the other.
+/// Stacks the weights of linear layers that are applied to the same rows.
 fn joined(layers: &[&Linear]) -> Tensor<2> {
     let weights = layers.iter().map(|layer| {
         let weight = layer.dense_weight();
-        weight.expect("quantised weights are made for the CPU only")
+        weight.expect("quantised weights exist only on the CPU")
     });
     Tensor::cat(weights.collect(), 0)
 }
 
 impl CubeLayer {
-    /// The layer with its weights joined. Takes it, so that they are not there twice.
+    /// Joins the weights of a layer. Consumes the layer, so that its weights are not stored twice.
     pub(super) fn new(layer: DecoderLayer) -> Self {
         let [query, key, value, output] = layer.attention().projections();
         let [gate, up, down] = layer.mlp().projections();
@@ -66,10 +66,10 @@ impl CubeLayer {
         }
     }
 
-    /// Runs layer `idx` of a stack; what it adds to the stream is pending at the end.
+    /// Runs layer `idx` of a stack. Its last addition to the stream is left pending.
     ///
     /// # Shapes
-    /// `given` `[rows, inputs]`, if attention reads other rows than the stream's.
+    /// `given` `[rows, inputs]`, if attention reads rows other than the stream's.
     pub(super) fn forward(
         &self,
         stream: &mut Stream,
@@ -92,11 +92,12 @@ impl CubeLayer {
         stream.pending = Some(self.down.forward(gated(both)));
     }
 
-    /// Appends keys and values of all sequences to their caches and attends as the plans say. Rows
-    /// behind those of all sequences are padding, and come out as anything.
+    /// Appends keys and values of all sequences to their caches and attends according to the plans.
+    /// Rows after those of all sequences are padding, and their results are unspecified.
     ///
     /// # Shapes
-    /// `projected` `[rows, (heads + 2 * kv_heads) * head_dim]`, the result `[rows, heads * head_dim]`.
+    /// `projected` `[rows, (heads + 2 * kv_heads) * head_dim]`, the result
+    /// `[rows, heads * head_dim]`.
     fn attend(
         &self,
         projected: Tensor<2>,
@@ -148,7 +149,8 @@ impl CubeLayer {
     }
 }
 
-/// Attention of the rows of a sequence, which are the rows from `first` on of `queries` and of `out`.
+/// Computes the attention of the rows of a sequence, which start at row `first` of `queries` and of
+/// `out`.
 fn attend_segment(
     segment: &DeviceSegment<'_>,
     queries: &CubeTensor,

@@ -1,9 +1,9 @@
-//! A decoder stack on a GPU: the weights of a [`Decoder`] with fewer and wider products, and kernels
-//! for what lies between them.
+//! A decoder stack on a GPU. It joins the weights of a [`Decoder`] into fewer and wider products
+//! and has kernels for the operations between them.
 //!
-//! Through Burn's operations a layer takes 64 launches, and a pass would wait for the host that makes
-//! them and not for the memory. Here it takes nine: two norms with the additions before them, four
-//! products, rotation and append, attention, gating.
+//! Through Burn's operations a layer takes 64 launches, and a pass would be limited by the host
+//! that issues the launches instead of by memory bandwidth. Here a layer takes nine: two norms with
+//! the additions before them, four products, rotation with append, attention, and gating.
 
 mod attention;
 mod bridge;
@@ -34,11 +34,13 @@ use super::stack::StackInput;
 pub(super) struct CubeDecoder {
     layers: Vec<CubeLayer>,
     config: DecoderConfig,
-    /// Rows of a pass at least: shorter ones are padded, so that all run through the same kernels.
+    /// Minimum number of rows of a pass. Shorter passes are padded, so that all use the same
+    /// kernels.
     least_rows: usize,
 }
 
-/// The residual stream on its way: what was computed last is added by the kernel that norms the sum.
+/// The residual stream between layers. The last result may be pending: the kernel that normalises
+/// the sum also adds it.
 #[derive(Debug)]
 struct Stream {
     settled: Tensor<2>,
@@ -46,7 +48,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The sum, by itself.
+    /// Adds the pending result and returns the sum.
     fn settle(&mut self) -> Tensor<2> {
         if let Some(pending) = self.pending.take() {
             self.settled = self.settled.clone() + pending;
@@ -56,11 +58,11 @@ impl Stream {
 }
 
 impl CubeDecoder {
-    /// The stack of `decoder`, if its weights are on such a device. Takes the decoder, so that weights
-    /// that are joined are not there twice.
+    /// Creates the stack of `decoder`, if its weights are on a device that CubeCL compiles for.
+    /// Consumes the decoder, so that joined weights are not stored twice.
     ///
     /// # Errors
-    /// The decoder, if it is elsewhere.
+    /// The decoder itself, if its weights are elsewhere or there is no kernel for its head size.
     pub(super) fn new(decoder: Decoder, config: &DecoderConfig) -> Result<Self, Decoder> {
         let is_here = decoder.any_weight().is_some_and(|weight| is_here(&weight));
         if !is_here || !attention::supports(config.head_dim) {
@@ -74,12 +76,12 @@ impl CubeDecoder {
         })
     }
 
-    /// Passes have at least so many rows from now on.
+    /// Sets the minimum number of rows of a pass.
     pub(super) fn set_least_rows(&mut self, rows: usize) {
         self.least_rows = rows;
     }
 
-    /// Runs all layers over the rows of the input and appends them to the caches; takes note of the
+    /// Runs all layers over the rows of the input, appends the rows to the caches and records the
     /// `wanted` states.
     pub(super) fn forward(
         &self,

@@ -1,4 +1,4 @@
-//! Root-mean-square norms, with the addition that comes before most of them.
+//! Root-mean-square norms, fused with the addition that precedes most of them.
 
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl;
@@ -9,10 +9,11 @@ use super::bridge::{argument, element, empty, number, own, tensor};
 use super::grid::{cubes_of_rows, row_of_cube};
 use crate::nn::norm::RmsNorm;
 
-/// Units of a cube, which norms one row.
+/// Number of units of a cube. A cube normalises one row.
 const UNITS: usize = 256;
 
-/// The sum of `value` over the units of a cube of a power of two, for each of them.
+/// Returns to each unit the sum of `value` over all units of the cube. The number of units must be
+/// a power of two.
 #[cube]
 fn sum_of_cube(value: f32, #[comptime] units: usize) -> f32 {
     let mut parts = Shared::<[f32]>::new_slice(units);
@@ -31,14 +32,15 @@ fn sum_of_cube(value: f32, #[comptime] units: usize) -> f32 {
     parts[0]
 }
 
-/// What the entries of a row are multiplied by, from the squares of those of this unit.
+/// Returns the factor for the entries of a row, given the sum of the squares of this unit's
+/// entries.
 #[cube]
 fn scale_of_row(squares: f32, width: usize, eps: f32, #[comptime] units: usize) -> f32 {
     let mean = sum_of_cube(squares, units) / f32::cast_from(width);
     1.0f32 / (mean + eps).sqrt()
 }
 
-/// An entry, scaled in f32 and weighted in its own type.
+/// Scales an entry in f32 and multiplies it by its weight in its own type.
 #[cube]
 fn normed<F: Float>(value: F, weight: F, scale: f32) -> F {
     F::cast_from(f32::cast_from(value) * scale) * weight
@@ -107,13 +109,13 @@ fn add_norm_kernel<F: Float>(
     let scale = scale_of_row(squares, width, eps, units);
     let mut i = unit;
     while i < width {
-        // Each unit reads what it wrote itself.
+        // Each unit reads only what it wrote itself.
         out[start + i] = normed::<F>(sum[start + i], weight[i], scale);
         i += units;
     }
 }
 
-/// Settles the stream `[rows, hidden]` and gives it normed, in one launch.
+/// Settles the stream `[rows, hidden]` and returns it normalised, in one launch.
 pub(super) fn settle_and_norm(stream: &mut Stream, norm: &RmsNorm) -> Tensor<2> {
     let [rows, width] = stream.settled.dims();
     let x = own(stream.settled.clone());

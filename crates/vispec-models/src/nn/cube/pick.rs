@@ -1,4 +1,5 @@
-//! Tokens picked from rows of logits: the best one, or a draw from the softmax at a temperature.
+//! Picks a token from each row of logits: the best one, or a sample from the softmax at a
+//! temperature.
 
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_cubecl::cubecl;
@@ -6,17 +7,18 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::bridge::{argument, element, number, own, tensor};
 
-/// Units of a cube, which picks from one row.
+/// Number of units of a cube. A cube picks from one row.
 const UNITS: usize = 256;
 
-/// Probability of a token, up to a factor that all of a row share.
+/// Returns the unnormalised probability of a token. All tokens of a row share the same factor.
 #[cube]
 fn weight<F: Float>(logit: F, greatest: f32, scale: f32) -> f32 {
     ((f32::cast_from(logit) - greatest) * scale).exp()
 }
 
-/// The first of the tokens from `from` to `to` at which the weights, which come to `sum` before them,
-/// exceed `target`; if rounding leaves none, the last that has any.
+/// Returns the first token of `from..to` at which the cumulative weight exceeds `target`, starting
+/// from the sum `before`. If no token does, because of rounding, returns the last token with a
+/// positive weight.
 #[cube]
 fn drawn<F: Float>(
     logits: &[F],
@@ -44,10 +46,11 @@ fn drawn<F: Float>(
     chosen
 }
 
-/// Units of a cube share a row: each takes a stretch of it, so that sums go on in the order of tokens.
+/// The units of a cube share a row. Each takes a contiguous stretch of it, so that cumulative sums
+/// follow the order of tokens.
 ///
-/// Of each row `out` holds the token and the sum of its weights, which is finite if the row has neither
-/// NaN nor +inf and something besides -inf.
+/// For each row, `out` contains the token and the sum of the row's weights. The sum is finite if
+/// the row contains neither NaN nor +inf and at least one value other than -inf.
 #[cube(launch)]
 fn pick_kernel<F: Float>(
     logits: &[F],
@@ -64,7 +67,7 @@ fn pick_kernel<F: Float>(
     let end = start + width;
     let mut from = start + unit * stretch;
     let mut to = from + stretch;
-    // A stretch of no tokens stands for the first token.
+    // A unit with an empty stretch represents the first token.
     let mut best = from;
     if from >= end {
         from = end;
@@ -88,7 +91,8 @@ fn pick_kernel<F: Float>(
     values[unit] = greatest;
     tokens[unit] = (best - start) as u32;
     sync_cube();
-    // All read the same, in the same order. A unit's tokens come before those of the next.
+    // All units read the same values in the same order. The tokens of a unit come before those of
+    // the next unit.
     let mut token = tokens[0];
     greatest = values[0];
     for other in 1..units {
@@ -132,7 +136,7 @@ fn pick_kernel<F: Float>(
     }
     let target = picks[2 * row + 1] * total;
     let is_here = before <= target && target < before + sum;
-    // Rounding may leave something over behind the last weight.
+    // Because of rounding, the target may lie after the last weight.
     let is_left = target >= total && unit == last;
     if draws && (is_here || is_left) {
         let place = drawn::<F>(logits, from, to, greatest, scale, before, target);
@@ -140,18 +144,19 @@ fn pick_kernel<F: Float>(
     }
 }
 
-/// Picks a token from each row, in one launch. What comes of a row does not depend on the others.
+/// Picks a token from each row in one launch. The result of a row does not depend on the other
+/// rows.
 ///
-/// Sums are in f32, so that a number nearer than about a millionth to the border between two tokens may
-/// draw the other one than the host does.
+/// Sums are in f32. If the random number is within about a millionth of the boundary between two
+/// tokens, the host may therefore sample the other token.
 ///
 /// # Arguments
-/// * `picks` - for each row what differences of logits are multiplied by, 0 for the best token, and
-///   the number that drives a draw.
+/// * `picks` - for each row, the factor for differences of logits (0 picks the best token) and the
+///   random number for sampling.
 ///
 /// # Shapes
-/// `logits` `[rows, vocab]`; the result `[rows, 2]` in f32: the token, and a number that is finite if a
-/// token may be picked.
+/// `logits` `[rows, vocab]`; the result is `[rows, 2]` in f32: the token, and a number that is
+/// finite if the picked token is valid.
 pub(crate) fn picked_rows(logits: Tensor<2>, picks: &[[f32; 2]]) -> Tensor<2> {
     let [rows, width] = logits.dims();
     assert_eq!(picks.len(), rows, "a pick for each row");

@@ -1,5 +1,5 @@
-//! What becomes of joined queries, keys and values: bias, norms of heads, rotation, and keys and
-//! values into the cache, in one launch.
+//! Processes joined queries, keys and values in one launch: adds the bias, normalises heads,
+//! rotates, and writes keys and values to the cache.
 
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl;
@@ -10,7 +10,7 @@ use super::bridge::{argument, element, number, own};
 use super::grid::{cubes_of_rows, row_of_cube};
 use crate::nn::decoder::DecoderConfig;
 
-/// Heads of a row, and what is done with them.
+/// Heads of a row and the operations on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Heads {
     queries: usize,
@@ -21,7 +21,7 @@ struct Heads {
     norms: Part,
 }
 
-/// Whether there is such a part.
+/// Whether an optional part is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     There,
@@ -113,12 +113,12 @@ fn rotation_kernel<F: Float>(
     }
 }
 
-/// Parts of attention that are applied to joined queries, keys and values.
+/// Joined queries, keys and values, and the parameters that are applied to them.
 #[derive(Debug)]
 pub(super) struct Rotation<'a> {
-    /// `[rows, (heads + 2 * kv_heads) * head_dim]`
+    /// Queries, keys and values, `[rows, (heads + 2 * kv_heads) * head_dim]`.
     pub(super) joined: &'a CubeTensor,
-    /// As wide.
+    /// Bias of the same width.
     pub(super) bias: Option<&'a Tensor<1>>,
     /// Weights of the norms of queries and of keys, `[2 * head_dim]`.
     pub(super) norms: Option<&'a Tensor<1>>,
@@ -126,21 +126,21 @@ pub(super) struct Rotation<'a> {
     pub(super) turns: &'a CubeTensor,
 }
 
-/// A sequence's rows of a pass, and where they go.
+/// The rows of a sequence in a pass, and their destination in the cache.
 #[derive(Debug)]
 pub(super) struct Places<'a> {
-    /// First row in the pass, and how many.
+    /// First row in the pass, and number of rows.
     pub(super) first: usize,
     pub(super) rows: usize,
-    /// `[1, kv_heads, capacity, head_dim]`, and the row of the first.
+    /// Cache `[1, kv_heads, capacity, head_dim]`, and the cache row of the first row.
     pub(super) keys: &'a CubeTensor,
     pub(super) values: &'a CubeTensor,
     pub(super) place: usize,
 }
 
 impl Rotation<'_> {
-    /// Writes the queries of the rows to `queries` `[rows of the pass, heads * head_dim]`, keys and
-    /// values to the cache.
+    /// Writes the queries of the rows to `queries` `[rows of the pass, heads * head_dim]`, and keys
+    /// and values to the cache.
     pub(super) fn run(&self, queries: &CubeTensor, places: &Places<'_>, config: &DecoderConfig) {
         let heads = Heads {
             queries: config.heads,
@@ -149,7 +149,7 @@ impl Rotation<'_> {
             bias: Part::of(self.bias),
             norms: Part::of(self.norms),
         };
-        // A kernel has all of its arguments; what it does not read may be anything.
+        // A kernel needs all of its arguments; those that it does not read may be any buffer.
         let part = |part: Option<&Tensor<1>>| match part {
             Some(part) => own(part.clone()).into_buffer_arg(),
             None => argument(self.joined),

@@ -1,4 +1,4 @@
-//! Rows of a cache that move forward, to where an accepted path belongs.
+//! Moves the cache rows of an accepted path to the front of the tree's rows.
 
 use burn::tensor::{Int as IntKind, Tensor};
 use burn_cubecl::cubecl;
@@ -16,7 +16,7 @@ fn move_kernel<F: Float, I: Int>(
     capacity: usize,
     #[define(F, I)] _elements: [ElemType; 2],
 ) {
-    // A unit moves one entry of all rows, in order: none lands on one that still has to move.
+    // A unit moves one entry of all rows, in order. No row overwrites one that has yet to be moved.
     let size = CUBE_DIM_X as usize;
     let head = CUBE_POS_X as usize * capacity;
     let entry = UNIT_POS as usize;
@@ -30,8 +30,8 @@ fn move_kernel<F: Float, I: Int>(
     }
 }
 
-/// Moves rows `from`, ascending, of keys and values `[1, kv_heads, capacity, head_dim]` to the places
-/// from `to` on, none behind where it was.
+/// Moves the rows `from` of keys and values `[1, kv_heads, capacity, head_dim]` to consecutive rows
+/// starting at `to`. `from` must be ascending and must not start before `to`.
 pub(in crate::nn) fn move_rows(
     (keys, values): (Tensor<4>, Tensor<4>),
     from: &Tensor<1, IntKind>,

@@ -1,4 +1,4 @@
-//! Keys and values in plain memory, in f32 or bf16.
+//! Keys and values in host memory, in f32 or bf16.
 
 use burn::tensor::DType;
 use half::bf16;
@@ -21,7 +21,7 @@ pub(super) struct HostLayerCache {
     shape: SlabShape,
 }
 
-/// Keys and values in the type that was chosen when the cache was made.
+/// Keys and values in the data type that was chosen when the cache was created.
 #[derive(Debug, Clone)]
 enum Slabs {
     F32(Slab<f32>),
@@ -42,9 +42,9 @@ struct SlabShape {
     capacity: usize,
 }
 
-/// What a slab holds.
+/// Element type of a slab.
 trait Element: Copy + Default {
-    /// The nearest value.
+    /// Converts `value` to the nearest representable value.
     fn of(value: f32) -> Self;
 }
 
@@ -61,7 +61,8 @@ impl Element for bf16 {
 }
 
 impl HostCache {
-    /// Takes no memory before rows are appended. Rows are in f32 unless `dtype` is BF16.
+    /// Creates an empty cache, which allocates memory only when rows are appended. Rows are in f32
+    /// unless `dtype` is BF16.
     pub(super) fn new(config: &DecoderConfig, dtype: DType) -> Self {
         let slabs = if dtype == DType::BF16 {
             Slabs::Bf16(Slab::default())
@@ -87,7 +88,7 @@ impl HostCache {
         &mut self.layers[idx]
     }
 
-    /// A copy of the first `len` rows, with as much room as they take.
+    /// Returns a copy of the first `len` rows, without spare capacity.
     pub(in crate::nn) fn beginning(&self, len: usize) -> Self {
         let layers = self.layers.iter();
         Self {
@@ -95,13 +96,13 @@ impl HostCache {
         }
     }
 
-    /// Memory of keys and values.
+    /// Returns the size of keys and values in bytes.
     pub(in crate::nn) fn n_bytes(&self) -> usize {
         self.layers.iter().map(HostLayerCache::n_bytes).sum()
     }
 
-    /// Moves rows `from` to the places from `to` on. No row is moved down onto one that is still to
-    /// be moved: `from` ascends and lies behind `to`.
+    /// Moves the rows `from` to consecutive rows starting at `to`. `from` must be ascending and
+    /// must not start before `to`, so that no row overwrites one that has yet to be moved.
     pub(in crate::nn) fn move_rows(&mut self, from: &[usize], to: usize) {
         for HostLayerCache { slabs, shape } in &mut self.layers {
             for (place, &row) in (to..).zip(from) {
@@ -119,7 +120,7 @@ impl HostLayerCache {
         self.shape.capacity
     }
 
-    /// All keys and values, each `[kv_heads, capacity, head_dim]`.
+    /// Returns all keys and values, each `[kv_heads, capacity, head_dim]`.
     pub(super) fn all(&self) -> KeyValues<'_> {
         match &self.slabs {
             Slabs::F32(Slab { keys, values }) => KeyValues::F32 { keys, values },
@@ -127,7 +128,7 @@ impl HostLayerCache {
         }
     }
 
-    /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` behind the first `len` rows.
+    /// Writes `keys` and `values` `[rows, kv_heads * head_dim]` after the first `len` rows.
     pub(super) fn append(&mut self, len: usize, keys: &[f32], values: &[f32]) {
         let needed = len + keys.len() / (self.shape.kv_heads * self.shape.head_dim);
         if needed > self.capacity() {
@@ -139,7 +140,7 @@ impl HostLayerCache {
         }
     }
 
-    /// The first `len` rows with room for `capacity`.
+    /// Returns a copy of the first `len` rows with room for `capacity` rows.
     fn copied(&self, len: usize, capacity: usize) -> Self {
         let shape = SlabShape {
             capacity,
@@ -234,7 +235,7 @@ mod tests {
         rope_theta: 1e4,
     };
 
-    /// Keys and values of a row of the first layer, as they are in memory.
+    /// Returns the keys and values of a row of the first layer.
     fn row_of(cache: &HostCache, row: usize) -> (Vec<f32>, Vec<f32>) {
         let layer = cache.layer(0);
         let heads = (0..2).map(|head| head_rows(head, layer.capacity(), 2, row..row + 1));

@@ -1,8 +1,8 @@
-//! A decoder stack on the CPU: the weights of a [`Decoder`](super::Decoder) where they lie, and one
-//! set of buffers for all layers.
+//! A decoder stack on the CPU. It uses the weights of a [`Decoder`](super::Decoder) in place and
+//! one set of buffers for all layers.
 //!
-//! A tensor operation costs about two microseconds here before it computes anything, and a layer
-//! has twenty of them; at 30 layers that is more than a millisecond in each token.
+//! On the CPU, a tensor operation has an overhead of about two microseconds, and a layer has twenty
+//! operations. With 30 layers that adds more than a millisecond to each token.
 
 mod cache;
 mod weights;
@@ -23,8 +23,8 @@ use super::layer_rows::LayerRows;
 use super::rope::RotaryTable;
 use super::stack::StackInput;
 
-/// A decoder stack whose weights are all in the memory of the CPU. Shares them with the modules
-/// that it was made from.
+/// A decoder stack whose weights are all in CPU memory. It shares them with the modules from which
+/// it was created.
 #[derive(Debug, Clone)]
 pub(super) struct HostDecoder {
     layers: Vec<HostLayer>,
@@ -37,12 +37,12 @@ pub(super) struct HostDecoder {
 pub(super) struct HostSegment<'a> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) cache: &'a mut HostCache,
-    /// Rows in the cache before the pass.
+    /// Number of rows in the cache before the pass.
     pub(super) len: usize,
 }
 
 impl HostDecoder {
-    /// The stack of `decoder`, if all of its weights are on the CPU.
+    /// Creates the stack of `decoder`, or returns `None` unless all of its weights are on the CPU.
     pub(super) fn new(decoder: &Decoder, config: &DecoderConfig) -> Option<Self> {
         let layers = decoder.layers().iter().map(HostLayer::new);
         Some(Self {
@@ -52,12 +52,12 @@ impl HostDecoder {
         })
     }
 
-    /// An empty cache for this stack.
+    /// Creates an empty cache for this stack.
     pub(super) fn new_cache(&self, dtype: DType) -> HostCache {
         HostCache::new(&self.config, dtype)
     }
 
-    /// Runs all layers over the rows of the input and appends them to the caches; takes note of the
+    /// Runs all layers over the rows of the input, appends the rows to the caches and records the
     /// `wanted` states.
     pub(super) fn forward(
         &self,
@@ -96,7 +96,7 @@ impl HostDecoder {
     }
 }
 
-/// [`LayerRows`] in plain memory.
+/// [`LayerRows`] in host memory.
 struct HostLayerRows {
     rows: Vec<usize>,
     levels: Vec<Vec<f32>>,
@@ -110,7 +110,7 @@ impl HostLayerRows {
         }
     }
 
-    /// Adds what is added behind layer `layer` to `x` `[rows, hidden]`.
+    /// Adds the values for layer `layer` to its output `x` `[rows, hidden]`.
     fn add(&self, layer: usize, x: &mut [f32], hidden: usize) {
         let Some(values) = self.levels.get(layer) else {
             return;
@@ -125,7 +125,7 @@ impl HostLayerRows {
 struct Pass<'a> {
     config: &'a DecoderConfig,
     layer: &'a HostLayer,
-    /// Place of the layer in the stack.
+    /// Index of the layer in the stack.
     idx: usize,
     rotary: &'a RotaryTable,
     rows: usize,
@@ -169,7 +169,7 @@ impl Pass<'_> {
             ],
         );
         if let Some([query_norm, key_norm]) = &layer.qk_norms {
-            // The other buffers of their sizes are written behind them.
+            // Write to other buffers of the same sizes, then swap.
             query_norm.apply(query, attended);
             std::mem::swap(query, attended);
             key_norm.apply(keys, normed_keys);
@@ -227,7 +227,7 @@ impl Pass<'_> {
                     }
                     #[cfg(feature = "cube")]
                     AttentionPlan::Unknown(_) => {
-                        unreachable!("trees that the host does not know are on a GPU")
+                        unreachable!("trees that only the device knows are on a GPU")
                     }
                 },
             }
@@ -248,11 +248,11 @@ impl Pass<'_> {
     }
 }
 
-/// The elements of activations on the CPU, without a copy if there is no other owner.
+/// Returns the elements of activations on the CPU, without a copy if the tensor has no other owner.
 fn into_floats(x: Tensor<2>) -> Vec<f32> {
     match x.into_data().try_into_vec::<f32>() {
         Ok(x) => x,
-        Err(error) => unreachable!("activations of the CPU are f32: {error:?}"),
+        Err(error) => unreachable!("activations on the CPU are f32: {error:?}"),
     }
 }
 
@@ -262,7 +262,8 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Rows of one head within a cache of `capacity` rows of `head_dim`.
+/// Returns the element range of some rows of one head in a cache with `capacity` rows of `head_dim`
+/// elements per head.
 fn head_rows(head: usize, capacity: usize, head_dim: usize, rows: Range<usize>) -> Range<usize> {
     (head * capacity + rows.start) * head_dim..(head * capacity + rows.end) * head_dim
 }

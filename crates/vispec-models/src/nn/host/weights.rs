@@ -1,4 +1,4 @@
-//! The weights of a layer, where they lie in memory.
+//! The weights of a layer, used in place.
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
@@ -10,7 +10,7 @@ use crate::nn::decoder::DecoderLayer;
 use crate::nn::linear::{Linear, LinearWeight, QuantizedMatrix};
 use crate::nn::norm::RmsNorm;
 
-/// The tensor as the backend holds it, contiguous; `None` if it is on another device.
+/// Returns the backend's tensor, made contiguous, or `None` if it is on another device.
 pub(in crate::nn) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
     Some(if primitive.is_contiguous() {
@@ -20,14 +20,14 @@ pub(in crate::nn) fn host<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTens
     })
 }
 
-/// The tensor as the backend holds it, contiguous and in f32.
+/// Like [`host`], but also returns `None` unless the tensor is in f32.
 pub(in crate::nn) fn host_f32<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     (tensor.dtype() == DType::F32)
         .then(|| host(tensor))
         .flatten()
 }
 
-/// A linear layer. Sharing, not copying, the tensors of the module that it was made from.
+/// A linear layer. It shares the tensors of the module from which it was created.
 #[derive(Debug, Clone)]
 pub(in crate::nn) struct HostLinear {
     weight: HostWeight,
@@ -43,7 +43,7 @@ enum HostWeight {
 }
 
 impl HostLinear {
-    /// `None` if the weights are on another device.
+    /// Wraps a layer, or returns `None` if its weights are on another device.
     pub(in crate::nn) fn new(layer: &Linear) -> Option<Self> {
         let weight = match layer.weight() {
             LinearWeight::Dense(weight) => {
@@ -84,7 +84,7 @@ impl HostLinear {
     }
 }
 
-/// A norm.
+/// A root-mean-square norm.
 #[derive(Debug, Clone)]
 pub(super) struct HostNorm {
     weight: FlexTensor,
@@ -99,7 +99,7 @@ impl HostNorm {
         Some(Self { weight, eps })
     }
 
-    /// `x` and `out` `[rows, hidden]`.
+    /// Normalises `x` into `out`, both `[rows, hidden]`.
     pub(super) fn apply(&self, x: &[f32], out: &mut [f32]) {
         let weight = self.weight.as_slice::<f32>().unwrap_or_default();
         vispec_kernels::rms_norm(x, weight, self.eps, out);

@@ -1,15 +1,15 @@
-//! Buffers of passes, which the next pass uses again.
+//! Buffers of passes, which later passes reuse.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::nn::decoder::{DecoderConfig, QkNorm};
 
-/// Buffers of passes with more rows are freed: such a pass takes far longer than making them, and
-/// they would be much memory to keep.
+/// Buffers of passes with more rows than this are freed. Such a pass takes far longer than
+/// allocating its buffers, and keeping them would take much memory.
 const KEPT_ROWS: usize = 256;
 
-/// Buffers that no pass uses at the moment: as many as there were passes at the same time, most
-/// often one. What is left in them changes no result, since each pass writes what it reads.
+/// Buffers that no pass is using. There are as many as there were concurrent passes, usually one.
+/// Their contents do not affect results, since each pass writes a buffer before it reads it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Workspace {
     free: Arc<Mutex<Vec<Buffers>>>,
@@ -22,7 +22,7 @@ pub(super) struct Buffers {
     pub(super) query: Vec<f32>,
     pub(super) keys: Vec<f32>,
     pub(super) values: Vec<f32>,
-    /// As large as `keys`, in models that norm them.
+    /// Same size as `keys`, in models that normalise keys.
     pub(super) normed_keys: Vec<f32>,
     pub(super) attended: Vec<f32>,
     pub(super) gate: Vec<f32>,
@@ -32,14 +32,14 @@ pub(super) struct Buffers {
 }
 
 impl Workspace {
-    /// Buffers for a pass of `rows`.
+    /// Returns buffers for a pass of `rows` rows.
     pub(super) fn take(&self, rows: usize, config: &DecoderConfig) -> Buffers {
         let mut buffers = self.free().pop().unwrap_or_default();
         buffers.resize(rows, config);
         buffers
     }
 
-    /// Takes the buffers of a pass of `rows` back.
+    /// Takes back the buffers of a pass of `rows` rows.
     pub(super) fn give_back(&self, buffers: Buffers, rows: usize) {
         if rows <= KEPT_ROWS {
             self.free().push(buffers);

@@ -1,4 +1,4 @@
-//! Stacks through kernels and through Burn, alone and in shared passes.
+//! Stacks through the kernels and through Burn, in separate and in shared passes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ fn stack() -> DecoderStack {
     DecoderStack::new(decoder, &config)
 }
 
-/// Where a stack computes.
+/// Returns the device of a stack.
 fn device(stack: &DecoderStack) -> Device {
     match &stack.layers {
         #[cfg(feature = "wgpu")]
@@ -44,7 +44,7 @@ fn decoder(model: &str, device: &Device) -> (Decoder, DecoderConfig) {
     (decoder, family.decoder)
 }
 
-/// A stack as it runs on devices without kernels.
+/// Creates a stack that runs through Burn's operations, as on devices without kernels.
 fn through_burn(decoder: Decoder, config: &DecoderConfig) -> DecoderStack {
     DecoderStack {
         n_weights: decoder.n_weights(config),
@@ -53,7 +53,7 @@ fn through_burn(decoder: Decoder, config: &DecoderConfig) -> DecoderStack {
     }
 }
 
-/// [`stack`] as it runs on devices without kernels.
+/// Like [`stack`], but through Burn's operations, as on devices without kernels.
 fn burn_stack() -> DecoderStack {
     let (decoder, config) = decoder("qwen-tied", &Device::flex());
     through_burn(decoder, &config)
@@ -73,7 +73,7 @@ fn rotary(stack: &DecoderStack, positions: &[i64]) -> RotaryTable {
     RotaryTable::new(positions, config.head_dim, config.rope_theta, like)
 }
 
-/// Rows that a sequence brings into a pass, and the rows that it read before.
+/// The rows of a sequence in a pass, and the number of rows that it has read before.
 struct Sequence {
     n_before: usize,
     plan: AttentionPlan,
@@ -101,7 +101,7 @@ fn sequences() -> Vec<Sequence> {
     ]
 }
 
-/// The cache of a sequence before the pass.
+/// Returns the cache of a sequence before the pass.
 fn cache(stack: &DecoderStack, sequence: &Sequence, seed: usize) -> ModelCache {
     let mut cache = stack.new_cache((&device(stack), DType::F32));
     let n_rows = sequence.n_before;
@@ -125,7 +125,7 @@ fn floats(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// Each sequence in a pass of its own, and all in one pass.
+/// Runs each sequence in a separate pass, then all in one pass, and returns both outputs.
 fn alone_and_together(stack: &DecoderStack) -> [Vec<f32>; 2] {
     let sequences = sequences();
     let inputs = |index: usize| rows(stack, sequences[index].plan.n_rows(), 50 + index);
@@ -206,12 +206,12 @@ fn sequences_share_a_pass_through_kernels_and_through_burn() {
     let [burn_alone, burn_together] = alone_and_together(&burn_stack());
     assert!(close(&burn_alone));
     assert!(close(&burn_together));
-    // Burn's operations sum in another order: what is compared above would show it.
+    // Burn's operations sum in another order, so the bitwise comparison above can fail.
     assert!(burn_alone != alone);
 }
 
-/// The decoder of an EAGLE-3 draft, whose attention reads rows that are given beside the residual
-/// stream, and those rows.
+/// In an EAGLE-3 draft, attention reads rows that are passed in separately from the residual
+/// stream.
 #[test]
 fn rows_that_are_given_enter_through_kernels_and_through_burn() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
@@ -220,7 +220,7 @@ fn rows_that_are_given_enter_through_kernels_and_through_burn() {
     for dialect in ["sglang", "speculators-norm-before-fc"] {
         let dir = fixtures.join(format!("drafts/qwen-tied-eagle3-{dialect}"));
         let Draft::Neural(_, draft) = Draft::load(&dir, &target).unwrap() else {
-            panic!("no network");
+            panic!("not a network");
         };
         let network = draft.network();
         let stack = DecoderStack::new(network.decoder().clone(), network.config());

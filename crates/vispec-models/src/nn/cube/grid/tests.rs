@@ -1,4 +1,4 @@
-//! On a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+//! Tests on a GPU or a software Vulkan device. Without either, they print that they are skipped.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ use crate::nn::norm::RmsNorm;
 use crate::precision::Precision;
 use crate::weights::{Checkpoint, Weights};
 
-/// A norm of two entries.
+/// Creates a norm of two entries.
 fn norm(device: &Device) -> RmsNorm {
     let dir = tempfile::tempdir().unwrap();
     let weight: Vec<u8> = [2.0f32, 3.0].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -30,7 +30,7 @@ fn norm(device: &Device) -> RmsNorm {
     RmsNorm::load(&Weights::new(&checkpoint, device, precision), 2, 0.0)
 }
 
-/// A prompt may have more rows than a device has cubes in one direction.
+/// A prompt may have more rows than a device has cubes in one dimension.
 #[test]
 fn more_rows_than_cubes_on_a_gpu_are_all_computed() {
     let Ok(device) = DeviceSpec::Wgpu.open() else {

@@ -1,4 +1,5 @@
-//! The same on a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+//! Tests of stacks on a GPU or a software Vulkan device. Without either, they print that they are
+//! skipped.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -12,15 +13,15 @@ use crate::device::{DeviceSpec, check_arithmetic};
 use crate::logits::DeviceLogits;
 use crate::row_picks::WantedRows;
 
-/// What a layer may take.
+/// Maximum number of launches per layer.
 const LAUNCHES_PER_LAYER: usize = 14;
 
 pub(super) fn device() -> Device {
     DeviceSpec::Wgpu.open().unwrap()
 }
 
-/// `model` on the GPU and in memory.
-#[expect(clippy::print_stderr, reason = "says that it is skipped")]
+/// Returns the stacks of `model` on the GPU and on the CPU.
+#[expect(clippy::print_stderr, reason = "reports that the test is skipped")]
 fn stacks(model: &str) -> Option<[DecoderStack; 2]> {
     if DeviceSpec::Wgpu.open().is_err() {
         eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
@@ -46,7 +47,7 @@ fn assert_close(found: &[f32], expected: &[f32]) {
 
 #[test]
 fn sequences_share_a_pass_on_a_gpu() {
-    // The first has a bias, the second norms of heads.
+    // The first model has biases, the second has norms of heads.
     for model in ["qwen-tied", "qwen3-tied"] {
         let Some([gpu, host]) = stacks(model) else {
             return;
@@ -58,7 +59,7 @@ fn sequences_share_a_pass_on_a_gpu() {
     }
 }
 
-/// A path of a tree that is accepted: its rows move, and what comes next sees them.
+/// The rows of an accepted path move, and later passes attend to them at their new places.
 #[test]
 fn an_accepted_path_moves_and_copies_of_a_cache_stay() {
     let Some(stacks) = stacks("qwen-tied") else {
@@ -87,7 +88,7 @@ fn an_accepted_path_moves_and_copies_of_a_cache_stay() {
     assert_close(&gpu, &host);
 }
 
-/// Long prompts go through products, and grow the cache.
+/// Long prompts use matrix products and grow the cache.
 #[test]
 fn a_long_prompt_is_read_on_a_gpu() {
     let Some(stacks) = stacks("qwen-tied") else {
@@ -118,7 +119,7 @@ fn a_long_prompt_is_read_on_a_gpu() {
     assert_close(&gpu, &host);
 }
 
-/// Names of kernels in the order of their launches.
+/// Names of the launched kernels, in order.
 #[derive(Default)]
 struct Launches(Mutex<Vec<&'static str>>);
 
@@ -128,7 +129,7 @@ impl LaunchObserver for Launches {
     }
 }
 
-/// Launches of a pass over a tree of four nodes, by the names of their kernels.
+/// Counts the launches of a pass over a tree of four nodes, by kernel name.
 fn launches(stack: &DecoderStack) -> BTreeMap<&'static str, usize> {
     let sequence = &sequences()[1];
     let mut cache = cache(stack, sequence, 3);
@@ -159,16 +160,17 @@ fn a_layer_takes_few_launches() {
     let launched: usize = kernels.values().sum();
     println!("{launched} launches in {layers} layers: {kernels:#?}");
     assert!(launched <= LAUNCHES_PER_LAYER * layers);
-    assert!(launched >= 9 * layers, "launches that nobody counted");
+    assert!(launched >= 9 * layers, "some launches were not counted");
 
-    // What is counted: through Burn's operations the same layers take many more.
+    // Check the counting: through Burn's operations the same layers take many more launches.
     let (decoder, config) = decoder("qwen-tied", &device());
     let through_burn: usize = launches(&through_burn(decoder, &config)).values().sum();
     println!("{through_burn} launches through Burn's operations");
     assert!(through_burn > LAUNCHES_PER_LAYER * layers);
 }
 
-/// With padding a row of a tree has the bits that it has alone, and is what it is without.
+/// With padding, the rows of a shared pass are bitwise equal to those of separate passes, and match
+/// the CPU's rows.
 #[test]
 fn rows_of_padded_passes_are_those_of_rows_alone() {
     let Some([gpu, host]) = stacks("qwen-tied") else {
@@ -205,7 +207,8 @@ fn a_tree_that_does_not_fit_a_padded_pass_is_refused() {
     assert!(error.to_string().contains("a tree of 5 nodes"), "{error}");
 }
 
-/// A device that cannot give memory says so with the next read, in one line, and goes on.
+/// A device that cannot allocate memory reports it on the next read, in one line, and keeps
+/// working.
 #[test]
 fn memory_that_there_is_not_is_told_in_one_line() {
     let Some(_) = stacks("qwen-tied") else {
