@@ -63,8 +63,8 @@ impl ChatFile {
 
 impl Messages {
     /// Reads a list of `{"role": ..., "content": ...}`. The content is a string or a list of
-    /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields are
-    /// ignored.
+    /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields
+    /// are ignored.
     ///
     /// # Errors
     /// [`ProcessorError::MessagesNotUtf8`], [`ProcessorError::MessagesSyntax`],
