@@ -31,12 +31,12 @@ pub(crate) struct Flags {
     /// Size of the experiment
     #[arg(long, value_enum)]
     scale: ScaleName,
-    /// Directory for the output of all steps; existing work is resumed [default:
-    /// target/reproduce/SCALE]
+    /// Directory for the output of all steps; existing work is resumed
+    /// [default: target/reproduce/SCALE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Directory for tables and plots [default: docs/reproduction for mini and pictures, OUT/report
-    /// for others]
+    /// Directory for tables and plots
+    /// [default: docs/reproduction for mini and pictures, OUT/report for others]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Directory of the programs [default: built with cargo, in release mode]
