@@ -17,7 +17,7 @@ use crate::strftime::{Instant, strftime};
 /// Maximum number of instructions that a template may execute; published templates need a few dozen
 /// per message.
 const FUEL: u64 = 5_000_000;
-/// Number of messages with which a correct template may run out of instructions, at a thousand per
+/// Number of messages above which a correct template may run out of instructions, at a thousand per
 /// message.
 pub(crate) const MANY_MESSAGES: usize = 5_000;
 /// Bytes that a template may write in addition to a multiple of the size of the messages.
@@ -166,8 +166,8 @@ impl ChatTemplate {
             .map(|message| n_bytes(&message.content))
             .sum();
         let n_text_bytes = n_text_bytes + n_tool_bytes;
-        // Templates test for tools by whether the variable is defined, so pass none if there are
-        // none.
+        // Templates often test only whether tools are given, so pass `none` instead of an empty
+        // list.
         let tools = match tools {
             [] => Value::from(()),
             tools => Value::from_serialize(tools),
