@@ -40,7 +40,7 @@ enum Chore {
     Bench(bench::BenchFlags),
     /// Plot learning curves of trainings
     Curve(curve::Flags),
-    /// Check a device: its answers, the cost of passes and their number of launches
+    /// Check a device: its answers, the cost of passes, and the number of launches they take
     GpuCheck(gpu_check::Flags),
     /// Make a draft for a model, using only the model
     MakeDraft(make_draft::Flags),

@@ -106,8 +106,8 @@ struct Answers {
 
 /// Returns the captures that the draft learns from.
 ///
-/// The draft is used for greedy and for sampled answers, whose texts differ: an answer at
-/// temperature 1 contains more words, also some that never occur in a greedy one.
+/// The draft is used for greedy and for sampled answers, whose texts differ: answers at temperature
+/// 1 contain words that greedy ones never do, and a wider variety of them.
 fn answers(flags: &Flags) -> [Answers; 3] {
     let ninths = |n: u32| u32::try_from(u64::from(flags.questions) * u64::from(n) / 9);
     let ninths = |n| ninths(n).unwrap_or(u32::MAX);
