@@ -157,12 +157,12 @@ impl Pace {
     /// Estimates from earlier steps how long the remaining steps will take.
     fn left(&self, steps: &[Step]) -> String {
         if self.units == 0 {
-            return "begins".to_owned();
+            return "starts".to_owned();
         }
         let units: u64 = steps.iter().map(|step| step.units).sum();
         let seconds = self.seconds / self.units as f64 * units as f64;
         format!(
-            "begins, about {:.0} min left in all",
+            "starts, about {:.0} min left in total",
             (seconds / 60.0).ceil()
         )
     }

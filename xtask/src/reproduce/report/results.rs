@@ -43,7 +43,8 @@ pub(super) struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    /// Sorts the cells. All must exist, be complete, and come from the same machine.
+    /// Sorts the cells. All must exist and be complete. The machine of the first one is reported
+    /// for all.
     pub(super) fn of(
         experiment: &'a Experiment,
         seeds: u64,
