@@ -1,8 +1,8 @@
-//! `cargo xtask curve`: what training has learned after so many tokens, as a plot.
+//! `cargo xtask curve`: plots learning curves of trainings.
 //!
-//! In the first epoch every answer is new, so the share of its tokens that the draft foresees before
-//! it learns from them is what it would foresee of any answer: a learning curve for nothing. From the
-//! second epoch on only held-out answers say that.
+//! In the first epoch every answer is new. The share of its tokens that the draft predicts before
+//! it learns from them therefore measures how well it predicts unseen answers, at no extra cost.
+//! From the second epoch on, only held-out answers measure that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use serde::Deserialize;
 use vispec_report::plots::{Line, LineChart, LineUnit, Point, Stroke, Theme, XScale, to_png};
 use vispec_report::write_whole;
 
-/// Points of the curve lie this factor apart.
+/// Ratio of the token counts of consecutive points.
 const APART: f64 = std::f64::consts::SQRT_2;
-/// First point, in thousands of tokens: before that the learning rate is next to nothing.
+/// First point, in thousands of tokens; before it the learning rate is close to zero.
 const FIRST: f64 = 4.0;
 /// Name of the files.
 const NAME: &str = "learning-curve";
 
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// Output folders of `train`, each with the name that the plot shows: NAME=DIR
+    /// Output directories of `train`, each with its name in the plot: NAME=DIR
     #[arg(required = true, value_name = "NAME=DIR")]
     runs: Vec<Run>,
     /// Directory to write to
@@ -52,7 +52,7 @@ impl FromStr for Run {
     }
 }
 
-/// What is read of a line of `metrics.jsonl`.
+/// The fields of a line of `metrics.jsonl` that are used.
 #[derive(Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 enum Record {
@@ -67,7 +67,8 @@ enum Record {
 
 #[derive(Deserialize)]
 struct Losses {
-    /// Share of supervised tokens that are the draft's first guess, its first two, first three.
+    /// Shares of supervised tokens that are the draft's first guess, among its first two, and among
+    /// its first three.
     top: Vec<f64>,
     supervised: usize,
 }
@@ -77,7 +78,7 @@ struct HeldOut {
     losses: Losses,
 }
 
-/// Tokens, and how many of them the draft foresaw.
+/// Number of tokens, and of those that the draft predicted.
 #[derive(Default)]
 struct Tally {
     tokens: f64,
@@ -100,7 +101,7 @@ impl Tally {
     }
 }
 
-/// The lines of a run: of new answers, and of held-out ones after each epoch.
+/// Returns the lines of a run: for new answers, and for held-out answers after each epoch.
 fn lines(text: &str, name: &str, color: usize) -> Result<Vec<Line>> {
     let mut seen = 0.0;
     let mut next = FIRST;
@@ -133,7 +134,7 @@ fn lines(text: &str, name: &str, color: usize) -> Result<Vec<Line>> {
     }
     ensure!(
         !new.is_empty(),
-        "{name}: not {FIRST} thousand tokens of answers were trained on"
+        "{name}: fewer than {FIRST} thousand tokens of answers were trained on"
     );
     let line = |label: String, stroke, points| Line {
         label,
@@ -164,7 +165,7 @@ fn chart(lines: Vec<Line>) -> LineChart {
 }
 
 /// Draws the curves of the runs as SVG and PNG.
-#[expect(clippy::print_stdout, reason = "what a program says")]
+#[expect(clippy::print_stdout, reason = "output of the program")]
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let mut all = Vec::new();
     for (color, run) in flags.runs.iter().enumerate() {

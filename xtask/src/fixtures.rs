@@ -1,4 +1,4 @@
-//! The carried models and cases against their manifest of SHA-256 sums.
+//! Checks the carried models and cases against their manifest of SHA-256 sums.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-/// Name of the manifest, in the form that `sha256sum` writes and checks.
+/// Name of the manifest, in the format that `sha256sum` writes and checks.
 const MANIFEST: &str = "MANIFEST";
 
-/// Checks that every listed file has its sum, and that every file is listed.
+/// Checks that every listed file has its sum and that every file is listed.
 pub(crate) fn check(dir: &Path) -> Result<()> {
     let manifest = dir.join(MANIFEST);
     let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
@@ -51,7 +51,7 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All files that a manifest has to list.
+/// Returns all files that a manifest must list.
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut dirs = vec![dir.to_owned()];

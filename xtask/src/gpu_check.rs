@@ -1,4 +1,4 @@
-//! `cargo xtask gpu-check`: builds the check of a device with its backend, and runs it.
+//! `cargo xtask gpu-check`: builds the device check with its backend and runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,29 +8,31 @@ use clap::{Args, ValueEnum as _};
 
 use crate::random_checkpoint::{self, ShapeName};
 
-/// Backends that are a Cargo feature of vispec-models.
+/// Backends, each a Cargo feature of vispec-models.
 const BACKENDS: [&str; 6] = ["cuda", "rocm", "wgpu", "vulkan", "metal", "flex"];
 
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// The device: cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal, or flex (the CPU, to compare)
+    /// The device: cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal, or flex (the CPU, for
+    /// comparison)
     device: String,
     /// Folder for the results
     #[arg(long, default_value = "target/gpu-check")]
     out: PathBuf,
-    /// Shapes of models that are measured with random weights, which are drawn on the device; one that it
-    /// has no memory for is left out with a line
+    /// Shapes of models to measure with random weights, which are generated on the device; a shape
+    /// that does not fit into its memory is skipped with a message
     #[arg(long = "shape", default_values = ["qwen2.5-vl-3b", "qwen2.5-vl-7b"])]
     shapes: Vec<ShapeName>,
-    /// Cargo profile: dev optimises dependencies and is enough to see whether answers are right
+    /// Cargo profile; dev optimises dependencies, which is enough to check whether answers are
+    /// right
     #[arg(long, default_value = "release")]
     profile: String,
-    /// More flags of the check, behind --, such as --dtype bf16 --bandwidth 4800 --cases 10
+    /// More flags of the check, after --, such as --dtype bf16 --bandwidth 4800 --cases 10
     #[arg(last = true)]
     more: Vec<String>,
 }
 
-/// Runs the check. Answers that are not those of the reference are an error.
+/// Runs the check. Answers that differ from the reference are an error.
 pub(crate) fn run(flags: &Flags, root: &Path) -> Result<()> {
     let backend = flags.device.split(':').next().unwrap_or_default();
     if !BACKENDS.contains(&backend) {
@@ -40,7 +42,8 @@ pub(crate) fn run(flags: &Flags, root: &Path) -> Result<()> {
             BACKENDS.join(", ")
         );
     }
-    let described = tempfile::tempdir().context("a folder for descriptions of models")?;
+    let described =
+        tempfile::tempdir().context("could not create a folder for descriptions of models")?;
     let models = root.join("fixtures/models");
     let mut measured = Vec::new();
     for shape in &flags.shapes {

@@ -1,4 +1,4 @@
-//! One process that is run to its end.
+//! Runs a process to its end.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use vispec_report::record::RunFailure;
 
-/// Lines of standard error that are kept of a process that failed.
+/// Number of lines of standard error kept from a failed process.
 const TAIL: usize = 20;
 
 /// How a process ended.
@@ -17,8 +17,8 @@ pub(crate) enum Outcome {
     Failure(RunFailure),
 }
 
-/// Runs a process to its end. What it writes to standard error is shown line by line, and the end
-/// is kept.
+/// Runs a process to its end. Passes each line of its standard error to `show`, and keeps the last
+/// ones.
 pub(crate) fn launch(mut command: Command, show: impl Fn(&str)) -> Outcome {
     let failed =
         |code, tail: VecDeque<String>| Outcome::Failure(RunFailure::new(code, tail.into()));

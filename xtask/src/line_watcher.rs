@@ -1,4 +1,4 @@
-//! How far another process is, from the lines of a file that it writes.
+//! Tracks the progress of another process by the lines of a file that it writes.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Time between two looks at the file.
+/// Interval at which the file is polled.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A thread that counts the lines of a file again and again.
+/// A thread that counts the lines of a file periodically.
 pub(crate) struct LineWatcher {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl LineWatcher {
-    /// Tells `show` the number of lines, 0 while there is no file.
+    /// Starts to call `show` with the number of lines, 0 while there is no file.
     pub(crate) fn start(path: PathBuf, mut show: impl FnMut(u64) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
@@ -37,16 +37,16 @@ impl LineWatcher {
         Self { stop, thread }
     }
 
-    /// Looks once more and stops.
+    /// Counts once more and stops.
     pub(crate) fn finish(self) {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();
-        // It holds no lock and cannot fail in a way that would matter to anybody.
+        // The thread holds no lock, and a panic in it does not matter.
         drop(self.thread.join());
     }
 }
 
-/// Lines of a file; 0 if it is not there.
+/// Counts the lines of a file; 0 if it does not exist.
 pub(crate) fn count_lines(path: &Path) -> u64 {
     File::open(path).map_or(0, |file| {
         BufReader::new(file)

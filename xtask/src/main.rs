@@ -1,5 +1,5 @@
-//! Chores of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `curve`, `load`,
-//! `make-draft`, `random-checkpoint`, `sweep`, `report` and `reproduce`.
+//! Development tasks of this workspace: `cargo xtask tidy`, `fixtures`, `bench`, `curve`,
+//! `gpu-check`, `load`, `make-draft`, `random-checkpoint`, `sweep`, `report` and `reproduce`.
 
 mod bench;
 mod curve;
@@ -31,36 +31,37 @@ struct Flags {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Check house rules that no compiler knows: file heads, names, which crate may use which
+    /// Check the house rules that no compiler checks: file headers, names, which crate may use
+    /// which
     Tidy,
-    /// Check that the carried models and cases are those of the manifest
+    /// Check the carried models and cases against the manifest
     Fixtures,
-    /// Measure linear layers and generation, and compare with what the machine can do
+    /// Measure linear layers and generation, and compare with the limits of the machine
     Bench(bench::BenchFlags),
-    /// Draw what training has learned after so many tokens
+    /// Plot learning curves of trainings
     Curve(curve::Flags),
-    /// Check a device: its answers, what passes cost, how many launches they take
+    /// Check a device: its answers, the cost of passes, and the number of launches they take
     GpuCheck(gpu_check::Flags),
-    /// Make a draft for a model from nothing but the model
+    /// Make a draft for a model, using only the model
     MakeDraft(make_draft::Flags),
-    /// Measure how fast a server on this machine answers several clients at once
+    /// Measure how fast a server on this machine answers several concurrent clients
     Load(load::LoadFlags),
     /// Write a checkpoint with the shapes of a published model and random weights
     RandomCheckpoint(random_checkpoint::RandomCheckpointFlags),
-    /// Make tables, plots and a page of all cells below a directory
+    /// Write tables, plots and a report page for all cells below a directory
     Report(report::Flags),
     /// Train the drafts of the paper's comparison in miniature, measure them, and write a page
     Reproduce(reproduce::Flags),
-    /// Run every cell of a grid, one process each, and go on where an earlier sweep ended
+    /// Run every cell of a grid, one process each; resumes an earlier sweep
     Sweep(sweep::Flags),
 }
 
-#[expect(clippy::print_stderr, reason = "what a program says")]
+#[expect(clippy::print_stderr, reason = "output of the program")]
 fn main() -> ExitCode {
     match run(Flags::parse().chore) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without the backtrace that the environment may ask for: the message says what is wrong.
+            // Omits the backtrace that the environment may ask for: the message is enough.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
@@ -86,7 +87,7 @@ fn run(chore: Chore) -> Result<()> {
     }
 }
 
-/// Root of the workspace.
+/// Returns the root of the workspace.
 fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_owned()

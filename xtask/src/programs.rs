@@ -1,23 +1,23 @@
-//! The programs of this workspace, for chores that run them.
+//! Builds and starts the programs of this workspace.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Those that can share their work among processes.
+/// Programs that can distribute their work over several processes.
 const SHARING: [&str; 2] = ["make_target", "train"];
 
 /// A directory of programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     dir: PathBuf,
-    /// Processes of those that share their work.
+    /// Number of processes of the programs that distribute their work.
     ranks: usize,
 }
 
 impl Programs {
-    /// Programs that somebody built.
+    /// Uses programs that are already built.
     pub(crate) fn of(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -25,19 +25,19 @@ impl Programs {
         }
     }
 
-    /// The same, run in so many processes where they can share their work.
+    /// Sets the number of processes for programs that can distribute their work.
     pub(crate) fn on(self, ranks: usize) -> Self {
         Self { ranks, ..self }
     }
 
-    /// How a program is started.
+    /// Returns the command that starts a program.
     pub(crate) fn command(&self, name: &str) -> Command {
         let path = self.path(name);
         if self.ranks == 1 || !SHARING.contains(&name) {
             return Command::new(path);
         }
         let mut command = Command::new("mpirun");
-        // A process has as many threads as it has cores.
+        // By default, a process has as many threads as there are cores, so divide the cores.
         command.args(["--bind-to", "none", "-n", &self.ranks.to_string()]);
         if std::env::var_os(THREADS).is_none() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -47,23 +47,24 @@ impl Programs {
         command
     }
 
-    /// Where a program is.
+    /// Returns the path of a program.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         self.dir.join(file)
     }
 }
 
-/// Number of threads of a process.
+/// Environment variable with the number of threads of a process.
 const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// Builds programs of `examples` in release mode, as `cargo build --release` does: with another selection
-/// of packages features would differ, and most would be built once more.
+/// Builds programs of `examples` in release mode, with the same packages as `cargo build
+/// --release`. With another selection, features would differ and most packages would be built
+/// again.
 pub(crate) fn build(names: &[&str]) -> Result<Programs> {
     build_for(names, 1)
 }
 
-/// The same for so many processes that share their work.
+/// Like [`build`], but for programs that distribute their work over `ranks` processes.
 pub(crate) fn build_for(names: &[&str], ranks: usize) -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = crate::root();

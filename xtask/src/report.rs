@@ -1,4 +1,4 @@
-//! `cargo xtask report`: tables, plots and a page of measured cells.
+//! `cargo xtask report`: writes tables, plots and a page about measured cells.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,18 @@ use vispec_report::report::{Predictions, Report};
 
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// Directory whose cells are reported, at any depth
+    /// Directory whose cells to report, at any depth
     dir: PathBuf,
     /// Directory to write to [default: DIR/report]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Also predict smaller trees, for cells that know what passes cost
+    /// Also predict the speed of smaller trees, for cells with recorded costs of passes
     #[arg(long)]
     predict: bool,
 }
 
-/// Writes the report. Cells that are not complete are named; none that is readable is an error.
-#[expect(clippy::print_stdout, reason = "what a program says")]
+/// Writes the report. Incomplete cells are listed; it is an error if no cell is readable.
+#[expect(clippy::print_stdout, reason = "output of the program")]
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let out = flags
         .out

@@ -1,4 +1,4 @@
-//! House rules that no compiler knows.
+//! House rules that no compiler checks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Which crates of the workspace each library may use: dependencies point downwards only.
+/// Crates of the workspace that each library may use: dependencies point downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "vispec",
@@ -40,10 +40,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vispec-serve", &["vispec", "vispec-processor"]),
 ];
 
-/// File names that say nothing about what is inside.
+/// File names that do not describe their content.
 const EMPTY_NAMES: &[&str] = &["utils.rs", "util.rs", "common.rs", "helpers.rs", "misc.rs"];
 
-/// Checks all rules and names every breach.
+/// Checks all rules and reports every breach.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut breaches = Vec::new();
     for dir in ["crates", "examples", "xtask"] {
@@ -84,19 +84,19 @@ fn check_file(path: &Path, breaches: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut breach = |what: &str| breaches.push(format!("{}: {what}", path.display()));
     if !text.starts_with("//!") {
-        breach("the first line does not say what the file is about (//!)");
+        breach("the first line does not describe the file (//!)");
     }
     let name = path
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     if EMPTY_NAMES.contains(&name) {
-        breach("the name says nothing about what is inside");
+        breach("the name says nothing about the content");
     }
     let is_library = path.components().any(|part| part.as_os_str() == "src")
         && path.components().any(|part| part.as_os_str() == "crates");
     if is_library && text.contains("env::var") {
-        breach("libraries read no environment variables");
+        breach("libraries must read no environment variables");
     }
     for (idx, line) in text.lines().enumerate() {
         if line.ends_with([' ', '\t']) {

@@ -1,4 +1,4 @@
-//! Sweeps and reports through the program itself, with a stand-in for `evaluate`.
+//! Runs sweeps and reports through the program, with a stand-in for `evaluate`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
 use std::fs::{self, File, OpenOptions};
@@ -88,7 +88,7 @@ fn a_sweep_completes_its_cells_and_does_not_run_them_again() {
     }
     let again = sweep(&file, &out).output().unwrap();
     assert!(again.status.success());
-    assert_eq!(stdout(&again).matches("was there").count(), 8);
+    assert_eq!(stdout(&again).matches("skipped").count(), 8);
 
     let output = report(&out);
     assert!(output.status.success(), "{output:?}");
@@ -144,7 +144,7 @@ fn a_program_that_is_not_there_fails_every_cell() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("no readable cell"));
 }
 
-/// Waits until `done` holds, for a minute at most.
+/// Waits until `done` returns `true`, for at most a minute.
 fn wait_for(mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
@@ -166,7 +166,7 @@ fn a_sweep_that_was_killed_goes_on_where_it_was() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // In the second of four cells.
+    // Wait until the second of four cells is running.
     let records = |cell: &PathBuf| {
         fs::read(cell.join(RECORDS_FILE))
             .map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count())
@@ -179,8 +179,8 @@ fn a_sweep_that_was_killed_goes_on_where_it_was() {
     });
     running.kill().unwrap();
     running.wait().unwrap();
-    // The process of the cell ends when it cannot write its progress any more, and its lock goes;
-    // then what is in the file can be compared.
+    // The process of the cell ends when it can no longer write its progress, which releases its
+    // lock. Only then is the content of the file final.
     let partial = cells(&out)
         .into_iter()
         .find(|cell| records(cell) < PROMPTS as usize)
@@ -196,7 +196,7 @@ fn a_sweep_that_was_killed_goes_on_where_it_was() {
 
     let output = sweep(&file, &out).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(stdout(&output).matches("was there").count(), 1);
+    assert_eq!(stdout(&output).matches("skipped").count(), 1);
     assert_eq!(cells(&out).len(), 4);
     for cell in cells(&out) {
         assert_eq!(CellStatus::of(&cell).unwrap(), CellStatus::Complete);
@@ -212,7 +212,7 @@ fn a_cell_that_another_process_writes_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (file, out) = (write_sweep(dir.path(), r#"["a"]"#), dir.path().join("out"));
     assert!(sweep(&file, &out).output().unwrap().status.success());
-    // One cell lacks its last record, and somebody holds its lock.
+    // One cell lacks a record, and its lock is held.
     let cell = cells(&out).remove(0);
     let path = cell.join(RECORDS_FILE);
     let text = fs::read_to_string(&path).unwrap();

@@ -15,30 +15,32 @@ use crate::image_options::ImageOptions;
 use crate::image_size::ImageSize;
 use crate::video::{Video, check_pixels};
 
-/// Frames of an animation at most, looked at or not.
+/// Maximum number of frames of an animation, whether sampled or not.
 const MAX_FRAMES: usize = 10_000;
-/// Pixels of all frames of an animation at most, looked at or not: each is drawn, because the next
-/// may need it.
+/// Maximum number of pixels of all frames of an animation, whether sampled or not. Each frame is
+/// drawn because the next may need it.
 const MAX_DRAWN: usize = 1 << 29;
-/// How long a frame is shown that says it is shown for no time, as browsers have it.
+/// How long a frame without a duration is shown, as in browsers.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// What errors call an animation.
+/// Name of an animation in errors.
 const NAME: &str = "animation in memory";
 
 impl Video {
-    /// The frames of an animated GIF or WebP, two of each second, as [`sampled`](Self::sampled)
-    /// chooses them. Frames per second are their number over how long they are shown together. Where
-    /// nothing was drawn is black.
+    /// Reads two frames per second of an animated GIF or WebP, as selected by
+    /// [`sampled`](Self::sampled).
+    ///
+    /// The frame rate is the number of frames divided by the total duration. Pixels on which
+    /// nothing was drawn are black.
     ///
     /// # Arguments
-    /// * `max_pixels` - pixels of all frames that are looked at, at most.
+    /// * `max_pixels` - maximum number of pixels of all sampled frames.
     ///
     /// # Errors
     /// [`ProcessorError::NotAnImage`] for other files; [`ProcessorError::DamagedImage`],
     /// [`ProcessorError::EmptyImage`] and [`ProcessorError::ImageTooLarge`];
     /// [`ProcessorError::VideoFrames`] with more than 10 000 frames;
-    /// [`ProcessorError::VideoTooLarge`] if those that are looked at have more pixels than may be, or
-    /// all frames more than 2^29.
+    /// [`ProcessorError::VideoTooLarge`] if the sampled frames have more than `max_pixels` pixels,
+    /// or all frames more than 2^29.
     pub fn from_animation(bytes: &[u8], options: &ImageOptions, max_pixels: usize) -> Result<Self> {
         match guess_format(bytes) {
             Ok(ImageFormat::Gif) => read(GifFrames::open(bytes)?, options, max_pixels),
@@ -51,22 +53,22 @@ impl Video {
     }
 }
 
-/// A file whose frames are drawn one after the other. Nothing is allocated for pixels before the
+/// A file whose frames are drawn one after the other. No memory for pixels is allocated before the
 /// first of them.
 trait Frames {
-    /// Width and height in pixels.
+    /// Returns the width and height in pixels.
     fn dimensions(&self) -> (u32, u32);
 
-    /// Number of frames; of very many, more than [`MAX_FRAMES`].
+    /// Returns the number of frames; if there are more than [`MAX_FRAMES`], any number above it.
     fn count(&self) -> usize;
 
-    /// How long they are shown together.
+    /// Returns the total duration of the frames.
     fn duration(&self) -> Duration;
 
     /// Draws the next frame.
     fn draw(&mut self) -> Result<()>;
 
-    /// What is drawn, `[height, width, 3]`.
+    /// Returns the canvas, `[height, width, 3]`.
     fn rgb(&self) -> Vec<u8>;
 }
 

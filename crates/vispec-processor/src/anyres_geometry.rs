@@ -1,5 +1,5 @@
-//! Geometry of any-resolution images (LLaVA-NeXT): which resolution an image is brought to, how it
-//! is tiled, and which of the features of the tiles are of the image rather than of its padding.
+//! Geometry of any-resolution images (LLaVA-NeXT): which resolution an image is resized to, how it
+//! is tiled, and which features of the tiles belong to the image rather than to its padding.
 //!
 //! The image processor counts tokens with these functions and the model packs features with them,
 //! so the two cannot disagree.
@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use crate::image_size::ImageSize;
 
-/// The candidate that keeps most of an image of size `original`, and of those the one with the
-/// least padding; the first one if there are several. `None` only if there are no candidates.
+/// Returns the candidate that keeps most of the resolution of an image of size `original`. Ties go
+/// to the least padding, then to the first candidate. `None` only if there are no candidates.
 pub(crate) fn select_best_resolution(
     original: ImageSize,
     candidates: &[ImageSize],
@@ -36,7 +36,7 @@ fn scale_to_fit(original: ImageSize, target: ImageSize) -> f64 {
     scale_width.min(scale_height)
 }
 
-/// The size that an image takes inside `target` when its aspect ratio is kept. Both sides are at
+/// Returns the size of an image fitted into `target` with its aspect ratio kept. Both sides are at
 /// least 1 if those of the arguments are.
 pub(crate) fn size_within(original: ImageSize, target: ImageSize) -> ImageSize {
     let scale_width = target.width as f64 / original.width as f64;
@@ -50,7 +50,7 @@ pub(crate) fn size_within(original: ImageSize, target: ImageSize) -> ImageSize {
     }
 }
 
-/// Rows and columns of the grid of tiles, the tile of the whole image not counted.
+/// Returns the rows and columns of the grid of tiles, not counting the tile of the whole image.
 /// `None` only if there are no candidates. `tile_side` is in pixels and must not be zero.
 #[must_use]
 pub fn anyres_grid_shape(
@@ -65,24 +65,25 @@ pub fn anyres_grid_shape(
     ))
 }
 
-/// Rows and columns of a grid of features that are kept; the rest belong to padding.
+/// The rows and columns of a feature grid that are kept; the rest is padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnpaddedRegion {
-    /// Rows that are kept; can be empty if the image is extremely wide.
+    /// Rows to keep; can be empty if the image is extremely wide.
     pub rows: Range<usize>,
-    /// Columns that are kept; can be empty if the image is extremely high.
+    /// Columns to keep; can be empty if the image is extremely tall.
     pub columns: Range<usize>,
 }
 
 impl UnpaddedRegion {
-    /// Number of vectors that the region is packed into: its features and one newline per row.
+    /// Returns the number of vectors that the region is packed into: its features and one newline
+    /// per row.
     pub(crate) fn n_tokens(&self) -> usize {
         self.rows.len() * (self.columns.len() + 1)
     }
 }
 
-/// The part of a grid of features (all tiles side by side) that shows the image.
-/// `original` is the size of the image in pixels; only its aspect ratio matters.
+/// Returns the part of a feature grid (all tiles side by side) that shows the image. `original` is
+/// the size of the image in pixels; only its aspect ratio matters.
 #[must_use]
 pub fn unpadded_region(feature_grid: ImageSize, original: ImageSize) -> UnpaddedRegion {
     let (grid_height, grid_width) = (feature_grid.height as f64, feature_grid.width as f64);
@@ -109,7 +110,7 @@ fn without_padding(len: usize, kept: usize) -> Range<usize> {
     padding..len - padding
 }
 
-/// The integer part after rounding to seven decimal places, which keeps 23.999999999 from
+/// Returns the integer part after rounding to seven decimal places, which keeps 23.999999999 from
 /// becoming 23. Formatting rounds the exact binary value half to even, as Python's `round` does.
 fn truncate_rounded(value: f64) -> usize {
     format!("{value:.7}")
@@ -117,8 +118,8 @@ fn truncate_rounded(value: f64) -> usize {
         .map_or(0, |rounded| rounded as usize)
 }
 
-/// Number of tokens of an image: the features of the whole-image tile, the kept features of the
-/// other tiles, and one newline per row of these.
+/// Returns the number of tokens of an image: the features of the whole-image tile, the kept
+/// features of the other tiles, and one newline per row of these.
 ///
 /// `tile_side` and `patch_size` are in pixels and must not be zero. `None` only if there are no
 /// candidates.

@@ -9,27 +9,27 @@ use crate::image_size::ImageSize;
 use crate::pixel_values::{PixelValues, ProcessedImage};
 use crate::resize::{RgbImage, RgbView, resize};
 
-/// The `image_processor_type`s that this processor stands for.
+/// The values of `image_processor_type` that this processor implements.
 const PROCESSOR_TYPES: &[&str] = &["LlavaNextImageProcessor", "LlavaNextImageProcessorFast"];
 
 /// Config field with the resolutions to choose from.
 const PINPOINTS: &str = "image_grid_pinpoints";
 
-/// Largest area of a resolution to choose from.
+/// Maximum area of a resolution to choose from.
 const MAX_RESOLUTION_AREA: usize = 1 << 26;
 
 /// Turns images into tiles.
 #[derive(Debug, Clone)]
 pub struct AnyresImageProcessor {
     tile_processor: ClipImageProcessor,
-    /// Not empty; every side is a multiple of the side of a tile.
+    /// Not empty; every side is a multiple of the tile side.
     candidates: Vec<ImageSize>,
     patch_size: usize,
 }
 
 impl AnyresImageProcessor {
-    /// Reads the config of the image processor, and from `config.json` the resolutions that the model
-    /// packs features for, which must be the same. One of the two may leave them out.
+    /// Reads the config of the image processor, and the resolutions in `config.json` that the model
+    /// packs features for. Both lists must be the same, but one of the files may omit it.
     pub(crate) fn from_config(
         config: &ConfigFile,
         model_config: &ConfigFile,
@@ -55,18 +55,18 @@ impl AnyresImageProcessor {
         })
     }
 
-    /// Side of a tile in pixels.
+    /// Returns the side of a tile in pixels.
     pub(crate) fn tile_side(&self) -> usize {
         self.tile_processor.side()
     }
 
-    /// Resolutions that an image can be brought to (`image_grid_pinpoints`).
+    /// Returns the resolutions that an image can be resized to (`image_grid_pinpoints`).
     #[must_use]
     pub fn candidates(&self) -> &[ImageSize] {
         &self.candidates
     }
 
-    /// Number of tokens that an image takes in the prompt, newlines included.
+    /// Returns the number of tokens that an image takes in the prompt, including newlines.
     pub(crate) fn n_tokens(&self, original: ImageSize) -> usize {
         anyres_token_count(
             original,
@@ -77,7 +77,7 @@ impl AnyresImageProcessor {
         .unwrap_or(0)
     }
 
-    /// Scales an image down to one tile, and up or down to the best resolution for the others.
+    /// Scales an image down to one tile, and up or down to the best resolution for the other tiles.
     pub(crate) fn process(&self, image: &DecodedImage) -> ProcessedImage {
         let original_size = image.size();
         let whole = ImageSize::square(self.tile_processor.whole_image_side());
@@ -112,9 +112,9 @@ impl AnyresImageProcessor {
 
 /// Scales an image to fit into `target` and pads it with black on all sides.
 ///
-/// The published processor pads by the same number of pixels on either side, so the result is one
-/// pixel short where the padding is odd; the last tile is then narrower and is resized like any
-/// image that is not a square.
+/// Like the published processor, pads both sides of an axis by the same number of pixels, so the
+/// result is one pixel short where the padding is odd. The last tile is then narrower and is
+/// resized like any image that is not square.
 fn resize_and_pad(image: RgbView<'_>, target: ImageSize) -> RgbImage {
     let inner = size_within(image.size, target);
     let resized = resize(image, inner);

@@ -1,4 +1,4 @@
-//! Rendering of a conversation with the chat template of a checkpoint.
+//! Renders a conversation with the chat template of a checkpoint.
 
 use std::io;
 
@@ -14,22 +14,24 @@ use crate::python_text::format_value;
 use crate::special_tokens::SpecialTokens;
 use crate::strftime::{Instant, strftime};
 
-/// Instructions that a template may execute; published templates need a few dozen per message.
+/// Maximum number of instructions that a template may execute; published templates need a few dozen
+/// per message.
 const FUEL: u64 = 5_000_000;
-/// Messages with which a template that is in order may run out of instructions: a thousand for each.
+/// Number of messages above which a correct template may run out of instructions, at a thousand per
+/// message.
 pub(crate) const MANY_MESSAGES: usize = 5_000;
-/// Bytes that a template may write on top of a multiple of what the messages hold.
+/// Bytes that a template may write in addition to a multiple of the size of the messages.
 const BASE_OUTPUT_BYTES: usize = 1 << 20;
-/// How many times the template may repeat the text of the messages.
+/// How many times a template may repeat the text of the messages.
 const OUTPUT_FACTOR: usize = 8;
 
-/// Text that no template writes by itself, to find out what a template makes of a message.
+/// Text that no template contains, used to find out how a template renders a message.
 const PROBE: &str = "vispec probe";
 
-/// Name of a tool that no template writes by itself.
+/// Name of a tool that no template contains.
 const PROBE_TOOL: &str = "vispec_probe_tool";
 
-/// Whether the rendered text ends where the model is to continue.
+/// Whether the rendered text ends with the opening of the assistant's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GenerationPrompt {
     /// The text ends with the opening of the assistant's turn.
@@ -39,22 +41,22 @@ pub enum GenerationPrompt {
     Omit,
 }
 
-/// Which form of content a template understands.
+/// The form of content that a template understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ContentForm {
     /// Strings and lists of parts.
     Both,
-    /// Only lists of parts, as the templates of LLaVA: strings are passed as a list of one part.
+    /// Only lists of parts, as in the templates of LLaVA: a string is passed as a list of one part.
     Parts,
-    /// Only strings, as templates of text models: parts of text are joined.
+    /// Only strings, as in templates of text models: text parts are joined.
     Strings,
 }
 
-/// What a template wrote, whole or up to an error.
+/// The output of a template, complete or up to an error.
 pub(crate) struct Rendered<E> {
     /// The text.
     pub(crate) text: String,
-    /// Whether this is all of it.
+    /// The error if the text is incomplete.
     pub(crate) end: std::result::Result<(), E>,
 }
 
@@ -68,13 +70,13 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `name` is for error messages; `special_tokens` are what the template
-    /// finds as `bos_token`, `eos_token` and so on.
+    /// Compiles a template. `name` is used in error messages; the template can read
+    /// `special_tokens` as `bos_token`, `eos_token` and so on.
     ///
-    /// The environment is that of transformers: blocks are trimmed, `tojson` does not escape HTML,
-    /// `raise_exception` and `strftime_now` (in UTC) exist, methods of Python's strings, lists and
-    /// dictionaries work, `{% generation %}` marks nothing, and lists, dictionaries and numbers are
-    /// written as Python writes them. Line ends of any system count as line feeds, as they do for
+    /// The environment matches that of transformers: blocks are trimmed, `tojson` does not escape
+    /// HTML, `raise_exception` and `strftime_now` (in UTC) exist, the methods of Python strings,
+    /// lists and dictionaries work, `{% generation %}` has no effect, and lists, dictionaries and
+    /// numbers are formatted as in Python. Line ends of any system are read as line feeds, as in
     /// Python and Jinja. Execution time and output are bounded.
     ///
     /// # Errors
@@ -112,29 +114,29 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Name of the template: the file that it came from.
+    /// Returns the name of the template: the file that it came from.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the template finds as `bos_token`, `eos_token` and so on.
+    /// Returns the special tokens that the template can read as `bos_token`, `eos_token` and so on.
     pub(crate) fn special_tokens(&self) -> SpecialTokens {
         self.special_tokens.clone()
     }
 
-    /// Renders a conversation. Images appear as the placeholder that the template writes for them,
-    /// once each.
+    /// Renders a conversation. Each image appears once, as the placeholder that the template
+    /// writes.
     ///
     /// # Errors
-    /// [`ProcessorError::TemplateRender`] if the template raises an exception, uses what does not
-    /// exist, or exceeds a limit.
+    /// [`ProcessorError::TemplateRender`] if the template raises an exception, uses something
+    /// undefined, or exceeds a limit.
     pub fn render(&self, messages: &Messages, generation: GenerationPrompt) -> Result<String> {
         let Rendered { text, end } = self.render_far(messages, generation);
         end.map(|()| text)
     }
 
-    /// The same, with what was written before an error.
+    /// Like [`Self::render`], but also returns the text written before an error.
     pub(crate) fn render_far(
         &self,
         messages: &Messages,
@@ -164,7 +166,8 @@ impl ChatTemplate {
             .map(|message| n_bytes(&message.content))
             .sum();
         let n_text_bytes = n_text_bytes + n_tool_bytes;
-        // Templates ask whether there are any by asking whether they are there.
+        // Templates often test only whether tools are given, so pass `none` instead of an empty
+        // list.
         let tools = match tools {
             [] => Value::from(()),
             tools => Value::from_serialize(tools),
@@ -202,9 +205,9 @@ impl ChatTemplate {
         }
     }
 
-    /// Whether the template tells the model of tools, and writes calls between `<tool_call>` and
-    /// `</tool_call>` as JSON objects with `name` and `arguments`, as the Hermes and Qwen families
-    /// do. Found out by rendering a call.
+    /// Returns whether the template describes tools to the model and writes calls between
+    /// `<tool_call>` and `</tool_call>` as JSON objects with `name` and `arguments`, as the Hermes
+    /// and Qwen families do. Determined by rendering a call.
     pub(crate) fn writes_tool_calls(&self) -> bool {
         let tool = serde_json::json!({"type": "function", "function": {
             "name": PROBE_TOOL,
@@ -237,7 +240,7 @@ impl ChatTemplate {
             })
     }
 
-    /// Tries out which form of content ends up in the output.
+    /// Determines which forms of content appear in the output.
     fn probe_form(&self) -> ContentForm {
         let understands = |content: Content, form| {
             let messages = [Message {
@@ -285,7 +288,7 @@ fn message_value(message: &Message, form: ContentForm) -> Value {
         .collect()
 }
 
-/// A message with calls of tools, as templates of transformers take it.
+/// Builds a message with tool calls in the format that templates of transformers expect.
 fn calls_value(message: &Message, text: &str, calls: &[ToolCall], form: ContentForm) -> Value {
     let calls = calls.iter().map(|call| {
         let arguments = Value::from_serialize(&call.arguments);
@@ -308,7 +311,7 @@ fn calls_value(message: &Message, text: &str, calls: &[ToolCall], form: ContentF
     .collect()
 }
 
-/// Bytes that a template may be expected to write for a message.
+/// Returns the number of bytes that a template is expected to write for a message.
 fn n_bytes(content: &Content) -> usize {
     let texts: usize = content.texts().map(str::len).sum();
     match content {
@@ -343,7 +346,7 @@ fn tojson(value: &Value, options: Kwargs) -> std::result::Result<Value, Error> {
         })
 }
 
-/// What went wrong, without the position, which is reported apart.
+/// Returns what went wrong, without the position, which is reported separately.
 fn reason_of(error: &Error) -> String {
     let mut reason = match error.detail() {
         Some(detail) => detail.to_owned(),
@@ -358,7 +361,7 @@ fn reason_of(error: &Error) -> String {
     reason
 }
 
-/// Collects output and fails when there is too much of it.
+/// Collects output and fails if there is too much of it.
 struct BoundedOutput {
     bytes: Vec<u8>,
     limit: usize,

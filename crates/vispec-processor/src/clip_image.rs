@@ -1,4 +1,4 @@
-//! Image processor of CLIP (LLaVA-1.5): resize, centre crop, normalise.
+//! Image processor of CLIP (LLaVA-1.5): resizes, crops the centre and normalises.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::normalization::{Normalization, require_bicubic};
 use crate::pixel_values::{PixelValues, ProcessedImage};
 use crate::resize::{RgbImage, RgbView, resize_window};
 
-/// The `image_processor_type`s that this processor stands for.
+/// The values of `image_processor_type` that this processor implements.
 const PROCESSOR_TYPES: &[&str] = &["CLIPImageProcessor", "CLIPImageProcessorFast"];
 
-/// What an image is resized to before it is cropped.
+/// The size that an image is resized to before it is cropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ResizeTo {
-    /// The short side becomes this long, the aspect ratio is kept.
+    /// The short side gets this length; the aspect ratio is kept.
     ShortestEdge(usize),
-    /// This size, whatever the aspect ratio.
+    /// This size, regardless of the aspect ratio.
     Exactly(ImageSize),
 }
 
@@ -38,9 +38,9 @@ impl ClipImageProcessor {
         Self::from_steps(config)
     }
 
-    /// Reads the fields that CLIP and LLaVA-NeXT share. `size` is `{"shortest_edge"}`,
-    /// `{"height", "width"}` or, as in old files, the shortest edge itself; `crop_size` is
-    /// `{"height", "width"}` or one number.
+    /// Reads the fields that CLIP and LLaVA-NeXT share. `size` is `{"shortest_edge"}`, `{"height",
+    /// "width"}` or, in old files, the shortest edge itself; `crop_size` is `{"height", "width"}`
+    /// or one number.
     pub(crate) fn from_steps(config: &ConfigFile) -> Result<Self> {
         require_bicubic(config)?;
         config.require_true("do_center_crop")?;
@@ -72,7 +72,7 @@ impl ClipImageProcessor {
         })
     }
 
-    /// Side of the crop in pixels.
+    /// Returns the side of the crop in pixels.
     pub(crate) fn side(&self) -> usize {
         self.side
     }
@@ -89,7 +89,7 @@ impl ClipImageProcessor {
         }
     }
 
-    /// The side that a whole image is brought to as a square by LLaVA-NeXT.
+    /// Returns the side of the square that LLaVA-NeXT resizes a whole image to.
     pub(crate) fn whole_image_side(&self) -> usize {
         match self.resize_to {
             ResizeTo::ShortestEdge(side) => side,
@@ -97,7 +97,7 @@ impl ClipImageProcessor {
         }
     }
 
-    /// Appends `[3, side, side]`.
+    /// Resizes, crops and normalises an image, and appends it as `[3, side, side]`.
     pub(crate) fn append(&self, image: RgbView<'_>, data: &mut Vec<f32>) {
         self.normalization
             .append_planes(&self.resize_and_crop(image), data);
@@ -131,7 +131,8 @@ fn with_shortest_edge(original: ImageSize, side: usize) -> ImageSize {
     }
 }
 
-/// Where the centre crop cuts an axis, and how many black pixels come before it.
+/// Returns the range of an axis that the centre crop keeps, and the number of black pixels before
+/// it.
 fn center_window(len: usize, crop: usize) -> (Range<usize>, usize) {
     if len >= crop {
         let start = (len - crop) / 2;

@@ -1,4 +1,4 @@
-//! A JSON config file whose fields are read one by one, with errors that name file and field.
+//! JSON config files, read field by field, with errors that name file and field.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 use crate::error::{ProcessorError, Result};
 use crate::read_limited::{MAX_TEXT, read_limited};
 
-/// Largest area or length that a config may ask for.
+/// Maximum area or length in a config.
 const MAX_SIZE: usize = 1 << 30;
-/// Largest side of an image or patch that a config may ask for, so that areas cannot overflow.
+/// Maximum side of an image or patch in a config, so that areas cannot overflow.
 const MAX_SIDE: usize = 1 << 13;
 
-/// The parsed content of one config file, or of one object in it. Fields that nobody asks for are
+/// The parsed content of one config file, or of one object in it. Fields that are not read are
 /// ignored.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
     root: Value,
-    /// What errors write before the name of a field: the object's own name and a dot.
+    /// Prefix of field names in errors: the object's own name and a dot.
     prefix: String,
 }
 
@@ -33,7 +33,7 @@ impl ConfigFile {
         )
     }
 
-    /// Reads `dir/name`; `advice` is for the case that it does not exist.
+    /// Reads `dir/name`; `advice` goes into the error if the file does not exist.
     pub(crate) fn open(dir: &Path, name: &str, advice: &'static str) -> Result<Self> {
         match Self::open_if_present(dir, name)? {
             Some(file) => Ok(file),
@@ -65,7 +65,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// The object that a field holds, as if it were a file of its own; errors keep the whole name.
+    /// Returns the object in a field as a separate config; errors still use full field names.
     pub(crate) fn section(&self, field: &str) -> Result<Option<Self>> {
         match self.value(field) {
             None => Ok(None),
@@ -78,8 +78,8 @@ impl ConfigFile {
         }
     }
 
-    /// The value of a field, with dots between levels. JSON `null` counts as absent, as it does
-    /// for transformers.
+    /// Returns the value of a field, with dots between levels. JSON `null` counts as absent, as in
+    /// transformers.
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
         let mut value = &self.root;
         for key in field.split('.') {
@@ -88,7 +88,7 @@ impl ConfigFile {
         (!value.is_null()).then_some(value)
     }
 
-    /// A field that may be absent.
+    /// Reads an optional field.
     pub(crate) fn optional<T: DeserializeOwned>(
         &self,
         field: &str,
@@ -103,30 +103,30 @@ impl ConfigFile {
         }
     }
 
-    /// A field that must be there.
+    /// Reads a required field.
     pub(crate) fn required<T: DeserializeOwned>(&self, field: &str, expected: &str) -> Result<T> {
         self.optional(field, expected)?
             .ok_or_else(|| self.missing(field))
     }
 
-    /// A positive number that must be there.
+    /// Reads a required positive number.
     pub(crate) fn required_size(&self, field: &str) -> Result<usize> {
         self.optional_size(field)?
             .ok_or_else(|| self.missing(field))
     }
 
-    /// A positive number that may be absent.
+    /// Reads an optional positive number.
     pub(crate) fn optional_size(&self, field: &str) -> Result<Option<usize>> {
         self.optional_up_to(field, MAX_SIZE)
     }
 
-    /// The side of an image or patch, which must be there.
+    /// Reads the required side of an image or patch.
     pub(crate) fn required_side(&self, field: &str) -> Result<usize> {
         self.optional_side(field)?
             .ok_or_else(|| self.missing(field))
     }
 
-    /// The side of an image or patch, which may be absent.
+    /// Reads the optional side of an image or patch.
     pub(crate) fn optional_side(&self, field: &str) -> Result<Option<usize>> {
         self.optional_up_to(field, MAX_SIDE)
     }
@@ -139,7 +139,8 @@ impl ConfigFile {
         }
     }
 
-    /// Fails unless a switch is absent or on: the steps that these switch are always done.
+    /// Fails unless a switch is absent or on, because the steps that it controls are always
+    /// performed.
     pub(crate) fn require_true(&self, field: &str) -> Result<()> {
         match self.optional::<bool>(field, "true")? {
             None | Some(true) => Ok(()),

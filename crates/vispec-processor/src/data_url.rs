@@ -12,38 +12,39 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Why an address holds no image file. Messages go on from the name of the address's place.
+/// Why an address does not hold an image file. The messages continue a sentence that starts with
+/// the location of the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataUrlError {
     /// The address is not a data URL.
     #[error("is not a data URL, expected data:image/...;base64,...")]
     OtherScheme,
-    /// Nothing separates what the data is from the data.
+    /// No comma separates the media type from the data.
     #[error("has no comma, expected data:image/...;base64,...")]
     NoComma,
     /// The data is not in base64.
     #[error("is not in base64, expected data:image/...;base64,...")]
     NotBase64,
-    /// The data is said to be of another type.
-    #[error("is not an image by its own account, expected data:image/...;base64,...")]
+    /// The declared media type is not an image type.
+    #[error("does not declare an image type, expected data:image/...;base64,...")]
     NotImage,
-    /// The data is not what base64 can be.
+    /// The data is not valid base64.
     #[error("is not valid base64: {source}")]
     Base64 {
-        /// What is wrong.
+        /// The error of the decoder.
         source: base64::DecodeError,
     },
 }
 
-/// Whether an address is a data URL.
+/// Returns whether an address is a data URL.
 #[must_use]
 pub fn is_data_url(url: &str) -> bool {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data"))
 }
 
-/// The bytes of the image file in a data URL, which are not looked at.
+/// Returns the bytes of the image file in a data URL, without checking their content.
 ///
 /// # Errors
 /// [`DataUrlError`].
@@ -62,12 +63,12 @@ pub fn image_in_data_url(url: &str) -> Result<Vec<u8>, DataUrlError> {
     decode_base64(data).map_err(|source| DataUrlError::Base64 { source })
 }
 
-/// The bytes that base64 stands for, with or without padding and line breaks.
+/// Decodes base64, with or without padding and line breaks.
 ///
 /// # Errors
-/// If a character is none of base64's, or the length makes no sense.
+/// If a character is not in the base64 alphabet, or the length is invalid.
 pub fn decode_base64(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    // Encoders that break lines are common, and such URLs lose their white space everywhere else.
+    // Many encoders break lines, and other software removes the white space from such URLs.
     let data = if data.bytes().any(|byte| byte.is_ascii_whitespace()) {
         Cow::Owned(data.split_ascii_whitespace().collect())
     } else {

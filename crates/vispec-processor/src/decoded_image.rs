@@ -1,4 +1,4 @@
-//! Decoding of image files into 8-bit RGB, with limits.
+//! Decodes image files to 8-bit RGB, within limits.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -15,19 +15,20 @@ use crate::jpeg_image::JpegImage;
 use crate::orientation::{Orientation, noted, turned};
 use crate::read_limited::read_limited;
 
-/// Formats that can be read.
+/// Supported formats.
 const SUPPORTED_FORMATS: &str = "png, jpeg, webp, gif, bmp";
 
-/// Largest image file that is read, in bytes.
+/// Maximum size of an image file in bytes.
 const MAX_FILE: u64 = 512 << 20;
 
 /// An image as 8-bit RGB.
 ///
-/// Conversion follows Pillow's `convert("RGB")`: an alpha channel is dropped and not blended,
-/// palettes are looked up, grey is repeated, and of 16-bit channels the high byte is kept, except
-/// that 16-bit grey without alpha is clipped at 255. Of animations only the first frame is used.
-/// Pixels are turned as EXIF or XMP say, unless [`ImageOptions::orientation`] says otherwise. JPEG
-/// may differ from Pillow by a few levels, because decoders round differently; all else is equal.
+/// The conversion matches Pillow's `convert("RGB")`: an alpha channel is dropped, not blended;
+/// palettes are looked up; grey is repeated; and 16-bit channels keep their high byte, except that
+/// 16-bit grey without alpha is clipped at 255. Only the first frame of an animation is used.
+/// Pixels are rotated according to EXIF or XMP, unless [`ImageOptions::orientation`] says
+/// otherwise. JPEG may differ from Pillow by a few levels, because decoders round differently; all
+/// other formats are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DecodedImage {
     size: ImageSize,
@@ -35,12 +36,12 @@ pub struct DecodedImage {
 }
 
 impl DecodedImage {
-    /// Reads and decodes an image file. The format is guessed from the content, not the name.
+    /// Reads and decodes an image file. The format is detected from the content, not the name.
     ///
     /// # Errors
     /// [`ProcessorError::Io`] if the file cannot be read, [`ProcessorError::FileTooLarge`] if it is
-    /// larger than 512 MiB, and whatever [`Self::from_bytes`]
-    /// reports, with the path as the name of the image.
+    /// larger than 512 MiB, and those of [`Self::from_bytes`], with the path as the name of the
+    /// image.
     pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_limited(path, MAX_FILE)?;
@@ -50,7 +51,7 @@ impl DecodedImage {
     /// Decodes an image file held in memory.
     ///
     /// # Errors
-    /// [`ProcessorError::NotAnImage`], [`ProcessorError::DamagedImage`] (also if truncated),
+    /// [`ProcessorError::NotAnImage`], [`ProcessorError::DamagedImage`] (also for truncated files),
     /// [`ProcessorError::EmptyImage`], [`ProcessorError::ImageTooLarge`] or
     /// [`ProcessorError::ImageMemory`].
     pub fn from_bytes(bytes: &[u8], options: &ImageOptions) -> Result<Self> {
@@ -61,7 +62,7 @@ impl DecodedImage {
     ///
     /// # Errors
     /// [`ProcessorError::EmptyImage`] if a side is zero, [`ProcessorError::DamagedImage`] if the
-    /// number of bytes is not that of the size.
+    /// number of bytes does not match the size.
     pub fn from_rgb8(size: ImageSize, rgb: Vec<u8>) -> Result<Self> {
         let image = || "pixels in memory".to_owned();
         if size.height == 0 || size.width == 0 {
@@ -87,13 +88,13 @@ impl DecodedImage {
         Ok(Self { size, rgb })
     }
 
-    /// Height and width in pixels, both at least 1.
+    /// Returns the height and width in pixels, both at least 1.
     #[must_use]
     pub fn size(&self) -> ImageSize {
         self.size
     }
 
-    /// Pixels, `[height, width, 3]`.
+    /// Returns the pixels, `[height, width, 3]`.
     #[must_use]
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
@@ -108,7 +109,7 @@ impl std::fmt::Debug for DecodedImage {
     }
 }
 
-/// Pixels as they lie in a file, and how they have to be turned.
+/// Pixels as stored in a file, and their noted orientation.
 struct Stored {
     dimensions: (u32, u32),
     rgb: Vec<u8>,
@@ -151,7 +152,7 @@ fn decode(image: &str, bytes: &[u8], options: &ImageOptions) -> Result<DecodedIm
     Ok(DecodedImage { size, rgb })
 }
 
-/// What the `image` crate reads.
+/// Decodes the formats that the `image` crate reads.
 fn decode_other(
     image: &str,
     bytes: &[u8],
@@ -167,7 +168,7 @@ fn decode_other(
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     let dimensions = decoder.dimensions();
     options.check(image, dimensions, options.max_pixels)?;
-    // Damaged notes are none.
+    // Damaged metadata counts as absent.
     let exif = match format {
         ImageFormat::Png => png_exif(bytes).map(<[u8]>::to_vec),
         _ => decoder.exif_metadata().ok().flatten(),
@@ -175,8 +176,8 @@ fn decode_other(
     let xmp = decoder.xmp_metadata().ok().flatten();
     let noted = noted(exif.as_deref(), xmp.as_deref());
     let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    // What Pillow reads as one channel of 16 bits it clips, also if a level of it is transparent,
-    // which the decoder turns into a second channel.
+    // Pillow clips images that it reads as one channel of 16 bits. That includes grey images with a
+    // transparent level, which the decoder turns into a second channel.
     let sixteen_bit_grey = format == ImageFormat::Png && bytes.get(PNG_SAMPLES) == Some(&[16, 0]);
     let rgb = if sixteen_bit_grey {
         let clipped = |sample: u16| u8::try_from(sample).unwrap_or(u8::MAX);
@@ -194,7 +195,8 @@ fn decode_other(
     })
 }
 
-/// EXIF in a PNG file, before the pixels or behind them, where the `image` crate does not look.
+/// Finds the EXIF data in a PNG file. It may come before or after the pixels; the `image` crate
+/// does not find it after them.
 fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
     let mut chunks = bytes.get(PNG_SIGNATURE..)?;
     loop {
@@ -208,10 +210,11 @@ fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Bytes before the first chunk of a PNG file, and behind the content of each.
+/// Bytes before the first chunk of a PNG file, and after the content of each chunk.
 const PNG_SIGNATURE: usize = 8;
 const PNG_CHECKSUM: usize = 4;
-/// Where a PNG file tells the bits of a sample and which channels there are; 0 is grey alone.
+/// Offsets of the bits per sample and the colour type in a PNG file; colour type 0 is grey without
+/// alpha.
 const PNG_SAMPLES: Range<usize> = 24..26;
 
 fn to_rgb8(decoded: DynamicImage) -> Vec<u8> {

@@ -1,30 +1,30 @@
-//! Decoding of a growing answer, piece by piece.
+//! Incremental decoding of a growing answer.
 
 use crate::error::Result;
 use crate::tokenizer::{SpecialText, Tokenizer};
 
-/// What decoders write for bytes that are not (yet) UTF-8.
+/// Character that decoders write for bytes that are not (yet) UTF-8.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// Turns tokens into text as they come, and holds back text until its characters are complete.
+/// Turns tokens into text as they arrive, and holds back text until its characters are complete.
 ///
-/// The pieces joined together are what [`Tokenizer::decode`] gives for all tokens at once. Each
-/// step decodes the last few tokens only: those since the last piece, and the ones before it that
-/// decide whether a space comes in between.
+/// The joined pieces equal the result of [`Tokenizer::decode`] for all tokens at once. Each step
+/// decodes only the last few tokens: those since the last piece, and those before it that decide
+/// whether a space comes in between.
 #[derive(Debug, Clone)]
 pub struct Detokenizer<'a> {
     tokenizer: &'a Tokenizer,
     special_text: SpecialText,
     /// Tokens since the start of the piece before the last one.
     window: Vec<u32>,
-    /// How many tokens of the window have been written out.
+    /// Number of tokens of the window whose text has been returned.
     n_written: usize,
-    /// Length in bytes of the text of these.
+    /// Length of that text in bytes.
     written_len: usize,
 }
 
 impl<'a> Detokenizer<'a> {
-    /// A decoder that has seen no tokens yet.
+    /// Creates a decoder that has seen no tokens yet.
     #[must_use]
     pub fn new(tokenizer: &'a Tokenizer, special_text: SpecialText) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl<'a> Detokenizer<'a> {
         }
     }
 
-    /// Takes tokens and gives the text that is complete with them; often the empty string.
+    /// Adds tokens and returns the text that they complete; often the empty string.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`](crate::ProcessorError::Tokenize).
@@ -59,8 +59,8 @@ impl<'a> Detokenizer<'a> {
         Ok(out)
     }
 
-    /// Gives what was held back: an incomplete character as U+FFFD, or nothing. More tokens may
-    /// follow, as the start of a new text.
+    /// Returns the text held back: an incomplete character as U+FFFD, or nothing. Tokens pushed
+    /// afterwards start a new text.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`](crate::ProcessorError::Tokenize).

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use crate::image_size::ImageSize;
 
-/// Everything that can go wrong between a checkpoint directory, images and messages, and a
+/// Everything that can go wrong on the way from a checkpoint directory, images and messages to a
 /// prompt that a model can read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
-    /// A file is larger than any of its kind can be.
-    #[error("{path}: larger than the {limit} bytes that are read at most")]
+    /// A file is larger than any valid file of its kind.
+    #[error("{path}: the file is larger than the limit of {limit} bytes")]
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// Bytes that are read at most.
+        /// Maximum size in bytes.
         limit: u64,
     },
     /// A file could not be opened or read.
@@ -22,44 +22,44 @@ pub enum ProcessorError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system reported.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
 
-    /// The bytes are in none of the image formats that can be read.
-    #[error("{image}: not an image, or not in one of the formats {supported}")]
+    /// The bytes are not in a supported image format.
+    #[error("{image}: not an image, or not in a supported format ({supported})")]
     NotAnImage {
-        /// Path of the image, or what stands for it.
+        /// Path of the image, or a name for it.
         image: String,
-        /// Formats that can be read.
+        /// The supported formats.
         supported: &'static str,
     },
     /// The file starts like an image but is truncated or otherwise cannot be decoded.
     #[error("{image}: damaged or truncated image: {reason}")]
     DamagedImage {
-        /// Path of the image, or what stands for it.
+        /// Path of the image, or a name for it.
         image: String,
-        /// What the decoder reported.
+        /// The error of the decoder.
         reason: String,
     },
     /// An image has no pixels.
     #[error("{image}: the image is empty, {width} x {height} pixels")]
     EmptyImage {
-        /// Path of the image, or what stands for it.
+        /// Path of the image, or a name for it.
         image: String,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
         height: u32,
     },
-    /// An image is larger than [`ImageOptions`](crate::ImageOptions) allow; found out before its
+    /// An image is larger than [`ImageOptions`](crate::ImageOptions) allow. Detected before its
     /// pixels are decoded.
     #[error("{image}: the {quantity} of the image is {found}, the limit is {limit}")]
     ImageTooLarge {
-        /// Path of the image, or what stands for it.
+        /// Path of the image, or a name for it.
         image: String,
-        /// What is too large: a side, or the number of pixels.
+        /// The quantity that is too large: a side, or the number of pixels.
         quantity: &'static str,
         /// Its value.
         found: u64,
@@ -67,15 +67,15 @@ pub enum ProcessorError {
         limit: u64,
     },
     /// Decoding an image would take more memory than [`ImageOptions`](crate::ImageOptions) imply,
-    /// because of its size or of what else its header asks for.
+    /// because of its size or of other values in its header.
     #[error("{image}: decoding takes more than the limit of {limit} bytes")]
     ImageMemory {
-        /// Path of the image, or what stands for it.
+        /// Path of the image, or a name for it.
         image: String,
         /// The limit in bytes.
         limit: u64,
     },
-    /// An image is too long for its width, or the reverse, for the image processor.
+    /// An image is too long or too narrow for the image processor.
     #[error(
         "the image is {width} x {height} pixels, an aspect ratio of {found}, the limit is {limit}"
     )]
@@ -93,9 +93,9 @@ pub enum ProcessorError {
     /// A file that every checkpoint has is missing.
     #[error("{path}: no such file; {advice}")]
     MissingFile {
-        /// The file that was looked for.
+        /// The expected file.
         path: PathBuf,
-        /// What to do about it.
+        /// Advice to the user.
         advice: &'static str,
     },
     /// A config file is not JSON.
@@ -103,7 +103,7 @@ pub enum ProcessorError {
     ConfigSyntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         #[source]
         source: serde_json::Error,
     },
@@ -124,17 +124,17 @@ pub enum ProcessorError {
         field: String,
         /// Its value.
         found: String,
-        /// What would be valid.
+        /// Description of the valid values.
         expected: String,
     },
-    /// The architecture is none of those that this crate knows.
+    /// The architecture is not supported by this crate.
     #[error("{path}: architecture {found} is not supported, expected one of {supported}")]
     UnsupportedArchitecture {
         /// The config file.
         path: PathBuf,
-        /// What it asks for.
+        /// The architecture that it names.
         found: String,
-        /// What there is.
+        /// The supported architectures.
         supported: &'static str,
     },
 
@@ -154,7 +154,7 @@ pub enum ProcessorError {
         template: String,
         /// Line in the template, from 1; 0 if not known.
         line: usize,
-        /// What is wrong.
+        /// Description of the error.
         reason: String,
     },
     /// A chat template failed on these messages, ran too long or wrote too much.
@@ -164,7 +164,7 @@ pub enum ProcessorError {
         template: String,
         /// Line in the template, from 1; 0 if not known.
         line: usize,
-        /// What happened; the message if the template raised an exception itself.
+        /// The cause; the message if the template raised an exception itself.
         reason: String,
     },
 
@@ -173,7 +173,7 @@ pub enum ProcessorError {
     TokenizerSyntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the error.
         reason: String,
     },
     /// The tokenizer failed to encode or decode.
@@ -181,7 +181,7 @@ pub enum ProcessorError {
     Tokenize {
         /// `encode` or `decode`.
         action: &'static str,
-        /// What it reported.
+        /// The error of the tokenizer.
         reason: String,
     },
     /// The tokenizer has no token with an id that the config names.
@@ -201,7 +201,7 @@ pub enum ProcessorError {
         path: PathBuf,
         /// The token.
         token: String,
-        /// What it is named as.
+        /// Field of the config that names it.
         role: &'static str,
     },
 
@@ -214,42 +214,44 @@ pub enum ProcessorError {
     /// Messages are not JSON.
     #[error("the messages are not valid JSON: {source}")]
     MessagesSyntax {
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         #[source]
         source: serde_json::Error,
     },
-    /// Something in the messages is of the wrong type, missing or empty.
+    /// Something in the messages has the wrong type, is missing or is empty.
     #[error("{location}: found {found}, expected {expected}")]
     MessagesShape {
-        /// Where, as in `messages[0].content[1].text`.
+        /// Location, for example `messages[0].content[1].text`.
         location: String,
-        /// What is there.
+        /// The value found.
         found: String,
-        /// What belongs there.
+        /// Description of the valid values.
         expected: &'static str,
     },
-    /// A content part is neither text nor an image.
+    /// A content part has an unsupported type.
     #[error("{location}: content part of type {found:?}, expected one of {supported}")]
     UnknownPart {
-        /// Where, as in `messages[0].content[1].type`.
+        /// Location, for example `messages[0].content[1].type`.
         location: String,
         /// The type.
         found: String,
-        /// Types that can be used.
+        /// The supported types.
         supported: &'static str,
     },
-    /// An image has an address where all images are given apart.
-    #[error("{location}: an address, expected {{\"type\": \"image\"}} and the image apart")]
+    /// An image has an address although all images are passed separately.
+    #[error(
+        "{location}: an address, expected {{\"type\": \"image\"}} and the image passed separately"
+    )]
     AddressedImage {
-        /// Where, as in `messages[0].content[1].image_url`.
+        /// Location, for example `messages[0].content[1].image_url`.
         location: String,
     },
     /// There are no messages.
     #[error("there are no messages")]
     NoMessages,
 
-    /// The chat template does not know tools, or not in a form that can be read.
-    #[error("the chat template {template} does not write calls of tools as <tool_call> and JSON")]
+    /// The chat template does not support tools, or writes calls in an unknown format.
+    #[error("the chat template {template} does not write tool calls as JSON in <tool_call> tags")]
     NoTools {
         /// Name of the template.
         template: String,
@@ -257,7 +259,7 @@ pub enum ProcessorError {
     /// The messages hold neither text nor images.
     #[error("the prompt is empty: no message has text or an image")]
     EmptyPrompt,
-    /// The number of images is not the number of image parts in the messages.
+    /// The number of images differs from the number of image parts in the messages.
     #[error("{found} images were given, the messages have places for {expected}")]
     ImageCount {
         /// Images given.
@@ -265,7 +267,7 @@ pub enum ProcessorError {
         /// Image parts in the messages.
         expected: usize,
     },
-    /// The number of videos is not the number of video parts in the messages.
+    /// The number of videos differs from the number of video parts in the messages.
     #[error("{found} videos were given, the messages have places for {expected}")]
     VideoCount {
         /// Videos given.
@@ -273,18 +275,18 @@ pub enum ProcessorError {
         /// Video parts in the messages.
         expected: usize,
     },
-    /// A model reads no videos, or its checkpoint does not say how.
-    #[error("{path}: this model reads no videos{advice}")]
+    /// A model does not read videos, or its checkpoint does not say how.
+    #[error("{path}: this model does not read videos{advice}")]
     VideosUnsupported {
         /// Its config.
         path: PathBuf,
-        /// What would help.
+        /// Advice to the user; may be empty.
         advice: &'static str,
     },
-    /// A video has no frames per second.
-    #[error("a video of {found} frames per second, expected a number above 0")]
+    /// The frame rate of a video is not a positive number.
+    #[error("a video has {found} frames per second, expected a number above 0")]
     VideoRate {
-        /// What was given.
+        /// The frame rate given.
         found: f64,
     },
     /// A video has too few or too many frames.
@@ -295,15 +297,17 @@ pub enum ProcessorError {
     VideoFrames {
         /// Frames given.
         found: usize,
-        /// Fewest that are possible.
+        /// Minimum number of frames.
         min: usize,
-        /// Most that are possible, where something else does not bound them.
+        /// Maximum number of frames; `None` if another limit applies.
         max: Option<usize>,
     },
     /// The frames of a video have different sizes.
-    #[error("frame {index} of a video is {found}, expected {expected} as the frames before it")]
+    #[error(
+        "frame {index} of a video is {found}, expected {expected}, the size of the first frame"
+    )]
     VideoFrameSize {
-        /// Number of the frame, from 0.
+        /// Index of the frame, from 0.
         index: usize,
         /// Its size.
         found: ImageSize,
@@ -323,60 +327,62 @@ pub enum ProcessorError {
     VideoSmall {
         /// Their size.
         found: ImageSize,
-        /// The shortest side that is possible.
+        /// Minimum side in pixels.
         expected: usize,
     },
-    /// The rendered prompt has more or fewer image or video placeholders than there are images.
-    /// The usual cause is a placeholder typed by hand in the text of a message.
+    /// The number of image or video placeholders in the rendered prompt is wrong. The usual cause
+    /// is a placeholder typed by hand in the text of a message.
     #[error(
         "the rendered prompt has {found} placeholders {placeholder}, expected {expected}; do not write placeholders into the text"
     )]
     PlaceholderCount {
         /// The placeholder.
         placeholder: String,
-        /// How often it occurs.
+        /// Number of times that it occurs.
         found: usize,
-        /// How often it should.
+        /// Expected number.
         expected: usize,
     },
     /// The prompt does not fit the model's context.
     #[error("the prompt has {found} tokens, the limit is {limit}")]
     PromptTooLong {
-        /// Tokens in the prompt, image places included.
+        /// Number of tokens in the prompt, including image places.
         found: usize,
         /// Largest number allowed.
         limit: usize,
     },
-    /// A text is too long by far, which was found out before all of it was tokenised.
+    /// A text is far too long. Detected before all of it was tokenised.
     #[error("the text of {bytes} bytes has at least {least_tokens} tokens, the limit is {limit}")]
     TextTooLong {
-        /// Bytes of the text, or of its part that the chat template could write.
+        /// Bytes of the text, or of the part that the chat template wrote.
         bytes: usize,
-        /// Tokens that it has at least.
+        /// Minimum number of tokens that it has.
         least_tokens: usize,
         /// Largest number allowed.
         limit: usize,
     },
-    /// Whoever asked for a prompt does not want it any more.
-    #[error("the prompt is not wanted any more")]
+    /// The caller no longer wants the prompt.
+    #[error("the prompt is no longer wanted")]
     Unwanted,
-    /// Limits of the size of an image that no image can meet.
-    #[error("images of {min} to {max} pixels, expected a lower limit of 1 up to the upper one")]
+    /// Limits of an image's size that no image can meet.
+    #[error(
+        "the pixel limits of images are {min} to {max}, expected a lower limit from 1 to the upper limit"
+    )]
     PixelLimits {
-        /// Least number of pixels.
+        /// Minimum number of pixels.
         min: usize,
-        /// Largest number of pixels.
+        /// Maximum number of pixels.
         max: usize,
     },
-    /// A name of no [`Orientation`](crate::Orientation).
-    #[error("no way to turn images: {found:?}, expected upright or as-stored")]
+    /// No [`Orientation`](crate::Orientation) has this name.
+    #[error("unknown image orientation {found:?}, expected upright or as-stored")]
     UnknownOrientation {
         /// The name.
         found: String,
     },
-    /// It cannot be told which part of a rendered conversation is an answer.
+    /// The part of a rendered conversation that is an answer cannot be determined.
     #[error(
-        "chat template {template}: the answer in messages[{index}] does not simply follow the text \
+        "chat template {template}: the answer in messages[{index}] does not directly follow the text \
          that asks for it"
     )]
     AnswerPlace {
@@ -387,5 +393,5 @@ pub enum ProcessorError {
     },
 }
 
-/// Short form used throughout the crate.
+/// Result type used throughout the crate.
 pub(crate) type Result<T, E = ProcessorError> = std::result::Result<T, E>;

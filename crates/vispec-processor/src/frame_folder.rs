@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Extensions of image files that are frames.
+/// Extensions of image files that count as frames.
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
-/// The image files in a folder in the order of their names, shorter ones first, so that 10 comes
-/// after 9 even if numbers are not padded with zeros. Hidden files are none.
+/// Lists the image files in a folder in the order of their names. Shorter names come first, so that
+/// 10 comes after 9 even without zero padding. Hidden files are skipped.
 ///
 /// # Errors
 /// If the folder cannot be listed.

@@ -1,8 +1,8 @@
-//! Makes `{% generation %}` blocks, by which transformers marks what an assistant said, known to a
-//! template engine that lacks them.
+//! Support for `{% generation %}` blocks, with which transformers marks assistant messages and
+//! which the template engine does not know.
 
-/// Replaces `{% generation %}` and `{% endgeneration %}` by a `with` block, which like them only
-/// opens a scope. White-space markers stay as they are.
+/// Replaces `{% generation %}` and `{% endgeneration %}` by a `with` block, which also only opens a
+/// scope. White-space markers are kept.
 pub(crate) fn accept_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,21 +1,21 @@
-//! The first frame of GIF files, laid out as Pillow does it.
+//! The first frame of GIF files, with the same layout as in Pillow.
 
 use gif::{ColorOutput, DecodeOptions, Decoder};
 
-/// A GIF file whose first frame has been described but not read.
+/// A GIF file read up to the pixels of its first frame.
 pub(crate) struct GifImage<'a> {
     decoder: Decoder<&'a [u8]>,
-    /// Columns before the frame, rows above it, its width and its height.
+    /// Left and top offset of the frame, its width and its height.
     frame: [usize; 4],
     width: usize,
     height: usize,
     colors: Vec<[u8; 3]>,
-    /// What fills the canvas around the frame.
+    /// Palette index that fills the canvas around the frame.
     background: u8,
 }
 
 impl<'a> GifImage<'a> {
-    /// Reads up to the first frame, or says what is wrong with the file.
+    /// Reads up to the first frame, or returns what is wrong with the file.
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         let mut options = DecodeOptions::new();
         options.set_color_output(ColorOutput::Indexed);
@@ -36,7 +36,7 @@ impl<'a> GifImage<'a> {
         Ok(Self {
             decoder,
             frame: area,
-            // A frame that does not fit makes the canvas larger.
+            // A frame that does not fit enlarges the canvas.
             width: canvas[0].max(area[0] + area[2]),
             height: canvas[1].max(area[1] + area[3]),
             colors,
@@ -44,14 +44,14 @@ impl<'a> GifImage<'a> {
         })
     }
 
-    /// Width and height in pixels.
+    /// Returns the width and height in pixels.
     pub(crate) fn dimensions(&self) -> (u32, u32) {
         let [width, height] =
             [self.width, self.height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
         (width, height)
     }
 
-    /// The pixels, `[height, width, 3]`. Transparent ones have the colour of their index.
+    /// Decodes the pixels, `[height, width, 3]`. Transparent pixels keep the colour of their index.
     pub(crate) fn into_rgb8(mut self) -> Result<Vec<u8>, String> {
         let [left, top, width, height] = self.frame;
         let mut indices = vec![0; width * height];
@@ -74,8 +74,9 @@ impl<'a> GifImage<'a> {
     }
 }
 
-/// The colour of every index. Without a palette an index is a level of grey; a palette of just
-/// these levels counts as none, and what lies behind the end of any other is black.
+/// Returns the colour of every index. Without a palette, an index is a grey level. A palette of
+/// exactly these levels counts as no palette; indices beyond the end of any other palette are
+/// black.
 fn colors(palette: Option<&[u8]>) -> Vec<[u8; 3]> {
     let grey = (0..=u8::MAX).map(|level| [level; 3]);
     let palette = palette.unwrap_or_default().as_chunks::<3>().0;

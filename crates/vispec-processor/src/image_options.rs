@@ -1,20 +1,19 @@
-//! How image files are read: how large they may be, and which way up.
+//! Options for reading image files: size limits and orientation.
 
 use crate::error::{ProcessorError, Result};
 use crate::orientation::Orientation;
 
-/// How image files are read. Sizes are checked against headers, before pixels are decoded.
+/// Options for reading image files. Sizes are checked in the header, before pixels are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageOptions {
-    /// Largest number of pixels that are decoded; 64 Mi by default. Decoders may take 16 bytes for
-    /// each.
+    /// Maximum number of pixels to decode; 64 Mi by default. Decoders may use 16 bytes per pixel.
     pub max_pixels: u64,
-    /// Largest number of pixels of a JPEG file; 256 Mi by default. Those with more than `max_pixels`
-    /// are decoded at a half, a quarter or an eighth of their sides.
+    /// Maximum number of pixels of a JPEG file; 256 Mi by default. Files with more than
+    /// `max_pixels` are decoded at a half, a quarter or an eighth of their sides.
     pub max_photo_pixels: u64,
-    /// Longest side in pixels; 65 500 by default.
+    /// Maximum side in pixels; 65 500 by default.
     pub max_side: u32,
-    /// What becomes of a note that pixels have to be turned.
+    /// Whether to apply the orientation noted in a file.
     pub orientation: Orientation,
 }
 
@@ -30,7 +29,8 @@ impl Default for ImageOptions {
 }
 
 impl ImageOptions {
-    /// The default limits, and pixels as they are stored: what upstream's scripts read.
+    /// Returns the default limits, with pixels as they are stored. Upstream's scripts read images
+    /// this way.
     #[must_use]
     pub fn as_stored() -> Self {
         Self {
@@ -39,11 +39,11 @@ impl ImageOptions {
         }
     }
 
-    /// Looks at the size in a header.
+    /// Checks the size in a header.
     ///
     /// # Errors
-    /// [`ProcessorError::EmptyImage`], and [`ProcessorError::ImageTooLarge`] with more than
-    /// `max_pixels` pixels or a side beyond the limit.
+    /// [`ProcessorError::EmptyImage`] if a side is zero; [`ProcessorError::ImageTooLarge`] if there
+    /// are more than `max_pixels` pixels or a side exceeds the limit.
     pub(crate) fn check(
         &self,
         image: &str,
@@ -75,11 +75,11 @@ impl ImageOptions {
         Ok(())
     }
 
-    /// Bytes that a decoder may take.
+    /// Returns the number of bytes that a decoder may use.
     pub(crate) fn decoder_bytes(&self) -> u64 {
         self.max_pixels.saturating_mul(DECODER_BYTES_PER_PIXEL)
     }
 }
 
-/// Bytes per pixel that a decoder may need at most: four channels of 16 bits, twice.
+/// Maximum bytes per pixel that a decoder may need: four channels of 16 bits, twice.
 const DECODER_BYTES_PER_PIXEL: u64 = 16;

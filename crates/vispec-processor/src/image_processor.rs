@@ -1,4 +1,4 @@
-//! The image processor of a checkpoint, whatever its family.
+//! The image processor of a checkpoint of any family.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::qwen_image::QwenImageProcessor;
 
 /// The file that describes the processor as a whole.
 const PROCESSOR_CONFIG: &str = "processor_config.json";
-/// The object in it that describes the image processor, which transformers 5 writes.
+/// The object in it that describes the image processor, written by transformers 5.
 const SECTION: &str = "image_processor";
 /// The file that describes an image processor in checkpoints of earlier versions.
 const PREPROCESSOR_CONFIG: &str = "preprocessor_config.json";
@@ -29,7 +29,7 @@ pub enum ImageProcessor {
     Clip {
         /// Makes the crop.
         processor: ClipImageProcessor,
-        /// Tokens of an image, always the same number.
+        /// Number of tokens of an image, the same for all images.
         n_tokens: usize,
     },
     /// LLaVA-NeXT.
@@ -37,8 +37,8 @@ pub enum ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads what the checkpoint in `dir` says of its image processor, and checks that it fits the
-    /// model's `config.json`.
+    /// Reads the image processor of the checkpoint in `dir` and checks that it fits the model's
+    /// `config.json`.
     pub(crate) fn from_dir(
         dir: &Path,
         family: ModelFamily,
@@ -79,8 +79,8 @@ impl ImageProcessor {
         }
     }
 
-    /// Sets limits of an image's area in pixels, where given, for families that resize to an area
-    /// (Qwen); others have fixed sizes and stay as they are.
+    /// Sets the limits of an image's area in pixels, where given. Only families that resize to an
+    /// area (Qwen) are affected; others have fixed sizes.
     pub(crate) fn with_pixels(self, min: Option<usize>, max: Option<usize>) -> Result<Self> {
         match self {
             Self::Qwen(processor) => processor.with_pixels(min, max).map(Self::Qwen),
@@ -88,7 +88,7 @@ impl ImageProcessor {
         }
     }
 
-    /// Number of tokens that an image of this size takes in the prompt.
+    /// Returns the number of tokens that an image of this size takes in the prompt.
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`](crate::ProcessorError::AspectRatio), only for Qwen.
@@ -113,8 +113,8 @@ impl ImageProcessor {
     }
 }
 
-/// `image_processor` in `processor_config.json`, else `preprocessor_config.json`, which is the order
-/// of transformers 5.
+/// Opens `image_processor` in `processor_config.json`, else `preprocessor_config.json`. This is the
+/// order of transformers 5.
 fn open_config(dir: &Path) -> Result<ConfigFile> {
     if let Some(processor) = ConfigFile::open_if_present(dir, PROCESSOR_CONFIG)?
         && let Some(section) = processor.section(SECTION)?
@@ -130,7 +130,7 @@ const IMAGE_SIZE: &str = "vision_config.image_size";
 const PATCH_SIZE: &str = "vision_config.patch_size";
 const STRATEGY: &str = "vision_feature_select_strategy";
 
-/// What `config.json` says about the vision tower of a LLaVA model.
+/// The vision tower of a LLaVA model, as described in `config.json`.
 struct ClipTower {
     image_size: usize,
     patch_size: usize,
@@ -139,8 +139,10 @@ struct ClipTower {
 }
 
 impl ClipTower {
-    /// As in transformers the strategy defaults to `default`. What `processor_config.json` says, if
-    /// there is one, must agree: its strategy, its patch size, and that the tower adds one token.
+    /// Reads the vision tower. As in transformers, the strategy defaults to `default`.
+    ///
+    /// If there is a `processor_config.json`, its strategy and patch size must agree, and it must
+    /// say that the tower adds one token.
     fn from_config(dir: &Path, config: &ConfigFile) -> Result<Self> {
         config.require_one_of("vision_config.model_type", &["clip_vision_model"])?;
         config.require_one_of(STRATEGY, &["default", "full"])?;

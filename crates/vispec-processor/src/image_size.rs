@@ -1,4 +1,4 @@
-//! Height and width with names, so that they cannot be swapped.
+//! Height and width as named fields, so that they cannot be swapped.
 
 /// The size of an image or of a grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,13 +10,13 @@ pub struct ImageSize {
 }
 
 impl ImageSize {
-    /// A size from rows and columns, in this order.
+    /// Creates a size from rows and columns, in this order.
     #[must_use]
     pub const fn new(height: usize, width: usize) -> Self {
         Self { height, width }
     }
 
-    /// A square.
+    /// Creates the size of a square.
     #[must_use]
     pub const fn square(side: usize) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl ImageSize {
         }
     }
 
-    /// Rows times columns.
+    /// Returns rows times columns.
     #[must_use]
     pub const fn area(self) -> usize {
         self.height * self.width

@@ -5,10 +5,10 @@ use minijinja::{Environment, Error, ErrorKind};
 
 use crate::python_text::python_str;
 
-/// More decimal places than any number has.
+/// Maximum number of decimal places; no number has as many.
 const MAX_PRECISION: usize = 400;
 
-/// Makes filters of an environment do what they do in Jinja2.
+/// Replaces the filters of an environment that behave differently in Jinja2.
 pub(crate) fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("string", |value: &Value| python_str(value));
     environment.add_filter("join", join);
@@ -41,7 +41,7 @@ fn round(
     named.assert_all_used()?;
     let invalid = |reason: String| Error::new(ErrorKind::InvalidOperation, reason);
     if value.kind() != ValueKind::Number {
-        return Err(invalid(format!("round of {}", value.kind())));
+        return Err(invalid(format!("cannot round {}", value.kind())));
     }
     let places = precision.unwrap_or(0).min(MAX_PRECISION);
     let method = method.unwrap_or("common");
@@ -53,10 +53,10 @@ fn round(
     let rounded = match method {
         "common" => format!("{number:.places$}")
             .parse()
-            .map_err(|_| invalid(format!("round of {number}")))?,
+            .map_err(|_| invalid(format!("cannot round {number}")))?,
         "ceil" => (number * scale).ceil() / scale,
         "floor" => (number * scale).floor() / scale,
-        other => return Err(invalid(format!("round by {other:?}"))),
+        other => return Err(invalid(format!("unknown rounding method {other:?}"))),
     };
     Ok(Value::from(rounded))
 }

@@ -1,6 +1,6 @@
-//! The segments of a JPEG file, as far as a decoder has to be told of them.
+//! The segments of a JPEG file that matter for decoding.
 //!
-//! Bytes that do not belong to any segment are passed over, as libjpeg does it.
+//! Bytes that do not belong to any segment are skipped, as in libjpeg.
 
 use crate::orientation::EXIF_PREFIX;
 
@@ -12,11 +12,11 @@ const APP1: u8 = 0xe1;
 const APP14: u8 = 0xee;
 const XMP_PREFIX: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-/// Scans that a file may have; published encoders write about ten. Each costs a pass over the
-/// image however few bytes it has.
+/// Maximum number of scans in a file; common encoders write about ten. Each scan costs a pass over
+/// the image, however few bytes it has.
 const MAX_SCANS: usize = 100;
 
-/// What comes before the first scan.
+/// The content of a file before its first scan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct JpegHeader {
     /// Whether the file is marked as JFIF.
@@ -25,18 +25,18 @@ pub(crate) struct JpegHeader {
     pub(crate) adobe_transform: Option<u8>,
     /// Names of the components, in order.
     pub(crate) component_ids: Vec<u8>,
-    /// How often each component is sampled across and down, beside the others.
+    /// Horizontal and vertical sampling factors of each component.
     pub(crate) sampling: Vec<[u8; 2]>,
-    /// EXIF, joined if it is in several segments.
+    /// EXIF data, joined if it is in several segments.
     pub(crate) exif: Option<Vec<u8>>,
-    /// XMP, the last if there are several.
+    /// XMP data, the last segment if there are several.
     pub(crate) xmp: Option<Vec<u8>>,
-    /// Where the marker of the first scan is.
+    /// Offset of the marker of the first scan.
     pub(crate) first_scan: usize,
 }
 
 impl JpegHeader {
-    /// Reads up to the first scan; `None` if there is none.
+    /// Reads up to the first scan; returns `None` if there is none.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = Self::default();
         let mut at = 2; // after the start-of-image marker
@@ -73,7 +73,7 @@ impl JpegHeader {
                     self.xmp = Some(xmp.to_vec());
                 }
             }
-            // Start of frame, of whichever process; the three left out are tables.
+            // Start of frame for any coding process; the three excluded markers are not frames.
             0xc0..=0xcf if !matches!(kind, 0xc4 | 0xc8 | 0xcc) => {
                 let components = body.get(6..).unwrap_or_default();
                 self.component_ids = components.chunks(3).map(|entry| entry[0]).collect();
@@ -86,7 +86,7 @@ impl JpegHeader {
     }
 }
 
-/// The next marker from `at` on, and the place after it.
+/// Returns the next marker from `at` on, and the offset after it.
 fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += bytes.get(at..)?.iter().position(|&byte| byte == FILL)?;
@@ -98,10 +98,12 @@ fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// Says what is wrong with the scans of a file. Within a scan the byte 0xff is always escaped, and
-/// thumbnails, which have scans and an end of their own, come before the first.
+/// Checks the scans of a file and returns what is wrong with them.
 ///
-/// The decoder fills what is missing of a truncated file, while Pillow refuses it.
+/// Within a scan the byte 0xff is always escaped. Thumbnails have scans and end markers of their
+/// own, but come before the first scan of the file.
+///
+/// The decoder fills in the missing part of a truncated file, while Pillow rejects the file.
 pub(crate) fn check_scans(scans: &[u8]) -> Result<(), String> {
     let count = |kind| {
         let pairs = scans.windows(2);

@@ -1,4 +1,4 @@
-//! JPEG files, with the colours that libjpeg, and so Pillow, gives them.
+//! JPEG files, decoded to the same colours as libjpeg, and so Pillow, gives.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +10,7 @@ use crate::image_options::ImageOptions;
 use crate::jpeg_header::{JpegHeader, check_scans};
 use crate::orientation::noted;
 
-/// What the sides of a picture can be divided by while it is decoded.
+/// Factors by which the decoder can scale the sides of a picture down.
 const DIVISORS: [u16; 4] = [1, 2, 4, 8];
 
 /// A JPEG file whose header has been read.
@@ -21,7 +21,7 @@ pub(crate) struct JpegImage<'a> {
 }
 
 impl<'a> JpegImage<'a> {
-    /// Reads the header, or says what is wrong with the file.
+    /// Reads the header, or returns what is wrong with the file.
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         let header = JpegHeader::read(bytes).ok_or("there is no scan")?;
         let mut decoder = Decoder::new(bytes);
@@ -38,22 +38,23 @@ impl<'a> JpegImage<'a> {
         })
     }
 
-    /// Width and height in pixels, as they will be decoded.
+    /// Returns the width and height in pixels of the decoded picture.
     pub(crate) fn dimensions(&self) -> (u32, u32) {
         (self.info.width.into(), self.info.height.into())
     }
 
-    /// How the pixels have to be turned.
+    /// Returns the orientation noted in the file.
     pub(crate) fn noted(&self) -> Noted {
         noted(self.header.exif.as_deref(), self.header.xmp.as_deref())
     }
 
-    /// Checks the size, and scales what has more pixels than may be decoded by the least power of
-    /// two that helps.
+    /// Checks the size, and scales a picture with too many pixels down by the smallest sufficient
+    /// divisor.
     ///
     /// # Errors
-    /// Those of [`ImageOptions::check`]; [`ProcessorError::ImageMemory`] if the picture comes in
-    /// several passes, whose coefficients have to be kept at full size and are too many.
+    /// The errors of [`ImageOptions::check`]; [`ProcessorError::ImageMemory`] if a progressive
+    /// picture has more coefficients than the memory limit allows, because they are kept at full
+    /// size.
     pub(crate) fn fit(&mut self, image: &str, options: &ImageOptions) -> ProcessorResult<()> {
         let most = match self.info.coding_process {
             CodingProcess::Lossless => options.max_pixels,
@@ -79,7 +80,7 @@ impl<'a> JpegImage<'a> {
                 limit: options.decoder_bytes(),
             });
         }
-        // The decoder takes the smallest size that is at least as large as one that is wanted.
+        // The decoder picks the smallest scaled size that is at least the requested one.
         let (width, height) = scaled(divisor);
         let scaled = self.decoder.scale(width, height);
         (self.info.width, self.info.height) =
@@ -90,7 +91,7 @@ impl<'a> JpegImage<'a> {
         Ok(())
     }
 
-    /// Memory for all coefficients of the picture, 16 bits each.
+    /// Returns the bytes that all coefficients of the picture take, at 16 bits each.
     fn coefficient_bytes(&self) -> u64 {
         let sampling = || self.header.sampling.iter();
         let area = |[across, down]: [u8; 2]| u64::from(across) * u64::from(down);
@@ -101,11 +102,11 @@ impl<'a> JpegImage<'a> {
         2 * pixels * samples / most
     }
 
-    /// The pixels, `[height, width, 3]`.
+    /// Decodes the pixels, `[height, width, 3]`.
     pub(crate) fn into_rgb8(mut self) -> Result<Vec<u8>, String> {
-        // The decoder asserts what damaged files can break.
+        // Damaged files can fail assertions in the decoder.
         let samples = catch_unwind(AssertUnwindSafe(|| self.decoder.decode()))
-            .map_err(|_| "the decoder cannot make sense of it")?
+            .map_err(|_| "the decoder failed on this file")?
             .map_err(|error| error.to_string())?;
         match self.info.pixel_format {
             PixelFormat::RGB24 => Ok(samples),
@@ -121,8 +122,8 @@ impl<'a> JpegImage<'a> {
     }
 }
 
-/// What the components mean, by the rules of libjpeg: JFIF is always YCbCr, else Adobe's marker
-/// decides, else the names of the components.
+/// Returns the colour space of the components by the rules of libjpeg: JFIF is always YCbCr, else
+/// Adobe's marker decides, else the names of the components.
 fn color_transform(header: &JpegHeader) -> Option<ColorTransform> {
     match *header.component_ids.as_slice() {
         [first, second, third] => Some(match header.adobe_transform {
@@ -140,7 +141,7 @@ fn color_transform(header: &JpegHeader) -> Option<ColorTransform> {
     }
 }
 
-/// Pillow's way from ink and black to a colour.
+/// Converts ink and black to a colour channel as Pillow does.
 fn unmixed(ink: u8, black: u8) -> u8 {
     let white = 255 - u32::from(black);
     let product = u32::from(ink) * white + 128;

@@ -1,7 +1,7 @@
 //! Inputs of vision-language models: everything that happens before the first tensor.
 //!
-//! A [`Processor`] is read from the directory of a checkpoint and turns a conversation with images
-//! into a [`PreparedPrompt`]:
+//! A [`Processor`] is loaded from the directory of a checkpoint and turns a conversation with
+//! images into a [`PreparedPrompt`]:
 //!
 //! ```text
 //! image files --decode--> DecodedImage --resize, normalise, cut--> ProcessedImage --> vision tower
@@ -11,8 +11,8 @@
 //! Messages --chat template--> text --tokenizer--> token ids --> PreparedPrompt (ids, runs, positions)
 //! ```
 //!
-//! Pixels, ids and positions are those of the published processors of transformers 4.51 (the slow
-//! ones, which resize with Pillow); goldens made with these are part of the tests.
+//! Pixels, ids and positions match those of the published processors of transformers 4.51 (the slow
+//! ones, which resize with Pillow). The tests compare with goldens that these processors made.
 //!
 //! ```no_run
 //! use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};

@@ -1,10 +1,10 @@
-//! What a conversation shows besides text.
+//! Images and videos of a conversation.
 
 use crate::decoded_image::DecodedImage;
 use crate::video::Video;
 
-/// Images and videos of a conversation. They fill the places for images and those for videos in its
-/// messages, each kind in its own order.
+/// Images and videos of a conversation. They fill the image and video places in its messages, each
+/// kind in order.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Media<'a> {
     /// The images.

@@ -1,4 +1,4 @@
-//! A conversation: who said what, with places for images.
+//! Conversations: messages with roles, text, and places for images and videos.
 
 use serde_json::Value;
 
@@ -9,31 +9,31 @@ use crate::error::{ProcessorError, Result};
 pub enum Part {
     /// Text.
     Text(String),
-    /// The place of the next image; the images themselves are kept apart.
+    /// The place of the next image; the images are stored separately.
     Image,
-    /// The place of the next video; the videos themselves are kept apart.
+    /// The place of the next video; the videos are stored separately.
     Video,
 }
 
-/// A call of a tool.
+/// A tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
     /// Name of the tool.
     pub name: String,
-    /// What it is given: a JSON object.
+    /// Arguments: a JSON object.
     pub arguments: Value,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Text alone, written as one string.
+    /// Only text, as one string.
     Text(String),
-    /// Pieces of text and images in order.
+    /// Text, images and videos, in order.
     Parts(Vec<Part>),
-    /// Calls of tools, maybe after some text; for messages of an assistant.
+    /// Tool calls of an assistant message, optionally after some text.
     Calls {
-        /// What is said before.
+        /// Text before the calls.
         text: String,
         /// The calls.
         calls: Vec<ToolCall>,
@@ -41,7 +41,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// The pieces of text, in order.
+    /// Returns the pieces of text, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let (text, parts) = match self {
             Self::Text(text) | Self::Calls { text, .. } => (Some(text.as_str()), &[][..]),
@@ -54,13 +54,13 @@ impl Content {
             }))
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     #[must_use]
     pub fn n_images(&self) -> usize {
         self.count(&Part::Image)
     }
 
-    /// Number of videos.
+    /// Returns the number of videos.
     #[must_use]
     pub fn n_videos(&self) -> usize {
         self.count(&Part::Video)
@@ -77,13 +77,14 @@ impl Content {
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what the chat template knows besides.
+    /// The role of the speaker: `system`, `user`, `assistant`, or another role that the chat
+    /// template knows.
     pub role: String,
-    /// What is said.
+    /// The content.
     pub content: Content,
 }
 
-/// A conversation of at least one message, and the tools that an answer to it may call.
+/// A conversation of at least one message, and the tools that the model may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Messages {
     messages: Vec<Message>,
@@ -91,11 +92,11 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// A conversation.
+    /// Creates a conversation.
     ///
     /// # Errors
-    /// [`ProcessorError::NoMessages`] if there are none; [`ProcessorError::MessagesShape`] if a
-    /// role is the empty string.
+    /// [`ProcessorError::NoMessages`] if `messages` is empty; [`ProcessorError::MessagesShape`] if
+    /// a role is the empty string.
     pub fn new(messages: Vec<Message>) -> Result<Self> {
         if messages.is_empty() {
             return Err(ProcessorError::NoMessages);
@@ -113,7 +114,7 @@ impl Messages {
         })
     }
 
-    /// The same conversation with each message changed.
+    /// Applies `change` to each message.
     #[must_use]
     pub fn map(self, change: impl FnMut(&Message) -> Message) -> Self {
         Self {
@@ -122,25 +123,27 @@ impl Messages {
         }
     }
 
-    /// The same conversation with tools, each an object as OpenAI has it:
-    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    /// Sets the tools, each an object in the format of OpenAI: `{"type": "function", "function":
+    /// {"name", "description", "parameters"}}`.
     #[must_use]
     pub fn with_tools(self, tools: Vec<Value>) -> Self {
         Self { tools, ..self }
     }
 
-    /// Tools that an answer may call.
+    /// Returns the tools that an answer may call.
     pub(crate) fn tools(&self) -> &[Value] {
         &self.tools
     }
 
-    /// One user turn of `n_images` images followed by `prompt`, after an optional system message.
+    /// Creates one user turn of `n_images` images followed by `prompt`, after an optional system
+    /// message.
     #[must_use]
     pub fn from_prompt(system: Option<&str>, prompt: &str, n_images: usize) -> Self {
         Self::showing(system, prompt, vec![Part::Image; n_images])
     }
 
-    /// One user turn of what is `shown`, followed by `prompt`, after an optional system message.
+    /// Creates one user turn of the parts `shown` followed by `prompt`, after an optional system
+    /// message.
     #[must_use]
     pub fn showing(system: Option<&str>, prompt: &str, shown: Vec<Part>) -> Self {
         let message = |role: &str, parts| Message {
@@ -157,18 +160,18 @@ impl Messages {
         }
     }
 
-    /// Adds a message, for instance the answer and the next question.
+    /// Appends a message, for example an answer or the next question.
     pub fn push(&mut self, message: Message) {
         self.messages.push(message);
     }
 
-    /// The messages in order.
+    /// Returns the messages in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Number of images in all messages.
+    /// Returns the number of images in all messages.
     #[must_use]
     pub fn n_images(&self) -> usize {
         self.messages
@@ -177,7 +180,7 @@ impl Messages {
             .sum()
     }
 
-    /// Number of videos in all messages.
+    /// Returns the number of videos in all messages.
     #[must_use]
     pub fn n_videos(&self) -> usize {
         let videos = self
@@ -187,7 +190,7 @@ impl Messages {
         videos.sum()
     }
 
-    /// Whether no message has an image, a video or text other than white space.
+    /// Returns whether no message has an image, a video or text other than white space.
     pub(crate) fn is_blank(&self) -> bool {
         self.n_images() + self.n_videos() == 0
             && self

@@ -1,4 +1,4 @@
-//! Reading a conversation from the JSON that Hugging Face chats are written in.
+//! Reads conversations from JSON in the format of Hugging Face chats.
 
 use std::path::Path;
 
@@ -8,27 +8,27 @@ use crate::error::{ProcessorError, Result};
 use crate::messages::{Content, Message, Messages, Part};
 use crate::read_limited::{MAX_TEXT, read_limited};
 
-/// Types of content parts that can be used.
+/// Supported types of content parts.
 const SUPPORTED_PARTS: &str = "text, image, image_url, video";
 
-/// A chat in a file, and where its images are.
+/// A chat read from a file, and the sources of its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatFile {
-    /// What is said.
+    /// The conversation.
     pub messages: Messages,
-    /// The places of its images, in order: as many as the messages have.
+    /// The source of each image of the messages, in order.
     pub images: Vec<ImagePlace>,
 }
 
-/// Where the image of a place in a chat comes from.
+/// The source of an image in a chat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImagePlace {
-    /// From somewhere else: `{"type": "image"}`.
+    /// Passed separately: `{"type": "image"}`.
     Given,
-    /// From an address: `{"type": "image_url", "image_url": {"url": ...}}`, or the address itself in
-    /// place of the object, as some clients write it.
+    /// Loaded from an address: `{"type": "image_url", "image_url": {"url": ...}}`, or the address
+    /// itself instead of the object, as some clients write it.
     Addressed {
-        /// Where it stands, as in `messages[0].content[1].image_url`.
+        /// Location of the address, for example `messages[0].content[1].image_url`.
         location: String,
         /// The address.
         url: String,
@@ -36,11 +36,11 @@ pub enum ImagePlace {
 }
 
 impl ChatFile {
-    /// Reads a file as [`Messages::from_json`] does; images may have addresses.
+    /// Reads a file like [`Messages::from_json`], but images may have addresses.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] above 64 MiB, and those of
-    /// [`Messages::from_json`].
+    /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] if the file is larger than 64 MiB,
+    /// and those of [`Messages::from_json`].
     pub fn read(path: &Path) -> Result<Self> {
         Self::from_json_value(&parse(&read_limited(path, MAX_TEXT)?)?)
     }
@@ -63,8 +63,8 @@ impl ChatFile {
 
 impl Messages {
     /// Reads a list of `{"role": ..., "content": ...}`. The content is a string or a list of
-    /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields are
-    /// ignored.
+    /// `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "video"}`; other fields
+    /// are ignored.
     ///
     /// # Errors
     /// [`ProcessorError::MessagesNotUtf8`], [`ProcessorError::MessagesSyntax`],
@@ -74,7 +74,7 @@ impl Messages {
         Self::from_json_value(&parse(bytes)?)
     }
 
-    /// The same as [`Self::from_json`] for JSON that is already parsed.
+    /// Like [`Self::from_json`], but takes parsed JSON.
     ///
     /// # Errors
     /// [`ProcessorError::MessagesShape`], [`ProcessorError::UnknownPart`] or
@@ -132,7 +132,7 @@ fn message(index: usize, value: &Value, images: &mut Vec<ImagePlace>) -> Result<
     Ok(Message { role, content })
 }
 
-/// Reads a part of a message, and notes where its image comes from.
+/// Reads a part of a message, and records where its image comes from.
 fn part(location: &str, value: &Value, images: &mut Vec<ImagePlace>) -> Result<Part> {
     let Value::Object(fields) = value else {
         return Err(wrong(location, Some(value), "an object with a type"));
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(chat.images, expected);
         assert_eq!(
             error(std::str::from_utf8(json).unwrap()),
-            "messages[0].content[0].image_url: an address, expected {\"type\": \"image\"} and the image apart"
+            "messages[0].content[0].image_url: an address, expected {\"type\": \"image\"} and the image passed separately"
         );
         assert_eq!(
             error(r#"[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]"#),

@@ -1,4 +1,4 @@
-//! Which family of models a checkpoint belongs to.
+//! The model family of a checkpoint.
 
 use std::path::Path;
 
@@ -29,25 +29,25 @@ pub enum ImageForm {
     Tiles,
 }
 
-/// In which words conversations were written that a family was trained on.
+/// The prompt format of the conversations that a family was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrainingForm {
-    /// Those of its chat template.
+    /// Its chat template.
     ChatTemplate,
-    /// FastChat's `vicuna_v1.1`, unlike the template beside the weights.
+    /// FastChat's `vicuna_v1.1`, unlike the chat template published with the weights.
     Vicuna,
 }
 
-/// What this crate knows of a family.
+/// Constants of a family.
 struct Facts {
     family: ModelFamily,
     architecture: &'static str,
     model_type: &'static str,
     images: ImageForm,
     training: TrainingForm,
-    /// The field that names the image token in files of the version that it was published with.
+    /// The field that names the image token in the config files that the family was published with.
     image_token_field: &'static str,
-    /// `max_position_embeddings` of transformers, for files without it.
+    /// Default of `max_position_embeddings` in transformers, for configs without it.
     context_limit: usize,
 }
 
@@ -97,7 +97,7 @@ impl ModelFamily {
     /// Reads the family of the checkpoint in `dir` from its `config.json`.
     ///
     /// # Errors
-    /// A config that is missing or cannot be read; [`ProcessorError::UnsupportedArchitecture`].
+    /// If the config is missing or cannot be read; [`ProcessorError::UnsupportedArchitecture`].
     pub fn of_checkpoint(dir: &Path) -> Result<Self> {
         Self::from_config(&ConfigFile::open(
             dir,
@@ -106,7 +106,7 @@ impl ModelFamily {
         )?)
     }
 
-    /// Reads `architectures`, or if it is absent `model_type`, of `config.json`.
+    /// Reads `architectures`, or `model_type` if it is absent, from `config.json`.
     pub(crate) fn from_config(config: &ConfigFile) -> Result<Self> {
         let architectures = config
             .optional::<Vec<String>>("architectures", "a list of names")?
@@ -136,7 +136,7 @@ impl ModelFamily {
         }
     }
 
-    /// How images become tokens.
+    /// Returns how images become tokens.
     #[must_use]
     pub fn images(self) -> ImageForm {
         self.facts().images

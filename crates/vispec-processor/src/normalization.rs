@@ -1,4 +1,4 @@
-//! Scaling of 8-bit samples to what a vision tower was trained on.
+//! Normalisation of 8-bit samples to the range that a vision tower was trained on.
 
 use crate::config_file::ConfigFile;
 use crate::error::Result;
@@ -8,8 +8,8 @@ const CHANNELS: usize = 3;
 
 /// The normalised value of every 8-bit sample, per channel.
 ///
-/// Computed as transformers does it: the sample is multiplied by the rescale factor in f64 and
-/// rounded to f32; mean and standard deviation are applied in f32.
+/// Computed as in transformers: the sample is multiplied by the rescale factor in f64 and rounded
+/// to f32; mean and standard deviation are applied in f32.
 #[derive(Debug, Clone)]
 pub(crate) struct Normalization {
     tables: [[f32; 256]; CHANNELS],
@@ -24,8 +24,8 @@ impl Normalization {
         Self { tables }
     }
 
-    /// Reads `image_mean` and `image_std`, and `rescale_factor`, which transformers lets default
-    /// to 1/255.
+    /// Reads `image_mean`, `image_std` and `rescale_factor`, which defaults to 1/255 as in
+    /// transformers.
     pub(crate) fn from_config(config: &ConfigFile) -> Result<Self> {
         for switch in ["do_resize", "do_rescale", "do_normalize"] {
             config.require_true(switch)?;

@@ -1,4 +1,4 @@
-//! Which way up images are: what cameras note in EXIF or XMP, as Pillow reads it.
+//! Orientation of images, as noted by cameras in EXIF or XMP and read by Pillow.
 
 use std::str::FromStr;
 
@@ -8,13 +8,13 @@ use image::{DynamicImage, RgbImage};
 use crate::error::ProcessorError;
 use crate::image_size::ImageSize;
 
-/// What becomes of a note in an image file that its pixels have to be turned.
+/// Whether pixels are rotated according to the orientation noted in their file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Orientation {
-    /// They are turned, as `load_image` of transformers does it.
+    /// Pixels are rotated, as in `load_image` of transformers.
     #[default]
     Upright,
-    /// They stay as they are, as in upstream's scripts.
+    /// Pixels stay as stored, as in upstream's scripts.
     AsStored,
 }
 
@@ -32,12 +32,13 @@ impl FromStr for Orientation {
     }
 }
 
-/// What precedes EXIF where it stands among other data.
+/// Prefix of EXIF data that is embedded in other data.
 pub(crate) const EXIF_PREFIX: &[u8] = b"Exif\0\0";
-/// What precedes the digit in XMP, as attribute and as element.
+/// Text before the digit in XMP, as attribute and as element.
 const XMP_TAGS: [&[u8]; 2] = [b"tiff:Orientation=\"", b"tiff:Orientation>"];
 
-/// What a file notes, EXIF before XMP. A note that cannot be read counts as none.
+/// Returns the orientation noted in a file; EXIF takes precedence over XMP. A note that cannot be
+/// read counts as absent.
 pub(crate) fn noted(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Noted {
     let of_exif = exif.and_then(|mut exif| {
         while let Some(rest) = exif.strip_prefix(EXIF_PREFIX) {
@@ -57,13 +58,14 @@ fn in_xmp(xmp: &[u8]) -> Option<Noted> {
     Noted::from_exif(digit? - b'0')
 }
 
-/// Turns pixels `[height, width, 3]`, which must be as many as `size` says.
+/// Rotates or flips pixels `[height, width, 3]`; their number must match `size`.
 pub(crate) fn turned(size: ImageSize, rgb: Vec<u8>, noted: Noted) -> (ImageSize, Vec<u8>) {
     if noted == Noted::NoTransforms {
         return (size, rgb);
     }
     let [width, height] = [size.width, size.height].map(|side| side as u32);
-    let image = RgbImage::from_raw(width, height, rgb).expect("as many pixels as the size says");
+    let image =
+        RgbImage::from_raw(width, height, rgb).expect("the number of pixels matches the size");
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(noted);
     let size = ImageSize::new(image.height() as usize, image.width() as usize);
@@ -74,7 +76,7 @@ pub(crate) fn turned(size: ImageSize, rgb: Vec<u8>, noted: Noted) -> (ImageSize,
 mod tests {
     use super::*;
 
-    /// EXIF with nothing but this orientation, little endian.
+    /// Returns EXIF data with only this orientation, little endian.
     fn exif(value: u8) -> Vec<u8> {
         let head = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
         [head, &[value, 0, 0, 0][..]].concat()

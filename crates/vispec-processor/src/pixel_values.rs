@@ -1,4 +1,4 @@
-//! What an image processor gives to a vision tower.
+//! The output of an image processor, and input of a vision tower.
 
 use crate::image_size::ImageSize;
 
@@ -19,12 +19,11 @@ pub enum ProcessedImage {
         /// `[patches, channels * temporal_patch_size * patch_size * patch_size]`.
         ///
         /// A row is one patch in the order channel, frame, row, column; both frames of an image are
-        /// the same.
-        /// Rows are ordered so that the `merge_size * merge_size` patches that become one token
-        /// follow each other.
+        /// the same. Rows are ordered so that the `merge_size * merge_size` patches that become one
+        /// token are adjacent.
         pixels: PixelValues,
-        /// Groups of frames (1 but for videos of Qwen2.5-VL), rows and columns of the grid of
-        /// patches, before merging.
+        /// Groups of frames (1 except for videos of Qwen2.5-VL), rows and columns of the patch
+        /// grid, before merging.
         grid_thw: [usize; 3],
     },
     /// LLaVA-1.5: one square crop.
@@ -37,13 +36,13 @@ pub enum ProcessedImage {
         /// `[tiles, 3, image_size, image_size]`; tile 0 is the whole image, the others are in
         /// reading order.
         pixels: PixelValues,
-        /// Size of the image before anything was done to it; packing the features needs it.
+        /// Size of the original image, needed to pack the features.
         original_size: ImageSize,
     },
 }
 
 impl ProcessedImage {
-    /// Groups of frames of one size, one after the other.
+    /// Concatenates groups of frames of one size.
     pub(crate) fn stacked(groups: Vec<Self>) -> Self {
         let mut all = PixelValues {
             data: Vec::new(),
@@ -64,7 +63,7 @@ impl ProcessedImage {
         }
     }
 
-    /// The pixels, whatever the family.
+    /// Returns the pixels.
     #[must_use]
     pub fn pixels(&self) -> &PixelValues {
         match self {

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// Position ids of every token of a prompt.
+/// Position ids of all tokens of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Positions {
-    /// One running index, `[seq]`: LLaVA, and every model of plain rotary embedding.
+    /// One running index, `[seq]`: LLaVA, and every model with plain rotary embedding.
     Sequential(Vec<u32>),
     /// Three indices per token (M-RoPE), each `[seq]`: Qwen.
     Multimodal {
@@ -19,7 +19,7 @@ pub enum Positions {
 }
 
 impl Positions {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -28,13 +28,13 @@ impl Positions {
         }
     }
 
-    /// Whether there are no tokens.
+    /// Returns whether there are no tokens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The temporal, height and width index; the same one three times if there is only one.
+    /// Returns the temporal, height and width indices; three times the same if there is only one.
     #[must_use]
     pub fn axes(&self) -> [&[u32]; 3] {
         match self {
@@ -47,28 +47,30 @@ impl Positions {
         }
     }
 
-    /// `0, 1, 2, ...` for `len` tokens.
+    /// Returns `0, 1, 2, ...` for `len` tokens.
     pub(crate) fn sequential(len: usize) -> Self {
         Self::Sequential((0..len).map(position).collect())
     }
 }
 
-/// The tokens of one image: where they are, and the grid that they form.
+/// The tokens of one image or video part: their range and the grid that they form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageSpan {
-    /// Positions in the prompt.
+    /// Token range in the prompt.
     pub(crate) run: Range<usize>,
-    /// Frames, rows and columns in tokens, that is after merging patches.
+    /// Frames, rows and columns in tokens, that is, after patches are merged.
     pub(crate) token_grid: [usize; 3],
-    /// Position of each frame on the axis of time, counted from the first; none for a still image.
+    /// Temporal position of each frame, relative to the first; empty for a still image.
     pub(crate) frame_positions: Vec<usize>,
 }
 
-/// M-RoPE ids of a prompt of `len` tokens, and the rope delta (largest id + 1 - `len`).
+/// Computes the M-RoPE ids of a prompt of `len` tokens, and the rope delta (largest id + 1 -
+/// `len`).
 ///
-/// Text counts up on all three axes alike. An image starts where the text before it ended and
-/// takes its rows and columns as ids; its frame id does not advance, since a still image has no
-/// duration, and that of a video as its frames say. Text after it goes on from the largest id so far + 1.
+/// Text counts up on all three axes alike. An image starts where the text before it ended and uses
+/// its rows and columns as ids. Its temporal id does not advance, since a still image has no
+/// duration; that of a video follows `frame_positions`. Text after it continues from the largest id
+/// so far + 1.
 pub(crate) fn multimodal_positions(len: usize, spans: &[ImageSpan]) -> (Positions, i64) {
     let mut axes: [Vec<u32>; 3] = std::array::from_fn(|_| Vec::with_capacity(len));
     let mut next = 0;

@@ -1,5 +1,4 @@
-//! Everything between a conversation with images and videos and the input of a model, for one
-//! checkpoint.
+//! Turns conversations with images and videos into the input of a model, for one checkpoint.
 
 mod prepare;
 mod videos;
@@ -26,21 +25,21 @@ use crate::tokenizer::Tokenizer;
 pub struct PreparedPrompt {
     /// Token ids, `[seq]`; places of images hold the image token.
     pub token_ids: Vec<u32>,
-    /// Positions of each image and of each part of a video, in order; as long as it has features.
-    /// Runs may touch.
+    /// Token range of each image and of each part of a video, in order. Its length is the number of
+    /// features. Ranges may touch.
     pub image_runs: Vec<Range<usize>>,
-    /// The images and parts of videos, in the order of their runs.
+    /// The processed images and video parts, in the order of their runs.
     pub images: Vec<ProcessedImage>,
     /// Rotary position ids, `[seq]`.
     pub positions: Positions,
-    /// Largest position id + 1 - `seq`: what is added to the index of a later token to get its
-    /// position id. Zero with sequential positions.
+    /// Largest position id + 1 - `seq`: the offset to add to the index of a later token to get its
+    /// position id. Zero for sequential positions.
     pub rope_delta: i64,
-    /// The text that the chat template gave, with one placeholder per image.
+    /// The text that the chat template wrote, with one placeholder per image.
     pub rendered: String,
 }
 
-/// A placeholder in rendered text, and the token it becomes.
+/// A placeholder in rendered text, and its token.
 #[derive(Debug, Clone)]
 struct Placeholder {
     token_id: u32,
@@ -68,22 +67,22 @@ pub struct Processor {
     bos_token: Option<String>,
     eos_token_ids: BTreeSet<u32>,
     image: Placeholder,
-    /// In models that read videos.
+    /// Only for models that read videos.
     video: Option<Placeholder>,
     video_processor: Option<QwenVideoProcessor>,
-    /// The model's config, for errors.
+    /// Path of the model's config, for error messages.
     config: PathBuf,
     context_limit: usize,
 }
 
 impl Processor {
-    /// Reads what belongs to the inputs of a checkpoint: `config.json`, the settings of the image
-    /// processor (`image_processor` in `processor_config.json`, else `preprocessor_config.json`),
-    /// `tokenizer.json`, `tokenizer_config.json`, the chat template, and if they exist
-    /// `processor_config.json` and `generation_config.json`.
+    /// Reads the files of a checkpoint that describe its inputs: `config.json`, the settings of the
+    /// image processor (`image_processor` in `processor_config.json`, else
+    /// `preprocessor_config.json`), `tokenizer.json`, `tokenizer_config.json`, the chat template,
+    /// and, if they exist, `processor_config.json` and `generation_config.json`.
     ///
     /// # Errors
-    /// Those of reading the files, naming file and field, and
+    /// Errors from reading the files, which name file and field, and
     /// [`ProcessorError::UnsupportedArchitecture`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
@@ -120,14 +119,14 @@ impl Processor {
         })
     }
 
-    /// Changes the largest number of tokens that a prompt may have.
+    /// Sets the maximum number of tokens in a prompt.
     #[must_use]
     pub fn with_context_limit(mut self, n_tokens: usize) -> Self {
         self.context_limit = n_tokens;
         self
     }
 
-    /// Renders chats with the template in `file` in place of that of the checkpoint.
+    /// Renders chats with the template in `file` instead of the template of the checkpoint.
     ///
     /// # Errors
     /// [`ProcessorError::Io`], [`ProcessorError::FileTooLarge`] or
@@ -137,8 +136,8 @@ impl Processor {
         Ok(self)
     }
 
-    /// Changes the limits of an image's area in pixels, where given. Only Qwen resizes images
-    /// to an area; other families have fixed sizes and stay as they are.
+    /// Sets the limits of an image's area in pixels, where given. Only Qwen resizes images to an
+    /// area; other families have fixed sizes and are not affected.
     ///
     /// # Errors
     /// [`ProcessorError::PixelLimits`] if the lower limit is then 0 or above the upper one.
@@ -147,57 +146,57 @@ impl Processor {
         if let (Some(QwenVideoProcessor::Block { images, .. }), ImageProcessor::Qwen(changed)) =
             (&mut self.video_processor, &self.image_processor)
         {
-            // Its frames are resized as images are.
+            // Its frames are resized like images.
             images.clone_from(changed);
         }
         Ok(self)
     }
 
-    /// Family of the model.
+    /// Returns the family of the model.
     #[must_use]
     pub fn family(&self) -> ModelFamily {
         self.family
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The chat template.
+    /// Returns the chat template.
     #[must_use]
     pub fn chat_template(&self) -> &ChatTemplate {
         &self.chat_template
     }
 
-    /// The image processor.
+    /// Returns the image processor.
     #[must_use]
     pub fn image_processor(&self) -> &ImageProcessor {
         &self.image_processor
     }
 
-    /// Tokens that end an answer; at least one.
+    /// Returns the tokens that end an answer, at least one.
     #[must_use]
     pub fn eos_token_ids(&self) -> &BTreeSet<u32> {
         &self.eos_token_ids
     }
 
-    /// The token that stands for one feature of an image.
+    /// Returns the token that stands for one feature of an image.
     #[must_use]
     pub fn image_token_id(&self) -> u32 {
         self.image.token_id
     }
 
-    /// Largest number of tokens that a prompt may have: `max_position_embeddings` of the config
-    /// unless changed.
+    /// Returns the maximum number of tokens in a prompt: `max_position_embeddings` of the config
+    /// unless it was changed.
     #[must_use]
     pub fn context_limit(&self) -> usize {
         self.context_limit
     }
 }
 
-/// The token that the first of `fields` present names.
+/// Reads the placeholder token from the first of `fields` that is present.
 fn placeholder(
     config: &ConfigFile,
     tokenizer: &Tokenizer,
@@ -219,8 +218,8 @@ fn placeholder(
     Ok(None)
 }
 
-/// `max_position_embeddings`, of the text model if it has a config of its own, else what
-/// transformers uses if it is absent.
+/// Reads `max_position_embeddings`, from the config of the text model if there is one, else from
+/// the top level. If it is absent, returns the default of transformers.
 fn context_limit(config: &ConfigFile, family: ModelFamily) -> Result<usize> {
     for field in [
         "text_config.max_position_embeddings",

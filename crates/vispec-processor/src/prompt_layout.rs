@@ -1,10 +1,10 @@
-//! Where the images of a prompt are among its tokens.
+//! The places of images and videos among the tokens of a prompt.
 
 use std::ops::Range;
 
 use crate::error::{ProcessorError, Result};
 
-/// What stands at a run of places.
+/// The kind of media in a run of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MediaKind {
     /// An image.
@@ -13,39 +13,39 @@ pub(crate) enum MediaKind {
     Video,
 }
 
-/// Media of one kind on their way into a prompt.
+/// The media of one kind to place into a prompt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MediaPlaces<'a> {
-    /// What they are.
+    /// Their kind.
     pub kind: MediaKind,
-    /// The token that stands for each.
+    /// The placeholder token of each.
     pub token_id: u32,
-    /// That token's text.
+    /// The text of that token.
     pub placeholder: &'a str,
-    /// Tokens that each of them takes.
+    /// Number of tokens of each.
     pub lengths: &'a [usize],
 }
 
-/// Token ids of a prompt in which every image takes as many places as it has features.
+/// Token ids of a prompt in which every image takes one place per feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PromptLayout {
-    /// Token ids, `[seq]`; places of media hold the token of their kind.
+    /// Token ids, `[seq]`; places of media hold the placeholder token of their kind.
     pub token_ids: Vec<u32>,
-    /// Positions of each image and each part of a video, in order. Runs may touch.
+    /// Token range of each image and each part of a video, in order. Ranges may touch.
     pub image_runs: Vec<Range<usize>>,
-    /// What each run is.
+    /// The kind of each run.
     pub kinds: Vec<MediaKind>,
 }
 
 impl PromptLayout {
-    /// Repeats each placeholder of `unexpanded` as often as what it stands for has tokens.
+    /// Repeats each placeholder of `unexpanded` once per token of its image or video part.
     ///
-    /// This gives the same ids as repeating the placeholder in the text and encoding that, as the
-    /// published processors do, since a special token is never merged with its neighbours.
+    /// The ids are the same as when the placeholder is repeated in the text before encoding, as in
+    /// the published processors, because a special token is never merged with its neighbours.
     ///
     /// # Errors
-    /// [`ProcessorError::PlaceholderCount`] if there are more or fewer tokens of a kind than media
-    /// of it.
+    /// [`ProcessorError::PlaceholderCount`] if the number of placeholders of a kind differs from
+    /// the number of media.
     pub(crate) fn expand(unexpanded: &[u32], media: &[MediaPlaces<'_>]) -> Result<Self> {
         for places in media {
             let ids = unexpanded.iter();

@@ -1,4 +1,4 @@
-//! JSON written as Python's `json.dumps(..., ensure_ascii=False)` writes it.
+//! Writes JSON like Python's `json.dumps(..., ensure_ascii=False)`.
 
 use std::io;
 
@@ -6,12 +6,13 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-/// Writes a value with `", "` and `": "` between items, or if `indent` is given one item per line.
+/// Writes a value with the separators `", "` and `": "`, or with one item per line if `indent` is
+/// given.
 pub(crate) fn to_python_json(
     value: &impl Serialize,
     indent: Option<usize>,
 ) -> serde_json::Result<String> {
-    /// Widest indentation that makes sense; keeps templates from asking for gigabytes.
+    /// Maximum indentation; keeps templates from asking for gigabytes.
     const WIDEST: usize = 64;
     let mut bytes = Vec::new();
     match indent {
@@ -25,7 +26,7 @@ pub(crate) fn to_python_json(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Items of a list and of an object separated by a comma and a space.
+/// Separates the items of lists and objects by a comma and a space.
 struct PythonFormatter;
 
 impl PythonFormatter {

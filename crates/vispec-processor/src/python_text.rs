@@ -1,16 +1,16 @@
-//! Values of templates as text, in the form that Python gives them.
+//! Formats template values as text like Python does.
 
 use std::fmt::{self, Write};
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State};
 
-/// Deepest nesting of lists and dictionaries that is written.
+/// Maximum nesting depth of lists and dictionaries.
 const MAX_DEPTH: usize = 64;
-/// Longest text that a filter makes of one value, in bytes.
+/// Maximum length in bytes of the text that a filter makes from one value.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Writes what `{{ value }}` stands for.
+/// Writes the text of `{{ value }}`.
 pub(crate) fn format_value(
     out: &mut Output<'_>,
     _state: &State<'_, '_>,
@@ -19,7 +19,7 @@ pub(crate) fn format_value(
     write_str(out, value).map_err(|fmt::Error| failed("a value could not be written"))
 }
 
-/// What Python's `str` gives.
+/// Formats a value like Python's `str`.
 ///
 /// # Errors
 /// If the text is longer than 4 MiB or lists are nested more than 64 times.
@@ -95,7 +95,7 @@ fn separate(out: &mut dyn Write, index: usize) -> fmt::Result {
     out.write_str(if index == 0 { "" } else { ", " })
 }
 
-/// Single quotes unless there are such in the text and no double ones.
+/// Writes a text in single quotes, or in double quotes if it contains single but no double quotes.
 fn write_quoted(out: &mut dyn Write, text: &str) -> fmt::Result {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
@@ -119,8 +119,10 @@ fn write_quoted(out: &mut dyn Write, text: &str) -> fmt::Result {
     out.write_char(quote)
 }
 
-/// Whether a character is shown as it is. Python and the standard library go by the same
-/// categories of Unicode; behind a letter the library lets combining characters stand.
+/// Returns whether a character is written unescaped.
+///
+/// Python and the standard library use the same Unicode categories. The library does not escape
+/// combining characters after a letter, so the character is tested after one.
 fn is_printable(c: char) -> bool {
     c.is_ascii_graphic() || c == ' ' || {
         let pair = String::from_iter(['a', c]);
@@ -128,7 +130,8 @@ fn is_printable(c: char) -> bool {
     }
 }
 
-/// The fewest digits that give the number back, as both languages write it; exponents differ.
+/// Writes the shortest digits that parse to the same number, as both languages do; only the format
+/// of exponents differs.
 fn write_float(out: &mut dyn Write, number: f64) -> fmt::Result {
     if number.is_nan() {
         return out.write_str("nan");

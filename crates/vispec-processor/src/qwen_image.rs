@@ -1,4 +1,5 @@
-//! Image processor of Qwen2.5-VL and Qwen3-VL: resize to multiples of a token, cut into patches.
+//! Image processor of Qwen2.5-VL and Qwen3-VL: resizes to multiples of a token and cuts into
+//! patches.
 
 use crate::config_file::ConfigFile;
 use crate::decoded_image::DecodedImage;
@@ -8,24 +9,24 @@ use crate::normalization::{Normalization, require_bicubic};
 use crate::pixel_values::{PixelValues, ProcessedImage};
 use crate::resize::{RgbImage, resize};
 
-/// Longest side divided by shortest side that the published processor accepts.
+/// Maximum ratio of the longest to the shortest side, as in the published processor.
 const MAX_ASPECT_RATIO: f64 = 200.0;
 
-/// The `image_processor_type`s that this processor stands for.
+/// The values of `image_processor_type` that this processor implements.
 const PROCESSOR_TYPES: &[&str] = &[
     "Qwen2VLImageProcessor",
     "Qwen2VLImageProcessorFast",
     "Qwen2_5_VLImageProcessor",
 ];
 
-/// The size that an image is resized to: both sides multiples of `factor`, the area between
-/// `min_pixels` and `max_pixels`, the aspect ratio kept as well as possible.
+/// Returns the size that an image is resized to: both sides multiples of `factor`, the area between
+/// `min_pixels` and `max_pixels`, the aspect ratio kept as closely as possible.
 ///
-/// Images smaller than `factor` are enlarged, which transformers 4.51 refuses and later versions
-/// do.
+/// Enlarges images with a side shorter than `factor`, like later versions of transformers; version
+/// 4.51 refuses them.
 ///
 /// # Errors
-/// [`ProcessorError::AspectRatio`] beyond 200.
+/// [`ProcessorError::AspectRatio`] if the ratio of the sides is above 200.
 pub fn smart_resize(
     original: ImageSize,
     factor: usize,
@@ -43,7 +44,7 @@ pub fn smart_resize(
         });
     }
     let multiple = factor as f64;
-    // At least one token high and wide, whatever the limits say.
+    // At least one token high and wide, regardless of the limits.
     let side = |n_units: f64| (n_units as usize).max(1) * factor;
     let area = original.area() as f64;
     let rounded = |length: usize| side((length as f64 / multiple).round_ties_even());
@@ -74,9 +75,10 @@ pub struct QwenImageProcessor {
 }
 
 impl QwenImageProcessor {
-    /// Reads the config of the image processor. As in transformers `patch_size`,
-    /// `temporal_patch_size` and `merge_size` default to 14, 2 and 2. Limits of the area are `min_pixels` and `max_pixels`,
-    /// else `size.shortest_edge` and `size.longest_edge`, else 56 * 56 and 28 * 28 * 1280.
+    /// Reads the config of the image processor. As in transformers, `patch_size`,
+    /// `temporal_patch_size` and `merge_size` default to 14, 2 and 2. The limits of the area are
+    /// `min_pixels` and `max_pixels`, else `size.shortest_edge` and `size.longest_edge`, else 56 *
+    /// 56 and 28 * 28 * 1280.
     pub(crate) fn from_config(config: &ConfigFile) -> Result<Self> {
         config.require_one_of("image_processor_type", PROCESSOR_TYPES)?;
         require_bicubic(config)?;
@@ -125,17 +127,17 @@ impl QwenImageProcessor {
         Ok(self)
     }
 
-    /// Side of a patch in pixels.
+    /// Returns the side of a patch in pixels.
     pub(crate) fn patch_size(&self) -> usize {
         self.patch_size
     }
 
-    /// Patches along one side of a token.
+    /// Returns the number of patches along one side of a token.
     pub(crate) fn merge_size(&self) -> usize {
         self.merge_size
     }
 
-    /// Frames, rows and columns of the grid of patches of an image, before merging.
+    /// Returns the frames, rows and columns of an image's patch grid, before merging.
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`].
@@ -148,7 +150,7 @@ impl QwenImageProcessor {
         ])
     }
 
-    /// Number of tokens that an image takes in the prompt.
+    /// Returns the number of tokens that an image takes in the prompt.
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`].
@@ -166,8 +168,8 @@ impl QwenImageProcessor {
         Ok(self.patches_of(std::slice::from_ref(image), size))
     }
 
-    /// Patches of frames that fill the frames of a patch, resized to `size`; the last one is
-    /// repeated if there are not as many.
+    /// Cuts a group of frames, resized to `size`, into patches. If there are fewer frames than a
+    /// patch has, the last frame is repeated.
     pub(crate) fn patches_of(&self, frames: &[DecodedImage], size: ImageSize) -> ProcessedImage {
         let frames = frames.iter().map(|frame| resize(frame.into(), size));
         let frames: Vec<RgbImage> = frames.collect();
@@ -185,23 +187,23 @@ impl QwenImageProcessor {
         smart_resize(original, self.factor(), self.min_pixels, self.max_pixels)
     }
 
-    /// Side of a token in pixels.
+    /// Returns the side of a token in pixels.
     pub(crate) fn factor(&self) -> usize {
         self.patch_size * self.merge_size
     }
 
-    /// Frames of a patch.
+    /// Returns the number of frames of a patch.
     pub(crate) fn temporal_patch_size(&self) -> usize {
         self.temporal_patch_size
     }
 
-    /// Least and largest area.
+    /// Returns the minimum and maximum area.
     pub(crate) fn limits(&self) -> (usize, usize) {
         (self.min_pixels, self.max_pixels)
     }
 
-    /// Reads the config of the video processor beside an image processor, which must cut patches
-    /// alike.
+    /// Reads the config of the video processor. Its patches must have the same shape as those of
+    /// the image processor `images`.
     pub(crate) fn from_video_config(config: &ConfigFile, images: &Self) -> Result<Self> {
         config.require_one_of("video_processor_type", &["Qwen3VLVideoProcessor"])?;
         require_bicubic(config)?;
@@ -232,7 +234,8 @@ impl QwenImageProcessor {
         })
     }
 
-    /// `[patches, 3 * frames * patch_size * patch_size]`, patches of one token together.
+    /// Returns `[patches, 3 * frames * patch_size * patch_size]`, with the patches of each token
+    /// adjacent.
     fn patchify(&self, frames: &[RgbImage], size: ImageSize) -> PixelValues {
         let (patch, merge) = (self.patch_size, self.merge_size);
         let grid = ImageSize::new(size.height / patch, size.width / patch);
@@ -256,8 +259,8 @@ impl QwenImageProcessor {
         }
     }
 
-    /// Writes one patch as channel, frame, row, column; the last of `frames` stands for those that
-    /// are not there.
+    /// Writes one patch in the order channel, frame, row, column; the last of `frames` is repeated
+    /// for missing ones.
     fn write_patch(&self, frames: &[RgbImage], top: usize, left: usize, out: &mut [f32]) {
         let patch = self.patch_size;
         let frame_len = patch * patch;

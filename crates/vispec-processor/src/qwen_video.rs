@@ -13,38 +13,38 @@ use crate::video::Video;
 /// The file that describes the video processor of Qwen3-VL.
 const VIDEO_CONFIG: &str = "video_preprocessor_config.json";
 
-/// What the text says before and after a video of Qwen3-VL.
+/// Text before and after a video of Qwen3-VL.
 const VISION_START: &str = "<|vision_start|>";
 const VISION_END: &str = "<|vision_end|>";
 
 /// Turns videos into the input of a vision tower.
 #[derive(Debug, Clone)]
 pub(crate) enum QwenVideoProcessor {
-    /// Qwen2.5-VL: a video is one block of tokens, whose positions in time tell the seconds. Frames
-    /// are resized as images are.
+    /// Qwen2.5-VL: a video is one block of tokens whose temporal positions encode seconds. Frames
+    /// are resized like images.
     Block {
         images: QwenImageProcessor,
-        /// Positions of a second.
+        /// Temporal positions per second.
         tokens_per_second: f32,
     },
-    /// Qwen3-VL: each group of frames is an image of its own behind its time, written as text. The
-    /// limits of the area count all frames together.
+    /// Qwen3-VL: each group of frames is a separate image that follows its timestamp, written as
+    /// text. The area limits apply to all frames together.
     Timed { images: QwenImageProcessor },
 }
 
-/// The tokens of a video, as the parts of a prompt that stand by themselves.
+/// Layout of the tokens of a video, as separate parts of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct VideoPlan {
-    /// Groups, rows and columns of patches of each part.
+    /// Groups of frames, rows and columns of patches of each part.
     pub(crate) grids: Vec<[usize; 3]>,
-    /// Positions in time of the groups of a part, counted from its start; none for still images.
+    /// Temporal positions of the groups of a part, relative to its start; empty for still images.
     pub(crate) group_positions: Vec<usize>,
-    /// What is written in place of a video that is not one block.
+    /// Text that replaces the placeholder of a video with several parts.
     pub(crate) text: Option<String>,
 }
 
 impl VideoPlan {
-    /// Grid of each part, and positions of its groups in time.
+    /// Returns the grid and the temporal positions of the groups of each part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = ([usize; 3], Vec<usize>)> {
         let grids = self.grids.iter();
         grids.map(|&grid| (grid, self.group_positions.clone()))
@@ -52,8 +52,9 @@ impl VideoPlan {
 }
 
 impl QwenVideoProcessor {
-    /// The processor of the checkpoint in `dir`, whose images `images` processes; none if there is no
-    /// file for it, or the family reads no videos.
+    /// Reads the video processor of the checkpoint in `dir`, whose images are processed by
+    /// `images`. Returns `None` if there is no config file for it, or if the family does not read
+    /// videos.
     pub(crate) fn from_dir(
         dir: &Path,
         family: ModelFamily,
@@ -91,7 +92,7 @@ impl QwenVideoProcessor {
         }
     }
 
-    /// The size that the frames are resized to.
+    /// Returns the size that the frames are resized to.
     fn target_size(&self, video: &Video) -> Result<ImageSize> {
         match self {
             Self::Block { images, .. } => images.target_size(video.frame_size()),
@@ -102,7 +103,7 @@ impl QwenVideoProcessor {
         }
     }
 
-    /// Where the tokens of a video will be, from its size alone.
+    /// Lays out the tokens of a video from its size, without processing pixels.
     ///
     /// # Errors
     /// [`ProcessorError::AspectRatio`], [`ProcessorError::VideoFrames`],
@@ -137,10 +138,10 @@ impl QwenVideoProcessor {
         })
     }
 
-    /// The parts of a video, ready for the vision tower.
+    /// Processes a video into parts for the vision tower.
     ///
     /// # Errors
-    /// As [`plan`](Self::plan).
+    /// Same as [`plan`](Self::plan).
     pub(crate) fn process(&self, video: &Video) -> Result<Vec<ProcessedImage>> {
         let size = self.target_size(video)?;
         let images = self.images();
@@ -152,7 +153,8 @@ impl QwenVideoProcessor {
         })
     }
 
-    /// What stands in rendered text for a video that is written as several parts.
+    /// Returns the rendered text of a video that is to be written as several parts; `None` if
+    /// videos are one block.
     pub(crate) fn whole(&self, placeholder: &str) -> Option<String> {
         match self {
             Self::Block { .. } => None,
@@ -161,15 +163,17 @@ impl QwenVideoProcessor {
     }
 }
 
-/// The parts of a video behind their times; `{}` stands for the placeholder.
+/// Writes the parts of a video, each after its timestamp; `{}` stands for the placeholder.
 fn timed_text(times: &[f64]) -> String {
     let parts = times.iter();
     let part = |time: &f64| format!("<{time:.1} seconds>{VISION_START}{{}}{VISION_END}");
     parts.map(part).collect()
 }
 
-/// The size that the frames of a video are resized to: both sides multiples of `factor`, the pixels
-/// of all frames, rounded to whole groups, between the limits.
+/// Returns the size that the frames of a video are resized to.
+///
+/// Both sides are multiples of `factor`. The pixels of all frames, with the number of frames
+/// rounded to whole groups, lie between the limits.
 fn video_resize(
     original: ImageSize,
     (frames, group): (usize, usize),
@@ -189,7 +193,7 @@ fn video_resize(
             expected: factor,
         });
     }
-    // Refuses sides that differ too much.
+    // Also rejects extreme aspect ratios.
     let free = smart_resize(original, factor, 1, usize::MAX)?;
     let rounded_frames = (frames as f64 / group as f64).round_ties_even() * group as f64;
     let pixels = rounded_frames * free.area() as f64;
@@ -218,7 +222,7 @@ fn video_resize(
 mod tests {
     use super::*;
 
-    /// The reference's own sizes.
+    /// Sizes recorded from the reference implementation.
     #[test]
     fn sizes_are_those_of_the_reference() {
         let units = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,4 +1,4 @@
-//! Reading whole files, but never more than a limit.
+//! Reads whole files up to a size limit.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::error::{ProcessorError, Result};
 
-/// Largest config, template or chat that is read, in bytes.
+/// Maximum size of a config, template or chat file in bytes.
 pub(crate) const MAX_TEXT: u64 = 64 << 20;
 
-/// Reads `path` to its end. A file that is larger than `limit` bytes, or that never ends, is an
-/// error and not a full memory.
+/// Reads `path` to its end. A file that is larger than `limit` bytes, or never ends, is an error
+/// and does not exhaust the memory.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |source| ProcessorError::Io {
         path: path.to_owned(),

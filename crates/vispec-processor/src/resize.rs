@@ -8,16 +8,16 @@ use std::ops::Range;
 use crate::decoded_image::DecodedImage;
 use crate::image_size::ImageSize;
 
-/// Fractional bits of a weight: 32 less 8 for the samples and 2 for overshoot and sign.
+/// Fractional bits of a weight: 32 minus 8 for the samples and 2 for overshoot and sign.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
-/// Reach of the bicubic kernel on either side, in pixels of the coarser image.
+/// Support of the bicubic kernel on either side, in pixels of the coarser image.
 const KERNEL_SUPPORT: f64 = 2.0;
 /// Parameter of the bicubic kernel.
 const KERNEL_A: f64 = -0.5;
 
 const CHANNELS: usize = 3;
 
-/// An 8-bit RGB image on its way through an image processor.
+/// An 8-bit RGB image that an image processor works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RgbImage {
     pub(crate) size: ImageSize,
@@ -63,7 +63,7 @@ impl<'a> RgbView<'a> {
         &self.data[row * len..(row + 1) * len]
     }
 
-    /// A rectangle of the image.
+    /// Copies a rectangle of the image.
     pub(crate) fn crop(self, rows: Range<usize>, columns: Range<usize>) -> RgbImage {
         let data = rows
             .clone()
@@ -91,8 +91,7 @@ pub(crate) fn resize(source: RgbView<'_>, target: ImageSize) -> RgbImage {
     resize_window(source, target, 0..target.height, 0..target.width)
 }
 
-/// The window `rows` x `columns` of the image that [`resize`] would give, without computing the
-/// rest of it.
+/// Computes only the window `rows` x `columns` of the result of [`resize`].
 pub(crate) fn resize_window(
     source: RgbView<'_>,
     target: ImageSize,
@@ -114,7 +113,7 @@ pub(crate) fn resize_window(
     }
 }
 
-/// For each output sample, which input samples enter it and with what weights.
+/// For each output sample, the input samples that contribute to it and their weights.
 #[derive(Debug)]
 struct Taps {
     /// First input sample and range in `weights`, per output sample.
@@ -147,7 +146,7 @@ impl Taps {
         Self { outputs, weights }
     }
 
-    /// Input samples that any output needs.
+    /// Returns the range of input samples that any output needs.
     fn sources(&self) -> Range<usize> {
         let start = self.outputs.first().map_or(0, |(first, _)| *first);
         let end = self
@@ -157,7 +156,7 @@ impl Taps {
         start..end
     }
 
-    /// First input sample and weights, per output sample.
+    /// Iterates over the first input sample and the weights of each output sample.
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
         self.outputs
             .iter()
@@ -179,7 +178,7 @@ fn bicubic_kernel(x: f64) -> f64 {
 
 fn to_fixed_point(weight: f64) -> i32 {
     let scaled = weight * f64::from(1 << WEIGHT_BITS);
-    // Half away from zero, then truncate.
+    // Round half away from zero: add a half, then truncate.
     (scaled + 0.5_f64.copysign(scaled)) as i32
 }
 
@@ -208,7 +207,7 @@ fn resample_rows(source: RgbView<'_>, rows: Range<usize>, taps: &Taps) -> RgbIma
     RgbImage { size, data }
 }
 
-/// `first_row` is the row of the source image that row 0 of `source` was made from.
+/// Resamples columns; row 0 of `source` was made from row `first_row` of the source image.
 fn resample_columns(source: &RgbImage, first_row: usize, taps: &Taps) -> RgbImage {
     let size = ImageSize::new(taps.outputs.len(), source.size.width);
     let mut data = Vec::with_capacity(size.area() * CHANNELS);

@@ -12,19 +12,19 @@ use crate::tokenizer::Tokenizer;
 /// Tokens that chat templates refer to by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// `bos_token`: begin of the sequence.
+    /// `bos_token`: beginning of the sequence.
     pub bos: Option<String>,
     /// `eos_token`: end of the sequence.
     pub eos: Option<String>,
     /// `pad_token`: padding.
     pub pad: Option<String>,
-    /// `unk_token`: stands for what the vocabulary lacks.
+    /// `unk_token`: stands for text that the vocabulary lacks.
     pub unk: Option<String>,
 }
 
 impl SpecialTokens {
-    /// Reads `tokenizer_config.json`, and for tokens that it does not name
-    /// `special_tokens_map.json`. Either file may be missing.
+    /// Reads `tokenizer_config.json`, and `special_tokens_map.json` for tokens that the first file
+    /// does not name. Either file may be missing.
     ///
     /// # Errors
     /// [`ProcessorError::Io`], [`ProcessorError::ConfigSyntax`] or [`ProcessorError::ConfigValue`].
@@ -49,7 +49,7 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
-    /// The tokens that exist, by the name that templates use.
+    /// Returns the tokens that exist, with the names that templates use.
     pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             ("bos_token", &self.bos),
@@ -73,12 +73,14 @@ fn read_token(file: &ConfigFile, field: &str) -> Result<Option<String>> {
     }
 }
 
-/// The tokens that end an answer: `eos_token_id` of `generation_config.json`, one number or a list,
-/// if the file exists and names any; else that of `config.json`, there or in its `text_config`;
-/// else the tokenizer's `eos_token`.
+/// Returns the tokens that end an answer.
+///
+/// They are `eos_token_id` of `generation_config.json`, a number or a list, if the file exists and
+/// names any; else `eos_token_id` of `config.json`, at the top level or in its `text_config`; else
+/// the tokenizer's `eos_token`.
 ///
 /// # Errors
-/// Those of reading the files; [`ProcessorError::MissingField`] if none of them names a token;
+/// Errors from reading the files; [`ProcessorError::MissingField`] if no file names a token;
 /// [`ProcessorError::TokenNotInVocabulary`] if the tokenizer does not know its own `eos_token`.
 pub fn eos_token_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<BTreeSet<u32>> {
     if let Some(generation) = ConfigFile::open_if_present(dir, "generation_config.json")? {

@@ -80,7 +80,7 @@ fn date_of(mut days: u64) -> Date {
     }
 }
 
-/// Unknown directives are kept as they are.
+/// Formats a moment; unknown directives are kept unchanged.
 pub(crate) fn strftime(format: &str, Instant(seconds): Instant) -> String {
     let days = seconds / SECONDS_PER_DAY;
     let date = date_of(days);

@@ -1,4 +1,4 @@
-//! Sequences that a model reads instead of writing: answers that are there already.
+//! Prompts for teacher forcing: conversations whose answers are already written.
 
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
@@ -8,27 +8,27 @@ use crate::processor::{PreparedPrompt, Processor, sizes_of};
 use crate::prompt_layout::{MediaKind, PromptLayout};
 use crate::transcript::Transcript;
 
-/// A conversation with its answers, ready to be read.
+/// A conversation with its answers, ready for the model to read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnsweredPrompt {
     /// Tokens, images and positions.
     pub prompt: PreparedPrompt,
-    /// `[seq]`: true on tokens of answers, the token that ends an answer included.
+    /// `[seq]`: true for tokens of answers, including the token that ends an answer.
     pub answers: Vec<bool>,
-    /// Tokens that were cut off because the conversation was too long.
+    /// Number of tokens cut off because the conversation was too long.
     pub n_cut: usize,
 }
 
 impl Processor {
-    /// Renders a conversation whose answers are part of it, and says which tokens are answers.
+    /// Renders a conversation that contains its answers, and marks the tokens of answers.
     ///
-    /// Qwen is rendered with its chat template, the LLaVA family with FastChat's template
-    /// `vicuna_v1.1`, which ends answers with a token, unlike the chat template beside its weights.
-    /// Tokens behind the first `max_tokens` are cut off.
+    /// Qwen is rendered with its chat template. The LLaVA family is rendered with FastChat's
+    /// template `vicuna_v1.1`, which ends answers with a token, unlike the published chat template.
+    /// Tokens after the first `max_tokens` are cut off.
     ///
     /// # Errors
     /// Those of [`Self::prepare`]; [`ProcessorError::AnswerPlace`] if the template changes earlier
-    /// turns; [`ProcessorError::PromptTooLong`] if the cut would be inside an image;
+    /// turns; [`ProcessorError::PromptTooLong`] if the cut would fall inside an image;
     /// [`ProcessorError::VideoCount`] if there are places for videos.
     pub fn prepare_answered(
         &self,
@@ -78,12 +78,12 @@ impl Processor {
         })
     }
 
-    /// The input for tokens that were prepared before, in which images have all their places, and
-    /// their images: what a stored sample needs to be read again.
+    /// Rebuilds the input from tokens that were prepared before, with images already expanded, and
+    /// from their images. Used to read a stored sample again.
     ///
     /// # Errors
-    /// [`ProcessorError::PlaceholderCount`] if the images do not fill the places, and those of the
-    /// image processor.
+    /// [`ProcessorError::PlaceholderCount`] if the images do not fill the places, and the errors of
+    /// the image processor.
     pub fn prepare_tokens(
         &self,
         token_ids: &[u32],

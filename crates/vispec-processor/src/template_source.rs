@@ -11,17 +11,17 @@ use crate::read_limited::{MAX_TEXT, read_limited};
 use crate::special_tokens::SpecialTokens;
 
 const FIELD: &str = "chat_template";
-/// The template that is used if a file has several.
+/// Name of the template to use if a file has several.
 const DEFAULT_NAME: &str = "default";
 
 impl ChatTemplate {
     /// Finds and compiles the chat template of a checkpoint: `chat_template.jinja`, else
-    /// `chat_template.json`, else the field `chat_template` of `tokenizer_config.json`. Of a list
-    /// of named templates the one named `default` is taken, or the only one.
+    /// `chat_template.json`, else the field `chat_template` of `tokenizer_config.json`. From a list
+    /// of named templates, picks the one named `default`, or the only one.
     ///
     /// # Errors
-    /// [`ProcessorError::NoChatTemplate`], [`ProcessorError::TemplateSyntax`], or those of reading
-    /// the files.
+    /// [`ProcessorError::NoChatTemplate`], [`ProcessorError::TemplateSyntax`], or an error from
+    /// reading the files.
     pub(crate) fn from_dir(dir: &Path) -> Result<Self> {
         let special_tokens = SpecialTokens::from_dir(dir)?;
         let path = dir.join("chat_template.jinja");
@@ -43,11 +43,11 @@ impl ChatTemplate {
         })
     }
 
-    /// The template in a file, with the special tokens of this one.
+    /// Compiles the template in a file with the special tokens of this one.
     pub(crate) fn replaced_by(&self, path: &Path) -> Result<Self> {
         let source = read_limited(path, MAX_TEXT)?;
         let source = String::from_utf8_lossy(&source);
-        // Clients see the name in errors, and the place is none of their business.
+        // Errors show the name to clients, who must not learn the directory.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::new(&name, &source, self.special_tokens())
     }

@@ -1,29 +1,29 @@
-//! How many tokens a text has at least, told from its bytes alone.
+//! A lower bound of the number of tokens of a text, computed from its bytes.
 //!
-//! Tokenising takes a microsecond and hundreds of bytes of memory for each byte of text, so that
-//! what is far too long must be found out before.
+//! Tokenising takes a microsecond and hundreds of bytes of memory per byte of text, so texts that
+//! are far too long must be found before they are tokenised.
 
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-/// Most bytes of text that a character which no token stands for can have.
+/// Maximum number of bytes of a character, for characters that no token stands for.
 const LONGEST_CHAR: usize = 4;
-/// How many times fewer bytes there may be of characters beyond ASCII after they were composed:
-/// the worst are three and a half for one, such as U+1FBE U+0308 U+0301 for U+0390.
+/// Factor by which composition may shrink characters beyond ASCII. The worst case is three and a
+/// half, for example U+1FBE U+0308 U+0301 composed to U+0390.
 const COMPOSED: usize = 4;
 
-/// What normalisation leaves of a text.
+/// The part of a text that survives normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kept {
     /// Every byte, or more.
     All,
-    /// Every byte of ASCII, and the others composed.
+    /// Every ASCII byte; other characters are composed.
     Composed,
 }
 
-/// Bytes of text that tokens stand for.
+/// How many bytes of text a token can stand for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBound {
     longest_token: usize,
@@ -32,11 +32,11 @@ pub(crate) struct TokenBound {
 }
 
 impl TokenBound {
-    /// The bound for a tokenizer.
+    /// Computes the bound for a tokenizer.
     pub(crate) fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
         let is_byte_level = is_byte_level(tokenizer);
         let vocab = tokenizer.get_vocab(false);
-        // Tokens of the byte level spell each byte as a character.
+        // Byte-level tokens spell each byte as a character.
         let bytes = |token: &String| {
             if is_byte_level {
                 token.chars().count()
@@ -53,12 +53,13 @@ impl TokenBound {
         }
     }
 
-    /// Bytes of the longest token, at least those of a character.
+    /// Returns the bytes of the longest token, at least those of a character.
     pub(crate) fn longest_token(self) -> usize {
         self.longest_token
     }
 
-    /// So many tokens a text has at least, those that open and close a sequence not counted.
+    /// Returns the minimum number of tokens of a text, not counting those that open and close a
+    /// sequence.
     pub(crate) fn least_tokens(self, text: &str) -> usize {
         let bytes = match self.kept {
             None => 0,
@@ -72,21 +73,21 @@ impl TokenBound {
     }
 }
 
-/// Whether tokens are of bytes spelled as characters.
+/// Returns whether tokens consist of bytes spelled as characters.
 fn is_byte_level(tokenizer: &tokenizers::Tokenizer) -> bool {
     let normalizer = step(tokenizer.get_normalizer()).unwrap_or_default();
     let pre_tokenizer = step(tokenizer.get_pre_tokenizer()).unwrap_or_default();
     names(&normalizer, "ByteLevel") || names(&pre_tokenizer, "ByteLevel")
 }
 
-/// What a tokenizer keeps of a text; `None` if there is no telling.
+/// Returns what a tokenizer keeps of a text; `None` if unknown.
 fn kept_by(tokenizer: &tokenizers::Tokenizer, is_byte_level: bool) -> Option<Kept> {
     let kept = kept(&step(tokenizer.get_normalizer())?)?;
     let ModelWrapper::BPE(model) = tokenizer.get_model() else {
         return None;
     };
     let added = tokenizer.get_added_tokens_decoder();
-    // These swallow any amount of white space beside them.
+    // Such tokens swallow any amount of white space next to them.
     let swallows = added.values().any(|token| token.lstrip || token.rstrip);
     let keeps = keeps_text(&step(tokenizer.get_pre_tokenizer())?)
         && has_token_for_all(model, is_byte_level)
@@ -94,12 +95,12 @@ fn kept_by(tokenizer: &tokenizers::Tokenizer, is_byte_level: bool) -> Option<Kep
     keeps.then_some(kept)
 }
 
-/// A step of a tokenizer as its file has it; null if there is none.
+/// Returns a step of a tokenizer as JSON, in the format of its file; null if there is none.
 fn step(step: Option<&impl serde::Serialize>) -> Option<Value> {
     serde_json::to_value(step).ok()
 }
 
-/// The steps of a sequence, or the one that there is.
+/// Returns the steps of a sequence, or the single step.
 fn steps<'a>(step: &'a Value, list: &str) -> &'a [Value] {
     match (&step["type"], &step[list]) {
         (Value::String(kind), Value::Array(steps)) if kind == "Sequence" => steps,
@@ -115,7 +116,7 @@ fn names(step: &Value, kind: &str) -> bool {
     all.any(|step| step["type"] == kind)
 }
 
-/// What a normalizer leaves of a text; `None` if that may be nothing.
+/// Returns what a normalizer leaves of a text; `None` if that may be nothing.
 fn kept(normalizer: &Value) -> Option<Kept> {
     let steps = steps(normalizer, "normalizers").iter();
     let mut kept = steps.map(|step| match step["type"].as_str()? {
@@ -131,7 +132,7 @@ fn kept(normalizer: &Value) -> Option<Kept> {
     kept.try_fold(Kept::All, |worst, kept| Some(worst.max(kept?)))
 }
 
-/// Whether a pre-tokenizer cuts text and drops nothing of it.
+/// Returns whether a pre-tokenizer only splits text and drops none of it.
 fn keeps_text(pre_tokenizer: &Value) -> bool {
     let mut steps = steps(pre_tokenizer, "pretokenizers").iter();
     steps.all(|step| match step["type"].as_str() {
@@ -141,8 +142,8 @@ fn keeps_text(pre_tokenizer: &Value) -> bool {
     })
 }
 
-/// Whether each character has a token, be it that of unknown ones, and none shares it with its
-/// neighbours.
+/// Returns whether each character has a token, possibly the unknown token, that it does not share
+/// with its neighbours.
 fn has_token_for_all(model: &BPE, is_byte_level: bool) -> bool {
     if model.unk_token.is_some() && !model.fuse_unk {
         return true;

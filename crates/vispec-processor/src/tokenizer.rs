@@ -1,4 +1,4 @@
-//! Text to token ids and back.
+//! Conversion of text to token ids and back.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -10,15 +10,15 @@ use tokenizers::Encoding;
 use crate::error::{ProcessorError, Result};
 use crate::token_bound::TokenBound;
 
-/// Bytes of a piece of text whose tokens are counted by themselves.
+/// Maximum bytes of a piece of text whose tokens are counted separately.
 const PIECE: usize = 32 << 10;
-/// Tokens that a text may have more in two pieces than in one, besides those of the token that is
-/// cut, which may be as many as it has bytes.
+/// Extra tokens that a text may have when it is split into two pieces. The tokens of the one token
+/// that is cut come on top; they may be as many as it has bytes.
 const CUT_COST: usize = 32;
-/// A text of fewer bytes than so many for each token allowed is tokenised without counting first.
+/// A text with at most this many bytes per allowed token is tokenised without counting first.
 const SHORT: usize = 4;
 
-/// Tells whether something is still wanted; asked now and then while it is made.
+/// Returns whether a result is still wanted; called from time to time during long work.
 pub type Wanted<'a> = &'a dyn Fn() -> bool;
 
 /// Whether the tokenizer adds the tokens that open and close a sequence, such as `<s>`.
@@ -30,7 +30,7 @@ pub enum SequenceTokens {
     Omit,
 }
 
-/// Whether special tokens such as `</s>` show up in decoded text.
+/// Whether special tokens such as `</s>` appear in decoded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialText {
     /// They are written out.
@@ -47,14 +47,14 @@ pub struct Tokenizer {
     path: PathBuf,
 }
 
-/// The tokenizer in the content of a file, or what is wrong with it.
+/// Parses a tokenizer from the content of a file, or returns what is wrong with it.
 fn parse(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokenizer, String> {
     let whole = serde_json::from_slice::<IgnoredAny>(&bytes);
     whole.map_err(|error| error.to_string())?;
-    // The library panics where JSON is not of the shape that it expects.
+    // The library panics if the JSON does not have the structure that it expects.
     match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Ok(parsed) => parsed.map_err(|error| error.to_string()),
-        Err(_) => Err("the library of tokenizers cannot make sense of it".to_owned()),
+        Err(_) => Err("the tokenizers library cannot parse it".to_owned()),
     }
 }
 
@@ -68,8 +68,8 @@ impl Tokenizer {
         Self::from_file(&dir.join("tokenizer.json"))
     }
 
-    /// Reads a file in the format of the `tokenizers` library. Truncation and padding that the file
-    /// asks for are switched off.
+    /// Reads a file in the format of the `tokenizers` library. Ignores the truncation and padding
+    /// that the file asks for.
     ///
     /// # Errors
     /// [`ProcessorError::MissingFile`], [`ProcessorError::Io`] or
@@ -96,23 +96,24 @@ impl Tokenizer {
         Ok(Self { inner, bound, path })
     }
 
-    /// The file that the tokenizer was read from.
+    /// Returns the file that the tokenizer was read from.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes sure that a text has at most `limit` tokens before it is tokenised whole, or at least
-    /// not many more, in memory that does not grow with the text. Those that open and close a
-    /// sequence do not count.
+    /// Refuses a text with far more than `limit` tokens before it is tokenised as a whole.
     ///
-    /// First the bytes are compared with those of the longest token; then tokens are counted piece
-    /// by piece, until there are too many. Bytes tell nothing if text may vanish (a normalizer that
-    /// strips) or if a token may stand for any number of characters (unknown ones in one); no
-    /// supported model has such a tokenizer.
+    /// A text that passes has at most `limit` tokens, or not many more. The memory used does not
+    /// grow with the text. Tokens that open and close a sequence do not count.
+    ///
+    /// First the number of bytes is compared with that of the longest token; then tokens are
+    /// counted piece by piece until there are too many. The number of bytes gives no bound if text
+    /// may vanish (a normalizer that strips) or if a token may stand for any number of characters
+    /// (fused unknown characters); no supported model has such a tokenizer.
     ///
     /// # Errors
     /// [`ProcessorError::TextTooLong`], never for a text that has at most `limit` tokens;
-    /// [`ProcessorError::Unwanted`] when `wanted` says so, which is asked for each piece;
+    /// [`ProcessorError::Unwanted`] if `wanted`, called for each piece, returns `false`;
     /// [`ProcessorError::Tokenize`].
     pub fn check_length(&self, text: &str, limit: usize, wanted: Wanted<'_>) -> Result<()> {
         let too_long = |least_tokens: usize| {
@@ -147,7 +148,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Token ids of a text. Special tokens written in the text become their ids.
+    /// Encodes a text to token ids. Special tokens written in the text become their ids.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
@@ -157,8 +158,9 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The same as [`Self::encode`], with the bytes of `text` that each token stands for. White space
-    /// may be missing from them, as tokenizers see fit; tokens that the tokenizer adds have none.
+    /// Like [`Self::encode`], but also returns the byte range of `text` that each token stands for.
+    /// Some tokenizers leave white space out of the ranges; tokens that the tokenizer adds have
+    /// empty ranges.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
@@ -174,8 +176,8 @@ impl Tokenizer {
         Ok(ids.zip(places.map(|&(start, end)| start..end)).collect())
     }
 
-    /// The text of token ids. Ids that the vocabulary lacks (models have padded vocabularies) give
-    /// no text; bytes that are not UTF-8 give U+FFFD.
+    /// Decodes token ids to text. Ids that the vocabulary lacks (models pad their vocabularies)
+    /// give no text; bytes that are not UTF-8 give U+FFFD.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
@@ -185,7 +187,7 @@ impl Tokenizer {
             .map_err(|error| failed("decode", &error))
     }
 
-    /// The tokenizer as the file describes it, for libraries that read such files.
+    /// Returns the tokenizer in the format of its file, for libraries that read such files.
     ///
     /// # Errors
     /// [`ProcessorError::Tokenize`].
@@ -195,27 +197,28 @@ impl Tokenizer {
         serde_json::from_str(&text).map_err(|error| failed("describe", &error.into()))
     }
 
-    /// Number of tokens, added ones included. The model's vocabulary may be padded to more.
+    /// Returns the number of tokens, including added ones. The model's vocabulary may be padded to
+    /// more.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// Id of a token.
+    /// Returns the id of a token.
     #[must_use]
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Token with an id, as the vocabulary spells it.
+    /// Returns the token with an id, as the vocabulary spells it.
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 }
 
-/// Where the first piece of a text ends: if possible at white space behind a letter or digit, where
-/// tokenizers cut, too.
+/// Returns where the first piece of a text ends: if possible at white space after a letter or
+/// digit, where tokenizers split, too.
 fn cut(text: &str) -> usize {
     if text.len() <= PIECE {
         return text.len();
@@ -227,17 +230,17 @@ fn cut(text: &str) -> usize {
     found.unwrap_or_else(|| text.floor_char_boundary(PIECE))
 }
 
-/// What the library makes of a text.
+/// Encodes with the library, and turns its panics into errors.
 fn encoded(
     encode: impl FnOnce() -> std::result::Result<Encoding, tokenizers::Error>,
 ) -> Result<Encoding> {
-    // Its regular expressions panic on more than ten million blanks in a row. They change nothing
-    // that outlives the call.
+    // The library's regular expressions panic on more than ten million blanks in a row. They leave
+    // no broken state behind.
     match std::panic::catch_unwind(AssertUnwindSafe(encode)) {
         Ok(encoding) => encoding.map_err(|error| failed("encode", &error)),
         Err(_) => Err(ProcessorError::Tokenize {
             action: "encode",
-            reason: "the library of tokenizers gave up on this text".to_owned(),
+            reason: "the tokenizers library failed on this text".to_owned(),
         }),
     }
 }

@@ -1,4 +1,4 @@
-//! A finished conversation as text, with the places of its answers: what teacher forcing reads.
+//! Finished conversations as text with the ranges of their answers, for teacher forcing.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use crate::chat_template::{ChatTemplate, GenerationPrompt};
 use crate::error::{ProcessorError, Result};
 use crate::messages::{Message, Messages};
 
-/// What Vicuna 1.1 says first, unless the conversation has a system message of its own.
+/// System message of Vicuna 1.1, used unless the conversation has one.
 const VICUNA_SYSTEM: &str = "A chat between a curious user and an artificial intelligence \
                              assistant. The assistant gives helpful, detailed, and polite answers \
                              to the user's questions.";
 
-/// Role of the messages that a model writes.
+/// Role of the messages that the model writes.
 const ASSISTANT: &str = "assistant";
 
 /// Rendered messages.
@@ -19,13 +19,14 @@ const ASSISTANT: &str = "assistant";
 pub(crate) struct Transcript {
     /// The text, with one placeholder per image.
     pub(crate) text: String,
-    /// Bytes of `text` that the model would have written: each answer with the token that ends it.
+    /// Byte ranges of `text` that the model would have written: each answer with the token that
+    /// ends it.
     pub(crate) answers: Vec<Range<usize>>,
 }
 
 impl Transcript {
-    /// Renders with the chat template of a checkpoint. An answer is what its message adds to the
-    /// text that asks for it; what follows its last token of `ends` is not part of it.
+    /// Renders with the chat template of a checkpoint. An answer is the text that its message adds
+    /// to the rendered prompt before it; text after its last token of `ends` is not part of it.
     pub(crate) fn from_template(
         template: &ChatTemplate,
         messages: &Messages,
@@ -64,8 +65,9 @@ impl Transcript {
         Ok(Self { text, answers })
     }
 
-    /// Renders as LLaVA's language models were trained: FastChat's template `vicuna_v1.1`, in which
-    /// `end` closes an answer, and images come before the text of their message.
+    /// Renders in the format that LLaVA's language models were trained on: FastChat's template
+    /// `vicuna_v1.1`, in which `end` closes an answer and images come before the text of their
+    /// message.
     pub(crate) fn vicuna(messages: &Messages, image: &str, end: &str) -> Self {
         let (system, turns) = match messages.as_slice() {
             [first, turns @ ..] if first.role == "system" => (body(first, image), turns),
@@ -90,7 +92,7 @@ impl Transcript {
     }
 }
 
-/// Placeholders of the images, each on a line of its own, then the text.
+/// Returns the placeholders of the images, each on a line of its own, then the text.
 fn body(message: &Message, image: &str) -> String {
     let images = format!("{image}\n").repeat(message.content.n_images());
     let texts: Vec<&str> = message.content.texts().collect();

@@ -1,55 +1,56 @@
-//! Videos as frames: what was seen when, and which frames of a longer one to look at.
+//! Videos as frames with times, and the sampling of frames from longer videos.
 
 use crate::decoded_image::DecodedImage;
 use crate::error::{ProcessorError, Result};
 use crate::image_size::ImageSize;
 
-/// Frames of a video at most.
+/// Maximum number of frames in a video.
 const MAX_FRAMES: usize = 768;
-/// Frames that are taken of a video with as many, however short it is.
+/// Minimum number of frames sampled from a video that has that many, however short it is.
 const MIN_SAMPLED: usize = 4;
-/// Frames of a second that are looked at, as the published processors have it.
+/// Frames per second to sample, as in the published processors.
 pub const SAMPLE_FPS: f64 = 2.0;
 
-/// Some frames of a video, all of one size, with the times at which they were seen.
+/// Frames sampled from a video, all of one size, with their times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Video {
     frames: Vec<DecodedImage>,
-    /// Number of each frame in the video that they were taken from.
+    /// Index of each frame in the source video.
     places: Vec<usize>,
-    /// Frames per second of that video.
+    /// Frames per second of the source video.
     fps: f64,
-    /// Frames per second that are left.
+    /// Frames per second after sampling.
     rate: f64,
 }
 
 impl Video {
-    /// Pixels of all frames together at most: 384 MiB.
+    /// Maximum number of pixels of all frames together; they take 384 MiB.
     pub const MAX_PIXELS: usize = 128 << 20;
 
-    /// A video of which every frame is looked at.
+    /// Creates a video from all of its frames.
     ///
     /// # Errors
-    /// [`ProcessorError::VideoRate`] if `fps` is not above zero and finite,
+    /// [`ProcessorError::VideoRate`] if `fps` is not positive and finite,
     /// [`ProcessorError::VideoFrames`] without frames or with more than 768,
-    /// [`ProcessorError::VideoFrameSize`] if they differ in size,
-    /// [`ProcessorError::VideoTooLarge`] above 2^27 pixels in all frames together.
+    /// [`ProcessorError::VideoFrameSize`] if frames differ in size,
+    /// [`ProcessorError::VideoTooLarge`] if all frames together have more than 2^27 pixels.
     pub fn new(frames: Vec<DecodedImage>, fps: f64) -> Result<Self> {
         let places = (0..frames.len()).collect();
         let total = frames.len();
         Self::of_places(frames, places, (total, fps))
     }
 
-    /// Looks at two frames of each second of a video, as [`sampled_frames`] chooses them.
+    /// Samples two frames per second from a video, as selected by [`sampled_frames`].
     ///
     /// # Arguments
-    /// * `total`, `fps` - frames of that video, and how many of them make a second.
-    /// * `max_pixels` - pixels of the frames that are looked at, at most; looked at when the size of
-    ///   the first is known.
-    /// * `frame` - decodes the frame of a number, which ascend; it is asked for no others.
+    /// * `total`, `fps` - number of frames of the video, and frames per second.
+    /// * `max_pixels` - maximum number of pixels of all sampled frames, checked once the size of
+    ///   the first frame is known.
+    /// * `frame` - decodes the frame with an index; called only for sampled frames, in ascending
+    ///   order.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and those of `frame`.
+    /// Same as [`new`](Self::new), and those of `frame`.
     pub fn sampled(
         (total, fps): (usize, f64),
         max_pixels: usize,
@@ -59,14 +60,14 @@ impl Video {
         Self::chosen(places, (total, fps), max_pixels, frame)
     }
 
-    /// Looks at chosen frames of a video.
+    /// Reads the frames of a video at chosen indices.
     ///
     /// # Arguments
-    /// * `places` - numbers of the frames, ascending.
-    /// * `total`, `fps`, `max_pixels`, `frame` - as for [`sampled`](Self::sampled).
+    /// * `places` - indices of the frames, ascending.
+    /// * `total`, `fps`, `max_pixels`, `frame` - same as for [`sampled`](Self::sampled).
     ///
     /// # Errors
-    /// As [`sampled`](Self::sampled).
+    /// Same as [`sampled`](Self::sampled).
     pub fn chosen(
         places: Vec<usize>,
         (total, fps): (usize, f64),
@@ -85,24 +86,24 @@ impl Video {
         Self::of_places(frames, places, (total, fps))
     }
 
-    /// Frames that were taken from a video of `total` frames.
+    /// Creates a video from frames sampled from a source video of `total` frames.
     ///
     /// # Arguments
-    /// * `places` - numbers of the frames in that video, ascending, as
-    ///   [`sampled_frames`] gives them.
-    /// * `fps` - frames per second of that video.
+    /// * `places` - indices of the frames in the source video, ascending, as returned by
+    ///   [`sampled_frames`].
+    /// * `fps` - frames per second of the source video.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     ///
     /// # Panics
-    /// If there are not as many places as frames.
+    /// If the numbers of places and frames differ.
     pub fn of_places(
         frames: Vec<DecodedImage>,
         places: Vec<usize>,
         (total, fps): (usize, f64),
     ) -> Result<Self> {
-        assert_eq!(frames.len(), places.len(), "a place for each frame");
+        assert_eq!(frames.len(), places.len(), "one place per frame");
         check_rate(fps)?;
         check_number(frames.len())?;
         let size = frames[0].size();
@@ -125,26 +126,26 @@ impl Video {
         })
     }
 
-    /// The frames, at least one.
+    /// Returns the frames, at least one.
     #[must_use]
     pub fn frames(&self) -> &[DecodedImage] {
         &self.frames
     }
 
-    /// Size of every frame.
+    /// Returns the size of every frame.
     #[must_use]
     pub fn frame_size(&self) -> ImageSize {
         self.frames[0].size()
     }
 
-    /// Frames per second, of those that are looked at.
+    /// Returns the frames per second after sampling.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// For each group of `len` frames the mean of the times of its first and its last frame in
-    /// seconds; a last group of fewer counts its last frame again.
+    /// Returns for each group of `len` frames the mean of the times of its first and last frame in
+    /// seconds. A last group with fewer frames repeats its last frame.
     pub(crate) fn group_times(&self, len: usize) -> Vec<f64> {
         let groups = self.places.chunks(len);
         let time = |place: usize| place as f64 / self.fps;
@@ -172,7 +173,7 @@ fn check_number(found: usize) -> Result<()> {
     })
 }
 
-/// Fails if so many frames of this size have more than `limit` pixels.
+/// Fails if `frames` frames of this size have more than `limit` pixels together.
 pub(crate) fn check_pixels(size: ImageSize, frames: usize, limit: usize) -> Result<()> {
     match size.area().checked_mul(frames) {
         Some(found) if found <= limit => Ok(()),
@@ -183,13 +184,16 @@ pub(crate) fn check_pixels(size: ImageSize, frames: usize, limit: usize) -> Resu
     }
 }
 
-/// Which frames of a video of `total` frames to look at, `sample_fps` of each second: evenly spread
-/// from the first to the last, at least four if there are so many, at most 768.
+/// Returns the indices of the frames to sample from a video of `total` frames.
 ///
-/// This is the rule of the published processor of Qwen3-VL. That of Qwen2.5-VL takes an even number.
+/// `sample_fps` frames per second are spread evenly from the first frame to the last: at least four
+/// if the video has that many, at most 768.
+///
+/// This is the rule of the published processor of Qwen3-VL. The processor of Qwen2.5-VL samples an
+/// even number of frames.
 ///
 /// # Errors
-/// [`ProcessorError::VideoRate`] if a rate is not above zero and finite,
+/// [`ProcessorError::VideoRate`] if a rate is not positive and finite,
 /// [`ProcessorError::VideoFrames`] if `total` is 0.
 pub fn sampled_frames(total: usize, fps: f64, sample_fps: f64) -> Result<Vec<usize>> {
     check_rate(fps)?;

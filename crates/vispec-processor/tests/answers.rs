@@ -1,4 +1,4 @@
-//! Conversations with their answers: which tokens a target would have written.
+//! Conversations with their answers: marks the tokens that a target would have written.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -32,7 +32,7 @@ fn conversation() -> Messages {
     Messages::from_json(json).unwrap()
 }
 
-/// Texts of the runs of answer tokens.
+/// Decodes the runs of answer tokens.
 fn answers(processor: &Processor, answered: &AnsweredPrompt) -> Vec<String> {
     let mut runs: Vec<Vec<u32>> = Vec::new();
     let mut inside = false;
@@ -79,7 +79,8 @@ fn answers_are_marked_with_the_token_that_ends_them() {
 
 #[test]
 fn the_text_before_an_answer_is_the_prompt_for_it() {
-    // What the chat template of Qwen writes; LLaVA's differs from the one it was trained with.
+    // True for Qwen's chat template; LLaVA was trained on a template that differs from its chat
+    // template.
     let processor = processor("qwen-tied");
     let image = [image("qwen-tied")];
     let answered = processor

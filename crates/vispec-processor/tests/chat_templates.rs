@@ -1,4 +1,4 @@
-//! Rendered chat templates and their token ids against transformers.
+//! Compares rendered chat templates and their token ids with transformers.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod common;
@@ -46,7 +46,7 @@ fn pieces_joined_are_the_whole() {
         let all = ids(&case["token_ids_without_image_expansion"]);
         for special_text in [SpecialText::Keep, SpecialText::Skip] {
             for (n_dropped, n_per_step) in [(0, 1), (0, 3), (2, 1), (5, 4)] {
-                // Without its end the text may stop inside a character.
+                // Without its last tokens, the text may stop inside a character.
                 let ids = &all[..all.len() - n_dropped];
                 let mut detokenizer = Detokenizer::new(tokenizer, special_text);
                 let mut text = String::new();

@@ -1,4 +1,5 @@
-//! Damaged and unusual checkpoints: errors that name file and field, and files as published.
+//! Damaged and unusual checkpoints: errors that name file and field, and variants of published
+//! files.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod common;
@@ -30,7 +31,7 @@ fn missing_files() {
     }
     let dir = copy_of("llava-15");
     std::fs::remove_file(dir.path().join("chat_template.json")).unwrap();
-    Processor::from_dir(dir.path()).unwrap(); // there is one in tokenizer_config.json too
+    Processor::from_dir(dir.path()).unwrap(); // tokenizer_config.json has one, too
     edit(
         dir.path(),
         "tokenizer_config.json",
@@ -65,7 +66,7 @@ fn files_that_are_not_json() {
     let decoder = whole.find("\"decoder\"").unwrap();
     for damaged in [
         "{}",
-        // The library of tokenizers panics on these two.
+        // The tokenizers library panics on these two.
         &whole[..decoder + 12],
         r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": 7}}"#,
     ] {
@@ -268,7 +269,7 @@ fn other_architectures_are_named() {
         "{error}"
     );
     edit(dir.path(), "config.json", "/architectures", Value::Null);
-    Processor::from_dir(dir.path()).unwrap(); // model_type says llava
+    Processor::from_dir(dir.path()).unwrap(); // model_type is llava
 }
 
 #[test]
@@ -454,7 +455,7 @@ fn image_files_that_cannot_be_read() {
     assert!(matches!(error, ProcessorError::Io { .. }));
 }
 
-/// CRC-32 as PNG uses it.
+/// Computes the CRC-32 that PNG uses.
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -501,7 +502,7 @@ fn headers_that_lie_are_found_out_before_decoding() {
             "{error}"
         );
     }
-    // Within the limits, but there are no such pixels in the file.
+    // Within the limits, but the file does not have that many pixels.
     let error = decode(8_000, 8_000).unwrap_err();
     assert!(
         matches!(error, ProcessorError::DamagedImage { .. }),

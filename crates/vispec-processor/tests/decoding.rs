@@ -1,4 +1,4 @@
-//! Image files against the pixels that Pillow reads in them.
+//! Compares image files with the pixels that Pillow decodes.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn photos_beyond_the_limit_are_scaled_as_pillow_drafts_them() {
             };
             let image = DecodedImage::open(images().join(name), &options);
             if name == "progressive.jpg" && draft["divisor"] != 2 {
-                // All its coefficients would take more than a decoder may.
+                // All its coefficients would exceed the memory limit of a decoder.
                 let refused = matches!(image, Err(ProcessorError::ImageMemory { .. }));
                 assert!(refused, "{image:?}");
                 continue;
@@ -98,7 +98,7 @@ fn photos_beyond_the_limit_are_scaled_as_pillow_drafts_them() {
             assert_eq!([size.height as u64, size.width as u64], [height, width]);
             let pixels = samples(draft["rgb"].as_str().unwrap());
             let mean = mean_difference(image.rgb(), &pixels);
-            // Where colours are sampled at half the size, Pillow scales them less than the rest.
+            // If colours are sampled at half the size, Pillow scales them down less than the rest.
             let coarse = ["plain.jpg", "progressive.jpg"].contains(&name.as_str());
             let most = if coarse { 25.0 } else { 5.0 };
             assert!(mean <= most, "{name} {}: {mean}", draft["divisor"]);
@@ -122,7 +122,7 @@ fn photos_have_limits_as_well() {
     );
 }
 
-/// How many levels samples differ on average.
+/// Returns the mean difference of samples in levels.
 fn mean_difference(some: &[u8], others: &[u8]) -> f64 {
     let pairs = some.iter().zip(others);
     let sum: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum();

@@ -1,4 +1,4 @@
-//! Pixels against those of the published image processors.
+//! Compares pixels with those of the published image processors.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod common;
@@ -10,8 +10,8 @@ use vispec_processor::{DecodedImage, PixelValues, ProcessedImage};
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// The golden as normalised values. It is stored as samples; `channel` says which channel an
-/// element belongs to.
+/// Returns the golden as normalised values. It is stored as samples; `channel` returns the channel
+/// of an element.
 fn golden(index: &Value, samples: &[u8], channel: impl Fn(usize) -> usize) -> Vec<f32> {
     let [start, end] = ["start", "end"].map(|key| index[key].as_u64().unwrap() as usize);
     let value = |(i, &sample): (usize, &u8)| {

@@ -1,4 +1,4 @@
-//! What templates write, against Jinja2 3.1.6 in the environment of transformers.
+//! Compares the output of templates with Jinja2 3.1.6 in the environment of transformers.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use vispec_processor::{ChatTemplate, GenerationPrompt, Messages, ProcessorError, SpecialTokens};
@@ -29,7 +29,7 @@ fn line_ends_of_any_system_are_line_feeds() {
         ];
         assert_eq!(render(&lines.join(end)).unwrap(), "a\nb\nc\nd", "{end:?}");
     }
-    // Escapes stay what they are.
+    // Escapes are not changed.
     assert_eq!(render(r"{{ 'a\r\nb' }}").unwrap(), "a\r\nb");
 }
 

@@ -1,5 +1,5 @@
-//! Texts that are too long by far are refused before they are tokenised whole; texts that fit never
-//! are.
+//! Texts that are far too long are refused before they are tokenised as a whole; texts that fit are
+//! never refused.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -14,7 +14,7 @@ use vispec_processor::{
     Content, Message, Messages, Processor, ProcessorError, SequenceTokens, Tokenizer,
 };
 
-/// Composes to fewer bytes than anything else: to half or less of what the bound supposes of ASCII.
+/// Composes to fewer bytes than anything else: to at most half of what the bound assumes for ASCII.
 const COMPOSING: &str = "\u{1fbe}\u{308}\u{301}";
 
 fn n_tokens(tokenizer: &Tokenizer, text: &str) -> usize {
@@ -22,7 +22,7 @@ fn n_tokens(tokenizer: &Tokenizer, text: &str) -> usize {
     ids.unwrap().len()
 }
 
-/// A copy of a model whose longest token is of `n` blanks.
+/// Copies a model and adds a token of `n` blanks, its longest.
 fn with_long_token(model: &str, n: usize) -> (tempfile::TempDir, Processor) {
     let dir = copy_of(model);
     let token = json!({
@@ -66,7 +66,7 @@ fn a_text_of_thirty_megabytes_is_refused_at_once() {
             matches!(error, ProcessorError::TextTooLong { .. }),
             "{model}: {error}"
         );
-        // Tokenised whole it is minutes without optimisation.
+        // Tokenising the whole text takes minutes without optimisation.
         assert!(started.elapsed() < Duration::from_secs(20), "{model}");
     }
 }
@@ -76,7 +76,7 @@ fn where_bytes_tell_little_tokens_are_counted_as_far_as_needed() {
     for model in ["qwen-tied", "llava-15"] {
         let (_dir, processor) = with_long_token(model, 1024);
         let limit = processor.context_limit();
-        // By bytes alone this could be 3072 tokens.
+        // The number of bytes would allow for 3072 tokens.
         let text = "a ".repeat(3 << 19);
         let started = Instant::now();
         let error = processor.prepare_text(&text).unwrap_err();
@@ -136,7 +136,7 @@ fn tokenizers_that_drop_text_are_not_judged_by_bytes() {
     }
 }
 
-/// What the library's regular expressions give up on is an error and no panic.
+/// A text that the library's regular expressions fail on is an error, not a panic.
 #[test]
 fn a_text_that_cannot_be_cut_into_words_is_an_error() {
     let tokenizer = processor("qwen-tied").tokenizer().clone();
@@ -188,7 +188,8 @@ fn messages_too_many_for_the_template_are_too_long() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// The whole text, and its pieces, are never said to have more tokens than they have.
+    /// Neither the bound for the whole text nor the counts of its pieces exceed the real number of
+    /// tokens.
     #[test]
     fn no_text_that_fits_is_refused(
         words in prop::collection::vec("[a-z]{1,9}|[0-9]{1,5}|\\PC{1,6}|[ \n\t]{1,9}|\u{1fbe}\u{308}\u{301}|<\\|im_end\\|>|</s>", 1..40),

@@ -1,4 +1,4 @@
-//! Whole prompts against the end-to-end cases of the reference implementation.
+//! Compares whole prompts with the end-to-end cases of the reference implementation.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod common;
@@ -272,8 +272,8 @@ fn a_template_that_writes_the_first_token_does_not_double_it() {
     assert_eq!(prompt.token_ids.iter().filter(|id| **id == 1).count(), 1);
 }
 
-/// Set `VISPEC_GOLDENS` to the folder of the reference data to check every case of it, pixels
-/// included.
+/// Set `VISPEC_GOLDENS` to the folder of the reference data to check all of its cases, including
+/// pixels.
 #[test]
 fn all_cases_of_the_reference_data() {
     let Some(goldens) = std::env::var_os("VISPEC_GOLDENS").map(std::path::PathBuf::from) else {

@@ -1,4 +1,4 @@
-//! Laws that hold for any image, any messages and any bytes.
+//! Properties that hold for any image, any messages and any bytes.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod common;
@@ -17,7 +17,7 @@ fn picture(size: ImageSize, seed: u8) -> DecodedImage {
     DecodedImage::from_rgb8(size, samples.collect()).unwrap()
 }
 
-/// Processes an image and compares its size with the number of tokens that it is given.
+/// Processes an image and compares its size with its number of tokens.
 fn check(processor: &ImageProcessor, image: &DecodedImage) -> Result<(), TestCaseError> {
     let n_tokens = processor.n_tokens(image.size());
     let processed = match processor.process(image) {
@@ -141,7 +141,7 @@ proptest! {
             let processor = processor(model);
             let ids = processor.tokenizer().encode(&text, SequenceTokens::Omit).unwrap();
             let decoded = processor.tokenizer().decode(&ids, SpecialText::Keep).unwrap();
-            // Qwen normalises to NFC, LLaVA keeps the text.
+            // Qwen normalises to NFC; LLaVA keeps the text.
             prop_assert!(decoded == text || model == "qwen-tied");
         }
     }

@@ -1,8 +1,8 @@
-//! Published text files against what transformers makes of them, for those who have them:
-//! `VISPEC_PUBLISHED` names a folder with the folders listed here. What is not there is skipped,
-//! with a printed line.
+//! Compares prompts of published text files with those of transformers. `VISPEC_PUBLISHED` names a
+//! directory that contains the folders listed below. Missing folders are skipped, with a printed
+//! line.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
-#![allow(clippy::print_stderr, reason = "what is skipped is said")]
+#![allow(clippy::print_stderr, reason = "skipped folders are reported")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use vispec_processor::{GenerationPrompt, Messages, Processor, SequenceTokens};
 
 const VARIABLE: &str = "VISPEC_PUBLISHED";
 
-/// Each folder, and the one that has the files which it lacks.
+/// Each folder, and the folder that provides the files it lacks.
 const FOLDERS: [(&str, &str); 4] = [
     ("Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-7B-Instruct"),
     ("llava-1.5-7b-hf", "llava-1.5-7b-hf"),
-    // A copy whose chat template has the line ends of Windows.
+    // A copy whose chat template has Windows line endings.
     ("llava-1.5-7b-hf-crlf", "llava-1.5-7b-hf"),
-    // Processor and tokenizer as transformers 5 saved them.
+    // Processor and tokenizer as saved by transformers 5.
     ("llava-1.5-v5-saved", "llava-1.5-7b-hf"),
 ];
 
-/// Files that belong to the model and not to its processor.
+/// Files of the model rather than of its processor.
 const OF_THE_MODEL: [&str; 2] = ["config.json", "generation_config.json"];
 
 fn copy_missing(from: &Path, to: &Path, names: impl Fn(&str) -> bool) {
@@ -36,7 +36,7 @@ fn copy_missing(from: &Path, to: &Path, names: impl Fn(&str) -> bool) {
     }
 }
 
-/// The checkpoint in `folder`, completed from `complete`, in a folder of its own.
+/// Copies the checkpoint in `folder` to a temporary directory and completes it from `complete`.
 fn checkpoint(root: &Path, folder: &str, complete: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy_missing(&root.join(folder), dir.path(), |_| true);
@@ -47,7 +47,7 @@ fn checkpoint(root: &Path, folder: &str, complete: &str) -> tempfile::TempDir {
     dir
 }
 
-/// Compares all conversations with those of transformers; their number.
+/// Compares all conversations with those of transformers and returns their number.
 fn compare(processor: &Processor, model: &str) -> usize {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/published/prompts.json");
     let cases: Vec<Value> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -75,7 +75,7 @@ fn prompts_are_those_of_transformers() {
             .iter()
             .find(|name| !root.join(name).is_dir())
         {
-            eprintln!("skipped: {} is not there", root.join(missing).display());
+            eprintln!("skipped: {} does not exist", root.join(missing).display());
             continue;
         }
         let dir = checkpoint(&root, folder, complete);
@@ -85,5 +85,9 @@ fn prompts_are_those_of_transformers() {
         eprintln!("{folder}: {n_cases} conversations");
         n_compared += 1;
     }
-    assert!(n_compared > 0, "{} has none of the folders", root.display());
+    assert!(
+        n_compared > 0,
+        "{} contains none of the folders",
+        root.display()
+    );
 }

@@ -1,4 +1,5 @@
-//! Inputs of Qwen3-VL: prompts, pixels, sizes and chat template of the reference implementation.
+//! Inputs of Qwen3-VL: compares prompts, pixels, sizes and chat template with the reference
+//! implementation.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::fs;
@@ -11,7 +12,7 @@ use vispec_processor::{
     ProcessedImage, Processor, ProcessorError, SequenceTokens, smart_resize,
 };
 
-/// Largest difference of pixels where the reference resizes otherwise than Pillow: five levels.
+/// Maximum difference of pixels where the reference does not resize like Pillow: five levels.
 const FAST_RESIZE: f32 = 5.01 / 127.5;
 
 fn fixtures() -> PathBuf {
@@ -26,7 +27,7 @@ fn processor(model: &str) -> Processor {
     Processor::from_dir(fixtures().join("models").join(model)).unwrap()
 }
 
-/// The cases without videos: directory, `case.json`, and what is made of it.
+/// Returns the cases without videos: directory, `case.json` and prepared prompt.
 fn cases() -> Vec<(PathBuf, Value, PreparedPrompt)> {
     let mut all = Vec::new();
     for model in ["qwen3-tied", "qwen3-untied"] {
@@ -118,7 +119,7 @@ fn sizes_are_those_of_the_reference() {
     }
 }
 
-/// Those conversations that messages of this crate can hold: without tools and videos.
+/// Covers the conversations that messages of this crate can hold: those without tools and videos.
 #[test]
 fn the_chat_template_is_rendered_as_the_reference_renders_it() {
     let processor = processor("qwen3-untied");

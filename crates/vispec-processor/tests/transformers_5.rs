@@ -1,4 +1,4 @@
-//! Inputs of checkpoints as transformers 5 saves them, whose image processor is described in
+//! Inputs of checkpoints saved by transformers 5, which describes the image processor in
 //! `processor_config.json`.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -11,13 +11,13 @@ use common::{copy_of, edit, image, json, messages, strings};
 use serde_json::json as value;
 use vispec_processor::{Processor, ProcessorError};
 
-/// The files that transformers 5 writes, in `fixtures` of the repository.
+/// Returns the folder with the files that transformers 5 wrote, in `fixtures` of the repository.
 fn saved(model: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     fixtures.join("transformers-5").join(model)
 }
 
-/// A checkpoint without weights in the layout of transformers 5.
+/// Creates a checkpoint without weights in the layout of transformers 5.
 fn checkpoint(model: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = common::fixture(model).join("tokenizer.json");

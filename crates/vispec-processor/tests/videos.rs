@@ -1,4 +1,4 @@
-//! Videos: sampling and times of the reference, and what is refused.
+//! Videos: sampling and times of the reference implementation, and invalid videos.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::fs;
@@ -115,7 +115,7 @@ fn videos_that_a_model_cannot_take_are_refused() {
         matches!(error, ProcessorError::VideosUnsupported { .. }),
         "{error}"
     );
-    // Qwen2.5-VL shows the frame twice.
+    // Qwen2.5-VL repeats the frame.
     assert!(prepare("qwen-tied", std::slice::from_ref(&one)).is_ok());
     let many = Video::new(vec![frame(112); 768], 2.0).unwrap();
     let error = prepare("qwen-tied", &[many]).unwrap_err();
@@ -134,7 +134,7 @@ fn videos_that_a_model_cannot_take_are_refused() {
         ),
         "{error}"
     );
-    // A program that shows images alone says that a video is missing.
+    // Without videos in the call, a video is reported as missing.
     let error = processor("qwen-tied")
         .prepare(&messages(1), &[])
         .unwrap_err();

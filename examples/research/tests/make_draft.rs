@@ -67,7 +67,7 @@ fn a_draft_is_made_and_a_cut_off_run_goes_on() {
     let again = command(&xtask, &whole, &[]).output().unwrap();
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(
-        text(&again).matches("was there (").count(),
+        text(&again).matches("already done (").count(),
         6,
         "{}",
         text(&again)

@@ -74,7 +74,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
     fs::write(&experiment, &smaller).unwrap();
     let first = reproduce(&out, &experiment);
     assert!(first.status.success(), "{}", text(&first.stderr));
-    assert!(!text(&first.stdout).contains("was there ("));
+    assert!(!text(&first.stdout).contains("already done ("));
 
     let page = fs::read_to_string(out.join("report/smoke.md")).unwrap();
     let drafts = [
@@ -116,7 +116,7 @@ fn the_comparison_runs_from_end_to_end_and_not_again() {
     let second = reproduce(&out, &experiment);
     assert!(second.status.success(), "{}", text(&second.stderr));
     let said = text(&second.stdout);
-    assert_eq!(said.matches("was there (").count(), 26, "{said}");
+    assert_eq!(said.matches("already done (").count(), 26, "{said}");
     assert!(!said.contains("done in"));
     let lock = out.join("steps/lock");
     let without_lock = |times: Vec<(PathBuf, SystemTime)>| -> Vec<_> {
@@ -263,7 +263,7 @@ fn the_comparison_on_pictures_runs_from_end_to_end() {
     assert!(
         steps
             .into_iter()
-            .all(|line| line.contains("was there (") || line.ends_with(".md")),
+            .all(|line| line.contains("already done (") || line.ends_with(".md")),
         "{all}"
     );
 

@@ -1,10 +1,10 @@
-//! Element types of weights, and the bytes that they take.
+//! Element types of weights and their sizes.
 
 use clap::ValueEnum;
 use vispec_kernels::Bits;
 use vispec_kernels::measure::Unit;
 
-/// As `generate --dtype` calls them.
+/// Element types, named as in `generate --dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Dtype {
     F32,
@@ -25,7 +25,7 @@ impl Dtype {
         }
     }
 
-    /// Width of the integers, if weights are quantised.
+    /// Returns the width of the integers of quantised weights.
     pub(super) fn bits(self) -> Option<Bits> {
         match self {
             Self::F32 | Self::Bf16 | Self::F16 => None,
@@ -34,7 +34,8 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a matrix `[outputs, inputs]`, the bf16 scales of quantised groups included.
+    /// Returns the bytes of a matrix `[outputs, inputs]`, including the bf16 scales of quantised
+    /// groups.
     pub(super) fn matrix_bytes(self, outputs: usize, inputs: usize) -> usize {
         let len = outputs * inputs;
         let scales = 2 * outputs * inputs.div_ceil(group(inputs));
@@ -46,7 +47,8 @@ impl Dtype {
         }
     }
 
-    /// The unit whose peak products are compared with. That of integers is not measured.
+    /// Returns the arithmetic unit whose peak products are compared with; the peak for integers is
+    /// not measured.
     pub(super) fn unit(self) -> Unit {
         match self {
             Self::Bf16 => Unit::Bf16,
@@ -55,7 +57,8 @@ impl Dtype {
     }
 }
 
-/// Weights that share a scale in a matrix of so many inputs; what the loader chooses.
+/// Returns the number of weights that share a scale in a matrix with `inputs` inputs, as chosen by
+/// the loader.
 pub(super) fn group(inputs: usize) -> usize {
     if inputs.is_multiple_of(64) { 64 } else { 32 }
 }

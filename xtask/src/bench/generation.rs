@@ -1,4 +1,4 @@
-//! Whole generations, by the program that users run: plain and speculative, compared.
+//! Measures whole generations with the program that users run: plain and speculative decoding.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::table::{NONE, Table, digits, percent, time};
 use super::weights::LinearTensors;
 
-/// One comparison that is to be run.
+/// One comparison to run.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) name: String,
@@ -23,11 +23,11 @@ pub(super) struct Case {
     pub(super) max_new_tokens: usize,
     /// `--max-loss`, if not the default.
     pub(super) max_loss: Option<f64>,
-    /// Runs of which the median counts.
+    /// Number of runs; the median is reported.
     pub(super) repeats: usize,
 }
 
-/// What `generate --json` says about one generation; see `examples_answer::record`.
+/// The record of one generation by `generate --json`; see `examples_answer::record`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Record {
     pub(super) method: String,
@@ -47,7 +47,7 @@ pub(super) struct Timings {
     pub(super) prefill: f64,
 }
 
-/// What `generate --json --compare` prints.
+/// The output of `generate --json --compare`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Compared {
     #[serde(flatten)]
@@ -60,7 +60,7 @@ pub(super) struct Compared {
 pub(super) struct Outcome {
     pub(super) name: String,
     pub(super) dtype: Dtype,
-    /// Bytes of the linear layers that a token is multiplied with.
+    /// Bytes of the linear layers that are read for each token.
     pub(super) weight_bytes: usize,
     pub(super) runs: Vec<Compared>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Outcome {
 impl Case {
     /// Runs the case in `dtype`.
     pub(super) fn run(&self, generate: &Path, dtype: Dtype) -> Result<Outcome> {
-        // Costs of passes are measured anew, so that trees suit this build on this machine.
+        // The costs of passes are measured again, so that trees suit this build on this machine.
         let scratch = tempfile::tempdir()?;
         let calibration = scratch.path().join("calibration.json");
         let run = |_| {
@@ -119,7 +119,7 @@ fn compared(command: &mut Command) -> Result<Compared> {
         bail!("{program}: {}\n{}", output.status, notes.trim());
     }
     serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("{program} printed no comparison in JSON"))
+        .with_context(|| format!("{program} did not print a comparison as JSON"))
 }
 
 impl Outcome {
@@ -128,7 +128,7 @@ impl Outcome {
         let plain = self.median(|run| run.baseline.tokens_per_second);
         let speculative = self.median(|run| run.speculative.tokens_per_second);
         let read = self.weight_bytes as f64 * plain / machine.bandwidth;
-        // Greedy runs of one case take the same path, trees aside.
+        // Greedy runs of one case take the same path, except for their trees.
         let identical = self.runs.iter().all(|run| run.identical);
         let first = self.runs.first().map(|run| &run.speculative);
         table.push([
@@ -146,7 +146,7 @@ impl Outcome {
         ]);
     }
 
-    /// Adds a row about memory and waiting.
+    /// Adds a row about start-up times and memory.
     pub(super) fn tabulate_start(&self, table: &mut Table) {
         let ms = |ms: f64| time(Duration::from_secs_f64(ms / 1e3));
         let first_token = self.median(|run| {
@@ -173,7 +173,7 @@ impl Outcome {
     }
 }
 
-/// An empty table for [`Outcome::tabulate_speed`].
+/// Creates an empty table for [`Outcome::tabulate_speed`].
 pub(super) fn speed_table() -> Table {
     Table::new(&[
         "models",
@@ -190,7 +190,7 @@ pub(super) fn speed_table() -> Table {
     ])
 }
 
-/// An empty table for [`Outcome::tabulate_start`].
+/// Creates an empty table for [`Outcome::tabulate_start`].
 pub(super) fn start_table() -> Table {
     Table::new(&[
         "models",

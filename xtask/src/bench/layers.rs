@@ -1,4 +1,4 @@
-//! Linear layers alone: time of a call for a number of rows.
+//! Measures single linear layers: time of a call by number of rows.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,17 @@ use super::dtype::{Dtype, group};
 use super::machine::Machine;
 use super::table::{NONE, Table, percent, time};
 
-/// Inputs and outputs of the layers: of a model of 3 billion parameters, and of a small one.
+/// Inputs and outputs of the layers: one of a model with 3 billion parameters, one of a small
+/// model.
 pub(super) const LAYERS: [(usize, usize); 2] = [(2_048, 11_008), (512, 1_408)];
-/// Rows of a call: decoding, then trees of growing size.
+/// Numbers of rows of a call: decoding, then trees of growing size.
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 30, 60];
-/// Rows from which on arithmetic, not memory, is what a layer waits for.
+/// Number of rows from which a layer is bound by arithmetic rather than memory.
 const MANY_ROWS: usize = 16;
-/// Copies of a weight that are used in turn take at least this, far more than caches hold.
+/// Minimum size of all copies of a weight that are used in turn, far more than caches hold.
 const TURN_BYTES: usize = 256 << 20;
 const LEAST_REPEATS: usize = 5;
-/// Rows of made-up weights, repeated to fill the matrix.
+/// Number of rows of made-up weights that are repeated to fill the matrix.
 const TILE: usize = 32;
 
 /// Times of one layer in one dtype.
@@ -30,7 +31,7 @@ pub(super) struct Layer {
     pub(super) cells: Vec<Cell>,
 }
 
-/// Times of one number of rows.
+/// Times for one number of rows.
 pub(super) struct Cell {
     pub(super) rows: usize,
     pub(super) least: Duration,
@@ -56,7 +57,7 @@ impl Layer {
                 };
                 time_calls(&weights, shape, patience)
             };
-            // Models run whole steps within the pool.
+            // Models run whole steps in the pool, too.
             in_pool(usize::MAX, || ROWS.map(cell).into())
         };
         let cells = match (dtype, dtype.bits()) {
@@ -87,7 +88,7 @@ impl Layer {
         })
     }
 
-    /// Adds a row for each number of rows.
+    /// Adds one table row per number of rows.
     pub(super) fn tabulate(&self, machine: &Machine, table: &mut Table) {
         let single = self.cells.first().map(|cell| cell.least.as_secs_f64());
         for cell in &self.cells {
@@ -103,7 +104,8 @@ impl Layer {
         }
     }
 
-    /// Share of what bounds the layer; between one row and many that is not clear.
+    /// Returns the share of the bandwidth for one row and of the peak for many; between them the
+    /// bound is not clear.
     fn share(&self, cell: &Cell, machine: &Machine) -> String {
         let seconds = cell.least.as_secs_f64();
         if cell.rows == 1 {
@@ -121,7 +123,7 @@ impl Layer {
     }
 }
 
-/// An empty table for [`Layer::tabulate`].
+/// Creates an empty table for [`Layer::tabulate`].
 pub(super) fn table() -> Table {
     Table::new(&["dtype", "rows", "least", "median", "share", "to 1 row"])
 }
@@ -137,7 +139,7 @@ fn time_calls(weights: &[Weight<'_>], shape: LinearShape, patience: Duration) ->
         linear(&x, weight, None, &mut out, shape);
         start.elapsed()
     };
-    // The first call grows scratch memory.
+    // The first call allocates scratch memory.
     call();
     let start = Instant::now();
     let mut times = Vec::new();
@@ -152,7 +154,7 @@ fn time_calls(weights: &[Weight<'_>], shape: LinearShape, patience: Duration) ->
     }
 }
 
-/// Numbers in -0.5..0.5.
+/// Returns numbers in -0.5..0.5.
 fn values(len: usize) -> Vec<f32> {
     (0..len)
         .map(|index| (index * 7_919 % 1_000) as f32 / 1_000.0 - 0.5)

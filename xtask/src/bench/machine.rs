@@ -1,4 +1,4 @@
-//! What the machine can do, and what else a reader must know to repeat the figures.
+//! Limits of the machine, and other facts needed to reproduce the figures.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,7 +12,7 @@ use vispec_kernels::{Isa, n_threads};
 
 use super::table::{Table, digits};
 
-/// The machine, measured in the same run as everything else.
+/// The machine, measured in the same run as the benchmarks.
 pub(super) struct Machine {
     pub(super) processor: String,
     pub(super) isa: &'static str,
@@ -70,7 +70,7 @@ fn processor() -> String {
     model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// Heading of a report: date, commit, command, and whether the machine was idle.
+/// Returns the heading of a report: date, commit, command and load of the machine.
 pub(super) fn heading(root: &Path, arguments: &[String]) -> Result<String> {
     let commit = git(root, &["rev-parse", "--short=10", "HEAD"])?;
     let changed = !git(root, &["status", "--porcelain"])?.is_empty();
@@ -95,17 +95,17 @@ fn git(root: &Path, arguments: &[&str]) -> Result<String> {
         .current_dir(root)
         .args(arguments)
         .output();
-    let output = output.context("git, which tells the commit")?;
+    let output = output.context("could not run git to find the commit")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// Day and minute of `seconds` since 1970.
+/// Formats `seconds` since 1970 as day and minute.
 pub(super) fn date(seconds: u64) -> String {
     let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     let leap = |year: u64| {

@@ -1,4 +1,4 @@
-//! Figures of speed, beside what the machine can do: see `docs/benchmarks/README.md`.
+//! Measures speed and compares it with the limits of the machine: see `docs/benchmarks/README.md`.
 
 mod dtype;
 mod generation;
@@ -26,13 +26,13 @@ pub(crate) struct BenchFlags {
     /// Measure for a shorter time, and generate fewer tokens
     #[arg(long)]
     quick: bool,
-    /// Checkpoint to generate with, besides the demo pair
+    /// Checkpoint to generate with, in addition to the demo pair
     #[arg(long, value_name = "DIR")]
     target: Option<PathBuf>,
-    /// Draft of the target; without one, prompts are looked up only
+    /// Draft of the target; without one, only prompt lookup is measured
     #[arg(long, value_name = "DIR", requires = "target")]
     draft: Option<PathBuf>,
-    /// Question about an image, for the draft
+    /// Question about an image, for the case with the draft
     #[arg(long, value_name = "TEXT", requires = "draft", default_value = QUESTION)]
     prompt: String,
     /// Element types of weights
@@ -43,7 +43,7 @@ pub(crate) struct BenchFlags {
         default_value = "f32,bf16,f16,int8,int4"
     )]
     dtypes: Vec<Dtype>,
-    /// Program to generate with; by default it is built
+    /// Program to generate with [default: built with cargo]
     #[arg(long, value_name = "PATH")]
     generate: Option<PathBuf>,
     /// File to write the tables to, as Markdown
@@ -51,20 +51,20 @@ pub(crate) struct BenchFlags {
     out: Option<PathBuf>,
 }
 
-/// What the program `demo` asks.
+/// The question of the program `demo`.
 const DEMO_QUESTION: &str = "Describe the image in detail.";
-/// `--max-loss` for the demo pair, as the program `demo` has it: its answers are too short to save
-/// up for the first try.
+/// `--max-loss` for the demo pair, as in the program `demo`: its answers are too short to save
+/// enough time for the first attempt at speculation.
 const DEMO_MAX_LOSS: f64 = 0.2;
 const QUESTION: &str = "Describe the image briefly.";
-/// A prompt whose answer repeats a part of it, if the model does as it is told.
+/// A prompt whose answer repeats a part of it, if the model follows the instruction.
 const REPEAT: &str = "Repeat this text word for word: The mill stands by the river. The river \
     turns the wheel of the mill, and the wheel of the mill turns the stone. The stone grinds the \
     corn, and the miller by the river sells the flour.";
-/// Of a tiny model, whose generations take milliseconds.
+/// Number of runs of the demo pair, whose generations take milliseconds.
 const DEMO_REPEATS: usize = 9;
 
-/// Measures, prints, and writes a file if one is named.
+/// Runs the benchmarks, prints the report, and writes it to a file if one is given.
 pub(crate) fn run(flags: &BenchFlags, root: &Path) -> Result<()> {
     check(flags)?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,8 +89,8 @@ pub(crate) fn run(flags: &BenchFlags, root: &Path) -> Result<()> {
     }
 }
 
-/// Runs the same command in release: debug assertions, which tests want, also check each pointer
-/// in the kernels, and times would not be those of a release.
+/// Runs the same command in release mode. In debug builds, the debug assertions that tests need
+/// also check each pointer in the kernels, so times would be too long.
 fn run_optimised(root: &Path, arguments: &[String]) -> Result<()> {
     let manifest = root.join("Cargo.toml");
     let status = Command::new("cargo")
@@ -106,7 +106,7 @@ fn run_optimised(root: &Path, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Finds what is missing before minutes are spent.
+/// Checks that paths exist before minutes are spent on measurements.
 fn check(flags: &BenchFlags) -> Result<()> {
     for dir in flags.target.iter().chain(&flags.draft) {
         if !dir.is_dir() {
@@ -127,7 +127,7 @@ fn check(flags: &BenchFlags) -> Result<()> {
     }
 }
 
-/// Text that is printed as it grows.
+/// Text that is printed as it is added.
 #[derive(Default)]
 struct Report(String);
 
@@ -173,7 +173,7 @@ fn add_generations(
     report.add(&format!("{speed}\n{start}"))
 }
 
-/// What to generate: the demo pair always, a target with its draft and with prompt lookup.
+/// Returns the cases: always the demo pair, and a target with its draft and with prompt lookup.
 fn cases(flags: &BenchFlags, fixtures: &Path) -> Vec<Case> {
     let image = fixtures.join("scenes/three-shapes.png");
     let demo = Case {
@@ -212,13 +212,13 @@ fn cases(flags: &BenchFlags, fixtures: &Path) -> Vec<Case> {
     cases
 }
 
-/// Last part of a path.
+/// Returns the last part of a path.
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
-/// Builds the program, as every feature of the workspace together needs it.
+/// Builds the program with the features of the whole workspace.
 fn build_generate(root: &Path) -> Result<PathBuf> {
     let arguments = "build --release --workspace --bin generate";
     let status = Command::new("cargo")
@@ -234,7 +234,7 @@ fn build_generate(root: &Path) -> Result<PathBuf> {
     Ok(root.join(target).join("release/generate"))
 }
 
-/// A program and when it was built: its commit may be another one.
+/// Describes a program and when it was built, since its commit may differ from the current one.
 fn built(program: &Path) -> Result<String> {
     let changed = fs::metadata(program).and_then(|file| file.modified());
     let changed = changed.with_context(|| program.display().to_string())?;

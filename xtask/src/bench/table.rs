@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// Rows of text under a head. The first column is aligned left, the others right.
+/// Rows of text under a header. The first column is left-aligned, the others right-aligned.
 pub(super) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-/// Stands where there is no figure.
+/// Placeholder for a missing figure.
 pub(super) const NONE: &str = "-";
 
 impl Table {
@@ -19,7 +19,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; a bar would end a cell, so it is escaped.
+    /// Adds a row. Bars are escaped because they would end a cell.
     pub(super) fn push<const N: usize>(&mut self, cells: [String; N]) {
         let escaped = cells.iter().map(|cell| cell.replace('|', "\\|"));
         self.rows.push(escaped.collect());
@@ -55,7 +55,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A duration with three significant digits.
+/// Formats a duration with three significant digits.
 pub(super) fn time(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds >= 1.0 {
@@ -67,7 +67,7 @@ pub(super) fn time(duration: std::time::Duration) -> String {
     }
 }
 
-/// Three significant digits, more before the point if need be.
+/// Formats a number with three significant digits, or more before the decimal point if needed.
 pub(super) fn digits(value: f64) -> String {
     match value.abs() {
         large if large >= 99.95 => format!("{value:.0}"),
@@ -76,7 +76,7 @@ pub(super) fn digits(value: f64) -> String {
     }
 }
 
-/// A fraction as a percentage.
+/// Formats a fraction as a percentage.
 pub(super) fn percent(fraction: f64) -> String {
     format!("{:.0} %", fraction * 100.0)
 }

@@ -1,4 +1,4 @@
-//! Arguments, and tables of made-up figures.
+//! Tests of arguments, and of tables with made-up figures.
 
 use clap::Parser;
 
@@ -95,7 +95,7 @@ fn layers_are_compared_with_bandwidth_and_peak() {
     assert_eq!(text.lines().count(), 5);
 }
 
-/// A line of `generate --json --compare`, fields that are not read left out.
+/// Parses a line of `generate --json --compare` that has only the fields that are read.
 fn compared(plain: f64, speculative: f64) -> Compared {
     let record = |tokens_per_second: f64| {
         serde_json::json!({

@@ -1,4 +1,5 @@
-//! Bytes of weights that decoding a token reads, from the headers of safetensors files.
+//! Computes the bytes of weights that decoding a token reads, from the headers of safetensors
+//! files.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +10,12 @@ use vispec_kernels::MappedFile;
 
 use super::dtype::Dtype;
 
-/// Prefixes, without `model.`, of what decoding does not touch.
+/// Prefixes, without `model.`, of tensors that decoding does not read.
 const NOT_LANGUAGE: [&str; 3] = ["visual.", "vision_tower.", "multi_modal_projector."];
 const EMBEDDING: &str = "embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// The matrices `[outputs, inputs]` that each token is multiplied with.
+/// The matrices `[outputs, inputs]` that each token is multiplied by.
 pub(super) struct LinearTensors(Vec<[usize; 2]>);
 
 impl LinearTensors {
@@ -54,14 +55,14 @@ impl LinearTensors {
         Ok(Self(matrices))
     }
 
-    /// Bytes of all of them in `dtype`.
+    /// Returns the bytes of all matrices in `dtype`.
     pub(super) fn bytes(&self, dtype: Dtype) -> usize {
         let bytes = |&[outputs, inputs]: &[usize; 2]| dtype.matrix_bytes(outputs, inputs);
         self.0.iter().map(bytes).sum()
     }
 }
 
-/// Names and shapes of the tensors in a file, of which the header alone is read.
+/// Reads the names and shapes of the tensors in a file; only its header is read.
 fn header(path: &Path) -> Result<Vec<(String, Vec<usize>)>> {
     let map = MappedFile::open(path)?;
     let tensors = SafeTensors::deserialize(&map)?;
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(has("qwen-untied", [608, 96]), 1);
         assert_eq!(has("llava-15", [608, 64]), 1);
         assert_eq!(has("llava-next", [608, 80]), 1);
-        // Only the tower and the projector are as narrow.
+        // Only the vision tower and the projector have matrices this narrow.
         assert_eq!(has("llava-next", [80, 48]), 0);
     }
 

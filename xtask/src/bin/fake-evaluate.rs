@@ -1,9 +1,9 @@
-//! Stands for `evaluate` in the tests of sweeps: takes its flags and writes made-up records.
+//! Stand-in for `evaluate` in the tests of sweeps: takes its flags and writes made-up records.
 //!
-//! A binary and not a test's own code, because a sweep starts a process and tests are told where
-//! binaries are. The task `broken` fails after its first prompt. The environment variable
-//! `FAKE_EVALUATE_MS` is the time a prompt takes.
-#![expect(clippy::print_stderr, reason = "what a program says")]
+//! It is a binary rather than code of a test because a sweep starts a process, and Cargo tells
+//! tests where binaries are. The task `broken` fails after its first prompt. The environment
+//! variable `FAKE_EVALUATE_MS` sets the time per prompt.
+#![expect(clippy::print_stderr, reason = "output of the program")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! A client that streams one answer and notes when its parts came.
+//! A client that streams one answer and records when its parts arrive.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// An answer that is silent for so long has failed.
+/// Time without data after which an answer counts as failed.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Longest line of a reply.
+/// Maximum length of a line of a reply.
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// One question.
@@ -21,32 +21,32 @@ pub(super) struct Question {
     pub(super) seed: u64,
 }
 
-/// What came of it.
+/// The answer to a question.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) text: String,
-    /// Tokens by the server's own count.
+    /// Number of tokens, as reported by the server.
     pub(super) tokens: usize,
     pub(super) asked: Instant,
-    /// When each part of the text came.
+    /// When each part of the text arrived.
     pub(super) parts: Vec<Instant>,
     pub(super) ended: Instant,
 }
 
 impl Answer {
-    /// Time to the first part; `None` for an empty answer.
+    /// Returns the time to the first part; `None` for an empty answer.
     pub(super) fn first(&self) -> Option<Duration> {
         Some(*self.parts.first()? - self.asked)
     }
 
-    /// Times between parts.
+    /// Returns the times between parts, with the arrival of the later part.
     pub(super) fn gaps(&self) -> impl Iterator<Item = (Instant, Duration)> {
         let pairs = self.parts.windows(2);
         pairs.map(|pair| (pair[1], pair[1] - pair[0]))
     }
 }
 
-/// Asks a server of OpenAI's interface and reads its answer to the end.
+/// Sends a question to a server with the OpenAI interface and reads the answer to its end.
 pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
     let body = json!({
         "messages": [{"role": "user", "content": question.prompt}],
@@ -58,7 +58,7 @@ pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
     })
     .to_string();
     let asked = Instant::now();
-    let mut stream = TcpStream::connect(server).context("no server answers there")?;
+    let mut stream = TcpStream::connect(server).context("could not connect to the server")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let head = format!(
@@ -78,13 +78,13 @@ pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
         ended: asked,
     };
     while let Some(line) = lines.next()? {
-        // Head lines and the sizes of chunks stand between the events and need not be understood.
+        // Header lines and chunk sizes stand between the events and can be ignored.
         let Some(event) = line.strip_prefix("data: ") else {
             continue;
         };
         if event == "[DONE]" {
             answer.ended = Instant::now();
-            ensure!(answer.tokens > 0, "the server told no usage");
+            ensure!(answer.tokens > 0, "the server reported no usage");
             return Ok(answer);
         }
         let event: Value = serde_json::from_str(event).context("an event is not JSON")?;
@@ -105,7 +105,7 @@ pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
     bail!("the answer broke off")
 }
 
-/// Status and body of a refusal.
+/// Returns the status and body of a refusal.
 fn refusal(status: &str, lines: &mut Lines) -> String {
     let mut text = status.to_owned();
     while let Ok(Some(line)) = lines.next() {
@@ -119,7 +119,7 @@ fn refusal(status: &str, lines: &mut Lines) -> String {
 struct Lines(BufReader<TcpStream>);
 
 impl Lines {
-    /// The next line without its end; `None` at the end of the connection.
+    /// Returns the next line without its line end; `None` at the end of the connection.
     fn next(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
         let mut limited = self.0.by_ref().take(LONGEST_LINE);

@@ -1,9 +1,10 @@
-//! `cargo xtask load`: how fast a server of this machine answers several clients at once.
+//! `cargo xtask load`: measures how fast a server on this machine answers several concurrent
+//! clients.
 //!
-//! The same questions are asked by one client after the other, then by more at a time; ratios are
-//! those within one run. Works with any server of OpenAI's chat interface, so that others can be
-//! measured beside ours. Only servers on this machine are asked: over a network the network would
-//! be measured, too.
+//! The same questions are asked by one client after another, then by several at a time; ratios
+//! compare figures of one run. Any server with OpenAI's chat interface can be measured, so that
+//! others can be compared with ours. Only servers on this machine are accepted: otherwise the
+//! network would be measured, too.
 
 mod client;
 mod plots;
@@ -25,7 +26,7 @@ use serde_json::json;
 use self::client::{Answer, Question, ask};
 use self::summary::{Stall, Summary};
 
-/// Words of the questions that are asked unless others are given.
+/// Subjects of the default questions.
 const SUBJECTS: [&str; 16] = [
     "a river",
     "bread",
@@ -44,14 +45,14 @@ const SUBJECTS: [&str; 16] = [
     "a clock",
     "tea",
 ];
-/// Time that the others decode alone before a long prompt comes.
+/// Time that the others decode before the long prompt arrives.
 const BEFORE_LONG: Duration = Duration::from_secs(3);
-/// Clients at a time at most.
+/// Maximum number of concurrent clients.
 const MOST_CLIENTS: usize = 256;
 
 #[derive(clap::Args)]
 pub(crate) struct LoadFlags {
-    /// The server, on this machine
+    /// Address of the server, on this machine
     #[arg(long, default_value = "127.0.0.1:8000")]
     server: String,
     /// Numbers of clients, each measured in turn
@@ -60,22 +61,22 @@ pub(crate) struct LoadFlags {
     /// Questions asked with each number of clients
     #[arg(long, default_value_t = 16)]
     requests: usize,
-    /// Tokens of an answer at most
+    /// Maximum number of tokens of an answer
     #[arg(long, default_value_t = 96)]
     max_tokens: usize,
-    /// Temperature; each question has a seed of its own
+    /// Temperature; each question has its own seed
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
-    /// Rounds; the median by tokens per second is told
+    /// Number of rounds; the round with the median tokens per second is reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Questions: lines of JSON with a field `prompt`
+    /// File with questions: lines of JSON with a field `prompt`
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// Measure, too, how a prompt of so many words stalls seven others
+    /// Also measure how much a prompt of this many words stalls seven other clients
     #[arg(long, value_name = "WORDS")]
     long_prompt: Option<usize>,
-    /// Name of what is measured, for tables and plots
+    /// Name of the server, for tables and plots
     #[arg(long, default_value = "vispec")]
     name: String,
     /// Folder for load.json, load.md and the plots
@@ -88,7 +89,7 @@ struct PromptLine {
     prompt: String,
 }
 
-#[expect(clippy::print_stdout, reason = "what a program says")]
+#[expect(clippy::print_stdout, reason = "output of the program")]
 pub(crate) fn run(flags: &LoadFlags) -> Result<()> {
     let server = address(&flags.server)?;
     let questions = questions(flags)?;
@@ -97,7 +98,7 @@ pub(crate) fn run(flags: &LoadFlags) -> Result<()> {
         .iter()
         .all(|clients| (1..=MOST_CLIENTS).contains(clients));
     ensure!(sensible, "--clients takes numbers from 1 to {MOST_CLIENTS}");
-    // Whoever is asked first pays for what is loaded lazily.
+    // A first request triggers whatever the server loads lazily.
     ask(server, &questions[0])?;
     let mut expected: Option<Vec<String>> = None;
     let mut rounds: Vec<Vec<Summary>> = vec![Vec::new(); flags.clients.len()];
@@ -131,7 +132,7 @@ pub(crate) fn run(flags: &LoadFlags) -> Result<()> {
     Ok(())
 }
 
-/// The address, if it is this machine's own.
+/// Resolves the address, which must be on this machine.
 fn address(server: &str) -> Result<SocketAddr> {
     let wrong = || format!("--server {server}: expected HOST:PORT");
     let mut found = server.to_socket_addrs().with_context(wrong)?;
@@ -172,7 +173,7 @@ fn questions(flags: &LoadFlags) -> Result<Vec<Question>> {
     Ok((0..flags.requests).map(question).collect())
 }
 
-/// Answers in the order of the questions, so many asked at a time.
+/// Asks questions from `clients` threads and returns the answers in the order of the questions.
 fn ask_all(server: SocketAddr, questions: &[Question], clients: usize) -> Result<Vec<Answer>> {
     let next = AtomicUsize::new(0);
     let answers: Mutex<Vec<Option<Result<Answer>>>> =
@@ -201,7 +202,7 @@ fn ask_all(server: SocketAddr, questions: &[Question], clients: usize) -> Result
         .collect()
 }
 
-/// The summary in the middle by tokens per second; identical only if all were.
+/// Returns the summary with the median tokens per second; it is identical only if all are.
 fn median(mut summaries: Vec<Summary>) -> Summary {
     summaries.sort_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
     let identical = summaries.iter().all(|summary| summary.identical);
@@ -210,7 +211,7 @@ fn median(mut summaries: Vec<Summary>) -> Summary {
     middle
 }
 
-/// Seven clients with long answers, and after some time a client with a long prompt.
+/// Runs seven clients with long answers, and after some time a client with a long prompt.
 fn stall(server: SocketAddr, flags: &LoadFlags, words: usize) -> Result<Stall> {
     let others = Vec::from_iter((0..7).map(|index| Question {
         prompt: format!("Tell me a long story about {}.", SUBJECTS[index]),

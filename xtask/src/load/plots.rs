@@ -1,4 +1,4 @@
-//! Tokens per second and time to the first token against the number of clients.
+//! Plots of tokens per second and time to the first token against the number of clients.
 
 use std::fs;
 use std::path::Path;

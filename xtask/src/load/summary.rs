@@ -1,4 +1,4 @@
-//! Figures of a run with some number of clients.
+//! Summaries of runs with a number of clients.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::client::Answer;
 
-/// What a number of clients got.
+/// Figures of a run with a number of clients.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Summary {
     pub(super) clients: usize,
@@ -14,11 +14,11 @@ pub(super) struct Summary {
     pub(super) tokens: usize,
     pub(super) seconds: f64,
     pub(super) tokens_per_second: f64,
-    /// Seconds to the first token: median, 95th percentile.
+    /// Seconds to the first token: median and 95th percentile.
     pub(super) first_token: [f64; 2],
-    /// Seconds between parts of an answer: median, 95th percentile, greatest.
+    /// Seconds between parts of an answer: median, 95th percentile and maximum.
     pub(super) between_tokens: [f64; 3],
-    /// Whether each answer is that of the first run.
+    /// Whether each answer equals that of the first run.
     pub(super) identical: bool,
 }
 
@@ -40,14 +40,14 @@ impl Summary {
     }
 }
 
-/// Times between parts of answers before and while a long prompt is read.
+/// Times between parts of answers before and while a long prompt is processed.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Stall {
     /// Seconds to the first token of the long prompt.
     pub(super) first_token: f64,
-    /// Seconds between tokens of the others before: median, 95th percentile.
+    /// Seconds between tokens of the others before it arrives: median and 95th percentile.
     pub(super) usual: [f64; 2],
-    /// The same while the prompt is read, and the greatest.
+    /// The same while the prompt is processed, and the maximum.
     pub(super) meanwhile: [f64; 3],
 }
 
@@ -75,7 +75,7 @@ fn sorted(times: impl Iterator<Item = Duration>) -> Vec<f64> {
     seconds
 }
 
-/// The value that a share of all does not exceed; NaN if there is none.
+/// Returns the value that a share of all values does not exceed; NaN if there are none.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     let place = rank.clamp(1, sorted.len().max(1)) - 1;

@@ -1,4 +1,4 @@
-//! `cargo xtask make-draft`: a draft for a model, from nothing but the model.
+//! `cargo xtask make-draft`: makes a draft for a model, using only the model.
 //!
 //! ```text
 //! target ─┬► capture: it asks itself, answers greedily, and its states are kept ─┬► train
@@ -22,7 +22,7 @@ use clap::Args;
 use crate::programs::{self, Programs};
 use crate::steps::{KeyHasher, ProgramFlags, Runner, State, Step, Work};
 
-/// Folder of the configs that the draft is trained with.
+/// Folder of the configs to train the draft with.
 const RECIPES: &str = "examples/configs/make_draft";
 /// Programs that steps run.
 const PROGRAMS: [&str; 2] = ["capture", "train"];
@@ -32,32 +32,32 @@ pub(crate) struct Flags {
     /// Checkpoint of the model: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     target: String,
-    /// Directory for everything that steps make, and for the draft, in its folder draft; what is
-    /// there is gone on with
+    /// Directory for the output of all steps and, in its folder draft, for the draft; existing work
+    /// is resumed
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Questions that the model asks itself and answers, five of nine at temperature 1
+    /// Number of questions that the model asks itself and answers, five of nine at temperature 1
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(30..=1_000_000))]
     questions: u32,
-    /// Pictures to ask about with built-in questions, for a draft that sees; the draft then has the
-    /// vision adaptor of ViSpec
+    /// Directory of pictures to ask about with built-in questions, for a draft that sees; it then
+    /// has the vision adaptor of ViSpec
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Tokens of an answer at most
+    /// Maximum number of tokens of an answer
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=4096))]
     max_new_tokens: u32,
     /// Seed of questions and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How the draft is trained: a folder with configs of `train`, first.toml for greedy answers,
-    /// second.toml for these and sampled ones, and third.toml for more of the latter
+    /// Directory of configs of `train`: first.toml for greedy answers, second.toml for these and
+    /// sampled ones, third.toml for more of the latter
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
-    /// Replaces a value of all configs, such as optimizer.epochs=2; may be repeated
+    /// Replace a value of all configs, such as optimizer.epochs=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Processes that train together, started with mpirun; a step then has as many batches, unless
-    /// --set data.accumulate=N says how many. Programs of --programs need the feature mpi
+    /// Number of training processes, started with mpirun. A step has as many batches, unless --set
+    /// data.accumulate=N sets another number. Programs of --programs need the feature mpi
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     ranks: u16,
     /// Directory of the programs [default: built with cargo, in release mode]
@@ -65,8 +65,8 @@ pub(crate) struct Flags {
     programs: Option<PathBuf>,
 }
 
-/// Does all steps that are not done, and writes the draft.
-#[expect(clippy::print_stdout, reason = "what a program says")]
+/// Runs all unfinished steps and writes the draft.
+#[expect(clippy::print_stdout, reason = "output of the program")]
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let ranks = usize::from(flags.ranks);
     let programs = match &flags.programs {
@@ -97,15 +97,17 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
 
 /// One capture of the model's answers.
 struct Answers {
-    /// The step, and its folder in `--out`.
+    /// Name of the step and of its folder in `--out`.
     name: &'static str,
-    /// Which of all questions.
+    /// Range of the questions that it asks.
     questions: Range<u32>,
     temperature: f32,
 }
 
-/// What the draft learns from. It is used greedily and for sampled answers, whose texts differ: an
-/// answer at temperature 1 goes through words that a greedy one never has, and more of them.
+/// Returns the captures that the draft learns from.
+///
+/// The draft is used for greedy and for sampled answers, whose texts differ: answers at temperature
+/// 1 contain words that greedy ones never do, and a wider variety of them.
 fn answers(flags: &Flags) -> [Answers; 3] {
     let ninths = |n: u32| u32::try_from(u64::from(flags.questions) * u64::from(n) / 9);
     let ninths = |n| ninths(n).unwrap_or(u32::MAX);
@@ -121,12 +123,12 @@ fn answers(flags: &Flags) -> [Answers; 3] {
     })
 }
 
-/// The capture that is the `number`-th of all.
+/// Plans the capture with index `number`.
 fn capture(flags: &Flags, (number, answers): (u64, &Answers), target_key: &str) -> Step {
     let output = flags.out.join(answers.name);
     let Range { start, end } = answers.questions;
-    // Pairs of pictures and built-in questions are in a fixed order, of which each capture takes its
-    // part; questions that the target makes up depend on the seed.
+    // Pairs of pictures and built-in questions have a fixed order, from which each capture takes
+    // its part. Questions that the target makes up depend on the seed.
     let (questions, part) = match &flags.images {
         Some(images) => (
             flags.questions,
@@ -173,12 +175,12 @@ fn capture(flags: &Flags, (number, answers): (u64, &Answers), target_key: &str) 
 
 /// One training.
 struct Training<'a> {
-    /// The step, and its folder in `--out`.
+    /// Name of the step and of its folder in `--out`.
     name: &'static str,
     recipe: PathBuf,
     /// The captures that it reads. Their last samples are held out.
     answers: &'a [&'a Step],
-    /// The training that it goes on from.
+    /// The training that it continues.
     after: Option<&'a Step>,
 }
 
@@ -256,8 +258,8 @@ fn steps(flags: &Flags, recipes: &Path) -> Result<Vec<Step>> {
     Ok(captures.into_iter().chain(trained).collect())
 }
 
-/// Tells targets apart without reading all their weights: names and sizes of files, and the config.
-/// The programs compare more.
+/// Identifies a target without reading all its weights: by the names and sizes of its files and its
+/// config. The programs compare more.
 fn target_key(target: &str) -> Result<String> {
     let dir = Path::new(target);
     if !dir.is_dir() {

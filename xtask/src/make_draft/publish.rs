@@ -1,4 +1,4 @@
-//! From what training left to the draft that is used.
+//! Makes the final draft from the output of the training.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use vispec_report::write_whole;
 
-/// Copies a draft with its floats in bf16; gives the bytes of its weights.
+/// Copies a draft and converts its floats to bf16; returns the size of its weights in bytes.
 pub(super) fn publish(trained: &Path, draft: &Path) -> Result<usize> {
     fs::create_dir_all(draft).with_context(|| draft.display().to_string())?;
     for entry in fs::read_dir(trained).with_context(|| trained.display().to_string())? {
@@ -64,7 +64,7 @@ fn rounded(floats: &[u8]) -> Vec<u8> {
     values.flat_map(bf16::to_le_bytes).collect()
 }
 
-/// What training says of its best epoch, for people.
+/// Returns a readable summary of the best epoch of a training.
 pub(super) fn judgement(metrics: &Path) -> Result<Vec<String>> {
     let at = || metrics.display().to_string();
     let text = fs::read_to_string(metrics).with_context(at)?;
@@ -80,13 +80,13 @@ pub(super) fn judgement(metrics: &Path) -> Result<Vec<String>> {
     let held_out = &best["held_out"];
     let Some(tau) = held_out["tree_tau"].as_f64() else {
         return Ok(vec![
-            "nothing was held out, so the draft was not judged".to_owned(),
+            "no samples were held out, so the draft was not evaluated".to_owned(),
         ]);
     };
     let first = held_out["losses"]["top"][0].as_f64().unwrap_or_default();
     Ok(vec![format!(
-        "on answers that it was not trained on: the first guess is right for {:.0} %, trees of the \
-         config accept {tau:.2} tokens a cycle (simulated)",
+        "on held-out answers: the first guess is right for {:.0} % of tokens, trees of the \
+         config accept {tau:.2} tokens per cycle (simulated)",
         100.0 * first
     )])
 }

@@ -1,5 +1,5 @@
-//! Files that say which tensors there are, and leave it to programs to draw them: the vision-language
-//! models of this workspace are as large in memory as published ones then, and no disk has to hold them.
+//! Files that only describe tensors, whose numbers programs generate at start. The vision-language
+//! models of this workspace then take as much memory as published ones, but no disk space.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use super::noise::DEVIATION;
 use super::shape::TensorShape;
 
-/// Where vispec-models looks for descriptions.
+/// Metadata key under which vispec-models looks for descriptions.
 const KEY: &str = "vispec_drawn_tensors";
 
-/// Writes a file that describes `tensors` and holds those that are `stored`.
+/// Writes a file that describes `tensors` and stores the tensors `stored`.
 pub(super) fn write<'a, V: View>(
     dir: &Path,
     tensors: &[TensorShape],
@@ -30,7 +30,7 @@ pub(super) fn write<'a, V: View>(
     serialize_to_file(stored, Some(metadata), &path).with_context(|| path.display().to_string())
 }
 
-/// The numbers that a stored tensor would have.
+/// Describes a tensor: its shape, and the mean and deviation of its numbers.
 fn described(tensor: &TensorShape) -> Value {
     let (mean, deviation) = if tensor.is_norm() {
         (1.0, 0.0)

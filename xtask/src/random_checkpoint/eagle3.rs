@@ -1,4 +1,4 @@
-//! EAGLE-3 drafts for the shapes, in the dialect that vLLM reads.
+//! EAGLE-3 drafts for the shapes, in the format that vLLM reads.
 
 use std::borrow::Cow;
 use std::fs;
@@ -16,11 +16,11 @@ use super::shape::{Bias, Shape, TensorShape, push_linear, push_norm};
 use super::tensors::Drawn;
 use super::text_files::entries;
 
-/// Outputs of published drafts.
+/// Number of outputs of published drafts.
 const OUTPUTS: usize = 32_000;
-/// Hidden states of the target that a draft reads.
+/// Number of hidden states of the target that a draft reads.
 const STATES: usize = 3;
-/// Fields that a draft has as its target's language model has them.
+/// Config fields that a draft shares with its target's language model.
 const SHARED: [&str; 8] = [
     "head_dim",
     "hidden_size",
@@ -32,10 +32,10 @@ const SHARED: [&str; 8] = [
     "vocab_size",
 ];
 
-/// What a file of weights holds.
+/// A tensor in a file of weights.
 enum Stored<'a> {
     Drawn(Drawn<'a>),
-    /// Distance from each of the draft's ids to the target's.
+    /// Offset from each of the draft's ids to the target's id, with the shape of the table.
     ToTarget(Vec<i64>, [usize; 1]),
 }
 
@@ -69,7 +69,7 @@ impl View for Stored<'_> {
     }
 }
 
-/// Writes config and weights of a draft for a target of that shape.
+/// Writes config and weights of a draft for a target of this shape.
 pub(super) fn write(dir: &Path, shape: &Shape, weights: WeightsKept, seed: u64) -> Result<()> {
     if shape.layers < STATES {
         bail!(
@@ -100,24 +100,24 @@ pub(super) fn write(dir: &Path, shape: &Shape, weights: WeightsKept, seed: u64) 
     }
 }
 
-/// Tokens that the draft can propose.
+/// Returns the number of tokens that the draft can propose.
 pub(super) fn outputs(shape: &Shape) -> usize {
     OUTPUTS.min(shape.vocab / 4)
 }
 
-/// The draft's tokens, spread over the vocabulary.
+/// Returns the offsets to the target's ids; the draft's tokens are spread over the vocabulary.
 fn to_target(shape: &Shape) -> Vec<i64> {
     let outputs = outputs(shape);
     let offset = |id: usize| (id * shape.vocab / outputs - id) as i64;
     (0..outputs).map(offset).collect()
 }
 
-/// All tensors but the table of tokens; the embedding is the target's.
+/// Returns all tensors except the token table; the draft uses the target's embedding.
 pub(super) fn tensors(shape: &Shape) -> Vec<TensorShape> {
     let (hidden, inner) = (shape.hidden, shape.intermediate);
     let queries = shape.heads * shape.head_dim;
     let kv = shape.kv_heads * shape.head_dim;
-    // A row is an embedding beside a hidden state.
+    // An input row is an embedding concatenated with a hidden state.
     let pair = 2 * hidden;
     let mut all = Vec::new();
     for norm in ["hidden_norm", "input_layernorm", "post_attention_layernorm"] {

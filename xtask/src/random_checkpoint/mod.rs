@@ -1,7 +1,7 @@
-//! Checkpoints with random weights, to measure with where no published one can be had.
+//! Checkpoints with random weights, for measurements where no published checkpoint is available.
 //!
-//! They have the shapes and the files of a published model, so time and memory are those of the
-//! model; what they write is nonsense.
+//! They have the shapes and files of a published model, so they need the same time and memory.
+//! Their output is meaningless.
 
 mod drawn;
 mod eagle3;
@@ -29,32 +29,32 @@ pub(crate) struct RandomCheckpointFlags {
     /// Directory to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Directory to write an EAGLE-3 draft for it to, with 32,000 outputs; must not exist yet
+    /// Directory for an EAGLE-3 draft with up to 32,000 outputs; must not exist yet
     #[arg(long, value_name = "DIR")]
     eagle3: Option<PathBuf>,
-    /// What is written of weights
+    /// How weights are written
     #[arg(long, default_value = "stored")]
     weights: WeightsKept,
-    /// The same seed gives the same bytes
+    /// Seed of the weights; the same seed gives the same bytes
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// What is written of weights.
+/// How weights are written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum WeightsKept {
-    /// All of them, as published models have them
+    /// As numbers, like in published models
     Stored,
-    /// Names and shapes, a few megabytes; programs of this workspace draw other ones at each start,
-    /// where they use them
+    /// As names and shapes, in a few megabytes; programs of this workspace generate other random
+    /// weights at each start, directly on the device
     Described,
 }
 
-/// Writes a checkpoint in bf16, and a draft for it if one is asked for. Each directory appears under
-/// its name when it is complete.
+/// Writes a checkpoint in bf16, and a draft for it if requested. Each directory gets its final name
+/// once it is complete.
 ///
-/// The configuration, tokenizer and chat template are those of a model of the same family in
-/// `models`, adapted.
+/// The configuration, tokenizer and chat template are adapted from a model of the same family in
+/// `models`.
 pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> {
     let shape = flags.shape.shape();
     for out in [Some(&flags.out), flags.eagle3.as_ref()]
@@ -62,10 +62,10 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> 
         .flatten()
     {
         if out.exists() {
-            bail!("{}: exists already, nothing is overwritten", out.display());
+            bail!("{}: exists already and is not overwritten", out.display());
         }
     }
-    // The draft is small, and may turn out to be impossible.
+    // The draft is written first: it is small, and may turn out to be impossible.
     if let Some(out) = &flags.eagle3 {
         whole(out, |dir| {
             eagle3::write(dir, &shape, flags.weights, flags.seed)
@@ -80,7 +80,7 @@ pub(crate) fn write(flags: &RandomCheckpointFlags, models: &Path) -> Result<()> 
     })
 }
 
-/// Describes a checkpoint and an EAGLE-3 draft for it.
+/// Writes descriptions of a checkpoint and of an EAGLE-3 draft for it.
 pub(crate) fn describe(
     shape: ShapeName,
     out: PathBuf,
@@ -97,7 +97,7 @@ pub(crate) fn describe(
     write(&flags, models)
 }
 
-/// Fills a directory under another name and then gives it its own.
+/// Fills a directory under a temporary name and then renames it.
 fn whole(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let Some(name) = out.file_name() else {
         bail!("{}: not the name of a directory", out.display());

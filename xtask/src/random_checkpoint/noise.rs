@@ -6,16 +6,16 @@ use half::bf16;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// The usual spread of fresh weights: activations of any depth stay finite with it.
+/// The usual standard deviation of initial weights, which keeps activations finite at any depth.
 pub(super) const DEVIATION: f32 = 0.02;
-/// Bytes that a thread fills at a time.
+/// Number of bytes that a thread fills at a time.
 const CHUNK: usize = 1 << 20;
-/// Odd, with bits all over: the step of the counter.
+/// Increment of the counter: odd, with well distributed bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Draws weights.
+/// Generates random weights.
 pub(super) struct Noise {
-    /// The number for each 16 random bits, as its bits.
+    /// The bf16 bits of the number for each value of 16 random bits.
     table: Vec<u16>,
     seed: u64,
 }
@@ -26,8 +26,8 @@ impl Noise {
         Self { table, seed }
     }
 
-    /// Little-endian numbers for the tensor `name`: the same for the same name and seed, whatever
-    /// the number of threads.
+    /// Generates little-endian numbers for the tensor `name`. The result depends only on name and
+    /// seed, not on the number of threads.
     pub(super) fn bytes(&self, name: &str, len: usize) -> Vec<u8> {
         let key = self.key(name);
         let mut bytes = vec![0; 2 * len];
@@ -53,8 +53,8 @@ impl Noise {
             .fold(0, |key, byte| key << 8 | u64::from(*byte))
     }
 
-    /// Four numbers side by side. Written out, because this chore is built without optimisation
-    /// and fills gigabytes.
+    /// Returns four numbers packed into a word. The loop is unrolled by hand because xtask is built
+    /// without optimisation and this fills gigabytes.
     fn four(&self, bits: u64) -> u64 {
         let table = &self.table;
         u64::from(table[(bits & 0xffff) as usize])
@@ -64,7 +64,7 @@ impl Noise {
     }
 }
 
-/// Box-Muller transform of the two halves of `bits`.
+/// Applies the Box-Muller transform to the two halves of `bits`.
 fn number(bits: u16) -> bf16 {
     let unit = |byte: u8| (f32::from(byte) + 0.5) / 256.0;
     let [low, high] = bits.to_le_bytes();

@@ -10,7 +10,7 @@ use super::text_files::entries;
 /// Sides of patches: channels, frames, height, width.
 const PATCH: [usize; 4] = [3, 2, 14, 14];
 
-/// A tower that attends within windows.
+/// A tower with window attention.
 pub(super) struct Windows {
     pub(super) full_attention_blocks: &'static [usize],
 }

@@ -8,10 +8,10 @@ use super::text_files::entries;
 /// Sides of patches: channels, frames, height, width.
 const PATCH: [usize; 4] = [3, 2, 16, 16];
 
-/// A tower of which some blocks are read besides the last.
+/// A tower with outputs of some intermediate blocks in addition to the last.
 pub(super) struct Deepstack {
     pub(super) blocks: &'static [usize],
-    /// Entries of the table of positions.
+    /// Number of entries of the position embedding table.
     pub(super) positions: usize,
 }
 

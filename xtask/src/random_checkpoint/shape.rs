@@ -1,4 +1,4 @@
-//! Shapes of models, and the tensors that follow from them.
+//! Shapes of models, and the tensors that they imply.
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::qwen2_5_vl::Windows;
 use super::qwen3_vl::Deepstack;
 
-/// A model whose shapes are known.
+/// A model with known shapes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ShapeName {
     /// Qwen2.5-VL-3B-Instruct, 7.5 GB
@@ -21,14 +21,14 @@ pub(crate) enum ShapeName {
     /// Qwen3-VL-4B-Instruct, 8.9 GB
     #[value(name = "qwen3-vl-4b")]
     Qwen3Vl4b,
-    /// The architecture of Qwen2.5-VL in under a megabyte
+    /// The architecture of Qwen2.5-VL in less than a megabyte
     Tiny,
-    /// The architecture of Qwen3-VL in under a megabyte
+    /// The architecture of Qwen3-VL in less than a megabyte
     #[value(name = "tiny-qwen3")]
     TinyQwen3,
 }
 
-/// Everything that a checkpoint depends on.
+/// The shape of a checkpoint.
 pub(super) struct Shape {
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
@@ -36,27 +36,27 @@ pub(super) struct Shape {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
-    /// Pairs of a head that turn with time, height and width.
+    /// Pairs of dimensions of a head that rotate with time, height and width.
     pub(super) rotary_sections: [usize; 3],
     pub(super) vocab: usize,
     pub(super) head: OutputHead,
     pub(super) context: usize,
     pub(super) tower: TowerShape,
     pub(super) family: Family,
-    /// Bytes of tensors from which on a new file is begun.
+    /// Maximum number of bytes of tensors in a file.
     pub(super) shard_bytes: usize,
 }
 
-/// What gives the logits.
+/// The source of the output matrix.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputHead {
     /// The embedding table.
     Tied,
-    /// A matrix of its own.
+    /// A separate matrix.
     Own,
 }
 
-/// What vision towers of all families have.
+/// Shape parameters that vision towers of all families share.
 pub(super) struct TowerShape {
     pub(super) depth: usize,
     pub(super) hidden: usize,
@@ -64,17 +64,17 @@ pub(super) struct TowerShape {
     pub(super) heads: usize,
 }
 
-/// What the families have besides.
+/// A model family, with the parameters specific to it.
 pub(super) enum Family {
     Qwen25(Windows),
     Qwen3(Deepstack),
 }
 
-/// Patches that become one image token.
+/// Number of patches that become one image token.
 pub(super) const MERGED: usize = 4;
-/// The vocabulary of the published models.
+/// Vocabulary size of the published models.
 const VOCAB: usize = 151_936;
-/// Bytes of a published file at most, or nearly so.
+/// Approximate maximum size of a published file in bytes.
 const SHARD_BYTES: usize = 4_000_000_000;
 
 impl ShapeName {
@@ -140,7 +140,8 @@ impl ShapeName {
     }
 }
 
-/// Qwen2.5-VL with so many heads and heads of keys and values, in 28 layers.
+/// Returns the shape of Qwen2.5-VL with 28 layers and the given numbers of query and key-value
+/// heads.
 fn qwen25(hidden: usize, intermediate: usize, [heads, kv_heads]: [usize; 2]) -> Shape {
     Shape {
         hidden,
@@ -166,7 +167,7 @@ fn qwen25(hidden: usize, intermediate: usize, [heads, kv_heads]: [usize; 2]) -> 
     }
 }
 
-/// The published sizes of Qwen3-VL that tie the output head to the embedding.
+/// Returns the shape of the published sizes of Qwen3-VL that tie the output head to the embedding.
 fn qwen3(hidden: usize, intermediate: usize, layers: usize, heads: usize) -> Shape {
     Shape {
         hidden,
@@ -212,7 +213,7 @@ impl TensorShape {
         self.dims.iter().product()
     }
 
-    /// Whether this scales a normalised vector: the only weights that have one axis.
+    /// Returns whether this tensor scales a normalised vector: only such weights have one axis.
     pub(super) fn is_norm(&self) -> bool {
         self.dims.len() == 1 && self.name.ends_with(".weight")
     }
@@ -226,7 +227,7 @@ pub(super) enum Bias {
 }
 
 impl Shape {
-    /// All tensors.
+    /// Returns all tensors.
     pub(super) fn tensors(&self) -> Vec<TensorShape> {
         let model = self.family.model();
         let hidden = self.hidden;
@@ -276,7 +277,7 @@ impl Shape {
         }
     }
 
-    /// What `config.json` says of this shape, to be written over the fixture's.
+    /// Returns the fields of `config.json` for this shape, to overwrite those of the fixture.
     pub(super) fn fields(&self) -> Map<String, Value> {
         match &self.family {
             Family::Qwen25(windows) => windows.fields(self),
@@ -286,7 +287,7 @@ impl Shape {
 }
 
 impl Family {
-    /// The carried model of the family, whose text files are adapted.
+    /// Returns the carried model of the family whose text files are adapted.
     pub(super) fn fixture(&self) -> &'static str {
         match self {
             Self::Qwen25(_) => "qwen-tied",
@@ -294,7 +295,7 @@ impl Family {
         }
     }
 
-    /// Architecture of the family's EAGLE-3 drafts, as vLLM names it.
+    /// Returns the architecture name of the family's EAGLE-3 drafts in vLLM.
     pub(super) fn eagle3(&self) -> &'static str {
         match self {
             Self::Qwen25(_) => "Eagle3Qwen2_5vlForCausalLM",
@@ -302,7 +303,7 @@ impl Family {
         }
     }
 
-    /// Prefix of the language model.
+    /// Returns the prefix of the language model's tensors.
     fn model(&self) -> &'static str {
         match self {
             Self::Qwen25(_) => "model",

@@ -1,4 +1,4 @@
-//! Sharded safetensors files, one tensor in memory at a time.
+//! Writes sharded safetensors files with only one tensor in memory at a time.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::noise::Noise;
 use super::shape::{Shape, TensorShape};
 
-/// A tensor that is made when it is written.
+/// A tensor whose numbers are generated when it is written.
 pub(super) struct Drawn<'a> {
     pub(super) tensor: &'a TensorShape,
     pub(super) noise: &'a Noise,
@@ -43,7 +43,7 @@ impl View for Drawn<'_> {
     }
 }
 
-/// Writes all tensors of `shape` and the index of the files that hold them.
+/// Writes all tensors of `shape` and the index of their files.
 pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
     let tensors = shape.tensors();
     let shards = shards(&tensors, shape.shard_bytes);
@@ -55,7 +55,7 @@ pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
             let noise = &noise;
             (&tensor.name, Drawn { tensor, noise })
         });
-        // transformers wants to know who wrote a file.
+        // Transformers requires the metadata field `format`.
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
         serialize_to_file(drawn, Some(metadata), &dir.join(&name))
             .with_context(|| dir.join(&name).display().to_string())?;
@@ -67,7 +67,7 @@ pub(super) fn write(dir: &Path, shape: &Shape, seed: u64) -> Result<()> {
     fs::write(&path, serde_json::to_vec_pretty(&index)?).with_context(|| path.display().to_string())
 }
 
-/// Cuts the list so that no part has more than `limit` bytes, a single larger tensor aside.
+/// Splits the list into shards of at most `limit` bytes, except for single larger tensors.
 fn shards(tensors: &[TensorShape], limit: usize) -> Vec<Vec<&TensorShape>> {
     let mut shards = vec![Vec::new()];
     let mut bytes = 0;

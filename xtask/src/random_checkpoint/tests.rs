@@ -1,4 +1,4 @@
-//! The tiny checkpoint, and what is refused.
+//! Tests of the tiny checkpoints and of refused arguments.
 
 use std::collections::BTreeSet;
 
@@ -182,7 +182,7 @@ fn drafts_have_the_tensors_of_published_ones() {
         let names = tensors.names().into_iter();
         names.map(str::to_owned).collect()
     };
-    // The embedding is the target's, and one table of tokens is enough.
+    // The draft uses the target's embedding, and one token table is enough.
     let mut expected = names(&carried);
     expected.retain(|name| !["embed_tokens.weight", "t2d"].contains(&&name[..]));
     assert_eq!(names(&ours), expected);

@@ -1,4 +1,4 @@
-//! Configuration, tokenizer and chat template: those of a fixture, stretched to another shape.
+//! Configuration, tokenizer and chat template, adapted from a fixture to another shape.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::shape::Shape;
 
-/// Files that suit any shape.
+/// Files that fit any shape.
 const COPIED: [&str; 2] = ["chat_template.json", "preprocessor_config.json"];
-/// Ids from the first special token to the end of the vocabulary, as in the published models:
-/// 151643 is the first of 151936.
+/// Number of ids from the first special token to the end of the vocabulary, as in the published
+/// models: 151643 is the first of 151936.
 const TAIL: usize = 293;
 
-/// Writes all files but the weights.
+/// Writes all files except the weights.
 pub(super) fn write(fixture: &Path, dir: &Path, shape: &Shape) -> Result<()> {
     for name in COPIED {
         let from = fixture.join(name);
@@ -43,7 +43,7 @@ pub(super) fn write(fixture: &Path, dir: &Path, shape: &Shape) -> Result<()> {
     put(dir, "config.json", &config)
 }
 
-/// Where special tokens were, and where they are.
+/// First id of the special tokens before and after the move.
 struct SpecialIds {
     old: u64,
     new: u64,
@@ -77,7 +77,7 @@ impl SpecialIds {
     }
 }
 
-/// Adds words before the special tokens and after them, until there are `vocab` tokens.
+/// Adds words before and after the special tokens until there are `vocab` tokens.
 fn stretch_vocab(tokenizer: &mut Value, vocab: usize) -> Result<SpecialIds> {
     let words = object(&mut tokenizer["model"]["vocab"])?;
     let (old, new) = (words.len(), vocab.saturating_sub(TAIL));
@@ -105,16 +105,17 @@ fn stretch_vocab(tokenizer: &mut Value, vocab: usize) -> Result<SpecialIds> {
     Ok(ids)
 }
 
-/// A token that no merge makes: it can be written, but is never read.
+/// Returns a token that no merge produces: it can be decoded, but text never encodes to it.
 fn word(id: usize) -> String {
     format!("<|random_{id}|>")
 }
 
-/// Writes `new` over what is there, objects field by field.
+/// Overwrites fields with those of `new`; objects are merged field by field.
 fn overwrite(fields: &mut Map<String, Value>, new: Map<String, Value>) {
     for (name, value) in new {
         match (fields.get_mut(&name), value) {
-            // Rotary settings are written whole: the fixture may use another spelling.
+            // Rotary settings are replaced as a whole, because the fixture may spell them
+            // differently.
             (Some(Value::Object(old)), Value::Object(new)) if name != "rope_scaling" => {
                 overwrite(old, new);
             }

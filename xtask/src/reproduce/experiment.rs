@@ -1,4 +1,4 @@
-//! The file that describes the experiment, for every scale.
+//! The file that describes the experiment at every scale.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,38 +8,38 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use vispec_report::record::{Method, TreeSettings};
 
-/// What is compared with what, on which data. Paths are relative to the repository.
+/// Drafts, data and comparisons of the experiment. Paths are relative to the repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Experiment {
     pub(super) text: TextPlan,
-    /// Drawn scenes to train on; or `icons`.
+    /// Drawn scenes to train on; exclusive with `icons`.
     pub(super) scenes: Option<Scenes>,
-    /// Pictures of icon sets to train on; or `scenes`.
+    /// Pictures of icon sets to train on; exclusive with `scenes`.
     pub(super) icons: Option<Icons>,
     pub(super) capture: Capture,
     pub(super) training: Training,
     pub(super) evaluation: Evaluation,
-    /// The drafts, in the order of tables.
+    /// The drafts, in the order of the tables.
     #[serde(rename = "draft")]
     pub(super) drafts: Vec<DraftPlan>,
-    /// Differences that the report shows.
+    /// Pairs of drafts that the report compares.
     #[serde(rename = "comparison", default)]
     pub(super) comparisons: Vec<Comparison>,
-    /// Sizes, by name.
+    /// Sizes of the experiment, by name.
     #[serde(rename = "scale")]
     pub(super) scales: BTreeMap<String, Scale>,
 }
 
-/// Conversations without images.
+/// Source of conversations without images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a file, or { own_tokens = N }")]
 pub(super) enum TextPlan {
-    /// In ShareGPT's layout; the target reads them.
+    /// Conversations in ShareGPT's layout, which the target reads.
     File(PathBuf),
-    /// The target asks itself, and answers.
+    /// The target asks itself questions and answers them.
     Own {
-        /// Most tokens of an answer.
+        /// Maximum number of tokens of an answer.
         own_tokens: usize,
     },
 }
@@ -49,13 +49,13 @@ pub(super) enum TextPlan {
 #[serde(deny_unknown_fields)]
 pub(super) struct Icons {
     pub(super) seed: u64,
-    /// Pixels of the side of pictures to train on.
+    /// Side in pixels of pictures to train on.
     pub(super) side: u32,
-    /// What is asked about them, in turn.
+    /// Questions about the pictures, used in turn.
     pub(super) questions: Vec<String>,
-    /// Pictures of each task in a style that was never taught.
+    /// Number of pictures of each task, in a style that was never taught.
     pub(super) held_out: u64,
-    /// Tasks that read them.
+    /// Tasks that use them.
     #[serde(rename = "task")]
     pub(super) tasks: Vec<IconTask>,
 }
@@ -64,13 +64,13 @@ pub(super) struct Icons {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IconTask {
-    /// Its name, which is that of its directory.
+    /// Name of the task and of its directory.
     pub(super) name: String,
-    /// Pixels of the pictures' sides.
+    /// Side of the pictures in pixels.
     pub(super) side: u32,
 }
 
-/// Pictures to train on.
+/// Drawn scenes to train on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenes {
@@ -78,43 +78,43 @@ pub(super) struct Scenes {
     pub(super) cells: u32,
     pub(super) min_shapes: u32,
     pub(super) max_shapes: u32,
-    /// As `draw_scenes` knows it.
+    /// Value of `--palette` of `draw_scenes`.
     pub(super) palette: String,
-    /// Pixels of the pictures' sides, in turn.
+    /// Sides of the pictures in pixels, used in turn.
     pub(super) sides: Vec<u32>,
-    /// What is asked about them, in turn.
+    /// Questions about the pictures, used in turn.
     pub(super) questions: Vec<String>,
-    /// What is asked where they have captions.
+    /// Question about pictures with captions.
     pub(super) caption_question: String,
 }
 
-/// What a second stage reads about pictures.
+/// The text about pictures that a second stage learns from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PictureText {
     /// Answers that the target writes.
     #[default]
     Answers,
-    /// Short captions that come with the pictures, as the paper's EAGLE-2 reads.
+    /// Short captions that come with the pictures, as for the paper's EAGLE-2.
     Captions,
 }
 
-/// How the target answers about them.
+/// How the target answers questions about pictures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Capture {
-    /// Smallest and largest area of pictures, where the target resizes them to one.
+    /// Minimum and maximum area of pictures, if the target resizes them to an area.
     pub(super) pixels: Option<[usize; 2]>,
     pub(super) max_new_tokens: usize,
 }
 
-/// What all drafts have in common.
+/// Training settings that all drafts share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Training {
-    /// Values of the presets that are replaced.
+    /// Values that replace those of the presets.
     pub(super) settings: Vec<String>,
-    /// Samples of a step, which is also the number of processes that train.
+    /// Number of samples per step, which is also the number of training processes.
     #[serde(skip, default = "one")]
     pub(super) batches: u64,
 }
@@ -123,7 +123,7 @@ fn one() -> u64 {
     1
 }
 
-/// What is measured.
+/// The measurements.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Evaluation {
@@ -137,7 +137,7 @@ pub(super) struct Evaluation {
     pub(super) dtype: String,
     pub(super) temperatures: Vec<f32>,
     pub(super) max_new_tokens: u32,
-    /// Each with each task and temperature.
+    /// Tree settings; each is combined with each task and temperature.
     pub(super) trees: Vec<TreeSettings>,
 }
 
@@ -145,14 +145,14 @@ fn f32() -> String {
     "f32".to_owned()
 }
 
-/// Tasks that have something of their own.
+/// Tasks with their own data or checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OtherTasks {
-    /// Name of the results' directory behind that of the draft.
+    /// Suffix of the results' directory after the name of the draft.
     pub(super) name: String,
-    /// Name of the checkpoint that answers them, which lies beside the one that drafts are trained
-    /// for and differs from it in its vision only.
+    /// Name of the checkpoint that answers them. It lies beside the one that drafts are trained for
+    /// and differs from it only in its vision.
     pub(super) checkpoint: Option<String>,
     /// Directory of the tasks' data.
     pub(super) data: Option<PathBuf>,
@@ -161,7 +161,7 @@ pub(super) struct OtherTasks {
 }
 
 impl Evaluation {
-    /// All tasks.
+    /// Returns all tasks.
     pub(super) fn all_tasks(&self) -> impl Iterator<Item = &PathBuf> {
         let others = self.others.iter().flat_map(|other| &other.tasks);
         self.tasks.iter().chain(others)
@@ -175,7 +175,7 @@ pub(super) enum States {
     /// The last one.
     #[default]
     Last,
-    /// Three of the residual stream.
+    /// Three states of the residual stream.
     Eagle3,
 }
 
@@ -185,33 +185,33 @@ pub(super) enum States {
 pub(super) struct DraftPlan {
     /// Name in tables.
     pub(super) name: String,
-    /// How it drafts.
+    /// Drafting method.
     pub(super) method: Method,
-    /// Preset of the first stage; absent if there is none.
+    /// Preset of the first stage, if there is one.
     pub(super) text_preset: Option<PathBuf>,
     /// Preset of the second stage.
     pub(super) image_preset: PathBuf,
-    /// Values of the second stage's preset that are replaced.
+    /// Values that replace those of the second stage's preset.
     #[serde(default)]
     pub(super) image_settings: Vec<String>,
-    /// Values of the first stage's preset that are replaced.
+    /// Values that replace those of the first stage's preset.
     #[serde(default)]
     pub(super) text_settings: Vec<String>,
-    /// What the second stage reads.
+    /// The text that the second stage learns from.
     #[serde(default)]
     pub(super) pictures: PictureText,
-    /// Hidden states that it reads.
+    /// Hidden states that the draft reads.
     #[serde(default)]
     pub(super) states: States,
 }
 
-/// One draft against another on the same prompts.
+/// A comparison of two drafts on the same prompts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Comparison {
     pub(super) draft: String,
     pub(super) against: String,
-    /// What the difference shows.
+    /// The question that the difference answers.
     pub(super) question: String,
 }
 
@@ -219,11 +219,11 @@ pub(super) struct Comparison {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TargetPlan {
-    /// One that is there.
+    /// A carried checkpoint.
     Carried(PathBuf),
-    /// One that `make_target` makes with a config.
+    /// A checkpoint that `make_target` makes with a config.
     Made(PathBuf),
-    /// A language model that `make_target` teaches to see.
+    /// A language model that `make_target` trains to see.
     Seeing(Seeing),
 }
 
@@ -235,9 +235,9 @@ pub(super) struct Seeing {
     pub(super) config: PathBuf,
     /// Name of the checkpoint that drafts are trained for.
     pub(super) checkpoint: String,
-    /// Checkpoint of the language model, if `reproduce` is not given one.
+    /// Checkpoint of the language model, unless `reproduce` is given one.
     pub(super) language_model: Option<PathBuf>,
-    /// Directory of icon sets, if `reproduce` is not given one.
+    /// Directory of icon sets, unless `reproduce` is given one.
     pub(super) pictures: Option<PathBuf>,
 }
 
@@ -246,24 +246,25 @@ pub(super) struct Seeing {
 #[serde(deny_unknown_fields)]
 pub(super) struct Scale {
     pub(super) target: TargetPlan,
-    /// Conversations without images.
+    /// Number of conversations without images.
     pub(super) texts: usize,
-    /// Pictures to train on.
+    /// Number of pictures to train on.
     pub(super) scenes: usize,
     /// Epochs of the first stage.
     pub(super) text_epochs: usize,
     /// Epochs of the second stage.
     pub(super) image_epochs: usize,
-    /// Epochs of the second stage without a first, for as many steps in all.
+    /// Epochs of the second stage of drafts without a first stage; chosen for the same total number
+    /// of steps.
     pub(super) image_only_epochs: usize,
-    /// Held-out prompts of each task.
+    /// Number of held-out prompts of each task.
     pub(super) prompts: u64,
-    /// How often each draft is trained, from other first weights and in another order.
+    /// Number of trainings of each draft, each with other initial weights and another order.
     pub(super) seeds: u64,
 }
 
 impl DraftPlan {
-    /// Name of its directory when it is trained with a seed.
+    /// Returns the name of the draft's directory when it is trained with a seed.
     pub(super) fn trained_name(&self, seed: u64) -> String {
         format!("{}.{seed}", self.name)
     }
@@ -280,7 +281,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// The same with trainings on so many processes, each of which has a batch in every step.
+    /// Sets the number of training processes, each of which has one batch per step.
     pub(super) fn on(mut self, ranks: u16) -> Self {
         if ranks > 1 {
             let batches = format!("data.accumulate={ranks}");
@@ -290,7 +291,7 @@ impl Experiment {
         self
     }
 
-    /// The same with a language model and with icon sets that are given.
+    /// Sets the language model and the icon sets, if given.
     pub(super) fn seeing(mut self, language_model: Option<&Path>, pictures: Option<&Path>) -> Self {
         for scale in self.scales.values_mut() {
             if let TargetPlan::Seeing(seeing) = &mut scale.target {
@@ -302,7 +303,7 @@ impl Experiment {
         self
     }
 
-    /// Pixels of the sides of pictures that drafts learn from.
+    /// Returns the sides in pixels of the pictures that drafts learn from.
     pub(super) fn sides(&self) -> Vec<u32> {
         let scenes = self.scenes.iter().flat_map(|scenes| scenes.sides.clone());
         scenes
@@ -310,16 +311,19 @@ impl Experiment {
             .collect()
     }
 
-    /// The sizes of a scale.
+    /// Returns the sizes of a scale.
     pub(super) fn scale(&self, name: &str) -> Result<&Scale> {
         let scale = self.scales.get(name);
         scale.with_context(|| {
             let known: Vec<&str> = self.scales.keys().map(String::as_str).collect();
-            format!("scale.{name}: missing, there are {}", known.join(", "))
+            format!(
+                "scale.{name}: missing, expected one of {}",
+                known.join(", ")
+            )
         })
     }
 
-    /// Messages start with the key at fault.
+    /// Checks the values. Errors start with the key at fault.
     fn check(&self) -> Result<()> {
         let mut names: Vec<&str> = self
             .drafts

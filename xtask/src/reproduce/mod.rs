@@ -1,4 +1,5 @@
-//! `cargo xtask reproduce`: the paper's comparison in miniature, from drawing pictures to tables.
+//! `cargo xtask reproduce`: runs the paper's comparison in miniature, from drawing pictures to
+//! writing tables.
 
 mod experiment;
 mod report;
@@ -13,7 +14,7 @@ use crate::programs::{self, Programs};
 use crate::steps::{Runner, State};
 use experiment::Experiment;
 
-/// Where the files are that say what is compared, and how large it is.
+/// Directory of the files that describe the experiments.
 const EXPERIMENTS: &str = "examples/configs/reproduce";
 /// Programs that steps run.
 const PROGRAMS: [&str; 6] = [
@@ -27,10 +28,10 @@ const PROGRAMS: [&str; 6] = [
 
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// How much is drawn, trained and measured
+    /// Size of the experiment
     #[arg(long, value_enum)]
     scale: ScaleName,
-    /// Directory for everything that steps make; what is there is gone on with
+    /// Directory for the output of all steps; existing work is resumed
     /// [default: target/reproduce/SCALE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -41,18 +42,18 @@ pub(crate) struct Flags {
     /// Directory of the programs [default: built with cargo, in release mode]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// What is compared
+    /// File that describes the experiment
     #[arg(long, value_name = "FILE")]
     experiment: Option<PathBuf>,
-    /// For pictures: checkpoint in the layout of LLaVA-1.5 whose language model learns to see
+    /// For pictures: checkpoint in the layout of LLaVA-1.5, whose language model learns to see
     #[arg(long, value_name = "DIR")]
     language_model: Option<PathBuf>,
-    /// For pictures: directory with icon sets and names, as npm installs @iconify-json/* and
-    /// emojibase-data
+    /// For pictures: directory with icon sets and names, as installed by npm for @iconify-json/*
+    /// and emojibase-data
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
-    /// Processes that train together, started with mpirun; a step then has as many batches, so that
-    /// more than one give other drafts than one does. Programs of --programs need the feature mpi
+    /// Number of training processes, started with mpirun. A step has as many batches, so several
+    /// processes give other drafts than one. Programs of --programs need the feature mpi
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     ranks: u16,
 }
@@ -61,11 +62,12 @@ pub(crate) struct Flags {
 enum ScaleName {
     /// The comparison, within an hour on two cores
     Mini,
-    /// The way from end to end, in minutes; what comes out means nothing
+    /// All steps from end to end, in minutes; the results are meaningless
     Smoke,
-    /// The comparison on a pretrained language model that learns to see, within 8 hours on two cores
+    /// The comparison on a pretrained language model that learns to see, within 8 hours on two
+    /// cores
     Pictures,
-    /// The way of that from end to end, in minutes; what comes out means nothing
+    /// The steps of `pictures` from end to end, in minutes; the results are meaningless
     PicturesSmoke,
 }
 
@@ -79,7 +81,7 @@ impl ScaleName {
         }
     }
 
-    /// Name of the file of its experiment.
+    /// Returns the name of the experiment file.
     fn experiment(self) -> &'static str {
         match self {
             Self::Mini | Self::Smoke => "experiment.toml",
@@ -96,7 +98,7 @@ impl ScaleName {
     }
 }
 
-/// Does all steps that are not done, and writes the report.
+/// Runs all unfinished steps and writes the report.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let root = crate::root();
     let scale_name = flags.scale.as_str();
@@ -120,7 +122,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Some(dir) => Programs::of(&absolute(dir)?).on(ranks),
         None => programs::build_for(&PROGRAMS, ranks)?,
     };
-    // Records then name carried checkpoints as anybody would, whoever runs this from wherever.
+    // Run from the root, so that records name carried checkpoints by relative paths.
     std::env::set_current_dir(&root).with_context(|| root.display().to_string())?;
 
     let experiment = Experiment::read(&file)?

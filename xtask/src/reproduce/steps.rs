@@ -1,4 +1,4 @@
-//! The steps of the experiment: programs with their flags, and what their outcome depends on.
+//! The steps of the experiment: programs, their flags, and the inputs that their output depends on.
 
 mod data;
 
@@ -11,7 +11,7 @@ use vispec_report::record::TreeSettings;
 use super::experiment::{DraftPlan, Experiment, OtherTasks, Scale, TargetPlan};
 use crate::steps::{KeyHasher, ProgramFlags as Flags, Step, Work};
 
-/// Makes steps.
+/// Plans the steps.
 struct Planner<'a> {
     experiment: &'a Experiment,
     scale: &'a Scale,
@@ -21,7 +21,7 @@ struct Planner<'a> {
     target_key: String,
 }
 
-/// All steps in an order in which they can be done.
+/// Returns all steps in an order in which they can be run.
 pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result<Vec<Step>> {
     let mut planner = Planner {
         experiment,
@@ -64,7 +64,7 @@ pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result
                     planner.train_text((draft, preset), seed, captures.text(draft.states))?;
                 let init = step.output.join("last");
                 let key = step.key.clone();
-                // Drafts that start in the same way share their first stage.
+                // Drafts with the same first stage share it.
                 if !trainings.iter().any(|other| other.name == step.name) {
                     trainings.push(step);
                 }
@@ -83,7 +83,7 @@ pub(super) fn plan(experiment: &Experiment, scale: &Scale, out: &Path) -> Result
 }
 
 impl Planner<'_> {
-    /// Each draft with each seed.
+    /// Returns each draft with each seed.
     fn trained(&self) -> impl Iterator<Item = (u64, &DraftPlan)> {
         let drafts = &self.experiment.drafts;
         (0..self.scale.seeds).flat_map(move |seed| drafts.iter().map(move |draft| (seed, draft)))
@@ -96,7 +96,7 @@ impl Planner<'_> {
         output: PathBuf,
         work: Work,
     ) -> Step {
-        // Where everything lies does not change what comes out.
+        // The location of the output directory does not affect the result.
         let out = self.out.display().to_string();
         let said = format!("{work:?}").replace(&out, "OUT");
         Step {
@@ -185,7 +185,7 @@ impl Planner<'_> {
         Ok(self.step(name, (key, units), output, work))
     }
 
-    /// The tasks, and those that have something of their own.
+    /// Plans the evaluation of the main tasks, and of those with their own data or checkpoint.
     fn evaluate(&self, draft: (&DraftPlan, u64), training: &Step) -> Result<Vec<Step>> {
         let evaluation = &self.experiment.evaluation;
         let own = OtherTasks {

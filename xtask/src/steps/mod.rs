@@ -1,6 +1,6 @@
-//! Long chores in steps, each a process of a program that users have, too. A step that was done is
-//! not done again unless something that it depends on has changed; one that was cut off goes on,
-//! because the programs do.
+//! Long tasks in steps, each a process of a program that users have, too. A finished step is not
+//! repeated unless one of its inputs changes; an interrupted one is resumed, because the programs
+//! resume their work.
 
 mod run;
 mod state;
@@ -14,31 +14,31 @@ pub(crate) use state::{KeyHasher, State};
 /// A step.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// Name of its marker.
+    /// Name of the step and of its marker.
     pub(crate) name: String,
-    /// Hash of everything that the outcome depends on.
+    /// Hash of everything that the output depends on.
     pub(crate) key: String,
-    /// Samples or prompts that go through a model, for estimates of time.
+    /// Number of samples or prompts that pass through a model, for time estimates.
     pub(crate) units: u64,
     /// Directory that the step writes.
     pub(crate) output: PathBuf,
-    /// What to do.
+    /// The work to do.
     pub(crate) work: Work,
 }
 
-/// What a step does.
+/// The work of a step.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Runs a program.
     Program {
         program: &'static str,
         arguments: Vec<OsString>,
-        /// A file that the program adds lines to, and how many there will be.
+        /// A file that the program appends lines to, and their final number.
         lines: Option<(PathBuf, u64)>,
     },
     /// Measures the cells of a draft.
     Sweep {
-        /// Directory of the draft that was trained, and where it is copied to.
+        /// Directory of the trained draft, and the directory that it is copied to.
         draft: (PathBuf, PathBuf),
         /// The sweep as TOML.
         text: String,
@@ -50,14 +50,14 @@ pub(crate) enum Work {
 pub(crate) struct ProgramFlags(pub(crate) Vec<OsString>);
 
 impl ProgramFlags {
-    /// Flags with a value each.
+    /// Creates flags with one value each.
     pub(crate) fn new(flags: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Self {
         let pairs = flags.iter();
         let words = pairs.flat_map(|(flag, value)| [flag.into(), value.as_ref().to_owned()]);
         Self(words.collect())
     }
 
-    /// And a flag with each of some values.
+    /// Appends a flag once for each of some values.
     pub(crate) fn with<'a>(
         mut self,
         flag: &str,
@@ -69,7 +69,7 @@ impl ProgramFlags {
         self
     }
 
-    /// And flags with a value each.
+    /// Appends flags with one value each.
     pub(crate) fn then(mut self, flags: &[(&str, &std::ffi::OsStr)]) -> Self {
         let words = flags.iter();
         let words = words.flat_map(|(flag, value)| [flag.into(), (*value).to_owned()]);
@@ -77,13 +77,13 @@ impl ProgramFlags {
         self
     }
 
-    /// And a word before all.
+    /// Inserts a word at the start.
     pub(crate) fn first(mut self, word: &str) -> Self {
         self.0.insert(0, word.into());
         self
     }
 
-    /// And a word behind all.
+    /// Appends a word.
     pub(crate) fn and(mut self, word: &str) -> Self {
         self.0.push(word.into());
         self

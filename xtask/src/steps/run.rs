@@ -1,4 +1,4 @@
-//! Doing steps.
+//! Runs steps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,18 @@ use crate::line_watcher::{LOOK_EVERY, LineWatcher};
 use crate::programs::Programs;
 use crate::sweep;
 
-/// A step that is done.
+/// A finished step.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// Its name.
+    /// Name of the step.
     pub(crate) name: String,
-    /// What is noted of it.
+    /// Its marker.
     pub(crate) marker: Marker,
     /// Seconds that it took.
     pub(crate) seconds: f64,
 }
 
-/// Does steps one after the other.
+/// Runs steps one after another.
 pub(crate) struct Runner<'a> {
     state: &'a State,
     programs: &'a Programs,
@@ -36,8 +36,8 @@ impl<'a> Runner<'a> {
         Self { state, programs }
     }
 
-    /// Does what is not done.
-    #[expect(clippy::print_stdout, reason = "what a program says")]
+    /// Runs the unfinished steps.
+    #[expect(clippy::print_stdout, reason = "output of the program")]
     pub(crate) fn run(&self, steps: &[Step]) -> Result<Vec<Done>> {
         let mut done: Vec<Done> = Vec::new();
         let mut pace = Pace::default();
@@ -45,7 +45,7 @@ impl<'a> Runner<'a> {
             let place = format!("{}/{} {}", idx + 1, steps.len(), step.name);
             let (marker, seconds) = match self.finished(step)? {
                 Some((marker, seconds)) => {
-                    println!("{place}: was there ({seconds:.1} s)");
+                    println!("{place}: already done ({seconds:.1} s)");
                     (marker, seconds)
                 }
                 None => {
@@ -65,7 +65,7 @@ impl<'a> Runner<'a> {
         Ok(done)
     }
 
-    /// The marker of a step that was done with what it depends on now.
+    /// Returns the marker of a step that was finished with its current inputs, and its seconds.
     fn finished(&self, step: &Step) -> Result<Option<(Marker, f64)>> {
         let marker = self.state.marker(&step.name)?;
         Ok(marker.and_then(|marker| {
@@ -75,14 +75,14 @@ impl<'a> Runner<'a> {
         }))
     }
 
-    #[expect(clippy::print_stdout, reason = "what a program says")]
+    #[expect(clippy::print_stdout, reason = "output of the program")]
     fn do_step(&self, step: &Step) -> Result<(Marker, f64)> {
         let before = self.state.marker(&step.name)?;
         let resumed = before.is_some_and(|marker| marker.key == step.key) && step.output.exists();
         if !resumed && step.output.exists() {
             let aside = self.state.set_aside(&step.name, &step.output)?;
             println!(
-                "{}: what was there was made with other flags, and is now {}",
+                "{}: the existing output was made with other inputs and has been moved to {}",
                 step.name,
                 aside.display()
             );
@@ -141,7 +141,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// How fast steps go on this machine.
+/// Speed of steps on this machine.
 #[derive(Default)]
 struct Pace {
     units: u64,
@@ -154,21 +154,21 @@ impl Pace {
         self.seconds += seconds;
     }
 
-    /// About how long steps will take, from those before.
+    /// Estimates from earlier steps how long the remaining steps will take.
     fn left(&self, steps: &[Step]) -> String {
         if self.units == 0 {
-            return "begins".to_owned();
+            return "starts".to_owned();
         }
         let units: u64 = steps.iter().map(|step| step.units).sum();
         let seconds = self.seconds / self.units as f64 * units as f64;
         format!(
-            "begins, about {:.0} min left in all",
+            "starts, about {:.0} min left in total",
             (seconds / 60.0).ceil()
         )
     }
 }
 
-/// A bar with a length, or else a spinner.
+/// Creates a progress bar, or a spinner if the length is unknown.
 fn step_bar(len: Option<u64>) -> ProgressBar {
     let (bar, template) = match len {
         Some(len) => (

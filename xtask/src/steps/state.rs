@@ -1,4 +1,4 @@
-//! Which steps were done, and with what.
+//! Records of finished steps and their inputs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vispec_report::write_whole;
 
-/// What is noted of a step.
+/// The record of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Marker {
-    /// Hash of everything that the outcome depends on.
+    /// Hash of everything that the output depends on.
     pub(crate) key: String,
-    /// Seconds that it took, or none while it is not finished.
+    /// Seconds that it took; `None` while it is not finished.
     pub(crate) seconds: Option<f64>,
-    /// Whether it was begun more than once; then `seconds` are those of the last time.
+    /// Whether it was started more than once; then `seconds` counts only the last run.
     pub(crate) resumed: bool,
 }
 
-/// The markers of a directory, one file for each step. Held by one process at a time.
+/// The markers of a directory, one file per step. Locked by one process at a time.
 #[derive(Debug)]
 pub(crate) struct State {
     dir: PathBuf,
@@ -35,7 +35,10 @@ impl State {
         let path = dir.join("lock");
         let lock = File::create(&path).with_context(|| path.display().to_string())?;
         if lock.try_lock().is_err() {
-            bail!("{}: another process works here", out.display());
+            bail!(
+                "{}: another process is working in this directory",
+                out.display()
+            );
         }
         Ok(Self { dir, _lock: lock })
     }
@@ -44,8 +47,8 @@ impl State {
         self.dir.join(format!("{step}.json"))
     }
 
-    /// What is noted of a step, if anything is. A marker that is damaged is an error: whoever
-    /// spoilt it may have spoilt more.
+    /// Reads the marker of a step, if there is one. A damaged marker is an error, because other
+    /// files may be damaged, too.
     pub(crate) fn marker(&self, step: &str) -> Result<Option<Marker>> {
         let path = self.path(step);
         if !path.exists() {
@@ -56,7 +59,8 @@ impl State {
         Ok(Some(marker))
     }
 
-    /// Moves what a step made to the folder `old`, which nothing reads: it may be the work of hours.
+    /// Moves the output of a step to the folder `old`, which nothing reads. It is not deleted
+    /// because it may be hours of work.
     pub(crate) fn set_aside(&self, step: &str, output: &Path) -> Result<PathBuf> {
         let old = self.dir.with_file_name("old");
         fs::create_dir_all(&old).with_context(|| old.display().to_string())?;
@@ -68,14 +72,14 @@ impl State {
         Ok(aside)
     }
 
-    /// Notes something of a step, under a temporary name first.
+    /// Writes the marker of a step, first under a temporary name.
     pub(crate) fn write(&self, step: &str, marker: &Marker) -> Result<()> {
         let text = serde_json::to_string_pretty(marker)?;
         Ok(write_whole(&self.path(step), text.as_bytes())?)
     }
 }
 
-/// Hashes what the outcome of a step depends on.
+/// Hashes everything that the output of a step depends on.
 #[derive(Debug, Default)]
 pub(crate) struct KeyHasher(Sha256);
 
@@ -110,7 +114,7 @@ impl KeyHasher {
         })
     }
 
-    /// The hash in hexadecimal.
+    /// Returns the hash in hexadecimal.
     pub(crate) fn key(self) -> String {
         let hash = self.0.finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()

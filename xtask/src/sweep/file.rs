@@ -6,18 +6,18 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use vispec_report::record::{Method, TotalToken};
 
-/// A sweep as it is written.
+/// The content of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SweepFile {
     /// Directory of the tasks' data.
     pub(super) data: PathBuf,
     pub(super) device: String,
-    /// Samples of each task that are asked, from its first.
+    /// Number of samples to use from each task, from the first on.
     pub(super) prompts: u64,
     pub(super) max_new_tokens: u32,
-    /// Tokens that drafts choose among, as `evaluate` takes them; all unless it is given, so that
-    /// acceptance can be compared with the reference's.
+    /// Tokens that drafts may propose, in the format of `--draft-vocab` of `evaluate`. All by
+    /// default, so that acceptance can be compared with the reference's.
     pub(super) draft_vocab: Option<String>,
     pub(super) tasks: Vec<TaskEntry>,
     pub(super) temperatures: Vec<f32>,
@@ -26,12 +26,12 @@ pub(super) struct SweepFile {
     /// Targets with their drafts.
     #[serde(rename = "model")]
     pub(super) models: Vec<ModelEntry>,
-    /// Grids of trees; all of them together.
+    /// Grids of trees, which are concatenated.
     #[serde(rename = "tree", default)]
     pub(super) trees: Vec<TreeGrid>,
 }
 
-/// A task by its name, or with a number of samples of its own.
+/// A task given by its name, optionally with its own number of samples.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -53,10 +53,10 @@ pub(super) struct SomeOfTask {
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelEntry {
     pub(super) target: String,
-    /// Methods that need no draft.
+    /// Methods without a draft.
     #[serde(default)]
     pub(super) methods: Vec<Method>,
-    /// Methods that need one.
+    /// Methods with a draft.
     #[serde(rename = "draft", default)]
     pub(super) drafts: Vec<DraftEntry>,
 }
@@ -65,14 +65,15 @@ pub(super) struct ModelEntry {
 #[serde(deny_unknown_fields)]
 pub(super) struct DraftEntry {
     pub(super) method: Method,
-    /// A checkpoint; where it has [`NUM_Q`], one for each of `num_q`.
+    /// Directory of a checkpoint. If it contains [`NUM_Q`], it stands for one checkpoint per value
+    /// of `num_q`.
     dir: String,
-    /// Learned queries of the checkpoints.
+    /// Numbers of learned queries of the checkpoints.
     #[serde(default)]
     num_q: Vec<u32>,
 }
 
-/// What stands for the number of learned queries in the name of a checkpoint.
+/// Placeholder for the number of learned queries in the name of a checkpoint.
 const NUM_Q: &str = "{num_q}";
 
 #[derive(Deserialize)]
@@ -84,7 +85,7 @@ pub(super) struct TreeGrid {
 }
 
 impl SweepFile {
-    /// Checks what types do not. Messages start with the key at fault.
+    /// Checks what the types cannot express. Errors start with the key at fault.
     pub(super) fn check(&self) -> Result<()> {
         for (key, len) in [
             ("tasks", self.tasks.len()),
@@ -128,8 +129,7 @@ impl SweepFile {
 }
 
 impl TaskEntry {
-    /// The task, and how many of its samples are asked, given how many are unless an entry says
-    /// otherwise.
+    /// Returns the task and its number of samples; `usual` is the default.
     pub(super) fn name_and_prompts(&self, usual: u64) -> (&str, u64) {
         match self {
             Self::Name(name) => (name, usual),
@@ -154,7 +154,7 @@ impl ModelEntry {
 }
 
 impl DraftEntry {
-    /// The checkpoints.
+    /// Returns the directories of the checkpoints.
     pub(super) fn dirs(&self) -> Vec<String> {
         if self.num_q.is_empty() {
             return vec![self.dir.clone()];

@@ -1,4 +1,4 @@
-//! `cargo xtask sweep`: every cell of a grid, one process each.
+//! `cargo xtask sweep`: runs every cell of a grid, one process each.
 
 mod file;
 mod plan;
@@ -25,7 +25,7 @@ use crate::programs;
 
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// What to run; examples/configs/bench/demo.toml says how it is written
+    /// File that describes the sweep; examples/configs/bench/demo.toml documents its format
     pub(crate) file: PathBuf,
     /// Directory for the cells [default: target/sweeps/NAME OF THE FILE]
     #[arg(long)]
@@ -33,12 +33,12 @@ pub(crate) struct Flags {
     /// Program that runs a cell [default: built once with cargo, in release mode]
     #[arg(long)]
     pub(crate) evaluate: Option<PathBuf>,
-    /// Only say which cells there are and which are complete
+    /// Only list the cells and whether they are complete
     #[arg(long)]
     pub(crate) list: bool,
 }
 
-/// How a cell of the sweep ended.
+/// How a cell of a sweep ended.
 enum CellEnd {
     WasComplete,
     Completed,
@@ -48,15 +48,15 @@ enum CellEnd {
 impl fmt::Display for CellEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::WasComplete => "was there",
+            Self::WasComplete => "skipped",
             Self::Completed => "complete",
             Self::Failed(_) => "FAILED",
         })
     }
 }
 
-/// Runs all cells that are not complete. A failed cell does not end the sweep, but the sweep
-/// fails in the end.
+/// Runs all cells that are not complete. A failed cell does not stop the sweep, but makes it return
+/// an error at the end.
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let plan = Plan::read(&flags.file)?;
     let out = match &flags.out {
@@ -91,8 +91,8 @@ fn default_out(flags: &Flags) -> PathBuf {
     crate::root().join("target/sweeps").join(name)
 }
 
-/// Whether a directory holds every record of its cell. One that cannot be read is an error here:
-/// it would fail again in every run.
+/// Returns whether a directory holds every record of its cell. A directory that cannot be read is
+/// an error, because it would fail again in every run.
 fn is_complete(dir: &std::path::Path) -> Result<bool> {
     if !dir.join(HEADER_FILE).exists() {
         return Ok(false);
@@ -129,8 +129,10 @@ fn run_cell(
     Ok(CellEnd::Failed(last))
 }
 
-/// Waits while another process writes the cell: one that a killed sweep has left behind, which ends
-/// with its prompt, or that of another sweep. Says whether there was one.
+/// Waits while another process writes the cell, and returns whether there was one.
+///
+/// It may be left over from a killed sweep, and then ends after its current prompt, or belong to
+/// another sweep.
 fn wait_for_writer(dir: &std::path::Path, progress: &SweepProgress) -> Result<bool> {
     if !is_being_written(dir)? {
         return Ok(false);
@@ -145,7 +147,7 @@ fn wait_for_writer(dir: &std::path::Path, progress: &SweepProgress) -> Result<bo
     Ok(true)
 }
 
-/// Removes what an earlier run left.
+/// Removes the failure recorded by an earlier run.
 fn remove_failure(dir: &std::path::Path) -> Result<()> {
     let path = dir.join(RUN_FAILURE_FILE);
     if path.exists() {
@@ -154,13 +156,13 @@ fn remove_failure(dir: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// A process that says it is done while records are missing.
+/// Returns the failure of a process that reported success although records are missing.
 fn incomplete_in_spite_of_success() -> RunFailure {
     let line = "it ended with exit code 0, but records are missing";
     RunFailure::new(Some(0), vec![line.to_owned()])
 }
 
-#[expect(clippy::print_stdout, reason = "what a program says")]
+#[expect(clippy::print_stdout, reason = "output of the program")]
 fn list(plan: &Plan, out: &std::path::Path) -> Result<()> {
     for cell in &plan.cells {
         let name = cell.settings.directory_name();
@@ -171,7 +173,7 @@ fn list(plan: &Plan, out: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "what a program says")]
+#[expect(clippy::print_stdout, reason = "output of the program")]
 fn summarise(ends: &[(&PlannedCell, CellEnd)], out: &std::path::Path) -> Result<()> {
     let mut failed = 0;
     println!("{:<10} cell", "result");

@@ -10,7 +10,7 @@ use vispec_report::record::{CellSettings, TreeSettings};
 
 use super::file::{ModelEntry, SweepFile, TaskEntry, TreeGrid};
 
-/// A cell that a sweep runs.
+/// A cell to run.
 #[derive(Debug)]
 pub(super) struct PlannedCell {
     pub(super) settings: CellSettings,
@@ -49,12 +49,12 @@ impl Plan {
         })
     }
 
-    /// Prompts of all cells.
+    /// Returns the number of prompts of all cells.
     pub(super) fn prompts(&self) -> u64 {
         self.cells.iter().map(|cell| cell.settings.prompts).sum()
     }
 
-    /// What `evaluate` is told.
+    /// Returns the arguments of `evaluate` for a cell.
     pub(super) fn arguments(&self, cell: &PlannedCell, dir: &Path) -> Vec<OsString> {
         let settings = &cell.settings;
         let mut arguments: Vec<OsString> = Vec::new();
@@ -89,8 +89,10 @@ impl Plan {
     }
 }
 
-/// Where the cost of passes is kept, beside the directories of the cells: measured once for each
-/// target, draft and method of a sweep, and not taken from days when the machine was busy.
+/// Returns the file with the cost of passes, beside the directories of the cells.
+///
+/// The costs are measured once for each target, draft and method of a sweep. They are not shared
+/// between sweeps, since the machine may have been busy during an earlier one.
 fn calibration_file(settings: &CellSettings, dir: &Path) -> PathBuf {
     let models_alone = CellSettings {
         task: String::new(),
@@ -106,7 +108,7 @@ fn calibration_file(settings: &CellSettings, dir: &Path) -> PathBuf {
     out.join("calibration").join(name)
 }
 
-/// What a flag calls the whole vocabulary; settings leave it out.
+/// Value of `--draft-vocab` for the whole vocabulary; settings omit it.
 const ALL: &str = "all";
 
 fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
@@ -125,8 +127,8 @@ fn expand_trees(grids: &[TreeGrid]) -> Vec<TreeSettings> {
     trees
 }
 
-/// All cells of one target and task: methods and trees side by side, so that what is compared is
-/// measured soon after one another.
+/// Returns all cells of one target and task. Methods and trees are adjacent, so that cells to be
+/// compared are measured soon after one another.
 fn cells_of_task(
     file: &SweepFile,
     model: &ModelEntry,

@@ -1,4 +1,4 @@
-//! What a sweep shows while it runs.
+//! Progress display of a sweep.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use vispec_report::record::RECORDS_FILE;
 use super::plan::{Plan, PlannedCell};
 use crate::line_watcher::{LOOK_EVERY, LineWatcher, count_lines};
 
-/// A bar for the sweep, and one for the cell that runs.
+/// A progress bar for the sweep, and one for the running cell.
 pub(super) struct SweepProgress {
     bars: MultiProgress,
     total: ProgressBar,
 }
 
-/// The bar of a running cell. Records are counted in the cell's file, so that the sweep needs not
-/// know how `evaluate` writes its progress.
+/// The progress bar of a running cell. Records are counted in the cell's file, so the sweep does
+/// not depend on the format in which `evaluate` prints its progress.
 pub(super) struct CellBar {
     bar: ProgressBar,
     watcher: LineWatcher,
@@ -32,7 +32,7 @@ impl SweepProgress {
         total.set_style(style(
             "sweep {wide_bar} {pos}/{len} prompts, {elapsed} gone, {eta} left",
         ));
-        // Records of an earlier run are no measure of speed.
+        // Records of an earlier run do not count for the speed.
         let there: u64 = plan
             .cells
             .iter()
@@ -44,7 +44,7 @@ impl SweepProgress {
         Self { bars, total }
     }
 
-    /// Says how a cell ended, and without a terminal for bars how far the sweep is.
+    /// Shows how a cell ended and, without a terminal for bars, the progress of the sweep.
     pub(super) fn ended(&self, how: &str) {
         if !self.bars.is_hidden() {
             return self.say(how);
@@ -54,13 +54,13 @@ impl SweepProgress {
         self.say(&format!("{done}/{planned} prompts, {left} left: {how}"));
     }
 
-    /// Shows a line above the bars, or as it is if there is no terminal for bars.
-    #[expect(clippy::print_stderr, reason = "what a program says")]
+    /// Prints a line above the bars, or to standard error if there is no terminal.
+    #[expect(clippy::print_stderr, reason = "output of the program")]
     pub(super) fn say(&self, line: &str) {
         if self.bars.is_hidden() {
             eprintln!("{line}");
         } else {
-            // What is not shown is said again in the summary.
+            // A line that cannot be shown is repeated in the summary.
             drop(self.bars.println(line));
         }
     }

@@ -14,22 +14,22 @@ pub(super) struct GifFrames<'a> {
     duration: Duration,
     width: usize,
     height: usize,
-    /// What is drawn, `[height, width, 3]`; empty before the first frame.
+    /// The canvas, `[height, width, 3]`; empty before the first frame.
     canvas: Vec<u8>,
-    /// What becomes of the last frame before the next is drawn.
+    /// How the last frame is disposed of before the next is drawn.
     disposal: Disposal,
 }
 
-/// What becomes of a frame.
+/// How a frame is disposed of.
 enum Disposal {
     Keep,
-    /// This place is cleared.
+    /// The area is cleared.
     Clear(Area),
-    /// This was there before.
+    /// The previous canvas is restored.
     Restore(Vec<u8>),
 }
 
-/// A place on the canvas; all of it lies there.
+/// An area that lies within the canvas.
 #[derive(Debug, Clone, Copy)]
 struct Area {
     left: usize,
@@ -39,7 +39,7 @@ struct Area {
 }
 
 impl<'a> GifFrames<'a> {
-    /// Counts the frames, whose places must lie on the canvas.
+    /// Counts the frames, which must lie within the canvas.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self> {
         let mut options = DecodeOptions::new();
         options.set_color_output(ColorOutput::RGBA);
@@ -71,7 +71,7 @@ impl<'a> GifFrames<'a> {
         })
     }
 
-    /// The rows of the canvas at a place, three bytes for each pixel.
+    /// Returns the rows of an area of the canvas, three bytes per pixel.
     fn rows(&mut self, area: Area) -> impl Iterator<Item = &mut [u8]> {
         let bytes = 3 * area.left..3 * (area.left + area.width);
         let rows = self.canvas.chunks_exact_mut(3 * self.width.max(1));
@@ -127,7 +127,7 @@ impl Frames for GifFrames<'_> {
         let lines = pixels.chunks_exact(4 * area.width);
         for (row, line) in self.rows(area).zip(lines) {
             for (pixel, drawn) in row.chunks_exact_mut(3).zip(line.chunks_exact(4)) {
-                // Nothing is half transparent.
+                // Pixels are either opaque or transparent.
                 if drawn[3] != 0 {
                     pixel.copy_from_slice(&drawn[..3]);
                 }

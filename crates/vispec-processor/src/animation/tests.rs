@@ -1,4 +1,4 @@
-//! Animations that are drawn here, frame by frame.
+//! Tests with animations that are drawn frame by frame.
 
 use ::gif::{DisposalMethod, Encoder, Frame};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const PALETTE: [u8; 12] = [9, 9, 9, 200, 0, 0, 0, 200, 0, 0, 0, 200];
 
-/// A frame of one colour, `(left, top, width, height)`.
+/// Creates a frame of one colour at `(left, top, width, height)`.
 fn frame(colour: u8, (left, top, width, height): (u16, u16, u16, u16)) -> Frame<'static> {
     Frame {
         left,
@@ -33,12 +33,12 @@ fn read(bytes: &[u8]) -> Result<Video> {
     Video::from_animation(bytes, &ImageOptions::default(), Video::MAX_PIXELS)
 }
 
-/// Two colours side by side.
+/// Concatenates two colours.
 fn both(first: [u8; 3], last: [u8; 3]) -> [u8; 6] {
     [first, last].concat().try_into().unwrap()
 }
 
-/// The red, green and blue of the first and the last pixel of each frame.
+/// Returns the red, green and blue of the first and the last pixel of each frame.
 fn corners(video: &Video) -> Vec<[u8; 6]> {
     let frames = video.frames().iter();
     let corners = frames.map(|frame| {
@@ -62,7 +62,7 @@ fn frames_are_drawn_over_those_before() {
     let mut unseen = frame(3, corner);
     unseen.transparent = Some(3);
     let video = read(&gif(&[frame(1, all), restored, cleared, unseen])).unwrap();
-    // A second: of four frames all are looked at.
+    // The animation takes a second, so all four frames are sampled.
     let red = [200, 0, 0];
     let expected = [red, [0, 0, 200], [0, 200, 0], [0, 0, 0]];
     let expected = expected.map(|last| both(red, last));
@@ -74,7 +74,7 @@ fn frames_are_drawn_over_those_before() {
 fn two_frames_of_a_second_are_looked_at() {
     let frames = Vec::from_iter((0..20).map(|n| frame(n % 4, (0, 0, 4, 2))));
     let video = read(&gif(&frames)).unwrap();
-    // Five seconds at four frames a second.
+    // Five seconds at four frames per second.
     assert_eq!(video.frames().len(), 10);
     assert!((video.rate() - 2.0).abs() < 1e-9);
     let few = Video::from_animation(&gif(&frames), &ImageOptions::default(), 79).unwrap_err();
@@ -85,13 +85,13 @@ fn two_frames_of_a_second_are_looked_at() {
             limit: 79
         }
     ));
-    // What takes no time is shown for a tenth of a second.
+    // Frames without a duration are shown for a tenth of a second.
     let hasty = frames.into_iter().map(|frame| Frame { delay: 0, ..frame });
     let video = read(&gif(&Vec::from_iter(hasty))).unwrap();
     assert_eq!(video.frames().len(), 4);
 }
 
-/// An animated WebP of still ones of 4 x 2 pixels and one colour each.
+/// Builds an animated WebP from still ones of 4 x 2 pixels and one colour each.
 fn webp(colours: &[[u8; 3]]) -> Vec<u8> {
     let chunk = |name: &[u8; 4], content: &[u8]| {
         let len = u32::try_from(content.len()).unwrap().to_le_bytes();
@@ -107,7 +107,7 @@ fn webp(colours: &[[u8; 3]]) -> Vec<u8> {
         encoder
             .encode(&rgb, 4, 2, image_webp::ColorType::Rgb8)
             .unwrap();
-        // No offset, this size, 500 ms; behind the head of the file comes its picture.
+        // No offset, this size, 500 ms; the picture follows the header of the file.
         let head = [0, 0, 0, 0, 0, 0, 3, 0, 0, 1, 0, 0, 0xf4, 1, 0, 2];
         chunks.extend(chunk(b"ANMF", &[&head[..], &still[12..]].concat()));
     }
@@ -159,7 +159,7 @@ fn other_files_and_broken_ones_are_refused() {
             "{error}"
         );
     }
-    // A frame that lies beside the canvas.
+    // A frame that exceeds the canvas.
     let error = read(&gif(&[frame(1, (3, 0, 4, 2))])).unwrap_err();
     assert!(
         matches!(error, ProcessorError::DamagedImage { .. }),

@@ -12,21 +12,21 @@ use crate::error::Result;
 pub(super) struct WebPFrames<'a> {
     decoder: WebPDecoder<Cursor<&'a [u8]>>,
     channels: usize,
-    /// What is drawn, in the decoder's channels; empty before the first frame.
+    /// The canvas in the decoder's channels; empty before the first frame.
     canvas: Vec<u8>,
 }
 
 impl<'a> WebPFrames<'a> {
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self> {
-        // Without its end a file would pass for one of fewer frames.
+        // Otherwise a truncated file would be read as one with fewer frames.
         let said = bytes.get(4..8).and_then(|size| size.try_into().ok());
         let said = said.map_or(0, |size| 8 + u64::from(u32::from_le_bytes(size)));
         if said > bytes.len() as u64 {
-            return Err(damaged("the file is shorter than it says"));
+            return Err(damaged("the file is shorter than its header says"));
         }
         let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
         if !decoder.is_animated() {
-            return Err(damaged("the file has one picture and is no animation"));
+            return Err(damaged("the file has one picture, so it is no animation"));
         }
         Ok(Self {
             channels: if decoder.has_alpha() { 4 } else { 3 },

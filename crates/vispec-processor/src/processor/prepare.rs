@@ -1,4 +1,4 @@
-//! From messages and images to the prompt of a model.
+//! Turns messages, images and videos into the prompt of a model.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,19 +18,19 @@ use crate::tokenizer::{SequenceTokens, Wanted};
 use crate::video::Video;
 
 impl Processor {
-    /// Renders messages, processes the images and lays out the prompt, ready for an answer.
-    /// Images fill the places for images in the messages in order.
+    /// Renders messages, processes the images and lays out the prompt, ready for generation. Images
+    /// fill the image places of the messages in order.
     ///
     /// # Errors
     /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::ImageCount`],
     /// [`ProcessorError::PlaceholderCount`], [`ProcessorError::PromptTooLong`],
-    /// [`ProcessorError::TextTooLong`], and those of the chat template, the tokenizer and the image
-    /// processor. Pixels are touched only if the prompt is otherwise in order.
+    /// [`ProcessorError::TextTooLong`], and the errors of the chat template, the tokenizer and the
+    /// image processor. Pixels are processed only if the prompt is otherwise valid.
     pub fn prepare(&self, messages: &Messages, images: &[DecodedImage]) -> Result<PreparedPrompt> {
         self.prepare_with(messages, images, GenerationPrompt::Add)
     }
 
-    /// The same as [`Self::prepare`] for a conversation with videos.
+    /// Like [`Self::prepare`], but for a conversation that may have videos.
     ///
     /// # Errors
     /// Those of [`Self::prepare`]; [`ProcessorError::VideoCount`],
@@ -40,8 +40,8 @@ impl Processor {
         self.prepare_chat(messages, media, GenerationPrompt::Add, &|| true)
     }
 
-    /// The same as [`Self::prepare`], with the choice to end after the last message, for instance
-    /// to score an answer that is already there.
+    /// Like [`Self::prepare`], but can also end after the last message, for example to score an
+    /// existing answer.
     ///
     /// # Errors
     /// Those of [`Self::prepare`].
@@ -54,9 +54,11 @@ impl Processor {
         self.prepare_chat(messages, images.into(), generation, &|| true)
     }
 
-    /// The same as [`Self::prepare_media`] for images of which only the sizes are needed, because
-    /// what the model makes of them is known, and for videos: the prompt holds none of them. `wanted`
-    /// is asked now and then while a long text is looked through; if it says no, the work ends.
+    /// Like [`Self::prepare_media`], but needs only the sizes of the images, and leaves the pixels
+    /// of images and videos out of the prompt.
+    ///
+    /// Use it if the features of the images are already known. `wanted` is called from time to time
+    /// while a long text is checked; if it returns `false`, the work stops.
     ///
     /// # Errors
     /// Those of [`Self::prepare_media`], and [`ProcessorError::Unwanted`].
@@ -90,8 +92,8 @@ impl Processor {
         self.finish(layout, media, &plans, text)
     }
 
-    /// Renders messages and makes room for images of these sizes, and for videos; gives the plans of
-    /// the videos and the text, too.
+    /// Renders messages and expands the placeholders of images of these sizes and of videos. Also
+    /// returns the plans of the videos and the rendered text.
     fn lay_out_chat(
         &self,
         messages: &Messages,
@@ -113,7 +115,7 @@ impl Processor {
         }
         let plans = self.plan_videos(videos)?;
         let Rendered { text, end } = self.chat_template.render_far(messages, generation);
-        // Messages that are too many for the template are told as what they are: too long.
+        // If there are too many messages for the template, report that the prompt is too long.
         if end.is_ok() || messages.as_slice().len() > MANY_MESSAGES {
             self.check_length(&text, wanted)?;
         }
@@ -124,7 +126,7 @@ impl Processor {
         Ok((layout, plans, text))
     }
 
-    /// Whether the template can tell of tools and calls, if there are any.
+    /// Checks that the template supports tools and calls if there are any.
     fn check_tools(&self, messages: &Messages) -> Result<()> {
         let with_calls = |content: &Content| matches!(content, Content::Calls { .. });
         let mut said = messages.as_slice().iter();
@@ -138,7 +140,7 @@ impl Processor {
         Ok(())
     }
 
-    /// Tokens that images of these sizes take in the prompt.
+    /// Returns the number of tokens that each image of these sizes takes in the prompt.
     pub(crate) fn image_lengths(&self, sizes: &[ImageSize]) -> Result<Vec<usize>> {
         let lengths = sizes
             .iter()
@@ -146,7 +148,7 @@ impl Processor {
         lengths.collect()
     }
 
-    /// Tokens of rendered text and what each stands for; images have one token.
+    /// Encodes rendered text to tokens with their byte ranges; each image is one token.
     pub(crate) fn encode_rendered(
         &self,
         rendered: &str,
@@ -168,8 +170,8 @@ impl Processor {
         if let Some(video) = &self.video {
             check_count(video, n_videos)?;
         }
-        // If the template writes the first token itself, the tokenizer must not add another, which
-        // is also the rule of transformers.
+        // If the template writes the first token itself, the tokenizer must not add another.
+        // Transformers has the same rule.
         let starts_with_bos = self
             .bos_token
             .as_ref()
@@ -182,7 +184,7 @@ impl Processor {
         self.tokenizer.encode_with_places(rendered, sequence_tokens)
     }
 
-    /// Makes room for images and parts of videos of these numbers of tokens.
+    /// Expands the placeholders of images and video parts to these numbers of tokens.
     pub(crate) fn expand(
         &self,
         unexpanded: &[u32],
@@ -198,7 +200,7 @@ impl Processor {
         }
     }
 
-    /// How the template writes an image.
+    /// Returns the placeholder that the template writes for an image.
     pub(crate) fn image_text(&self) -> &str {
         &self.image.text
     }
@@ -229,7 +231,7 @@ impl Processor {
         })
     }
 
-    /// Computes positions for images of these sizes and for videos, and leaves both out.
+    /// Computes positions for images of these sizes and for videos, without their pixels.
     fn place(
         &self,
         layout: PromptLayout,
@@ -252,17 +254,17 @@ impl Processor {
         })
     }
 
-    /// Lays out a text that the model is to continue: no chat template, no images.
+    /// Lays out a text for the model to continue, without a chat template and images.
     ///
     /// # Errors
-    /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::PlaceholderCount`] if the text holds a
-    /// placeholder, [`ProcessorError::PromptTooLong`], [`ProcessorError::TextTooLong`], and those of
-    /// the tokenizer.
+    /// [`ProcessorError::EmptyPrompt`], [`ProcessorError::PlaceholderCount`] if the text contains a
+    /// placeholder, [`ProcessorError::PromptTooLong`], [`ProcessorError::TextTooLong`], and the
+    /// errors of the tokenizer.
     pub fn prepare_text(&self, text: &str) -> Result<PreparedPrompt> {
         self.prepare_text_while(text, &|| true)
     }
 
-    /// The same as [`Self::prepare_text`], for as long as `wanted` says so.
+    /// Like [`Self::prepare_text`], but stops if `wanted` returns `false`.
     ///
     /// # Errors
     /// Those of [`Self::prepare_text`], and [`ProcessorError::Unwanted`].
@@ -272,14 +274,14 @@ impl Processor {
         self.finish(layout, Media::default(), &[], text.to_owned())
     }
 
-    /// Refuses what is too long by far before it is tokenised whole.
+    /// Refuses a text that is far too long before it is tokenised as a whole.
     fn check_length(&self, rendered: &str, wanted: Wanted<'_>) -> Result<()> {
         self.tokenizer
             .check_length(rendered, self.context_limit, wanted)
     }
 
-    /// Encodes rendered text and makes room for images and parts of videos of these numbers of
-    /// tokens.
+    /// Encodes rendered text and expands the placeholders of images and video parts to these
+    /// numbers of tokens.
     fn lay_out(&self, rendered: &str, lengths: &[Vec<usize>; 2]) -> Result<PromptLayout> {
         let counts = lengths.each_ref().map(Vec::len);
         let unexpanded = self.encode_rendered(rendered, counts)?;
@@ -325,7 +327,7 @@ impl Processor {
     }
 }
 
-/// Sizes of images, in order.
+/// Returns the sizes of images, in order.
 pub(crate) fn sizes_of(images: &[DecodedImage]) -> Vec<ImageSize> {
     images.iter().map(DecodedImage::size).collect()
 }

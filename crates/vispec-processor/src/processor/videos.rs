@@ -1,4 +1,4 @@
-//! Videos on their way into a prompt.
+//! Placement of videos in a prompt.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use crate::qwen_video::{QwenVideoProcessor, VideoPlan};
 use crate::video::Video;
 
 impl Processor {
-    /// Where the tokens of videos will be.
+    /// Lays out the tokens of videos.
     pub(super) fn plan_videos(&self, videos: &[&Video]) -> Result<Vec<VideoPlan>> {
         let plans = videos.iter();
         let plans = plans.map(|video| self.video_processor()?.plan(video));
         plans.collect()
     }
 
-    /// Whether the model reads videos.
+    /// Returns whether the model reads videos.
     #[must_use]
     pub fn reads_videos(&self) -> bool {
         self.video_processor().is_ok()
@@ -38,7 +38,7 @@ impl Processor {
         })
     }
 
-    /// How many parts of a prompt a video has, each with a run of tokens of its own.
+    /// Returns the number of parts that a video has in a prompt, each with its own run of tokens.
     ///
     /// # Errors
     /// [`ProcessorError::VideosUnsupported`]; [`ProcessorError::VideoFrames`],
@@ -48,15 +48,15 @@ impl Processor {
         Ok(self.video_processor()?.plan(video)?.grids.len())
     }
 
-    /// The parts of a video, ready for the vision tower.
+    /// Processes a video into parts for the vision tower.
     ///
     /// # Errors
-    /// As [`n_video_parts`](Self::n_video_parts).
+    /// Same as [`n_video_parts`](Self::n_video_parts).
     pub fn process_video(&self, video: &Video) -> Result<Vec<ProcessedImage>> {
         self.video_processor()?.process(video)
     }
 
-    /// Writes videos that take several parts out in rendered text.
+    /// Replaces each video of several parts in rendered text with the text of its parts.
     pub(super) fn write_videos<'t>(
         &self,
         text: &'t str,
@@ -86,7 +86,7 @@ impl Processor {
         Ok(Cow::Owned(written))
     }
 
-    /// Tokens that each part of each video takes in the prompt.
+    /// Returns the number of tokens that each part of each video takes in the prompt.
     pub(super) fn video_lengths(&self, plans: &[VideoPlan]) -> Vec<usize> {
         let merged = match &self.image_processor {
             ImageProcessor::Qwen(images) => images.merge_size().pow(2),

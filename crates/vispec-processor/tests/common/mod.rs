@@ -1,5 +1,5 @@
 //! Access to the fixtures.
-#![allow(dead_code, reason = "every test file uses a part of this")]
+#![allow(dead_code, reason = "each test file uses only a part of this")]
 
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ pub(crate) fn sizes(value: &Value) -> Vec<usize> {
         .collect()
 }
 
-/// A copy of a model's files that a test may damage.
+/// Copies a model's files so that a test may damage them.
 pub(crate) fn copy_of(model: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture(model)).unwrap() {

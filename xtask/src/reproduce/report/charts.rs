@@ -8,9 +8,9 @@ use vispec_report::statistics::Estimate;
 
 use super::results::{Condition, Outcome, Results};
 
-/// tau and speed-up with each tree at each temperature.
+/// Creates plots of tau and speed-up for each tree and temperature.
 pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
-    // Bits are in the order of the numbers: temperatures are not negative.
+    // The bits of non-negative floats are in the order of the numbers.
     let mut grouped: BTreeMap<(TreeSettings, u32), Vec<&Condition<'_>>> = BTreeMap::new();
     for condition in &results.conditions {
         let key = (condition.tree, condition.temperature.to_bits());
@@ -53,7 +53,7 @@ pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
     figures
 }
 
-/// A group of bars for each task.
+/// Creates a group of bars for each task.
 fn bars(
     conditions: &[&Condition<'_>],
     (title, subtitle, (y_label, unit)): (String, String, (&str, BarUnit)),

@@ -1,4 +1,4 @@
-//! What the experiment found, as a page with tables and plots.
+//! Writes the results of the experiment as a page with tables and plots.
 
 mod charts;
 mod results;
@@ -18,7 +18,7 @@ use crate::steps::Done;
 use results::Results;
 use seen::Sight;
 
-/// Everything that the page tells.
+/// The content of the page.
 pub(super) struct Report<'a> {
     pub(super) scale_name: &'a str,
     pub(super) experiment: &'a Experiment,
@@ -28,8 +28,8 @@ pub(super) struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Writes the page, called like the scale, and its tables and plots into `dir`.
-    #[expect(clippy::print_stdout, reason = "what a program says")]
+    /// Writes the page, named after the scale, and its tables and plots into `dir`.
+    #[expect(clippy::print_stdout, reason = "output of the program")]
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
         let cells = self.out.join("cells");
         let collection = Collection::read(&cells)?;
@@ -83,7 +83,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// Command, machine, day, and what was done to how much data.
+    /// Returns the heading: command, machine, day, and the amounts of data and training.
     fn heading(&self, results: &Results<'_>) -> String {
         let scale = self.scale;
         let machine = results.machine;
@@ -146,7 +146,7 @@ fn code(text: &String) -> String {
     format!("`{text}`")
 }
 
-/// `1, 2 and 3`
+/// Formats a list as `1, 2 and 3`.
 fn listed(numbers: &[impl ToString]) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     match &numbers[..] {
@@ -155,7 +155,7 @@ fn listed(numbers: &[impl ToString]) -> String {
     }
 }
 
-/// A table whose first `text_columns` columns are text.
+/// Creates a table whose first `text_columns` columns are text.
 fn table((name, title, note): (&str, &str, &str), columns: &[&str], text_columns: usize) -> Table {
     Table {
         text_columns,

@@ -9,41 +9,42 @@ use vispec_report::statistics::{Estimates, Measurements, Sample};
 
 use crate::reproduce::experiment::{Evaluation, Experiment};
 
-/// One draft on one task at one temperature, its trainings together.
+/// Results of one draft on one task at one temperature, over all its trainings.
 pub(super) struct Outcome<'a> {
     pub(super) draft: &'a str,
-    /// One for each prompt: the sums over trainings.
+    /// One sample per prompt: the sums over trainings.
     pub(super) samples: Vec<Sample>,
-    /// Of these samples.
+    /// Estimates from these samples.
     pub(super) estimates: Estimates,
     /// tau of each training.
     pub(super) tau_by_seed: Vec<f64>,
-    /// Share of answers that are those of plain decoding.
+    /// Share of answers that equal those of plain decoding.
     pub(super) exact_share: f64,
 }
 
-/// A task at a temperature, with trees of a shape.
+/// A combination of task, temperature and tree settings.
 pub(super) struct Condition<'a> {
     /// Name of the task.
     pub(super) task: String,
     pub(super) temperature: f32,
     pub(super) tree: TreeSettings,
-    /// Mean over prompts.
+    /// Mean number of image tokens over prompts.
     pub(super) image_tokens: f64,
-    /// In the order of the experiment's drafts.
+    /// Outcomes in the order of the experiment's drafts.
     pub(super) outcomes: Vec<Outcome<'a>>,
 }
 
-/// All cells.
+/// All results.
 pub(super) struct Results<'a> {
     pub(super) conditions: Vec<Condition<'a>>,
     pub(super) machine: &'a Machine,
-    /// When the first cell was begun.
+    /// When the first cell was started.
     pub(super) started: jiff::Timestamp,
 }
 
 impl<'a> Results<'a> {
-    /// Sorts the cells. Each one has to be there, complete, of the same machine.
+    /// Sorts the cells. All must exist and be complete. The machine of the first one is reported
+    /// for all.
     pub(super) fn of(
         experiment: &'a Experiment,
         seeds: u64,
@@ -110,7 +111,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The records of a cell in the order of its prompts, which is that in which they are answered.
+/// Reads the records of a cell in the order of its prompts, in which they are answered.
 fn read_samples(cell: &Cell) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for line in RecordReader::open(&cell.dir)? {
@@ -121,7 +122,7 @@ fn read_samples(cell: &Cell) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Two records of a prompt as one, so that prompts and not records are drawn for intervals.
+/// Sums two records of a prompt, so that the bootstrap resamples prompts rather than records.
 fn sum(a: &Sample, b: &Sample) -> Sample {
     Sample {
         image_tokens: a.image_tokens,
@@ -137,7 +138,7 @@ fn sum(a: &Sample, b: &Sample) -> Sample {
 }
 
 impl Condition<'_> {
-    /// For headings.
+    /// Returns a title for headings.
     pub(super) fn title(&self) -> String {
         format!(
             "{}, {:.0} image tokens",
@@ -146,19 +147,19 @@ impl Condition<'_> {
         )
     }
 
-    /// For places with little room.
+    /// Returns a short title.
     pub(super) fn short_title(&self) -> String {
         let name = self.task.replace('_', " ");
         format!("{name} ({:.0})", self.image_tokens)
     }
 
-    /// The outcome of a draft.
+    /// Returns the outcome of a draft.
     pub(super) fn outcome(&self, draft: &str) -> Option<&Outcome<'_>> {
         self.outcomes.iter().find(|outcome| outcome.draft == draft)
     }
 }
 
-/// Every tree, temperature and task, in the order of tables.
+/// Returns every tree, temperature and task in the order of the tables.
 fn conditions_of(evaluation: &Evaluation) -> impl Iterator<Item = (TreeSettings, f32, &PathBuf)> {
     evaluation.trees.iter().flat_map(move |&tree| {
         evaluation

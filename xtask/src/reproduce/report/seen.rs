@@ -1,4 +1,4 @@
-//! What a target that learned to see says about pictures.
+//! How well a target that learned to see describes pictures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use vispec_report::tables::Table;
 
 use super::table;
 
-/// A line of `named-N.jsonl`, as far as it is read.
+/// The fields of a line of `named-N.jsonl` that are used.
 #[derive(Deserialize)]
 struct Named {
     seen: Seen,
@@ -39,7 +39,7 @@ enum Found {
     Nothing,
 }
 
-/// The index of pictures, as far as it is read.
+/// The fields of the index of pictures that are used.
 #[derive(Deserialize)]
 struct IndexFile {
     index: Index,
@@ -55,15 +55,15 @@ struct Set {
     license: String,
 }
 
-/// What the checkpoints of a target say.
+/// The answers of a target's checkpoints to pictures.
 pub(super) struct Sight {
     target: PathBuf,
-    /// By image tokens.
+    /// Answers by number of image tokens.
     named: BTreeMap<u64, Vec<Named>>,
 }
 
 impl Sight {
-    /// Reads what `make_target` found out in `target`.
+    /// Reads the results of `make_target` in `target`.
     pub(super) fn read(target: &Path) -> Result<Self> {
         let mut named = BTreeMap::new();
         for entry in fs::read_dir(target).with_context(|| target.display().to_string())? {
@@ -85,7 +85,7 @@ impl Sight {
         })
     }
 
-    /// How often it names what it sees.
+    /// Creates the table of how often the target names what it sees.
     pub(super) fn table(&self) -> Table {
         let mut table = table(
             (
@@ -131,7 +131,7 @@ impl Sight {
         table
     }
 
-    /// Answers beside their pictures, which are copied to `folder` of `dir`.
+    /// Writes answers beside their pictures, which are copied to `folder` of `dir`.
     pub(super) fn examples(&self, dir: &Path, folder: &str) -> Result<String> {
         let Some((tokens, named)) = self.named.first_key_value() else {
             return Ok(String::new());
@@ -162,7 +162,7 @@ impl Sight {
         Ok(text)
     }
 
-    /// Who drew the pictures that are shown, and their licence.
+    /// Returns the credits and licences of the pictures shown.
     fn attribution(&self, named: &[Named]) -> Result<String> {
         let path = self.target.join("pictures.json");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

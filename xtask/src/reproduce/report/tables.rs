@@ -9,7 +9,7 @@ use super::{Report, table};
 use crate::reproduce::experiment::{Experiment, TargetPlan};
 use crate::steps::Done;
 
-/// Name of the main table, below which plots are shown.
+/// Name of the main table; plots follow it.
 pub(super) const ACCEPTANCE: &str = "acceptance";
 
 fn with_interval(estimate: Estimate) -> String {
@@ -17,7 +17,7 @@ fn with_interval(estimate: Estimate) -> String {
     format!("{value:.2} [{low:.2}, {high:.2}]")
 }
 
-/// How many tokens are accepted.
+/// Creates the table of accepted tokens.
 pub(super) fn acceptance(results: &Results<'_>) -> Table {
     let mut table = table(
         (
@@ -60,7 +60,7 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
     table
 }
 
-/// One draft against another.
+/// Creates the table of comparisons between drafts.
 pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Result<Table> {
     let mut table = table(
         (
@@ -111,7 +111,7 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
     Ok(table)
 }
 
-/// How fast answers come.
+/// Creates the table of decoding speeds.
 pub(super) fn speeds(results: &Results<'_>, target: &TargetPlan) -> Table {
     let size = match target {
         TargetPlan::Seeing(_) => "",
@@ -155,7 +155,7 @@ pub(super) fn speeds(results: &Results<'_>, target: &TargetPlan) -> Table {
     table
 }
 
-/// How drafts were made.
+/// Creates the table of drafts and their trainings.
 pub(super) fn drafts(report: &Report<'_>) -> Table {
     let mut table = table(
         (
@@ -193,14 +193,14 @@ pub(super) fn drafts(report: &Report<'_>) -> Table {
             first,
             name(&draft.image_preset),
             draft.image_settings.join(", "),
-            // Held-out samples are no steps.
+            // Held-out samples do not count as steps.
             format!("at most {steps}"),
         ]);
     }
     table
 }
 
-/// How long it took.
+/// Creates the table of the duration of the steps.
 pub(super) fn steps(steps: &[Done]) -> Table {
     let mut table = table(
         (

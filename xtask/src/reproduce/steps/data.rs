@@ -1,4 +1,4 @@
-//! Steps that make what drafts are trained on.
+//! Steps that make the training data of drafts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::{Flags, Planner};
 use crate::reproduce::experiment::{PictureText, Scenes, Seeing, States, TargetPlan, TextPlan};
 use crate::steps::{KeyHasher, Step, Work};
 
-/// The part of a config of `make_target` that says what the outcome depends on and how long it takes.
+/// The fields of a config of `make_target` that determine its output and duration.
 #[derive(Deserialize)]
 struct TargetConfig {
     base: PathBuf,
@@ -19,23 +19,24 @@ struct TargetConfig {
     stage: Vec<TargetStage>,
 }
 
-/// The same of a config for a language model that learns to see.
+/// Same as [`TargetConfig`], but for a language model that learns to see.
 #[derive(Deserialize)]
 struct SightConfig {
     stage: Vec<SightStage>,
 }
 
-/// A stage of it.
+/// A stage of a [`SightConfig`].
 #[derive(Deserialize)]
 struct SightStage {
     steps: u64,
     batch_size: u64,
 }
 
-/// Samples of a draft's training that take as long as a lesson of a tower.
+/// Number of training samples of a draft that take as long as one sample of a stage of a
+/// [`SightConfig`].
 const SIGHT_UNITS: u64 = 10;
 
-/// A stage of it.
+/// A stage of a [`TargetConfig`].
 #[derive(Deserialize)]
 struct TargetStage {
     layers: u64,
@@ -43,13 +44,13 @@ struct TargetStage {
     batch_size: u64,
 }
 
-/// Pictures to train on, and to ask about.
+/// Pictures for training and evaluation.
 pub(super) struct Drawn {
-    /// With questions.
+    /// Pictures with questions.
     questions: Step,
-    /// The same pictures with captions in place of what the target writes.
+    /// The same pictures with captions instead of the target's answers.
     captions: Option<Step>,
-    /// In styles that were never taught.
+    /// Pictures in styles that were never taught.
     held_out: Vec<Step>,
 }
 
@@ -60,18 +61,18 @@ impl Drawn {
     }
 }
 
-/// What drafts are trained on, each with the hidden states that some drafts read.
+/// Captures to train drafts on, one for each kind of hidden states that drafts read.
 pub(super) struct Captures {
     pub(super) steps: Vec<Step>,
 }
 
 impl Captures {
-    /// Conversations without images.
+    /// Returns the capture of conversations without images.
     pub(super) fn text(&self, states: States) -> &Step {
         self.find("text", states)
     }
 
-    /// What is said about pictures.
+    /// Returns the capture of texts about pictures.
     pub(super) fn pictures(&self, text: PictureText, states: States) -> &Step {
         match text {
             PictureText::Answers => self.find("images", states),
@@ -93,7 +94,7 @@ fn capture_name(what: &str, states: States) -> String {
     }
 }
 
-/// The flags that have a capture keep hidden states.
+/// Returns the flags of `capture` that select the hidden states to keep.
 fn state_flags(states: States) -> Flags {
     match states {
         States::Last => Flags::default(),
@@ -102,7 +103,7 @@ fn state_flags(states: States) -> Flags {
 }
 
 impl Planner<'_> {
-    /// One step for each stage, so that the time of each is known.
+    /// Plans one step for each stage, so that each is timed.
     pub(super) fn teach_to_see(&self, seeing: &Seeing) -> Result<Vec<Step>> {
         let output = self.out.join("target");
         let needed = |given: &Option<PathBuf>, flag: &str| {
@@ -152,7 +153,7 @@ impl Planner<'_> {
         let read: TargetConfig =
             toml::from_str(&text).with_context(|| config.display().to_string())?;
         let steps: u64 = read.stage.iter().map(|stage| stage.steps).sum();
-        // A layer of a target takes about as long as a draft, which is one layer.
+        // A layer of the target takes about as long as a draft, which has one layer.
         let passes = read.stage.iter().map(|s| s.steps * s.batch_size * s.layers);
         let units = passes.sum::<u64>() + read.held_out;
         let key = KeyHasher::default()
@@ -270,7 +271,7 @@ impl Planner<'_> {
         )
     }
 
-    /// Captures with each kind of states that drafts read.
+    /// Plans captures with each kind of hidden states that drafts read.
     pub(super) fn captures(&self, drawn: &Drawn) -> Result<Captures> {
         let mut steps = Vec::new();
         for states in [States::Last, States::Eagle3] {
@@ -334,7 +335,7 @@ impl Planner<'_> {
         self.capture_pictures(("images", "2", states), draw, writing)
     }
 
-    /// The target reads captions instead of writing answers.
+    /// Plans a capture in which the target reads captions instead of writing answers.
     fn capture_captions(&self, draw: &Step, states: States) -> Step {
         self.capture_pictures(("captions", "1", states), draw, Flags::default())
     }
@@ -353,7 +354,7 @@ impl Planner<'_> {
             ("--source", &"chat"),
             ("--data", &draw.output.join("chats.jsonl")),
             ("--images", &draw.output),
-            // EAGLE-2 reads the hidden states of image tokens, which only this keeps.
+            // EAGLE-2 reads the hidden states of image tokens, which only full storage keeps.
             ("--storage", &"full"),
             ("--out", &output),
         ]);
