@@ -282,7 +282,7 @@ impl<'a> Driver<'a> {
         self.queue.note_corrected_costs();
         let noted = doubt_costs(models, drafting.method, &drafting.calibration, drift);
         if let Err(error) = noted {
-            tracing::warn!(%error, "the calibration file keeps what turned out to be wrong");
+            tracing::warn!(%error, "the wrong costs in the calibration file could not be marked");
         }
     }
 
