@@ -325,8 +325,9 @@ impl Engine {
     /// Returns the reasons why an answer to `prompt` was not drafted, or was drafted with
     /// restrictions.
     ///
-    /// # Arguments\n* `method`, `wanted` - how the answer was to be drafted.\n* `stats` -
-    /// statistics of the answer.
+    /// # Arguments
+    /// * `method`, `wanted` - how the answer was to be drafted.
+    /// * `stats` - statistics of the answer.
     #[must_use]
     pub fn speculation_reasons(
         &self,

@@ -126,7 +126,8 @@ pub enum AnswerError {
     /// Evaluating the grammar of the answer exceeded its limits.
     #[error(transparent)]
     GrammarTooComplex(GrammarError),
-    /// The queue is full.
+    /// The queue is full. A waiting request that a request of another client displaces gets this
+    /// error as well.
     #[error("the queue is full: {waiting} requests are waiting")]
     Busy {
         /// Number of waiting requests.

@@ -77,7 +77,8 @@ mod tests {
     fn padding_is_left_out() {
         let found = packed(ImageSize::new(2, 1), 2, ImageSize::new(20, 5));
         assert_eq!(found[..4], [0, 1, 2, 3]);
-        // 4 rows of 2 columns, 1 of which is kept: half of the padding is rounded down.
+        // 4 rows of 2 columns. The image fills 1 column, but half of the padding rounds down to 0,
+        // so both columns are kept.
         assert_eq!(found[4..], [4, 5, -1, 6, 7, -1, 8, 9, -1, 10, 11, -1]);
         let found = packed(ImageSize::new(1, 1), 4, ImageSize::new(10, 20));
         assert_eq!(found[16..], [20, 21, 22, 23, -1, 24, 25, 26, 27, -1]);

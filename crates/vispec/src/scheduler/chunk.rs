@@ -7,9 +7,9 @@ use vispec_core::PassRows;
 /// Number of prompt rows per pass while no answer is decoding: enough for full speed, and few
 /// enough that a request can be cancelled soon.
 const ALONE: usize = 256;
-/// Initial number of prompt rows beside decoding answers, before their cost is known.
+/// Initial number of prompt rows in a pass with decoding answers, before their cost is known.
 const FIRST: f64 = 16.0;
-/// Minimum number of prompt rows beside decoding answers, so that prompts make progress.
+/// Minimum number of prompt rows in a pass with decoding answers, so that prompts make progress.
 const LEAST: f64 = 8.0;
 /// How many times longer than usual a pass with prompt rows may take.
 const SLOWDOWN: f64 = 1.75;
@@ -39,7 +39,7 @@ impl ChunkSize {
         }
     }
 
-    /// Returns the number of prompt rows for a pass beside `writing` decoding answers.
+    /// Returns the number of prompt rows for a pass with `writing` decoding answers.
     pub(super) fn rows(&self, writing: usize) -> usize {
         match writing {
             0 => ALONE,
@@ -106,7 +106,7 @@ mod tests {
         let mut size = ChunkSize::new();
         assert_eq!(size.rows(0), ALONE);
         assert_eq!(size.rows(3), 16);
-        // Passes over prompts only tell nothing about other passes.
+        // Passes with only prompt rows tell nothing about other passes.
         let alone = PassRows {
             sequences: 1,
             prompt: 256,

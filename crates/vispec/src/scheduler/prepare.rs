@@ -148,7 +148,7 @@ fn max_nodes(tree: &TreeSize) -> usize {
     }
 }
 
-/// Checks the options that are invalid whatever the prompt.
+/// Checks the options whose validity does not depend on the prompt.
 fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
     let adjustments = &request.adjustments;
     let checked = adjustments.check();
