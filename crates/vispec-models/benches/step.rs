@@ -1,6 +1,8 @@
-//! One decode, verify and draft step: the demo pair, or a checkpoint of one's own.
+//! Benchmarks of one decode, verify and draft step, with the tiny fixture models or other
+//! checkpoints.
 //!
-//! `cargo bench --bench step`; `VISPEC_BENCH_TARGET=DIR` and `VISPEC_BENCH_DRAFT=DIR` name others.
+//! Run with `cargo bench --bench step`; `VISPEC_BENCH_TARGET=DIR` and `VISPEC_BENCH_DRAFT=DIR`
+//! select other checkpoints.
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use vispec_models::{
 use vispec_processor::Messages;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
-/// Tokens in the cache, about.
+/// Approximate number of tokens in the cache.
 const PROMPT_WORDS: usize = 100;
 
 fn engine() -> Engine {

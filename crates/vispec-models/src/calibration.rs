@@ -1,4 +1,4 @@
-//! Measured costs of a target and a draft on this machine, kept in a file between runs.
+//! Measured costs of a target and a draft on this machine, stored in a file between runs.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,28 +18,30 @@ use crate::error::ModelError;
 use crate::precision::KvPrecision;
 use crate::target::VlmTarget;
 
-/// Tokens in the cache while costs are measured, if the target's context is twice as long.
+/// Number of tokens in the cache while costs are measured, if the target's context is at least
+/// twice as long.
 pub const CALIBRATION_CONTEXT: usize = 256;
-/// Changes with the meaning of the file.
+/// Format version of the file; increased when its meaning changes.
 const FORMAT: u32 = 3;
 
-/// Which build costs are measured with.
+/// Identifies the build that measures costs.
 const BUILD: &str = if cfg!(debug_assertions) {
     concat!(env!("CARGO_PKG_VERSION"), " (debug)")
 } else {
     env!("CARGO_PKG_VERSION")
 };
 
-/// What measured costs hold for. They are measured again if anything differs.
+/// The conditions under which measured costs are valid. Costs are measured again if any of them
+/// differs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct CalibrationKey {
     /// Version of the file's format.
     pub format: u32,
-    /// Version of this crate, and whether it was built for tests: then passes take longer.
+    /// Version of this crate, and whether it is a debug build, in which passes take longer.
     pub version: String,
     /// Processor and instruction set.
     pub machine: String,
-    /// Threads of the kernels.
+    /// Number of kernel threads.
     pub threads: usize,
     /// The device.
     pub device: String,
@@ -51,26 +53,26 @@ pub(crate) struct CalibrationKey {
     pub method: String,
     /// The draft, if the method needs one.
     pub draft: Option<CheckpointStamp>,
-    /// Tokens that the draft chooses from.
+    /// Size of the draft's vocabulary, if it is restricted.
     pub draft_vocab: Option<usize>,
 }
 
-/// A checkpoint, by what changes when it is replaced.
+/// Identifies a checkpoint by properties that change when it is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct CheckpointStamp {
-    /// Its directory.
+    /// Directory of the checkpoint.
     pub dir: PathBuf,
-    /// Bytes of its files together.
+    /// Total size of its files in bytes.
     pub bytes: u64,
-    /// Seconds from 1970 to the last change of a file.
+    /// Time of the newest file, in seconds since 1970.
     pub modified: u64,
 }
 
 impl CheckpointStamp {
-    /// The stamp of the checkpoint in `dir`.
+    /// Returns the stamp of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// [`ModelError::Io`] if the directory cannot be read.
+    /// Returns [`ModelError::Io`] if the directory cannot be read.
     pub(crate) fn of(dir: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io {
             path: dir.to_owned(),
@@ -82,7 +84,7 @@ impl CheckpointStamp {
             modified: 0,
         };
         for entry in fs::read_dir(dir).map_err(io)? {
-            // Links of the hub's cache are followed.
+            // `metadata` follows the symbolic links of the hub's cache.
             let Ok(file) = fs::metadata(entry.map_err(io)?.path()) else {
                 continue;
             };
@@ -98,10 +100,10 @@ impl CheckpointStamp {
 }
 
 impl CalibrationKey {
-    /// What costs that are measured now hold for.
+    /// Returns the key for costs that are measured now.
     ///
     /// # Errors
-    /// [`ModelError::Io`] if a checkpoint's directory cannot be read.
+    /// Returns [`ModelError::Io`] if a checkpoint's directory cannot be read.
     pub(crate) fn new(engine: &Engine, method: Method) -> Result<Self, ModelError> {
         let draft = engine.draft_of(method);
         Ok(Self {
@@ -130,14 +132,14 @@ impl CalibrationKey {
         })
     }
 
-    /// A file name that tells keys apart.
+    /// Returns a file name that differs between keys.
     fn file_name(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         format!("{:016x}.json", hasher.finish())
     }
 
-    /// The first field in which two keys differ.
+    /// Describes the first field in which two keys differ.
     fn difference(&self, found: &Self) -> Option<String> {
         let (expected, found) = (serde_json::to_value(self), serde_json::to_value(found));
         let (Ok(expected), Ok(found)) = (expected, found) else {
@@ -150,7 +152,8 @@ impl CalibrationKey {
     }
 }
 
-/// Model name of the processor, where the operating system tells.
+/// Returns the model name of the processor if the operating system reports it, and the architecture
+/// otherwise.
 fn processor_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| {
@@ -165,43 +168,43 @@ struct CalibrationFile {
     key: CalibrationKey,
     target: TargetCosts,
     draft: Option<DraftCosts>,
-    /// Why the costs are to be measured again, if they were found to be wrong.
+    /// Why the costs must be measured again, if they turned out to be wrong.
     doubt: Option<String>,
 }
 
-/// Where a cost table came from.
+/// Origin of a cost table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CalibrationOrigin {
-    /// From the file of an earlier run.
+    /// Read from the file of an earlier run.
     File,
-    /// Measured now, since there was no file.
+    /// Measured now, because there was no file.
     Measured,
-    /// Measured now, since the file could not be used.
+    /// Measured now, because the file could not be used.
     Remeasured {
-        /// What is wrong with the file.
+        /// Why the file could not be used.
         reason: String,
     },
 }
 
-/// A cost table, where it came from, and whether it was kept.
+/// A cost table, its origin, and whether it was saved.
 #[derive(Debug)]
 pub struct Calibration {
     /// The table.
     pub costs: CostTable,
-    /// Where it came from.
+    /// Origin of the table.
     pub origin: CalibrationOrigin,
-    /// Why a table that was measured could not be written to the file.
+    /// Why a measured table could not be written to the file, if so.
     pub unsaved: Option<ModelError>,
 }
 
-/// Where measured costs are kept between runs.
+/// Where measured costs are stored between runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CalibrationPlace {
     /// In this file.
     File(PathBuf),
-    /// In this directory, in a file for each combination of machine, device, target and draft.
+    /// In this directory, with one file per combination of machine, device, target and draft.
     InDir(PathBuf),
-    /// They are measured in each run.
+    /// Nowhere: costs are measured in each run.
     Nowhere,
 }
 
@@ -215,12 +218,12 @@ impl CalibrationPlace {
     }
 }
 
-/// The costs of `method` with what `engine` has loaded: from the file at `place` if it holds them,
-/// measured and written to it otherwise.
+/// Returns the costs of `method` with the models of `engine`. They come from the file at `place` if
+/// it holds them; otherwise they are measured and written to it.
 ///
 /// # Errors
-/// Any error of the models while they are measured. A file that cannot be written is no error here:
-/// see [`Calibration::unsaved`].
+/// Returns the errors of the models while they are measured. A file that cannot be written is not
+/// an error; see [`Calibration::unsaved`].
 pub fn calibrate(
     engine: &Engine,
     method: Method,
@@ -248,11 +251,11 @@ pub fn calibrate(
     })
 }
 
-/// Notes in the file at `place` that passes did not take what it says, so that the next program
-/// measures again. Nothing happens if there is no such file, or if it is for something else.
+/// Marks the costs in the file at `place` as wrong, so that the next program measures them again.
+/// Does nothing if there is no such file, or if it is for other models.
 ///
 /// # Errors
-/// [`ModelError::Io`] if the file cannot be written.
+/// Returns [`ModelError::Io`] if the file cannot be written.
 pub fn doubt_costs(
     engine: &Engine,
     method: Method,
@@ -263,14 +266,15 @@ pub fn doubt_costs(
     let Some(path) = place.file(&key) else {
         return Ok(());
     };
-    // A file that cannot be read is measured again anyway.
+    // If the file cannot be read, costs are measured again anyway.
     let Ok(costs) = read(&path, &key) else {
         return Ok(());
     };
     write(&path, key, &costs, Some(drift.to_string()))
 }
 
-/// The table in `path`; the error says why it cannot be used, or is `None` if there is no file.
+/// Reads the table in `path`. The error is the reason why it cannot be used, or `None` if there is
+/// no file.
 fn read(path: &Path, key: &CalibrationKey) -> Result<CostTable, Option<String>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -285,7 +289,7 @@ fn read(path: &Path, key: &CalibrationKey) -> Result<CostTable, Option<String>> 
     }
 }
 
-/// Writes under a temporary name and renames, so that a reader never sees half a file.
+/// Writes to a temporary file and renames it, so that a reader never sees an incomplete file.
 fn write(
     path: &Path,
     key: CalibrationKey,
@@ -315,7 +319,7 @@ fn write(
     written.map_err(io)
 }
 
-/// Measures behind a prompt of text.
+/// Measures the costs after a text prompt.
 fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
     let target = engine.target();
     let failed = |source| ModelError::Calibration { source };
@@ -333,7 +337,7 @@ fn measure(engine: &Engine, method: Method) -> Result<CostTable, ModelError> {
     Ok(CostTable::new(costs, draft)?)
 }
 
-/// Some text, as token ids.
+/// Returns an arbitrary text prompt.
 fn text(target: &VlmTarget) -> PreparedPrompt {
     let len = CALIBRATION_CONTEXT.min(target.context_len() / 2).max(1);
     let len = u32::try_from(len).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! `config.json`: reading it, and naming file and field where a value cannot be used.
+//! Reading of `config.json`, with errors that name file and field of unusable values.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use serde::de::{DeserializeOwned, Error as _};
 use crate::error::ModelError;
 use crate::nn::DecoderConfig;
 
-/// Largest width of a residual stream that is believed.
+/// Maximum plausible width of a residual stream.
 pub(crate) const MAX_WIDTH: usize = 1 << 20;
-/// Largest number of layers that is believed.
+/// Maximum plausible number of layers.
 pub(crate) const MAX_LAYERS: usize = 1024;
-/// Largest vocabulary that is believed.
+/// Maximum plausible vocabulary size.
 const MAX_VOCAB: usize = 1 << 24;
-/// Longest context that is believed.
+/// Maximum plausible context length.
 const MAX_CONTEXT: usize = 1 << 31;
 
-/// The text of one `config.json`.
+/// The contents of one `config.json`.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -34,7 +34,7 @@ impl ConfigFile {
         )
     }
 
-    /// Reads `dir/config.json`, and says what to do if there is none.
+    /// Reads `dir/config.json`; the error for a missing file includes `advice`.
     pub(crate) fn open_with_advice(dir: &Path, advice: &'static str) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
         match std::fs::read_to_string(&path) {
@@ -50,12 +50,12 @@ impl ConfigFile {
         &self.path
     }
 
-    /// The fields of `T`; errors carry line and column.
+    /// Parses the fields of `T`; errors contain line and column.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ModelError> {
         serde_json::from_str(&self.text).map_err(|source| self.syntax(source))
     }
 
-    /// A field that is in none of the places where it could be.
+    /// Returns the error for a field that is missing in all places where it could be.
     pub(crate) fn missing(&self, field: &'static str) -> ModelError {
         self.syntax(serde_json::Error::missing_field(field))
     }
@@ -67,7 +67,7 @@ impl ConfigFile {
         }
     }
 
-    /// A field with a value that cannot be used.
+    /// Returns the error for a field with an unusable value.
     pub(crate) fn invalid(
         &self,
         field: impl Into<String>,
@@ -107,7 +107,7 @@ impl ConfigFile {
         Err(self.invalid(field, value, format!("a number from 1 to {max}")))
     }
 
-    /// Fails unless `value` is above zero and below one: what is added to a variance.
+    /// Fails unless `value`, which is added to a variance, is above zero and below one.
     pub(crate) fn epsilon(&self, field: impl Into<String>, value: f64) -> Result<(), ModelError> {
         if value > 0.0 && value < 1.0 {
             return Ok(());
@@ -115,7 +115,7 @@ impl ConfigFile {
         Err(self.invalid(field, value, "a number between 0 and 1"))
     }
 
-    /// Fails unless a switch is absent or off: what it switches on is not implemented.
+    /// Fails unless a switch for an unimplemented option is absent or off.
     pub(crate) fn off(
         &self,
         field: impl Into<String>,
@@ -127,7 +127,7 @@ impl ConfigFile {
         }
     }
 
-    /// Fails unless the shapes of a text model are possible; `prefix` is where its fields are.
+    /// Fails unless the shapes of a text model are possible. `prefix` is the path of its fields.
     pub(crate) fn check_decoder(
         &self,
         prefix: &str,
@@ -159,7 +159,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// Fails unless vocabulary and context are possible; `prefix` is where their fields are.
+    /// Fails unless vocabulary and context are possible. `prefix` is the path of their fields.
     pub(crate) fn check_limits(
         &self,
         prefix: &str,
@@ -174,7 +174,7 @@ impl ConfigFile {
         )
     }
 
-    /// Fails unless the vocabulary is possible; `prefix` is where its field is.
+    /// Fails unless the vocabulary is possible. `prefix` is the path of its field.
     pub(crate) fn check_vocab(&self, prefix: &str, vocab_size: usize) -> Result<(), ModelError> {
         self.size(format!("{prefix}vocab_size"), vocab_size, MAX_VOCAB)
     }
@@ -196,7 +196,7 @@ impl ConfigFile {
         ))
     }
 
-    /// The size of a head: as given, or `hidden / heads`, which must come out even.
+    /// Returns the size of a head: as given, or `hidden / heads`, which must be a whole number.
     pub(crate) fn head_dim(
         &self,
         prefix: &str,
@@ -214,15 +214,15 @@ impl ConfigFile {
         }
     }
 
-    /// Which of `supported` the file names in `architectures`, or in `model_type` if it has no
-    /// such list.
+    /// Returns the architecture of `supported` that the file names in `architectures`, or in
+    /// `model_type` if it has no such list.
     ///
     /// # Arguments
     /// * `supported` - pairs of architecture and model type.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedArchitecture`] if it names none of them,
-    /// [`ModelError::ConfigSyntax`].
+    /// Returns [`ModelError::UnsupportedArchitecture`] if the file names none of them, and
+    /// [`ModelError::ConfigSyntax`] if it cannot be parsed.
     pub(crate) fn architecture<'s>(
         &self,
         supported: &'s [(&'s str, &'s str)],
@@ -253,7 +253,7 @@ impl ConfigFile {
     }
 }
 
-/// A field of the config at `path` with a value that cannot be used.
+/// Returns the error for a field of the config at `path` with an unusable value.
 pub(crate) fn invalid(
     path: &Path,
     field: impl Into<String>,

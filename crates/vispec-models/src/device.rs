@@ -1,4 +1,4 @@
-//! Devices by name. The only file that knows which backends this build has.
+//! Device names. This is the only file that knows the backends of this build.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::error::ModelError;
 
-/// A device as the user names it, before anything is opened.
+/// A device as named by the user, before it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceSpec {
     /// `flex`: the CPU, with the kernels of `vispec-kernels`.
     Flex,
-    /// `cuda:N`: NVIDIA GPU number N.
+    /// `cuda:N`: NVIDIA GPU with index N.
     Cuda(usize),
-    /// `rocm:N`: AMD GPU number N.
+    /// `rocm:N`: AMD GPU with index N.
     Rocm(usize),
-    /// `wgpu`: the GPU that wgpu chooses, through whichever graphics interface it finds.
+    /// `wgpu`: the GPU that wgpu chooses, through any graphics API it finds.
     Wgpu,
     /// `vulkan`: the GPU that wgpu chooses, through Vulkan.
     Vulkan,
@@ -26,7 +26,7 @@ pub enum DeviceSpec {
     LibTorch,
 }
 
-/// The names that [`DeviceSpec`] understands.
+/// The names that [`DeviceSpec`] accepts.
 const DEVICE_NAMES: &str = "flex, cuda[:N], rocm[:N], wgpu, vulkan, metal, tch";
 
 impl FromStr for DeviceSpec {
@@ -72,7 +72,7 @@ impl DeviceSpec {
     /// Opens the device.
     ///
     /// # Errors
-    /// [`ModelError::DeviceFeature`] if this program was built without the backend,
+    /// Returns [`ModelError::DeviceFeature`] if this program was built without the backend,
     /// [`ModelError::DeviceUnavailable`] if there is no such device or its driver is missing.
     pub fn open(self) -> Result<Device, ModelError> {
         match self {
@@ -103,7 +103,7 @@ impl DeviceSpec {
     }
 }
 
-/// Whether `device` is the CPU backend that the kernels of `vispec-kernels` serve.
+/// Returns whether `device` is the CPU backend, which uses the kernels of `vispec-kernels`.
 #[must_use]
 pub fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "flex")]
@@ -117,18 +117,19 @@ pub fn is_cpu(device: &Device) -> bool {
     }
 }
 
-/// Rows and columns of the matrices that arithmetic is checked with.
+/// Rows and columns of the matrices used to check arithmetic.
 const SIDE: usize = 32;
-/// What is read then, in errors.
+/// Name of the values in errors of reading them.
 const TEST: &str = "a test of arithmetic";
 
-/// Checks that `device` multiplies matrices of `dtype` as it should: some drivers say that they
-/// support a type and compute wrong numbers in it.
+/// Checks that `device` multiplies matrices of `dtype` correctly. Some drivers claim to support a
+/// type but compute wrong numbers in it.
 ///
 /// # Errors
-/// [`ModelError::WrongArithmetic`], or [`ModelError::DeviceRead`] if the device fails.
+/// Returns [`ModelError::WrongArithmetic`] if a number is wrong, or [`ModelError::DeviceRead`] if
+/// the device fails.
 pub(crate) fn check_arithmetic(device: &Device, dtype: DType) -> Result<(), ModelError> {
-    // Whole numbers whose products and sums every type holds exactly.
+    // Whole numbers whose products and sums every type represents exactly.
     let [a, b] = [0, 3].map(|seed| -> Vec<f32> {
         let value = |index: usize| [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 1.0][(index + seed) % 7];
         (0..SIDE * SIDE).map(value).collect()
@@ -210,7 +211,7 @@ fn open_rocm(spec: DeviceSpec, _index: usize) -> Result<Device, ModelError> {
 #[cfg(feature = "wgpu")]
 fn open_wgpu(spec: DeviceSpec) -> Result<Device, ModelError> {
     use std::sync::OnceLock;
-    // The runtime can be set up once per process, before the first operation.
+    // The runtime can be set up only once per process, before the first operation.
     static OPENED: OnceLock<Result<Device, String>> = OnceLock::new();
     OPENED
         .get_or_init(|| Device::wgpu_options().init().map_err(|e| e.to_string()))

@@ -1,4 +1,4 @@
-//! A target, its inputs and, if there is one, its draft: what a program needs to answer prompts.
+//! The engine: a target with its processor and, optionally, its draft.
 
 mod encoding;
 
@@ -25,27 +25,28 @@ use crate::prompt::EncodedPrompt;
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
 
-/// Ways to draft.
+/// A drafting method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// A vision-aware draft.
+    /// A draft network with a vision adaptor.
     Vispec,
-    /// The draft network without vision.
+    /// A draft network without a vision adaptor.
     Eagle2,
-    /// A network that reads several hidden states of the target.
+    /// A draft network that reads several hidden states of the target.
     Eagle3,
-    /// Independent heads.
+    /// Independent heads that each predict one later token.
     Medusa,
-    /// A network, in whose trees prompt lookup competes with what it scores.
+    /// A draft network combined with prompt lookup, whose proposals compete for places in the tree.
     Joined(DraftKind),
-    /// Tokens that followed the same words earlier in the prompt or the answer; needs no model.
+    /// Tokens that followed the same tokens earlier in the prompt or the answer; needs no draft
+    /// model.
     PromptLookup,
     /// Plain decoding.
     None,
 }
 
 impl Method {
-    /// The name that users type.
+    /// Returns the method's name on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +63,7 @@ impl Method {
         }
     }
 
-    /// The kind of draft that it needs, if it needs one.
+    /// Returns the kind of draft that the method needs, if it needs one.
     #[must_use]
     pub fn network(self) -> Option<DraftKind> {
         match self {
@@ -75,13 +76,13 @@ impl Method {
         }
     }
 
-    /// Whether it proposes what followed the last tokens earlier.
+    /// Returns whether the method uses prompt lookup.
     #[must_use]
     pub fn looks_up(self) -> bool {
         matches!(self, Self::Joined(_) | Self::PromptLookup)
     }
 
-    /// The same with prompt lookup beside the network, if it has one.
+    /// Adds prompt lookup to the method, if it uses a network.
     #[must_use]
     pub fn with_lookup(self) -> Self {
         self.network().map_or(self, Self::Joined)
@@ -132,16 +133,16 @@ impl fmt::Display for Method {
     }
 }
 
-/// What to load, and where to.
+/// Options of [`Engine::load`].
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Directory of the target's checkpoint.
     pub target: PathBuf,
     /// Directory of the draft's checkpoint.
     pub draft: Option<PathBuf>,
-    /// Tokens that the draft chooses from.
+    /// Vocabulary of the draft.
     pub draft_vocab: DraftVocab,
-    /// What numbers of layers in the config of an EAGLE-3 draft mean.
+    /// How the layer ids in the config of an EAGLE-3 draft are interpreted.
     pub draft_layer_ids: LayerIds,
     /// Where to compute.
     pub device: Device,
@@ -160,7 +161,7 @@ pub struct Engine {
     draft_dir: Option<PathBuf>,
 }
 
-/// How long the steps before the prefill took.
+/// Times of the steps before the prefill.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EncodeTimes {
     /// Image processing, chat template and tokenizer.
@@ -173,9 +174,9 @@ impl Engine {
     /// Loads target, processor and draft.
     ///
     /// # Errors
-    /// Any error of [`VlmTarget::load`], [`Processor::from_dir`] and [`Draft::load`].
+    /// Returns the errors of [`VlmTarget::load`], [`Processor::from_dir`] and [`Draft::load`].
     pub fn load(options: &EngineOptions) -> Result<Self, ModelError> {
-        // The cheap parts first: a checkpoint without a tokenizer fails before its weights load.
+        // Fast parts come first: a checkpoint without a tokenizer fails before its weights load.
         let processor = Processor::from_dir(&options.target)?;
         let target = VlmTarget::load(&options.target, &options.device, options.dtype)?;
         let target = target.with_kv_precision(options.kv)?;
@@ -197,31 +198,31 @@ impl Engine {
     }
 
     /// Pads passes of the target over trees and single tokens to `rows` rows, so that a token runs
-    /// through the same kernels alone and in a tree: plain and speculative decoding then agree bit
-    /// for bit where kernels are chosen by the number of rows. Sequences share a pass as far as
-    /// their rows fit.
+    /// through the same kernels alone and in a tree. Plain and speculative decoding then agree bit
+    /// for bit on devices that choose kernels by the number of rows. Sequences share a pass as long
+    /// as their rows fit.
     ///
     /// # Errors
-    /// [`ModelError::NotPadded`] if the layers do not run on a GPU: on the CPU a row has the same
-    /// bits in every pass.
+    /// Returns [`ModelError::NotPadded`] if the layers do not run on a GPU. On the CPU a row has
+    /// the same bits in every pass anyway.
     pub fn with_padded_passes(mut self, rows: NonZeroUsize) -> Result<Self, ModelError> {
         self.target = self.target.with_padded_passes(rows)?;
         Ok(self)
     }
 
-    /// Renders chats with the template in `file`, as [`Processor::with_chat_template`] does.
+    /// Renders chats with the template in `file`; see [`Processor::with_chat_template`].
     ///
     /// # Errors
-    /// Those of [`Processor::with_chat_template`].
+    /// Same as [`Processor::with_chat_template`].
     pub fn with_chat_template(mut self, file: &Path) -> Result<Self, ModelError> {
         self.processor = self.processor.with_chat_template(file)?;
         Ok(self)
     }
 
-    /// Changes the limits of an image's area in pixels, as [`Processor::with_pixels`] does.
+    /// Changes the limits of an image's area in pixels; see [`Processor::with_pixels`].
     ///
     /// # Errors
-    /// Those of [`Processor::with_pixels`].
+    /// Same as [`Processor::with_pixels`].
     pub fn with_pixels(
         mut self,
         min: Option<usize>,
@@ -231,12 +232,12 @@ impl Engine {
         Ok(self)
     }
 
-    /// The same engine, whose EAGLE-3 draft reads prompts in another way.
+    /// Changes how the EAGLE-3 draft reads prompts.
     ///
     /// # Errors
-    /// If the way is not the default: [`ModelError::DraftKind`] if the draft is not of EAGLE-3,
-    /// [`ModelError::DraftMissing`] if there is none, and [`ModelError::DraftMismatch`] if it is to
-    /// read the target's embeddings and has another hidden size.
+    /// Only if `reading` is not the default: [`ModelError::DraftKind`] if the draft is not of
+    /// EAGLE-3, [`ModelError::DraftMissing`] if there is none, and [`ModelError::DraftMismatch`] if
+    /// the draft should read the target's embeddings but has another hidden size.
     pub fn with_draft_reading(mut self, reading: DraftReading) -> Result<Self, ModelError> {
         self.draft = match (self.draft.take(), &self.draft_dir) {
             (Some(draft), Some(dir)) => Some(draft.with_reading(reading, dir, &self.target)?),
@@ -250,37 +251,37 @@ impl Engine {
         Ok(self)
     }
 
-    /// The target.
+    /// Returns the target.
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
         &self.target
     }
 
-    /// The draft, if one was loaded.
+    /// Returns the draft, if one was loaded.
     #[must_use]
     pub fn draft(&self) -> Option<&Draft> {
         self.draft.as_ref()
     }
 
-    /// The draft, if one was loaded that `method` drafts with.
+    /// Returns the draft, if it is the one that `method` needs.
     #[must_use]
     pub fn draft_of(&self, method: Method) -> Option<&Draft> {
         self.draft()
             .filter(|draft| method.network() == Some(draft.kind()))
     }
 
-    /// Directory of the draft's checkpoint, if one was loaded.
+    /// Returns the directory of the draft's checkpoint, if one was loaded.
     pub(crate) fn draft_dir(&self) -> Option<&Path> {
         self.draft_dir.as_deref()
     }
 
-    /// Tokenizer, chat template and image processor.
+    /// Returns the processor: tokenizer, chat template and image processor.
     #[must_use]
     pub fn processor(&self) -> &Processor {
         &self.processor
     }
 
-    /// The method that fits what was loaded: the draft's kind, or plain decoding.
+    /// Returns the method that fits the loaded models: the draft's kind, or plain decoding.
     #[must_use]
     pub fn default_method(&self) -> Method {
         self.draft
@@ -288,11 +289,11 @@ impl Engine {
             .map_or(Method::None, |draft| draft.kind().into())
     }
 
-    /// A drafter for one conversation.
+    /// Creates a drafter for one conversation.
     ///
     /// # Errors
-    /// [`ModelError::DraftKind`] if the method is not that of the loaded draft,
-    /// [`ModelError::DraftMissing`] if it needs one and none was loaded.
+    /// Returns [`ModelError::DraftKind`] if the method does not match the loaded draft,
+    /// [`ModelError::DraftMissing`] if the method needs a draft and none was loaded.
     pub fn drafter(
         &self,
         method: Method,
@@ -321,8 +322,12 @@ impl Engine {
         }
     }
 
-    /// Why an answer to `prompt`, wanted so and drafted by `method`, was not drafted or drafted
-    /// otherwise than it could have been; `stats` are its own.
+    /// Returns the reasons why an answer to `prompt` was not drafted, or was drafted with
+    /// restrictions.
+    ///
+    /// # Arguments
+    /// * `method`, `wanted` - how the answer was to be drafted.
+    /// * `stats` - statistics of the answer.
     #[must_use]
     pub fn speculation_reasons(
         &self,
@@ -345,18 +350,19 @@ impl Engine {
         reasons
     }
 
-    /// A cache for `prompt` that holds what is known of its beginning: from `running`, the cache of a
-    /// generation that has read the same prompt, or from `store`.
+    /// Returns a cache for `prompt` that already holds the known part of its beginning. That part
+    /// comes from `running`, the cache of a generation that has read the same prompt, or from
+    /// `store`.
     ///
     /// # Errors
-    /// Any error of the device.
+    /// Returns the errors of the device.
     pub fn cache_for(
         &self,
         prompt: &EncodedPrompt,
         store: &ConversationStore,
         running: Option<&VlmCache>,
     ) -> Result<VlmCache, BoxError> {
-        // The last token has to be read anyway.
+        // The last token must be read in any case.
         let known = prompt.token_ids().len().saturating_sub(1);
         let copied = running.and_then(|cache| cache.beginning(known, self.target.features()));
         let cache = copied.or_else(|| store.cache_for(&self.target, prompt));
@@ -366,21 +372,22 @@ impl Engine {
         }
     }
 
-    /// Most memory that a sequence of so many rows takes while it is decoded by `method`.
+    /// Returns the maximum number of bytes that a sequence of `rows` rows takes while it is decoded
+    /// with `method`.
     #[must_use]
     pub fn sequence_bytes(&self, method: Method, rows: usize) -> usize {
         capacity_bound(rows).saturating_mul(self.row_bytes(method))
     }
 
-    /// Memory of one row of a sequence that is decoded by `method`: keys and values of target and
-    /// draft, hidden states and what the target reads for its token.
+    /// Returns the number of bytes per row of a sequence that is decoded with `method`: keys and
+    /// values of target and draft, hidden states, and the target's input for the token.
     #[must_use]
     pub fn row_bytes(&self, method: Method) -> usize {
         let draft = self.draft.as_ref();
         let draft = draft.filter(|draft| method.network() == Some(draft.kind()));
         let draft_row = draft.map_or(0, Draft::cache_bytes_per_row);
         let embedding = self.target.hidden() * self.target.precision().compute.size();
-        // In the target's cache, and for the draft.
+        // Once in the target's cache, and once for the draft.
         let features = 2 * self.target.feature_bytes_per_row();
         let image = self.target.image_bytes_per_row();
         self.target.cache_bytes_per_row() + draft_row + embedding + image + features

@@ -24,12 +24,13 @@ pub enum ModelError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A weight file is damaged: truncated, garbage, or with a header that contradicts its size.
+    /// A weight file is damaged: it is truncated, not in the expected format, or its header
+    /// contradicts its size.
     #[error("{path}: damaged weight file: {reason}")]
     DamagedWeights {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// What is wrong with the file.
         reason: String,
     },
     /// A weight file uses an element type that cannot be loaded.
@@ -42,17 +43,17 @@ pub enum ModelError {
         /// Element type in the file.
         found: String,
     },
-    /// A tensor of a weight file holds values that make no sense.
+    /// A tensor of a weight file holds invalid values.
     #[error("{path}: tensor {tensor}: {reason}")]
     WeightValue {
         /// The file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
-        /// What is wrong with it.
+        /// What is wrong with the values.
         reason: String,
     },
-    /// The tensors of a checkpoint are not those that its config asks for.
+    /// The tensors of a checkpoint do not match its config.
     #[error("{}: weights do not fit the config: {report}", dir.display())]
     Weights {
         /// Directory of the checkpoint.
@@ -63,12 +64,12 @@ pub enum ModelError {
     /// A config file is missing.
     #[error("{path}: no such file; {advice}")]
     MissingConfig {
-        /// The file that was looked for.
+        /// The missing file.
         path: PathBuf,
         /// What to do about it.
         advice: &'static str,
     },
-    /// A config file cannot be read as JSON, or lacks a field, or has one of the wrong type.
+    /// A config file is not valid JSON, lacks a field, or has a field of the wrong type.
     #[error("{path}: {source}")]
     ConfigSyntax {
         /// The file.
@@ -77,37 +78,38 @@ pub enum ModelError {
         #[source]
         source: serde_json::Error,
     },
-    /// A config field has a value that no model can have.
+    /// A config field has an invalid or unsupported value.
     #[error("{path}: field {field} is {found}, expected {expected}")]
     ConfigValue {
         /// The file.
         path: PathBuf,
-        /// The field, with dots between levels.
+        /// Path of the field, with dots between levels.
         field: String,
-        /// Its value.
+        /// Value of the field.
         found: String,
-        /// What would be valid.
+        /// Description of valid values.
         expected: String,
     },
-    /// The architecture is none of those that this crate implements.
+    /// The architecture is not supported.
     #[error("{path}: architecture {found} is not supported, expected one of {supported}")]
     UnsupportedArchitecture {
         /// The config file.
         path: PathBuf,
-        /// What it asks for.
+        /// Architecture in the config.
         found: String,
-        /// What there is.
+        /// Supported architectures.
         supported: &'static str,
     },
-    /// The config of a draft names layers of the target, and does not tell what of them is meant.
+    /// The config of a draft lists layers of the target, but not whether their inputs or outputs
+    /// are meant.
     #[error(
-        "{path}: field eagle_aux_hidden_state_layer_ids is {found}, which may mean what enters these \
-         layers or what leaves them; choose with --draft-layer-ids inputs or outputs"
+        "{path}: field eagle_aux_hidden_state_layer_ids is {found}, which may mean the inputs or \
+         the outputs of these layers; choose with --draft-layer-ids inputs or outputs"
     )]
     AmbiguousLayerIds {
         /// The config file.
         path: PathBuf,
-        /// The numbers.
+        /// The layer ids.
         found: String,
     },
     /// A draft was trained for another target.
@@ -117,51 +119,51 @@ pub enum ModelError {
     DraftMismatch {
         /// Directory of the draft.
         draft: PathBuf,
-        /// What differs.
+        /// Name of the quantity that differs.
         quantity: &'static str,
         /// The draft's value.
         found: usize,
         /// The target's value.
         expected: usize,
     },
-    /// The draft's checkpoint is of another kind than the caller asked for.
-    #[error("the draft is a {found} checkpoint, but the method {expected} was asked for")]
+    /// The draft's checkpoint is of another kind than the caller requested.
+    #[error("the draft is a {found} checkpoint, but the method {expected} was requested")]
     DraftKind {
         /// Kind of the checkpoint.
         found: &'static str,
-        /// Kind that was asked for.
+        /// Requested kind.
         expected: &'static str,
     },
-    /// A method needs a draft, and none was loaded.
+    /// A method needs a draft, but none was loaded.
     #[error("the method {method} needs a draft checkpoint")]
     DraftMissing {
         /// The method.
         method: &'static str,
     },
-    /// A list of tokens for the draft cannot be used.
+    /// A token list for the draft's vocabulary cannot be used.
     #[error("{path}: {reason}")]
     DraftVocab {
-        /// The list.
+        /// File of the list.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the list.
         reason: String,
     },
     /// The costs of the models could not be measured.
-    #[error("measuring what passes cost: {source}")]
+    #[error("measuring the cost of passes: {source}")]
     Calibration {
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: vispec_core::DecodeError,
     },
-    /// Measured costs make no sense.
-    #[error("measuring what passes cost: {0}")]
+    /// Measured costs are invalid.
+    #[error("measuring the cost of passes: {0}")]
     Costs(#[from] vispec_core::CostError),
-    /// The name of a device cannot be understood.
+    /// The name of a device is unknown.
     #[error("unknown device {found:?}, expected one of {expected}")]
     UnknownDevice {
         /// The name.
         found: String,
-        /// Names that exist.
+        /// Valid names.
         expected: &'static str,
     },
     /// The device needs a Cargo feature that this program was built without.
@@ -172,7 +174,7 @@ pub enum ModelError {
         /// The feature.
         feature: &'static str,
     },
-    /// The program can use this kind of device, but there is none, or its driver is missing.
+    /// The program supports this kind of device, but there is none, or its driver is missing.
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable {
         /// The device.
@@ -180,7 +182,7 @@ pub enum ModelError {
         /// What is missing.
         reason: String,
     },
-    /// The device computes wrong numbers in an element type that it says it supports.
+    /// The device computes wrong numbers in an element type that it claims to support.
     #[error(
         "device {device} computes wrong numbers in {dtype} ({found}, expected {expected}), choose \
          another --dtype"
@@ -190,25 +192,25 @@ pub enum ModelError {
         device: String,
         /// The element type.
         dtype: String,
-        /// What it computed.
+        /// The computed number.
         found: f32,
-        /// What that should be.
+        /// The correct number.
         expected: f32,
     },
     /// The device cannot run the target that was loaded onto it.
-    #[error("{dir}: device {device} cannot run it", dir = .dir.display())]
+    #[error("{dir}: device {device} cannot run this model", dir = .dir.display())]
     DeviceCannotRun {
         /// Directory of the checkpoint.
         dir: PathBuf,
         /// The device.
         device: String,
-        /// What failed, such as an allocation.
+        /// The cause, such as a failed allocation.
         source: vispec_core::BoxError,
     },
     /// Passes cannot be padded on this device.
     #[error(
-        "passes cannot be padded on {device}: on the CPU a row has the same bits in every pass, and \
-         other devices without kernels of this crate have no padded passes"
+        "passes cannot be padded on {device}: the CPU needs no padding, because a row has the same \
+         bits in every pass, and other devices need the kernels of this crate"
     )]
     NotPadded {
         /// The device.
@@ -217,9 +219,9 @@ pub enum ModelError {
     /// A tree does not fit a padded pass.
     #[error("a tree of {nodes} nodes does not fit passes padded to {rows} rows, pad to {nodes}")]
     PaddedTree {
-        /// Nodes of the tree.
+        /// Number of nodes of the tree.
         nodes: usize,
-        /// Rows of a pass.
+        /// Number of rows of a padded pass.
         rows: usize,
     },
     /// The device cannot compute in this element type.
@@ -230,92 +232,92 @@ pub enum ModelError {
         /// The element type.
         dtype: String,
     },
-    /// A weight cannot be quantised as asked for.
+    /// A weight cannot be quantised as requested.
     #[error("{path}: tensor {tensor} cannot be quantised: {source}")]
     Quantize {
         /// The file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
-        /// What does not fit.
+        /// Why it cannot be quantised.
         #[source]
         source: vispec_kernels::QuantizeError,
     },
-    /// A prompt does not have as many images as places for them.
-    #[error("there are {found} images, the prompt has places for {expected}")]
+    /// The number of images differs from the number of image placeholders in the prompt.
+    #[error("there are {found} images, but the prompt has places for {expected}")]
     ImageCount {
-        /// Images.
+        /// Number of images.
         found: usize,
-        /// Runs of image places in the prompt.
+        /// Number of runs of image placeholders in the prompt.
         expected: usize,
     },
-    /// The number of vectors from the vision tower is not the number of places for them.
-    #[error("the vision tower gave {found} vectors, the prompt has {expected} image places")]
+    /// The number of vectors from the vision tower differs from the number of image tokens.
+    #[error("the vision tower returned {found} vectors for {expected} image tokens")]
     ImageFeatures {
-        /// Vectors from the vision tower.
+        /// Number of vectors from the vision tower.
         found: usize,
-        /// Image places in the prompt.
+        /// Number of image tokens in the prompt.
         expected: usize,
     },
-    /// The vectors of an image are not those that a target reads.
+    /// The vectors of an image were computed for another target.
     #[error(
-        "an image has vectors for {found} layers besides its embeddings, the target reads them for \
-         {expected}"
+        "an image has vectors for {found} layers besides its embeddings, but the target reads them \
+         for {expected}"
     )]
     ImageLevels {
-        /// Layers that the image has vectors for.
+        /// Number of layers for which the image has vectors.
         found: usize,
-        /// Layers that the target adds some behind.
+        /// Number of layers after which the target adds such vectors.
         expected: usize,
     },
-    /// A prompt's embeddings or positions are not those of its tokens for this target.
+    /// A prompt's embeddings or positions do not match its tokens and this target.
     #[error(
-        "a prompt has embeddings {embeds:?} and {positions} positions, expected {expected:?}: tokens \
-         and width of the target"
+        "a prompt has embeddings {embeds:?} and {positions} positions, expected [tokens, hidden] = \
+         {expected:?}"
     )]
     PromptShape {
         /// Shape of the embeddings.
         embeds: [usize; 2],
         /// Number of rotary positions.
         positions: usize,
-        /// Tokens, and width of the target.
+        /// Number of tokens, and hidden size of the target.
         expected: [usize; 2],
     },
-    /// A part of a prompt is empty, or reaches behind its end.
-    #[error("a prompt of {n_tokens} tokens cannot be read to {end}, {cached} are in the cache")]
+    /// A part of a prompt is empty, or extends past the end of the prompt.
+    #[error("cannot read a prompt of {n_tokens} tokens up to {end}: {cached} are in the cache")]
     PromptRange {
         /// End of the part.
         end: usize,
-        /// Rows in the cache.
+        /// Number of rows in the cache.
         cached: usize,
-        /// Tokens of the prompt.
+        /// Number of tokens of the prompt.
         n_tokens: usize,
     },
-    /// A cache holds tokens of a prompt whose hidden states it does not remember.
+    /// A cache holds rows of a prompt without their hidden states.
     #[error(
-        "a prompt cannot go on in this cache: it holds {cached} tokens, and the hidden states of \
-         {known}"
+        "a prompt cannot continue in this cache: it holds {cached} tokens, but hidden states \
+         of {known} tokens"
     )]
     UnknownFeatures {
-        /// Rows in the cache.
+        /// Number of rows in the cache.
         cached: usize,
-        /// Rows whose hidden states are known.
+        /// Number of rows whose hidden states are in the cache.
         known: usize,
     },
-    /// A hidden state is asked for that the target does not have.
+    /// The target does not have a requested hidden state.
     #[error(
         "the target has no hidden state {found}: its {layers} layers have states 0 to {layers}"
     )]
     UnknownState {
         /// Number of the state.
         found: usize,
-        /// Layers of the target.
+        /// Number of layers of the target.
         layers: usize,
     },
-    /// A cache remembers other hidden states than those that are needed.
+    /// A cache stores other hidden states than those that are needed.
     #[error("a cache remembers the hidden states {found}, expected {expected}")]
     OtherFeatures {
-        /// States that the cache remembers.
+        /// States that the cache stores.
         found: String,
         /// States that are needed.
         expected: String,
@@ -325,10 +327,10 @@ pub enum ModelError {
     TokenOutOfRange {
         /// The token.
         found: u32,
-        /// Rows of the embedding table.
+        /// Number of rows of the embedding table.
         vocab_size: usize,
     },
-    /// Images, chat template, tokenizer or prompt.
+    /// An error of images, chat template, tokenizer or prompt.
     #[error(transparent)]
     Processor(#[from] vispec_processor::ProcessorError),
     /// A hub id could not be resolved to files.
@@ -336,7 +338,7 @@ pub enum ModelError {
     Hub {
         /// The id.
         id: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
     /// A read from the device failed.
@@ -350,8 +352,8 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// A read that failed, by what the backend reported: many lines, of which the last cause tells
-    /// most.
+    /// Creates the error for a failed read. Backends report many lines, of which the last cause is
+    /// the most informative.
     pub(crate) fn device_read(what: &'static str, reported: &impl std::fmt::Display) -> Self {
         Self::DeviceRead {
             what,
@@ -360,7 +362,8 @@ impl ModelError {
     }
 }
 
-/// The last cause in a report of several lines; all of it, in one line, if it names none.
+/// Returns the last cause in a report of several lines, or the whole report in one line if it names
+/// no cause.
 fn last_cause(reported: &str) -> String {
     let lines = |text: &str| {
         let lines = text.lines().map(str::trim);
@@ -373,14 +376,14 @@ fn last_cause(reported: &str) -> String {
     }
 }
 
-/// Tensors that keep a checkpoint from being loaded, by name.
+/// Names of the tensors that keep a checkpoint from being loaded.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct WeightsReport {
     /// Tensors that the model needs and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Tensors in the checkpoint that the model has no place for.
+    /// Tensors in the checkpoint that the model does not have.
     pub unexpected: Vec<String>,
-    /// Tensors whose shape is not the one that the config implies.
+    /// Tensors whose shape differs from the one that the config implies.
     pub misshapen: Vec<Misshapen>,
 }
 
@@ -396,13 +399,13 @@ pub struct Misshapen {
 }
 
 impl WeightsReport {
-    /// Whether every tensor was found, used, and of the right shape.
+    /// Returns whether every tensor was found, used, and of the right shape.
     pub(crate) fn is_clean(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 }
 
-/// At most this many names of each kind are printed; the rest are counted.
+/// Maximum number of names of each kind to print; the rest are counted.
 const PRINTED_NAMES: usize = 8;
 
 impl std::fmt::Display for WeightsReport {

@@ -1,4 +1,4 @@
-//! What loading needs to know of a family of models: one value for each, made where the family is.
+//! Description of a model family for loading. Each family's module builds its own value.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -12,42 +12,42 @@ use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
 use crate::{llava, qwen2_5_vl, qwen3_vl};
 
-/// A checkpoint's model as its config and its family describe it.
+/// The model of a checkpoint as described by its config and its family.
 pub(crate) struct FamilySpec {
-    /// From names that newer versions write to those of the published checkpoints.
+    /// Rules from the names in newer checkpoints to those in the published ones.
     pub(crate) rules: &'static [RenameRule],
-    /// Name of the language model among the weights.
+    /// Name prefix of the language model's weights.
     pub(crate) model: &'static str,
-    /// Name of its output head, if it has one of its own.
+    /// Name prefix of the output head's weights, if it has its own.
     pub(crate) head: &'static str,
-    /// Where the weights of the head come from.
+    /// Source of the head's weights.
     pub(crate) head_weights: HeadWeights,
     /// Shapes of the language model.
     pub(crate) decoder: DecoderConfig,
-    /// Rows of the embedding table.
+    /// Number of rows of the embedding table.
     pub(crate) vocab_size: usize,
-    /// Frequencies that turn with time, height and width, in models that have the three.
+    /// Numbers of rotary frequencies for time, height and width, in models with these three axes.
     pub(crate) rotary: Option<([usize; 3], MropeLayout)>,
-    /// Positions that the model was made for.
+    /// Maximum number of positions that the model supports.
     pub(crate) context_len: usize,
-    /// Layers behind which more is added at the places of images.
+    /// Number of layers after which vectors are added to image tokens.
     pub(crate) image_levels: usize,
-    /// What becomes of images.
+    /// Config of the vision tower.
     pub(crate) vision: Box<dyn VisionSpec>,
 }
 
 /// Config of a vision tower.
 pub(crate) trait VisionSpec {
-    /// Takes the tower from `weights`, the root of a checkpoint.
+    /// Loads the tower from `weights`, the root of a checkpoint.
     fn load(&self, weights: &Weights<'_>) -> Box<dyn VisionTower>;
 }
 
 /// Vision tower and projector of a target.
 pub(crate) trait VisionTower: Debug + Send + Sync {
-    /// The vectors of one image, with the width of the language model.
+    /// Encodes one image to vectors with the width of the language model.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError>;
 }
 
@@ -55,7 +55,7 @@ impl FamilySpec {
     /// Reads the config of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// A config that is missing, damaged or impossible; an architecture that is not supported.
+    /// Fails if the config is missing, damaged or invalid, or if the architecture is not supported.
     pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
         match ModelFamily::of_checkpoint(dir)? {
             ModelFamily::Qwen2_5Vl => qwen2_5_vl::family(dir),

@@ -1,5 +1,5 @@
-//! Hidden states of a sequence's rows, on the device of its cache. Their width is that of all states
-//! that are features.
+//! Hidden states of a sequence's rows, on the device of its cache. Their width is the sum of the
+//! widths of all states in the features.
 
 use burn::tensor::{Int, Tensor, TensorData, s};
 use vispec_core::NodeId;
@@ -9,14 +9,14 @@ use crate::nn::grown_capacity;
 /// Hidden states `[rows, width]`, in a tensor that grows in steps and is written in place.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FeatureRows {
-    /// `[capacity, width]`; taken out while it is written, so that the write finds a unique owner
-    /// and copies nothing.
+    /// `[capacity, width]`. It is taken out while it is written, so that the write has a unique
+    /// owner and copies nothing.
     tensor: Option<Tensor<2>>,
     len: usize,
 }
 
 impl FeatureRows {
-    /// Number of rows.
+    /// Returns the number of rows.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -27,14 +27,15 @@ impl FeatureRows {
         let rows = self.len..self.len + n_rows;
         self.len = rows.end;
         self.tensor = Some(match self.tensor.take() {
-            // A prompt that is read at once is shared, not copied.
+            // A prompt that is read in one pass is shared, not copied.
             None => new.clone(),
             Some(_) if rows.start == 0 => new.clone(),
             Some(old) => with_room(old, rows.clone()).slice_assign(s![rows, ..], new.clone()),
         });
     }
 
-    /// Keeps rows `base + node` of `path` behind the first `base`, and no others.
+    /// Keeps the first `base` rows and, after them, the rows `base + node` of `path`; drops all
+    /// others.
     pub(crate) fn keep_path(&mut self, base: usize, path: &[NodeId]) {
         let in_place = path
             .iter()
@@ -58,12 +59,12 @@ impl FeatureRows {
         });
     }
 
-    /// Drops all rows behind the first `len`.
+    /// Keeps only the first `len` rows.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// The rows `[rows, width]`; `None` if there is none.
+    /// Returns the rows `[rows, width]`; `None` if there are none.
     pub(crate) fn rows(&self) -> Option<Tensor<2>> {
         if self.len == 0 {
             return None;
@@ -76,7 +77,7 @@ impl FeatureRows {
         })
     }
 
-    /// Memory of the rows, room included.
+    /// Returns the number of allocated bytes, including spare capacity.
     pub(crate) fn n_bytes(&self) -> usize {
         let tensor = self.tensor.as_ref();
         tensor.map_or(0, |tensor| {
@@ -85,7 +86,8 @@ impl FeatureRows {
     }
 }
 
-/// `old` `[capacity, width]` with room for the rows `new`, those before them kept.
+/// Returns `old` `[capacity, width]` with capacity for the rows `new`, keeping the rows before
+/// them.
 fn with_room(old: Tensor<2>, new: std::ops::Range<usize>) -> Tensor<2> {
     let [capacity, width] = old.dims();
     if new.end <= capacity {
@@ -121,7 +123,7 @@ mod tests {
         assert!(rows.rows().is_none());
         rows.push(&tensor(0..4));
         rows.push(&tensor(4..12));
-        // Rows 0 and 1 are committed; of the tree behind them the root and its third node stay.
+        // Rows 0 and 1 are committed; of the tree after them, the root and node 3 are kept.
         rows.keep_path(2, &[NodeId::ROOT, NodeId::from_index(3)]);
         assert_eq!(values(&rows), [0., 1., 2., 3., 4., 5., 10., 11.]);
         rows.truncate(1);

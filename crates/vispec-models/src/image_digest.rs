@@ -1,4 +1,4 @@
-//! Which image it is, by its pixels.
+//! Digests that identify images by their pixels.
 
 use sha2::{Digest as _, Sha256};
 use vispec_processor::{DecodedImage, Video};
@@ -8,7 +8,7 @@ use vispec_processor::{DecodedImage, Video};
 pub(crate) struct ImageDigest([u8; 32]);
 
 impl ImageDigest {
-    /// The digest of an image.
+    /// Returns the digest of an image.
     pub(crate) fn of(image: &DecodedImage) -> Self {
         let size = image.size();
         let mut hasher = Sha256::new();
@@ -19,7 +19,8 @@ impl ImageDigest {
         Self(hasher.finalize().into())
     }
 
-    /// The digests of the first `n` parts of a video, by all of its frames and their rate.
+    /// Returns the digests of the first `n` parts of a video, which depend on all of its frames and
+    /// their rate.
     pub(crate) fn of_parts(video: &Video, n: usize) -> Vec<Self> {
         let mut hasher = Sha256::new();
         hasher.update(b"video");

@@ -1,5 +1,5 @@
-//! Images that prompts were about, kept for later ones: a file that was seen is neither decoded nor
-//! prepared nor encoded again.
+//! A store of encoded images of earlier prompts. A known file is not decoded, preprocessed or
+//! encoded again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -11,10 +11,10 @@ use vispec_processor::{DecodedImage, ImageOptions, ImageSize, Orientation, Proce
 use crate::image_digest::ImageDigest;
 use crate::prompt::PromptImage;
 
-/// Bytes that an image counts for besides its features.
+/// Number of bytes that an image counts for in addition to its features.
 const OVERHEAD: usize = 512;
 
-/// SHA-256 of an image file, and of how it is read.
+/// SHA-256 of an image file and of the options for decoding it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct FileDigest([u8; 32]);
 
@@ -36,13 +36,13 @@ impl FileDigest {
     }
 }
 
-/// An image for a prompt: as pixels, or as it is known from an earlier prompt.
+/// An image for a prompt: either pixels, or an encoding known from an earlier prompt.
 #[derive(Debug)]
 pub struct ReadImage<'a> {
     pub(crate) content: ImageContent<'a>,
     pub(crate) digest: ImageDigest,
     size: ImageSize,
-    /// Where it comes from, unless from pixels.
+    /// File that the image was decoded from, if any.
     file: Option<FileDigest>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum ImageContent<'a> {
 }
 
 impl<'a> ReadImage<'a> {
-    /// Pixels that come from no file.
+    /// Wraps pixels that do not come from a file.
     #[must_use]
     pub fn from_pixels(image: Cow<'a, DecodedImage>) -> Self {
         Self {
@@ -64,29 +64,29 @@ impl<'a> ReadImage<'a> {
         }
     }
 
-    /// Height and width in pixels.
+    /// Returns height and width in pixels.
     pub(crate) fn size(&self) -> ImageSize {
         self.size
     }
 }
 
-/// Images by the content of their files, for one target. The least recently used are dropped when
-/// they exceed a limit.
+/// Encoded images of one target by the content of their files. The least recently used ones are
+/// dropped when they exceed a limit.
 #[derive(Debug)]
 pub struct ImageStore {
     kept: Mutex<Kept>,
 }
 
-/// What is kept at the moment, and what it has been good for.
+/// Current usage of an [`ImageStore`] and its hit counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeptImages {
     /// Number of images.
     pub count: usize,
-    /// Their memory.
+    /// Memory of all images in bytes.
     pub bytes: usize,
-    /// Files that were looked for.
+    /// Number of files that were looked up.
     pub queries: u64,
-    /// Those that were found.
+    /// Number of files that were found.
     pub hits: u64,
 }
 
@@ -95,9 +95,9 @@ struct Kept {
     limit: usize,
     usage: KeptImages,
     images: HashMap<FileDigest, KeptImage>,
-    /// The least recently used first.
+    /// Files by time of last use, the least recently used first.
     order: BTreeMap<u64, FileDigest>,
-    /// Counts uses.
+    /// Number of uses so far.
     clock: u64,
 }
 
@@ -110,7 +110,7 @@ struct KeptImage {
 }
 
 impl ImageStore {
-    /// An empty store of at most `limit` bytes; with 0 nothing is kept.
+    /// Creates an empty store of at most `limit` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -121,23 +121,23 @@ impl ImageStore {
         }
     }
 
-    /// Keeps at most so many bytes from now on.
+    /// Limits the store to `bytes` from now on.
     pub fn limit(&self, bytes: usize) {
         let mut kept = self.lock();
         kept.limit = bytes;
         kept.drop_oldest();
     }
 
-    /// What is kept at the moment.
+    /// Returns the current usage.
     #[must_use]
     pub fn usage(&self) -> KeptImages {
         self.lock().usage
     }
 
-    /// The image in a file: as it is known, or decoded.
+    /// Returns the image in a file: its known encoding, or its decoded pixels.
     ///
     /// # Errors
-    /// Those of [`DecodedImage::from_bytes`].
+    /// Same as [`DecodedImage::from_bytes`].
     pub fn read(
         &self,
         file: &[u8],
@@ -147,7 +147,7 @@ impl ImageStore {
         if let Some(known) = self.lock().find(digest) {
             return Ok(known);
         }
-        // Outside of the lock.
+        // Decode outside the lock.
         let decoded = DecodedImage::from_bytes(file, options)?;
         Ok(ReadImage {
             file: Some(digest),
@@ -155,7 +155,7 @@ impl ImageStore {
         })
     }
 
-    /// Keeps what was computed for an image that came from a file.
+    /// Keeps the encoding of an image that came from a file.
     pub(crate) fn keep(&self, read: &ReadImage<'_>, image: &PromptImage) {
         if let Some(file) = read.file {
             self.lock().insert(file, image, read.size);

@@ -1,4 +1,4 @@
-//! Logits that are still on the device, read back at most once per pass.
+//! Logits on the device, read back at most once per pass.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,12 +12,12 @@ use crate::error::ModelError;
 use crate::read_backs::read_back;
 use crate::row_picks::{Picked, RowPick, WantedRows, picks_on_device, read_picked};
 
-/// Logits `[rows, vocab]` of one sequence in a forward pass of the target, which other sequences may
-/// have shared.
+/// Logits `[rows, vocab]` of one sequence from a forward pass of the target that other sequences
+/// may have shared.
 ///
-/// On the CPU rows are looked at where they lie. On other devices the first pick has the tokens of all
-/// rows of the pass chosen there, and reads these; draws from part of the vocabulary, and whoever asks
-/// for a row, read all rows at once.
+/// On the CPU rows are used in place. On other devices the first pick has the tokens of all rows of
+/// the pass chosen on the device and reads these back. Sampling from part of the vocabulary, and
+/// reading a row, read all rows back at once.
 #[derive(Debug)]
 pub struct DeviceLogits {
     pass: Arc<PassLogits>,
@@ -28,9 +28,9 @@ pub struct DeviceLogits {
 #[derive(Debug)]
 struct PassLogits {
     vocab_size: usize,
-    /// What the device picks from each row; nothing on the CPU.
+    /// How the device picks the token of each row; empty on the CPU.
     picks: Vec<RowPick>,
-    /// Until the rows are read; then the host's copy takes its place.
+    /// The tensor, until the rows are read; then the host's copy replaces it.
     on_device: Mutex<Option<Tensor<2>>>,
     on_host: OnceLock<Result<TensorData, String>>,
     picked: OnceLock<Result<Vec<Picked>, String>>,
@@ -73,17 +73,18 @@ impl PassLogits {
         }
     }
 
-    /// The tensor, unless its rows were read.
+    /// Returns the tensor, unless its rows have been read.
     fn tensor(&self) -> std::sync::MutexGuard<'_, Option<Tensor<2>>> {
         // Every state is valid.
         let tensor = self.on_device.lock();
         tensor.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All rows, in memory.
+    /// Returns all rows in host memory.
     fn host_rows(&self) -> Result<&[f32], ModelError> {
         let read = self.on_host.get_or_init(|| {
-            // Taken, not cloned: a tensor with a unique owner is handed over without a copy.
+            // Take the tensor instead of cloning it: with a unique owner its data is handed over
+            // without a copy.
             match self.tensor().take() {
                 Some(logits) => read_back(logits, LOGITS).map_err(|error| error.to_string()),
                 None => Err("an earlier read failed".to_owned()),
@@ -95,24 +96,25 @@ impl PassLogits {
         }
     }
 
-    /// Chosen where the logits are, instead of reading them all.
+    /// Returns the tokens that the device picked, which avoids reading all logits.
     fn picked(&self) -> Result<&[Picked], ModelError> {
         let picked = self.picked.get_or_init(|| {
             let logits = self.tensor().clone();
-            let logits = logits.ok_or("the rows were read before")?;
+            let logits = logits.ok_or("the rows have already been read")?;
             read_picked(logits, &self.picks).map_err(|error| error.to_string())
         });
         picked.as_deref().map_err(|reason| failed(reason))
     }
 
-    /// Whether the device picks from the row what `sampler` does with that number, and has it still.
+    /// Returns whether the device picks the row's token in the way of `sampler` and `uniform`, and
+    /// still has the logits.
     fn picks(&self, row: usize, sampler: &Sampler, uniform: f64) -> bool {
         let pick = self.picks.get(row);
         self.on_host.get().is_none() && pick.is_some_and(|pick| pick.is(sampler, uniform))
     }
 }
 
-/// What errors of reading call the tensor.
+/// Name of the tensor in errors of reading it.
 const LOGITS: &str = "logits";
 
 fn failed(reason: &str) -> ModelError {
@@ -159,7 +161,7 @@ impl TargetLogits for DeviceLogits {
     }
 }
 
-/// Numbers on a device, as f32.
+/// Reads numbers from a device, as f32.
 #[cfg(feature = "cube")]
 pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<f32>, ModelError> {
     Ok(floats(&read_back(tensor, what)?, what)?.to_vec())
@@ -173,14 +175,14 @@ pub(crate) fn floats<'d>(
         .map_err(|error| ModelError::device_read(what, &error))
 }
 
-/// The candidates in rows that belong to several sequences, with one read-back: for each sequence
-/// what it asks of each of its rows. On the CPU threads share the rows.
+/// Returns the candidates in rows of several sequences, with one read-back. Each sequence gets what
+/// it asks of each of its rows. On the CPU, threads share the rows.
 ///
-/// Other devices rank by probability, also where it is known how the target will draw.
+/// Other devices rank by probability, even if it is known how the target will sample.
 ///
 /// # Shapes
-/// `logits` `[rows, vocab]`, columns in the order of token ids; `sequences` are numbers of rows and
-/// what is asked. Results `[rows, k]`.
+/// `logits` `[rows, vocab]`, columns in the order of token ids. `sequences` are pairs of a number
+/// of rows and an [`Ask`]. Results `[rows, k]`.
 pub(crate) fn candidates(
     logits: Tensor<2>,
     sequences: &[(usize, Ask)],
@@ -199,7 +201,7 @@ pub(crate) fn candidates(
         }
     };
     let of_sequence = |&(n_rows, ask): &(usize, Ask)| {
-        // All are taken, so that the next sequence finds its own.
+        // Take all rows of this sequence, so that the next one gets its own.
         let rows: Vec<_> = rows.by_ref().take(n_rows).collect();
         let mut top = TopK {
             k: ask.top_k,
@@ -213,13 +215,13 @@ pub(crate) fn candidates(
     sequences.iter().map(of_sequence).collect()
 }
 
-/// The columns of `more` `[rows, n]` among those of `logits` `[rows, vocab]`.
+/// Inserts the columns of `more` `[rows, n]` into `logits` `[rows, vocab]`.
 ///
 /// # Arguments
-/// * `columns` - where those of `more` stand in the result; ascending.
+/// * `columns` - indices of the inserted columns in the result; ascending.
 ///
 /// # Errors
-/// [`ModelError::DeviceRead`].
+/// Returns [`ModelError::DeviceRead`] if the device fails.
 pub(crate) fn insert_columns(
     logits: Tensor<2>,
     more: Tensor<2>,
@@ -256,16 +258,16 @@ pub(crate) fn insert_columns(
     Ok(Tensor::from_data(joined, &device))
 }
 
-/// What is read, in errors.
+/// Name of the tensor in errors of reading it.
 const DRAFT_LOGITS: &str = "draft logits";
 
 /// The best tokens of a row.
 type RowTopK = Result<TopK, LogitsError>;
 
-/// Logits for which handing rows to other threads does not pay.
+/// Number of logits below which distributing rows among threads is slower.
 const SERIAL_LOGITS: usize = 1 << 14;
 
-/// What is asked of each row.
+/// Returns what is asked of each row.
 fn asked_of_rows(sequences: &[(usize, Ask)]) -> Vec<Ask> {
     let rows = sequences.iter();
     rows.flat_map(|&(n_rows, ask)| std::iter::repeat_n(ask, n_rows))
@@ -289,22 +291,22 @@ fn candidates_on_host(
     Ok(map_rows(rows, vocab_size, best))
 }
 
-/// The `k` best columns of rows of logits and their log-probabilities in f32, descending; still on the
-/// device.
+/// Returns the `k` best columns of each row of logits and their log-probabilities in f32, in
+/// descending order. The results stay on the device.
 ///
 /// # Shapes
-/// `logits` `[rows, vocab]` with `k` columns at least, the results `[rows, k]`.
+/// `logits` `[rows, vocab]` with at least `k` columns; results `[rows, k]`.
 pub(crate) fn ranked_on_device(logits: Tensor<2>, k: usize) -> (Tensor<2>, Tensor<2, Int>) {
     let log_probs = activation::log_softmax(Tensor::<2>::cast(logits, DType::F32), 1);
     log_probs.topk_with_indices(k, 1)
 }
 
-/// Checks the log-probabilities that [`ranked_on_device`] gave for row `row`.
+/// Checks the log-probabilities that [`ranked_on_device`] returned for row `row`.
 ///
 /// # Errors
-/// [`LogitsError::NonFinite`].
+/// Returns [`LogitsError::NonFinite`] if the best one is not finite or any is NaN.
 pub(crate) fn check_ranked(log_probs: &[f32], row: usize) -> Result<(), LogitsError> {
-    // A masked token, which has -inf, comes behind at least one that may be drafted.
+    // A masked token, which has -inf, comes after at least one that may be drafted.
     if log_probs[0].is_finite() && !log_probs.iter().any(|p| p.is_nan()) {
         Ok(())
     } else {
@@ -389,7 +391,8 @@ mod tests {
         assert_eq!(row.unwrap(), [1.0, 4.0, 0.0, 2.0, 3.0]);
     }
 
-    /// Single -inf are tokens that must not be picked; a row of nothing else is broken.
+    /// Single -inf values are tokens that must not be picked; a row that contains nothing else is
+    /// broken.
     #[test]
     fn picks_on_a_device_are_those_of_logits_in_memory() {
         let best = read_picked(tensor(), &[RowPick::Best; 6]).unwrap();
@@ -417,7 +420,7 @@ mod tests {
         for (row, (host, device)) in host.into_iter().zip(device).enumerate() {
             match (host, device) {
                 (Ok(host), Ok(device)) => {
-                    // Of masked tokens any may come last.
+                    // Masked tokens may come last in any order.
                     let real = host.log_probs.iter().filter(|p| p.is_finite()).count();
                     assert_eq!(host.tokens[..real], device.tokens[..real], "row {row}");
                     assert!(near(&host.log_probs, &device.log_probs), "row {row}");

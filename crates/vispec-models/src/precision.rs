@@ -8,7 +8,7 @@ use vispec_kernels::Bits;
 
 use crate::error::ModelError;
 
-/// What the user asks for with `--dtype`.
+/// Value of the `--dtype` option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DtypeChoice {
     /// The type that the checkpoint has on disk.
@@ -20,37 +20,38 @@ pub enum DtypeChoice {
     Bf16,
     /// 16-bit IEEE floating point.
     F16,
-    /// Linear layers of the language model and of the draft in 8 or 4 bits.
+    /// 8-bit or 4-bit linear layers in the language model and the draft.
     Quantized(Quantization),
 }
 
-/// Integer weights with a scale for each group of inputs (round to nearest, symmetric).
+/// Integer weights with one scale per group of inputs (round to nearest, symmetric).
 ///
-/// Only linear layers of the language model and of the draft are quantised, the output head
-/// included. Embedding tables, norms and the vision tower keep the type on disk.
+/// Only linear layers of the language model and of the draft are quantised, including the output
+/// head. Embedding tables, norms and the vision tower keep the type on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantization {
-    /// Width of a weight.
+    /// Number of bits per weight.
     pub bits: Bits,
-    /// Weights that share a scale; by default 64, or 32 where 64 does not divide the inputs.
+    /// Number of weights that share a scale; by default 64, or 32 where 64 does not divide the
+    /// inputs.
     pub group: Option<usize>,
-    /// What becomes of the quantised weights.
+    /// Where quantised weights are kept.
     pub keep: KeepQuantized,
 }
 
-/// What becomes of quantised weights.
+/// Where quantised weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeepQuantized {
-    /// They are made at each load.
+    /// In memory only: weights are quantised at each load.
     #[default]
     InMemory,
-    /// They are written to a file in the checkpoint's directory, and read from there as long as the
-    /// weight files stay the same.
+    /// In a file in the checkpoint's directory, from which they are read as long as the weight
+    /// files do not change.
     BesideCheckpoint,
 }
 
 impl Quantization {
-    /// The group for a layer of `inputs`.
+    /// Returns the group size for a layer with `inputs` inputs.
     pub(crate) fn group_for(self, inputs: usize) -> usize {
         self.group
             .unwrap_or(if inputs.is_multiple_of(64) { 64 } else { 32 })
@@ -134,11 +135,12 @@ impl DtypeChoice {
 /// Element type of cached keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvPrecision {
-    /// That of activations, which is f32 on the CPU.
+    /// The type of activations, which is f32 on the CPU.
     #[default]
     Auto,
-    /// 16-bit brain floating point: half the memory of f32, and other, slightly less exact hidden
-    /// states. Drafted or not, alone or among others, a sequence has the same ones.
+    /// 16-bit brain floating point. It takes half the memory of f32 and makes hidden states
+    /// slightly less exact. A sequence still has the same hidden states whether drafted or not,
+    /// alone or in a batch.
     Bf16,
 }
 
@@ -158,16 +160,16 @@ impl FromStr for KvPrecision {
         [Self::Auto, Self::Bf16]
             .into_iter()
             .find(|precision| precision.to_string() == name)
-            .ok_or_else(|| format!("unknown type of caches {name:?}, expected auto or bf16"))
+            .ok_or_else(|| format!("unknown cache type {name:?}, expected auto or bf16"))
     }
 }
 
 impl KvPrecision {
-    /// The element type beside activations of type `compute` on `device`.
+    /// Returns the element type of caches for activations of type `compute` on `device`.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedDtype`] if caches are on a device and would be of another type than
-    /// the activations.
+    /// Returns [`ModelError::UnsupportedDtype`] if the device is not the CPU and the type would
+    /// differ from that of the activations.
     pub(crate) fn resolve(self, compute: DType, device: &Device) -> Result<DType, ModelError> {
         match self {
             Self::Auto => Ok(compute),
@@ -176,7 +178,7 @@ impl KvPrecision {
             }
             Self::Bf16 => Err(ModelError::UnsupportedDtype {
                 device: format!("{device:?}"),
-                dtype: "a bf16 cache beside other activations".to_owned(),
+                dtype: "a bf16 cache with activations of another type".to_owned(),
             }),
         }
     }
@@ -189,7 +191,7 @@ pub struct Precision {
     pub storage: DType,
     /// Type of activations, norm weights, biases and caches.
     pub compute: DType,
-    /// Of linear layers, where their weights are not kept in the storage type.
+    /// Quantisation of linear layers, if their weights are not kept in the storage type.
     pub quantization: Option<Quantization>,
 }
 
@@ -208,16 +210,16 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// Chooses the types for a checkpoint whose weights are `on_disk`.
+    /// Chooses the types for a checkpoint whose weights have the type `on_disk`.
     ///
-    /// On the CPU activations are always f32 and weights keep the chosen type. Elsewhere both have
-    /// the chosen type, which the device must support (none but the CPU has
-    /// quantised layers): some drivers compute wrong numbers instead of failing, so the device is
-    /// asked and tried before anything is allocated.
+    /// On the CPU, activations are always f32 and weights keep the chosen type. On other devices
+    /// both have the chosen type, which the device must support; only the CPU has quantised layers.
+    /// Some drivers compute wrong numbers instead of failing, so the device is queried and tested
+    /// before anything is allocated.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedDtype`] if the device says that it cannot compute in that type,
-    /// [`ModelError::WrongArithmetic`] if it says that it can and cannot.
+    /// Returns [`ModelError::UnsupportedDtype`] if the device reports that it does not support the
+    /// type, [`ModelError::WrongArithmetic`] if it reports support but computes wrong numbers.
     pub fn choose(
         choice: DtypeChoice,
         on_disk: DType,

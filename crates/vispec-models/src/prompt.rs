@@ -1,4 +1,4 @@
-//! A prompt after the vision tower: what both the target and the draft start from.
+//! A prompt after the vision tower, which both target and draft read.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::image_digest::ImageDigest;
 use crate::image_features::ImageFeatures;
 use crate::nn::LayerRows;
 
-/// Token ids and the embeddings that the target reads for them, image features merged in.
+/// Token ids and the input embeddings of the target, with image features merged in.
 #[derive(Debug, Clone)]
 pub struct EncodedPrompt {
     token_ids: Vec<TokenId>,
@@ -18,13 +18,13 @@ pub struct EncodedPrompt {
     image_runs: Vec<Range<usize>>,
     positions: Positions,
     rope_delta: i64,
-    /// What is added at the places of images behind the first layers, each `[image_tokens, hidden]`
+    /// Vectors that are added to image tokens after the first layers, each `[image_tokens, hidden]`
     /// for the tokens of all images.
     levels: Vec<Tensor<2>>,
     images: Vec<PromptImage>,
 }
 
-/// An image of a prompt, by its content.
+/// An image of a prompt with its digest.
 #[derive(Debug, Clone)]
 pub(crate) struct PromptImage {
     pub(crate) digest: ImageDigest,
@@ -32,11 +32,11 @@ pub(crate) struct PromptImage {
 }
 
 impl EncodedPrompt {
-    /// A prompt of which everything is known.
+    /// Creates a prompt from its parts.
     ///
     /// # Arguments
     /// * `embeds` - `[prompt, hidden]`
-    /// * `image_runs` - places of each image, ascending.
+    /// * `image_runs` - token positions of each image, ascending.
     /// * `positions`, `rope_delta` - rotary positions, which only targets read.
     #[must_use]
     pub fn new(
@@ -56,17 +56,18 @@ impl EncodedPrompt {
         }
     }
 
-    /// The same prompt for a target that adds more at the places of images behind its first layers
+    /// Adds the vectors for a target that adds more to image tokens after its first layers
     /// (DeepStack).
     ///
     /// # Arguments
-    /// * `levels` - each `[image_tokens, hidden]` for the tokens of all images, in order.
+    /// * `levels` - one `[image_tokens, hidden]` per layer, for the tokens of all images in order.
     pub(crate) fn with_levels(mut self, levels: Vec<Tensor<2>>) -> Self {
         self.levels = levels;
         self
     }
 
-    /// What is added to the tokens at `range` behind the first layers; rows count from its start.
+    /// Returns the vectors that are added to the tokens at `range` after the first layers. Rows
+    /// count from the start of the range.
     pub(crate) fn layer_rows(&self, range: Range<usize>) -> LayerRows {
         if self.levels.is_empty() {
             return LayerRows::default();
@@ -86,37 +87,37 @@ impl EncodedPrompt {
         }
     }
 
-    /// The same prompt with its images by content, so that another prompt that begins like it can
-    /// be told from one that begins with other images.
+    /// Adds the contents of the images, so that prompts with equal tokens but different images can
+    /// be distinguished.
     pub(crate) fn with_images(mut self, images: Vec<PromptImage>) -> Self {
         self.images = images;
         self
     }
 
-    /// The images in order; none if their content is not known.
+    /// Returns the images in order; empty if their content is not known.
     pub(crate) fn images(&self) -> &[PromptImage] {
         &self.images
     }
 
-    /// Input embeddings `[prompt, hidden]`.
+    /// Returns the input embeddings `[prompt, hidden]`.
     #[must_use]
     pub fn embeds(&self) -> &Tensor<2> {
         &self.embeds
     }
 
-    /// Positions of each image's tokens, in order.
+    /// Returns the token positions of each image, in order.
     #[must_use]
     pub fn image_runs(&self) -> &[Range<usize>] {
         &self.image_runs
     }
 
-    /// Rotary positions of the tokens.
+    /// Returns the rotary positions of the tokens.
     #[must_use]
     pub fn positions(&self) -> &Positions {
         &self.positions
     }
 
-    /// Position of the first generated token minus the number of tokens in the prompt.
+    /// Returns the position of the first generated token minus the number of tokens in the prompt.
     #[must_use]
     pub fn rope_delta(&self) -> i64 {
         self.rope_delta

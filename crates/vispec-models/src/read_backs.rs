@@ -1,5 +1,5 @@
-//! Copies from a device to the host: few, each of which waits for all that was launched before it, and
-//! so counted.
+//! Copies from a device to the host. They are counted because each one waits for all work launched
+//! before it.
 
 use std::cell::Cell;
 use std::ops::Sub;
@@ -15,25 +15,25 @@ thread_local! {
     };
 }
 
-/// Logits, tokens and scores that were read from a device. What is in the memory of the CPU is only
-/// handed over, and counts all the same.
+/// Number and duration of read-backs: logits, tokens and scores that were read from a device. Data
+/// in CPU memory is only handed over, but counts as well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadBacks {
-    /// How many times.
+    /// Number of read-backs.
     pub count: usize,
-    /// How long the host waited for them.
+    /// Total time that the host waited for them.
     pub waited: Duration,
 }
 
 impl ReadBacks {
-    /// Those of this thread so far.
+    /// Returns the read-backs of this thread so far.
     #[must_use]
     pub fn of_this_thread() -> Self {
         READ_BACKS.get()
     }
 }
 
-/// Those between two moments.
+/// The read-backs between two moments.
 impl Sub for ReadBacks {
     type Output = Self;
 
@@ -45,7 +45,8 @@ impl Sub for ReadBacks {
     }
 }
 
-/// Copies a tensor to the host as f32; on the CPU a tensor with a unique owner is only handed over.
+/// Copies a tensor to the host as f32. On the CPU the data of a tensor with a unique owner is only
+/// handed over.
 pub(crate) fn read_back<const D: usize>(
     tensor: Tensor<D>,
     what: &'static str,

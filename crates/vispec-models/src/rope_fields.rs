@@ -1,4 +1,4 @@
-//! How `config.json` describes the rotary embedding: three spellings of the same thing.
+//! The rotary embedding in `config.json`, which has three spellings.
 
 use serde::Deserialize;
 
@@ -8,8 +8,8 @@ use crate::nn::MropeLayout;
 
 /// The rotary fields of a text model.
 ///
-/// `rope_theta` stands beside `rope_scaling` in older files, and inside `rope_parameters`, which
-/// replaces both, in newer ones.
+/// In older files, `rope_theta` is a field next to `rope_scaling`. In newer ones, it is a field of
+/// `rope_parameters`, which replaces both.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct RopeFields {
     rope_theta: Option<f64>,
@@ -37,14 +37,14 @@ impl RopeFields {
         new.or_else(|| self.rope_scaling.as_ref().map(|p| ("rope_scaling", p)))
     }
 
-    /// The base of the frequencies, if the file gives it.
+    /// Returns the base of the frequencies, if the file has it.
     pub(crate) fn theta(&self) -> Option<f64> {
         self.parameters()
             .and_then(|(_, p)| p.rope_theta)
             .or(self.rope_theta)
     }
 
-    /// Fails if the frequencies are to be scaled in some way.
+    /// Fails if the config asks for scaled frequencies.
     pub(crate) fn require_unscaled(
         &self,
         file: &ConfigFile,
@@ -65,13 +65,13 @@ impl RopeFields {
         Ok(())
     }
 
-    /// Whether the frequencies turn with three axes.
+    /// Returns whether the frequencies are divided among three axes.
     pub(crate) fn has_sections(&self) -> bool {
         self.parameters()
             .is_some_and(|(_, p)| p.mrope_section.is_some())
     }
 
-    /// Which frequencies turn with which axis.
+    /// Returns how frequencies are assigned to axes.
     pub(crate) fn mrope_layout(&self) -> MropeLayout {
         match self.parameters() {
             Some((_, p)) if p.mrope_interleaved == Some(true) => MropeLayout::Interleaved,
@@ -79,7 +79,7 @@ impl RopeFields {
         }
     }
 
-    /// How many frequencies turn with time, height and width; together one per pair of elements of
+    /// Returns the numbers of frequencies for time, height and width. Their sum is half the size of
     /// a head.
     pub(crate) fn mrope_sections(
         &self,

@@ -1,4 +1,4 @@
-//! What is picked from rows of logits where they are, so that tokens are read back and not logits.
+//! Picking of tokens on the device, so that tokens are read back instead of logits.
 
 use burn::tensor::{DType, Tensor};
 use vispec_core::{KnownPick, KnownPicks, Sampler, TokenId};
@@ -9,14 +9,14 @@ use crate::logits::floats;
 use crate::nn::{is_here, picked_rows};
 use crate::read_backs::read_back;
 
-/// Rows of a sequence whose logits are asked for, by what will be picked from each.
+/// The rows of a sequence whose logits are needed, with the pick for each.
 #[derive(Debug, Default)]
 pub(crate) struct WantedRows {
     picks: Vec<RowPick>,
 }
 
 impl WantedRows {
-    /// Rows that give the tokens at `positions`.
+    /// Creates the rows that yield the tokens at `positions`.
     pub(crate) fn new(
         picks: Option<KnownPicks>,
         positions: impl IntoIterator<Item = usize>,
@@ -28,7 +28,7 @@ impl WantedRows {
         }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub(crate) fn len(&self) -> usize {
         self.picks.len()
     }
@@ -38,17 +38,18 @@ impl WantedRows {
     }
 }
 
-/// What is picked from a row.
+/// How the token of a row is picked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum RowPick {
-    /// The best token; also where it is not known what is asked for.
+    /// The best token; also used where the sampler is not known.
     Best,
-    /// A draw from the softmax at a temperature, with this number.
+    /// Sampling from the softmax at a temperature with this uniform number.
     Drawn { temperature: f32, uniform: f64 },
 }
 
 impl RowPick {
-    /// Draws from part of the vocabulary are made on the host.
+    /// Creates the pick for a known sampler. Sampling from part of the vocabulary happens on the
+    /// host.
     fn new(known: Option<KnownPick>) -> Self {
         match known.map(|pick| (pick.sampler(), pick.uniform())) {
             Some((
@@ -66,7 +67,7 @@ impl RowPick {
         }
     }
 
-    /// Whether this is what `sampler` picks with that number.
+    /// Returns whether this is the pick of `sampler` with `uniform`.
     pub(crate) fn is(self, sampler: &Sampler, uniform: f64) -> bool {
         match *sampler {
             Sampler::Greedy => self == Self::Best,
@@ -84,7 +85,8 @@ impl RowPick {
         }
     }
 
-    /// What differences of logits are multiplied by, 0 for the best token, and the number.
+    /// Returns the factor for differences of logits, which is 0 for the best token, and the uniform
+    /// number.
     #[cfg(feature = "cube")]
     fn numbers(self) -> [f32; 2] {
         match self {
@@ -98,14 +100,14 @@ impl RowPick {
     }
 }
 
-/// The token of a row, and whether a token may be picked from it.
+/// The picked token of a row, and whether the row is sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Picked {
     pub(crate) token: TokenId,
     pub(crate) sound: bool,
 }
 
-/// Whether there is a kernel for logits where these are.
+/// Returns whether the device of `logits` has a kernel for picking.
 fn has_kernel(logits: &Tensor<2>) -> bool {
     #[cfg(feature = "cube")]
     return is_here(logits);
@@ -116,7 +118,7 @@ fn has_kernel(logits: &Tensor<2>) -> bool {
     }
 }
 
-/// Those of the picks that are made where `logits` are: without a kernel nothing is drawn there.
+/// Returns the picks that the device of `logits` makes. Without a kernel it does not sample.
 pub(crate) fn picks_on_device(logits: &Tensor<2>, mut picks: Vec<RowPick>) -> Vec<RowPick> {
     if !has_kernel(logits) {
         picks.fill(RowPick::Best);
@@ -124,7 +126,7 @@ pub(crate) fn picks_on_device(logits: &Tensor<2>, mut picks: Vec<RowPick>) -> Ve
     picks
 }
 
-/// What is picked from each row of `logits` `[rows, vocab]`, with one read-back.
+/// Picks a token from each row of `logits` `[rows, vocab]`, with one read-back.
 pub(crate) fn read_picked(logits: Tensor<2>, picks: &[RowPick]) -> Result<Vec<Picked>, ModelError> {
     let columns = read_back(columns(logits, picks), PICKED)?;
     let rows = floats(&columns, PICKED)?.chunks_exact(2);
@@ -143,11 +145,11 @@ pub(crate) fn read_picked(logits: Tensor<2>, picks: &[RowPick]) -> Result<Vec<Pi
     Ok(rows.collect())
 }
 
-/// What is read, in errors.
+/// Name of the values in errors of reading them.
 const PICKED: &str = "picked tokens";
 
-/// The token of each row, and a number that is finite if it may be picked: `[rows, 2]` in f32, which
-/// holds tokens exactly because they are below 2^24.
+/// Returns the token of each row and a number that is finite if the row is sound, `[rows, 2]` in
+/// f32. Tokens are exact because they are below 2^24.
 fn columns(logits: Tensor<2>, picks: &[RowPick]) -> Tensor<2> {
     #[cfg(feature = "cube")]
     if has_kernel(&logits) {
@@ -157,7 +159,7 @@ fn columns(logits: Tensor<2>, picks: &[RowPick]) -> Tensor<2> {
     debug_assert!(picks.iter().all(|&pick| pick == RowPick::Best));
     let wide = Tensor::<2>::cast(logits, DType::F32);
     let token = Tensor::<2>::cast(wide.clone().argmax(1).float(), DType::F32);
-    // Masked tokens add nothing to this sum; NaN, +inf, and a row of nothing but -inf make it NaN.
+    // Masked tokens add nothing to this sum. NaN, +inf, and a row with only -inf make it NaN.
     let greatest = wide.clone().max_dim(1);
     let sum = (wide - greatest).exp().sum_dim(1);
     Tensor::cat(vec![token, sum], 1)

@@ -1,18 +1,18 @@
-//! Where a checkpoint comes from: a local directory, or an id on the Hugging Face hub.
+//! Sources of checkpoints: a local directory, or an id on the Hugging Face hub.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::ModelError;
 
-/// Turns what a user typed into a directory with a checkpoint.
+/// Resolves a name given by the user to a directory with a checkpoint.
 ///
-/// A path to an existing directory is taken as it is. Anything else of the form `owner/name` is an
-/// id on the hub, which needs the feature `hub`: files are taken from the local cache of Hugging
-/// Face tools, and only what is missing there is downloaded.
+/// A path to an existing directory is returned unchanged. Any other name of the form `owner/name`
+/// is an id on the hub, which needs the feature `hub`. Files come from the local cache of Hugging
+/// Face tools; only files that are missing there are downloaded.
 ///
 /// # Errors
-/// [`ModelError::Hub`] if it is neither, if this build lacks the feature, or if files are missing
-/// in the cache and cannot be downloaded.
+/// Returns [`ModelError::Hub`] if the name is neither, if this build lacks the feature, or if files
+/// are missing in the cache and cannot be downloaded.
 pub fn resolve_checkpoint(name: &str, progress: DownloadProgress) -> Result<PathBuf, ModelError> {
     let path = Path::new(name);
     if path.is_dir() {
@@ -33,10 +33,10 @@ pub fn resolve_checkpoint(name: &str, progress: DownloadProgress) -> Result<Path
     from_hub(name, progress)
 }
 
-/// Whether downloads draw progress bars on stderr.
+/// Whether downloads show progress bars on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DownloadProgress {
-    /// Draw them.
+    /// Show progress bars.
     Bars,
     /// Download silently.
     Silent,
@@ -84,7 +84,7 @@ fn from_hub(id: &str, progress: DownloadProgress) -> Result<PathBuf, ModelError>
             .into_iter()
             .map(|sibling| sibling.rfilename)
             .collect(),
-        // Without a network a snapshot that an earlier run completed still serves.
+        // Without a network, a complete snapshot of an earlier run is used.
         Err(error) => {
             return complete_snapshot(cached("config.json"))
                 .ok_or_else(|| failed(format!("not in the local cache, and {error}")));
@@ -103,7 +103,7 @@ fn from_hub(id: &str, progress: DownloadProgress) -> Result<PathBuf, ModelError>
     dir.ok_or_else(|| failed("the repository has no config.json".into()))
 }
 
-/// Files at the top of a repository that loading a model can read.
+/// Returns whether a file of a repository is needed to load a model: certain files in its root.
 #[cfg(feature = "hub")]
 fn is_wanted(file: &str, has_safetensors: bool) -> bool {
     if file.contains('/') {
@@ -115,7 +115,7 @@ fn is_wanted(file: &str, has_safetensors: bool) -> bool {
         || (file == "pytorch_model.bin" && !has_safetensors)
 }
 
-/// The directory of a cached `config.json`, if all weight files lie beside it.
+/// Returns the directory of a cached `config.json`, if it contains all weight files.
 #[cfg(feature = "hub")]
 fn complete_snapshot(config: Option<PathBuf>) -> Option<PathBuf> {
     let dir = config?.parent()?.to_owned();

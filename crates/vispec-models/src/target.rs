@@ -30,18 +30,18 @@ pub struct VlmTarget {
     /// The decoder of `text`, ready to run.
     stack: DecoderStack,
     vision: Box<dyn VisionTower>,
-    /// Frequencies that turn with time, height and width, in models that have the three.
+    /// Numbers of rotary frequencies for time, height and width, in models with these three axes.
     rotary: Option<([usize; 3], MropeLayout)>,
-    /// Layers behind which more is added at the places of images.
+    /// Number of layers after which vectors are added to image tokens.
     image_levels: usize,
     pub(crate) context_len: usize,
     device: Device,
     precision: Precision,
-    /// Type of cached keys and values, as it was asked for and as it is.
+    /// Type of cached keys and values, as requested and as resolved.
     kv: (KvPrecision, DType),
-    /// What its passes give as features.
+    /// Hidden states that passes return as features.
     features: FeatureSpec,
-    /// Rows that passes are padded to, if they are.
+    /// Number of rows that passes are padded to, if any.
     padded_rows: Option<NonZeroUsize>,
 }
 
@@ -49,9 +49,9 @@ impl VlmTarget {
     /// Loads the checkpoint in `dir`.
     ///
     /// # Errors
-    /// Config or weights that are missing, damaged or do not fit each other; an architecture that
-    /// is not supported; an element type that the device cannot compute in;
-    /// [`ModelError::DeviceCannotRun`] if a pass over one token fails there.
+    /// Fails if config or weights are missing, damaged or do not match, or if the architecture or
+    /// the element type is not supported. Returns [`ModelError::DeviceCannotRun`] if a pass over
+    /// one token fails on a device other than the CPU.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
@@ -88,8 +88,8 @@ impl VlmTarget {
         Ok(target)
     }
 
-    /// Reads one token. Devices tell of memory that they do not have only when something is read that
-    /// depends on it.
+    /// Runs a pass over one token. Devices report missing memory only when data that depends on it
+    /// is read.
     fn try_pass(&self) -> Result<(), ModelError> {
         let pass = || -> Result<TokenId, BoxError> {
             let mut logits = self
@@ -105,11 +105,11 @@ impl VlmTarget {
         pass().map(drop).map_err(failed)
     }
 
-    /// The same target with keys and values of new caches in another type.
+    /// Changes the type of keys and values in new caches.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedDtype`] if the device has caches of that type only beside activations
-    /// of it.
+    /// Returns [`ModelError::UnsupportedDtype`] if the device supports caches of that type only
+    /// with activations of the same type.
     pub fn with_kv_precision(mut self, precision: KvPrecision) -> Result<Self, ModelError> {
         let dtype = precision.resolve(self.precision.compute, &self.device)?;
         self.kv = (precision, dtype);
@@ -126,27 +126,27 @@ impl VlmTarget {
         Ok(self)
     }
 
-    /// Rows that passes over trees and single tokens have, if they are padded.
+    /// Returns the number of rows that passes over trees and single tokens are padded to, if any.
     pub(crate) fn padded_rows(&self) -> Option<NonZeroUsize> {
         self.padded_rows
     }
 
-    /// Type of keys and values in new caches.
+    /// Returns the requested type of keys and values in new caches.
     pub(crate) fn kv_precision(&self) -> KvPrecision {
         self.kv.0
     }
 
-    /// The same target with other hidden states as features: those that its draft reads.
+    /// Changes the hidden states that serve as features to those that the draft reads.
     ///
     /// # Errors
-    /// [`ModelError::UnknownState`] if the target does not have as many layers.
+    /// Returns [`ModelError::UnknownState`] if the target has too few layers.
     pub fn with_features(mut self, features: FeatureSpec) -> Result<Self, ModelError> {
         self.check_features(&features)?;
         self.features = features;
         Ok(self)
     }
 
-    /// The hidden states that its passes give as features.
+    /// Returns the hidden states that passes return as features.
     #[must_use]
     pub fn features(&self) -> &FeatureSpec {
         &self.features
@@ -161,19 +161,19 @@ impl VlmTarget {
         }
     }
 
-    /// Directory of the checkpoint.
+    /// Returns the directory of the checkpoint.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The language model.
+    /// Returns the language model.
     #[must_use]
     pub fn text(&self) -> &TextModel {
         &self.text
     }
 
-    /// What a draft needs of this target.
+    /// Returns the parts of this target that a draft needs.
     #[must_use]
     pub fn for_draft(&self) -> TargetText {
         TargetText {
@@ -185,31 +185,31 @@ impl VlmTarget {
         }
     }
 
-    /// Weights that a pass over one row reads: those of the linear layers of the language model, its
-    /// head included.
+    /// Returns the number of weights that a pass over one row reads: those of the linear layers of
+    /// the language model, including its head.
     #[must_use]
     pub fn weights_per_pass(&self) -> usize {
         self.config().n_weights() + self.hidden() * self.text.head().n_outputs()
     }
 
-    /// Width of the hidden states.
+    /// Returns the width of the hidden states.
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.config().hidden
     }
 
-    /// Whether rotary positions have the axes time, height and width.
+    /// Returns whether rotary positions have the axes time, height and width.
     pub(crate) fn has_position_axes(&self) -> bool {
         self.rotary.is_some()
     }
 
-    /// Device of the weights.
+    /// Returns the device of the weights.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Element types of weights and activations.
+    /// Returns the element types of weights and activations.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
@@ -218,7 +218,7 @@ impl VlmTarget {
     /// Runs the vision tower on one image.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was processed for another model.
+    /// Returns [`ModelError::ConfigValue`] if the image was processed for another model.
     pub fn encode_image(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
         self.vision.encode(image)
     }
@@ -227,19 +227,20 @@ impl VlmTarget {
     /// of the text.
     ///
     /// # Errors
-    /// [`ModelError::ImageCount`] if there are not as many images as places for them,
-    /// [`ModelError::ImageFeatures`] if an image gives another number of vectors than it has places
-    /// in the prompt, [`ModelError::ImageLevels`] if it is an image of another target,
-    /// [`ModelError::TokenOutOfRange`] if a token is not in the vocabulary.
+    /// Returns [`ModelError::ImageCount`] if the number of images differs from the number of image
+    /// runs in the prompt, [`ModelError::ImageFeatures`] if the number of an image's vectors
+    /// differs from its number of tokens in the prompt, [`ModelError::ImageLevels`] if an image was
+    /// encoded by another target, [`ModelError::TokenOutOfRange`] if a token is not in the
+    /// vocabulary.
     pub fn encode(&self, prompt: &PreparedPrompt) -> Result<EncodedPrompt, ModelError> {
         let features = prompt.images.iter().map(|image| self.encode_image(image));
         self.merge(prompt, features.collect::<Result<_, _>>()?)
     }
 
-    /// The same with features of each image that are known already.
+    /// Like [`encode`](Self::encode), but with known features of each image.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Same as [`encode`](Self::encode).
     pub fn merge(
         &self,
         prompt: &PreparedPrompt,
@@ -297,9 +298,9 @@ impl VlmTarget {
         Ok(encoded.with_levels(levels.collect()))
     }
 
-    /// An empty cache whose beginning can be used again by another prompt; `None` on devices, where
-    /// the rows of a pass depend on how many there are, so that a beginning that was read in
-    /// another pass would not have the same bits.
+    /// Returns an empty cache whose beginning another prompt can reuse. Returns `None` on devices
+    /// other than the CPU: there the values of a row depend on the number of rows in the pass, so a
+    /// beginning read in another pass would not have the same bits.
     #[must_use]
     pub fn resumable_cache(&self) -> Option<VlmCache> {
         let cache = VlmCache::recording(self.new_kv(), self.features.clone());
@@ -307,12 +308,12 @@ impl VlmTarget {
         Some(cache)
     }
 
-    /// An empty cache that remembers hidden states of its rows, those of `wanted` besides those that
-    /// the draft reads: after a generation they are the features of the answer
+    /// Returns an empty cache that records hidden states of its rows: those of `wanted` and those
+    /// that the draft reads. After a generation they are the features of the answer
     /// ([`SequenceFeatures::of_answer`](crate::features::SequenceFeatures::of_answer)).
     ///
     /// # Errors
-    /// [`ModelError::UnknownState`] if the target does not have as many layers.
+    /// Returns [`ModelError::UnknownState`] if the target has too few layers.
     pub fn recording_cache(&self, wanted: &FeatureSpec) -> Result<VlmCache, ModelError> {
         self.check_features(wanted)?;
         Ok(VlmCache::recording(
@@ -321,22 +322,23 @@ impl VlmTarget {
         ))
     }
 
-    /// Memory of a row in a cache: its keys and values in all layers. Caches grow in steps, so that
-    /// a cache has room for up to half as many rows again as it was asked to hold, or for 256.
+    /// Returns the number of bytes per row in a cache: its keys and values in all layers. Caches
+    /// grow in steps, so a cache may have capacity for up to 1.5 times the rows it holds, or for
+    /// 256.
     #[must_use]
     pub fn cache_bytes_per_row(&self) -> usize {
         self.stack.cache_bytes_per_row(self.kv.1)
     }
 
-    /// What a row of an image takes in a prompt besides its embedding: what is added to it behind the
-    /// first layers.
+    /// Returns the number of bytes that an image token takes in a prompt in addition to its
+    /// embedding: the vectors that are added to it after the first layers.
     #[must_use]
     pub fn image_bytes_per_row(&self) -> usize {
         self.image_levels * self.hidden() * self.precision.compute.size()
     }
 
-    /// What the features of a row take, in caches that remember hidden states and when they are
-    /// handed to a draft.
+    /// Returns the number of bytes of the features of a row, in caches that record hidden states
+    /// and when they are passed to a draft.
     #[must_use]
     pub fn feature_bytes_per_row(&self) -> usize {
         self.features.states().len() * self.hidden() * self.precision.compute.size()
@@ -346,7 +348,7 @@ impl VlmTarget {
         self.stack.new_cache((&self.device, self.kv.1))
     }
 
-    /// Layers of the language model.
+    /// Returns the number of layers of the language model.
     #[must_use]
     pub fn n_layers(&self) -> usize {
         self.config().layers
@@ -356,7 +358,7 @@ impl VlmTarget {
         self.stack.config()
     }
 
-    /// The decoder of [`text`](Self::text), ready to run.
+    /// Returns the decoder of [`text`](Self::text), ready to run.
     pub(crate) fn stack(&self) -> &DecoderStack {
         &self.stack
     }
@@ -371,7 +373,7 @@ impl VlmTarget {
         )
     }
 
-    /// Rotary table of some tokens of a prompt by their positions on the three axes.
+    /// Returns the rotary table of some tokens of a prompt from their positions on the three axes.
     pub(crate) fn prompt_rotary(&self, axes: [&[u32]; 3]) -> RotaryTable {
         match self.rotary {
             Some(sections) => RotaryTable::multimodal(

@@ -1,8 +1,8 @@
-//! One pass of a target over the rows of some sequences.
+//! One pass of a target over the rows of several sequences.
 //!
-//! The rows of all segments are concatenated. Layers see them as one matrix, and only attention
-//! knows which row is whose. On the CPU a row does not depend on the rows beside it, so a sequence
-//! is given what a pass of its own would give it.
+//! The rows of all segments are concatenated. Layers process them as one matrix, and only attention
+//! distinguishes the sequences. On the CPU a row does not depend on the rows beside it, so a
+//! sequence gets the same results as in a pass of its own.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -25,37 +25,37 @@ use crate::row_picks::WantedRows;
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
 
-/// What a segment brings into the pass.
+/// The inputs of a segment to the pass.
 struct Rows {
     /// `[rows, hidden]`
     embeds: Tensor<2>,
     rotary: RotaryTable,
-    /// What is added behind the first layers.
+    /// Vectors that are added after the first layers.
     later: LayerRows,
     plan: AttentionPlan,
     role: Role,
     wanted: WantedRows,
 }
 
-/// What becomes of a segment's hidden states.
+/// How a segment's hidden states are used.
 #[derive(Clone, Copy)]
 enum Role {
-    /// Rows of a tree: logits of each.
+    /// Rows of a tree, with logits for each.
     Tree,
-    /// Rows of a prompt that do not end it: logits of the last.
+    /// Rows of a prompt before its end, with logits for the last.
     PromptPart { rope_delta: i64 },
-    /// The last rows of a prompt: logits of the last, features of the whole prompt.
+    /// The last rows of a prompt, with logits for the last and features of the whole prompt.
     PromptEnd { rope_delta: i64 },
 }
 
 /// A segment in the pass.
 struct Part<'s, 'a> {
-    /// Its place among the results.
+    /// Index of the segment's result.
     place: usize,
     segment: &'s mut Segment<'a, VlmTarget>,
     plan: AttentionPlan,
     role: Role,
-    /// Rows whose logits are asked for: the last so many.
+    /// Rows whose logits are needed; they are the last rows of the segment.
     wanted: WantedRows,
 }
 
@@ -99,7 +99,7 @@ impl TargetModel for VlmTarget {
     }
 
     fn gather_features(&self, features: Tensor<2>, path: &[NodeId]) -> Result<Tensor<2>, BoxError> {
-        // Always a copy, since the features may be a view of those of a large pass.
+        // Always copy, since the features may be a view into those of a large pass.
         let rows: Vec<i64> = path.iter().map(|node| row_position(node.index())).collect();
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [path.len()]), self.device());
         Ok(features.select(0, rows))
@@ -124,8 +124,8 @@ fn run(
     results
 }
 
-/// How many of the segments share a padded pass: a prompt is alone, trees are together as far as
-/// there is room.
+/// Returns how many of the segments share a padded pass. A prompt is alone; trees share a pass as
+/// far as there is room.
 fn n_that_fit(segments: &[Segment<'_, VlmTarget>], room: usize) -> usize {
     let mut left = room;
     let fits = segments.iter().take_while(|segment| {
@@ -137,7 +137,7 @@ fn n_that_fit(segments: &[Segment<'_, VlmTarget>], room: usize) -> usize {
     fits.count().max(1)
 }
 
-/// One pass over all segments.
+/// Runs one pass over all segments.
 fn run_together(
     target: &VlmTarget,
     segments: &mut [Segment<'_, VlmTarget>],
@@ -183,7 +183,7 @@ fn run_together(
     })
 }
 
-/// Whatever can fail, before any cache is changed.
+/// Does everything that can fail before any cache is changed.
 fn prepare(target: &VlmTarget, segment: &Segment<'_, VlmTarget>) -> Result<Rows, BoxError> {
     let (found, expected) = (segment.cache.spec(), target.features());
     if !found.covers(expected) {
@@ -276,7 +276,7 @@ fn tree_rows(
         later: LayerRows::default(),
         plan: AttentionPlan::tree(cache.len(), paths.iter().map(Vec::as_slice)),
         role: Role::Tree,
-        // What a node picks comes behind it.
+        // The token picked from a node comes after it.
         wanted: WantedRows::new(
             segment.picks,
             tree.depths()
@@ -286,7 +286,7 @@ fn tree_rows(
     })
 }
 
-/// The pass over the rows of all parts; gives each output with its place.
+/// Runs the pass over the rows of all parts; returns each output with its index.
 fn pass(
     target: &VlmTarget,
     input: StackInput,
@@ -304,7 +304,7 @@ fn pass(
     let mut segments: Vec<_> = segments.collect();
     let stack = target.stack();
     let stream = stack.forward_noting(input, rotary, &mut segments, &wanted);
-    // Norm and head of a padded pass have as many rows as its layers.
+    // In a padded pass, norm and head run on the same number of rows as the layers.
     let least = target.padded_rows().map_or(0, NonZeroUsize::get);
     let [n_rows, _] = stream.last.dims();
     let last = target.text().finish(pad_rows(stream.last, least));
@@ -331,7 +331,7 @@ fn pass(
         .collect()
 }
 
-/// Rows of each part in the pass.
+/// Returns the rows of each part in the pass.
 fn ranges(parts: &[Part<'_, '_>]) -> impl Iterator<Item = Range<usize>> {
     parts.iter().scan(0, |end, part| {
         let start = *end;
@@ -340,7 +340,7 @@ fn ranges(parts: &[Part<'_, '_>]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The rows of `hidden` whose logits are asked for.
+/// Returns the rows of `hidden` whose logits are needed.
 fn scored_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
     let mut wanted: Vec<Range<usize>> = Vec::new();
     for (part, rows) in parts.iter().zip(ranges(parts)) {
@@ -355,7 +355,8 @@ fn scored_rows(hidden: &Tensor<2>, parts: &[Part<'_, '_>]) -> Tensor<2> {
 }
 
 impl Part<'_, '_> {
-    /// Notes the hidden states of the rows that were read, and gives the features that are `wanted`.
+    /// Records the hidden states of the rows in the cache and returns the features that are
+    /// `wanted`.
     fn note(&mut self, states: &PassStates, rows: Range<usize>, wanted: &FeatureSpec) -> Tensor<2> {
         let cache = &mut *self.segment.cache;
         let spec = cache.spec().clone();

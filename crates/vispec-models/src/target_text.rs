@@ -1,4 +1,4 @@
-//! The parts of a target that a draft needs, without the rest of it.
+//! The parts of a target that a draft needs.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::precision::{DtypeChoice, Precision};
 use crate::text_model::HeadWeights;
 use crate::weights::{Checkpoint, Weights};
 
-/// Embedding, output head and shapes of a target's language model: what a draft is loaded for, and
-/// what it is trained with. Cloning shares the weights.
+/// Embedding, output head and shapes of a target's language model, which are needed to load and
+/// train drafts. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct TargetText {
     pub(crate) embedding: Embedding,
@@ -23,23 +23,22 @@ pub struct TargetText {
     pub(crate) precision: Precision,
 }
 
-/// A weight in memory.
+/// A weight in host memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostWeight {
-    /// Its name within its layer, such as `self_attn.q_proj.weight`.
+    /// Name within the layer, such as `self_attn.q_proj.weight`.
     pub name: String,
-    /// Its dimensions.
+    /// Shape of the weight.
     pub shape: Vec<usize>,
-    /// Its elements, row-major.
+    /// Elements, row-major.
     pub values: Vec<f32>,
 }
 
-/// Decoder layers of a target and its final norm, in memory: a draft starts from the last one, a
-/// vision tower learns through all of them.
+/// Decoder layers of a target and its final norm, in host memory. A draft is initialised from the
+/// last layer; a vision tower is trained through all of them.
 #[derive(Debug, Clone)]
 pub struct HostLayers {
-    /// Weights of each layer, `[outputs, inputs]` or `[hidden]`; biases, and norms of heads, are
-    /// left out.
+    /// Weights of each layer, `[outputs, inputs]` or `[hidden]`, without biases and norms of heads.
     pub layers: Vec<Vec<HostWeight>>,
     /// The final norm `[hidden]`.
     pub norm: HostWeight,
@@ -49,7 +48,7 @@ impl HostLayers {
     /// Reads the last layer of the checkpoint in `dir`, in f32.
     ///
     /// # Errors
-    /// As [`TargetText::load`].
+    /// Same as [`TargetText::load`].
     pub fn last(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         Self::load(dir, device, |layers| layers.saturating_sub(1)..layers)
     }
@@ -57,7 +56,7 @@ impl HostLayers {
     /// Reads all layers of the checkpoint in `dir`, in f32.
     ///
     /// # Errors
-    /// As [`TargetText::load`].
+    /// Same as [`TargetText::load`].
     pub fn all(dir: &Path, device: &Device) -> Result<Self, ModelError> {
         Self::load(dir, device, |layers| 0..layers)
     }
@@ -127,11 +126,11 @@ impl HostLayers {
 }
 
 impl TargetText {
-    /// Reads embedding and head of the checkpoint in `dir`, and nothing else of it.
+    /// Reads only embedding and head of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// Config or weights that are missing or damaged, an architecture that is not supported, an
-    /// element type that the device cannot compute in.
+    /// Fails if config or weights are missing or damaged, or if the architecture or the element
+    /// type is not supported.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
@@ -157,25 +156,25 @@ impl TargetText {
         Ok(text)
     }
 
-    /// The token embedding.
+    /// Returns the token embedding.
     #[must_use]
     pub fn embedding(&self) -> &Embedding {
         &self.embedding
     }
 
-    /// The head's weight `[vocab, hidden]`, unless it is quantised.
+    /// Returns the head's weight `[vocab, hidden]`, unless it is quantised.
     #[must_use]
     pub fn head_weight(&self) -> Option<Tensor<2>> {
         self.head.dense_weight()
     }
 
-    /// Shapes of the language model.
+    /// Returns the shapes of the language model.
     #[must_use]
     pub fn decoder(&self) -> &DecoderConfig {
         &self.decoder
     }
 
-    /// Device of the weights.
+    /// Returns the device of the weights.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device

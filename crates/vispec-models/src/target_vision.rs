@@ -1,4 +1,4 @@
-//! The part of a target that turns images into vectors for the language model.
+//! The part of a target that encodes images into vectors for the language model.
 
 use std::path::Path;
 
@@ -11,19 +11,18 @@ use crate::features::host_values;
 use crate::precision::{DtypeChoice, Precision};
 use crate::weights::{Checkpoint, Weights};
 
-/// A target's vision tower without its language model: it computes what the whole target would read
-/// for an image.
+/// A target's vision tower without its language model. It encodes images like the whole target.
 #[derive(Debug)]
 pub struct TargetVision {
     tower: Box<dyn VisionTower>,
 }
 
 impl TargetVision {
-    /// Reads vision tower and projector of the checkpoint in `dir`, and nothing else of it.
+    /// Reads only vision tower and projector of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// Config or weights that are missing or damaged, an architecture that is not supported, an
-    /// element type that the device cannot compute in.
+    /// Fails if config or weights are missing or damaged, or if the architecture or the element
+    /// type is not supported.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
         let family = FamilySpec::read(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
@@ -37,11 +36,11 @@ impl TargetVision {
         Ok(Self { tower })
     }
 
-    /// The vectors of one image on the host, `[image_tokens * hidden]`. On the CPU they have the
-    /// bits that [`VlmTarget::encode_image`](crate::VlmTarget::encode_image) gives for the tokens.
+    /// Encodes one image to vectors on the host, `[image_tokens * hidden]`. On the CPU they equal,
+    /// bit for bit, the tokens of [`VlmTarget::encode_image`](crate::VlmTarget::encode_image).
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was processed for another model,
+    /// Returns [`ModelError::ConfigValue`] if the image was processed for another model,
     /// [`ModelError::DeviceRead`] if the device fails.
     pub fn encode_to_host(&self, image: &ProcessedImage) -> Result<Vec<f32>, ModelError> {
         host_values(self.tower.encode(image)?.tokens, "image features")

@@ -1,4 +1,4 @@
-//! The language model inside a target, without its layers: embedding, final norm and head.
+//! The language model of a target without its layers: embedding, final norm and head.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -16,7 +16,7 @@ pub(crate) enum HeadWeights {
 }
 
 impl HeadWeights {
-    /// What a config's `tie_word_embeddings` means.
+    /// Returns the variant for a config's `tie_word_embeddings`.
     pub(crate) fn tied_if(tied: bool) -> Self {
         if tied { Self::Tied } else { Self::Own }
     }
@@ -31,7 +31,7 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Takes embedding and norm from `model` and, unless it is tied, the head from `head`.
+    /// Loads embedding and norm from `model` and, unless it is tied, the head from `head`.
     pub(crate) fn load(
         model: &Weights<'_>,
         head: &Weights<'_>,
@@ -43,7 +43,7 @@ impl TextModel {
         let lm_head = match head_weights {
             HeadWeights::Own => Linear::load(head, config.hidden, vocab_size, Bias::No),
             HeadWeights::Tied => {
-                // Some files carry the tied head once more.
+                // Some files contain the tied head again.
                 head.skip("weight");
                 let embedding = model.at("embed_tokens");
                 Linear::load(&embedding, config.hidden, vocab_size, Bias::No)
@@ -56,22 +56,22 @@ impl TextModel {
         }
     }
 
-    /// The token embedding.
+    /// Returns the token embedding.
     #[must_use]
     pub fn embedding(&self) -> &Embedding {
         &self.embed_tokens
     }
 
-    /// The output head, `[vocab, hidden]`.
+    /// Returns the output head, `[vocab, hidden]`.
     #[must_use]
     pub fn head(&self) -> &Linear {
         &self.lm_head
     }
 
-    /// The final norm.
+    /// Applies the final norm.
     ///
     /// # Shapes
-    /// `hidden` and the result `[rows, hidden]`.
+    /// `hidden` and the result are `[rows, hidden]`.
     #[must_use]
     pub fn finish(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.norm.forward(hidden)

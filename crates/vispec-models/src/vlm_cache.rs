@@ -1,4 +1,4 @@
-//! What a target keeps of a sequence.
+//! The state that a target keeps per sequence.
 
 use burn::tensor::Tensor;
 use vispec_core::{KvCache, NodeId};
@@ -13,23 +13,23 @@ pub struct VlmCache {
     pub(crate) kv: ModelCache,
     /// Position of a token minus its row.
     pub(crate) position_delta: i64,
-    /// Hidden states of the first rows: those of `spec`.
+    /// Hidden states of the first rows, as selected by `spec`.
     features: FeatureRows,
     spec: FeatureSpec,
     remembers: Remembers,
 }
 
-/// Which rows' hidden states are kept.
+/// The rows whose hidden states are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remembers {
-    /// Those of a prompt that is read in parts, until it is read to its end.
+    /// Rows of a prompt that is read in parts, until its end is read.
     PromptUnderWay,
-    /// Those of all rows.
+    /// All rows.
     Everything,
 }
 
 impl VlmCache {
-    /// A cache that remembers hidden states of a prompt until it is read to its end.
+    /// Creates a cache that keeps hidden states of a prompt until its end is read.
     pub(crate) fn new(kv: ModelCache, spec: FeatureSpec) -> Self {
         Self {
             kv,
@@ -40,7 +40,7 @@ impl VlmCache {
         }
     }
 
-    /// A cache that remembers the hidden states of its rows.
+    /// Creates a cache that keeps the hidden states of all rows.
     pub(crate) fn recording(kv: ModelCache, spec: FeatureSpec) -> Self {
         Self {
             remembers: Remembers::Everything,
@@ -48,23 +48,24 @@ impl VlmCache {
         }
     }
 
-    /// Which hidden states are kept.
+    /// Returns which hidden states are kept.
     pub(crate) fn spec(&self) -> &FeatureSpec {
         &self.spec
     }
 
-    /// Hidden states `[rows, states * hidden]` of the first rows, as far as they are known.
+    /// Returns the hidden states `[rows, states * hidden]` of the first rows, as far as they are
+    /// known.
     pub(crate) fn features(&self) -> &FeatureRows {
         &self.features
     }
 
-    /// Whether the hidden states of all rows are kept.
+    /// Returns whether the hidden states of all rows are kept.
     pub(crate) fn is_recording(&self) -> bool {
         self.remembers == Remembers::Everything
     }
 
-    /// A copy of the first `len` rows, if this cache is one that can be used again, and remembers the
-    /// hidden states that are `needed`.
+    /// Returns a copy of the first `len` rows, if this cache can be reused and has the hidden
+    /// states that are `needed`.
     pub(crate) fn beginning(&self, len: usize, needed: &FeatureSpec) -> Option<Self> {
         if !self.is_recording() || !self.spec.covers(needed) {
             return None;
@@ -80,25 +81,26 @@ impl VlmCache {
         })
     }
 
-    /// Memory of the rows and their hidden states; rows on devices are not counted.
+    /// Returns the number of bytes of the rows and their hidden states. Rows on devices other than
+    /// the CPU are not counted.
     pub(crate) fn n_bytes(&self) -> usize {
         self.kv.n_bytes().unwrap_or(0) + self.features.n_bytes()
     }
 
-    /// Notes the hidden states `[rows, states * hidden]` of a tree whose rows were appended.
+    /// Records the hidden states `[rows, states * hidden]` of a tree whose rows were appended.
     pub(crate) fn note_tree(&mut self, new: &Tensor<2>) {
         if self.is_recording() {
             self.features.push(new);
         }
     }
 
-    /// Notes the hidden states `[rows, states * hidden]` of a prompt's next rows, which are not its last.
+    /// Records the hidden states `[rows, states * hidden]` of a prompt's next rows, before its end.
     pub(crate) fn note_part(&mut self, new: &Tensor<2>) {
         self.features.push(new);
     }
 
-    /// Notes the hidden states of a prompt's last rows and gives those of all of its rows, of which
-    /// the others are known.
+    /// Records the hidden states of a prompt's last rows and returns those of all its rows,
+    /// including the ones recorded before.
     pub(crate) fn note_end(&mut self, new: Tensor<2>) -> Tensor<2> {
         if self.features.len() == 0 && !self.is_recording() {
             return new;

@@ -1,5 +1,5 @@
-//! A drafter of one's own: it guesses that the answer goes on as a text that is known beforehand,
-//! such as the caption of a similar image. `custom_drafter TARGET IMAGE QUESTION GUESS`.
+//! A custom drafter that guesses that the answer continues like a text known beforehand, such as
+//! the caption of a similar image. Usage: `custom_drafter TARGET IMAGE QUESTION GUESS`.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use vispec::core::{BoxError, Drafter, NodeId, Proposal, TargetModel, TokenId, TokenTree};
@@ -8,14 +8,14 @@ use vispec::{
     DecodedImage, Engine, ImageOptions, LoadOptions, Messages, Method, SequenceTokens, SpecialText,
 };
 
-/// Tokens of the guess that are drafted at a time.
+/// Number of tokens of the guess that are drafted per cycle.
 const CHAIN: usize = 6;
 
-/// Guesses what followed the last token in a text.
+/// Guesses the tokens that followed the last token in a known text.
 struct KnownText(Vec<TokenId>);
 
 impl KnownText {
-    /// A chain of the tokens behind the first place where `next` is in the text.
+    /// Returns a chain of the tokens after the first occurrence of `next` in the text.
     fn guess(&self, next: TokenId) -> Result<TokenTree, BoxError> {
         let mut tree = TokenTree::new(next);
         let mut node = NodeId::ROOT;

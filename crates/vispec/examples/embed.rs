@@ -1,4 +1,4 @@
-//! A vision-language model inside a program: `embed TARGET DRAFT IMAGE QUESTION`.
+//! Embeds a vision-language model in a program. Usage: `embed TARGET DRAFT IMAGE QUESTION`.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use std::io::Write as _;

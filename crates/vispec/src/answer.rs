@@ -1,4 +1,4 @@
-//! Answers, as they grow and when they have ended.
+//! Events and results of answers.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -8,44 +8,45 @@ use std::time::Duration;
 use vispec_core::{BoxError, GenerationStats, SpeculationReason};
 use vispec_grammar::GrammarError;
 
-/// Text that became certain with one token.
+/// The text that one token made final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// The text, never empty.
     pub text: String,
-    /// Whether the token was drafted. Text that was held back counts with the token that released
+    /// Whether the token was drafted. Text that was held back belongs to the token that released
     /// it.
     pub drafted: bool,
 }
 
-/// What the target thought of a token, before penalties, biases and temperature.
+/// Log-probabilities of a token under the target, before penalties, biases and temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogProbs {
-    /// Text of the token; a token that is part of a character has U+FFFD.
+    /// Text of the token; U+FFFD stands for an incomplete character.
     pub token: String,
-    /// Natural logarithm of its probability.
+    /// Natural logarithm of the token's probability.
     pub log_prob: f32,
-    /// The most likely tokens with theirs, best first.
+    /// The most likely tokens with their log-probabilities, best first.
     pub top: Vec<(String, f32)>,
 }
 
-/// What one cycle of decoding brought; the first token, which the prefill gives, is a cycle too.
+/// The result of one decoding cycle. The first token, which the prefill yields, counts as a cycle
+/// too.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AnswerCycle {
-    /// Tokens emitted; 0 if this is only text that was held back.
+    /// Number of tokens emitted; 0 if this only releases text that was held back.
     pub tokens: usize,
-    /// Draft tokens among the emitted ones.
+    /// Number of draft tokens among the emitted ones.
     pub accepted: usize,
-    /// Nodes that were verified, the root included; 0 for the prefill.
+    /// Number of verified nodes, root included; 0 for the prefill.
     pub nodes: usize,
-    /// Text in order; joined over all cycles it is the answer.
+    /// Pieces of text in order; the pieces of all cycles joined are the answer.
     pub pieces: Vec<Piece>,
-    /// One entry for each token emitted, if the request asks for them.
+    /// One entry per emitted token, if the request asks for log-probabilities.
     pub log_probs: Vec<TokenLogProbs>,
 }
 
 impl AnswerCycle {
-    /// The text of the cycle.
+    /// Returns the text of the cycle.
     #[must_use]
     pub fn text(&self) -> String {
         self.to_string()
@@ -63,31 +64,32 @@ impl fmt::Display for AnswerCycle {
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerEnd {
-    /// With an end-of-sequence token or before a stop string.
+    /// An end-of-sequence token or a stop string.
     Stop,
-    /// At the limit of new tokens or of the context.
+    /// The limit of new tokens or of the context.
     Length,
-    /// Because nobody wants the rest.
+    /// It was cancelled, or its listener did not want the rest.
     Cancelled,
-    /// At its deadline, with what it had said until then; maybe before its first token.
+    /// The deadline. The text so far is kept; there may be none.
     Deadline,
 }
 
-/// A finished answer; its text went to the listener.
+/// Summary of a finished answer, whose text went to the listener.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// Why it ended.
+    /// Why the answer ended.
     pub end: AnswerEnd,
-    /// Tokens emitted, up to and with the one that completed a stop string or ended the sequence.
+    /// Number of tokens emitted, including the one that completed a stop string or ended the
+    /// sequence.
     pub completion_tokens: usize,
     /// Counts and times of decoding.
     pub stats: GenerationStats,
-    /// Why it was not drafted, or otherwise than it could have been; empty if nothing stood in the
-    /// way.
+    /// Reasons why the answer was not drafted, or was drafted with restrictions; empty if there
+    /// were none.
     pub speculation: Vec<SpeculationReason>,
-    /// Time in decoding of images, chat template and tokenizer.
+    /// Time spent on image decoding, chat template and tokenizer.
     pub preprocess: Duration,
-    /// Time in the vision tower.
+    /// Time spent in the vision tower.
     pub vision: Duration,
 }
 
@@ -97,43 +99,44 @@ pub enum AnswerError {
     /// The prompt cannot be answered; the message is for the client.
     #[error("{message}")]
     Refused {
-        /// What is wrong with it.
+        /// Explanation for the client.
         message: String,
-        /// Short name for programs.
+        /// Machine-readable error code.
         code: &'static str,
     },
-    /// The answer could need more memory than there is for all answers together.
+    /// The answer could need more memory than all answers together may use.
     #[error(
-        "prompt and answer may take {tokens} tokens, which need {needed} bytes, but all answers \
-         together have {budget}"
+        "prompt and answer may take {tokens} tokens, which need {needed} bytes, but the memory \
+         budget of all answers is {budget} bytes"
     )]
     TooLarge {
-        /// Tokens of the prompt and, at most, of the answer.
+        /// Maximum number of tokens of prompt and answer.
         tokens: usize,
-        /// Bytes that they may need.
+        /// Number of bytes that these tokens may need.
         needed: usize,
-        /// Bytes that there are.
+        /// Number of bytes available to all answers.
         budget: usize,
     },
-    /// Drafting is required, and nothing can draft.
+    /// Drafting is required, but there is no drafter.
     #[error("speculation is required, but {}", reason.because())]
     SpeculationUnavailable {
-        /// Why not.
+        /// Why drafting is unavailable.
         reason: SpeculationReason,
     },
-    /// Following the grammar of the answer became too much work.
+    /// Evaluating the grammar of the answer exceeded its limits.
     #[error(transparent)]
     GrammarTooComplex(GrammarError),
-    /// As many requests wait as may.
-    #[error("{waiting} requests are waiting, and no more may")]
+    /// The queue is full. A waiting request that a request of another client displaces gets this
+    /// error as well.
+    #[error("the queue is full: {waiting} requests are waiting")]
     Busy {
-        /// How many they are.
+        /// Number of waiting requests.
         waiting: usize,
-        /// When there may be a place.
+        /// Estimated time until a place becomes free.
         retry_after: Duration,
     },
-    /// The engine takes no more requests, or ended this one because it shuts down.
-    #[error("the engine shuts down")]
+    /// The engine accepts no more requests, or ended this one because it is shutting down.
+    #[error("the engine is shutting down")]
     ShutDown,
     /// The model failed; the cause is for the operator only.
     #[error("the model failed")]
@@ -141,25 +144,27 @@ pub enum AnswerError {
 }
 
 impl AnswerError {
-    /// The model failed by `cause`.
+    /// Creates the error for a failure of the model by `cause`.
     pub fn failed(cause: impl Into<BoxError>) -> Self {
         Self::Failed(Arc::from(cause.into()))
     }
 }
 
-/// Is told of an answer while it grows, in the thread that computes all answers: what takes long
-/// holds up the others. One that panics ends its own answer only.
+/// Receives the events of an answer on the thread that computes all answers, so a slow listener
+/// delays the others. A listener that panics ends only its own answer.
 pub trait AnswerListener {
-    /// The prompt is in order and has so many tokens; `Break` ends the answer before it starts.
+    /// Called when the prompt, which has `prompt_tokens` tokens, is ready. `Break` ends the answer
+    /// before it starts.
     fn on_start(&mut self, prompt_tokens: usize) -> ControlFlow<()> {
         let _ = prompt_tokens;
         ControlFlow::Continue(())
     }
 
-    /// A cycle is done; `Break` ends the answer.
+    /// Called after each cycle. `Break` ends the answer.
     fn on_cycle(&mut self, cycle: AnswerCycle) -> ControlFlow<()>;
 
-    /// The answer has ended; told once, and nothing after it. [`AnswerError::Refused`],
-    /// [`AnswerError::TooLarge`] and [`AnswerError::SpeculationUnavailable`] come before [`on_start`](Self::on_start).
+    /// Called exactly once, after which no other call follows. With [`AnswerError::Refused`],
+    /// [`AnswerError::TooLarge`] and [`AnswerError::SpeculationUnavailable`],
+    /// [`on_start`](Self::on_start) was not called.
     fn on_end(&mut self, outcome: Result<Answered, AnswerError>);
 }

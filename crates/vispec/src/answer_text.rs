@@ -1,11 +1,11 @@
-//! From tokens to the text of an answer: whole characters, cut before a stop string.
+//! Turns tokens into the text of an answer: whole characters, cut before a stop string.
 
 use vispec_core::TokenId;
 use vispec_processor::{Detokenizer, ProcessorError, SpecialText, Tokenizer};
 
 use crate::stop_strings::{Scanned, StopStrings};
 
-/// The text of a growing answer.
+/// The text of an answer in progress.
 #[derive(Debug)]
 pub(crate) struct AnswerText<'t> {
     detokenizer: Detokenizer<'t>,
@@ -13,7 +13,7 @@ pub(crate) struct AnswerText<'t> {
 }
 
 impl<'t> AnswerText<'t> {
-    /// Text without special tokens that ends before any of the stop strings.
+    /// Creates a text without special tokens that ends before any of the stop strings.
     pub(crate) fn new(tokenizer: &'t Tokenizer, stops: &[String]) -> Self {
         Self {
             detokenizer: Detokenizer::new(tokenizer, SpecialText::Skip),
@@ -21,18 +21,18 @@ impl<'t> AnswerText<'t> {
         }
     }
 
-    /// The text that is certain with the next token.
+    /// Returns the text that the next token makes final.
     ///
     /// # Errors
-    /// Those of the tokenizer.
+    /// Returns the errors of the tokenizer.
     pub(crate) fn push(&mut self, token: TokenId) -> Result<Scanned, ProcessorError> {
         Ok(self.stops.push(&self.detokenizer.push(&[token])?))
     }
 
-    /// The rest, after the last token.
+    /// Returns the remaining text after the last token.
     ///
     /// # Errors
-    /// Those of the tokenizer.
+    /// Returns the errors of the tokenizer.
     pub(crate) fn finish(&mut self) -> Result<Scanned, ProcessorError> {
         Ok(match self.stops.push(&self.detokenizer.finish()?) {
             Scanned::Text(text) => Scanned::Text(text + &self.stops.finish()),

@@ -1,4 +1,4 @@
-//! A loaded target and draft that answers.
+//! The engine: a loaded target and draft that answer requests.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -25,10 +25,11 @@ use crate::submission::{Submission, SubmissionHandle};
 /// How large draft trees are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TreeChoice {
-    /// As large as pays, going by what passes cost on this machine. That is measured while the
-    /// models are loaded, which takes a few passes, unless the place has it from an earlier time.
+    /// The size that maximises speed according to the cost of passes on this machine. The costs are
+    /// measured while the models are loaded, which takes a few passes, unless the calibration place
+    /// already has them.
     Measured(CalibrationPlace),
-    /// This.
+    /// This size.
     Sized(TreeSize),
 }
 
@@ -41,27 +42,28 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// Element type of keys and values.
     pub kv: KvPrecision,
-    /// Rows that passes of the target are padded to on a GPU, so that speculation changes nothing in
-    /// any dtype.
+    /// Number of rows to which passes of the target are padded on a GPU, so that speculation does
+    /// not change the answer in any dtype.
     pub padded_passes: Option<NonZeroUsize>,
-    /// How tokens are drafted, if not in the way that the draft is for.
+    /// How tokens are drafted, if not by the default method for the draft.
     pub method: Option<Method>,
-    /// What numbers of layers in the config of an EAGLE-3 draft mean.
+    /// How the layer ids in the config of an EAGLE-3 draft are interpreted.
     pub draft_layer_ids: LayerIds,
     /// How an EAGLE-3 draft reads prompts.
     pub draft_reading: DraftReading,
     /// How large draft trees are.
     pub tree: TreeChoice,
-    /// A Jinja template for chats in place of that of the checkpoint.
+    /// Jinja chat template that replaces the template of the checkpoint.
     pub chat_template: Option<PathBuf>,
-    /// Whether downloads draw progress bars on stderr.
+    /// Whether downloads show progress bars on stderr.
     pub progress: DownloadProgress,
-    /// What does not depend on the models.
+    /// Settings that do not depend on the models.
     pub settings: EngineSettings,
 }
 
 impl Default for LoadOptions {
-    /// The CPU, the element type on disk, trees that pay by times measured now, silence.
+    /// The CPU, the element type on disk, trees sized by costs that are measured while loading, no
+    /// progress bars.
     fn default() -> Self {
         Self {
             device: DeviceSpec::Flex,
@@ -86,31 +88,31 @@ pub struct DraftingSettings {
     pub method: Method,
     /// How large draft trees are.
     pub tree: TreeSize,
-    /// Where the costs that trees are sized by are kept, so that costs which turn out to be wrong are
-    /// measured again by the next program.
+    /// Where the costs that determine tree sizes are stored. If they turn out to be wrong, the next
+    /// program measures them again.
     pub calibration: CalibrationPlace,
 }
 
-/// What an engine keeps, and how much it does at a time.
+/// Memory limits and scheduler options of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineSettings {
-    /// How image files are read.
+    /// Options for decoding image files.
     pub image_options: ImageOptions,
-    /// Bytes for conversations that may go on; 0 keeps nothing.
+    /// Maximum number of bytes for conversations that may continue; 0 keeps nothing.
     pub conversation_memory: usize,
-    /// Bytes for what the target reads for images, so that files that come again are neither decoded
-    /// nor encoded; 0 keeps nothing.
+    /// Maximum number of bytes for encoded images, so that repeated files are neither decoded nor
+    /// encoded again; 0 keeps nothing.
     pub image_memory: usize,
-    /// Bytes for what earlier answers said, of which drafters with lookup propose what followed the
-    /// last tokens; 0 keeps nothing.
+    /// Maximum number of bytes for the tokens of earlier answers, in which drafters with lookup
+    /// search for continuations of the last tokens; 0 keeps nothing.
     pub suffix_memory: usize,
-    /// How much runs and waits at a time.
+    /// Limits on running and waiting requests.
     pub scheduler: SchedulerOptions,
 }
 
 impl Default for EngineSettings {
-    /// 1 GiB for conversations, 256 MiB for images, 64 MiB (4 million tokens) for what earlier answers
-    /// said, eight answers at a time.
+    /// 1 GiB for conversations, 256 MiB for images, 64 MiB (4 million tokens) for earlier answers,
+    /// eight answers at a time.
     fn default() -> Self {
         Self {
             image_options: ImageOptions::default(),
@@ -122,8 +124,8 @@ impl Default for EngineSettings {
     }
 }
 
-/// A target, its draft, what is kept of conversations, and the threads that answer. Clones share all
-/// of it; with the last one, answers that run or wait end.
+/// A target, its draft, stored conversations, and the threads that compute answers. Clones share
+/// all of it. Dropping the last clone ends all running and waiting answers.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -135,7 +137,7 @@ struct Inner {
     scheduler: Scheduler,
 }
 
-/// What answers are made of.
+/// State that all answers share.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) models: vispec_models::Engine,
@@ -144,18 +146,18 @@ pub(crate) struct Loaded {
     pub(crate) conversations: ConversationStore,
     pub(crate) images: ImageStore,
     pub(crate) grammars: Grammars,
-    /// What earlier answers said, if that is kept.
+    /// Tokens of earlier answers, if they are kept.
     pub(crate) earlier_answers: Option<Arc<SuffixStore>>,
 }
 
 impl Engine {
-    /// Loads a target and a draft, each a directory or, with the feature `hub`, an id on the
+    /// Loads a target and a draft. Each is a directory or, with the feature `hub`, an id on the
     /// Hugging Face hub.
     ///
     /// # Errors
-    /// Any error of [`resolve_checkpoint`], of loading, and of measuring what passes cost;
-    /// [`ModelError::DraftKind`] if the draft is not for the method, or is to read prompts in a way of
-    /// EAGLE-3 and is of another kind.
+    /// Returns the errors of [`resolve_checkpoint`], of loading, and of measuring costs;
+    /// [`ModelError::DraftKind`] if the draft does not support the method, or if
+    /// [`LoadOptions::draft_reading`] is an option of EAGLE-3 and the draft is of another kind.
     pub fn load(
         target: &str,
         draft: Option<&str>,
@@ -186,7 +188,7 @@ impl Engine {
                 models.default_method().with_lookup()
             }
         });
-        // A draft that is for another method is found out now and not with the first question.
+        // Detect a draft for another method now and not with the first request.
         models.drafter(method, TreeShape::default())?;
         let nowhere = CalibrationPlace::Nowhere;
         let (tree, calibration) = match (options.tree, method) {
@@ -205,7 +207,7 @@ impl Engine {
         Ok(Self::new(models, drafting, options.settings))
     }
 
-    /// Takes models that are loaded.
+    /// Creates an engine from loaded models.
     #[must_use]
     pub fn new(
         models: vispec_models::Engine,
@@ -232,32 +234,32 @@ impl Engine {
         }
     }
 
-    /// The models, for what this type has no method for.
+    /// Returns the models, for operations that this type does not offer.
     #[must_use]
     pub fn models(&self) -> &vispec_models::Engine {
         &self.inner.loaded.models
     }
 
-    /// How the models draft.
+    /// Returns how the models draft.
     #[must_use]
     pub fn drafting(&self) -> &DraftingSettings {
         &self.inner.loaded.drafting
     }
 
-    /// What is kept of conversations at the moment.
+    /// Returns the current usage of the conversation store.
     #[must_use]
     pub fn kept_conversations(&self) -> KeptConversations {
         self.inner.loaded.conversations.usage()
     }
 
-    /// What is kept of images at the moment, and what it has been good for.
+    /// Returns the current usage of the image store and how often it was of use.
     #[must_use]
     pub fn kept_images(&self) -> KeptImages {
         self.inner.loaded.images.usage()
     }
 
-    /// Keeps at most so many bytes for images from now on, and at most as many as the settings say:
-    /// for callers who have one budget for this and other things.
+    /// Limits the image store to `bytes` from now on, but never to more than the settings allow.
+    /// This is for callers that share one budget among several stores.
     pub fn limit_kept_images(&self, bytes: usize) {
         let Loaded {
             images, settings, ..
@@ -265,17 +267,17 @@ impl Engine {
         images.limit(bytes.min(settings.image_memory));
     }
 
-    /// What is kept of earlier answers for drafts, and what it has been good for.
+    /// Returns the current usage of the store of earlier answers and how often it was of use.
     #[must_use]
     pub fn earlier_answers(&self) -> SuffixStoreUsage {
         let store = self.inner.loaded.earlier_answers.as_ref();
         store.map_or_else(SuffixStoreUsage::default, |store| store.usage())
     }
 
-    /// Answers a chat greedily with at most 512 tokens.
+    /// Answers a chat with greedy decoding and at most 512 tokens.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// Same as [`start`](Self::start).
     pub fn generate(
         &self,
         messages: Messages,
@@ -284,20 +286,20 @@ impl Engine {
         self.start(AnswerRequest::chat(messages, images))
     }
 
-    /// Answers a request beside the others that run. What is wrong with the request is told by the
-    /// answer.
+    /// Starts answering a request alongside those already running. The answer reports errors of the
+    /// request itself.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// Same as [`submit`](Self::submit).
     pub fn start(&self, submission: impl Into<Submission>) -> Result<Answer, AnswerError> {
         Answer::start(self, submission.into())
     }
 
-    /// Answers a request and waits for the end. `tell` hears of each cycle; if it breaks, the answer
-    /// ends, maybe some cycles later.
+    /// Answers a request and waits for the end. `tell` is called with each cycle; if it returns
+    /// `Break`, the answer ends, possibly some cycles later.
     ///
     /// # Errors
-    /// Those of [`submit`](Self::submit) and of the answer.
+    /// Returns the errors of [`submit`](Self::submit) and of the answer.
     pub fn answer(
         &self,
         submission: impl Into<Submission>,
@@ -313,12 +315,12 @@ impl Engine {
         answered.ok_or_else(|| AnswerError::failed("the answer was lost"))
     }
 
-    /// Puts a request in line. `listener` is told of the answer, in another thread.
+    /// Queues a request. `listener` is notified of the answer on another thread.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if as many wait as may, [`AnswerError::ShutDown`] after
+    /// Returns [`AnswerError::Busy`] if the queue is full, [`AnswerError::ShutDown`] after
     /// [`stop`](Self::stop), [`AnswerError::Failed`] if no thread can be started. All other errors
-    /// are told to the listener.
+    /// go to the listener.
     pub fn submit(
         &self,
         submission: impl Into<Submission>,
@@ -327,12 +329,12 @@ impl Engine {
         self.submit_choices(submission, vec![listener])
     }
 
-    /// [`submit`](Self::submit) for several answers to one request, one for each listener, whose
-    /// seeds count up from that of the request. They share the prompt, and run side by side as far
-    /// as there is room; the handle is for all of them.
+    /// Like [`submit`](Self::submit), but produces several answers to one request, one per
+    /// listener. Their seeds count up from the seed of the request. The answers share the prompt
+    /// and run side by side as far as there is room. The handle controls all of them.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// Same as [`submit`](Self::submit).
     pub fn submit_choices(
         &self,
         submission: impl Into<Submission>,
@@ -342,16 +344,17 @@ impl Engine {
         scheduler.submit(loaded, submission.into(), listeners)
     }
 
-    /// Most tokens of prompt and answer together.
+    /// Returns the maximum number of tokens of prompt and answer together.
     #[must_use]
     pub fn context_len(&self) -> usize {
         self.models().target().context_len()
     }
 
-    /// The tokens of a prompt without images, as the model would read it.
+    /// Returns the tokens of a prompt without images, as the model would read it.
     ///
     /// # Errors
-    /// [`AnswerError::Refused`] if it is too long, has images or cannot be rendered.
+    /// Returns [`AnswerError::Refused`] if the prompt is too long, has images or cannot be
+    /// rendered.
     pub fn tokenize(&self, prompt: &AnswerPrompt) -> Result<Vec<u32>, AnswerError> {
         let processor = self.models().processor();
         let prepared = match prompt {
@@ -362,22 +365,23 @@ impl Engine {
         Ok(prepared.token_ids)
     }
 
-    /// The text of tokens, special ones written out.
+    /// Returns the text of tokens, with special tokens written out.
     ///
     /// # Errors
-    /// [`AnswerError::Refused`] for tokens that cannot be decoded.
+    /// Returns [`AnswerError::Refused`] for tokens that cannot be decoded.
     pub fn detokenize(&self, tokens: &[TokenId]) -> Result<String, AnswerError> {
         let tokenizer = self.models().processor().tokenizer();
         let text = tokenizer.decode(tokens, SpecialText::Keep);
         text.map_err(|error| model_error(error.into()))
     }
 
-    /// Takes no more requests and ends those that run or wait with [`AnswerError::ShutDown`].
+    /// Stops accepting requests and ends all running and waiting ones with
+    /// [`AnswerError::ShutDown`].
     pub fn stop(&self) {
         self.inner.scheduler.stop();
     }
 
-    /// What runs and waits at the moment.
+    /// Returns the current figures of the scheduler.
     #[must_use]
     pub fn scheduler_figures(&self) -> SchedulerFigures {
         self.inner.scheduler.figures()

@@ -1,4 +1,4 @@
-//! Grammars of answers, for the tokenizer of the target.
+//! Compilation of answer grammars for the tokenizer of the target.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use vispec_grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSource};
 
 use crate::answer::AnswerError;
 
-/// Compiles the grammars of requests; made when the first of them needs it.
+/// Compiles the grammars of requests. The compiler is created when the first request needs it.
 #[derive(Debug, Default)]
 pub(crate) struct Grammars {
     compiler: OnceLock<Result<GrammarCompiler, GrammarError>>,

@@ -1,4 +1,4 @@
-//! Exact speculative decoding of vision-language models, for programs that want answers and not
+//! Exact speculative decoding of vision-language models, for programs that need answers rather than
 //! tensors.
 //!
 //! ```no_run
@@ -24,15 +24,15 @@
 //! # }
 //! ```
 //!
-//! An [`Engine`] is a handle: clones share weights and the thread that answers, which computes for
-//! all answers at a time in shared passes; none depends on the others. An [`Answer`] is an iterator over the cycles of decoding, or by
-//! [`into_stream`](Answer::into_stream) an asynchronous stream; dropping it, or a
-//! [`CancelHandle`], ends it.
-//! The text is that of plain decoding with the same settings and seed, whatever the draft.
-//! The next turn of a conversation reads only what is new of it.
+//! An [`Engine`] is a handle: clones share the weights and the thread that computes all answers in
+//! shared passes. No answer depends on the others. An [`Answer`] is an iterator over the decoding
+//! cycles; [`into_stream`](Answer::into_stream) turns it into an asynchronous stream. Dropping it,
+//! or a [`CancelHandle`], ends it. The text equals that of plain decoding with the same settings
+//! and seed, whatever the draft. The next turn of a conversation reads only its new part.
 //!
-//! Who wants other drafters, targets or rules uses [`vispec_core`] and [`vispec_models`] directly,
-//! which are re-exported as [`core`] and [`models`]; [`grammar`] makes constraints of core from schemas.
+//! For custom drafters, targets or acceptance rules, use [`vispec_core`] and [`vispec_models`]
+//! directly, which are re-exported as [`core`] and [`models`]; [`grammar`] compiles schemas into
+//! constraints for [`core`].
 
 mod answer;
 mod answer_text;

@@ -1,4 +1,4 @@
-//! From the tokens of a generation to what its listener hears.
+//! Turns the tokens of a generation into events for its listener.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,28 +16,28 @@ use crate::answer::{
 use crate::answer_text::AnswerText;
 use crate::stop_strings::Scanned;
 
-/// A listener that can go to the scheduler's thread.
+/// A listener that can be sent to the scheduler's thread.
 pub(crate) type BoxedListener = Box<dyn AnswerListener + Send>;
 
-/// Whether more of the answer is wanted.
+/// State of a relay; any state but `Going` ends the generation.
 #[derive(Debug)]
 enum RelayState {
     Going,
     /// A stop string is complete.
     Stopped,
-    /// The listener has gone.
+    /// The listener is gone or does not want the rest.
     Unwanted,
     Failed(ProcessorError),
 }
 
-/// Why a generation goes on no more.
+/// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It ended by itself.
+    /// It ended on its own.
     Finished(FinishReason),
     /// It was cancelled.
     Cancelled,
-    /// Its time is over.
+    /// It reached its deadline.
     Deadline,
 }
 
@@ -48,14 +48,14 @@ pub(crate) struct Ended {
     pub(crate) speculation: Vec<SpeculationReason>,
 }
 
-/// Hands an answer on as text.
+/// Passes an answer on to its listener as text.
 pub(crate) struct Relay<'a> {
     text: AnswerText<'a>,
     tokenizer: &'a Tokenizer,
     log: Option<PickLog>,
     listener: BoxedListener,
     times: EncodeTimes,
-    /// Draft tokens on the path that was accepted last.
+    /// Number of draft tokens on the last accepted path.
     path_len: usize,
     nodes: usize,
     completion_tokens: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay for an answer that ends before any of the strings `stop`.
+    /// Creates a relay for an answer that ends before any of the strings in `stop`.
     pub(crate) fn new(
         tokenizer: &'a Tokenizer,
         stop: &[String],
@@ -84,10 +84,10 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Tells the listener how the answer ended.
+    /// Reports the end of the answer to its listener.
     pub(crate) fn end(mut self, outcome: Result<Ended, AnswerError>) {
         let outcome = outcome.and_then(|ended| {
-            // The rest of the text may be told here, and listeners may panic.
+            // This may send the rest of the text, and listeners may panic.
             let end = guarded("a listener", || self.last_words(ended.ending));
             Ok(Answered {
                 end: end.map_err(AnswerError::failed)??,
@@ -114,7 +114,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Log-probabilities of the first `emitted` tokens of a cycle.
+    /// Returns the log-probabilities of the first `emitted` tokens of a cycle.
     fn log_probs(&self, emitted: usize) -> Result<Vec<TokenLogProbs>, ProcessorError> {
         let picked = self.log.as_ref().map(PickLog::take).unwrap_or_default();
         let text = |token: TokenId| self.tokenizer.decode(&[token], SpecialText::Keep);
@@ -135,7 +135,7 @@ impl<'a> Relay<'a> {
         told.collect()
     }
 
-    /// Sends what was held back, and says why the answer ended.
+    /// Sends the text that was held back and returns why the answer ended.
     fn last_words(&mut self, ending: Ending) -> Result<AnswerEnd, AnswerError> {
         if ending == Ending::Cancelled {
             self.state = RelayState::Unwanted;
@@ -167,9 +167,9 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// Tells a listener how its answer ended.
+/// Reports the end of an answer to its listener and drops the listener.
 pub(crate) fn tell_end(mut listener: BoxedListener, outcome: Result<Answered, AnswerError>) {
-    // It is told nothing more, so that it does not matter what state a panic leaves it in.
+    // The listener gets no further calls, so the state that a panic leaves it in does not matter.
     let _ = guarded("a listener", || listener.on_end(outcome));
     let _ = guarded("a listener", || drop(listener));
 }
@@ -180,7 +180,7 @@ impl GenerationObserver for Relay<'_> {
         self.nodes = tree.n_nodes();
     }
 
-    /// Token by token, so that text and count end at the same token whatever was drafted.
+    /// Works token by token, so that text and count end at the same token whatever was drafted.
     fn on_tokens(&mut self, tokens: &[TokenId]) -> ControlFlow<()> {
         let mut pieces = Vec::new();
         let mut emitted = 0;

@@ -1,4 +1,4 @@
-//! What is asked.
+//! Requests: prompts and generation options.
 
 use vispec_core::{LogitAdjustments, Sampler};
 use vispec_grammar::GrammarSource;
@@ -6,68 +6,69 @@ use vispec_processor::{DecodedImage, Messages};
 
 use crate::video_input::VideoInput;
 
-/// An image as the caller has it.
+/// An image as the caller provides it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageInput {
-    /// The content of an image file, decoded when its turn has come.
+    /// Content of an image file, decoded when the request's turn comes.
     File(Vec<u8>),
-    /// Pixels.
+    /// Decoded pixels.
     Decoded(DecodedImage),
 }
 
-/// What an answer goes on from.
+/// The prompt of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnswerPrompt {
     /// A conversation for the chat template.
     Chat {
-        /// Who said what.
+        /// Messages of the conversation.
         messages: Messages,
-        /// Images in the order of their places in the messages.
+        /// Images in the order of their placeholders in the messages.
         images: Vec<ImageInput>,
-        /// Videos in the order of theirs.
+        /// Videos in the order of their placeholders in the messages.
         videos: Vec<VideoInput>,
     },
-    /// A text to continue as it is.
+    /// Text to continue without a chat template.
     Text(String),
 }
 
-/// What the tokens that end an answer do.
+/// Effect of end-of-sequence tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EndOfSequence {
-    /// They end it.
+    /// They end the answer.
     #[default]
     Ends,
-    /// They end it, and cannot be chosen before it has so many tokens.
+    /// They end the answer, and cannot be chosen before it has this many tokens.
     EndsAfter(usize),
-    /// They are tokens like others: an answer ends with a limit or a stop string.
+    /// They are ordinary tokens: the answer ends only at a limit or a stop string.
     Ignored,
 }
 
-/// Everything that the tokens of an answer depend on.
+/// Everything that determines the tokens of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRequest {
-    /// What it goes on from.
+    /// The prompt to answer.
     pub prompt: AnswerPrompt,
-    /// Most tokens to emit.
+    /// Maximum number of tokens to emit.
     pub max_new_tokens: usize,
     /// How tokens are chosen.
     pub sampler: Sampler,
-    /// Drives sampling.
+    /// Seed for sampling.
     pub seed: u64,
-    /// Strings before which the answer ends.
+    /// Stop strings; the answer ends before the first one.
     pub stop: Vec<String>,
     /// Penalties and biases.
     pub adjustments: LogitAdjustments,
-    /// What the answer has to be, if not any text.
+    /// Grammar that the answer must match, if any.
     pub grammar: Option<GrammarSource>,
-    /// Log-probabilities of each token are told, with those of this many others.
+    /// If set, log-probabilities of each token are reported, along with this many of the most
+    /// likely tokens.
     pub log_probs: Option<usize>,
-    /// What the tokens that end an answer do. Under a grammar they always end it.
+    /// Effect of end-of-sequence tokens. Under a grammar they always end the answer.
     pub end_of_sequence: EndOfSequence,
 }
 
 impl AnswerRequest {
-    /// A greedy answer of at most 512 tokens.
+    /// Creates a request for a greedy answer of at most 512 tokens.
     #[must_use]
     pub fn new(prompt: AnswerPrompt) -> Self {
         Self {
@@ -83,7 +84,7 @@ impl AnswerRequest {
         }
     }
 
-    /// A greedy answer of at most 512 tokens to a chat.
+    /// Creates a request for a greedy answer of at most 512 tokens to a chat.
     #[must_use]
     pub fn chat(messages: Messages, images: Vec<DecodedImage>) -> Self {
         let images = images.into_iter().map(ImageInput::Decoded).collect();
@@ -94,8 +95,8 @@ impl AnswerRequest {
         })
     }
 
-    /// The same request, whose answer has to be what a grammar says, such as JSON by a schema. The
-    /// tokens are those of plain decoding in which what the grammar forbids cannot be chosen.
+    /// Constrains the answer to a grammar, such as JSON that follows a schema. The tokens are those
+    /// of plain decoding in which tokens that the grammar forbids cannot be chosen.
     #[must_use]
     pub fn with_grammar(self, grammar: GrammarSource) -> Self {
         Self {

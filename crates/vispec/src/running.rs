@@ -11,24 +11,24 @@ use crate::answer::{AnswerCycle, AnswerError, AnswerListener, Answered};
 use crate::engine::Engine;
 use crate::submission::{CancelHandle, Submission, SubmissionHandle};
 
-/// What the scheduler tells. The channel has no bound; what it holds is bounded by the length of
-/// the answer.
+/// An event from the scheduler. The channel is unbounded, but its contents are bounded by the
+/// length of the answer.
 #[derive(Debug)]
 enum Event {
     Cycle(AnswerCycle),
     Ended(Box<Result<Answered, AnswerError>>),
 }
 
-/// A growing answer: an iterator over the cycles of decoding that waits for the next one. Dropping
-/// it ends the answer.
+/// An answer in progress: an iterator over the decoding cycles that blocks until the next one.
+/// Dropping it ends the answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// `None` when the answer has ended.
+    /// `None` once the answer has ended.
     events: Option<Pin<Box<Receiver<Event>>>>,
     answered: Option<Answered>,
     cancel: CancelHandle,
     _running: SubmissionHandle,
-    /// The engine stops with its last handle.
+    /// Keeps the engine alive, which stops with its last handle.
     _engine: Engine,
 }
 
@@ -45,22 +45,22 @@ impl Answer {
         })
     }
 
-    /// Ends this answer from elsewhere.
+    /// Returns a handle that ends this answer from elsewhere.
     #[must_use]
     pub fn cancel_handle(&self) -> CancelHandle {
         self.cancel.clone()
     }
 
-    /// Counts and times, once the answer has ended.
+    /// Returns counts and times once the answer has ended.
     #[must_use]
     pub fn answered(&self) -> Option<&Answered> {
         self.answered.as_ref()
     }
 
-    /// Waits for the end and gives the text that has not been taken yet.
+    /// Waits for the end and returns the text that the iterator has not yielded yet.
     ///
     /// # Errors
-    /// Those of the answer.
+    /// Returns the errors of the answer.
     pub fn text(&mut self) -> Result<String, AnswerError> {
         let mut text = String::new();
         for cycle in self {
@@ -69,13 +69,13 @@ impl Answer {
         Ok(text)
     }
 
-    /// The same answer for asynchronous code.
+    /// Turns the answer into an asynchronous stream.
     #[must_use]
     pub fn into_stream(self) -> AnswerStream {
         AnswerStream { answer: self }
     }
 
-    /// What an event, or the lack of one, means to whoever waits for the next cycle.
+    /// Turns an event, or a closed channel, into the next item of the iterator.
     fn take(&mut self, event: Option<Event>) -> Option<Result<AnswerCycle, AnswerError>> {
         let outcome = match event {
             Some(Event::Cycle(cycle)) => return Some(Ok(cycle)),
@@ -96,7 +96,7 @@ impl Answer {
 impl Iterator for Answer {
     type Item = Result<AnswerCycle, AnswerError>;
 
-    /// Waits for the next cycle. It blocks the thread; asynchronous code uses
+    /// Waits for the next cycle. This blocks the thread; asynchronous code uses
     /// [`Answer::into_stream`].
     fn next(&mut self) -> Option<Self::Item> {
         let event = self.events.as_ref()?.recv_blocking().ok();
@@ -111,13 +111,13 @@ pub struct AnswerStream {
 }
 
 impl AnswerStream {
-    /// Ends this answer from elsewhere.
+    /// Returns a handle that ends this answer from elsewhere.
     #[must_use]
     pub fn cancel_handle(&self) -> CancelHandle {
         self.answer.cancel_handle()
     }
 
-    /// Counts and times, once the answer has ended.
+    /// Returns counts and times once the answer has ended.
     #[must_use]
     pub fn answered(&self) -> Option<&Answered> {
         self.answer.answered()
@@ -147,7 +147,7 @@ impl AnswerListener for Listener {
     }
 
     fn on_end(&mut self, outcome: Result<Answered, AnswerError>) {
-        // Whoever dropped the answer does not mind.
+        // The receiver is gone if the answer was dropped.
         let _ = self.0.try_send(Event::Ended(Box::new(outcome)));
     }
 }

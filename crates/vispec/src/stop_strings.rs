@@ -1,18 +1,18 @@
-//! Stop strings in a text that comes in pieces.
+//! Detection of stop strings in text that arrives in pieces.
 
-/// What a piece of text brought.
+/// Result of scanning a piece of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scanned {
-    /// Text that no stop string can begin in any more; often the empty string.
+    /// Text in which no stop string can begin any more; often empty.
     Text(String),
-    /// The text before a stop string that is now complete. Nothing may follow.
+    /// The text before a stop string that is now complete. No more text may follow.
     Stopped(String),
 }
 
 /// Holds back text for as long as it may be the beginning of a stop string.
 ///
-/// Of several stop strings the one that is complete first counts, and of those the longest. So the
-/// result does not depend on how the text is cut into pieces.
+/// If there are several stop strings, the one that is completed first counts; among those, the
+/// longest. So the result does not depend on how the text is cut into pieces.
 #[derive(Debug, Clone)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
@@ -20,7 +20,7 @@ pub(crate) struct StopStrings {
 }
 
 impl StopStrings {
-    /// Looks for these strings; an empty one is never found.
+    /// Creates a scanner for these strings; empty strings are ignored.
     pub(crate) fn new(stops: &[String]) -> Self {
         Self {
             stops: stops
@@ -32,7 +32,7 @@ impl StopStrings {
         }
     }
 
-    /// Takes the next piece.
+    /// Scans the next piece.
     pub(crate) fn push(&mut self, piece: &str) -> Scanned {
         self.held.push_str(piece);
         if let Some(start) = self.found() {
@@ -43,12 +43,12 @@ impl StopStrings {
         Scanned::Text(std::mem::replace(&mut self.held, rest))
     }
 
-    /// What is held back when the text ends.
+    /// Returns the text that is still held back when the text ends.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Where the stop string starts that is complete first.
+    /// Returns the start of the stop string that is completed first.
     fn found(&self) -> Option<usize> {
         let matches = self.stops.iter().filter_map(|stop| {
             let start = self.held.find(stop.as_str())?;
@@ -57,7 +57,7 @@ impl StopStrings {
         matches.min().map(|(_, start)| start)
     }
 
-    /// Where the longest suffix starts that a stop string begins with.
+    /// Returns the start of the longest suffix that is a prefix of a stop string.
     fn beginning(&self) -> usize {
         let mut starts = self.held.char_indices().map(|(start, _)| start);
         starts

@@ -1,4 +1,4 @@
-//! A request on its way to the scheduler, and how to take it back.
+//! Requests with their scheduling options, and handles to cancel them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,27 +10,28 @@ use vispec_models::AnyDrafter;
 
 use crate::request::AnswerRequest;
 
-/// Makes a drafter for one answer.
+/// Creates a drafter for one answer.
 pub type DrafterSource = Arc<dyn Fn() -> AnyDrafter + Send + Sync>;
 
-/// A request, and what its tokens do not depend on.
+/// A request with options that do not affect its tokens.
 #[derive(Clone)]
 pub struct Submission {
-    /// What is asked.
+    /// The request.
     pub request: AnswerRequest,
-    /// When the answer ends if it has not ended by itself, waiting included.
+    /// When the answer ends at the latest; waiting time counts.
     pub deadline: Option<Instant>,
     /// Whether tokens are drafted.
     pub speculation: Speculation,
-    /// How tokens are drafted, if not as the engine does.
+    /// Drafter that replaces the engine's.
     pub drafter: Option<DrafterSource>,
-    /// A number for whoever asks: turns go to who has the fewest answers under way, and where too
-    /// many wait, who has the most requests there gives up the latest. 0 by default.
+    /// Number that identifies the client, 0 by default. The client with the fewest answers in
+    /// progress has the next turn. If the queue is full, the client with the most waiting requests
+    /// loses its newest one.
     pub client: u64,
 }
 
 impl Submission {
-    /// A request that is decoded plainly, without drafts, to compare with.
+    /// Creates a submission for plain decoding, without drafts, as a baseline.
     #[must_use]
     pub fn plain(request: AnswerRequest) -> Self {
         Self {
@@ -51,7 +52,7 @@ impl fmt::Debug for Submission {
 }
 
 impl From<AnswerRequest> for Submission {
-    /// No deadline, and the engine's way to draft, if it has one.
+    /// Sets no deadline and uses the engine's drafter, if it has one.
     fn from(request: AnswerRequest) -> Self {
         Self {
             request,
@@ -78,7 +79,7 @@ impl Ticket {
         }
     }
 
-    /// Whose it is.
+    /// Returns the client.
     pub(crate) fn client(&self) -> u64 {
         self.client
     }
@@ -92,7 +93,7 @@ impl Ticket {
     }
 }
 
-/// Ends the answers to a submission from elsewhere. Clones end the same ones.
+/// Handle that ends the answers to a submission from elsewhere. Clones end the same answers.
 #[derive(Clone)]
 pub struct CancelHandle {
     cancel: Arc<dyn Fn() + Send + Sync>,
@@ -105,22 +106,21 @@ impl fmt::Debug for CancelHandle {
 }
 
 impl CancelHandle {
-    /// A handle that cancels by `cancel`, which may be called more than once.
+    /// Creates a handle that cancels by calling `cancel`, possibly more than once.
     pub fn new(cancel: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             cancel: Arc::new(cancel),
         }
     }
 
-    /// Ends the answers after the pass that is under way, or before they start; what they said so
-    /// far stays.
+    /// Ends the answers after the current pass, or before they start; their text so far is kept.
     pub fn cancel(&self) {
         (self.cancel)();
     }
 }
 
-/// A submission that waits or is being answered. Dropping it cancels it, unless it is
-/// [detached](Self::detach).
+/// Handle to a submission that is waiting or being answered. Dropping it cancels the submission,
+/// unless it is [detached](Self::detach).
 #[derive(Debug)]
 #[must_use = "the answers are cancelled when this is dropped"]
 pub struct SubmissionHandle {
@@ -138,18 +138,18 @@ impl From<CancelHandle> for SubmissionHandle {
 }
 
 impl SubmissionHandle {
-    /// Ends the answers, as [`CancelHandle::cancel`] does.
+    /// Ends the answers like [`CancelHandle::cancel`].
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Ends the answers from elsewhere.
+    /// Returns a handle that ends the answers from elsewhere.
     #[must_use]
     pub fn cancel_handle(&self) -> CancelHandle {
         self.cancel.clone()
     }
 
-    /// Lets the answers come to their end by themselves.
+    /// Lets the answers run to their end without this handle.
     pub fn detach(mut self) {
         self.cancels_when_dropped = false;
     }

@@ -1,35 +1,36 @@
-//! Videos as callers have them, and what is read of them.
+//! Videos as callers provide them, and how they are decoded.
 
 use std::borrow::Cow;
 
 use vispec_processor::{DecodedImage, ImageOptions, ProcessorError, Video};
 
-/// A video as the caller has it.
+/// A video as the caller provides it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VideoInput {
-    /// The contents of image files, decoded when their turn has come; two a second are looked at.
+    /// Contents of image files, decoded when the request's turn comes; two frames per second are
+    /// sampled.
     Frames {
         /// The files, in order.
         files: Vec<Vec<u8>>,
-        /// How many of them make a second.
+        /// Frames per second.
         fps: f64,
     },
-    /// The content of an animated GIF or WebP, read when its turn has come.
+    /// Content of an animated GIF or WebP, decoded when the request's turn comes.
     Animation(Vec<u8>),
-    /// Frames to look at.
+    /// Decoded frames.
     Decoded(Video),
 }
 
-/// What is wrong with a video.
+/// An error in a video.
 pub(crate) struct VideoError {
-    /// Its number, from 0.
+    /// Index of the video, from 0.
     pub(crate) index: usize,
-    /// The frame at fault, if it is one.
+    /// Index of the faulty frame, if the error is in one frame.
     pub(crate) frame: Option<usize>,
     pub(crate) error: ProcessorError,
 }
 
-/// Decodes the videos of a request, which together take as much memory as one may.
+/// Decodes the videos of a request. Together they may take as much memory as a single video.
 pub(crate) fn read_all<'a>(
     videos: &'a [VideoInput],
     options: &ImageOptions,

@@ -1,4 +1,4 @@
-//! The engine as programs embed it.
+//! Tests of the engine as programs embed it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ fn threads_share_the_weights() {
     for answer in Vec::from_iter(answers) {
         assert_eq!(answer.join().unwrap(), expected);
     }
-    // All of them asked the same, so that one conversation is kept.
+    // All of them asked the same question, so only one conversation is kept.
     assert_eq!(engine.kept_conversations().count, 1);
 }
 
@@ -212,7 +212,7 @@ fn drafting_is_told_required_or_left_out() {
     assert!(
         matches!(error, AnswerError::SpeculationUnavailable { reason: found } if found == reason)
     );
-    // A drafter of the caller is one.
+    // A custom drafter satisfies the requirement.
     let messages = Messages::from_prompt(None, ASK, 1);
     let own = Submission {
         speculation: Speculation::Required,
@@ -249,7 +249,7 @@ fn drafts_of_eagle3_read_prompts_as_they_are_told() {
     assert_ne!(accepted[0], accepted[1]);
     let error = load(with(DraftEmbeds::Target, PositionsOf::State)).unwrap_err();
     assert!(matches!(error, ModelError::DraftKind { .. }), "{error}");
-    // Layers that are counted otherwise are other layers.
+    // A different way to count layers selects different layers.
     let outputs = LoadOptions {
         draft_layer_ids: LayerIds::Outputs,
         ..options()

@@ -1,4 +1,4 @@
-//! Tokens and images with which a conversation begins.
+//! The tokens and images that a conversation begins with.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use vispec_core::{Prompt as _, TokenId};
 use crate::image_digest::ImageDigest;
 use crate::prompt::EncodedPrompt;
 
-/// Tokens of a prompt and its answer, and which images take their places among them.
+/// Tokens of a prompt and its answer, with the positions and contents of images.
 #[derive(Debug)]
 pub(super) struct Beginning {
     token_ids: Vec<TokenId>,
@@ -38,8 +38,8 @@ impl Beginning {
         self.token_ids.truncate(len);
     }
 
-    /// How many tokens both begin with, no image cut in two. An image whose content is not known is
-    /// like no other.
+    /// Returns the number of tokens that both begin with, without splitting an image. An image of
+    /// unknown content equals no other.
     pub(super) fn shared(&self, other: &Self) -> usize {
         let tokens = self.token_ids.iter().zip(&other.token_ids);
         let len = tokens.take_while(|(ours, theirs)| ours == theirs).count();
@@ -108,10 +108,10 @@ mod tests {
             assert_eq!(one.shared(&other), 1, "{images:?}");
             assert_eq!(other.shared(&one), 1, "{images:?}");
         }
-        // Of a longer image that begins with the same places nothing is shared.
+        // A longer image that starts at the same position shares nothing.
         let longer = beginning(&[1, 9, 9, 9, 2], &[(1..4, digest(7))]);
         assert_eq!(one.shared(&longer), 1);
-        // Images behind what is shared do not matter.
+        // Images after the shared tokens do not matter.
         let later = beginning(&[1, 5, 9], &[(2..3, digest(1))]);
         assert_eq!(one.shared(&later), 1);
     }

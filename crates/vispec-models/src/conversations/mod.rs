@@ -1,13 +1,13 @@
-//! What was computed for conversations, kept for their next turns.
+//! Cache of computed conversations, for their next turns.
 //!
-//! A prompt that begins like one that was answered before starts from a copy of its rows: the next
-//! turn of a conversation, the same question about the same image, or another question after the
-//! same system message. Only what is new is read, and images that were seen do not go through the
+//! A prompt that begins like one that was answered before starts from a copy of its rows. Examples
+//! are the next turn of a conversation, the same question about the same image, or another question
+//! after the same system message. Only the new part is read, and known images do not go through the
 //! vision tower again.
 //!
-//! On the CPU a row does not depend on the rows that share its pass, so that a row that a verify
-//! pass left is, bit for bit, the row that reading the whole prompt would leave, and so are all
-//! tokens. Elsewhere nothing is kept.
+//! On the CPU a row does not depend on the rows that share its pass. So a row that a verify pass
+//! left equals, bit for bit, the row that reading the whole prompt would produce, and all tokens
+//! are the same. On other devices nothing is kept.
 
 mod beginning;
 
@@ -22,21 +22,21 @@ use crate::prompt::{EncodedPrompt, PromptImage};
 use crate::target::VlmTarget;
 use crate::vlm_cache::VlmCache;
 
-/// Conversations of one target, the least recently used of which are dropped when their memory
-/// exceeds a budget.
+/// Conversations of one target. The least recently used ones are dropped when their memory exceeds
+/// a budget.
 #[derive(Debug)]
 pub struct ConversationStore {
     budget: usize,
-    /// The most recently used one last.
+    /// Conversations, the most recently used last.
     kept: Mutex<Vec<Arc<Kept>>>,
 }
 
-/// What is kept at the moment.
+/// Current usage of a [`ConversationStore`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeptConversations {
     /// Number of conversations.
     pub count: usize,
-    /// Their memory.
+    /// Memory of all conversations in bytes.
     pub bytes: usize,
 }
 
@@ -49,7 +49,7 @@ struct Kept {
 }
 
 impl ConversationStore {
-    /// An empty store that keeps at most `budget` bytes; with 0 nothing is kept.
+    /// Creates an empty store that keeps at most `budget` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(budget: usize) -> Self {
         Self {
@@ -58,12 +58,12 @@ impl ConversationStore {
         }
     }
 
-    /// Whether anything can be kept at all.
+    /// Returns whether the store can keep anything.
     pub(crate) fn is_enabled(&self) -> bool {
         self.budget > 0
     }
 
-    /// What is kept at the moment.
+    /// Returns the current usage.
     #[must_use]
     pub fn usage(&self) -> KeptConversations {
         let kept = self.lock();
@@ -73,8 +73,8 @@ impl ConversationStore {
         }
     }
 
-    /// A cache for `prompt` that holds as much of its beginning as is known; `None` if nothing can
-    /// be kept, because the budget is 0 or the target is on a device.
+    /// Returns a cache for `prompt` that holds the known part of its beginning. Returns `None` if
+    /// nothing can be kept, because the budget is 0 or the target is not on the CPU.
     #[must_use]
     pub fn cache_for(&self, target: &VlmTarget, prompt: &EncodedPrompt) -> Option<VlmCache> {
         if !self.is_enabled() {
@@ -84,13 +84,14 @@ impl ConversationStore {
         let Some((kept, len)) = self.longest(prompt) else {
             return Some(empty);
         };
-        // Copied outside of the lock; the last token has to be read anyway.
+        // Copy outside the lock. The last token must be read in any case.
         let len = len.min(prompt.token_ids().len() - 1);
         let copied = kept.cache.beginning(len, target.features());
         Some(copied.unwrap_or(empty))
     }
 
-    /// The conversation that shares most with the prompt, and how many tokens that is.
+    /// Returns the conversation that shares the longest beginning with the prompt, and the number
+    /// of shared tokens.
     fn longest(&self, prompt: &EncodedPrompt) -> Option<(Arc<Kept>, usize)> {
         let asked = Beginning::of(prompt, &[]);
         let mut kept = self.lock();
@@ -104,7 +105,7 @@ impl ConversationStore {
         Some((found, len))
     }
 
-    /// The features of an image that was seen in a conversation.
+    /// Returns the features of an image that occurred in a conversation.
     pub(crate) fn image(&self, digest: &ImageDigest) -> Option<ImageFeatures> {
         let kept = self.lock();
         let mut images = kept.iter().flat_map(|kept| &kept.images);
@@ -112,7 +113,7 @@ impl ConversationStore {
         Some(found.features.clone())
     }
 
-    /// Keeps what answering `prompt` with `answer` left in `cache`, which must be one of
+    /// Keeps `cache` after `prompt` was answered with `answer`. The cache must come from
     /// [`cache_for`](Self::cache_for).
     pub fn keep(&self, prompt: &EncodedPrompt, answer: &[TokenId], cache: VlmCache) {
         if !cache.is_recording() {
@@ -133,7 +134,7 @@ impl ConversationStore {
             kept.push(used);
             return;
         }
-        // What the new one goes on from is part of it.
+        // Conversations that the new one continues are contained in it.
         kept.retain(|old| old.beginning.shared(&beginning) < old.beginning.len());
         kept.push(Arc::new(Kept {
             beginning,

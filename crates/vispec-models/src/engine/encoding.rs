@@ -1,5 +1,5 @@
-//! From a chat to a prompt that the target can read: image processing, chat template, tokenizer,
-//! vision tower.
+//! Encodes a chat into a prompt that the target can read: image processing, chat template,
+//! tokenizer, vision tower.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::image_digest::ImageDigest;
 use crate::image_store::{ImageContent, ImageStore, ReadImage};
 use crate::prompt::{EncodedPrompt, PromptImage};
 
-/// What a conversation shows, read as far as it has to be.
+/// Images and videos of a conversation, decoded unless they are already known.
 #[derive(Debug, Default)]
 pub struct ReadMedia<'a> {
     /// The images.
@@ -25,12 +25,11 @@ pub struct ReadMedia<'a> {
 }
 
 impl Engine {
-    /// Everything between a chat and the prefill: image processing, chat template, tokenizer, vision
-    /// tower.
+    /// Encodes a chat for the prefill: image processing, chat template, tokenizer, vision tower.
     ///
     /// # Errors
-    /// A chat whose image places are not as many as `images`, an empty prompt, one that is longer
-    /// than the context, or an image that the model cannot take.
+    /// Fails if the number of image placeholders in the chat differs from `images`, if the prompt
+    /// is empty or longer than the context, or if the model cannot read an image.
     pub fn encode(
         &self,
         messages: &Messages,
@@ -39,10 +38,10 @@ impl Engine {
         self.encode_with(|| self.processor.prepare(messages, images))
     }
 
-    /// The same for a chat with videos.
+    /// Like [`encode`](Self::encode), but for a chat that may also contain videos.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode); a video that the model cannot take.
+    /// Same as [`encode`](Self::encode); also fails if the model cannot read a video.
     pub fn encode_media(
         &self,
         messages: &Messages,
@@ -51,12 +50,12 @@ impl Engine {
         self.encode_with(|| self.processor.prepare_media(messages, media))
     }
 
-    /// The same for a text that the model is to continue, without a chat template, for as long as
-    /// `wanted` says so.
+    /// Encodes a text that the model should continue, without a chat template. Encoding stops once
+    /// `wanted` returns `false`.
     ///
     /// # Errors
-    /// An empty text, one with a placeholder of images, one that is longer than the context, or
-    /// [`ProcessorError::Unwanted`].
+    /// Fails if the text is empty, contains an image placeholder or is longer than the context.
+    /// Returns [`ProcessorError::Unwanted`] if `wanted` returned `false`.
     pub fn encode_text(
         &self,
         text: &str,
@@ -65,13 +64,14 @@ impl Engine {
         self.encode_with(|| self.processor.prepare_text_while(text, wanted))
     }
 
-    /// [`encode_media`](Self::encode_media) for a prompt whose beginning may be in `conversations`:
-    /// images and videos that were seen do not go through the vision tower, and the prompt knows them
-    /// by content.
-    /// `wanted` is asked now and then while the text is looked through.
+    /// Like [`encode_media`](Self::encode_media), but for a prompt whose beginning may be in
+    /// `conversations`. Known images and videos do not go through the vision tower again, and the
+    /// prompt identifies them by content. `wanted` is called from time to time while the text is
+    /// processed.
     ///
     /// # Errors
-    /// As [`encode_media`](Self::encode_media), and [`ProcessorError::Unwanted`].
+    /// Same as [`encode_media`](Self::encode_media); also [`ProcessorError::Unwanted`] if `wanted`
+    /// returned `false`.
     pub fn encode_known(
         &self,
         messages: &Messages,
@@ -92,11 +92,11 @@ impl Engine {
         Ok((encoded, times))
     }
 
-    /// The same for images that may come from files, which are kept in the store of images, or known
-    /// from there.
+    /// Like [`encode_known`](Self::encode_known), but images may come from files, whose encodings
+    /// are looked up and kept in the image store.
     ///
     /// # Errors
-    /// As [`encode_known`](Self::encode_known).
+    /// Same as [`encode_known`](Self::encode_known).
     pub fn encode_read(
         &self,
         messages: &Messages,
@@ -130,7 +130,7 @@ impl Engine {
         Ok((encoded.with_images(images), times))
     }
 
-    /// What the target reads for an image, computed only if it is not known.
+    /// Returns the encoding of an image, computing it only if it is not known.
     fn prompt_image(
         &self,
         read: ReadImage<'_>,
@@ -155,14 +155,14 @@ impl Engine {
             }
         };
         let image = PromptImage { digest, features };
-        // On devices the memory is not that of this machine.
+        // Memory of other devices does not count towards the store's budget.
         if self.target.resumable_cache().is_some() {
             store.keep(&read, &image);
         }
         Ok(image)
     }
 
-    /// What the target reads for the parts of a video, computed only if not all of it is known.
+    /// Returns the encodings of the parts of a video, computing them only if not all are known.
     fn prompt_video(
         &self,
         video: &Video,
@@ -193,7 +193,7 @@ impl Engine {
         Ok(parts.collect())
     }
 
-    /// Images and parts of videos as they follow each other in a prompt.
+    /// Returns images and video parts in the order of the prompt.
     fn in_order(
         &self,
         prepared: &PreparedPrompt,
@@ -226,7 +226,7 @@ impl Engine {
         Ok((encoded, EncodeTimes { preprocess, vision }))
     }
 
-    /// Waits for the device, so that times are those of the work.
+    /// Waits for the device, so that measured times include the work.
     fn sync(&self) -> Result<(), ModelError> {
         let synced = self.target.device().sync();
         synced.map_err(|error| ModelError::device_read("image features", &error))

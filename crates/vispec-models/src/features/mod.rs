@@ -1,10 +1,10 @@
-//! Features of whole sequences: what a draft is trained on.
+//! Features of whole sequences, on which drafts are trained.
 //!
-//! A sequence that is there already is read in one pass ([`read_features`]). One that the target
-//! writes is decoded in a cache that remembers hidden states
-//! ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), which then has the features
-//! ([`SequenceFeatures::of_answer`]), so nothing is computed twice; on the CPU they do not depend on
-//! how the tokens were drafted, nor on the sequences that shared its passes.
+//! An existing sequence is read in one pass ([`read_features`]). A sequence that the target
+//! generates is decoded in a cache that records hidden states
+//! ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)). The features then come from
+//! that cache ([`SequenceFeatures::of_answer`]), so nothing is computed twice. On the CPU they
+//! depend neither on how the tokens were drafted nor on the sequences that shared the passes.
 
 mod sequence;
 mod spec;

@@ -13,23 +13,23 @@ use crate::target::VlmTarget;
 use crate::target_pass::other_features;
 use crate::vlm_cache::VlmCache;
 
-/// What a target computed for the tokens of a sequence.
+/// Inputs and hidden states of a target for the tokens of a sequence.
 #[derive(Debug, Clone)]
 pub struct SequenceFeatures {
-    /// `[seq]`, with image tokens at their places.
+    /// `[seq]`, image placeholders included.
     pub token_ids: Vec<TokenId>,
-    /// `[seq, hidden]`: what enters the first layer, image features included.
+    /// `[seq, hidden]`: inputs of the first layer, image features included.
     pub input_embeds: Tensor<2>,
-    /// `[seq, hidden]`: what leaves the final norm.
+    /// `[seq, hidden]`: outputs of the final norm.
     pub hidden_states: Tensor<2>,
-    /// `[seq, states * hidden]`: the states of the residual stream that were asked for, side by side;
-    /// `None` if there are none.
+    /// `[seq, states * hidden]`: the requested states of the residual stream, concatenated; `None`
+    /// if none were requested.
     pub residual_states: Option<Tensor<2>>,
     /// Positions of each image's tokens, in order.
     pub image_runs: Vec<Range<usize>>,
 }
 
-/// The vectors of a sequence in memory, as f32.
+/// The vectors of a sequence in host memory, as f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostFeatures {
     /// `[seq * hidden]`
@@ -41,19 +41,19 @@ pub struct HostFeatures {
 }
 
 impl SequenceFeatures {
-    /// The features of a prompt and its answer, from the cache in which it was decoded: of all
-    /// positions but the last, whose token the target never has to read:
-    /// `[prompt + answer - 1, hidden]`.
+    /// Returns the features of a prompt and its answer from the cache in which it was decoded,
+    /// `[prompt + answer - 1, hidden]`. The last position is left out, because the target need not
+    /// read its token.
     ///
     /// # Arguments
-    /// * `cache` - one that remembers hidden states
-    ///   ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), that of the final norm
-    ///   among them, as the generation left it.
-    /// * `residual` - states of the residual stream that are asked for besides.
+    /// * `cache` - the cache after the generation. It must record hidden states
+    ///   ([`VlmTarget::recording_cache`](crate::VlmTarget::recording_cache)), including that of the
+    ///   final norm.
+    /// * `residual` - numbers of the additional states of the residual stream.
     ///
     /// # Errors
-    /// [`ModelError::UnknownFeatures`] if the cache does not remember as many rows,
-    /// [`ModelError::OtherFeatures`] if it does not remember what is asked for,
+    /// Returns [`ModelError::UnknownFeatures`] if the cache has the states of fewer rows,
+    /// [`ModelError::OtherFeatures`] if it does not have the requested states,
     /// [`ModelError::TokenOutOfRange`] if a token of the answer is not in the vocabulary.
     pub fn of_answer(
         target: &VlmTarget,
@@ -71,7 +71,7 @@ impl SequenceFeatures {
             known,
         };
         let features = match cache.features().rows() {
-            // The last token may have been read, too; nothing comes after it.
+            // The last token may have been read as well; nothing comes after it.
             Some(rows) if known >= n_rows && n_rows > 0 => slice_rows(&rows, 0..n_rows),
             _ => return Err(unknown),
         };
@@ -95,7 +95,7 @@ impl SequenceFeatures {
         })
     }
 
-    /// `[seq]`: true where an image feature stands in place of a token's embedding.
+    /// Returns a mask `[seq]` that is `true` where an image feature replaces a token's embedding.
     #[must_use]
     pub fn image_mask(&self) -> Vec<bool> {
         let mut mask = vec![false; self.token_ids.len()];
@@ -108,7 +108,7 @@ impl SequenceFeatures {
     /// Copies all vectors to the host.
     ///
     /// # Errors
-    /// [`ModelError::DeviceRead`] if the device fails.
+    /// Returns [`ModelError::DeviceRead`] if the device fails.
     pub fn into_host(self) -> Result<HostFeatures, ModelError> {
         let residual = self.residual_states;
         Ok(HostFeatures {
@@ -121,13 +121,14 @@ impl SequenceFeatures {
     }
 }
 
-/// Reads a sequence that is there already, in one pass.
+/// Reads an existing sequence in one pass.
 ///
 /// # Arguments
-/// * `residual` - states of the residual stream that are asked for besides what leaves the final norm.
+/// * `residual` - numbers of the states of the residual stream to return besides the output of the
+///   final norm.
 ///
 /// # Errors
-/// Any error of the target.
+/// Returns the errors of the target.
 pub fn read_features(
     target: &VlmTarget,
     sequence: &EncodedPrompt,
@@ -147,8 +148,8 @@ pub fn read_features(
     })
 }
 
-/// What leaves the final norm, and states of the residual stream if any are asked for, out of
-/// `features` `[seq, states * hidden]`.
+/// Splits `features` `[seq, states * hidden]` into the output of the final norm and the requested
+/// states of the residual stream.
 fn split(
     features: &Tensor<2>,
     spec: &FeatureSpec,

@@ -1,4 +1,4 @@
-//! Which of a target's hidden states are features.
+//! The selection of a target's hidden states that serve as features.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,28 +10,29 @@ use crate::nn::{join_columns, slice_rows};
 /// A hidden state of a target, `[rows, hidden]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TargetState {
-    /// What leaves the final norm: what the head reads.
+    /// The output of the final norm, which is the input of the head.
     Last,
-    /// The residual stream as it enters this layer. The number of layers stands for the stream
-    /// behind the last of them, before the final norm.
+    /// The residual stream at the input of this layer. The number of layers stands for the output
+    /// of the last layer, before the final norm.
     Residual(usize),
 }
 
-/// Hidden states of a target that stand side by side in the features of a row, in this order.
+/// The hidden states of a target that are concatenated, in this order, into the features of a row.
 /// Cloning shares the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureSpec(Arc<[TargetState]>);
 
 impl FeatureSpec {
-    /// What leaves the final norm, alone: what ViSpec, EAGLE-2 and Medusa read.
+    /// Returns a spec with only the output of the final norm, which ViSpec, EAGLE-2 and Medusa
+    /// read.
     #[must_use]
     pub fn last() -> Self {
         Self(Arc::new([TargetState::Last]))
     }
 
-    /// States of the residual stream by their numbers, 0 for what enters the first layer: what
-    /// EAGLE-3 reads. A number that occurs twice is taken once; without any these are the
-    /// [`last`](Self::last) states.
+    /// Returns a spec with states of the residual stream, which EAGLE-3 reads. Number 0 is the
+    /// input of the first layer. Duplicates are ignored; without any number the result equals
+    /// [`last`](Self::last).
     #[must_use]
     pub fn residual(numbers: &[usize]) -> Self {
         let mut states: Vec<TargetState> = Vec::with_capacity(numbers.len());
@@ -46,7 +47,7 @@ impl FeatureSpec {
         Self(states.into())
     }
 
-    /// These states, then those of `more` that are not among them.
+    /// Returns these states, followed by those of `more` that are not among them.
     #[must_use]
     pub fn and(&self, more: &Self) -> Self {
         if self.covers(more) {
@@ -56,12 +57,12 @@ impl FeatureSpec {
         Self(self.0.iter().chain(new).copied().collect())
     }
 
-    /// The states in their order; at least one.
+    /// Returns the states in order; at least one.
     pub(crate) fn states(&self) -> &[TargetState] {
         &self.0
     }
 
-    /// Those of the residual stream, in their order.
+    /// Returns the numbers of the residual states, in order.
     pub(crate) fn residual_numbers(&self) -> Vec<usize> {
         let numbers = self.0.iter().filter_map(|state| match state {
             TargetState::Last => None,
@@ -70,13 +71,13 @@ impl FeatureSpec {
         numbers.collect()
     }
 
-    /// Whether all states of `other` are among these.
+    /// Returns whether all states of `other` are among these.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|state| self.0.contains(state))
     }
 
-    /// The features that `wanted` names, out of `features` `[rows, states * hidden]` that are these;
-    /// `None` if not all are there.
+    /// Selects the states of `wanted` from `features` `[rows, states * hidden]`, which have the
+    /// states of `self`. Returns `None` if a state is missing.
     pub(crate) fn select(&self, features: &Tensor<2>, wanted: &Self) -> Option<Tensor<2>> {
         if self == wanted {
             return Some(features.clone());
@@ -111,8 +112,8 @@ impl fmt::Display for FeatureSpec {
     }
 }
 
-/// The states of the residual stream that EAGLE-3 reads of a target with so many layers, unless its
-/// config says otherwise: a low one, a middle one and a high one.
+/// Returns the states of the residual stream that EAGLE-3 reads by default from a target with
+/// `layers` layers: a low one, a middle one and a high one.
 #[must_use]
 pub fn eagle3_states(layers: usize) -> [usize; 3] {
     [2, layers / 2, layers.saturating_sub(3)]
@@ -121,17 +122,17 @@ pub fn eagle3_states(layers: usize) -> [usize; 3] {
 /// Hidden states of the rows of one pass.
 #[derive(Debug)]
 pub(crate) struct PassStates {
-    /// Behind the final norm, `[rows, hidden]`.
+    /// Output of the final norm, `[rows, hidden]`.
     pub(crate) last: Tensor<2>,
     /// States of the residual stream with their numbers, each `[rows, hidden]`.
     pub(crate) residual: Vec<(usize, Tensor<2>)>,
 }
 
 impl PassStates {
-    /// Features `[rows, states * hidden]` of some rows of the pass.
+    /// Returns the features `[rows, states * hidden]` of some rows of the pass.
     ///
     /// # Panics
-    /// If the pass did not take note of a state.
+    /// If the pass did not record a state.
     pub(crate) fn features(&self, spec: &FeatureSpec, rows: std::ops::Range<usize>) -> Tensor<2> {
         let columns = spec.0.iter().map(|state| {
             let all = match state {
@@ -139,7 +140,7 @@ impl PassStates {
                 TargetState::Residual(number) => {
                     let known = self.residual.iter().find(|(known, _)| known == number);
                     let Some((_, known)) = known else {
-                        unreachable!("the pass took no note of state {number}");
+                        unreachable!("the pass did not record state {number}");
                     };
                     known
                 }

@@ -7,11 +7,11 @@ use super::clip_config::{ClipActivation, ClipConfig};
 use crate::nn::{Bias, LayerNorm, Linear, attend_all};
 use crate::weights::Weights;
 
-/// Gives the hidden states of the tiles of an image after some of the layers.
+/// Computes the hidden states of an image's tiles after some of the layers.
 #[derive(Module, Debug)]
 pub(super) struct ClipVision {
-    /// The convolution of the published model; its stride is its size, so it is a linear layer over
-    /// the elements of a patch.
+    /// The convolution of the published model. Its stride equals its size, so it is a linear layer
+    /// over the elements of a patch.
     patch_embedding: Linear,
     class_embedding: Param<Tensor<1>>,
     position_embedding: Param<Tensor<2>>,
@@ -22,7 +22,7 @@ pub(super) struct ClipVision {
 }
 
 impl ClipVision {
-    /// Takes the embeddings and the first `n_layers` layers from `weights`.
+    /// Loads the embeddings and the first `n_layers` layers from `weights`.
     pub(super) fn load(weights: &Weights<'_>, config: &ClipConfig, n_layers: usize) -> Self {
         let (hidden, side, grid) = (config.hidden, config.patch_size, config.grid_side());
         let embeddings = weights.at("embeddings");
@@ -31,7 +31,7 @@ impl ClipVision {
         let positions = embeddings.vector("position_embedding.weight", [grid * grid + 1, hidden]);
         let class = embeddings.vector("class_embedding", [hidden]);
         let layers = weights.at("encoder.layers");
-        // Nothing reads what comes after the hidden state that is used.
+        // The weights after the selected hidden state are not needed.
         for unused in n_layers..config.layers {
             layers.skip(&unused.to_string());
         }
@@ -40,7 +40,7 @@ impl ClipVision {
             patch_embedding: Linear::from_tensors(kernel, None),
             class_embedding: Param::from_tensor(class),
             position_embedding: Param::from_tensor(positions),
-            // The published name lacks two letters.
+            // The published name is misspelt.
             pre_norm: LayerNorm::load(&weights.at("pre_layrnorm"), hidden, config.norm_eps),
             layers: (0..n_layers)
                 .map(|idx| ClipLayer::load(&layers.at(idx), config))
@@ -49,7 +49,7 @@ impl ClipVision {
         }
     }
 
-    /// Hidden states of the class token and the patches of each tile.
+    /// Returns the hidden states of the class token and the patches of each tile.
     ///
     /// # Shapes
     /// `pixels` `[tiles, 3, image_size, image_size]`, result `[tiles, 1 + patches, hidden]`.
@@ -59,7 +59,7 @@ impl ClipVision {
             .fold(self.embed(pixels), |x, layer| layer.forward(x))
     }
 
-    /// The input of the first layer.
+    /// Returns the input of the first layer.
     fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
         let [tiles, channels, _, _] = pixels.dims();
         let (grid, side, hidden) = (

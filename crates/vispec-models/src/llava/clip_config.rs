@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 use crate::error::ModelError;
 
-/// Largest side of a tile, in pixels, that is believed.
+/// Maximum plausible side of a tile in pixels.
 const MAX_SIDE: usize = 1 << 13;
 
 /// The activation inside the feed-forward blocks.
@@ -24,9 +24,9 @@ pub struct ClipConfig {
     pub hidden: usize,
     /// Width inside the feed-forward blocks.
     pub intermediate: usize,
-    /// Layers in the checkpoint.
+    /// Number of layers in the checkpoint.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Side of a tile in pixels.
     pub image_size: usize,
@@ -39,14 +39,14 @@ pub struct ClipConfig {
 }
 
 impl ClipConfig {
-    /// Patches along one side of a tile.
+    /// Returns the number of patches along one side of a tile.
     #[must_use]
     pub fn grid_side(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// What transformers 4.51 takes when the config has no `vision_config`: CLIP ViT-L/14 at 336
-    /// pixels.
+    /// Returns the config that transformers 4.51 uses if there is no `vision_config`: CLIP ViT-L/14
+    /// at 336 pixels.
     fn when_absent() -> Self {
         Self {
             hidden: 1024,
@@ -59,7 +59,7 @@ impl ClipConfig {
         }
     }
 
-    /// Takes what is not given from transformers 4.51.
+    /// Fills in missing fields with the defaults of transformers 4.51.
     fn with_defaults(fields: ClipFields) -> Self {
         let activation = match fields.hidden_act.as_deref() {
             Some("gelu") => ClipActivation::Gelu,
@@ -77,7 +77,7 @@ impl ClipConfig {
         }
     }
 
-    /// Checks the fields in `file`, or takes the defaults if there are none.
+    /// Checks the fields in `file`, or uses the defaults if there are none.
     pub(super) fn check(fields: Option<ClipFields>, file: &ConfigFile) -> Result<Self, ModelError> {
         let Some(fields) = fields else {
             return Ok(Self::when_absent());

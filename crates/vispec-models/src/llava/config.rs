@@ -18,37 +18,37 @@ const LLAVA_NEXT: &str = "LlavaNextForConditionalGeneration";
 const DEFAULT_PINPOINTS: [[usize; 2]; 5] =
     [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]];
 
-/// How an image becomes a sequence of vectors.
+/// How an image is turned into a sequence of vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LlavaFamily {
     /// LLaVA-1.5: one square crop.
     Llava,
-    /// LLaVA-NeXT: the whole image and tiles of it.
+    /// LLaVA-NeXT: the whole image and its tiles.
     LlavaNext {
-        /// Resolutions that the tiles can make up together.
+        /// Resolutions that the tiles together can have.
         resolutions: Vec<ImageSize>,
     },
 }
 
-/// Which vectors of a tile are used.
+/// The vectors of a tile that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeatureSelection {
-    /// Those of the patches; `default` in the file.
+    /// The vectors of the patches; `default` in the file.
     Patches,
-    /// That of the class token and those of the patches; `full` in the file.
+    /// The vectors of the class token and the patches; `full` in the file.
     ClassAndPatches,
 }
 
-/// A LLaVA-1.5 or LLaVA-NeXT model: text model, vision tower, and what joins them.
+/// Config of a LLaVA-1.5 or LLaVA-NeXT model: text model, vision tower and projector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlavaConfig {
-    /// How an image becomes a sequence of vectors.
+    /// How an image is turned into a sequence of vectors.
     pub family: LlavaFamily,
     /// The vision tower.
     pub vision: ClipConfig,
-    /// Layers of the vision tower that are run; the output of the last of them is used.
+    /// Number of vision tower layers to run; the output of the last one is used.
     pub feature_layers: usize,
-    /// Which vectors of a tile are used.
+    /// The vectors of a tile that are used.
     pub selection: FeatureSelection,
     /// Whether the projector has biases.
     pub projector_bias: Bias,
@@ -57,7 +57,7 @@ pub struct LlavaConfig {
     path: PathBuf,
 }
 
-/// A list would mean that several layers are concatenated.
+/// A list means that the outputs of several layers are concatenated.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum FeatureLayer {
@@ -81,14 +81,14 @@ struct RootFields {
 }
 
 impl LlavaConfig {
-    /// Reads `config.json` in `dir`. Fields that are absent have the defaults of transformers 4.51,
-    /// on which published files rely.
+    /// Reads `config.json` in `dir`. Absent fields get the defaults of transformers 4.51, on which
+    /// published files rely.
     ///
     /// # Errors
-    /// [`ModelError::MissingConfig`] or [`ModelError::Io`] if there is no such file,
+    /// Returns [`ModelError::MissingConfig`] or [`ModelError::Io`] if the file cannot be read,
     /// [`ModelError::ConfigSyntax`] if a field has the wrong type, [`ModelError::ConfigValue`] if a
-    /// value is impossible or asks for something that is not implemented,
-    /// [`ModelError::UnsupportedArchitecture`] if it is of another model, or its text model is.
+    /// value is invalid or not supported, [`ModelError::UnsupportedArchitecture`] if the model or
+    /// its text model is of another architecture.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
         let root: RootFields = file.parse()?;
@@ -135,30 +135,31 @@ impl LlavaConfig {
         })
     }
 
-    /// Shapes of the text model.
+    /// Returns the shapes of the text model.
     #[must_use]
     pub fn decoder(&self) -> DecoderConfig {
         self.text.decoder
     }
 
-    /// Rows of the embedding table, at least the size of the tokenizer.
+    /// Returns the number of rows of the embedding table, which is at least the tokenizer's
+    /// vocabulary size.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.text.vocab_size
     }
 
-    /// Positions that the model was made for.
+    /// Returns the maximum number of positions that the model supports.
     #[must_use]
     pub fn context_len(&self) -> usize {
         self.text.context_len
     }
 
-    /// Whether the output head is the embedding table.
+    /// Returns whether the output head is the embedding table.
     pub(crate) fn tie_word_embeddings(&self) -> bool {
         self.tie_word_embeddings
     }
 
-    /// The file that the config was read from.
+    /// Returns the file that the config was read from.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -182,8 +183,8 @@ fn selection(
     }
 }
 
-/// Layers to run for the hidden state that `layer` counts: 0 is the input of the first layer, -1
-/// the output of the last.
+/// Returns the number of layers to run for the hidden state with index `layer`: 0 is the input of
+/// the first layer, -1 the output of the last.
 fn feature_layers(
     layer: Option<FeatureLayer>,
     n_layers: usize,
@@ -214,13 +215,13 @@ fn feature_layers(
         })
 }
 
-/// The resolutions, each of which must be a whole number of tiles.
+/// Checks the resolutions, each of which must be a whole number of tiles.
 fn resolutions(
     pinpoints: &[[usize; 2]],
     vision: &ClipConfig,
     file: &ConfigFile,
 ) -> Result<Vec<ImageSize>, ModelError> {
-    /// Tiles along one side that are believed.
+    /// Maximum plausible number of tiles along one side.
     const MAX_TILES: usize = 64;
     let tile = vision.image_size;
     let fits = |side: &usize| side.is_multiple_of(tile) && (tile..=tile * MAX_TILES).contains(side);

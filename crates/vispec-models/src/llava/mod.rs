@@ -1,5 +1,5 @@
-//! LLaVA-1.5 and LLaVA-NeXT: config, names of weights, vision tower, projector and the packing of
-//! tiles. The text model is shared with other families.
+//! LLaVA-1.5 and LLaVA-NeXT: config, weight names, vision tower, projector and packing of tiles.
+//! The text model is shared with other families.
 
 mod clip;
 mod clip_config;
@@ -23,7 +23,7 @@ use crate::image_features::ImageFeatures;
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
 
-/// What the config in `dir` says of the model.
+/// Returns the model that the config in `dir` describes.
 pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
     let config = LlavaConfig::read(dir)?;
     Ok(FamilySpec {
@@ -52,7 +52,8 @@ impl VisionTower for LlavaVision {
     }
 }
 
-/// From the names that transformers writes since 4.52 to those of the published checkpoints.
+/// Rules from the names that transformers has written since 4.52 to those of the published
+/// checkpoints.
 pub(crate) const RENAME_RULES: &[RenameRule] = &[
     RenameRule {
         from: "model.language_model.",
@@ -66,7 +67,7 @@ pub(crate) const RENAME_RULES: &[RenameRule] = &[
         from: "model.vision_tower.vision_model.",
         to: "vision_tower.vision_model.",
     },
-    // Since 5.0 the tower has one level less.
+    // Since 5.0, the names of the tower have one level less.
     RenameRule {
         from: "model.vision_tower.",
         to: "vision_tower.vision_model.",

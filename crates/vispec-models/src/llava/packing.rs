@@ -1,10 +1,10 @@
-//! From the tiles of a LLaVA-NeXT image to one sequence of vectors.
+//! Packs the tiles of a LLaVA-NeXT image into one sequence of vectors.
 
 use burn::tensor::{Tensor, s};
 use vispec_processor::{ImageSize, unpadded_region};
 
-/// The vectors of the tile with the whole image, then those of the other tiles put together, row by
-/// row across tiles: padding is left out and `newline` ends each row.
+/// Returns the vectors of the tile with the whole image, followed by those of the other tiles, row
+/// by row across tiles. Padding is left out, and `newline` ends each row.
 ///
 /// # Shapes
 /// `tiles` `[1 + rows * columns of grid, patches, hidden]`, `newline` `[hidden]`, result
@@ -28,7 +28,7 @@ pub(super) fn pack_tiles(
         return whole;
     }
     let newlines = newline.reshape([1, 1, hidden]).expand([n_rows, 1, hidden]);
-    // An image that is extremely high has no features beside its newlines.
+    // An extremely tall image has no features besides its newlines.
     let rows = if n_columns == 0 {
         newlines
     } else {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::qwen2_5_vl::golden::device;
 
-    /// Packs tiles whose features are their running numbers; newlines are -1.
+    /// Packs tiles whose features are consecutive numbers; newlines are -1.
     fn packed(grid: ImageSize, side: usize, original: ImageSize) -> Vec<i32> {
         let (tiles, patches) = (1 + grid.area(), side * side);
         let numbers = Tensor::<1, Int>::arange(0..(tiles * patches) as i64, &device()).float();
@@ -77,7 +77,8 @@ mod tests {
     fn padding_is_left_out() {
         let found = packed(ImageSize::new(2, 1), 2, ImageSize::new(20, 5));
         assert_eq!(found[..4], [0, 1, 2, 3]);
-        // 4 rows of 2 columns, of which 1 is kept: padding is halved rounding down.
+        // 4 rows of 2 columns. The image fills 1 column, but half of the padding rounds down to 0,
+        // so both columns are kept.
         assert_eq!(found[4..], [4, 5, -1, 6, 7, -1, 8, 9, -1, 10, 11, -1]);
         let found = packed(ImageSize::new(1, 1), 4, ImageSize::new(10, 20));
         assert_eq!(found[16..], [20, 21, 22, 23, -1, 24, 25, 26, 27, -1]);

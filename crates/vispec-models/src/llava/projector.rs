@@ -1,4 +1,4 @@
-//! From the width of the vision tower to that of the text model.
+//! Projection from the width of the vision tower to that of the text model.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
@@ -14,7 +14,7 @@ pub(super) struct Projector {
 }
 
 impl Projector {
-    /// Takes `linear_1` and `linear_2` from `weights`.
+    /// Loads `linear_1` and `linear_2` from `weights`.
     pub(super) fn load(weights: &Weights<'_>, inputs: usize, outputs: usize, bias: Bias) -> Self {
         Self {
             linear_1: Linear::load(&weights.at("linear_1"), inputs, outputs, bias),

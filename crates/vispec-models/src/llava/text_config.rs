@@ -1,5 +1,5 @@
-//! `text_config` of LLaVA: a Llama. Published files give only what differs from the defaults of
-//! transformers.
+//! `text_config` of LLaVA, which describes a Llama. Published files contain only the fields that
+//! differ from the defaults of transformers.
 
 use serde::Deserialize;
 
@@ -31,13 +31,13 @@ pub(super) struct TextFields {
     rope: RopeFields,
 }
 
-/// What is known about the text model.
+/// Checked config of the text model.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextConfig {
     pub(super) decoder: DecoderConfig,
     pub(super) vocab_size: usize,
     pub(super) context_len: usize,
-    /// `None` if the file does not say.
+    /// `None` if the file does not specify it.
     pub(super) tie_word_embeddings: Option<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! From a processed image to vectors for the text model: CLIP, projector, packing.
+//! Encodes a processed image to vectors for the text model: CLIP, projector, packing.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::config_file::invalid;
 use crate::error::ModelError;
 use crate::weights::Weights;
 
-/// Tiles that are computed together, to bound the memory of images with many tiles; the published
-/// models have at most five.
+/// Number of tiles to compute together, which bounds the memory of images with many tiles. The
+/// published models have at most five.
 const TILES_AT_ONCE: usize = 5;
 
 /// Vision tower and projector of LLaVA-1.5 and LLaVA-NeXT.
@@ -23,7 +23,7 @@ const TILES_AT_ONCE: usize = 5;
 pub struct LlavaVision {
     tower: ClipVision,
     projector: Projector,
-    /// Ends each row of the grid of tiles in LLaVA-NeXT.
+    /// Vector that ends each row of the tile grid in LLaVA-NeXT.
     image_newline: Option<Param<Tensor<1>>>,
     #[module(skip)]
     family: LlavaFamily,
@@ -42,7 +42,7 @@ pub struct LlavaVision {
 }
 
 impl LlavaVision {
-    /// Takes `vision_tower`, `multi_modal_projector` and, for LLaVA-NeXT, `image_newline` from
+    /// Loads `vision_tower`, `multi_modal_projector` and, for LLaVA-NeXT, `image_newline` from
     /// `weights`, the root of the checkpoint.
     #[must_use]
     pub fn load(weights: &Weights<'_>, config: &LlavaConfig) -> Self {
@@ -76,10 +76,10 @@ impl LlavaVision {
         }
     }
 
-    /// The vectors of one image, `[image_tokens, hidden]` with the width of the text model.
+    /// Encodes one image to `[image_tokens, hidden]`, with the width of the text model.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     pub fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
         match (&self.family, &self.image_newline, image) {
             (LlavaFamily::Llava, _, ProcessedImage::Clip { pixels }) => {
@@ -117,7 +117,7 @@ impl LlavaVision {
         }
     }
 
-    /// Projected features of each tile.
+    /// Returns the projected features of each tile.
     ///
     /// # Shapes
     /// `pixels` `[tiles, 3, image_size, image_size]`, result `[tiles, tokens, hidden]`.
@@ -136,7 +136,7 @@ impl LlavaVision {
         Tensor::cat(batches.collect(), 0)
     }
 
-    /// Rows and columns of tiles, without the one of the whole image.
+    /// Returns the rows and columns of tiles, without the tile of the whole image.
     fn tile_grid(
         &self,
         original: ImageSize,
@@ -152,7 +152,7 @@ impl LlavaVision {
             .ok_or_else(|| self.refuse("image_grid_pinpoints", "[]", "at least one size".into()))
     }
 
-    /// Moves pixels of shape `leading` and `[3, image_size, image_size]` to the device.
+    /// Moves pixels of shape `leading` followed by `[3, image_size, image_size]` to the device.
     fn upload(
         &self,
         pixels: &PixelValues,

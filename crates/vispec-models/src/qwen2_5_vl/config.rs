@@ -13,11 +13,11 @@ use crate::rope_fields::RopeFields;
 
 const ARCHITECTURE: &str = "Qwen2_5_VLForConditionalGeneration";
 
-/// A Qwen2.5-VL model: text model, vision tower, and the tokens that join them.
+/// Config of a Qwen2.5-VL model: text model and vision tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QwenConfig {
     decoder: DecoderConfig,
-    /// Rows of the embedding table, at least the size of the tokenizer.
+    /// Number of rows of the embedding table, which is at least the tokenizer's vocabulary size.
     pub vocab_size: usize,
     /// Whether the output head is the embedding table.
     pub tie_word_embeddings: bool,
@@ -33,7 +33,7 @@ struct RootFields {
     tie_word_embeddings: Option<bool>,
     image_token_id: Option<u32>,
     vision_config: VisionFields,
-    /// Newer files gather the fields of the text model here.
+    /// Fields of the text model in newer files.
     text_config: Option<TextFields>,
 }
 
@@ -62,13 +62,12 @@ impl QwenConfig {
     /// Reads `config.json` in `dir`.
     ///
     /// # Errors
-    /// [`ModelError::MissingConfig`] or [`ModelError::Io`] if there is no such file,
+    /// Returns [`ModelError::MissingConfig`] or [`ModelError::Io`] if the file cannot be read,
     /// [`ModelError::ConfigSyntax`] if it lacks a field, [`ModelError::ConfigValue`] if a value is
-    /// impossible or asks for something that is not implemented,
-    /// [`ModelError::UnsupportedArchitecture`] if it is of another model.
+    /// invalid or not supported, [`ModelError::UnsupportedArchitecture`] if it is of another model.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
-        // Another model's file lacks some fields: first of all say that it is another model.
+        // Check the architecture first, since the file of another model lacks some fields.
         file.architecture(&[(ARCHITECTURE, "qwen2_5_vl")], ARCHITECTURE)?;
         let mut root: RootFields = file.parse()?;
         let (prefix, text) = match root.text_config.take() {
@@ -97,19 +96,19 @@ impl QwenConfig {
         })
     }
 
-    /// Shapes of the text model.
+    /// Returns the shapes of the text model.
     #[must_use]
     pub fn decoder(&self) -> DecoderConfig {
         self.decoder
     }
 
-    /// Positions that the model was made for.
+    /// Returns the maximum number of positions that the model supports.
     #[must_use]
     pub fn context_len(&self) -> usize {
         self.context_len
     }
 
-    /// How many rotary frequencies turn with time, height and width.
+    /// Returns the numbers of rotary frequencies for time, height and width.
     #[must_use]
     pub fn rotary_sections(&self) -> [usize; 3] {
         self.rotary_sections

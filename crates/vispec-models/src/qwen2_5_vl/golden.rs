@@ -1,4 +1,4 @@
-//! Reads tensors of the reference implementation and measures how far ours are from them.
+//! Reads tensors of the reference implementation and compares ours with them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::device::DeviceSpec;
 use crate::precision::{DtypeChoice, Precision};
 use crate::weights::{Checkpoint, RenameRule};
 
-/// Largest difference allowed, as a part of the largest value.
+/// Maximum difference, as a fraction of the largest value.
 const TOLERANCE: f64 = 1e-4;
 
 pub(crate) fn fixtures() -> PathBuf {
@@ -30,7 +30,7 @@ pub(crate) fn f32_precision() -> Precision {
     Precision::choose(DtypeChoice::F32, DType::F32, &device()).unwrap()
 }
 
-/// The image of the case `img-large` as the model's image processor gives it.
+/// Returns the image of the case `img-large` after the model's image processor.
 pub(crate) fn large_image(model: &str) -> ProcessedImage {
     let path = fixtures()
         .join("cases")
@@ -41,17 +41,17 @@ pub(crate) fn large_image(model: &str) -> ProcessedImage {
     processor.image_processor().process(&image).unwrap()
 }
 
-/// The tensors in one golden file, as f64, which holds all of their types exactly.
+/// The tensors of one golden file as f64, which represents all of their types exactly.
 pub(crate) struct Golden(HashMap<String, Vec<f64>>);
 
 impl Golden {
-    /// The inside of a vision tower.
+    /// Reads the intermediate tensors of a vision tower.
     pub(crate) fn vision(model: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision");
         Self::read(&folder.join(format!("{model}.safetensors")))
     }
 
-    /// A case of Qwen3-VL.
+    /// Reads a case of Qwen3-VL.
     pub(crate) fn qwen3(model: &str, case: &str) -> Self {
         let folder = fixtures().join("qwen3-vl/cases").join(model).join(case);
         Self::read(&folder.join("tensors.safetensors"))
@@ -109,7 +109,7 @@ impl Golden {
     }
 }
 
-/// The config of a model with some fields changed, in a directory of its own.
+/// Writes the config of a model with some fields changed to a temporary directory.
 pub(crate) fn changed_config(
     model: &str,
     change: impl FnOnce(&mut serde_json::Value),

@@ -1,5 +1,4 @@
-//! Qwen2.5-VL: config, names of weights, vision tower. The text model is shared with other
-//! families.
+//! Qwen2.5-VL: config, weight names and vision tower. The text model is shared with other families.
 
 mod config;
 mod patches;
@@ -27,7 +26,7 @@ use crate::nn::MropeLayout;
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
 
-/// What the config in `dir` says of the model.
+/// Returns the model that the config in `dir` describes.
 pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
     let config = QwenConfig::read(dir)?;
     Ok(FamilySpec {
@@ -56,7 +55,8 @@ impl VisionTower for QwenVision {
     }
 }
 
-/// From the names that transformers writes since 4.52 to those of the published checkpoints.
+/// Rules from the names that transformers has written since 4.52 to those of the published
+/// checkpoints.
 pub const RENAME_RULES: &[RenameRule] = &[
     RenameRule {
         from: "model.visual.",

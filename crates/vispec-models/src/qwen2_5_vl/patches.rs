@@ -1,4 +1,4 @@
-//! The patches of an image as the towers of Qwen read them.
+//! Patches of an image in the format of the Qwen vision towers.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::nn::{Bias, Linear};
 use crate::weights::Weights;
 
-/// The patches of one image, counted in image tokens (squares of patches that are merged).
+/// The grid of one image, counted in image tokens (squares of patches that are merged).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TokenGrid {
     pub(crate) frames: usize,
@@ -19,8 +19,8 @@ pub(crate) struct TokenGrid {
 }
 
 impl TokenGrid {
-    /// Row and column of each patch in the order of the image processor, in which the patches of a
-    /// token follow each other.
+    /// Returns row and column of each patch in the order of the image processor, in which the
+    /// patches of a token are adjacent.
     pub(crate) fn patches(self, merge_size: usize) -> impl Iterator<Item = [usize; 2]> {
         let tokens = (0..self.frames)
             .flat_map(move |_| 0..self.rows)
@@ -35,14 +35,14 @@ impl TokenGrid {
     }
 }
 
-/// What a tower takes for an image.
+/// The input format of a tower.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PatchInput<'a> {
-    /// The file that says so.
+    /// The config file, for errors.
     pub(crate) config: &'a Path,
-    /// Name of the model in it.
+    /// Model type in the config file, for errors.
     pub(crate) model_type: &'static str,
-    /// Channels, frames, rows and columns of a patch.
+    /// Numbers of channels, frames, rows and columns of a patch.
     pub(crate) kernel: [usize; 4],
     /// Side of the square of patches that becomes one token.
     pub(crate) merge_size: usize,
@@ -53,8 +53,8 @@ impl PatchInput<'_> {
         self.kernel.iter().product()
     }
 
-    /// The layer that embeds patches: in the published model a convolution whose stride is its size,
-    /// so it is a linear layer over the elements of a patch.
+    /// Loads the layer that embeds patches. In the published model it is a convolution whose stride
+    /// equals its size, so it is a linear layer over the elements of a patch.
     pub(crate) fn embedding(&self, weights: &Weights<'_>, hidden: usize, bias: Bias) -> Linear {
         let [channels, frames, rows, columns] = self.kernel;
         let kernel = weights.matrix("weight", [hidden, channels, frames, rows, columns]);
@@ -65,10 +65,10 @@ impl PatchInput<'_> {
         Linear::from_tensors(kernel.reshape([hidden, self.elements()]), bias)
     }
 
-    /// The patches `[patches, elements]` of an image, and the grid of its tokens.
+    /// Returns the patches `[patches, elements]` of an image and the grid of its tokens.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     pub(crate) fn read(
         &self,
         image: &ProcessedImage,
@@ -113,8 +113,9 @@ impl PatchInput<'_> {
     }
 }
 
-/// Angles of the two-dimensional rotary embedding, `[patches, head_dim / 2]` in row-major order and
-/// in the order of the image processor: half of them for the patch's row, half for its column.
+/// Returns the angles of the two-dimensional rotary embedding, `[patches, head_dim / 2]` in
+/// row-major order and in the order of the image processor. The first half of a patch's angles is
+/// for its row, the second half for its column.
 pub(crate) fn rotary_angles(grid: TokenGrid, merge_size: usize, head_dim: usize) -> Vec<f32> {
     let frequencies = frequencies(head_dim / 4);
     let mut angles = Vec::new();
@@ -125,7 +126,8 @@ pub(crate) fn rotary_angles(grid: TokenGrid, merge_size: usize, head_dim: usize)
     angles
 }
 
-/// `10000^(-j / count)` for `j` from 0 up; the base is the same in all published models.
+/// Returns `10000^(-j / count)` for each `j` below `count`. The base is the same in all published
+/// models.
 fn frequencies(count: usize) -> Vec<f32> {
     (0..count)
         .map(|j| {

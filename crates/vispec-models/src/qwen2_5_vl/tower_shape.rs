@@ -1,4 +1,4 @@
-//! What `vision_config` says of any tower of Qwen.
+//! The fields of `vision_config` that all Qwen vision towers share.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use super::patches::PatchInput;
 use crate::config_file::{ConfigFile, MAX_LAYERS, MAX_WIDTH};
 use crate::error::ModelError;
 
-/// Largest side of a patch or window, in pixels, that is believed.
+/// Maximum plausible side of a patch or window in pixels.
 pub(crate) const MAX_SIDE: usize = 1 << 12;
 
-/// Shapes that all towers of Qwen have.
+/// Shapes that all Qwen vision towers have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TowerShape {
     /// Number of blocks.
@@ -20,13 +20,13 @@ pub struct TowerShape {
     pub hidden: usize,
     /// Width inside the feed-forward blocks.
     pub intermediate: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Colour channels.
+    /// Number of colour channels.
     pub channels: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Frames in a patch; a still image is repeated.
+    /// Number of frames in a patch; a still image is repeated.
     pub temporal_patch_size: usize,
     /// Side of the square of patches that becomes one image token.
     pub merge_size: usize,
@@ -36,7 +36,7 @@ pub struct TowerShape {
     model_type: &'static str,
 }
 
-/// What a family has where the file says nothing.
+/// Defaults of a family for absent fields.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TowerDefaults {
     pub(crate) model_type: &'static str,
@@ -46,8 +46,8 @@ pub(crate) struct TowerDefaults {
     pub(crate) patch_size: usize,
 }
 
-/// The fields in the file, of which each family has some. Files that transformers wrote leave out what
-/// is at its default.
+/// The fields in the file; each family uses some of them. Files written by transformers omit fields
+/// with default values.
 #[derive(Debug, Deserialize)]
 pub(crate) struct VisionFields {
     depth: Option<usize>,
@@ -67,7 +67,7 @@ pub(crate) struct VisionFields {
 }
 
 impl VisionFields {
-    /// What all towers have: fills in defaults and checks the values.
+    /// Returns the shapes that all towers have: fills in defaults and checks the values.
     pub(crate) fn tower(
         &self,
         file: &ConfigFile,
@@ -103,7 +103,7 @@ impl VisionFields {
             let expected = "3, as colour images have";
             return Err(file.invalid("vision_config.in_channels", shape.channels, expected));
         }
-        // A quarter of a head for each of cosine and sine of each of height and width.
+        // Cosine and sine of height and width take a quarter of a head each.
         if !shape.hidden.is_multiple_of(4 * shape.heads) {
             let expected = format!("a divisor of a quarter of hidden_size, {}", shape.hidden);
             return Err(file.invalid("vision_config.num_heads", shape.heads, expected));
@@ -113,17 +113,17 @@ impl VisionFields {
 }
 
 impl TowerShape {
-    /// Size of an attention head.
+    /// Returns the size of an attention head.
     pub(crate) fn head_dim(&self) -> usize {
         self.hidden / self.heads
     }
 
-    /// Patches that become one image token.
+    /// Returns the number of patches that become one image token.
     pub(crate) fn patches_per_token(&self) -> usize {
         self.merge_size * self.merge_size
     }
 
-    /// What the tower reads.
+    /// Returns the input format of the tower.
     pub(crate) fn patch_input(&self) -> PatchInput<'_> {
         PatchInput {
             config: &self.path,
@@ -138,7 +138,7 @@ impl TowerShape {
         }
     }
 
-    /// Image tokens stand among those of the text.
+    /// Checks that image tokens have the width of text tokens.
     pub(crate) fn check_output(
         &self,
         file: &ConfigFile,

@@ -15,7 +15,7 @@ use crate::weights::Weights;
 /// Added to the mean square in norms; the config has no field for it.
 pub(super) const NORM_EPS: f64 = 1e-6;
 
-/// Turns an image, cut into patches, into one vector for each square of patches.
+/// Encodes an image that is cut into patches to one vector per square of patches.
 #[derive(Module, Debug)]
 pub struct QwenVision {
     patch_embed: Linear,
@@ -30,7 +30,7 @@ pub struct QwenVision {
 }
 
 impl QwenVision {
-    /// Takes `patch_embed`, `blocks.0`, `blocks.1` … and `merger` from `weights`.
+    /// Loads `patch_embed`, `blocks.0`, `blocks.1` … and `merger` from `weights`.
     #[must_use]
     pub fn load(weights: &Weights<'_>, config: &QwenVisionConfig) -> Self {
         let block = |idx: usize| VisionBlock::load(&weights.at(format!("blocks.{idx}")), config);
@@ -48,10 +48,10 @@ impl QwenVision {
         }
     }
 
-    /// The vectors of one image, `[image_tokens, hidden]` with the width of the text model.
+    /// Encodes one image to `[image_tokens, hidden]`, with the width of the text model.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     pub fn encode(&self, image: &ProcessedImage) -> Result<Tensor<2>, ModelError> {
         let input = self.config.tower.patch_input();
         let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
@@ -101,7 +101,7 @@ impl QwenVision {
         }
     }
 
-    /// Rotary angles of the patches in window order.
+    /// Returns the rotary table of the patches in window order.
     fn rotary(&self, grid: TokenGrid, order: &WindowOrder) -> RotaryTable {
         let head_dim = self.config.tower.head_dim();
         let angles = rotary_angles(grid, self.config.tower.merge_size, head_dim);
@@ -126,7 +126,7 @@ impl QwenVision {
         self.reordered(tokens, &order.to_processor())
     }
 
-    /// Row `i` of the result is row `origins[i]` of `rows`.
+    /// Reorders rows: row `i` of the result is row `origins[i]` of `rows`.
     fn reordered(&self, rows: Tensor<2>, origins: &[usize]) -> Tensor<2> {
         let origins: Vec<i64> = origins
             .iter()
@@ -138,7 +138,7 @@ impl QwenVision {
     }
 }
 
-/// Joins the patches of a token and brings them to the width of the text model.
+/// Merges the patches of a token and projects them to the width of the text model.
 #[derive(Module, Debug)]
 struct Merger {
     ln_q: RmsNorm,

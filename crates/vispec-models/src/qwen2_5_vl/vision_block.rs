@@ -1,4 +1,5 @@
-//! One block of the vision tower: attention within groups of patches, gated feed-forward block.
+//! One block of the vision tower: attention within groups of patches, then a gated feed-forward
+//! block.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -33,7 +34,7 @@ impl VisionBlock {
         }
     }
 
-    /// `runs` cover all patches, in order.
+    /// Runs the block; `runs` must cover all patches in order.
     ///
     /// # Shapes
     /// `x` and the result `[patches, hidden]`.

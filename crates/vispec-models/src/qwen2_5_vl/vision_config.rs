@@ -4,7 +4,7 @@ use super::tower_shape::{MAX_SIDE, TowerDefaults, TowerShape, VisionFields};
 use crate::config_file::ConfigFile;
 use crate::error::ModelError;
 
-/// Those of transformers 4.51.
+/// Defaults of transformers 4.51.
 const DEFAULTS: TowerDefaults = TowerDefaults {
     model_type: "qwen2_5_vl",
     depth: 32,
@@ -25,7 +25,7 @@ pub struct QwenVisionConfig {
 }
 
 impl QwenVisionConfig {
-    /// Side of an attention window in image tokens.
+    /// Returns the side of an attention window in image tokens.
     pub(crate) fn window_tokens(&self) -> usize {
         self.window_size / self.tower.merge_size / self.tower.patch_size
     }

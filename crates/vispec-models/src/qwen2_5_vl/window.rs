@@ -1,4 +1,4 @@
-//! Which patches of an image attend to each other, and in which order they are kept for it.
+//! Attention windows: the patches of an image that attend to each other, and their order.
 
 use super::patches::TokenGrid;
 use crate::nn::PatchGroups;
@@ -6,16 +6,16 @@ use crate::nn::PatchGroups;
 /// An order of the image tokens in which each window is a consecutive range.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WindowOrder {
-    /// For each place in window order, the place in the order of the image processor.
+    /// For each index in window order, the index in the order of the image processor.
     pub(super) from_processor: Vec<usize>,
-    /// The windows in patches. Those at the right and lower edges can be smaller than the others;
-    /// neighbours of the same size share an entry, so that they are computed together.
+    /// The windows in patches. Windows at the right and lower edges can be smaller than the others.
+    /// Neighbours of the same size share an entry, so that they are computed together.
     pub(super) runs: Vec<PatchGroups>,
 }
 
 impl WindowOrder {
-    /// Windows of at most `side` times `side` tokens, from left to right and from top to bottom;
-    /// within a window likewise.
+    /// Creates windows of at most `side` times `side` tokens, from left to right and from top to
+    /// bottom. Tokens within a window have the same order.
     pub(super) fn new(grid: TokenGrid, side: usize, patches_per_token: usize) -> Self {
         let mut from_processor = Vec::with_capacity(grid.frames * grid.rows * grid.columns);
         let mut runs = Vec::new();
@@ -38,7 +38,7 @@ impl WindowOrder {
         }
     }
 
-    /// For each place in the order of the image processor, the place in window order.
+    /// Returns, for each index in the order of the image processor, the index in window order.
     pub(super) fn to_processor(&self) -> Vec<usize> {
         let mut inverse = vec![0; self.from_processor.len()];
         for (place, &origin) in self.from_processor.iter().enumerate() {
@@ -48,7 +48,7 @@ impl WindowOrder {
     }
 }
 
-/// Adds a group of `len` patches behind the last one.
+/// Adds a group of `len` patches after the last one.
 fn push_group(runs: &mut Vec<PatchGroups>, len: usize) {
     let start = match runs.last_mut() {
         Some(last) if last.len == len => {

@@ -14,11 +14,11 @@ use crate::rope_fields::RopeFields;
 const ARCHITECTURE: &str = "Qwen3VLForConditionalGeneration";
 const PREFIX: &str = "text_config.";
 
-/// A Qwen3-VL model: text model, vision tower, and the tokens that join them.
+/// Config of a Qwen3-VL model: text model and vision tower.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Qwen3Config {
     decoder: DecoderConfig,
-    /// Rows of the embedding table, at least the size of the tokenizer.
+    /// Number of rows of the embedding table, which is at least the tokenizer's vocabulary size.
     pub vocab_size: usize,
     /// Whether the output head is the embedding table.
     pub tie_word_embeddings: bool,
@@ -58,13 +58,12 @@ impl Qwen3Config {
     /// Reads `config.json` in `dir`.
     ///
     /// # Errors
-    /// [`ModelError::MissingConfig`] or [`ModelError::Io`] if there is no such file,
+    /// Returns [`ModelError::MissingConfig`] or [`ModelError::Io`] if the file cannot be read,
     /// [`ModelError::ConfigSyntax`] if it lacks a field, [`ModelError::ConfigValue`] if a value is
-    /// impossible or asks for something that is not implemented,
-    /// [`ModelError::UnsupportedArchitecture`] if it is of another model.
+    /// invalid or not supported, [`ModelError::UnsupportedArchitecture`] if it is of another model.
     pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
         let file = ConfigFile::open(dir)?;
-        // Another model's file lacks some fields: first of all say that it is another model.
+        // Check the architecture first, since the file of another model lacks some fields.
         file.architecture(&[(ARCHITECTURE, "qwen3_vl")], ARCHITECTURE)?;
         let root: RootFields = file.parse()?;
         let text = root.text_config;
@@ -83,17 +82,17 @@ impl Qwen3Config {
         })
     }
 
-    /// Shapes of the text model.
+    /// Returns the shapes of the text model.
     pub(crate) fn decoder(&self) -> DecoderConfig {
         self.decoder
     }
 
-    /// Positions that the model was made for.
+    /// Returns the maximum number of positions that the model supports.
     pub(crate) fn context_len(&self) -> usize {
         self.context_len
     }
 
-    /// How many rotary frequencies turn with time, height and width.
+    /// Returns the numbers of rotary frequencies for time, height and width.
     pub(crate) fn rotary_sections(&self) -> [usize; 3] {
         self.rotary_sections
     }
@@ -115,7 +114,7 @@ impl TextFields {
             layers: self.num_hidden_layers,
             heads,
             kv_heads: self.num_key_value_heads,
-            // Published files have it; the class of transformers assumes this.
+            // Published files contain it; 128 is the default of transformers.
             head_dim: self.head_dim.unwrap_or(128),
             qkv_bias: Bias::No,
             qk_norm: QkNorm::PerHead,
@@ -128,8 +127,8 @@ impl TextFields {
         Ok((decoder, sections))
     }
 
-    /// The model interleaves its axes whatever the file says, so a file that says otherwise is of
-    /// another model; and a section must find its places among the frequencies.
+    /// Checks the rotary layout. The model always interleaves its axes, so a file with another
+    /// layout belongs to another model. Each section must fit among the frequencies.
     fn check_layout(
         &self,
         file: &ConfigFile,

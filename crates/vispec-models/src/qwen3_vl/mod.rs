@@ -1,5 +1,5 @@
-//! Qwen3-VL, the dense models: config and vision tower. Names of weights are those of Qwen2.5-VL,
-//! and so are patches and the attention over them. The text model is shared with other families.
+//! The dense Qwen3-VL models: config and vision tower. Weight names, patches and the attention over
+//! patches are those of Qwen2.5-VL. The text model is shared with other families.
 
 mod config;
 mod position;
@@ -22,7 +22,7 @@ use crate::nn::MropeLayout;
 use crate::text_model::HeadWeights;
 use crate::weights::Weights;
 
-/// What the config in `dir` says of the model.
+/// Returns the model that the config in `dir` describes.
 pub(crate) fn family(dir: &Path) -> Result<FamilySpec, ModelError> {
     let config = Qwen3Config::read(dir)?;
     Ok(FamilySpec {

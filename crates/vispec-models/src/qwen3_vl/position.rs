@@ -1,19 +1,20 @@
-//! Position embeddings of patches, mixed from a square table that is stretched over the image.
+//! Position embeddings of patches, interpolated from a square table that is stretched over the
+//! image.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::qwen2_5_vl::TokenGrid;
 
-/// The four entries of the table around a patch, and how much of each it takes.
+/// The four table entries around each patch, and their weights.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Corners {
     /// Entries `[4][patches]`.
     entries: [Vec<i64>; 4],
-    /// Shares `[4][patches]`, which add up to one.
+    /// Weights `[4][patches]`, which add up to one for each patch.
     shares: [Vec<f32>; 4],
 }
 
-/// A place between two lines of the table.
+/// A position between two lines of the table.
 #[derive(Clone, Copy)]
 struct Between {
     line: usize,
@@ -22,8 +23,8 @@ struct Between {
 }
 
 impl Corners {
-    /// Those of all patches of `grid` in the order of the image processor, in a table of `side`
-    /// times `side` entries.
+    /// Computes the corners of all patches of `grid`, in the order of the image processor, in a
+    /// table of `side` times `side` entries.
     pub(super) fn new(grid: TokenGrid, merge_size: usize, side: usize) -> Self {
         let rows = stretched(grid.rows * merge_size, side);
         let columns = stretched(grid.columns * merge_size, side);
@@ -49,7 +50,7 @@ impl Corners {
         corners
     }
 
-    /// The mixed embeddings.
+    /// Returns the interpolated embeddings.
     ///
     /// # Shapes
     /// `table` `[side * side, hidden]`, result `[patches, hidden]`.
@@ -71,8 +72,8 @@ impl Corners {
     }
 }
 
-/// Places of `count` lines that are spread evenly from the first line of the table to the last, in
-/// f32 as the published model computes them.
+/// Returns the positions of `count` lines spread evenly from the first line of the table to the
+/// last, in f32 like the published model.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -84,7 +85,7 @@ fn stretched(count: usize, side: usize) -> Vec<Between> {
     let step = end as f32 / count.saturating_sub(1).max(1) as f32;
     let place = |idx: usize| match idx < count / 2 || count == 1 {
         true => step * idx as f32,
-        // From the end, so that the last line is the last line.
+        // Count from the end, so that the last position is exactly the last line.
         false => end as f32 - step * (count - 1 - idx) as f32,
     };
     let between = |idx: usize| {

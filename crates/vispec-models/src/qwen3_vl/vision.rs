@@ -1,5 +1,5 @@
-//! The vision tower of Qwen3-VL: attention over whole frames, positions learned and rotary, and
-//! features of some blocks beside those of the last.
+//! The vision tower of Qwen3-VL: attention over whole frames, learned and rotary positions, and
+//! features of some blocks in addition to those of the last.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
@@ -14,7 +14,7 @@ use crate::nn::{Bias, Linear, PatchGroups, RotaryTable};
 use crate::qwen2_5_vl::{TokenGrid, rotary_angles};
 use crate::weights::Weights;
 
-/// Turns an image, cut into patches, into some vectors for each square of patches.
+/// Encodes an image that is cut into patches to several vectors per square of patches.
 #[derive(Module, Debug)]
 pub(crate) struct Qwen3Vision {
     patch_embed: Linear,
@@ -22,7 +22,7 @@ pub(crate) struct Qwen3Vision {
     pos_embed: Param<Tensor<2>>,
     blocks: Vec<VisionBlock>,
     merger: Merger,
-    /// One for each of the blocks whose features are added later.
+    /// One merger for each block whose features are added in the text model.
     deepstack_mergers: Vec<Merger>,
     #[module(skip)]
     config: Qwen3VisionConfig,
@@ -33,7 +33,7 @@ pub(crate) struct Qwen3Vision {
 }
 
 impl Qwen3Vision {
-    /// Takes `patch_embed`, `pos_embed`, `blocks`, `merger` and `deepstack_merger_list` from
+    /// Loads `patch_embed`, `pos_embed`, `blocks`, `merger` and `deepstack_merger_list` from
     /// `weights`.
     pub(crate) fn load(weights: &Weights<'_>, config: &Qwen3VisionConfig) -> Self {
         let input = config.tower.patch_input();
@@ -62,10 +62,10 @@ impl Qwen3Vision {
         }
     }
 
-    /// The vectors of one image, with the width of the text model.
+    /// Encodes one image to vectors with the width of the text model.
     ///
     /// # Errors
-    /// [`ModelError::ConfigValue`] if the image was not processed as the config asks for.
+    /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     pub(crate) fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError> {
         let input = self.config.tower.patch_input();
         let (pixels, grid) = input.read(image, (&self.device, self.dtype))?;
@@ -84,7 +84,7 @@ impl Qwen3Vision {
         })
     }
 
-    /// Patches `[patches, elements]` with their positions, `[patches, hidden]`.
+    /// Embeds patches `[patches, elements]` with their positions; returns `[patches, hidden]`.
     fn embed(&self, pixels: Tensor<2>, grid: TokenGrid) -> Tensor<2> {
         let corners = Corners::new(
             grid,

@@ -1,4 +1,4 @@
-//! One block of the vision tower, and what joins patches to tokens.
+//! One block of the vision tower, and the merger of patches.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
@@ -36,7 +36,7 @@ impl VisionBlock {
         }
     }
 
-    /// Each patch attends to those of its own frame.
+    /// Runs the block. Each patch attends to the patches of its own frame.
     ///
     /// # Shapes
     /// `x` and the result `[patches, hidden]`.
@@ -54,16 +54,16 @@ impl VisionBlock {
     }
 }
 
-/// What a merger norms.
+/// What a merger normalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Normed {
-    /// Each patch, before those of a token are joined: behind the last block.
+    /// Each patch, before the patches of a token are joined; used after the last block.
     Patches,
-    /// Each token, all its patches together: behind an earlier block.
+    /// Each token, after its patches are joined; used after earlier blocks.
     Tokens,
 }
 
-/// Joins the patches of a token and brings them to the width of the text model.
+/// Merges the patches of a token and projects them to the width of the text model.
 #[derive(Module, Debug)]
 pub(super) struct Merger {
     norm: LayerNorm,

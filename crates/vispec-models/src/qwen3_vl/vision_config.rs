@@ -5,10 +5,10 @@ use crate::error::ModelError;
 use crate::nn::DecoderConfig;
 use crate::qwen2_5_vl::{TowerDefaults, TowerShape, VisionFields};
 
-/// Largest table of positions that is believed.
+/// Maximum plausible size of the position table.
 const MAX_POSITIONS: usize = 1 << 24;
 
-/// Those of transformers 4.57.
+/// Defaults of transformers 4.57.
 const DEFAULTS: TowerDefaults = TowerDefaults {
     model_type: "qwen3_vl",
     depth: 27,
@@ -24,7 +24,8 @@ pub(crate) struct Qwen3VisionConfig {
     pub tower: TowerShape,
     /// Side of the square table of position embeddings.
     pub position_side: usize,
-    /// Blocks whose output is added behind the first layers of the text model, one for each layer.
+    /// Blocks whose outputs are added after the first layers of the text model, one block per
+    /// layer.
     pub deepstack_blocks: Vec<usize>,
 }
 

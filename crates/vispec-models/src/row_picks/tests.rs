@@ -1,4 +1,5 @@
-//! On a GPU, or on what stands in for one: tests do nothing, and say so, where there is none.
+//! Tests on a GPU or a software implementation of one. Without either they print a message and do
+//! nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -27,7 +28,7 @@ fn tensor(values: &[f32], vocab: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(data, (device, DType::F32))
 }
 
-/// Rows as peaked as those of models, a quarter of them masked.
+/// Returns rows as peaked as those of models, with a quarter of the tokens masked.
 fn rows(n: usize, vocab: usize) -> Vec<f32> {
     let mut numbers = UniformStream::new(7);
     let mut logit = || {
@@ -39,7 +40,7 @@ fn rows(n: usize, vocab: usize) -> Vec<f32> {
     (0..n * vocab).map(|_| logit()).collect()
 }
 
-/// How near a number is to the border between two tokens, in probability.
+/// Returns the distance of a number to the nearest border between two tokens, in probability.
 fn to_border(probabilities: &[f64], uniform: f64) -> f64 {
     let mut sum = 0.0;
     let borders = probabilities.iter().map(|probability| {
@@ -55,7 +56,7 @@ fn draws_on_a_gpu_are_those_of_the_host() {
         return;
     };
     let (mut drawn, mut others) = (0, 0);
-    // Fewer tokens than units, as many, and more, not a multiple of them.
+    // Fewer tokens than GPU units, as many, and more, not a multiple of them.
     for vocab in [3, 256, 1_000, 33_333] {
         let n = 24;
         let values = rows(n, vocab);
@@ -102,7 +103,7 @@ fn extreme_numbers_on_a_gpu_draw_tokens_that_may_come() {
                 uniform,
             };
             let found = read_picked(tensor(&logits, 5, &device), &[pick]).unwrap();
-            // Cold draws are the best token.
+            // At a low temperature the best token is sampled.
             let expected = if temperature < 1.0 { 2 } else { expected };
             let token = expected;
             assert_eq!(found, [Picked { token, sound: true }], "{uniform}");
@@ -135,7 +136,8 @@ fn broken_rows_on_a_gpu_are_told() {
     assert_eq!(best[4].token, 650);
 }
 
-/// Greedy and drawn sequences share a read; whoever asks otherwise than was said reads the rows.
+/// Greedy and sampled sequences share a read-back. A pick with other settings than announced reads
+/// the rows.
 #[test]
 fn sequences_on_a_gpu_are_picked_from_with_one_read() {
     let Some(device) = device() else {

@@ -1,4 +1,5 @@
-//! Where each tensor of a checkpoint lies: single or sharded safetensors, or a PyTorch archive.
+//! The location of each tensor of a checkpoint: single or sharded safetensors, or a PyTorch
+//! archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,8 +19,8 @@ use super::rename::{RenameRule, canonical};
 use crate::error::ModelError;
 use crate::precision::Quantization;
 
-/// The tensors of one checkpoint directory, by canonical name. Opening it maps the files and reads
-/// their headers only.
+/// The tensors of one checkpoint directory, by canonical name. Opening it only maps the files and
+/// reads their headers.
 #[derive(Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
@@ -38,13 +39,13 @@ struct Entry {
 enum Source {
     /// Bytes of a mapped safetensors file.
     Mapped(bytes::Bytes, Arc<MappedFile>),
-    /// A tensor of a PyTorch archive, read when asked for.
+    /// A tensor of a PyTorch archive, read on demand.
     Pickle(Box<pytorch_reader::Tensor>),
-    /// A tensor of which there is no more than how to draw it.
+    /// A tensor without data on disk, which is generated at random.
     Drawn(DrawnTensor),
 }
 
-/// A map that several owners of its bytes keep alive.
+/// A memory map that is kept alive by all owners of its bytes.
 struct SharedMap(Arc<MappedFile>);
 
 impl AsRef<[u8]> for SharedMap {
@@ -53,7 +54,7 @@ impl AsRef<[u8]> for SharedMap {
     }
 }
 
-/// `model.safetensors.index.json`: which file holds which tensor.
+/// `model.safetensors.index.json`, which maps tensors to files.
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: BTreeMap<String, String>,
@@ -67,8 +68,8 @@ impl Checkpoint {
     /// Opens the weights in `dir`, renaming tensors by `rules`.
     ///
     /// # Errors
-    /// [`ModelError::NoWeights`] if there are none, [`ModelError::DamagedWeights`] if a header is
-    /// garbage or does not fit its file, [`ModelError::Io`] if a shard is missing.
+    /// Returns [`ModelError::NoWeights`] if there are none, [`ModelError::DamagedWeights`] if a
+    /// header is invalid or does not fit its file, [`ModelError::Io`] if a shard is missing.
     pub fn open(dir: &Path, rules: &[RenameRule]) -> Result<Self, ModelError> {
         let mut checkpoint = Self {
             dir: dir.to_owned(),
@@ -88,35 +89,35 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The directory that was opened.
+    /// Returns the directory of the checkpoint.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Canonical names, in order.
+    /// Returns the canonical names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns whether there is a tensor of this name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Shape of a tensor, if it exists.
+    /// Returns the shape of a tensor, if it exists.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Element type on disk of a tensor, if it exists.
+    /// Returns the element type of a tensor on disk, if it exists.
     #[must_use]
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.tensors.get(name).map(|entry| entry.dtype)
     }
 
-    /// The element type that most bytes of the checkpoint have.
+    /// Returns the element type of most bytes of the checkpoint.
     #[must_use]
     pub fn main_dtype(&self) -> DType {
         let bytes = |dtype: DType| -> usize {
@@ -132,7 +133,7 @@ impl Checkpoint {
             .unwrap_or(DType::F32)
     }
 
-    /// The tensor `name` on a device.
+    /// Loads the tensor `name` onto a device.
     pub(super) fn tensor<const D: usize>(
         &self,
         name: &str,
@@ -144,13 +145,13 @@ impl Checkpoint {
         }
     }
 
-    /// The elements of `name` as `dtype`: a view of the memory map if that is the type on disk and
-    /// the address fits its alignment, a converted copy otherwise.
+    /// Returns the elements of `name` as `dtype`: a view of the memory map if that is the type on
+    /// disk and the address is aligned, a converted copy otherwise.
     fn read(&self, name: &str, dtype: DType) -> Result<TensorData, ModelError> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(ModelError::DamagedWeights {
                 path: self.dir.clone(),
-                reason: format!("tensor {name} is not there"),
+                reason: format!("tensor {name} is missing"),
             });
         };
         let shape = entry.shape.clone();
@@ -182,7 +183,7 @@ impl Checkpoint {
         Ok(TensorData::from_bytes_vec(bytes, shape, dtype))
     }
 
-    /// The elements of `name`, which are integers or truth values.
+    /// Returns the elements of `name`, which must be integers or booleans.
     pub(super) fn integers(&self, name: &str) -> Result<Vec<i64>, ModelError> {
         let dtype = self.dtype(name);
         let bytes = match self.tensors.get(name).map(|entry| (entry, &entry.source)) {
@@ -201,11 +202,11 @@ impl Checkpoint {
         values.ok_or_else(|| ModelError::WeightValue {
             path: self.path_of(name),
             tensor: name.to_owned(),
-            reason: format!("element type {dtype:?}, expected integers or truth values"),
+            reason: format!("element type {dtype:?}, expected integers or booleans"),
         })
     }
 
-    /// The matrix `name` `[outputs, inputs]`, quantised.
+    /// Quantises the matrix `name` `[outputs, inputs]`.
     pub(super) fn quantize(
         &self,
         name: &str,
@@ -238,16 +239,16 @@ impl Checkpoint {
         Ok(quantized)
     }
 
-    /// The error of asking for the elements of a tensor that are not on disk.
+    /// Returns the error for reading elements of a tensor that has none on disk.
     fn not_stored(&self, name: &str) -> ModelError {
         ModelError::WeightValue {
             path: self.path_of(name),
             tensor: name.to_owned(),
-            reason: "it has a shape and no elements, expected elements on disk".to_owned(),
+            reason: "it has a shape but no elements, expected elements on disk".to_owned(),
         }
     }
 
-    /// The weight files.
+    /// Returns the weight files.
     pub(super) fn files(&self) -> BTreeSet<&Path> {
         self.tensors
             .values()
@@ -255,7 +256,7 @@ impl Checkpoint {
             .collect()
     }
 
-    /// The file that holds `name`.
+    /// Returns the file that contains `name`.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         let entry = self.tensors.get(name);
         entry.map_or_else(|| self.dir.clone(), |entry| entry.path.clone())
@@ -287,7 +288,7 @@ impl Checkpoint {
             if !self.tensors.contains_key(&canonical(name, rules)) {
                 return Err(ModelError::DamagedWeights {
                     path: self.dir.join(file),
-                    reason: format!("the index places tensor {name} here, but it is not there"),
+                    reason: format!("the index places tensor {name} here, but it is missing"),
                 });
             }
         }

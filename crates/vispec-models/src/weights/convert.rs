@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// Rewrites little-endian elements of type `from` as elements of type `to`.
 ///
-/// `None` if either is not one of f32, f16 and bf16. Rounding is to nearest, ties to even.
+/// Returns `None` unless both types are f32, f16 or bf16. Rounds to nearest, ties to even.
 pub(crate) fn convert(bytes: &[u8], from: DType, to: DType) -> Option<Vec<u8>> {
     match from {
         DType::F32 => encode(
@@ -30,7 +30,8 @@ pub(crate) fn convert(bytes: &[u8], from: DType, to: DType) -> Option<Vec<u8>> {
     }
 }
 
-/// Little-endian integers, or truth values of a byte each, of type `from`; `None` if it is neither.
+/// Reads little-endian integers, or booleans of one byte each, of type `from`; `None` if it is
+/// neither.
 pub(crate) fn integers(bytes: &[u8], from: DType) -> Option<Vec<i64>> {
     Some(match from {
         DType::I64 => bytes

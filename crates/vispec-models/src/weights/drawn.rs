@@ -1,13 +1,13 @@
-//! Tensors of a checkpoint that has names and shapes of a published one, and no numbers: they are drawn
-//! where the tensors are used. So time and memory of a large model can be had without its bytes on a
-//! disk and on their way to a device.
+//! Random tensors. A checkpoint can describe tensors by name and shape only, like those of a
+//! published model; their values are generated on the device. So speed and memory of a large model
+//! can be measured without storing or transferring its weights.
 
 use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use serde::Deserialize;
 
-/// Key of the metadata of a safetensors file whose value describes such tensors, as JSON.
+/// Metadata key of a safetensors file whose value describes such tensors as JSON.
 const KEY: &str = "vispec_drawn_tensors";
 
 /// A tensor of normally distributed numbers.
@@ -16,7 +16,7 @@ const KEY: &str = "vispec_drawn_tensors";
 pub(super) struct DrawnTensor {
     pub(super) shape: Vec<usize>,
     mean: f64,
-    /// All elements are the mean if this is 0.
+    /// Standard deviation; if it is 0, all elements equal the mean.
     deviation: f64,
 }
 
@@ -24,10 +24,10 @@ impl DrawnTensor {
     /// Element type that the tensor would have on disk.
     pub(super) const DTYPE: DType = DType::BF16;
 
-    /// The tensors that the metadata of a file describe, by name.
+    /// Parses the tensors that the metadata of a file describes, by name.
     ///
     /// # Errors
-    /// What is wrong with the description.
+    /// Returns what is wrong with the description.
     pub(super) fn described(
         metadata: Option<&HashMap<String, String>>,
     ) -> Result<BTreeMap<String, Self>, String> {
@@ -60,7 +60,7 @@ impl DrawnTensor {
         Ok(tensors)
     }
 
-    /// Draws the tensor.
+    /// Generates the tensor.
     pub(super) fn draw<const D: usize>(&self, options: (&Device, DType)) -> Tensor<D> {
         let shape = self.shape.clone();
         if self.deviation == 0.0 {

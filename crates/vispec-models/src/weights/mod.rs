@@ -1,8 +1,8 @@
-//! Strict loading of published checkpoints: every tensor is found, used and of the right shape, or
-//! named in an error.
+//! Strict loading of published checkpoints: a tensor that is missing, unused or of the wrong shape
+//! is named in an error.
 //!
-//! [`Checkpoint`] knows where each tensor lies on disk; [`Weights`] hands tensors to the modules
-//! under construction, by the names that the checkpoint itself uses, and keeps account.
+//! [`Checkpoint`] knows the location of each tensor on disk. [`Weights`] passes tensors to the
+//! modules under construction, by their names in the checkpoint, and records which ones are used.
 
 mod checkpoint;
 mod convert;
@@ -29,13 +29,13 @@ use crate::error::{Misshapen, ModelError, WeightsReport};
 use crate::nn::{LinearWeight, QuantizedMatrix};
 use crate::precision::{KeepQuantized, Precision, Quantization};
 
-/// What a tensor is used for, which decides its element type on the device.
+/// The role of a tensor, which decides its element type on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Large matrices: kept in the storage type, straight from the memory map where it is the
-    /// type on disk.
+    /// Large matrices, which are kept in the storage type. If that is the type on disk, they stay
+    /// in the memory map.
     Storage,
-    /// Norm weights, biases, queries: held in the type that activations have.
+    /// Norm weights, biases and queries, which have the type of activations.
     Compute,
 }
 
@@ -47,19 +47,19 @@ struct Ledger {
     quantized: QuantizedWeights,
 }
 
-/// Quantised weights of a checkpoint that are kept.
+/// Quantised weights of a checkpoint that are saved to a file.
 #[derive(Debug, Default)]
 struct QuantizedWeights {
-    /// Those of an earlier load.
+    /// File of an earlier load.
     file: Option<QuantizedFile>,
-    /// All that were handed out.
+    /// All weights that were loaded.
     used: Vec<(String, Arc<QuantizedWeight>)>,
-    /// How many of them had to be made.
+    /// Number of weights that had to be quantised now.
     n_made: usize,
 }
 
 impl Ledger {
-    /// Notes the use of a tensor; false if it is missing or misshapen.
+    /// Records the use of a tensor; returns `false` if it is missing or misshapen.
     fn admit(&mut self, checkpoint: &Checkpoint, name: &str, shape: &[usize]) -> bool {
         self.used.insert(name.to_owned());
         match checkpoint.shape(name) {
@@ -76,7 +76,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// A quantised weight, read or made.
+    /// Returns a quantised weight, read from the file or quantised now.
     fn quantized(
         &mut self,
         checkpoint: &Checkpoint,
@@ -111,7 +111,7 @@ impl Ledger {
         Ok(weight)
     }
 
-    /// Writes quantised weights that were made now.
+    /// Writes the quantised weights to their file, if any was quantised now.
     fn keep(&self, checkpoint: &Checkpoint, precision: Precision) -> Result<(), ModelError> {
         match precision.quantization {
             Some(quantization) if self.quantized.n_made > 0 => {
@@ -124,11 +124,10 @@ impl Ledger {
     }
 }
 
-/// A view into a checkpoint below one name prefix, for one device and precision.
+/// A view of the tensors of a checkpoint below a name prefix, for one device and precision.
 ///
-/// The accessors do not fail: a tensor that is missing or misshapen is noted and replaced by a
-/// placeholder without memory of its own, so that [`Weights::finish`] can name all of them at
-/// once.
+/// The accessors do not fail. A tensor that is missing or misshapen is recorded and replaced by a
+/// placeholder without memory of its own, so that [`Weights::finish`] can name all of them.
 #[derive(Debug, Clone)]
 pub struct Weights<'c> {
     checkpoint: &'c Checkpoint,
@@ -139,7 +138,7 @@ pub struct Weights<'c> {
 }
 
 impl<'c> Weights<'c> {
-    /// Starts at the root of `checkpoint`.
+    /// Creates a view of the root of `checkpoint`.
     #[must_use]
     pub fn new(checkpoint: &'c Checkpoint, device: &Device, precision: Precision) -> Self {
         Self {
@@ -151,7 +150,7 @@ impl<'c> Weights<'c> {
         }
     }
 
-    /// The same account one level further down: names are looked up below `part`.
+    /// Returns a view of the tensors below `part`, which shares the record of used tensors.
     #[must_use]
     pub fn at(&self, part: impl Display) -> Self {
         Self {
@@ -160,22 +159,22 @@ impl<'c> Weights<'c> {
         }
     }
 
-    /// The device that tensors are made on.
+    /// Returns the device on which tensors are created.
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Element types of weights and activations.
+    /// Returns the element types of weights and activations.
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Whether the checkpoint has a tensor of this name.
+    /// Returns whether the checkpoint has a tensor of this name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.checkpoint.contains(&self.name(name))
     }
 
-    /// The same account for parts that keep the storage type, whatever becomes of linear layers.
+    /// Returns a view without quantisation, for parts that always keep the storage type.
     pub(crate) fn unquantized(&self) -> Self {
         Self {
             precision: Precision {
@@ -186,7 +185,8 @@ impl<'c> Weights<'c> {
         }
     }
 
-    /// The weight of a linear layer, `[outputs, inputs]`: quantised if the precision says so.
+    /// Loads the weight of a linear layer, `[outputs, inputs]`, quantised if the precision asks for
+    /// it.
     pub(crate) fn linear(&self, name: &str, shape: [usize; 2]) -> LinearWeight {
         let Some(quantization) = self.precision.quantization else {
             return LinearWeight::Dense(Param::from_tensor(self.matrix(name, shape)));
@@ -207,19 +207,19 @@ impl<'c> Weights<'c> {
         LinearWeight::Dense(Param::from_tensor(placeholder))
     }
 
-    /// A large matrix or table, kept in the storage type.
+    /// Loads a large matrix or table, in the storage type.
     #[must_use]
     pub fn matrix<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
         self.load(name, shape, Role::Storage)
     }
 
-    /// A small tensor that takes part in element-wise arithmetic, in the compute type.
+    /// Loads a small tensor for element-wise arithmetic, in the compute type.
     #[must_use]
     pub fn vector<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
         self.load(name, shape, Role::Compute)
     }
 
-    /// A table of so many integers or truth values; `None` if it is missing or misshapen or cannot
+    /// Loads a table of `len` integers or booleans; `None` if it is missing or misshapen or cannot
     /// be read.
     #[must_use]
     pub fn integers(&self, name: &str, len: usize) -> Option<Vec<i64>> {
@@ -252,11 +252,11 @@ impl<'c> Weights<'c> {
         }
     }
 
-    /// Closes the account.
+    /// Checks that all tensors were found and used.
     ///
     /// # Errors
-    /// [`ModelError::Weights`] with the names of all missing, unexpected and misshapen tensors, or
-    /// the first failure to read one.
+    /// Returns [`ModelError::Weights`] with the names of all missing, unexpected and misshapen
+    /// tensors, or the first error of reading one.
     pub fn finish(self) -> Result<(), ModelError> {
         let mut ledger = self.ledger.borrow_mut();
         if let Some(failure) = ledger.failure.take() {
@@ -305,7 +305,7 @@ impl<'c> Weights<'c> {
         self.placeholder(shape, dtype)
     }
 
-    /// A view of a single zero: costs no memory whatever the shape says.
+    /// Returns an expanded view of a single zero, which takes no memory whatever its shape.
     fn placeholder<const D: usize>(&self, shape: [usize; D], dtype: DType) -> Tensor<D> {
         Tensor::<D>::zeros([1; D], (&self.device, dtype)).expand(shape)
     }

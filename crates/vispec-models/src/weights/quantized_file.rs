@@ -1,4 +1,4 @@
-//! Quantised weights kept beside a checkpoint, so that they need not be made again.
+//! Quantised weights stored beside a checkpoint, so that they need not be quantised again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,18 +14,18 @@ use vispec_kernels::{MappedFile, QuantizedWeight};
 use crate::error::ModelError;
 use crate::precision::Quantization;
 
-/// Changes with the meaning of the tensors.
+/// Format version; changed when the meaning of the tensors changes.
 const FORMAT: &str = "2";
 const VALUES: &str = ".values";
 const SCALES: &str = ".scales";
 
-/// Where the quantised weights of the checkpoint in `dir` are kept.
+/// Returns the file for the quantised weights of the checkpoint in `dir`.
 pub(super) fn path(dir: &Path, quantization: Quantization) -> PathBuf {
     let name = quantization.to_string().replace(':', "-");
     dir.join(format!("vispec-{name}.safetensors"))
 }
 
-/// What the file must say about the weight files that it was made from.
+/// Returns the metadata that the file must have about its source files.
 fn metadata(sources: &[&Path]) -> Result<HashMap<String, String>, ModelError> {
     let (mut bytes, mut modified) = (0, 0);
     for path in sources {
@@ -54,8 +54,8 @@ pub(super) struct QuantizedFile {
 }
 
 impl QuantizedFile {
-    /// Opens the file if it is there, whole, and made from `sources` as they are now. Otherwise the
-    /// weights have to be quantised again, with the same result.
+    /// Opens the file if it exists, is complete, and was created from the current `sources`.
+    /// Otherwise the weights must be quantised again, with the same result.
     pub(super) fn open(path: &Path, sources: &[&Path]) -> Result<Self, ModelError> {
         let expected = metadata(sources)?;
         let usable = |map: &MappedFile| {
@@ -67,7 +67,7 @@ impl QuantizedFile {
         Ok(Self { map })
     }
 
-    /// The weight `name` `[outputs, inputs]`, if the file has it.
+    /// Reads the weight `name` `[outputs, inputs]`, if the file has it.
     pub(super) fn read(
         &self,
         name: &str,
@@ -95,7 +95,7 @@ impl QuantizedFile {
     }
 }
 
-/// Writes `weights` under a temporary name and renames.
+/// Writes `weights` to a temporary file and renames it.
 pub(super) fn write(
     path: &Path,
     sources: &[&Path],

@@ -1,18 +1,18 @@
-//! Names of tensors in published checkpoints, old and new.
+//! Old and new names of tensors in published checkpoints.
 //!
-//! The names of transformers 4.51 are the canonical ones here. Later releases write the same
-//! tensors below other prefixes; the rules in this file turn those into the canonical names.
+//! The canonical names are those of transformers 4.51. Later releases write the same tensors with
+//! other prefixes; rename rules map these to the canonical names.
 
-/// Replaces a prefix of a tensor name. The first rule that fits is applied, once.
+/// Replaces a prefix of a tensor name. Only the first matching rule is applied, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenameRule {
-    /// Prefix as newer files have it.
+    /// Prefix in newer files.
     pub from: &'static str,
-    /// The canonical prefix.
+    /// Canonical prefix.
     pub to: &'static str,
 }
 
-/// Applies the first rule whose prefix fits.
+/// Applies the first rule whose prefix matches.
 pub(crate) fn canonical(name: &str, rules: &[RenameRule]) -> String {
     for rule in rules {
         if let Some(rest) = name.strip_prefix(rule.from) {
@@ -22,7 +22,8 @@ pub(crate) fn canonical(name: &str, rules: &[RenameRule]) -> String {
     name.to_owned()
 }
 
-/// Buffers that some releases wrote to disk although they follow from the config.
+/// Returns whether a tensor is a buffer that some releases write to disk although it follows from
+/// the config.
 pub(crate) fn is_derived(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name.ends_with("embeddings.position_ids")
 }

@@ -1,32 +1,32 @@
-//! How much of prompts a pass reads.
+//! Choice of how many prompt rows a pass reads.
 
 use std::time::Duration;
 
 use vispec_core::PassRows;
 
-/// Rows of prompts in a pass while nobody writes: enough for full speed, and few enough that a
-/// request can be cancelled soon.
+/// Number of prompt rows per pass while no answer is decoding: enough for full speed, and few
+/// enough that a request can be cancelled soon.
 const ALONE: usize = 256;
-/// Rows beside those who write at first, before it is known how long they take.
+/// Initial number of prompt rows in a pass with decoding answers, before their cost is known.
 const FIRST: f64 = 16.0;
-/// Rows beside those who write at least, so that prompts are read at all.
+/// Minimum number of prompt rows in a pass with decoding answers, so that prompts make progress.
 const LEAST: f64 = 8.0;
-/// How many times as long as usual a pass may take for prompts.
+/// How many times longer than usual a pass with prompt rows may take.
 const SLOWDOWN: f64 = 1.75;
-/// Share of the newest pass in what is usual, if it was faster …
+/// Weight of the newest pass in the usual time, if it was faster.
 const FASTER: f64 = 0.3;
-/// … or slower: passes with large trees, which bring several tokens, are not what others are
-/// measured by.
+/// Weight of the newest pass in the usual time, if it was slower. It is small because passes with
+/// large trees, which yield several tokens, should not set the standard.
 const SLOWER: f64 = 0.02;
-/// How much a pass may change the number of rows.
+/// Range of the factor by which one pass may change the number of rows.
 const CHANGE: (f64, f64) = (0.5, 1.25);
 
-/// The number of rows that keeps passes below a multiple of what they usually take. It follows
-/// what the clock says, since long contexts and busy machines make rows slow; which tokens come
-/// does not depend on it.
+/// The number of prompt rows that keeps passes below a multiple of their usual time. It follows
+/// measured times, since long contexts and busy machines make rows slow. The tokens do not depend
+/// on it.
 #[derive(Debug)]
 pub(super) struct ChunkSize {
-    /// Seconds of passes that read no prompt.
+    /// Usual time of passes without prompt rows, in seconds.
     usual: Option<f64>,
     rows: f64,
 }
@@ -39,7 +39,7 @@ impl ChunkSize {
         }
     }
 
-    /// Rows of prompts for a pass beside so many who write.
+    /// Returns the number of prompt rows for a pass with `writing` decoding answers.
     pub(super) fn rows(&self, writing: usize) -> usize {
         match writing {
             0 => ALONE,
@@ -47,7 +47,7 @@ impl ChunkSize {
         }
     }
 
-    /// Learns from a pass.
+    /// Adjusts the number of rows after a pass.
     pub(super) fn note(&mut self, rows: PassRows, time: Duration) {
         let seconds = time.as_secs_f64();
         match (rows.prompt, rows.tree, self.usual) {
@@ -71,7 +71,8 @@ impl ChunkSize {
 mod tests {
     use super::*;
 
-    /// Rows that a pass settles on if it takes 1 ms, and `per_row` for each row of a prompt.
+    /// Returns the number of rows that passes settle on if they take 1 ms plus `per_row` seconds
+    /// per prompt row.
     fn settled(per_row: f64) -> usize {
         let mut size = ChunkSize::new();
         let pass = |prompt: usize| PassRows {
@@ -95,7 +96,7 @@ mod tests {
     fn a_part_of_a_prompt_makes_a_pass_only_so_much_longer() {
         let rows = settled(1e-3 / 20.0);
         assert!((14..=16).contains(&rows), "{rows}");
-        // At least a few, whatever they cost, and never too many to be stopped.
+        // At least a few rows, whatever they cost, and never too many to cancel soon.
         assert_eq!(settled(1e-2), 8);
         assert_eq!(settled(1e-9), ALONE);
     }
@@ -105,7 +106,7 @@ mod tests {
         let mut size = ChunkSize::new();
         assert_eq!(size.rows(0), ALONE);
         assert_eq!(size.rows(3), 16);
-        // Passes over prompts alone say nothing about others.
+        // Passes with only prompt rows tell nothing about other passes.
         let alone = PassRows {
             sequences: 1,
             prompt: 256,

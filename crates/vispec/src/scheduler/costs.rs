@@ -1,18 +1,18 @@
-//! What passes take, beside what they should.
+//! Comparison of measured pass times with expected costs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use vispec_core::{AutoTree, CostDrift, CostWatch, PassRows, PassTimes, TimedPass, TreeSize};
 
-/// Compares passes with the costs that trees are sized by.
+/// Compares passes with the costs used to size trees.
 #[derive(Debug)]
 pub(super) struct PassCosts {
-    /// Unless trees have a fixed size.
+    /// `None` if trees have a fixed size.
     watch: Option<CostWatch>,
 }
 
-/// What plain decoding would have taken for the tokens of a pass, and what they took.
+/// The time that plain decoding would have taken for the tokens of a pass, and the time spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Gained {
     pub(super) plain: Duration,
@@ -28,7 +28,7 @@ impl PassCosts {
         Self { watch }
     }
 
-    /// `tree` by the costs as they are known now.
+    /// Returns `tree` with the costs known now.
     pub(super) fn tree(&self, tree: &TreeSize) -> TreeSize {
         match (tree, &self.watch) {
             (TreeSize::Auto(limits), Some(watch)) => TreeSize::Auto(AutoTree {
@@ -39,7 +39,7 @@ impl PassCosts {
         }
     }
 
-    /// Takes note of a pass over trees alone; tells what it gained, if that can be known, and if the
+    /// Records a pass. Returns the time it gained, if it contains only trees, and the drift if the
     /// costs have been corrected.
     pub(super) fn note(
         &mut self,
@@ -53,8 +53,8 @@ impl PassCosts {
         if rows.sequences == 0 {
             return Default::default();
         }
-        // Without drafts the pass would have had the roots alone, as many times as it takes for so
-        // many tokens.
+        // Plain decoding would have taken passes over the roots only, one per token of each
+        // sequence.
         let costs = watch.costs();
         let roots = costs.verify(rows.sequences) / costs.verify(rows.tree);
         let passes = emitted as f64 / rows.sequences as f64;
@@ -113,16 +113,16 @@ mod tests {
         let millis = |(gained, _): (Gained, Option<CostDrift>)| {
             [gained.plain, gained.spent].map(|time| time.as_millis())
         };
-        // Alone: three tokens by one pass of four rows.
+        // One sequence: three tokens from one pass of four rows.
         let alone = costs().note(rows(1, 4), times(0.5, 3.0), 3);
         assert_eq!(millis(alone), [6_000, 3_500]);
         // Four sequences without drafts: one token each.
         let plain = costs().note(rows(4, 4), times(0.0, 2.0), 4);
         assert_eq!(millis(plain), [2_000, 2_000]);
-        // Four with two tokens each, by a pass four times as dear.
+        // Four sequences with two tokens each, from a pass that takes four times as long.
         let many = costs().note(rows(4, 16), times(1.0, 8.0), 8);
         assert_eq!(millis(many), [4_000, 9_000]);
-        // Prompts besides: unknown.
+        // Passes with prompt rows: unknown.
         let reading = PassRows {
             prompt: 10,
             ..rows(1, 4)

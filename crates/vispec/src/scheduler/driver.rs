@@ -1,4 +1,4 @@
-//! The thread that answers: who is in a pass, and what becomes of it.
+//! The thread that answers: it composes passes and handles their results.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,16 +26,16 @@ use crate::submission::Ticket;
 type Rule = Box<dyn AcceptanceRule>;
 type Generation = Session<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule>;
 
-/// An answer that runs.
+/// A running answer.
 struct Slot {
     id: SequenceId,
-    /// Memory that is kept free for it.
+    /// Memory reserved for the answer.
     bytes: usize,
     prompt: Arc<EncodedPrompt>,
     ticket: Arc<Ticket>,
     deadline: Option<Instant>,
     speculation: Speculation,
-    /// Whether tokens are drafted as the engine does.
+    /// Whose drafter drafts the answer.
     drafting: Drafting,
     began: Instant,
 }
@@ -49,14 +49,14 @@ enum Drafting {
     Callers,
 }
 
-/// All answers that run, in one batch.
+/// All running answers, in one batch.
 pub(super) struct Driver<'a> {
     loaded: &'a Loaded,
     queue: &'a Queue,
     kv_budget: usize,
-    /// Memory of one row.
+    /// Number of bytes per cache row.
     row_bytes: usize,
-    /// Whether a prompt that was read can be copied for other answers to it.
+    /// Whether the cache of a prompt can be copied for other answers to the same prompt.
     copies_prompts: bool,
     batch: Batch<VlmTarget, Arc<EncodedPrompt>, AnyDrafter, Rule, Relay<'a>>,
     slots: Vec<Slot>,
@@ -100,7 +100,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Ends the answers that are cancelled or late.
+    /// Ends the answers that are cancelled or past their deadline.
     fn end_unwanted(&mut self) {
         let now = Instant::now();
         let ended = self.slots.iter().filter_map(|slot| {
@@ -119,7 +119,7 @@ impl<'a> Driver<'a> {
         self.slots.iter().map(|slot| slot.bytes).sum()
     }
 
-    /// The next answer that there is a place and memory for.
+    /// Returns the next answer for which there is a place and memory.
     fn next_turn(&self) -> Option<Turn> {
         if self.slots.len() >= self.queue.max_running() {
             return None;
@@ -129,7 +129,7 @@ impl<'a> Driver<'a> {
             if self.is_being_read(ready) {
                 Admission::Later
             } else if ready.bytes() > spare {
-                // Smaller ones behind it wait, too: it would never find room otherwise.
+                // Smaller ones behind it wait as well; otherwise it might never find room.
                 Admission::Blocked
             } else {
                 Admission::Now
@@ -137,7 +137,8 @@ impl<'a> Driver<'a> {
         })
     }
 
-    /// Whether another answer reads the same prompt, so that it can be copied soon.
+    /// Returns whether another answer is reading the same prompt, so that its cache can be copied
+    /// soon.
     fn is_being_read(&self, ready: &Ready) -> bool {
         let same = |generation: &Generation| std::ptr::eq(generation.prompt(), ready.prompt());
         self.copies_prompts
@@ -147,7 +148,7 @@ impl<'a> Driver<'a> {
             })
     }
 
-    /// Puts an answer into the batch.
+    /// Adds an answer to the batch.
     fn begin(&mut self, turn: Turn) {
         let began = Instant::now();
         let mut listener = turn.listener;
@@ -175,7 +176,7 @@ impl<'a> Driver<'a> {
         let generation = drafter.and_then(|drafter| {
             let grammar = turn.grammar.as_ref();
             let forced = match drafter {
-                // Plain decoding stays plain.
+                // Plain decoding drafts no forced tokens either.
                 AnyDrafter::None(_) => ForcedTokens::Decoded,
                 _ => ForcedTokens::Drafted,
             };
@@ -251,7 +252,7 @@ impl<'a> Driver<'a> {
         Session::start_in(models.target(), drafter, rule, beginning, config).map_err(decode_error)
     }
 
-    /// One pass for all.
+    /// Runs one pass for all answers.
     fn pass(&mut self) {
         let writing = self.batch.sessions().filter(|(_, generation)| {
             matches!(generation.work(), Ok(Work::Draft | Work::Tree { .. }))
@@ -272,7 +273,7 @@ impl<'a> Driver<'a> {
         self.note_memory();
     }
 
-    /// Tells that later trees go by other costs, and has the next program measure them.
+    /// Reports that later trees use corrected costs, and makes the next program measure them again.
     fn correct_costs(&self, drift: CostDrift) {
         let Loaded {
             models, drafting, ..
@@ -281,18 +282,18 @@ impl<'a> Driver<'a> {
         self.queue.note_corrected_costs();
         let noted = doubt_costs(models, drafting.method, &drafting.calibration, drift);
         if let Err(error) = noted {
-            tracing::warn!(%error, "the calibration file keeps what turned out to be wrong");
+            tracing::warn!(%error, "the wrong costs in the calibration file could not be marked");
         }
     }
 
-    /// Ends an answer that has not ended by itself.
+    /// Ends an answer that has not ended on its own.
     fn take_out(&mut self, id: SequenceId, outcome: Result<Ending, AnswerError>) {
         if let Some((generation, relay)) = self.batch.remove(id) {
             self.finish(id, generation, relay, outcome);
         }
     }
 
-    /// Frees what an answer held, then tells how it ended.
+    /// Frees the resources of an answer, then reports how it ended.
     fn finish(
         &mut self,
         id: SequenceId,
@@ -350,7 +351,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// The rule that a request asks for; the plain one reads less back from a device.
+/// Returns the acceptance rule for a request. The plain rule reads less data back from a device.
 fn rule(
     request: &AnswerRequest,
     log: Option<PickLog>,
@@ -359,7 +360,7 @@ fn rule(
 ) -> Rule {
     let uniforms = PositionUniforms::new(request.seed);
     let mut adjustments = request.adjustments.clone();
-    // Behind the end that a grammar sets, nothing is allowed.
+    // A grammar decides itself when an answer ends and allows nothing after that.
     if let (EndOfSequence::EndsAfter(until), None) = (request.end_of_sequence, &grammar) {
         let tokens = ends;
         adjustments.withheld = Withheld { tokens, until };

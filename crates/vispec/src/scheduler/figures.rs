@@ -1,32 +1,34 @@
-//! What the scheduler tells of itself.
+//! Figures of the scheduler for monitoring.
 
 use std::time::Duration;
 
-/// The scheduler at one moment.
+/// A snapshot of the scheduler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SchedulerFigures {
-    /// Answers that run.
+    /// Number of running answers.
     pub running: usize,
-    /// Requests of which no answer runs yet.
+    /// Number of requests without a running answer yet.
     pub waiting: usize,
-    /// Bytes that running answers use of the memory for keys and values …
+    /// Bytes of keys and values that running answers use.
     pub kv_used: usize,
-    /// … that they may come to need …
+    /// Bytes of keys and values reserved for running answers, which is the most they may need.
     pub kv_reserved: usize,
-    /// … and that there are; 0 before the first request.
+    /// Bytes available for keys and values; 0 before the first request.
     pub kv_budget: usize,
-    /// Requests so far that were refused because they could need more than there is.
+    /// Number of requests refused so far because they could need more than the budget.
     pub refused_for_memory: u64,
-    /// Passes of the target so far.
+    /// Number of passes of the target so far.
     pub passes: u64,
-    /// Rows of prompts in them.
+    /// Number of prompt rows in these passes.
     pub prompt_rows: u64,
-    /// Rows of trees in them, roots included.
+    /// Number of tree rows in these passes, roots included.
     pub tree_rows: u64,
-    /// Time of passes over trees alone, drafts included, where trees are sized by cost …
+    /// Time of passes that contain only trees, drafting included. Counted only where trees are
+    /// sized by cost.
     pub decode_time: Duration,
-    /// … and what plain decoding would have taken for their tokens, by measured costs.
+    /// Time that plain decoding would have taken for the tokens of the passes in
+    /// [`decode_time`](Self::decode_time), according to measured costs.
     pub plain_time: Duration,
-    /// Times that the costs which trees are sized by turned out to be wrong and were corrected.
+    /// Number of times that the costs used to size trees turned out to be wrong and were corrected.
     pub cost_corrections: u64,
 }

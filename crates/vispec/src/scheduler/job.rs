@@ -1,4 +1,4 @@
-//! Requests on their way: as they came, prepared, and one answer at a time.
+//! The stages of a request: submitted, prepared, and split into single answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::submission::{DrafterSource, Submission, Ticket};
 /// A request for one or several answers.
 pub(super) struct Job {
     pub(super) submission: Submission,
-    /// Of the answers that have not begun, in order.
+    /// Listeners of the answers that have not begun, in order.
     pub(super) listeners: VecDeque<BoxedListener>,
     pub(super) ticket: Arc<Ticket>,
 }
 
 impl Job {
-    /// Why it need not be answered any more.
+    /// Returns why the job need not be answered any more, if it need not.
     pub(super) fn ending(&self, now: Instant) -> Option<AnswerEnd> {
         ending(&self.ticket, self.submission.deadline, now)
     }
 
-    /// Tells all who wait that their answers ended before they began.
+    /// Reports to all listeners that their answers ended before they began.
     pub(super) fn end(self, end: AnswerEnd) {
         for listener in self.listeners {
             tell_end(listener, Ok(never_begun(end)));
         }
     }
 
-    /// Tells all who wait that there will be no answer.
+    /// Reports to all listeners that there will be no answer.
     pub(super) fn fail(self, error: &AnswerError) {
         for listener in self.listeners {
             tell_end(listener, Err(error.clone()));
@@ -43,7 +43,7 @@ impl Job {
     }
 }
 
-/// Why an answer goes on no more, if it does not.
+/// Returns why an answer should end, if it should.
 pub(super) fn ending(
     ticket: &Ticket,
     deadline: Option<Instant>,
@@ -56,7 +56,7 @@ pub(super) fn ending(
     late.then_some(AnswerEnd::Deadline)
 }
 
-/// An answer without a token.
+/// Returns the summary of an answer without tokens.
 pub(super) fn never_begun(end: AnswerEnd) -> Answered {
     Answered {
         end,
@@ -68,16 +68,16 @@ pub(super) fn never_begun(end: AnswerEnd) -> Answered {
     }
 }
 
-/// A job whose prompt is prepared. The prompt of its request is gone.
+/// A job whose prompt is prepared. The prompt of its request has been dropped.
 pub(super) struct Ready {
     pub(super) job: Job,
     prompt: Arc<EncodedPrompt>,
-    /// What preparing took; told with the first answer.
+    /// Time spent on preparation; reported with the first answer.
     times: EncodeTimes,
     grammar: Option<Grammar>,
-    /// Memory that each answer may need.
+    /// Number of bytes that each answer may need.
     bytes: usize,
-    /// Answers that have begun.
+    /// Number of answers that have begun.
     begun: u32,
 }
 
@@ -101,12 +101,12 @@ impl Ready {
         self.bytes
     }
 
-    /// Whether an answer to the same prompt has begun.
+    /// Returns whether an answer to this prompt has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.begun > 0
     }
 
-    /// The next answer; `None` if all have begun.
+    /// Returns the next answer; `None` if all have begun.
     pub(super) fn next(&mut self) -> Option<Turn> {
         let listener = self.job.listeners.pop_front()?;
         let submission = &self.job.submission;
@@ -130,7 +130,7 @@ impl Ready {
 
 /// One answer whose turn has come.
 pub(super) struct Turn {
-    /// With the seed of this answer, without the prompt and the source of the grammar.
+    /// The request with the seed of this answer, without its prompt and its grammar source.
     pub(super) request: AnswerRequest,
     pub(super) listener: BoxedListener,
     pub(super) prompt: Arc<EncodedPrompt>,

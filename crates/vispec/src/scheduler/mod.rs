@@ -1,15 +1,17 @@
-//! Continuous batching: many answers at a time, each as if it were alone.
+//! Continuous batching: many answers at a time, each identical to what it would be alone.
 //!
 //! ```text
 //! submit ─► Queue (unprepared) ─► preparing threads ─► Queue (ready) ─► Driver: one Batch ─► listeners
 //! ```
 //!
-//! One thread owns all answers that run and has the target compute for all of them in one pass
-//! after the other. Two others prepare prompts, one of them those without images, so that an image
-//! that is decoded holds up nobody. Clients that ask at the same time have equal shares of the places
-//! and turns one after the other. A request that could need more memory than there
-//! is for all is refused; the memory that it may need is set aside when it begins, so that no
-//! running answer is ever short of it or put back.
+//! One thread owns all running answers and has the target compute for all of them in one pass after
+//! the other. Two other threads prepare prompts; one of them takes only prompts without images, so
+//! that decoding an image delays nobody else. Clients that ask at the same time have equal shares
+//! of the places and take turns.
+//!
+//! A request that could need more than the whole memory budget is refused. The memory that an
+//! answer may need is reserved when it begins, so no running answer ever runs out of memory or goes
+//! back to the queue.
 
 mod chunk;
 mod costs;
@@ -40,8 +42,8 @@ use crate::engine::Loaded;
 use crate::relay::BoxedListener;
 use crate::submission::{CancelHandle, Submission, SubmissionHandle, Ticket};
 
-/// The threads that answer, and what waits for them. They start with the first submission and end
-/// when this is dropped.
+/// The threads that prepare and answer, and their queue. They start with the first submission and
+/// end when this is dropped.
 pub(crate) struct Scheduler {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -62,7 +64,7 @@ impl Scheduler {
         }
     }
 
-    /// Puts a request in line, which has one answer for each listener.
+    /// Queues a request, with one answer per listener.
     pub(crate) fn submit(
         &self,
         loaded: &Arc<Loaded>,
@@ -119,7 +121,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// A thread whose end, however it comes, is the end of everything that waits.
+    /// Spawns a thread; when it ends for any reason, everything in the queue ends.
     fn spawn(
         &self,
         name: &'static str,
@@ -129,7 +131,7 @@ impl Scheduler {
         let (loaded, queue) = (Arc::clone(loaded), Arc::clone(&self.queue));
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
-            // A panic has been printed.
+            // The panic hook has already printed a panic.
             let _ = guarded(name, || work(&loaded, &queue));
             queue.abandon();
         })
@@ -142,9 +144,9 @@ impl Drop for Scheduler {
         let threads = self.threads.get_mut();
         let threads = threads.unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
-            // A listener may hold the last handle on the engine.
+            // A listener may hold the last handle to the engine, so this may be one of the threads.
             if thread.thread().id() != std::thread::current().id() {
-                // A thread that panicked has ended, too.
+                // A thread that panicked has ended as well.
                 let _ = thread.join();
             }
         }

@@ -1,23 +1,24 @@
-//! How much runs and waits at a time.
+//! Options of the scheduler.
 
 use std::fs;
 
-/// Bounds of the scheduler.
+/// Limits of the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerOptions {
-    /// Answers at a time; each pass of the target serves all of them. At least 1.
+    /// Maximum number of running answers; each pass of the target serves all of them. At least 1.
     pub max_running: usize,
-    /// Requests that wait for their turn; more are refused.
+    /// Maximum number of waiting requests; more are refused.
     pub max_waiting: usize,
-    /// Memory for the keys and values of all answers that run.
+    /// Memory for the keys and values of all running answers.
     pub kv_memory: KvMemory,
-    /// Prompts that are prepared before their turn comes: images decoded and through the vision
-    /// tower. At least 1.
+    /// Number of prompts that are prepared before their turn comes, which includes decoding images
+    /// and running the vision tower. At least 1.
     pub prepared_ahead: usize,
 }
 
 impl Default for SchedulerOptions {
-    /// Eight answers at a time, 1024 that wait, half of the free memory, two prompts ahead.
+    /// Eight running answers, 1024 waiting requests, half of the free memory, two prompts prepared
+    /// ahead.
     fn default() -> Self {
         Self {
             max_running: 8,
@@ -28,28 +29,28 @@ impl Default for SchedulerOptions {
     }
 }
 
-/// Memory for the keys and values of all answers that run.
+/// Memory for the keys and values of all running answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum KvMemory {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(usize),
-    /// A share of the memory that the system and the control group say is free when the first
-    /// request comes, after the models are loaded; of 4 GiB where they do not tell. It is the
-    /// memory of the CPU: for another device, bytes are the better choice.
+    /// A share of the free memory that the system and the control group report when the first
+    /// request arrives, after the models are loaded. Where they report nothing, 4 GiB count as
+    /// free. This is CPU memory; for another device, prefer [`Bytes`](Self::Bytes).
     ShareOfFree(f64),
 }
 
-/// What is taken as free where the system does not tell.
+/// Free memory to assume where the system does not report it.
 const UNKNOWN_FREE: u64 = 4 << 30;
 
 impl KvMemory {
-    /// Bytes at this moment.
+    /// Returns the number of bytes at this moment.
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::ShareOfFree(share) => {
                 let free = free_memory().unwrap_or(UNKNOWN_FREE);
-                // Casts of floats saturate.
+                // Float casts saturate.
                 #[allow(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -62,12 +63,12 @@ impl KvMemory {
     }
 }
 
-/// Bytes that this process may still take.
+/// Returns the number of bytes that this process may still allocate.
 fn free_memory() -> Option<u64> {
     let system = system_available(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let group = |name: &str| {
         let text = fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
-        // A group without a limit says `max`.
+        // A group without a limit contains `max`.
         text.trim().parse::<u64>().ok()
     };
     Some(match (group("memory.max"), group("memory.current")) {
@@ -76,7 +77,7 @@ fn free_memory() -> Option<u64> {
     })
 }
 
-/// Bytes that `/proc/meminfo` calls available.
+/// Returns the number of bytes that `/proc/meminfo` reports as available.
 fn system_available(meminfo: &str) -> Option<u64> {
     let mut lines = meminfo.lines();
     let value = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;

@@ -1,4 +1,4 @@
-//! From a request to a prompt that the target can read, beside the passes that are running.
+//! Turns requests into prompts that the target can read, in parallel to running passes.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -20,17 +20,17 @@ use crate::request::{AnswerPrompt, AnswerRequest, ImageInput};
 use crate::submission::Submission;
 use crate::video_input::{self, VideoError};
 
-/// What a thread prepares.
+/// The kind of requests that a thread prepares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Texts alone, so that they never wait for pictures.
+    /// Only prompts without images, so that they never wait for images.
     Texts,
-    /// Whatever comes.
+    /// All prompts.
     All,
 }
 
 impl Lane {
-    /// Whether a job may be prepared here.
+    /// Returns whether a job may be prepared on this lane.
     pub(super) fn takes(self, job: &Job) -> bool {
         let has_images = match &job.submission.request.prompt {
             AnswerPrompt::Chat { images, videos, .. } => !images.is_empty() || !videos.is_empty(),
@@ -40,7 +40,7 @@ impl Lane {
     }
 }
 
-/// Prepares what waits in `queue` for `lane`, until it is stopped.
+/// Prepares the jobs of `lane` in `queue` until the queue is stopped.
 pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize, lane: Lane) {
     while let Some(mut job) = queue.next_unprepared(lane) {
         let ticket = Arc::clone(&job.ticket);
@@ -49,11 +49,11 @@ pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize, lane
             job.end(ending);
             continue;
         }
-        // Decoders and templates read what clients send.
+        // Decoders and templates process input of clients and may panic.
         let prepared = guarded("preparing a prompt", || prepare(loaded, &job, kv_budget));
         match prepared.unwrap_or_else(|panicked| Err(AnswerError::failed(panicked).into())) {
             Ok(prepared) => {
-                // All is known of prompt and grammar; files of images are large.
+                // Prompt and grammar are no longer needed, and image files are large.
                 job.submission.request.prompt = AnswerPrompt::Text(String::new());
                 job.submission.request.grammar = None;
                 queue.put_prepared(&ticket, Some(Ready::new(job, prepared)));
@@ -73,7 +73,7 @@ pub(super) fn prepare_all(loaded: &Loaded, queue: &Queue, kv_budget: usize, lane
     }
 }
 
-/// Why there is no prompt.
+/// Why a prompt was not prepared.
 enum NotPrepared {
     /// Nobody waits for the answer any more.
     Unwanted,
@@ -95,18 +95,18 @@ impl From<ModelError> for NotPrepared {
     }
 }
 
-/// What answers to a request start from.
+/// A prepared prompt with everything that answers to it need.
 pub(super) struct Prepared {
     pub(super) prompt: EncodedPrompt,
-    /// What that took.
+    /// Time spent on encoding.
     pub(super) times: EncodeTimes,
-    /// What the answers have to be.
+    /// Grammar that the answers must match.
     pub(super) grammar: Option<Grammar>,
-    /// Memory that each answer may need.
+    /// Number of bytes that each answer may need.
     pub(super) bytes: usize,
 }
 
-/// The prompt, the grammar, and the memory that an answer may need.
+/// Prepares the prompt and the grammar, and computes the memory that an answer may need.
 fn prepare(loaded: &Loaded, job: &Job, kv_budget: usize) -> Result<Prepared, NotPrepared> {
     let request = &job.submission.request;
     check(loaded, request)?;
@@ -140,7 +140,7 @@ fn prepare(loaded: &Loaded, job: &Job, kv_budget: usize) -> Result<Prepared, Not
     })
 }
 
-/// Rows of the cache that a tree takes at most, until its path is known.
+/// Returns the maximum number of cache rows that a tree takes until its path is known.
 fn max_nodes(tree: &TreeSize) -> usize {
     match tree {
         TreeSize::Fixed(shape) => shape.max_nodes(),
@@ -148,7 +148,7 @@ fn max_nodes(tree: &TreeSize) -> usize {
     }
 }
 
-/// Looks at what no prompt can make right.
+/// Checks the options whose validity does not depend on the prompt.
 fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
     let adjustments = &request.adjustments;
     let checked = adjustments.check();
@@ -164,7 +164,7 @@ fn check(loaded: &Loaded, request: &AnswerRequest) -> Result<(), AnswerError> {
     }
 }
 
-/// Refuses what is to be drafted and cannot be.
+/// Refuses a request that requires drafting if there is no drafter.
 fn check_speculation(loaded: &Loaded, submission: &Submission) -> Result<(), AnswerError> {
     let drafts = submission.drafter.is_some() || loaded.drafting.method != Method::None;
     if submission.speculation == Speculation::Required && !drafts {
@@ -241,14 +241,14 @@ pub(super) fn too_long(prompt_tokens: impl Display, context_len: usize) -> Answe
     )
 }
 
-/// Errors of an image, whose messages start with what stands for the image's name.
+/// Converts the error of an image, whose message starts with a placeholder for the file name.
 fn image_error(index: usize, error: &ProcessorError) -> AnswerError {
     let message = error.to_string();
     let reason = message.split_once(": ").map_or("", |(_, reason)| reason);
     refused("invalid_image", format!("image {index}: {reason}"))
 }
 
-/// Errors of a video, of which those of files start with what stands for their names.
+/// Converts the error of a video. Messages about files start with a placeholder for the file name.
 fn video_error(wrong: VideoError) -> AnswerError {
     let VideoError {
         index,
@@ -270,7 +270,7 @@ fn video_error(wrong: VideoError) -> AnswerError {
     refused("invalid_video", format!("video {index}: {frame}{reason}"))
 }
 
-/// Errors that the prompt is the cause of are for the client; others may name files.
+/// Converts an error. Errors caused by the prompt are for the client; others may name files.
 pub(crate) fn model_error(error: ModelError) -> AnswerError {
     let ModelError::Processor(error) = error else {
         return AnswerError::failed(error);
@@ -291,7 +291,7 @@ pub(crate) fn model_error(error: ModelError) -> AnswerError {
         ProcessorError::VideoFrames { .. }
         | ProcessorError::VideoSmall { .. }
         | ProcessorError::VideoRate { .. } => refused("invalid_video", error),
-        // The path is for the operator.
+        // The error's path is for the operator only.
         ProcessorError::VideosUnsupported { .. } => {
             refused("videos_unsupported", "this model reads no videos")
         }

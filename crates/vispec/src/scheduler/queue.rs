@@ -1,5 +1,5 @@
-//! What waits for the scheduler: requests, then prepared prompts. Those who ask at the same time have
-//! equal shares of the places, and turns one after the other; of one client the first comes first.
+//! The queue of the scheduler: requests, then prepared prompts. Clients that ask at the same time
+//! have equal shares of the places and take turns. Requests of one client are served in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,44 +16,44 @@ use super::turns::Turns;
 use crate::answer::{AnswerEnd, AnswerError};
 use crate::submission::Ticket;
 
-/// Whether the turn of a prepared prompt has come.
+/// Decision whether a prepared prompt may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It has.
+    /// It may run now.
     Now,
-    /// Not yet, and others may go first.
+    /// It may not run yet, but others may go first.
     Later,
-    /// Not yet, and nobody may go first.
+    /// It may not run yet, and no other may go first.
     Blocked,
 }
 
-/// How often is looked whether somebody may have more by now.
+/// Interval at which the clients' shares are checked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
 struct State {
-    /// Everything ends, and nothing is taken any more.
+    /// Everything ends, and no more requests are accepted.
     stopped: bool,
     unprepared: VecDeque<Job>,
-    /// Of the jobs that are being prepared.
+    /// Tickets of the jobs that are being prepared.
     preparing: Vec<Arc<Ticket>>,
     ready: VecDeque<Ready>,
     turns: Turns,
     figures: SchedulerFigures,
-    /// Answers so far and the time they took, for estimates.
+    /// Number of finished answers and their total time, for estimates.
     answered: u32,
     busy: Duration,
 }
 
 impl State {
-    /// Requests of which no answer has begun.
+    /// Returns the tickets of requests for which no answer has begun.
     fn waiting(&self) -> impl Iterator<Item = &Arc<Ticket>> {
         let ready = self.ready.iter().filter(|ready| !ready.has_begun());
         let jobs = self.unprepared.iter().chain(ready.map(|ready| &ready.job));
         jobs.map(|job| &job.ticket).chain(&self.preparing)
     }
 
-    /// Of so many places, those of each client that has something here or had lately.
+    /// Returns the share of `places` of each client that has requests here or had some recently.
     fn share(&mut self, places: usize) -> usize {
         let now = Instant::now();
         let ready = self.ready.iter().map(|ready| &ready.job);
@@ -63,10 +63,10 @@ impl State {
         self.turns.share(places, now)
     }
 
-    /// Takes out the request whose turn it is to be prepared on a lane, of clients that have less
-    /// than their share under way.
+    /// Removes the request to prepare next on a lane. Only clients with less than their share in
+    /// progress are considered.
     fn next_job(&mut self, lane: Lane, places: usize) -> Option<Job> {
-        // Running or prepared.
+        // Running, prepared or being prepared.
         let share = self.share(places);
         let ready = self.ready.iter().map(|ready| &ready.job.ticket);
         let mut ahead: HashMap<u64, usize> = HashMap::new();
@@ -90,8 +90,8 @@ impl State {
         self.unprepared.remove(index)
     }
 
-    /// Takes out the latest request of who has the most in line, if that is more than `client` would
-    /// have with one more.
+    /// Removes the newest request of the client with the most waiting requests, if it has more than
+    /// `client` would have with one more.
     fn displace(&mut self, client: u64) -> Option<Job> {
         let mut in_line: HashMap<u64, usize> = HashMap::new();
         for job in &self.unprepared {
@@ -107,14 +107,14 @@ impl State {
         self.unprepared.remove(index)
     }
 
-    /// All that can be told that it ended.
+    /// Returns all jobs in the queue, prepared or not.
     fn jobs(&self) -> impl Iterator<Item = &Job> {
         let ready = self.ready.iter().map(|ready| &ready.job);
         self.unprepared.iter().chain(ready)
     }
 }
 
-/// What waits, shared by those who submit, who prepare and who answer.
+/// Waiting requests, shared by the threads that submit, prepare and answer.
 pub(crate) struct Queue {
     options: SchedulerOptions,
     state: Mutex<State>,
@@ -134,11 +134,12 @@ impl Queue {
         &self.options
     }
 
-    /// Puts a job in line, in the place of another client's if that one takes more than its share.
+    /// Queues a job. If the queue is full, it may displace a job of a client that has more than its
+    /// share.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if there is no place, which is what those hear that are put out, too;
-    /// [`AnswerError::ShutDown`] if everything ends.
+    /// Returns [`AnswerError::Busy`] if there is no place, which is also the error of displaced
+    /// jobs; [`AnswerError::ShutDown`] if the queue is stopped.
     pub(super) fn submit(&self, job: Job) -> Result<(), AnswerError> {
         let mut state = self.lock();
         if state.stopped {
@@ -146,7 +147,7 @@ impl Queue {
         }
         let free = self.max_running().saturating_sub(state.figures.running);
         let places = self.options.max_waiting.saturating_add(free);
-        // Those that nobody waits for any more are about to leave.
+        // Cancelled requests are about to leave the queue.
         let wanted = state.waiting().filter(|ticket| !ticket.is_cancelled());
         let waiting = wanted.count();
         let client = job.ticket.client();
@@ -176,13 +177,13 @@ impl Queue {
         self.options.max_running.max(1)
     }
 
-    /// Has whoever waits for something look again.
+    /// Wakes all waiting threads to check the queue again.
     pub(crate) fn wake(&self) {
         drop(self.lock());
         self.changed.notify_all();
     }
 
-    /// Ends everything.
+    /// Stops the queue.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
@@ -192,7 +193,7 @@ impl Queue {
         self.lock().stopped
     }
 
-    /// Has everything that waits end, and all that comes.
+    /// Stops the queue and fails everything that waits.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         state.stopped = true;
@@ -206,8 +207,9 @@ impl Queue {
         jobs.for_each(|job| job.fail(&AnswerError::ShutDown));
     }
 
-    /// The next job to prepare on a lane, when there is one and not too much is prepared; `None` when
-    /// everything ends. [`put_prepared`](Self::put_prepared) must follow.
+    /// Waits for the next job to prepare on a lane, which comes once there is room for prepared
+    /// prompts. Returns `None` when the queue is stopped. A call of
+    /// [`put_prepared`](Self::put_prepared) must follow.
     pub(super) fn next_unprepared(&self, lane: Lane) -> Option<Job> {
         let mut state = self.lock();
         loop {
@@ -229,7 +231,7 @@ impl Queue {
         }
     }
 
-    /// Takes back what was prepared of a job, if it could be.
+    /// Takes the result of preparing a job; `None` if preparation failed or the job ended.
     pub(super) fn put_prepared(&self, ticket: &Arc<Ticket>, ready: Option<Ready>) {
         let mut state = self.lock();
         state
@@ -240,7 +242,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Takes out what has ended while it waits.
+    /// Removes the jobs that have ended while waiting.
     pub(super) fn take_ended(&self) -> Vec<(Job, AnswerEnd)> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -267,7 +269,7 @@ impl Queue {
         ended
     }
 
-    /// The first answer whose turn has come by `admission`.
+    /// Removes the first answer that `admission` lets run.
     pub(super) fn take_turn(&self, admission: impl Fn(&Ready) -> Admission) -> Option<Turn> {
         let mut state = self.lock();
         let share = state.share(self.max_running());
@@ -301,7 +303,7 @@ impl Queue {
         turn
     }
 
-    /// An answer that began has ended after so long.
+    /// Records that a running answer has ended after `time`.
     pub(super) fn note_ended(&self, ticket: &Ticket, time: Duration) {
         let mut state = self.lock();
         state.turns.note_ended(ticket.client(), Instant::now());
@@ -312,7 +314,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until something can be done while nothing runs.
+    /// Waits until there is something to do. Called while nothing runs.
     pub(super) fn wait(&self) {
         let mut state = self.lock();
         loop {
@@ -346,19 +348,20 @@ impl Queue {
         }
     }
 
-    /// When the queue will have moved on by one, going by the mean of the answers so far.
+    /// Estimates when the queue will have advanced by one, from the mean time of the answers so
+    /// far.
     fn estimate(&self, state: &State) -> Duration {
         let mean = state.busy.checked_div(state.answered).unwrap_or_default();
         let per_place = mean / u32::try_from(self.max_running()).unwrap_or(1);
         per_place.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// The memory for keys and values that there is.
+    /// Records the memory available for keys and values.
     pub(super) fn note_budget(&self, budget: usize) {
         self.lock().figures.kv_budget = budget;
     }
 
-    /// The memory for keys and values that is in use and reserved.
+    /// Records the memory for keys and values that is used and reserved.
     pub(super) fn note_memory(&self, used: usize, reserved: usize) {
         let figures = &mut self.lock().figures;
         figures.kv_used = used;
@@ -377,7 +380,7 @@ impl Queue {
         }
     }
 
-    /// A pass has carried so many rows, and gained so much.
+    /// Records the rows of a pass and the time it gained.
     pub(super) fn note_pass(&self, rows: PassRows, gained: Gained) {
         let figures = &mut self.lock().figures;
         figures.passes += 1;
@@ -387,13 +390,13 @@ impl Queue {
         figures.decode_time += gained.spent;
     }
 
-    /// Costs turned out to be wrong.
+    /// Records that costs turned out to be wrong.
     pub(super) fn note_corrected_costs(&self) {
         self.lock().figures.cost_corrections += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock, and every state is valid.
+        // No code panics while holding the lock, and every state is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,17 +1,17 @@
-//! Whose turn it is: equal shares of the places for those who ask at the same time.
+//! Turns of clients: equal shares of the places for clients that ask at the same time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long a client counts after its last request has ended: who asks one thing after the other
-/// finds a place free each time.
+/// How long a client counts after its last request has ended, so that a client which sends one
+/// request after the other finds a free place each time.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// Clients that ask, or did so lately.
+/// Clients that have requests or had some recently.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     clients: HashMap<u64, Client>,
-    /// Counts turns.
+    /// Number of turns so far.
     clock: u64,
 }
 
@@ -19,17 +19,17 @@ pub(super) struct Turns {
 struct Client {
     running: usize,
     last_seen: Instant,
-    /// When it had its last turn, by the clock.
+    /// Value of the clock at the client's last turn.
     last_turn: u64,
 }
 
 impl Turns {
-    /// A request of a client is here.
+    /// Records that a client has a request.
     pub(super) fn note_seen(&mut self, client: u64, now: Instant) {
         self.of(client, now).last_seen = now;
     }
 
-    /// A request of a client has its turn to be prepared.
+    /// Records that a request of a client is prepared now.
     pub(super) fn note_turn(&mut self, client: u64, now: Instant) {
         self.clock += 1;
         self.of(client, now).last_turn = self.clock;
@@ -53,19 +53,20 @@ impl Turns {
         })
     }
 
-    /// Answers of a client that run.
+    /// Returns the number of running answers of a client.
     pub(super) fn running(&self, client: u64) -> usize {
         self.clients.get(&client).map_or(0, |client| client.running)
     }
 
-    /// When a client had its last turn; who had it longest ago comes first.
+    /// Returns when a client had its last turn. The client whose turn was longest ago comes first.
     pub(super) fn last_turn(&self, client: u64) -> u64 {
         self.clients
             .get(&client)
             .map_or(0, |client| client.last_turn)
     }
 
-    /// Of so many places, those of each client; at least one. Forgets who has not asked lately.
+    /// Returns each client's share of `places`, at least one. Forgets clients without recent
+    /// requests.
     pub(super) fn share(&mut self, places: usize, now: Instant) -> usize {
         let recent = |client: &Client| now.duration_since(client.last_seen) < RECENT;
         self.clients
@@ -88,7 +89,7 @@ mod tests {
         turns.note_seen(2, at(1000));
         turns.note_seen(3, at(2000));
         assert_eq!(turns.share(8, at(2000)), 3);
-        // Who runs counts however long that takes.
+        // A client with a running answer counts however long that takes.
         assert_eq!(turns.share(8, at(3500)), 4);
         assert_eq!(turns.share(8, at(9000)), 8);
         turns.note_ended(1, at(9000));

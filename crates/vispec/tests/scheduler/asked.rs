@@ -1,4 +1,4 @@
-//! Requests, and what plain decoding alone answers to them.
+//! Requests, and their answers by plain decoding without a scheduler.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
@@ -8,17 +8,17 @@ use vispec::{AnswerPrompt, AnswerRequest, Engine, ImageInput, Messages, Sampler,
 
 use crate::models::{images, shared};
 
-/// What the prompts of requests can be.
+/// Number of different prompts.
 pub const PROMPTS: usize = 5;
 
-/// Tokens of an answer that is held.
+/// Maximum number of tokens of an answer that a test holds open.
 pub const HOLD: usize = 4000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Asked {
     pub prompt: usize,
     pub max_new_tokens: usize,
-    /// In tenths; 0 is greedy.
+    /// Temperature in tenths; 0 is greedy.
     pub temperature: u8,
     pub seed: u64,
     pub stop: Vec<String>,
@@ -35,7 +35,7 @@ impl Asked {
         }
     }
 
-    /// A request whose answer ends only with the context.
+    /// Returns a request whose answer ends only at the limit.
     pub fn hold() -> AnswerRequest {
         let eos = shared().models().processor().eos_token_ids();
         let mut request = Self::greedy(0, HOLD).request();
@@ -73,7 +73,7 @@ impl Asked {
         }
     }
 
-    /// Text and number of tokens without a draft and without a scheduler, stop strings aside.
+    /// Returns text and tokens without draft, scheduler and stop strings.
     fn decoded(&self) -> (String, Vec<u32>) {
         type Known = Mutex<HashMap<Asked, (String, Vec<u32>)>>;
         static KNOWN: OnceLock<Known> = OnceLock::new();
@@ -112,7 +112,8 @@ impl Asked {
         (text, answer.tokens)
     }
 
-    /// The text alone, cut before the stop string that is complete first.
+    /// Returns the text that the request gets alone, cut before the stop string that is completed
+    /// first.
     pub fn alone(&self) -> String {
         let (mut text, _) = self.decoded();
         let found = self.stop.iter().filter_map(|stop| {

@@ -1,4 +1,4 @@
-//! What does not fit waits or is refused.
+//! Requests that do not fit wait or are refused.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub fn wait_until(engine: &Engine, wanted: impl Fn(&SchedulerFigures) -> bool) {
     panic!("{:?}", engine.scheduler_figures());
 }
 
-/// An engine with memory for so many tokens, trees included.
+/// Returns an engine with memory for `tokens` tokens, trees included.
 fn with_room_for(tokens: usize, max_running: usize) -> Engine {
     let any = engine(options(1));
     let method = any.drafting().method;
@@ -61,7 +61,7 @@ fn what_can_never_fit_is_refused_with_what_it_needs() {
     assert!(needed > budget);
     assert_eq!(told.prompt_tokens, None, "it must not have begun");
     assert_eq!(engine.scheduler_figures().refused_for_memory, 1);
-    // The context bounds what an answer can need.
+    // The context limits what an answer can need.
     let unbounded = Asked::greedy(0, usize::MAX);
     let (teller, mut told) = Teller::new();
     let _handle = engine.submit(unbounded.request(), teller).unwrap();
@@ -90,9 +90,9 @@ fn what_fits_later_waits_and_is_not_overtaken() {
         ..Asked::hold()
     };
     let first_handle = engine.submit(held, teller).unwrap();
-    // Memory is noted after each pass.
+    // Memory is recorded after each pass.
     first.cycles(2);
-    // Too large beside the first; the small one would fit.
+    // The large one does not fit beside the first; the small one would.
     let (large, small) = (Asked::greedy(1, 500), Asked::greedy(0, 8));
     let (mut large_told, _large) = ask(&large);
     let (mut small_told, _small) = ask(&small);
@@ -135,7 +135,7 @@ fn as_many_wait_as_may() {
         }) => assert!(retry_after >= Duration::from_secs(1)),
         other => panic!("{other:?}"),
     }
-    // One that is taken back makes room at once.
+    // Cancelling a request makes room at once.
     waiting.cancel();
     let (mut fourth, _fourth) = ask(&Asked::greedy(0, 4)).unwrap();
     let never_ran = second.ends(AnswerEnd::Cancelled);

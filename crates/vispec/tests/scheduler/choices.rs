@@ -15,7 +15,7 @@ fn they_share_the_prompt_and_count_up_seeds() {
         seed: 5,
         ..Asked::greedy(4, 12)
     };
-    // More than there are places.
+    // More answers than there are places.
     let (tellers, told): (Vec<_>, Vec<_>) = (0..5)
         .map(|_| {
             let (teller, told) = Teller::new();

@@ -1,4 +1,4 @@
-//! What earlier answers said speeds up later ones and changes none.
+//! Earlier answers speed up later ones and change none of them.
 
 use vispec::models::DraftKind;
 use vispec::{Engine, EngineSettings, LoadOptions, Method};
@@ -18,7 +18,7 @@ fn engine(method: Method, suffix_memory: usize) -> Engine {
     })
 }
 
-/// Asks all at a time; what each accepted per cycle.
+/// Submits all requests at once and returns the acceptance length of each.
 fn taus(engine: &Engine, asked: &[Asked]) -> Vec<f64> {
     let answers = asked.iter().map(|asked| {
         let (teller, told) = Teller::new();
@@ -33,7 +33,7 @@ fn taus(engine: &Engine, asked: &[Asked]) -> Vec<f64> {
     taus.collect()
 }
 
-/// An image, a text, and a sampled answer.
+/// Returns requests with images, with text, and with sampling.
 fn questions() -> [Asked; 3] {
     let sampled = Asked {
         temperature: 10,

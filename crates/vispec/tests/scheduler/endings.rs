@@ -22,7 +22,7 @@ fn at_its_deadline_an_answer_ends_with_what_it_has() {
     let submission = due(Asked::hold(), Duration::from_secs(1));
     let _running = engine.submit(submission, teller).unwrap();
     told.cycle();
-    // Waits behind it, and is late before it begins.
+    // This one waits behind it and reaches its deadline before it begins.
     let (teller, mut late) = Teller::new();
     let submission = due(Asked::hold(), Duration::from_millis(1));
     let _late = engine.submit(submission, teller).unwrap();
@@ -31,7 +31,7 @@ fn at_its_deadline_an_answer_ends_with_what_it_has() {
     let answered = told.ends(AnswerEnd::Deadline);
     assert!(answered.completion_tokens > 0 && !told.text.is_empty());
     assert!(answered.completion_tokens < HOLD);
-    // One that is done in time hears nothing of it.
+    // An answer that finishes in time is not affected.
     let (teller, mut told) = Teller::new();
     let submission = due(Asked::greedy(0, 5).request(), Duration::from_secs(600));
     let _handle = engine.submit(submission, teller).unwrap();
@@ -66,7 +66,7 @@ fn with_the_last_handle_everything_ends() {
     engine.submit(Asked::hold(), teller).unwrap().detach();
     running.cycle();
     let mut answer = {
-        // An answer keeps the engine.
+        // An answer keeps the engine alive.
         let answer = engine.start(Asked::greedy(3, 6).request()).unwrap();
         running.cycle();
         drop(engine);
@@ -100,7 +100,7 @@ fn a_prompt_is_read_in_parts_beside_those_who_write() {
         .filter(|&&time| started < time && time < first);
     let prompt = answered.stats.prompt_tokens();
     assert!(prompt > 150, "{prompt}");
-    // A pass reads at most 32 tokens of it, and the last of them brings its first token.
+    // A pass reads at most 32 tokens of the prompt, and the last pass yields the first token.
     let parts = prompt.div_ceil(32);
     assert!(between.count() >= parts - 1);
 

@@ -1,4 +1,4 @@
-//! What fails ends alone.
+//! A failure ends only its own answer.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::bounds::wait_until;
 use crate::models::{engine, options};
 use crate::told::Teller;
 
-/// Where something goes wrong.
+/// Where a listener panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
@@ -26,7 +26,7 @@ struct Panics(At);
 
 impl Panics {
     fn at(&self, place: At) {
-        assert!(self.0 != place, "a listener panics as told: {place:?}");
+        assert!(self.0 != place, "listener panics on purpose: {place:?}");
     }
 }
 
@@ -101,7 +101,7 @@ fn a_broken_drafter_ends_its_own_answer() {
             matches!(outcome, Err(AnswerError::Failed(_))),
             "{fault:?}: {outcome:?}"
         );
-        // What it said before is the answer's beginning.
+        // The text before the fault is the beginning of the answer.
         assert!(Asked::greedy(0, 50).alone().starts_with(&told.text));
     }
     told.end().unwrap();
@@ -115,7 +115,7 @@ fn a_drafter_that_cannot_be_made_ends_its_own_answer() {
     let engine = engine(options(2));
     let (teller, mut told) = Teller::new();
     let submission = Submission {
-        drafter: Some(Arc::new(|| panic!("no drafter, as told"))),
+        drafter: Some(Arc::new(|| panic!("no drafter, on purpose"))),
         ..Asked::greedy(0, 5).request().into()
     };
     engine.submit(submission, teller).unwrap().detach();

@@ -16,7 +16,7 @@ fn ask(engine: &Engine, client: u64, request: AnswerRequest) -> (Told, Submissio
     (told, engine.submit(submission, teller).unwrap())
 }
 
-/// An engine for one answer at a time, which a request of client 1 holds.
+/// Returns an engine for one answer at a time, whose place a request of client 1 holds.
 fn held(max_waiting: usize) -> (Engine, SubmissionHandle) {
     let engine = engine(SchedulerOptions {
         max_waiting,
@@ -34,7 +34,7 @@ fn turns_go_to_who_has_the_fewest_answers_under_way() {
     let small = || Asked::greedy(0, 4).request();
     let mut ones = [(); 3].map(|()| ask(&engine, 1, small()));
     wait_until(&engine, |figures| figures.waiting == 3);
-    // One prompt of client 1 may be prepared already; it comes first, and the others last.
+    // One prompt of client 1 may already be prepared; it comes first, and the others last.
     let mut twos = [(); 2].map(|()| ask(&engine, 2, small()));
     holding.cancel();
     let mut began = |told: &mut (Told, _)| {
@@ -56,10 +56,10 @@ fn who_takes_all_places_gives_one_up() {
     let mut ones = Vec::from_iter((0..4).map(|_| ask(&engine, 1, small())));
     wait_until(&engine, |figures| figures.waiting == 4);
     let (mut two, _two) = ask(&engine, 2, small());
-    // The latest of client 1 is told to come again.
+    // The newest request of client 1 is refused with `Busy`.
     let (mut latest, _latest) = ones.pop().unwrap();
     assert!(matches!(latest.end(), Err(AnswerError::Busy { .. })));
-    // Nobody gives up a place to who has as many.
+    // No client gives up a place to a client with as many requests.
     let (teller, _told) = Teller::new();
     let again = Submission {
         client: 1,

@@ -1,4 +1,5 @@
-//! Many answers at a time: each is what it is alone, and nobody takes anything from the others.
+//! Many answers at a time: each equals the answer that the request gets alone, and none disturbs
+//! the others.
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! Random mixes of requests that arrive and go away while others are being answered.
+//! Random mixes of requests that arrive and are cancelled while others are being answered.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::told::{Teller, Told};
 struct Arrival {
     asked: Asked,
     method: Method,
-    /// Cycles of the request before that are awaited first.
+    /// Number of cycles of the previous request to wait for first.
     after: usize,
-    /// Cycles after which the client goes.
+    /// Number of cycles after which the client goes away.
     gone_after: Option<usize>,
 }
 

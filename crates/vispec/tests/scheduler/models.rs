@@ -14,7 +14,7 @@ fn fixture(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// An engine of its own.
+/// Loads an engine for one test.
 pub fn engine(scheduler: SchedulerOptions) -> Engine {
     load(LoadOptions {
         settings: settings(scheduler),
@@ -53,7 +53,7 @@ pub fn options(max_running: usize) -> SchedulerOptions {
     }
 }
 
-/// An engine that tests share.
+/// Returns an engine that tests share.
 pub fn shared() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| engine(options(3)))

@@ -1,4 +1,4 @@
-//! What a listener heard.
+//! A listener that forwards its events, and the receiving end.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vispec::{AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered};
 
-/// Long enough for anything here.
+/// Timeout that is long enough for anything here.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
@@ -16,15 +16,15 @@ pub enum Event {
     Ended(Result<Answered, AnswerError>),
 }
 
-/// Passes on what it hears; ends its answer after so many cycles.
+/// Forwards its events; ends its answer after a number of cycles.
 pub struct Teller {
     events: Sender<Event>,
     cycles_left: usize,
-    /// What each cycle takes besides.
+    /// Extra time that each cycle takes.
     pause: Duration,
 }
 
-/// The other end of a [`Teller`].
+/// The receiving end of a [`Teller`].
 #[derive(Debug)]
 pub struct Told {
     events: Receiver<Event>,
@@ -32,7 +32,7 @@ pub struct Told {
     pub text: String,
     pub prompt_tokens: Option<usize>,
     pub started: Option<Instant>,
-    /// When cycles were told.
+    /// Times of the cycles.
     pub times: Vec<Instant>,
     outcome: Option<Result<Answered, AnswerError>>,
 }
@@ -42,14 +42,14 @@ impl Teller {
         Self::until(usize::MAX)
     }
 
-    /// Takes its time with each cycle, so that its answer still grows when a test looks.
+    /// Takes extra time for each cycle, so that its answer is still in progress when a test looks.
     pub fn slow() -> (Box<Self>, Told) {
         let (mut teller, told) = Self::new();
         teller.pause = Duration::from_millis(2);
         (teller, told)
     }
 
-    /// Ends its answer after so many cycles.
+    /// Ends its answer after `cycles_left` cycles.
     pub fn until(cycles_left: usize) -> (Box<Self>, Told) {
         let (sender, events) = channel();
         let teller = Self {
@@ -93,7 +93,7 @@ impl AnswerListener for Teller {
 }
 
 impl Told {
-    /// Waits for something; returns whether it is a cycle.
+    /// Waits for an event; returns whether it is a cycle.
     fn hear(&mut self) -> bool {
         match self.events.recv_timeout(PATIENCE).unwrap() {
             Event::Started(tokens, time) => {
@@ -113,14 +113,14 @@ impl Told {
         }
     }
 
-    /// Waits until so many cycles are told, or the end.
+    /// Waits for `n_cycles` cycles, or for the end.
     pub fn cycles(&mut self, mut n_cycles: usize) {
         while n_cycles > 0 && self.outcome.is_none() {
             n_cycles -= usize::from(self.hear());
         }
     }
 
-    /// Waits until a cycle is told of an answer that does not end before.
+    /// Waits for a cycle of an answer that must not end before.
     pub fn cycle(&mut self) {
         self.cycles(1);
         assert!(self.outcome.is_none(), "{:?}", self.outcome);
@@ -129,12 +129,12 @@ impl Told {
     /// Waits for the end.
     pub fn end(&mut self) -> Result<Answered, AnswerError> {
         self.cycles(usize::MAX);
-        // The listener is dropped, so that nothing more can come.
+        // The listener is dropped, so no more events can come.
         assert!(self.events.recv_timeout(PATIENCE).is_err());
         self.outcome.take().unwrap()
     }
 
-    /// Waits for an end of this kind.
+    /// Waits for the end, which must be of this kind.
     pub fn ends(&mut self, end: AnswerEnd) -> Answered {
         let answered = self.end().unwrap();
         assert_eq!(answered.end, end);

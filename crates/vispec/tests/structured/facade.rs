@@ -1,4 +1,4 @@
-//! The same through the engine of the facade.
+//! The same tests through the engine of the `vispec` crate.
 
 use serde_json::json;
 use vispec::{
@@ -47,12 +47,12 @@ fn requests_have_grammars() {
         assert!(value["round"].is_boolean(), "{text}");
         let answered = answer.answered().unwrap();
         assert_eq!(answered.end, AnswerEnd::Stop);
-        // Names and punctuation come for free.
+        // Forced names and punctuation are drafted for free.
         assert!(answered.stats.tau() > 3.0, "{}", answered.stats.tau());
     }
 }
 
-/// What is asked to be decoded plainly is not drafted, whatever the grammar forces.
+/// With plain decoding, tokens that the grammar forces are not drafted either.
 #[test]
 fn plain_answers_have_no_forced_drafts() {
     let engine = engine();

@@ -1,4 +1,4 @@
-//! Answers under grammars: those of plain decoding under the same grammar, for every drafter.
+//! Answers under a grammar equal those of plain decoding under the same grammar, for every drafter.
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,
@@ -25,7 +25,7 @@ use vispec::models::{
 };
 use vispec::{CallCount, GrammarSource, Messages, Method, SpecialText, ToolSignature};
 
-/// Most tokens of an answer; some schemas allow longer ones.
+/// Maximum number of tokens of an answer; some schemas allow longer ones.
 const MAX_TOKENS: usize = 80;
 
 fn fixture(place: &str) -> PathBuf {
@@ -34,8 +34,8 @@ fn fixture(place: &str) -> PathBuf {
         .join(place)
 }
 
-/// Targets, their drafts, and how is drafted with these. The first pair was trained; networks of the
-/// others are random and guess seldom right.
+/// Targets, their drafts, and the methods to test with them. The first pair is trained; the
+/// networks of the others are random and rarely guess correctly.
 const PAIRS: [(&str, &str, &[&str]); 5] = [
     (
         "qwen-scenes",
@@ -64,20 +64,20 @@ const PAIRS: [(&str, &str, &[&str]); 5] = [
     ),
 ];
 
-/// A pair, a question to it, and what grammars are compiled with.
+/// A loaded pair with a prompt and a grammar compiler.
 struct Pair {
     engine: Engine,
     prompt: EncodedPrompt,
     compiler: GrammarCompiler,
-    /// The first has nothing but what must be said.
+    /// The first drafts only forced tokens.
     drafters: Vec<(Method, TreeSize)>,
 }
 
-/// What came of some answers.
+/// Counts over several answers.
 struct Tally {
-    /// How many came to their end.
+    /// Number of answers that ended on their own.
     finished: usize,
-    /// Cycles by drafter.
+    /// Number of cycles per drafter.
     cycles: Vec<usize>,
 }
 
@@ -137,7 +137,7 @@ impl Pair {
         generate(target, NoDraft, rule, &self.prompt, self.config(), &mut ()).unwrap()
     }
 
-    /// Answers with all drafters, whose cycles it adds to `cycles`; gives back the plain answer.
+    /// Answers with all drafters, adds their cycles to `cycles`, and returns the plain answer.
     fn check(&self, source: &GrammarSource, asked: Asked, cycles: &mut [usize]) -> Generation {
         let grammar = self.compiler.compile(source).unwrap();
         let plain = self.plain(&grammar, asked);
@@ -164,7 +164,7 @@ impl Pair {
             .unwrap()
     }
 
-    /// Random schemas, greedy and sampled.
+    /// Checks random schemas, greedy and sampled.
     fn check_schemas(&self, seeds: std::ops::Range<u64>) -> Tally {
         let mut finished = 0;
         let mut cycles = vec![0; self.drafters.len()];
@@ -188,7 +188,8 @@ impl Pair {
         Tally { finished, cycles }
     }
 
-    /// Every drafter whose trees have a fixed shape said some of what the grammar left open.
+    /// Asserts that every drafter with trees of a fixed shape drafted tokens that the grammar did
+    /// not force.
     fn assert_drafters_took_part(&self, cycles: &[usize]) {
         let forced = cycles[0];
         for ((method, size), cycles) in self.drafters.iter().zip(cycles).skip(1) {
@@ -229,7 +230,7 @@ fn schemas_with_all_drafters() {
     }
 }
 
-/// The same on a scale that takes many minutes; says what came of it.
+/// The same test at a larger scale, which takes many minutes; prints the results.
 #[test]
 #[ignore = "takes many minutes"]
 fn a_thousand_schemas_with_all_drafters() {

@@ -8,7 +8,7 @@ const NAMES: [&str; 12] = [
     "a b",
 ];
 
-/// Draws schemas.
+/// Generator of random schemas.
 pub struct Schemas {
     stream: UniformStream,
 }
@@ -24,7 +24,7 @@ impl Schemas {
         (self.stream.next_uniform() * bound as f64) as usize
     }
 
-    /// A schema of an object.
+    /// Returns the schema of an object.
     pub fn object(&mut self, depth: usize) -> Value {
         let mut properties = Map::new();
         for _ in 0..1 + self.below(4) {

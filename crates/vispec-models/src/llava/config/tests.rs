@@ -1,4 +1,4 @@
-//! Layouts that are read, and values that are refused.
+//! Tests of accepted layouts and refused values.
 
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ fn almost_everything_can_be_left_out() {
         *config = json!({"model_type": "llava_next"})
     })
     .unwrap_err();
-    // The default image token lies just behind the default vocabulary.
+    // The default image token lies just past the default vocabulary.
     assert!(
         matches!(config, ModelError::ConfigValue { field, .. } if field == "image_token_index")
     );

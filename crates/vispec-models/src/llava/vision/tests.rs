@@ -1,4 +1,4 @@
-//! Each stage against the reference implementation.
+//! Compares each stage with the reference implementation.
 
 use super::*;
 use crate::qwen2_5_vl::golden::{Golden, device, f32_precision, large_image, model_dir};
@@ -31,7 +31,7 @@ fn check_stages(model: &str) {
     let (vision, config) = load(model);
     let golden = Golden::vision(model);
     let pixels = pixels(&large_image(model));
-    // The last layer is not loaded for use: load it here to compare its output as well.
+    // The model does not load the last layer; load it here to compare its output as well.
     let checkpoint = Checkpoint::open(&model_dir(model), &[]).unwrap();
     let weights = Weights::new(&checkpoint, &device(), f32_precision());
     let weights = weights.at("vision_tower.vision_model");

@@ -1,4 +1,4 @@
-//! Layouts that are read, and values that are refused.
+//! Tests of accepted layouts and refused values.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn original() -> QwenConfig {
     QwenConfig::read(&model_dir("qwen-tied")).unwrap()
 }
 
-/// The same apart from the path, which is another.
+/// Asserts that a config equals the original except for its path.
 #[track_caller]
 fn assert_same(found: &QwenConfig) {
     let expected = original();

@@ -1,4 +1,4 @@
-//! What is read, and values that are refused.
+//! Tests of accepted layouts and refused values.
 
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn impossible_and_unsupported_values_are_named() {
             other => panic!("{what}: {other}"),
         }
     }
-    // As many levels as the tower has blocks, and fewer layers.
+    // As many levels as the tower has blocks, but fewer layers.
     let error = read(|config| {
         config["text_config"]["num_hidden_layers"] = json!(3);
         config["vision_config"]["deepstack_visual_indexes"] = json!([0, 1, 2, 3]);

@@ -1,4 +1,4 @@
-//! Each stage of the tower against the reference implementation.
+//! Compares each stage of the tower with the reference implementation.
 
 use vispec_processor::PixelValues;
 
