@@ -289,14 +289,14 @@ impl TrainConfig {
         }
         if !from_zero(self.optimizer.warmup_epochs) {
             let found = self.optimizer.warmup_epochs;
-            return Err(setting("optimizer.warmup_epochs", found, "a number from 0"));
+            return Err(setting("optimizer.warmup_epochs", found, "at least 0"));
         }
         if !from_zero(f64::from(self.data.noise_width)) {
             let found = self.data.noise_width;
-            return Err(setting("data.noise_width", found, "a number from 0"));
+            return Err(setting("data.noise_width", found, "at least 0"));
         }
         if !(0.0..1.0).contains(&self.data.held_out) {
-            let expected = "a number from 0, below 1";
+            let expected = "at least 0 and below 1";
             return Err(setting("data.held_out", self.data.held_out, expected));
         }
         self.check_draft()?;
@@ -333,7 +333,7 @@ impl TrainConfig {
                 Err(setting("draft.num_heads", 0, "at least 1"))
             }
             DraftSettings::Eagle3 { .. } if !test_time => {
-                let expected = "test_time, the draft being EAGLE-3";
+                let expected = "test_time for an EAGLE-3 draft";
                 Err(setting("objective.kind", "another", expected))
             }
             DraftSettings::Eagle3 {
@@ -344,13 +344,13 @@ impl TrainConfig {
                 Err(setting("vocabulary", "none", expected))
             }
             DraftSettings::Medusa { .. } if !medusa_objective => {
-                let expected = "medusa, the draft being Medusa heads";
+                let expected = "medusa for a Medusa draft";
                 Err(setting("objective.kind", "another", expected))
             }
             DraftSettings::Vispec { .. } | DraftSettings::Eagle2
                 if medusa_objective || test_time =>
             {
-                let expected = "stage1 or stage2, the draft being neither Medusa heads nor EAGLE-3";
+                let expected = "stage1 or stage2 for a draft that is neither Medusa nor EAGLE-3";
                 Err(setting("objective.kind", "another", expected))
             }
             _ => Ok(()),

@@ -51,7 +51,7 @@ pub enum TrainError {
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// The parts of a sample that are not stored could not be recomputed.
-    #[error("sample {id:?} ({origin}): reading it with the target: {source}")]
+    #[error("sample {id:?} ({origin}): recomputing its states with the target: {source}")]
     Recompute {
         /// The sample.
         id: String,
@@ -121,7 +121,7 @@ pub enum TrainError {
     },
     /// A checkpoint was made by a run with other settings.
     #[error(
-        "{path}: was made with other settings: {difference}; continue with the same ones, or give \
+        "{path}: made with other settings: {difference}; continue with the same ones, or give \
          another --out"
     )]
     OtherRun {
@@ -142,8 +142,8 @@ pub enum TrainError {
     },
     /// A capture does not hold the residual states that the draft reads.
     #[error(
-        "{dir}: keeps the residual states {found:?}, expected {expected:?}; capture with --states, or \
-         with --storage online"
+        "{dir}: has the residual states {found:?}, expected {expected:?}; capture with --states, \
+         or with --storage online"
     )]
     CapturedStates {
         /// The capture.

@@ -226,8 +226,8 @@ impl Start {
             if listed.is_some_and(|listed| !wanted.eq(listed)) {
                 return Err(TrainError::Checkpoint {
                     path: dir.to_owned(),
-                    reason: "t2d lists other tokens than the most frequent of this run's answers, \
-                             which the rows of its head would be taken for"
+                    reason: "t2d does not list the most frequent tokens of this run's answers, so \
+                             the rows of the head would be used for the wrong tokens"
                         .to_owned(),
                 });
             }

@@ -230,7 +230,7 @@ fn eagle3_graph(
     head: &Head,
 ) -> Result<Graph, TrainError> {
     let Objective::TestTime { passes, decay } = *objective else {
-        return Err(wrong_objective("test_time, the draft being EAGLE-3"));
+        return Err(wrong_objective("test_time for an EAGLE-3 draft"));
     };
     let device = head.device();
     let batch = DraftBatch::new(samples, network.n_queries(), passes, &device)?;
@@ -303,7 +303,7 @@ fn terms(objective: &Objective, rows: usize) -> Result<(usize, f64, HeadTerms), 
     Ok(match *objective {
         Objective::TestTime { .. } => {
             return Err(wrong_objective(
-                "stage1, stage2 or medusa, the draft not being EAGLE-3",
+                "stage1, stage2 or medusa for a draft other than EAGLE-3",
             ));
         }
         Objective::Stage1 {

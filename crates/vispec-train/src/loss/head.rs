@@ -110,7 +110,7 @@ impl Head {
             return Err(TrainError::Setting {
                 field: "compute.head",
                 found: "bf16".to_owned(),
-                expected: "f32 on this device: the CPU alone has products of both types".to_owned(),
+                expected: "f32 on this device: bf16 is supported on the CPU only".to_owned(),
             });
         }
         let rounded =

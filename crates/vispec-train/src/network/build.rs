@@ -186,7 +186,7 @@ impl Source<'_> {
     pub(super) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         match self.parameters.get(name) {
             Some(tensor) => tensor.to_device(self.device),
-            None => panic!("parameter {name} is not there"),
+            None => panic!("parameter {name} is missing"),
         }
     }
 
@@ -198,7 +198,7 @@ impl Source<'_> {
             .cloned()
             .map(HostTensor::transposed);
         let Some(transposed) = transposed else {
-            panic!("parameter {weight} is not there")
+            panic!("parameter {weight} is missing")
         };
         let bias = format!("{name}.bias");
         let bias = self

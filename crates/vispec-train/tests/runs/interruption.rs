@@ -95,7 +95,7 @@ fn the_state_of_another_run_is_refused() {
     assert!(error.to_string().contains("seed was 0, now 1"), "{error}");
     let fewer = samples(&target, 3);
     let error = open(&config, &target, &fewer, dir.path()).unwrap_err();
-    assert!(error.to_string().contains("the data are others"), "{error}");
+    assert!(error.to_string().contains("the data differ"), "{error}");
 
     let state = dir.path().join("state.safetensors");
     let bytes = std::fs::read(&state).unwrap();
