@@ -1,4 +1,4 @@
-//! A run that is interrupted and goes on is the same, bit for bit.
+//! A run that is interrupted and resumed equals an uninterrupted one, bit for bit.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use vispec_train::run::{Ended, EpochRecord, Observer, StepRecord};
 
 use crate::samples::{SHORT, Seen, config, open, samples, target};
 
-/// Asks to stop after every so many steps.
+/// Asks to stop after every `every` steps.
 struct Interrupter<'s> {
     every: usize,
     stop: &'s AtomicBool,
