@@ -23,7 +23,7 @@ use crate::error::TrainError;
 #[derive(Debug)]
 pub struct Captures {
     captures: Vec<Capture>,
-    /// Of each sample, its capture and its index there.
+    /// For each sample, the index of its capture and its index in that capture.
     places: Vec<(usize, usize)>,
 }
 

@@ -1,11 +1,15 @@
 //! Losses through the target's output head, and their gradients with respect to the draft's
 //! output.
 //!
-//! The vocabulary is a hundred times wider than the hidden states. Logits are therefore never part
-//! of a graph, and exist for at most [`Head::rows_at_once`] rows at a time: their gradients have a
-//! closed form and are propagated through the head immediately. The teacher's probabilities are
-//! computed once for all passes over a sample. The teacher and all passes go through the head
-//! together, so that its weight is read once for all of them.
+//! The vocabulary is a hundred times wider than the hidden states. The head's logits are therefore
+//! never part of a graph: their gradients have a closed form and are propagated through the head
+//! immediately.
+//!
+//! [`Head::losses`] keeps the logits of at most [`Head::rows_at_once`] rows at a time. It computes
+//! the teacher's probabilities once for all passes over a sample. The teacher and all passes go
+//! through the head together, so that its weight is read once for all of them. Training-time test,
+//! whose passes supervise different rows, keeps the teacher's probabilities of a whole batch
+//! ([`Head::teacher`]).
 
 use burn::tensor::{DType, Device, Tensor, TensorData, s};
 use vispec_kernels::map_rows;
