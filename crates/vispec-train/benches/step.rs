@@ -1,4 +1,4 @@
-//! A training step: forward, backward and update, on synthetic samples.
+//! Benchmarks of training steps (forward, backward and update) on synthetic samples.
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -29,7 +29,8 @@ impl Sizes {
     }
 }
 
-/// Those of the carried target `qwen-scenes` with a large picture, and of SmolLM2-135M without one.
+/// Returns the sizes of the carried target `qwen-scenes` with a large picture, and of SmolLM2-135M
+/// without a picture.
 fn sizes() -> [Sizes; 2] {
     let decoder = DecoderConfig {
         hidden: 96,
@@ -95,7 +96,7 @@ fn sample(sizes: &Sizes, device: &Device) -> PreparedSample {
         embeds: matrix(),
         features: matrix(),
         target: matrix() * 10.0,
-        // Of the token after each position.
+        // The mask of the token after each position.
         image_mask: (1..=positions)
             .map(|token| image.contains(&token))
             .collect(),
@@ -166,10 +167,10 @@ fn step(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The vision tower that `make_target` trains, on a lesson about words: eight pictures of which 72
-/// patches each are read. Elements are floating-point operations of all products, forward and
+/// Benchmarks the vision tower that `make_target` trains, on a lesson about words: eight pictures
+/// with 72 kept patches each. Elements are floating-point operations of all products, forward and
 /// backward.
-#[expect(clippy::print_stderr, reason = "what a bench says")]
+#[expect(clippy::print_stderr, reason = "a benchmark prints its results")]
 fn tower(criterion: &mut Criterion) {
     let device = Device::flex();
     device.seed(0);
@@ -216,7 +217,7 @@ fn tower(criterion: &mut Criterion) {
     let pool = pool.expect("a thread can be started");
     let mut group = criterion.benchmark_group("tower");
     group.sample_size(10);
-    // Two operations each, once forward and twice backward.
+    // Two operations per product, once forward and twice backward.
     group.throughput(Throughput::Elements((6 * n_pictures * products) as u64));
     group.bench_function("words", |bencher| {
         bencher.iter(|| {

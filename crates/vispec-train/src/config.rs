@@ -1,4 +1,4 @@
-//! The config of a run: TOML, with settings of the command line on top.
+//! The config of a run: a TOML file, with overrides from the command line.
 
 use std::path::Path;
 
@@ -11,188 +11,188 @@ use crate::optimizer::AdamWSettings;
 use crate::ranks::GradientType;
 use crate::schedule::Schedule;
 
-/// Which draft is trained.
+/// The draft to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum DraftSettings {
     /// ViSpec.
     Vispec {
-        /// Learned queries: one more than there are compressed image tokens.
+        /// Number of learned queries: one more than the number of compressed image tokens.
         num_queries: usize,
     },
     /// EAGLE-2.
     Eagle2,
     /// EAGLE-3.
     Eagle3 {
-        /// Learned queries of ViSpec's vision adaptor in front; 0 reads images like text, as
-        /// published drafts do.
+        /// Number of learned queries of ViSpec's vision adaptor in front of the draft. With 0, the
+        /// draft reads images like text, as published drafts do.
         #[serde(default)]
         num_queries: usize,
-        /// States of the target's residual stream that are read: state `n` enters layer `n`. Without
-        /// them those of EAGLE-3: 2, half of the layers, and 3 before the last.
+        /// States of the target's residual stream that the draft reads: state `n` is the input of
+        /// layer `n`. By default EAGLE-3's states: 2, half of the layers, and 3 before the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         states: Option<[usize; 3]>,
-        /// What scores the draft's vocabulary.
+        /// The head that scores the draft's vocabulary.
         #[serde(default)]
         head: DraftHeadSetting,
-        /// First weights of the layer.
+        /// Initial weights of the layer.
         #[serde(default)]
         layer: FirstLayer,
     },
     /// Medusa.
     Medusa {
-        /// Number of heads, the depth of its trees.
+        /// Number of heads, which is also the depth of the draft's trees.
         num_heads: usize,
     },
 }
 
-/// What scores the tokens of an EAGLE-3 draft.
+/// The output head of an EAGLE-3 draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DraftHeadSetting {
-    /// A head of its own, which starts as the target's and is trained: what published drafts have.
+    /// The draft's own head, initialised from the target's and trained, as in published drafts.
     #[default]
     Own,
-    /// The target's, frozen: a smaller checkpoint, and tokens of the prompt can be drafted whatever
-    /// the vocabulary.
+    /// The target's head, frozen. The checkpoint is smaller, and tokens of the prompt can be
+    /// drafted whatever the vocabulary.
     Target,
 }
 
-/// Where the weights of an EAGLE-3 draft's layer start.
+/// Initial weights of the layer of an EAGLE-3 draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstLayer {
-    /// Drawn at random.
+    /// Random weights.
     #[default]
     Fresh,
-    /// The target's last layer, which reads the highest of the states; what it reads of embeddings
-    /// starts at random.
+    /// The weights of the target's last layer, which reads the highest of the states. The weights
+    /// that read embeddings start at random.
     Target,
 }
 
-/// Tokens that losses compare and that the draft chooses among: those that are most frequent in the
-/// answers that it is trained on.
+/// The draft vocabulary: the tokens that losses compare and that the draft chooses among. These are
+/// the most frequent tokens of the answers that the draft is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VocabularySettings {
-    /// How many.
+    /// Number of tokens.
     pub size: usize,
 }
 
-/// Which samples are read, and how.
+/// The samples to read, and how to read them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSettings {
-    /// Tokens of a sample that are kept at most.
+    /// Maximum number of tokens per sample; longer samples are truncated.
     pub max_len: usize,
-    /// Samples of one pass.
+    /// Samples per batch.
     pub batch_size: usize,
-    /// Passes whose mean gradient makes one step.
+    /// Batches whose mean gradient makes one step.
     pub accumulate: usize,
     /// Width of the uniform noise on hidden states, for a sample of 512 tokens.
     pub noise_width: f32,
-    /// Share of the samples, from the end, that is not trained on.
+    /// Share of the samples that is held out, taken from the end of the data.
     pub held_out: f64,
 }
 
-/// How parameters move.
+/// How parameters are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerSettings {
-    /// The highest learning rate.
+    /// The peak learning rate.
     pub learning_rate: f64,
     /// Epochs of linear warm-up.
     pub warmup_epochs: f64,
     /// Epochs of the run, at whose end the learning rate is zero.
     pub epochs: usize,
-    /// Largest absolute value of an element of a gradient.
+    /// Maximum absolute value of a gradient's element; larger ones are clipped.
     pub clip_value: f64,
-    /// AdamW.
+    /// Settings of AdamW.
     #[serde(default)]
     pub adamw: AdamWSettings,
 }
 
-/// How drafts are judged after each epoch.
+/// How the draft is evaluated after each epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSettings {
-    /// Held-out samples that drafting is simulated on, from the first.
+    /// Number of held-out samples, from the first, on which drafting is simulated.
     pub drafted_samples: usize,
-    /// Tokens that a greedy chain drafts.
+    /// Number of tokens that a greedy chain drafts.
     pub chain_len: usize,
-    /// Shape of the dynamic tree, upstream's `depth`.
+    /// Depth of the dynamic tree, upstream's `depth`.
     pub tree_depth: usize,
     /// Upstream's `top_k`.
     pub tree_top_k: usize,
-    /// Upstream's `total_token`: nodes, the root included.
+    /// Upstream's `total_token`: number of nodes, including the root.
     pub tree_nodes: usize,
 }
 
-/// When the state is saved besides at the end of epochs.
+/// When the state is saved, in addition to the end of each epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSettings {
-    /// Steps between saved states.
+    /// Number of steps between saved states.
     pub every_steps: usize,
 }
 
-/// Element types of products with the target's output head, which are most of a step.
+/// Element types of the products with the target's output head, which take most of a step's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadType {
-    /// Everything in f32, as upstream has it.
+    /// Everything in f32, like upstream.
     #[default]
     F32,
     /// Operands in bf16, sums in f32.
     Bf16,
 }
 
-/// How to compute; in f32 what is not given.
+/// Element types of computations; f32 by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComputeSettings {
-    /// Of products with the output head.
+    /// Types of the products with the output head.
     #[serde(default)]
     pub head: HeadType,
-    /// Of the sum of gradients over the batches of a step.
+    /// Type of the sum of gradients over the batches of a step.
     #[serde(default)]
     pub gradients: GradientType,
 }
 
-/// Everything that decides the outcome of a run, beside data, target and start weights.
+/// Everything that determines the outcome of a run, apart from data, target and initial weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Seed of fresh weights, of the order of samples and of noise.
     pub seed: u64,
-    /// Which draft.
+    /// The draft to train.
     pub draft: DraftSettings,
-    /// What is minimised.
+    /// The loss to minimise.
     pub objective: Objective,
-    /// Part of the vocabulary that losses compare and that the draft chooses among by default; all
-    /// unless it is given.
+    /// The part of the vocabulary that losses compare and that the draft chooses among by default.
+    /// If absent, the whole vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<VocabularySettings>,
-    /// Which samples.
+    /// The samples to read.
     pub data: DataSettings,
-    /// How parameters move.
+    /// How parameters are updated.
     pub optimizer: OptimizerSettings,
-    /// How drafts are judged.
+    /// How the draft is evaluated.
     pub evaluation: EvaluationSettings,
     /// When states are saved.
     pub checkpoint: CheckpointSettings,
-    /// How to compute; in f32 unless it is given.
+    /// Element types of computations; f32 by default.
     #[serde(default)]
     pub compute: ComputeSettings,
 }
 
 impl TrainConfig {
-    /// Reads a file and replaces what `settings` name, each of the form
+    /// Reads a file and applies the overrides in `settings`, each of the form
     /// `optimizer.learning_rate=1e-4`.
     ///
     /// # Errors
     /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::SettingForm`], and
-    /// [`TrainError::Setting`] for values that make no sense.
+    /// [`TrainError::Setting`] for invalid values.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
             path: path.to_owned(),
@@ -201,10 +201,10 @@ impl TrainConfig {
         Self::parse(&text, &path.display().to_string(), settings)
     }
 
-    /// The same from the text of a file called `name`.
+    /// Parses the text of a file called `name` and applies the overrides in `settings`.
     ///
     /// # Errors
-    /// As [`TrainConfig::read`].
+    /// Same as [`TrainConfig::read`], except for [`TrainError::Io`].
     pub fn parse(text: &str, name: &str, settings: &[String]) -> Result<Self, TrainError> {
         let syntax = |name: &str, source: toml::de::Error| TrainError::ConfigSyntax {
             name: name.to_owned(),
@@ -221,7 +221,7 @@ impl TrainConfig {
                 found: setting.clone(),
             })?;
         }
-        // Through text once more, so that errors name a place where there is one.
+        // Without overrides, parse the text again, so that errors name a position in it.
         let merged = if settings.is_empty() {
             toml::from_str(text)
         } else {
@@ -232,7 +232,7 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The learning rates.
+    /// Returns the learning rate schedule.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "few epochs")]
     pub fn schedule(&self) -> Schedule {
@@ -243,10 +243,10 @@ impl TrainConfig {
         }
     }
 
-    /// The tree that drafting is simulated with.
+    /// Returns the shape of the token tree for simulated drafting.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] if there is no such tree.
+    /// [`TrainError::Setting`] if no tree has this shape.
     pub fn tree_shape(&self) -> Result<TreeShape, TrainError> {
         let shape = &self.evaluation;
         TreeShape::from_upstream(shape.tree_depth, shape.tree_top_k, shape.tree_nodes).map_err(
@@ -258,10 +258,10 @@ impl TrainConfig {
         )
     }
 
-    /// Fails if a value cannot be used.
+    /// Checks all values.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] with the first such value.
+    /// [`TrainError::Setting`] with the first value that cannot be used.
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         let positive = [
             ("data.max_len", self.data.max_len, 2),
@@ -289,21 +289,21 @@ impl TrainConfig {
         }
         if !from_zero(self.optimizer.warmup_epochs) {
             let found = self.optimizer.warmup_epochs;
-            return Err(setting("optimizer.warmup_epochs", found, "a number from 0"));
+            return Err(setting("optimizer.warmup_epochs", found, "at least 0"));
         }
         if !from_zero(f64::from(self.data.noise_width)) {
             let found = self.data.noise_width;
-            return Err(setting("data.noise_width", found, "a number from 0"));
+            return Err(setting("data.noise_width", found, "at least 0"));
         }
         if !(0.0..1.0).contains(&self.data.held_out) {
-            let expected = "a number from 0, below 1";
+            let expected = "at least 0 and below 1";
             return Err(setting("data.held_out", self.data.held_out, expected));
         }
         self.check_draft()?;
         self.tree_shape().map(|_| ())
     }
 
-    /// Fails if ranks would have nothing to do.
+    /// Fails if a step has fewer batches than there are ranks.
     pub(crate) fn check_ranks(&self, ranks: usize) -> Result<(), TrainError> {
         let batches = self.data.accumulate;
         if ranks <= batches {
@@ -333,7 +333,7 @@ impl TrainConfig {
                 Err(setting("draft.num_heads", 0, "at least 1"))
             }
             DraftSettings::Eagle3 { .. } if !test_time => {
-                let expected = "test_time, the draft being EAGLE-3";
+                let expected = "test_time for an EAGLE-3 draft";
                 Err(setting("objective.kind", "another", expected))
             }
             DraftSettings::Eagle3 {
@@ -344,13 +344,13 @@ impl TrainConfig {
                 Err(setting("vocabulary", "none", expected))
             }
             DraftSettings::Medusa { .. } if !medusa_objective => {
-                let expected = "medusa, the draft being Medusa heads";
+                let expected = "medusa for a Medusa draft";
                 Err(setting("objective.kind", "another", expected))
             }
             DraftSettings::Vispec { .. } | DraftSettings::Eagle2
                 if medusa_objective || test_time =>
             {
-                let expected = "stage1 or stage2, the draft being neither Medusa heads nor EAGLE-3";
+                let expected = "stage1 or stage2 for a draft that is neither Medusa nor EAGLE-3";
                 Err(setting("objective.kind", "another", expected))
             }
             _ => Ok(()),
@@ -358,7 +358,7 @@ impl TrainConfig {
     }
 }
 
-/// Puts a value at a path with dots; none if there is something else than a table on the way.
+/// Sets the value at a dotted path. Returns `None` if an inner part of the path is not a table.
 fn put(table: &mut toml::Table, key: &str, value: &str) -> Option<()> {
     let (path, last) = match key.rsplit_once('.') {
         Some((path, last)) => (path.split('.').collect(), last),
@@ -371,7 +371,7 @@ fn put(table: &mut toml::Table, key: &str, value: &str) -> Option<()> {
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()?;
     }
-    // Whatever is no value of TOML is a string without its quotes.
+    // Anything that is not a TOML value is taken as an unquoted string.
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
     let value = parsed
         .ok()

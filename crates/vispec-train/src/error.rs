@@ -9,7 +9,7 @@ use vispec_models::ModelError;
 
 use crate::ranks::{RankFailure, list};
 
-/// Everything that can go wrong while a draft is trained.
+/// An error in training a draft or a target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -22,19 +22,19 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
-    /// A config is not TOML, lacks a field, or has one that there is not.
+    /// A config is not TOML, lacks a field, or has an unknown field.
     #[error("{name}: {source}")]
     ConfigSyntax {
         /// The file, or the setting on the command line.
         name: String,
-        /// What is wrong, with its place.
+        /// The syntax error, with its position.
         #[source]
         source: Box<toml::de::Error>,
     },
     /// A setting on the command line is not of the form `key=value`.
     #[error("setting {found:?}: expected key=value, such as optimizer.learning_rate=1e-4")]
     SettingForm {
-        /// What was given.
+        /// The text that was given.
         found: String,
     },
     /// A setting has a value that cannot be used.
@@ -44,21 +44,20 @@ pub enum TrainError {
         field: &'static str,
         /// Its value.
         found: String,
-        /// What would be valid.
+        /// A description of valid values.
         expected: String,
     },
-
     /// Captures could not be opened or read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// What was not stored of a sample could not be computed again.
-    #[error("sample {id:?} ({origin}): reading it with the target: {source}")]
+    /// The parts of a sample that are not stored could not be recomputed.
+    #[error("sample {id:?} ({origin}): recomputing its states with the target: {source}")]
     Recompute {
         /// The sample.
         id: String,
-        /// File and row that it was made of.
+        /// File and row that the sample was made from.
         origin: String,
-        /// What failed.
+        /// The cause.
         #[source]
         source: BoxError,
     },
@@ -67,7 +66,7 @@ pub enum TrainError {
     ReadSample {
         /// Its index in the data, from 0.
         index: usize,
-        /// What the reader says.
+        /// The reader's error.
         #[source]
         source: BoxError,
     },
@@ -76,11 +75,11 @@ pub enum TrainError {
     SampleShape {
         /// The sample.
         id: String,
-        /// What differs.
+        /// The quantity that differs.
         quantity: &'static str,
-        /// What is there.
+        /// Its value.
         found: usize,
-        /// What should be.
+        /// The value that it should have.
         expected: usize,
     },
     /// There is nothing to train on.
@@ -88,7 +87,7 @@ pub enum TrainError {
     NoSamples {
         /// Samples in the data.
         found: usize,
-        /// Samples that are not trained on.
+        /// Samples that are held out.
         held_out: usize,
     },
     /// Every sample of an epoch was refused.
@@ -96,19 +95,19 @@ pub enum TrainError {
     AllRefused {
         /// The epoch, from 0.
         epoch: usize,
-        /// How many.
+        /// Number of refused samples.
         refused: usize,
-        /// One of them and why.
+        /// The first of them, with the reason.
         first: String,
     },
-    /// The loss, or a gradient, is not a number. Nothing of this step was kept.
+    /// The loss or a gradient is NaN or infinite. The step had no effect.
     #[error("{quantity} of step {step} is not finite; samples of the step: {}", samples.join(", "))]
     NotFinite {
         /// The step, from 0.
         step: usize,
-        /// What is not a number.
+        /// The quantity that is not finite.
         quantity: String,
-        /// Ids of the samples.
+        /// Ids of the samples of the step.
         samples: Vec<String>,
     },
 
@@ -117,39 +116,39 @@ pub enum TrainError {
     Checkpoint {
         /// The file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the checkpoint.
         reason: String,
     },
     /// A checkpoint was made by a run with other settings.
     #[error(
-        "{path}: was made with other settings: {difference}; continue with the same ones, or give \
+        "{path}: made with other settings: {difference}; continue with the same ones, or give \
          another --out"
     )]
     OtherRun {
         /// The state file.
         path: PathBuf,
-        /// What differs.
+        /// The settings that differ.
         difference: String,
     },
-    /// The target and the draft do not fit.
+    /// The draft does not fit the target.
     #[error("{quantity} of the draft is {found}, of the target {expected}")]
     TargetMismatch {
-        /// What differs.
+        /// The quantity that differs.
         quantity: &'static str,
-        /// The draft's.
+        /// The draft's value.
         found: usize,
-        /// The target's.
+        /// The target's value.
         expected: usize,
     },
-    /// A capture does not hold what the draft reads.
+    /// A capture does not hold the residual states that the draft reads.
     #[error(
-        "{dir}: keeps the residual states {found:?}, expected {expected:?}; capture with --states, or \
-         with --storage online"
+        "{dir}: has the residual states {found:?}, expected {expected:?}; capture with --states, \
+         or with --storage online"
     )]
     CapturedStates {
         /// The capture.
         dir: PathBuf,
-        /// States that it keeps.
+        /// States in the capture.
         found: Vec<usize>,
         /// States that the draft reads.
         expected: Vec<usize>,
@@ -157,47 +156,47 @@ pub enum TrainError {
     /// Pictures could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Target or draft could not be loaded.
+    /// The target or the draft could not be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A trained draft could not draft.
+    /// Drafting with the trained draft failed.
     #[error("drafting for sample {id:?}: {source}")]
     Draft {
         /// The held-out sample.
         id: String,
-        /// What the drafter says.
+        /// The drafter's error.
         #[source]
         source: BoxError,
     },
-    /// What a target is taught could not be made.
+    /// A lesson for a target could not be made.
     #[error("lesson {id:?}: {source}")]
     Lesson {
-        /// What it is.
+        /// The lesson.
         id: String,
-        /// What failed.
+        /// The cause.
         #[source]
         source: BoxError,
     },
     /// A thread could not be started.
     #[error("starting a thread for lessons")]
     Thread(#[source] rayon::ThreadPoolBuildError),
-    /// Something failed on some of the ranks of a run, so that all of them end.
+    /// Some ranks of a run failed, so that all of them end.
     #[error("{}", list(failures))]
     Ranks {
-        /// What, on which.
+        /// The ranks that failed, with their errors.
         failures: Vec<RankFailure>,
     },
     /// Values could not be read back from the device.
     #[error("reading {what} from the device: {reason}")]
     Device {
-        /// What was read.
+        /// The values that were read.
         what: &'static str,
-        /// What the device says.
+        /// The device's message.
         reason: String,
     },
 }
 
-/// A setting whose value cannot be used.
+/// Returns the error for a setting whose value cannot be used.
 pub(crate) fn setting(
     field: &'static str,
     found: impl std::fmt::Display,
@@ -210,7 +209,7 @@ pub(crate) fn setting(
     }
 }
 
-/// A lesson that could not be made.
+/// Returns the error for a lesson that could not be made.
 pub(crate) fn lesson_error(id: &str, error: impl Into<BoxError>) -> TrainError {
     TrainError::Lesson {
         id: id.to_owned(),

@@ -1,4 +1,5 @@
-//! Drafts in the layouts that `vispec_models::Engine` and the publishers' own programs load.
+//! Export of drafts in the layouts that `vispec_models::Engine` and the publishers' own programs
+//! load.
 
 use std::fs;
 use std::path::Path;
@@ -13,27 +14,28 @@ use crate::error::TrainError;
 use crate::files::{self, StoredTensor};
 use crate::network::{DraftShape, HostTensor, NetworkKind, Parameters};
 
-/// Positions that upstream's rotary table is made for. The drafts of this workspace have no limit.
+/// Number of positions in upstream's rotary table. The drafts of this workspace have no limit.
 const MAX_POSITIONS: usize = 8192;
 
-/// A draft on its way to files.
+/// A draft that can be written to files.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
-    /// What it has.
+    /// Shape of the draft.
     pub shape: &'a DraftShape,
-    /// Its parameters.
+    /// Parameters of the draft.
     pub parameters: &'a Parameters,
-    /// The target that it is for.
+    /// The target that the draft is for.
     pub target: &'a TargetText,
-    /// Tokens that it was trained to choose among; none for all.
+    /// Tokens that the draft was trained to choose among; `None` for all.
     pub vocabulary: Option<&'a DraftVocabulary>,
 }
 
 impl Export<'_> {
-    /// Writes `config.json` and `model.safetensors` to `dir`, which is made if need be, and the list
-    /// of tokens beside them unless the checkpoint itself holds it. ViSpec, EAGLE-2 and Medusa
-    /// drafts have upstream's layout, with a copy of the target's embedding; EAGLE-3 drafts that of
-    /// its authors, without one.
+    /// Writes `config.json` and `model.safetensors` to `dir`, which is created if necessary. If the
+    /// draft has a vocabulary and no head of its own, writes the list of tokens to a third file.
+    ///
+    /// ViSpec, EAGLE-2 and Medusa drafts have upstream's layout, with a copy of the target's
+    /// embedding. EAGLE-3 drafts have the layout of its authors, without the embedding.
     ///
     /// # Errors
     /// [`TrainError::Io`] and [`TrainError::Checkpoint`] if files cannot be written,
@@ -68,7 +70,7 @@ impl Export<'_> {
         files::write(&dir.join("config.json"), text.as_bytes())
     }
 
-    /// What the configs of all drafts say.
+    /// Returns the fields that the configs of all drafts have in common.
     fn common_config(&self, vocab_size: usize) -> Map<String, Value> {
         let decoder = &self.shape.decoder;
         let fields = json!({
@@ -107,7 +109,7 @@ impl Export<'_> {
             "architectures": ["LlamaForCausalLMEagle3"],
             "attention_bias": false,
             "draft_vocab_size": draft_vocab_size,
-            // Here layer `i` stands for its output, which is state `i + 1`.
+            // In this field, layer `i` stands for its output, which is state `i + 1`.
             "eagle_config": {
                 "eagle_aux_hidden_state_layer_ids": states.map(|state| state - 1),
             },
@@ -123,8 +125,8 @@ fn object(fields: Value) -> Map<String, Value> {
     }
 }
 
-/// `d2t`, what is added to a draft id to get the target's, and `t2d`, which of the target's ids have
-/// a draft id.
+/// Returns `d2t`, the offsets to add to draft ids to get the target's ids, and `t2d`, the flags of
+/// the target's ids that have a draft id.
 fn draft_ids(vocabulary: &DraftVocabulary) -> [(String, StoredTensor<'static>); 2] {
     let ids = vocabulary.ascending();
     let offsets = ids.iter().zip(0_i64..);
@@ -148,7 +150,7 @@ fn draft_ids(vocabulary: &DraftVocabulary) -> [(String, StoredTensor<'static>); 
     ]
 }
 
-/// The list that drafts without one in their checkpoint are loaded with.
+/// Writes the token list for a draft whose checkpoint does not contain one.
 fn write_list(dir: &Path, vocabulary: &DraftVocabulary) -> Result<(), TrainError> {
     let list = DraftVocabFile {
         vocab_size: vocabulary.is_listed().len(),

@@ -1,4 +1,4 @@
-//! Files that are either there in full or not at all.
+//! Atomic writing of files: a file exists either completely or not at all.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use safetensors::{Dtype, View};
 use crate::error::TrainError;
 use crate::network::HostTensor;
 
-/// Names a file in an error.
+/// Adds the path of a file to an I/O error.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> TrainError + '_ {
     move |source| TrainError::Io {
         path: path.to_owned(),
@@ -19,14 +19,14 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> TrainError + '_ {
     }
 }
 
-/// The name that a file has while it is written.
+/// Returns the name of a file while it is being written.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     PathBuf::from(name)
 }
 
-/// Writes `bytes` to a temporary name and renames it.
+/// Writes `bytes` to a temporary file, then renames it to `path`.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let partial = temporary(path);
     fs::write(&partial, bytes).map_err(at(&partial))?;
@@ -39,7 +39,7 @@ fn publish(partial: &Path, path: &Path) -> Result<(), TrainError> {
     fs::rename(partial, path).map_err(at(path))
 }
 
-/// A tensor on its way to a file.
+/// A tensor that is to be written to a file.
 #[derive(Debug)]
 pub(crate) struct StoredTensor<'a> {
     dtype: Dtype,
@@ -48,7 +48,7 @@ pub(crate) struct StoredTensor<'a> {
 }
 
 impl StoredTensor<'static> {
-    /// A tensor of any element type.
+    /// Returns a tensor of any element type.
     pub(crate) fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
         Self {
             dtype,
@@ -86,7 +86,7 @@ impl View for StoredTensor<'_> {
     }
 }
 
-/// Writes tensors as safetensors, with one entry of metadata.
+/// Writes tensors to a safetensors file, with one metadata entry.
 pub(crate) fn write_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, StoredTensor<'a>)>,

@@ -1,4 +1,4 @@
-//! Gradients by the names of their parameters.
+//! Gradients by parameter name.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::error::TrainError;
 use crate::network::path::Path;
 use crate::network::{HostTensor, Trainable};
 
-/// Gradients `[elements]` of parameters, as the network holds these, by name. Parameters that the
-/// loss does not depend on are not there.
+/// Gradients of parameters by name, each of shape `[elements]` in the order in which the network
+/// holds the parameter's elements. Parameters that the loss does not depend on have no entry.
 #[derive(Debug, Default)]
 pub struct Gradients(BTreeMap<String, Tensor<1>>);
 
@@ -41,7 +41,7 @@ impl ModuleVisitor for Collector<'_> {
 }
 
 impl Gradients {
-    /// Takes the gradients of `network` off a tape.
+    /// Takes the gradients of `network` from a tape.
     pub(crate) fn take(network: &impl Trainable, mut tape: Tape) -> Self {
         let mut collector = Collector {
             path: Path::default(),
@@ -52,7 +52,7 @@ impl Gradients {
         Self(collector.found)
     }
 
-    /// Adds gradients of another batch.
+    /// Adds the gradients of another batch.
     pub(crate) fn add(&mut self, other: Self) {
         for (name, gradient) in other.0 {
             let sum = match self.0.remove(&name) {
@@ -63,7 +63,7 @@ impl Gradients {
         }
     }
 
-    /// Divides all by a number of batches.
+    /// Divides all gradients by a number of batches.
     #[expect(clippy::cast_precision_loss, reason = "few batches")]
     pub(crate) fn divide(self, n_batches: usize) -> Self {
         if n_batches <= 1 {
@@ -73,8 +73,8 @@ impl Gradients {
         Self(self.0.into_iter().map(|(n, g)| (n, g / scale)).collect())
     }
 
-    /// The name of a parameter whose gradient has an element that is not a number or infinite, if
-    /// there is one.
+    /// Returns the name of the first parameter whose gradient has an element that is NaN or
+    /// infinite, if there is one.
     ///
     /// # Errors
     /// [`TrainError::Device`] if gradients cannot be read back.
@@ -83,11 +83,11 @@ impl Gradients {
             let values = if is_cpu(&gradient.device()) {
                 gradient.clone()
             } else {
-                // Zero times anything finite is zero; everything else spreads.
+                // Zero times a finite number is zero; NaN and infinity make the sum NaN.
                 (gradient.clone() * 0.0).sum()
             };
             let values = HostTensor::from_device(values)?.values;
-            // Without a way out in the middle, which would cost more than it saves.
+            // No early exit: it would cost more than it saves.
             if !values
                 .iter()
                 .fold(true, |all, value| all & value.is_finite())
@@ -98,19 +98,19 @@ impl Gradients {
         Ok(None)
     }
 
-    /// Limits every element to `[-limit, limit]`: clipping by value, as upstream does.
+    /// Clips every element to `[-limit, limit]`: clipping by value, as upstream does.
     #[must_use]
     pub fn clip(self, limit: f64) -> Self {
         let clipped = self.0.into_iter().map(|(n, g)| (n, g.clamp(-limit, limit)));
         Self(clipped.collect())
     }
 
-    /// Takes the gradient of a parameter.
+    /// Removes and returns the gradient of a parameter.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)
     }
 
-    /// Names and gradients.
+    /// Iterates over names and gradients.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<1>)> {
         self.0
             .iter()

@@ -1,4 +1,4 @@
-//! Where training starts: fresh weights, or those of a checkpoint.
+//! Initial weights of a draft: fresh ones, or those of a checkpoint.
 
 use std::path::Path;
 
@@ -17,19 +17,20 @@ use crate::data::DraftVocabulary;
 use crate::error::TrainError;
 use crate::network::{DraftShape, HostTensor, NetworkKind, Parameters};
 
-/// Parameters to start from.
+/// Initial parameters of a draft.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// What they are the parameters of.
+    /// Shape of the draft.
     pub shape: DraftShape,
     /// The parameters.
     pub parameters: Parameters,
-    /// Names of those that the checkpoint did not have and that are fresh: the vision parts of a
+    /// Names of the parameters that were not in the checkpoint and are fresh: the vision parts of a
     /// draft that starts from stage 1.
     pub fresh: Vec<String>,
 }
 
-/// The kind of draft, for a target of so many layers and a vocabulary of so many tokens.
+/// Returns the kind of draft for a target with `layers` layers and a draft vocabulary of
+/// `vocabulary` tokens.
 fn kind(
     draft: &DraftSettings,
     layers: usize,
@@ -58,11 +59,11 @@ fn kind(
 }
 
 impl DraftSettings {
-    /// The states of the residual stream that such a draft reads of a target with so many layers;
-    /// none if it reads the last hidden state.
+    /// Returns the states of the residual stream that such a draft reads from a target with
+    /// `layers` layers. Empty if the draft reads the last hidden state.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] if the target has not these states.
+    /// [`TrainError::Setting`] if the target does not have these states.
     pub fn states(&self, layers: usize) -> Result<Vec<usize>, TrainError> {
         match self {
             Self::Eagle3 { states, .. } => Ok(read_states(*states, layers)?.to_vec()),
@@ -71,7 +72,7 @@ impl DraftSettings {
     }
 }
 
-/// The states that an EAGLE-3 draft reads of a target with so many layers.
+/// Returns the states that an EAGLE-3 draft reads from a target with `layers` layers.
 fn read_states(states: Option<[usize; 3]>, layers: usize) -> Result<[usize; 3], TrainError> {
     let chosen = states.unwrap_or(eagle3_states(layers));
     let ascends = chosen[0] > 0 && chosen.is_sorted_by(|a, b| a < b) && chosen[2] <= layers;
@@ -85,19 +86,20 @@ fn read_states(states: Option<[usize; 3]>, layers: usize) -> Result<[usize; 3], 
     })
 }
 
-/// What a fresh draft has.
+/// Returns the shape of a fresh draft.
 fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftShape, TrainError> {
     let mut decoder = *place.target.decoder();
     let layers = decoder.layers;
     decoder.layers = 1;
-    // Published drafts are Llama layers, whatever the target is.
+    // Published drafts have Llama layers, whatever the target is.
     decoder.qk_norm = QkNorm::No;
     let is_eagle3 = matches!(draft, DraftSettings::Eagle3 { .. });
     if is_eagle3 {
         decoder.qkv_bias = Bias::No;
     } else {
-        // The config of such a draft has no size of heads: it is the width over their number. Where
-        // the heads of a target are wider together than its hidden state, it has fewer of them.
+        // The config of such a draft has no head size: it is the hidden size divided by the number
+        // of heads. If the target's heads are together wider than its hidden state, the draft has
+        // fewer heads.
         if !decoder.hidden.is_multiple_of(decoder.head_dim) {
             return Err(TrainError::TargetMismatch {
                 quantity: "size of a head, of which the hidden size is not a multiple",
@@ -116,26 +118,27 @@ fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftSha
     })
 }
 
-/// What a draft is made for.
+/// The target and the vocabulary of a draft.
 #[derive(Debug, Clone, Copy)]
 pub struct StartPlace<'a> {
     /// The target.
     pub target: &'a TargetText,
-    /// Its checkpoint.
+    /// Directory of the target's checkpoint.
     pub target_dir: &'a Path,
-    /// Tokens that the draft is to choose among; none for all.
+    /// Tokens that the draft chooses among; `None` for all.
     pub vocabulary: Option<&'a DraftVocabulary>,
 }
 
 impl Start {
-    /// Fresh weights of a draft with one layer as wide as the target's. As in all published drafts
-    /// of ViSpec there are as many key heads as query heads; EAGLE-3 drafts have the target's.
+    /// Returns fresh weights of a draft with one layer as wide as the target's. Like all published
+    /// ViSpec drafts, it has as many key heads as query heads. EAGLE-3 drafts have the target's
+    /// number of key heads.
     ///
     /// # Errors
-    /// [`TrainError::TargetMismatch`] if the target's width is not a multiple of its heads' size,
-    /// which the config of a ViSpec draft cannot express; [`TrainError::Setting`] if the target has
-    /// not the states that are to be read; any error of reading the target's last layer, if the
-    /// draft is to start from it.
+    /// * [`TrainError::TargetMismatch`] if the target's width is not a multiple of its head size,
+    ///   which the config of a ViSpec draft cannot express.
+    /// * [`TrainError::Setting`] if the target does not have the states that the draft reads.
+    /// * Any error of reading the target's last layer, if the draft starts from it.
     pub fn fresh(
         draft: &DraftSettings,
         place: &StartPlace<'_>,
@@ -154,12 +157,12 @@ impl Start {
         })
     }
 
-    /// The weights of the draft in `dir`. Vision parts may be missing altogether: training on
-    /// images starts from a draft that was trained on text.
+    /// Reads the weights of the draft in `dir`. All vision parts may be missing, because training
+    /// on images starts from a draft that was trained on text.
     ///
     /// # Errors
-    /// [`TrainError::Model`] if the checkpoint cannot be read or lacks other weights,
-    /// [`TrainError::TargetMismatch`] if it was trained for another target.
+    /// * [`TrainError::Model`] if the checkpoint cannot be read or lacks other weights.
+    /// * [`TrainError::TargetMismatch`] if it was trained for another target.
     pub fn from_checkpoint(
         dir: &Path,
         draft: &DraftSettings,
@@ -196,7 +199,7 @@ impl Start {
         Self::read(dir, shape, place, seed)
     }
 
-    /// What the checkpoint in `dir` has, and fresh vision parts if it has none.
+    /// Reads the weights in `dir`; vision parts are fresh if the checkpoint has none.
     fn read(
         dir: &Path,
         shape: DraftShape,
@@ -212,7 +215,7 @@ impl Start {
             quantization: None,
         };
         let weights = Weights::new(&checkpoint, place.target.device(), precision);
-        // Frozen, and the target's own.
+        // Frozen, and taken from the target.
         weights.skip("embed_tokens");
         if let (1.., Some(vocabulary)) = (shape.head_tokens(), place.vocabulary) {
             let listed = weights.integers("t2d", vocabulary.is_listed().len());
@@ -223,13 +226,13 @@ impl Start {
             if listed.is_some_and(|listed| !wanted.eq(listed)) {
                 return Err(TrainError::Checkpoint {
                     path: dir.to_owned(),
-                    reason: "t2d lists other tokens than the most frequent of this run's answers, \
-                             which the rows of its head would be taken for"
+                    reason: "t2d does not list the most frequent tokens of this run's answers, so \
+                             the rows of the head would be used for the wrong tokens"
                         .to_owned(),
                 });
             }
         }
-        // It follows from t2d.
+        // d2t follows from t2d.
         weights.skip("d2t");
         let mut fresh = Vec::new();
         for (name, dims) in shape.parameters() {
@@ -249,8 +252,9 @@ impl Start {
     }
 }
 
-/// Lets an EAGLE-3 draft begin as what the target does behind the highest of its states: `fc` passes
-/// that state on, norm and head are the target's, and, if asked for, the layer is the target's last.
+/// Initialises an EAGLE-3 draft to what the target computes after the highest of the states: `fc`
+/// passes that state on, the norm and the head are the target's, and the layer is the target's last
+/// if `layer` asks for it.
 fn from_target(
     parameters: &mut Parameters,
     place: &StartPlace<'_>,
@@ -285,7 +289,7 @@ fn from_target(
         return Ok(());
     }
     for HostWeight { name, values, .. } in last.layers.into_iter().flatten() {
-        // The norm before attention is that of the hidden state here.
+        // In the draft, the norm before attention is that of the hidden state.
         let name = match name.as_str() {
             "input_layernorm.weight" => "midlayer.hidden_norm.weight".to_owned(),
             name => format!("midlayer.{name}"),
@@ -297,7 +301,7 @@ fn from_target(
             tensor.values = values;
             continue;
         }
-        // Queries, keys and values: the second half of what they read is the hidden state.
+        // Queries, keys and values: the second half of their input is the hidden state.
         let rows = tensor.values.chunks_exact_mut(2 * hidden);
         for (row, values) in rows.zip(values.chunks_exact(hidden)) {
             row[hidden..].copy_from_slice(values);
@@ -306,7 +310,7 @@ fn from_target(
     Ok(())
 }
 
-/// The head's weights are needed as they are.
+/// The error for a quantised head: training needs the head's unquantised weights.
 pub(crate) const QUANTIZED_HEAD: TrainError = TrainError::TargetMismatch {
     quantity: "bits of the head's weights",
     found: 32,
@@ -332,9 +336,9 @@ fn read(weights: &Weights<'_>, name: &str, dims: &[usize]) -> Result<HostTensor,
     }
 }
 
-/// Fresh parameters as upstream has them: PyTorch's defaults for linear layers, norms of ones,
-/// queries of variance `1 / head_dim`, an `img_fc` that passes hidden states on, Medusa heads that
-/// pass them on but for their biases.
+/// Returns fresh parameters, initialised as upstream does: PyTorch's defaults for linear layers,
+/// ones for norms, variance `1 / head_dim` for queries. `img_fc` passes hidden states on unchanged;
+/// so do Medusa heads, apart from their biases.
 fn initial(shape: &DraftShape, seed: u64) -> Parameters {
     let mut generator = Pcg64::seed_from_u64(seed);
     let names = shape.parameters();
@@ -342,7 +346,7 @@ fn initial(shape: &DraftShape, seed: u64) -> Parameters {
     let mut fan_in = 1;
     for (name, dims) in names {
         let n_elements = dims.iter().product();
-        // The bias of a layer comes behind its weight.
+        // The bias of a layer comes right after its weight.
         if dims.len() == 2 {
             fan_in = dims[1];
         }

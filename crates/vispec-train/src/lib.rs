@@ -1,5 +1,5 @@
-//! Training of ViSpec, EAGLE-2, EAGLE-3 and Medusa drafts, and of tiny targets to train drafts for,
-//! on Burn.
+//! Training of ViSpec, EAGLE-2, EAGLE-3 and Medusa drafts on Burn, and of tiny targets to train
+//! drafts for.
 
 mod config;
 pub mod data;

@@ -1,4 +1,4 @@
-//! AdamW over named parameters, with a state that can be saved and continued bit for bit.
+//! AdamW over named parameters, with a state that can be saved and restored exactly.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::network::{HostTensor, Trainable};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWSettings {
-    /// Decay of the mean of gradients.
+    /// Decay of the running mean of gradients.
     pub beta_1: f32,
-    /// Decay of the mean of their squares.
+    /// Decay of the running mean of squared gradients.
     pub beta_2: f32,
-    /// Added to the root of that mean.
+    /// Added to the square root of the mean of squares.
     pub epsilon: f32,
-    /// Decay of weights, decoupled from gradients.
+    /// Weight decay, decoupled from gradients.
     pub weight_decay: f32,
 }
 
@@ -39,19 +39,19 @@ impl Default for AdamWSettings {
     }
 }
 
-/// Moments of one parameter in memory.
+/// Moments of one parameter, in host memory.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Moments {
-    /// Updates until now.
+    /// Number of updates so far.
     pub updates: usize,
-    /// Mean of gradients.
+    /// Running mean of gradients.
     pub first: HostTensor,
-    /// Mean of their squares.
+    /// Running mean of squared gradients.
     pub second: HostTensor,
 }
 
-/// AdamW with the moments of each parameter. A parameter that a batch has no gradient for keeps
-/// its value and its moments, as in PyTorch.
+/// AdamW with the moments of each parameter. As in PyTorch, a parameter without a gradient in a
+/// step keeps its value and its moments.
 pub struct Optimizer {
     settings: AdamWSettings,
     adamw: AdamW,
@@ -75,7 +75,7 @@ struct Update<'u> {
     gradients: Gradients,
 }
 
-/// The state of a parameter before its first update.
+/// Returns the state of a parameter before its first update.
 fn fresh(parameter: &Tensor<1>) -> AdamWState<1> {
     let zeros = Tensor::zeros_like(parameter);
     AdamWState {
@@ -83,7 +83,7 @@ fn fresh(parameter: &Tensor<1>) -> AdamWState<1> {
     }
 }
 
-/// The elements of a tensor on the CPU: its own memory, if nobody shares it.
+/// The elements of a tensor on the CPU, in the tensor's own memory if it is not shared.
 struct Floats(TensorData);
 
 impl Floats {
@@ -102,7 +102,7 @@ impl Floats {
 }
 
 impl Update<'_> {
-    /// What [`AdamW`] does in a dozen operations, in one pass.
+    /// Does the update of [`AdamW`], which takes a dozen operations, in one pass over memory.
     fn step_on_cpu(
         &self,
         parameter: Tensor<1>,
@@ -171,7 +171,7 @@ impl ModuleMapper for Update<'_> {
 }
 
 impl Optimizer {
-    /// An optimizer that has seen nothing yet.
+    /// Creates an optimizer without moments.
     #[must_use]
     pub fn new(settings: &AdamWSettings) -> Self {
         let config = AdamWConfig::new()
@@ -186,7 +186,7 @@ impl Optimizer {
         }
     }
 
-    /// Takes a step.
+    /// Returns the network after one step of AdamW.
     #[must_use]
     pub fn step<N: Trainable>(
         &mut self,
@@ -204,7 +204,7 @@ impl Optimizer {
         })
     }
 
-    /// The moments of all parameters.
+    /// Reads the moments of all parameters.
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
@@ -220,7 +220,7 @@ impl Optimizer {
         self.states.iter().map(read).collect()
     }
 
-    /// Continues from moments that were read before.
+    /// Restores moments that were read earlier.
     pub(crate) fn restore(&mut self, moments: &BTreeMap<String, Moments>, device: &Device) {
         let state = |moments: &Moments| AdamWState {
             momentum: AdaptiveMomentumState::new(

@@ -1,24 +1,24 @@
-//! Learning rates.
+//! The learning rate schedule.
 
 use serde::{Deserialize, Serialize};
 
-/// Linear warm-up from zero and linear decay to zero, as upstream's: in epochs, so that it does not
-/// depend on the number of samples.
+/// Linear warm-up from zero, then linear decay to zero, like upstream's schedule. Durations are in
+/// epochs, so that they do not depend on the number of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// The highest rate.
+    /// The peak learning rate.
     pub learning_rate: f64,
-    /// Epochs until it is reached.
+    /// Epochs of warm-up, at whose end the peak is reached.
     pub warmup_epochs: f64,
-    /// Epochs after which the rate is zero, counted from the start.
+    /// Epochs from the start of the run until the rate is zero.
     pub total_epochs: f64,
 }
 
 impl Schedule {
-    /// The rate of step `step` (from 0) where an epoch has `steps_per_epoch`.
+    /// Returns the learning rate of step `step` (from 0) if an epoch has `steps_per_epoch` steps.
     ///
-    /// As PyTorch's schedulers have it, the very first step has rate 0 if there is a warm-up.
+    /// As with PyTorch's schedulers, the first step has rate 0 if there is a warm-up.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "steps stay far below 2^52")]
     pub fn at(&self, step: usize, steps_per_epoch: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! Losses and gradients of one batch.
+//! Losses and gradients of a batch.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array2, Axis};
@@ -15,31 +15,31 @@ use crate::network::{
 };
 use crate::objective::{MedusaTargets, Objective};
 
-/// The loss of a batch and what it is made of, means over supervised rows.
+/// The loss of a batch and its terms, as means over supervised rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
-    /// What is minimised.
+    /// The minimised loss.
     pub loss: f64,
-    /// Smooth L1 distance of hidden states, unweighted; 0 in stage 2, which does without.
+    /// Smooth L1 distance between hidden states, unweighted; 0 in stage 2, which does not use it.
     pub value: f64,
-    /// Cross entropy, or in stage 2 the L1 distance of distributions, unweighted; in training-time
-    /// test that of the first pass.
+    /// Cross entropy or, in stage 2, L1 distance between distributions, unweighted. With
+    /// training-time test, that of the first pass.
     pub divergence: f64,
     /// Ranking loss, unweighted.
     pub ranking: f64,
-    /// Shares of positions whose best token of the teacher is among the draft's best 1, 2, 3; of
-    /// the first pass, or of the first head.
+    /// Shares of positions at which the teacher's best token is among the draft's best 1, 2 and 3,
+    /// for the first pass or the first head.
     pub top: [f64; 3],
-    /// Supervised positions.
+    /// Number of supervised positions.
     pub supervised: usize,
-    /// Tokens of the batch.
+    /// Number of tokens in the batch.
     pub tokens: usize,
 }
 
-/// A loss with the graph that leads to it.
+/// The losses of a batch, with the graph for their gradients.
 struct Graph {
     losses: Losses,
-    /// A scalar whose gradients are those of the loss.
+    /// A scalar with the same gradients as the loss.
     surrogate: Tensor<1>,
 }
 
@@ -55,7 +55,7 @@ fn upload(values: &Array2<f32>, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// Rows of all samples, one behind the other.
+/// Concatenates the rows of all samples.
 fn concatenate<'s>(parts: impl Iterator<Item = &'s Array2<f32>>, device: &Device) -> Tensor<2> {
     let parts = parts.map(|part| upload(part, device)).collect();
     Tensor::cat(parts, 0)
@@ -65,14 +65,14 @@ fn scalar(tensor: Tensor<1>) -> f64 {
     f64::from(tensor.into_scalar::<f32>())
 }
 
-/// The dot product of outputs with the gradients that the loss has with respect to them: its
-/// gradients are those of the loss, and nothing behind the outputs is part of the graph.
+/// Returns the dot product of the outputs with the gradient of the loss with respect to them. It
+/// has the same gradients as the loss, but its graph ends at the outputs.
 fn surrogate(output: Tensor<2>, gradient: Tensor<2>) -> Tensor<1> {
     (output * gradient.autodiff()).sum()
 }
 
 impl Network {
-    /// Losses of a batch and the gradients of all parameters.
+    /// Computes the losses of a batch and the gradients of all parameters.
     ///
     /// # Errors
     /// [`TrainError::Device`] if values cannot be read back.
@@ -83,7 +83,8 @@ impl Network {
         head: &Head,
     ) -> Result<(Losses, Gradients), TrainError> {
         let rows: usize = samples.iter().map(|sample| sample.features.nrows()).sum();
-        // About ten matrices, each in three products: the way forth, and gradients of both factors.
+        // About ten matrices with three products each: the forward pass and the gradients of both
+        // factors.
         in_pool(30 * rows * head.hidden() * head.hidden(), || {
             let Graph { losses, surrogate } = self.graph(samples, objective, head)?;
             let tape = surrogate.backward();
@@ -91,10 +92,10 @@ impl Network {
         })
     }
 
-    /// Losses of a batch.
+    /// Computes the losses of a batch.
     ///
     /// # Errors
-    /// As [`Network::backward`].
+    /// Same as [`Network::backward`].
     pub fn losses(
         &self,
         samples: &[PreparedSample],
@@ -123,10 +124,10 @@ impl Network {
     }
 }
 
-/// What a batch is to a draft network, without a graph.
+/// The inputs of a draft network for one batch, and their targets.
 struct DraftBatch {
     inputs: DraftInputs,
-    /// What each pass supervises.
+    /// The supervised rows of each pass.
     drafted: DraftedRows,
     /// The targets `[supervised, hidden]` of the first pass.
     target: Tensor<2>,
@@ -210,7 +211,8 @@ fn wrong_objective(expected: &str) -> TrainError {
     }
 }
 
-/// A single query leaves no row of an image, so there may be nothing to supervise.
+/// Returns the error for a batch without supervised rows. With a single query no row of an image is
+/// left, so this can happen.
 fn nothing_supervised(samples: &[PreparedSample]) -> TrainError {
     let ids: Vec<&str> = samples.iter().map(|sample| sample.id.as_str()).collect();
     TrainError::SampleShape {
@@ -228,13 +230,13 @@ fn eagle3_graph(
     head: &Head,
 ) -> Result<Graph, TrainError> {
     let Objective::TestTime { passes, decay } = *objective else {
-        return Err(wrong_objective("test_time, the draft being EAGLE-3"));
+        return Err(wrong_objective("test_time for an EAGLE-3 draft"));
     };
     let device = head.device();
     let batch = DraftBatch::new(samples, network.n_queries(), passes, &device)?;
     let drafted = &batch.drafted;
     let teacher = head.teacher(&batch.target)?;
-    // Later passes aim at some of what the first one aims at.
+    // The targets of later passes are a subset of those of the first.
     let aims = &drafted.passes[0].targets;
     let mut result = Losses::default();
     let (mut outputs, mut gradients) = (Vec::new(), Vec::new());
@@ -295,12 +297,13 @@ fn sum_surrogates(
         .unwrap_or_else(|| Tensor::zeros([1], device).autodiff())
 }
 
-/// Unrolled passes, weight of the distance of hidden states, and terms through the head.
+/// Returns the number of unrolled passes, the weight of the distance between hidden states, and the
+/// terms through the head.
 fn terms(objective: &Objective, rows: usize) -> Result<(usize, f64, HeadTerms), TrainError> {
     Ok(match *objective {
         Objective::TestTime { .. } => {
             return Err(wrong_objective(
-                "stage1, stage2 or medusa, the draft not being EAGLE-3",
+                "stage1, stage2 or medusa for a draft other than EAGLE-3",
             ));
         }
         Objective::Stage1 {
@@ -369,7 +372,7 @@ fn losses(
     }
 }
 
-/// Hidden states that head number `ahead` reads, and what it should make of them.
+/// Returns the hidden states that head number `ahead` reads, their targets, and the number of rows.
 fn medusa_rows(
     samples: &[PreparedSample],
     ahead: usize,
@@ -387,7 +390,7 @@ fn medusa_rows(
             .copied()
             .filter(|position| match targets {
                 MedusaTargets::Upstream => true,
-                // The state that is aimed at has to belong to the answer, too.
+                // The target state must belong to the answer, too.
                 MedusaTargets::Shifted => {
                     position + ahead < last
                         && sample.supervised.binary_search(&(position + ahead)).is_ok()

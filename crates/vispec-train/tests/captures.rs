@@ -1,4 +1,4 @@
-//! Captures as the samples of a run: what was not stored of a sample is computed again.
+//! Captures as the samples of a run: states that are not stored are recomputed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -27,7 +27,7 @@ fn model(name: &str) -> PathBuf {
     fixtures().join("models").join(name)
 }
 
-/// A sample of two images, one of them a file, as a target read it.
+/// A sample with two images, one of them a file, and the target's vectors for it.
 struct Read {
     sample: TokenSample,
     vectors: SampleVectors,
@@ -142,7 +142,8 @@ fn image_features_of_packed_samples_have_the_bits_of_the_target() {
     }
 }
 
-/// Hidden states that a draft reads are within half a step of 8 bits, the others are zero.
+/// Asserts that hidden states that a draft reads are within half a step of 8-bit quantisation, and
+/// that the others are zero.
 #[track_caller]
 fn assert_near(sample: &CapturedSample, expected: &Array2<f32>) {
     let mask = &sample.image_mask;

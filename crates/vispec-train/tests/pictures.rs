@@ -1,5 +1,5 @@
-//! A language model that learns to see: what is written loads and computes what was trained, and runs
-//! can be interrupted.
+//! A language model that learns to see: written checkpoints load and compute what was trained, and
+//! runs can be interrupted.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -36,7 +36,7 @@ fn write(path: &Path, value: &Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// Three sets of four icons.
+/// Writes three sets of four icons each.
 fn icons(dir: &Path) {
     let rows = NAMES.iter().enumerate().map(|(index, name)| {
         json!({"label": name, "hexcode": format!("1F60{index}"), "group": 4,
@@ -105,7 +105,7 @@ fn config() -> PictureConfig {
     }
 }
 
-/// A run with its icons, and with answers that no model wrote.
+/// Prepares a run with its icons, and with made-up answers.
 fn prepared(dir: &Path) -> PictureTarget {
     icons(&dir.join("icons"));
     let run = PictureTarget {
@@ -130,7 +130,7 @@ fn prepared(dir: &Path) -> PictureTarget {
     run
 }
 
-/// Keeps what it sees, and asks to stop after every so many steps.
+/// Keeps what it observes, and asks to stop after every `every` steps.
 struct Watcher<'s> {
     stop: &'s AtomicBool,
     every: usize,
@@ -220,7 +220,7 @@ fn the_checkpoint_sees_what_was_trained_and_says_the_same_without_pictures() {
     let device = Device::flex().autodiff();
     let network = shape.build(&read(&made, &shape), &device);
     let ProcessedImage::Clip { pixels } = &prompt.images[0] else {
-        panic!("a tower of CLIP")
+        panic!("the image is not prepared for a CLIP tower")
     };
     // Patch by patch, channel by channel.
     let mut patches = Vec::new();
@@ -248,12 +248,12 @@ fn the_checkpoint_sees_what_was_trained_and_says_the_same_without_pictures() {
         let features = vispec_models::features::read_features(&target, &sequence, &[]).unwrap();
         features.hidden_states.into_data()
     };
-    // The base is in f32, what is made of it in bf16.
+    // The base is in f32, the derived checkpoint in bf16.
     let tolerance = Tolerance::<f32>::absolute(0.1);
     text(&made).assert_approx_eq(&text(&fixture("llava-15")), tolerance);
 }
 
-/// Parameters of the tower in a checkpoint.
+/// Reads the parameters of the tower in a checkpoint.
 fn read(dir: &Path, shape: &TowerShape) -> Parameters {
     let checkpoint = Checkpoint::open(dir, &[]).unwrap();
     let precision = Precision::choose(DtypeChoice::F32, checkpoint.main_dtype(), &Device::flex());
@@ -339,7 +339,7 @@ fn what_cannot_be_used_is_named() {
     );
     let answers = run.prepared.join(ANSWERS_FILE);
     let text = fs::read_to_string(&answers).unwrap();
-    // A line that a kill cut short is no answer.
+    // An incomplete line, as after a kill, is not an answer.
     fs::write(&answers, &text[..text.len() - 3]).unwrap();
     let message = open(&run);
     assert!(message.contains("3 answers, expected 4"), "{message}");

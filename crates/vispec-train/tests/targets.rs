@@ -1,5 +1,5 @@
-//! Targets that are made: more layers change nothing at first, runs can be interrupted, and what is
-//! written loads.
+//! Training of targets: added layers change nothing at first, runs can be interrupted, and written
+//! checkpoints load.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "runs/threads.rs"]
@@ -62,7 +62,7 @@ fn config() -> MakeTargetConfig {
     }
 }
 
-/// Keeps what it sees, and asks to stop after every so many steps.
+/// Keeps what it observes, and asks to stop after every `every` steps.
 struct Watcher<'s> {
     stop: &'s AtomicBool,
     every: usize,
@@ -84,7 +84,8 @@ impl TargetObserver<Judgement> for Watcher<'_> {
     }
 }
 
-/// Steps with their losses, and judgements, of a run that is interrupted after every so many steps.
+/// Returns the steps with their losses, and the judgements, of a run that is interrupted after
+/// every `every` steps.
 fn run(out: &Path, every: usize, ranks: Ranks) -> (Vec<(usize, u64)>, Vec<Judgement>) {
     let stop = AtomicBool::new(false);
     let mut watcher = Watcher {
@@ -111,7 +112,7 @@ fn an_interrupted_run_gives_the_same_target() {
     let weights = |out: &Path| fs::read(out.join("checkpoint/model.safetensors")).unwrap();
     assert_eq!(weights(&parts), weights(&whole));
 
-    // 56, 112 and 168 pixels after each of two stages; six steps teach something.
+    // Sides of 56, 112 and 168 pixels after each of two stages; six steps reduce the loss.
     let (_, judgements) = expected;
     let tokens: Vec<usize> = judgements
         .iter()

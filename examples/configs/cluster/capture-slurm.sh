@@ -1,7 +1,7 @@
 #!/bin/sh
 # Captures stage 2 in eight shares, one GPU each. Submit with: sbatch capture-slurm.sh
-# A share that was killed goes on where it was when it is submitted again.
-# When all are done: capture merge --out $OUT/whole $OUT/share-*
+# A share that was killed is resumed when it is submitted again.
+# When all shares are done: capture merge --out $OUT/whole $OUT/share-*
 #SBATCH --job-name=capture
 #SBATCH --array=1-8
 #SBATCH --gres=gpu:1

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures one cell in eight shards. Submit with: sbatch evaluate-slurm.sh
-# A shard that was killed goes on where it was when it is submitted again.
-# When all are done: cargo xtask report adds them up.
+# A shard that was killed is resumed when it is submitted again.
+# When all shards are done, cargo xtask report combines them.
 #SBATCH --job-name=evaluate
 #SBATCH --array=0-7
 #SBATCH --gres=gpu:1
@@ -14,7 +14,7 @@ set -eu
 
 OUT=${OUT:-$PWD/results/vispec}
 
-# Shards are counted from 0.
+# Shards are numbered from 0.
 exec evaluate \
     --target "$PWD/models/llava-v1.6-vicuna-7b-hf" --device cuda:0 \
     --draft "$PWD/runs/stage2/best" --method vispec \

@@ -1,4 +1,4 @@
-//! Captures as the samples of a run.
+//! Reading the samples of a run from captures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,34 +16,35 @@ use super::images::{ImageEncoder, ImageReader};
 use super::online::OnlineReader;
 use crate::error::TrainError;
 
-/// Samples of one or several captures of one target, of any storage.
+/// The samples of one or several captures of one target, with any kind of storage.
 ///
-/// Several captures are interleaved evenly: a share from the end of all samples, which is what a
-/// run holds out, is that share of each of them.
+/// Several captures are interleaved evenly. The samples that a run holds out, a share from the end,
+/// are therefore that share of each capture.
 #[derive(Debug)]
 pub struct Captures {
     captures: Vec<Capture>,
-    /// Capture and number of the sample there.
+    /// For each sample, the index of its capture and its index in that capture.
     places: Vec<(usize, usize)>,
 }
 
 #[derive(Debug)]
 struct Capture {
     reader: CaptureReader,
-    /// Runs the target again for what is not stored.
+    /// Runs the target again for states that are not stored.
     online: Option<OnlineReader>,
 }
 
 impl Captures {
-    /// Opens finished captures of the target in `target_dir`, whose embedding `text` has, that have
-    /// the given states of the target's residual stream. Captures that were stored `online` load the
-    /// whole target, in the element type that they were made with; `packed` ones that have images
-    /// load its vision tower.
+    /// Opens finished captures of the target in `target_dir`. They must have the residual states
+    /// `states`; `text` has the target's embedding.
+    ///
+    /// For captures with `online` storage, the whole target is loaded in the element type of the
+    /// capture. For `packed` captures with images, its vision tower is loaded.
     ///
     /// # Errors
-    /// [`TrainError::Capture`] if one is not a finished capture of this target,
-    /// [`TrainError::CapturedStates`] if one has not these states,
-    /// [`TrainError::Model`] if the target cannot be loaded.
+    /// * [`TrainError::Capture`] if one is not a finished capture of this target.
+    /// * [`TrainError::CapturedStates`] if one does not have these states.
+    /// * [`TrainError::Model`] if the target cannot be loaded.
     pub fn open(
         dirs: &[PathBuf],
         target_dir: &Path,
@@ -110,7 +111,7 @@ impl Captures {
     }
 }
 
-/// The element type that a capture was made with.
+/// Parses the element type of a capture.
 fn parse(dir: &Path, dtype: &str) -> Result<DtypeChoice, TrainError> {
     dtype.parse().map_err(|reason| TrainError::Checkpoint {
         path: dir.to_owned(),
@@ -146,7 +147,7 @@ impl SampleSource for Captures {
     }
 }
 
-/// The target's embedding, row by row.
+/// The target's embedding, read row by row.
 struct EmbeddingTable(Embedding);
 
 impl TokenEmbeddings for EmbeddingTable {
@@ -169,7 +170,7 @@ impl TokenEmbeddings for EmbeddingTable {
     }
 }
 
-/// Places of all samples, ordered by how far through its capture each is.
+/// Returns the places of all samples, ordered by each sample's relative position in its capture.
 fn interleave(lens: &[usize]) -> Vec<(usize, usize)> {
     let numbers = |(capture, &len): (usize, &usize)| (0..len).map(move |number| (capture, number));
     let mut places: Vec<_> = lens.iter().enumerate().flat_map(numbers).collect();

@@ -1,4 +1,4 @@
-//! The images of samples, prepared as the capture prepared them.
+//! Images of samples, prepared as the capture prepared them.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use vispec_processor::{DecodedImage, ImageOptions, PreparedPrompt, Processor};
 
 use crate::error::TrainError;
 
-/// Reads images and lays them out among the tokens of their sample.
+/// Reads images and places them among the tokens of their sample.
 #[derive(Debug)]
 pub(super) struct ImageReader {
     processor: Processor,
 }
 
 impl ImageReader {
-    /// Prepares images as a capture of this stage did.
+    /// Creates a reader that prepares images as a capture of this stage did.
     ///
     /// # Errors
     /// [`TrainError::Model`] if the target's directory has no processor.
@@ -36,10 +36,10 @@ impl ImageReader {
         Ok(Self { processor })
     }
 
-    /// What the target reads of a sample.
+    /// Returns the target's input for a sample.
     ///
     /// # Errors
-    /// If an image is not there any more, is another one, or does not fit the tokens.
+    /// If an image is missing, has changed since the capture, or does not fit the tokens.
     pub(super) fn prepare(&self, sample: &TokenSample) -> Result<PreparedPrompt, BoxError> {
         let options = ImageOptions::as_stored();
         let files = sample.images()?;

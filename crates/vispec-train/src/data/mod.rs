@@ -1,4 +1,4 @@
-//! From captured samples to what a training step reads.
+//! Turns captured samples into the inputs of a training step.
 
 mod captures;
 mod images;

@@ -3,18 +3,18 @@
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64;
 
-/// Sequence length at which the amplitude is as configured.
+/// Sequence length at which the noise has the configured width.
 const REFERENCE_LEN: f32 = 512.0;
 
-/// Uniform noise: a draft meets its own outputs in place of the target's hidden states, which are
-/// never quite equal.
+/// Uniform noise. It prepares a draft for its own outputs, which are never quite equal to the
+/// target's hidden states that they replace while drafting.
 ///
-/// The noise of a sample is a function of seed, epoch and index of the sample, so an interrupted
-/// run that continues needs no state of a generator.
+/// The noise of a sample depends only on the seed, the epoch and the index of the sample, so
+/// resuming an interrupted run needs no generator state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Noise {
-    /// Width of the interval for a sequence of 512 tokens; upstream's is 0.2. It is inversely
-    /// proportional to the length of the sequence.
+    /// Width of the interval for a sequence of 512 tokens; upstream's is 0.2. The width used is
+    /// inversely proportional to the length of the sequence.
     pub width: f32,
     /// Seed of the run.
     pub seed: u64,
@@ -23,7 +23,7 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Adds noise to `values` of sample number `index`, which has `len` tokens.
+    /// Adds noise to the `values` of sample number `index`, which has `len` tokens.
     #[expect(clippy::cast_precision_loss, reason = "sequences are short")]
     pub(crate) fn add(&self, values: &mut [f32], index: usize, len: usize) {
         if self.width <= 0.0 {
@@ -32,7 +32,7 @@ impl Noise {
         let scale = self.width * REFERENCE_LEN / len as f32;
         let stream = (u128::from(self.epoch) << 64) | index as u128;
         let mut generator = Pcg64::new(u128::from(self.seed), stream);
-        // The first numbers of neighbouring streams are alike.
+        // The first numbers of neighbouring streams are similar, so seed once more.
         let mut generator = Pcg64::seed_from_u64(generator.random());
         for value in values {
             *value += (generator.random::<f32>() - 0.5) * scale;

@@ -1,4 +1,4 @@
-//! Samples of which only tokens and images were stored: the target reads them again.
+//! Samples of which only tokens and images are stored: the target recomputes their states.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use vispec_models::features::{SequenceFeatures, read_features};
 use super::images::ImageReader;
 use crate::error::TrainError;
 
-/// A target that completes samples.
+/// A target that recomputes the states of samples.
 #[derive(Debug)]
 pub(super) struct OnlineReader {
     pub(super) target: Arc<VlmTarget>,
     pub(super) images: ImageReader,
-    /// States of the residual stream that are asked for.
+    /// States of the residual stream to compute.
     pub(super) states: Vec<usize>,
 }
 
 impl OnlineReader {
-    /// Computes embeddings and hidden states of a sample in one pass.
+    /// Computes the embeddings and hidden states of a sample in one pass.
     ///
     /// # Errors
-    /// [`TrainError::Recompute`] if an image is not there any more, or the target fails.
+    /// [`TrainError::Recompute`] if an image cannot be read or the target fails.
     pub(super) fn complete(&self, sample: TokenSample) -> Result<CapturedSample, TrainError> {
         let failed = |source: BoxError| TrainError::Recompute {
             id: sample.record.id.clone(),

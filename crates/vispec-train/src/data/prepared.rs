@@ -1,4 +1,4 @@
-//! Shifting, masking and refusing samples.
+//! Shifts and masks samples, and refuses those that cannot be trained on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::error::TrainError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossMask {
-    /// Position `s` is supervised if the mask has it: stage 1 and Medusa.
+    /// Position `s` is supervised if the mask is set at `s`: stage 1 and Medusa.
     AsStored,
-    /// Position `s` is supervised if the mask has `s + 1`: stage 2.
+    /// Position `s` is supervised if the mask is set at `s + 1`: stage 2 and EAGLE-3.
     ShiftedByOne,
 }
 
-/// What of the target a draft reads at each position.
+/// The features of the target that a draft reads at each position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Features {
     /// The last hidden state.
@@ -30,18 +30,18 @@ pub enum Features {
     ResidualStates(usize),
 }
 
-/// How samples are made ready.
+/// How samples are prepared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrepareOptions {
-    /// Tokens that are kept at most.
+    /// Maximum number of tokens per sample; longer samples are truncated.
     pub max_len: usize,
     /// How loss masks are read.
     pub loss_mask: LossMask,
-    /// What of the target the draft reads.
+    /// Features of the target that the draft reads.
     pub features: Features,
-    /// Tokens that losses compare; none for all.
+    /// Tokens that losses compare; `None` for all.
     pub vocabulary: Option<Arc<DraftVocabulary>>,
-    /// Noise on the features, if any.
+    /// Noise to add to the features, if any.
     pub noise: Option<Noise>,
     /// Whether the draft reads the hidden states of all image tokens.
     pub reads_image_states: bool,
@@ -53,9 +53,9 @@ pub struct PrepareOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// No position of it is supervised, or none within the length that is kept.
+    /// No position is supervised, or none within the maximum length.
     NoSupervision,
-    /// Hidden states of image tokens were not captured, and this draft reads them.
+    /// The draft reads the hidden states of image tokens, and these were not captured.
     NoImageStates,
 }
 
@@ -68,41 +68,41 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A sample as a training step reads it. Position `s` stands for the features of token `s` beside
-/// the embedding of token `s + 1`; its target is the hidden state of token `s + 1`. There is
-/// one position fewer than there are tokens.
+/// A sample as a training step reads it. Position `s` combines the features of token `s` with the
+/// embedding of token `s + 1`; its target is the hidden state of token `s + 1`. There is one
+/// position fewer than there are tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreparedSample {
-    /// Names the sample in messages.
+    /// Id of the sample, for messages.
     pub id: String,
-    /// `[positions, hidden]`
+    /// Embeddings `[positions, hidden]`.
     pub embeds: Array2<f32>,
-    /// `[positions, features]`, with noise.
+    /// Features `[positions, features]`, with noise.
     pub features: Array2<f32>,
-    /// `[positions, hidden]`, without noise.
+    /// Targets `[positions, hidden]`, without noise.
     pub target: Array2<f32>,
-    /// Whether the embedding at a position is an image's.
+    /// For each position, whether its embedding is that of an image token.
     pub image_mask: Vec<bool>,
-    /// Of each position, whether its target belongs to an answer.
+    /// For each position, whether its target belongs to an answer.
     pub answered: Vec<bool>,
-    /// Those of these positions that are in the loss, ascending.
+    /// The answered positions that are in the loss, ascending.
     pub supervised: Vec<usize>,
 }
 
-/// A sample that can be trained on, or why it cannot.
+/// A sample that can be trained on, or the reason why it cannot.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prepared {
-    /// Ready.
+    /// The prepared sample.
     Sample(Box<PreparedSample>),
-    /// Not to be trained on.
+    /// The reason why the sample is refused.
     Refused(Refusal),
 }
 
-/// Makes sample number `index` ready.
+/// Prepares sample number `index`.
 ///
 /// # Errors
-/// [`TrainError::SampleShape`] if its parts do not have the same length, or not the width of the
-/// target's hidden states.
+/// [`TrainError::SampleShape`] if the parts of the sample differ in length, or do not have the
+/// width of the target's hidden states.
 pub fn prepare(
     sample: &CapturedSample,
     index: usize,
@@ -120,7 +120,7 @@ pub fn prepare(
         .map(|s| sample.loss_mask[s + shift])
         .collect();
     let is_listed = |s: usize| {
-        // The token that the target of position `s` scores; none is known behind the last.
+        // The token that the target of position `s` scores; unknown after the last position.
         let token = sample.token_ids.get(s + 2);
         match (&options.vocabulary, token) {
             (Some(vocabulary), Some(&token)) => vocabulary.lists(token),
@@ -152,7 +152,7 @@ pub fn prepare(
     })))
 }
 
-/// What of a sample the draft reads.
+/// Returns the features of a sample that the draft reads.
 fn features<'s>(
     sample: &'s CapturedSample,
     options: &PrepareOptions,
@@ -177,7 +177,7 @@ fn features<'s>(
     Ok(found.unwrap_or(&sample.hidden_states))
 }
 
-/// Whether there is an image token inside an image without a hidden state.
+/// Returns whether an image token that is followed by another one has no hidden state.
 fn lacks_image_states(sample: &CapturedSample, len: usize) -> bool {
     (1..len).any(|i| {
         sample.image_mask[i - 1]

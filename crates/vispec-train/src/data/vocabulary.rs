@@ -1,4 +1,4 @@
-//! Tokens that a draft chooses among.
+//! The tokens that a draft chooses among.
 
 use std::ops::Range;
 
@@ -6,22 +6,23 @@ use vispec_data::capture::SampleSource;
 
 use crate::error::TrainError;
 
-/// Part of the vocabulary: what losses compare, and what the draft may propose.
+/// The part of the vocabulary that losses compare and that the draft may propose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftVocabulary {
     /// Ids, the most frequent first.
     by_frequency: Vec<u32>,
-    /// By id.
+    /// For each id of the target, whether it is listed.
     is_listed: Vec<bool>,
 }
 
 impl DraftVocabulary {
-    /// The `size` most frequent tokens of the answers of some samples, of `vocab_size`. If answers
-    /// have fewer, the first ids follow, which in byte-pair encodings are frequent tokens.
+    /// Returns the `size` most frequent tokens in the answers of some samples, out of `vocab_size`.
+    /// If the answers have fewer distinct tokens, the lowest ids follow, which in byte-pair
+    /// encodings are frequent tokens.
     ///
     /// # Errors
-    /// [`TrainError::ReadSample`] if a sample cannot be read, [`TrainError::Setting`] if there are
-    /// not as many tokens.
+    /// * [`TrainError::ReadSample`] if a sample cannot be read.
+    /// * [`TrainError::Setting`] if `size` is 0 or larger than `vocab_size`.
     pub fn of_answers<S: SampleSource>(
         source: &S,
         samples: Range<usize>,
@@ -49,13 +50,13 @@ impl DraftVocabulary {
             }
         }
         let mut ids: Vec<u32> = (0..u32::try_from(vocab_size).unwrap_or(u32::MAX)).collect();
-        // Stable, so that of equally frequent tokens the first ids come first.
+        // A stable sort: among equally frequent tokens, lower ids come first.
         ids.sort_by_key(|&id| std::cmp::Reverse(counts[id as usize]));
         ids.truncate(size);
         Ok(Self::new(ids, vocab_size))
     }
 
-    /// A list of ids, the most frequent first, of `vocab_size`.
+    /// Creates a vocabulary from a list of ids, the most frequent first, out of `vocab_size`.
     #[must_use]
     pub fn new(by_frequency: Vec<u32>, vocab_size: usize) -> Self {
         let mut is_listed = vec![false; vocab_size];
@@ -70,17 +71,17 @@ impl DraftVocabulary {
         }
     }
 
-    /// Whether a token is in the list.
+    /// Returns whether a token is in the list.
     pub(crate) fn lists(&self, token: u32) -> bool {
         self.is_listed.get(token as usize) == Some(&true)
     }
 
-    /// Ids, the most frequent first.
+    /// Returns the ids, the most frequent first.
     pub(crate) fn by_frequency(&self) -> &[u32] {
         &self.by_frequency
     }
 
-    /// Ids, ascending: the order of the rows of a head.
+    /// Returns the ids in ascending order: the order of the rows of a head.
     pub(crate) fn ascending(&self) -> Vec<u32> {
         let ids = (0_u32..).zip(&self.is_listed);
         ids.filter(|(_, listed)| **listed)
@@ -88,7 +89,7 @@ impl DraftVocabulary {
             .collect()
     }
 
-    /// Of each token that the target scores, whether it is in the list.
+    /// Returns, for each token that the target scores, whether it is in the list.
     pub(crate) fn is_listed(&self) -> &[bool] {
         &self.is_listed
     }
@@ -122,7 +123,7 @@ mod tests {
             sample(&[5, 5, 5]),
         ];
         let list = DraftVocabulary::of_answers(&samples, 0..2, 5, 10).unwrap();
-        // Token 0 and one 9 are of questions, and the third sample is not counted.
+        // Token 0 and one 9 belong to questions, and the third sample is not counted.
         assert_eq!(list.by_frequency(), [7, 3, 9, 0, 1]);
         assert_eq!(list.ascending(), [0, 1, 3, 7, 9]);
         assert!(list.lists(9) && !list.lists(5) && !list.lists(99));

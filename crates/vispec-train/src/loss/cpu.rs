@@ -1,5 +1,5 @@
-//! Products with the head's weight in f32, from and into plain memory: logits are the largest things
-//! that a step makes, and tensors of them would be copied.
+//! Products with the head's weight in f32, from and into host memory. Logits are the largest arrays
+//! of a step, and as tensors they would be copied.
 //!
 //! Each function returns `None` unless the tensors are on the CPU backend; the caller then uses
 //! Burn's operations.

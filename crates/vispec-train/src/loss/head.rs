@@ -1,11 +1,15 @@
 //! Losses through the target's output head, and their gradients with respect to the draft's
 //! output.
 //!
-//! The vocabulary is a hundred times wider than the hidden states, so logits are never part of a
-//! graph and never there for more than [`Head::rows_at_once`] rows: gradients are known in closed
-//! form and go through the head at once. The teacher's probabilities are computed once for all
-//! passes over a sample, and the teacher and all passes go through the head together, which reads
-//! its weight once for all of them.
+//! The vocabulary is a hundred times wider than the hidden states. The head's logits are therefore
+//! never part of a graph: their gradients have a closed form and are propagated through the head
+//! immediately.
+//!
+//! [`Head::losses`] keeps the logits of at most [`Head::rows_at_once`] rows at a time. It computes
+//! the teacher's probabilities once for all passes over a sample. The teacher and all passes go
+//! through the head together, so that its weight is read once for all of them. Training-time test,
+//! whose passes supervise different rows, keeps the teacher's probabilities of a whole batch
+//! ([`Head::teacher`]).
 
 use burn::tensor::{DType, Device, Tensor, TensorData, s};
 use vispec_kernels::map_rows;
@@ -18,10 +22,11 @@ use super::softmax::top_k;
 use crate::error::TrainError;
 use crate::network::HostTensor;
 
-/// Bytes of logits that are there at a time.
+/// Maximum size in bytes of the logits that exist at a time.
 const LOGITS_AT_ONCE: usize = 64 << 20;
 
-/// Rows of the weight that one product of a gradient in bf16 takes: its operands stay in cache.
+/// Number of rows of the weight in one bf16 product with a gradient; small enough for the operands
+/// to stay in cache.
 const PIECE: usize = 4096;
 
 /// The target's output head, frozen.
@@ -29,21 +34,20 @@ const PIECE: usize = 4096;
 pub struct Head {
     weight: Tensor<2>,
     linear: Linear,
-    /// Pieces `[hidden, PIECE]` of the transposed weight that gradients go through in bf16; none in
-    /// f32.
+    /// Pieces `[hidden, PIECE]` of the transposed weight, for gradients in bf16; empty in f32.
     back: Vec<Linear>,
 }
 
-/// Terms of the loss that need the head.
+/// The terms of the loss that are computed through the head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct HeadTerms {
     /// How distributions are compared.
     pub divergence: Divergence,
-    /// Weight of that comparison.
+    /// Weight of the divergence.
     pub divergence_weight: f64,
     /// Weight of the ranking loss.
     pub ranking_weight: f64,
-    /// Number of rows of all passes that the sums are divided by.
+    /// Number of rows of all passes, by which the sums are divided.
     pub rows: usize,
 }
 
@@ -62,14 +66,15 @@ impl HeadTerms {
     }
 }
 
-/// Sums over rows, not yet divided.
+/// Sums over rows, not yet divided by their number.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct HeadSums {
-    /// Of the divergence, unweighted.
+    /// Sum of the divergence, unweighted.
     pub divergence: f64,
-    /// Of the ranking loss, unweighted.
+    /// Sum of the ranking loss, unweighted.
     pub ranking: f64,
-    /// Rows of the first pass whose best token of the teacher is among the draft's best 1, 2, 3.
+    /// Number of rows of the first pass at which the teacher's best token is among the draft's best
+    /// 1, 2 and 3.
     pub top: [usize; 3],
 }
 
@@ -86,7 +91,8 @@ impl HeadSums {
 }
 
 impl Head {
-    /// A head with weight `[vocab, hidden]` on the device of inference.
+    /// Creates a head with weight `[vocab, hidden]`, on the device without automatic
+    /// differentiation.
     #[must_use]
     pub fn new(weight: Tensor<2>) -> Self {
         Self {
@@ -96,19 +102,19 @@ impl Head {
         }
     }
 
-    /// The same with weights, inputs and gradients rounded to bf16 in products, whose sums stay
-    /// f32. Meant for CPUs that multiply bf16; on others it takes longer.
+    /// Returns the same head with weights, inputs and gradients of products rounded to bf16; sums
+    /// stay f32. Faster on CPUs with bf16 multiplication, slower on others.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] on another device than the CPU, [`TrainError::Device`] if the weight
-    /// cannot be read.
+    /// * [`TrainError::Setting`] on devices other than the CPU.
+    /// * [`TrainError::Device`] if the weight cannot be read.
     pub fn in_bf16(mut self) -> Result<Self, TrainError> {
         let (vocab, device) = (self.vocab_size(), self.device());
         if !is_cpu(&device) {
             return Err(TrainError::Setting {
                 field: "compute.head",
                 found: "bf16".to_owned(),
-                expected: "f32 on this device: the CPU alone has products of both types".to_owned(),
+                expected: "f32 on this device: bf16 is supported on the CPU only".to_owned(),
             });
         }
         let rounded =
@@ -123,33 +129,33 @@ impl Head {
         Ok(self)
     }
 
-    /// Width of the vocabulary.
+    /// Returns the size of the vocabulary.
     pub(crate) fn vocab_size(&self) -> usize {
         self.weight.dims()[0]
     }
 
-    /// Width of the hidden states.
+    /// Returns the width of the hidden states.
     pub(crate) fn hidden(&self) -> usize {
         self.weight.dims()[1]
     }
 
-    /// Device of the weight.
+    /// Returns the device of the weight.
     #[must_use]
     pub fn device(&self) -> Device {
         self.weight.device()
     }
 
-    /// Rows whose logits are there at a time.
+    /// Returns the number of rows whose logits exist at a time.
     pub(crate) fn rows_at_once(&self) -> usize {
         (LOGITS_AT_ONCE / (4 * self.vocab_size())).clamp(32, 1024)
     }
 
-    /// Sums of the losses of `passes` against `target`, and the gradient of the weighted, divided
-    /// loss with respect to each pass.
+    /// Returns the sums of the losses of `passes` against `target`, and the gradient of the mean
+    /// weighted loss with respect to each pass.
     ///
     /// # Shapes
     /// `passes` and the gradients `[rows, hidden]`; `target` `[rows, hidden]`, the target's hidden
-    /// states, the same for all passes.
+    /// states, which are the same for all passes.
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.
@@ -191,7 +197,7 @@ impl Head {
         Ok((sums, gradients.collect()))
     }
 
-    /// From gradients of logits `[rows, vocab]` to those of what the head read, `[rows, hidden]`.
+    /// Propagates gradients of logits `[rows, vocab]` back to the head's input `[rows, hidden]`.
     pub(crate) fn back_through(&self, gradient: &[f32], rows: usize) -> Tensor<2> {
         if self.back.is_empty()
             && let Some(product) = cpu::back_through(gradient, &self.weight)
@@ -221,8 +227,8 @@ pub(crate) struct Teacher {
 }
 
 impl Head {
-    /// The target's distributions after hidden states `[rows, hidden]`. They are all there at a time,
-    /// `rows * vocab` floats.
+    /// Computes the target's distributions after hidden states `[rows, hidden]`. All of them are in
+    /// memory at the same time: `rows * vocab` floats.
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.
@@ -237,11 +243,11 @@ impl Head {
         })
     }
 
-    /// Sums of the losses of a student's logits `[rows, vocab]`, whoever computed them, and their
-    /// gradient in the weighted, divided loss.
+    /// Returns the sums of the losses of a student's logits `[rows, vocab]`, and the gradient of
+    /// the mean weighted loss with respect to the logits. Any head may have computed the logits.
     ///
     /// # Arguments
-    /// * `rows` - of each row of logits, the row of the teacher that it is compared with.
+    /// * `rows` - for each row of logits, the row of the teacher that it is compared with.
     pub(crate) fn compare(
         &self,
         teacher: &Teacher,
@@ -262,7 +268,7 @@ impl Head {
         (sums, logits)
     }
 
-    /// Logits after hidden states `[rows, hidden]`, in memory.
+    /// Computes the logits after hidden states `[rows, hidden]`, in host memory.
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
@@ -276,7 +282,7 @@ impl Head {
     }
 }
 
-/// Logits in memory.
+/// Copies logits to host memory.
 ///
 /// # Errors
 /// [`TrainError::Device`] if they cannot be read back.
@@ -290,7 +296,7 @@ pub(crate) fn host(logits: Tensor<2>) -> Result<Vec<f32>, TrainError> {
 }
 
 impl Head {
-    /// The most probable token after each hidden state `[rows, hidden]`.
+    /// Returns the most probable token after each hidden state `[rows, hidden]`.
     ///
     /// # Errors
     /// [`TrainError::Device`] if logits cannot be read back.

@@ -1,5 +1,5 @@
-//! What training minimises: distances between the draft's outputs and the target's hidden states,
-//! and between the distributions that the target's head makes of both.
+//! Losses: distances between the draft's outputs and the target's hidden states, and between the
+//! distributions that the target's head computes from both.
 
 mod cpu;
 mod head;

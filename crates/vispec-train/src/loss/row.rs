@@ -1,12 +1,11 @@
-//! Losses of one row of logits against the teacher's distribution, with their gradients in closed
-//! form.
+//! Losses of one row of logits against the teacher's distribution, with closed-form gradients.
 
 use super::softmax::{softmax, sum_pairs, top_k};
 
-/// Tokens that the ranking loss orders (paper section 3.4).
+/// Number of tokens that the ranking loss orders (paper section 3.4).
 pub(super) const RANKED: usize = 10;
 
-/// How far the student's distribution is from the teacher's.
+/// A measure of how far the student's distribution `p` is from the teacher's `t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Divergence {
     /// `-sum t log p`
@@ -15,7 +14,7 @@ pub(crate) enum Divergence {
     L1,
 }
 
-/// The teacher's view of one position.
+/// The teacher's prediction at one position.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TeacherRow {
     /// The most probable tokens, best first.
@@ -23,7 +22,7 @@ pub(super) struct TeacherRow {
 }
 
 impl TeacherRow {
-    /// Turns the teacher's logits into probabilities.
+    /// Turns the teacher's logits into probabilities in place.
     pub(super) fn new(logits: &mut [f32]) -> Self {
         softmax(logits);
         Self {
@@ -32,18 +31,18 @@ impl TeacherRow {
     }
 }
 
-/// What a row contributes.
+/// The losses of one row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct RowLoss {
     /// The divergence.
     pub(super) divergence: f64,
     /// The ranking loss.
     pub(super) ranking: f64,
-    /// Place of the teacher's best token in the student's order, from 0.
+    /// Rank of the teacher's best token in the student's order, from 0.
     pub(super) rank: usize,
 }
 
-/// Weights with which a row's terms enter the loss.
+/// Weights of a row's terms in the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct RowWeights {
     pub(super) kind: Divergence,
@@ -51,8 +50,8 @@ pub(super) struct RowWeights {
     pub(super) ranking: f32,
 }
 
-/// Computes the loss of `logits` against probabilities `teacher`, and puts the gradient in place of
-/// the logits.
+/// Computes the loss of `logits` against the probabilities `teacher`, and overwrites the logits
+/// with their gradient.
 pub(super) fn row_loss(
     logits: &mut [f32],
     teacher: &[f32],
@@ -97,13 +96,13 @@ pub(super) fn row_loss(
     }
 }
 
-/// -1, 0 or 1.
+/// Returns -1, 0 or 1.
 fn sign(x: f32) -> f32 {
     f32::from(i8::from(x > 0.0) - i8::from(x < 0.0))
 }
 
-/// ListMLE: minus the log-likelihood, under the Plackett-Luce law of the student's logits `z`, of
-/// the teacher's order; and its gradient.
+/// Returns the ListMLE loss and its gradient: the negative log-likelihood of the teacher's order
+/// under the Plackett-Luce model with the student's logits `z`.
 fn list_mle(z: &[f32]) -> (f64, Vec<f64>) {
     let z: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
     let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,8 +1,9 @@
-//! The distance of hidden states.
+//! The smooth L1 distance between hidden states.
 
 use burn::tensor::Tensor;
 
-/// Smooth L1 with threshold 1, summed over all elements, and its gradient divided by `count`.
+/// Returns the smooth L1 distance with threshold 1, summed over all elements, and its gradient
+/// divided by `count`.
 ///
 /// # Shapes
 /// `output`, `target` and the gradient `[rows, hidden]`, the sum `[1]`.
@@ -14,7 +15,7 @@ pub(crate) fn smooth_l1(
 ) -> (Tensor<1>, Tensor<2>) {
     let difference = output - target;
     let slope = difference.clone().clamp(-1.0, 1.0);
-    // d²/2 within the threshold and |d| - 1/2 outside are both c (d - c/2) with c the clamped d.
+    // d²/2 within the threshold and |d| - 1/2 outside both equal c (d - c/2), with c the clamped d.
     let sum = (slope.clone() * (difference - slope.clone() * 0.5)).sum();
     (sum, slope / count as f64)
 }

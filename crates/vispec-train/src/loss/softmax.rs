@@ -1,12 +1,12 @@
-//! Softmax of rows of logits in memory, in loops that compilers turn into vector instructions.
+//! Softmax of rows of logits in host memory, in loops that compilers vectorise.
 
-/// Accumulators that are summed side by side: enough for the widest registers.
+/// Number of parallel accumulators: enough for the widest registers.
 const LANES: usize = 16;
 
 /// `e^x` for `x <= 0`, within 2 units in the last place; 0 below -87.
 ///
-/// The standard library's exponential is a call for each element, which would cost more than the
-/// matrix product that made the logits.
+/// The standard library's exponential is a function call per element, which would take longer than
+/// the matrix product that computed the logits.
 #[inline]
 pub(super) fn exp_of_negative(x: f32) -> f32 {
     // x = n ln 2 + r with |r| <= ln 2 / 2, so that e^x = 2^n e^r. Adding and subtracting 1.5 * 2^23
@@ -25,12 +25,12 @@ pub(super) fn exp_of_negative(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5e-1;
     let e = p * r * r + r + 1.0;
-    // The low bits of `shifted` hold n; moved to the exponent they are 2^n.
+    // The low bits of `shifted` hold n; shifted into the exponent, they make 2^n.
     let power = f32::from_bits((shifted.to_bits().wrapping_add(127)) << 23);
     if x < -87.0 { 0.0 } else { e * power }
 }
 
-/// Sum of `of(element)`, in an order that depends on the length only.
+/// Returns the sum of `of(element)`, in an order that depends only on the length.
 pub(super) fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let mut chunks = values.chunks_exact(LANES);
@@ -43,7 +43,7 @@ pub(super) fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// Sum of `of(a, b)` over two slices of equal length.
+/// Returns the sum of `of(a, b)` over two slices of equal length.
 pub(super) fn sum_pairs(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -61,7 +61,7 @@ pub(super) fn sum_pairs(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f
     lanes.iter().sum::<f32>() + rest
 }
 
-/// The largest element; NaN elements are passed over.
+/// Returns the largest element; NaN elements are ignored.
 fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut chunks = values.chunks_exact(LANES);
@@ -74,7 +74,7 @@ fn max(values: &[f32]) -> f32 {
     all.fold(f32::NEG_INFINITY, |best, value| best.max(*value))
 }
 
-/// Turns logits into probabilities and gives their log-sum-exp.
+/// Turns logits into probabilities in place, and returns the logits' log-sum-exp.
 pub(super) fn softmax(logits: &mut [f32]) -> f32 {
     let max = max(logits);
     for logit in &mut *logits {
@@ -88,7 +88,7 @@ pub(super) fn softmax(logits: &mut [f32]) -> f32 {
     max + total.ln()
 }
 
-/// Indices of the `k` largest values, largest first; of equals the one with the lower index first.
+/// Returns the indices of the `k` largest values, largest first; ties are in order of index.
 pub(super) fn top_k(values: &[f32], k: usize) -> Vec<usize> {
     let mut best: Vec<usize> = Vec::with_capacity(k + 1);
     for (index, value) in values.iter().enumerate() {

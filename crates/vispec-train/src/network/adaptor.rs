@@ -1,4 +1,4 @@
-//! The vision adaptor in training (paper section 3.2).
+//! The trainable vision adaptor (paper section 3.2).
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::attention::attend_all;
 use super::layers::Linear;
 
-/// Cross-attention of learned queries over the embeddings of an image, without positions.
+/// Cross-attention of learned queries over the embeddings of an image, without position encoding.
 #[derive(Module, Debug)]
 pub(crate) struct VisionAdaptor {
     /// Learned queries `[queries, heads, head_dim]`.
@@ -20,12 +20,13 @@ pub(crate) struct VisionAdaptor {
 }
 
 impl VisionAdaptor {
-    /// Number of learned queries.
+    /// Returns the number of learned queries.
     pub(crate) fn n_queries(&self) -> usize {
         self.q.dims()[0]
     }
 
-    /// Compresses one image: all rows but the last are image tokens, the last is the global vector.
+    /// Compresses one image. All rows of the result but the last are compressed image tokens; the
+    /// last is the global vector.
     ///
     /// # Shapes
     /// `image` `[image_tokens, hidden]`, result `[queries, hidden]`.

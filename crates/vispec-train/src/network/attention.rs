@@ -1,4 +1,4 @@
-//! Causal attention over the rows of several samples, and the angles of their positions.
+//! Causal attention over the rows of several samples, and rotary position angles.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -12,14 +12,14 @@ use vispec_models::nn::DecoderConfig;
 use super::cpu;
 use super::layers::Linear;
 
-/// Cosines and sines of the angles of positions, each `[rows, head_dim / 2]`.
+/// Cosines and sines of position angles, each `[rows, head_dim / 2]`.
 #[derive(Debug)]
 pub(super) struct Angles {
     pub(super) cos: Vec<f32>,
     pub(super) sin: Vec<f32>,
 }
 
-/// The angles of rows in memory, and on their device when they are asked for there.
+/// The angles of rows in host memory, and on the device once they are needed there.
 #[derive(Debug, Clone)]
 pub(super) struct Rotary {
     angles: Arc<Angles>,
@@ -30,14 +30,14 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    /// Angles of one position for each row, half-split as in Hugging Face models.
+    /// Creates angles from one position per row, half-split as in Hugging Face models.
     pub(super) fn new(positions: &[usize], config: &DecoderConfig, device: &Device) -> Self {
         Self::from_positions(positions.len(), |row, _| positions[row], config, device)
     }
 
-    /// Angles of positions on the axes time, height and width, `[3][rows]`, as in Qwen2-VL: the
-    /// first `sections[0]` frequencies turn with time, the next `sections[1]` with height, the rest
-    /// with width.
+    /// Creates angles from positions on the axes time, height and width, `[3][rows]`, as in
+    /// Qwen2-VL: the first `sections[0]` frequencies use time, the next `sections[1]` height, the
+    /// rest width.
     pub(super) fn multimodal(
         axes: [&[u32]; 3],
         sections: [usize; 3],
@@ -53,7 +53,7 @@ impl Rotary {
         Self::from_positions(axes[0].len(), position, config, device)
     }
 
-    /// `position` is given a row and the index of a frequency.
+    /// Creates angles from `position`, a function of the row and the index of the frequency.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -89,7 +89,7 @@ impl Rotary {
         }
     }
 
-    /// The angles in memory.
+    /// Returns the angles in host memory.
     #[cfg(test)]
     pub(super) fn angles(&self) -> &Arc<Angles> {
         &self.angles
@@ -106,7 +106,7 @@ impl Rotary {
         }
     }
 
-    /// [`cpu::rotate`] by Burn's operations.
+    /// Like [`cpu::rotate`], but with Burn's operations.
     pub(super) fn rotate_on_device(&self, x: Tensor<2>) -> Tensor<2> {
         let [rows, width] = x.dims();
         let half = self.head_dim / 2;
@@ -125,7 +125,7 @@ impl Rotary {
     }
 }
 
-/// What rows look for, and what they offer.
+/// Queries, keys and values of rows.
 #[derive(Debug, Clone)]
 pub(super) struct Projected {
     /// Rotated queries `[rows, heads * head_dim]`.
@@ -136,7 +136,7 @@ pub(super) struct Projected {
     pub(super) values: Tensor<2>,
 }
 
-/// Self-attention with rotary positions, each sample for itself.
+/// Self-attention with rotary positions, within each sample.
 #[derive(Module, Debug)]
 pub(super) struct Attention {
     /// Queries.
@@ -150,7 +150,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// Self-attention of each sample.
+    /// Computes self-attention within each sample.
     ///
     /// # Shapes
     /// `x` and the result `[rows, hidden]`; `samples` are the rows of each sample.
@@ -179,8 +179,7 @@ impl Attention {
         }
     }
 
-    /// Lets queries attend to rows of their samples, and to one key and value each of every one of
-    /// `own`.
+    /// Like [`attend`], followed by the output projection.
     ///
     /// # Shapes
     /// `queries` `[queries, heads * head_dim]`, result `[queries, hidden]`.
@@ -197,8 +196,8 @@ impl Attention {
     }
 }
 
-/// Lets queries attend to rows of their samples, and to one key and value each of every one of
-/// `own`.
+/// Computes attention of each query to rows of its sample and to its own key and value in each
+/// element of `own`.
 ///
 /// # Shapes
 /// `queries` and the result `[queries, heads * head_dim]`.
@@ -215,7 +214,7 @@ pub(super) fn attend(
     }
 }
 
-/// [`cpu::attend`] by Burn's operations.
+/// Like [`cpu::attend`], but with Burn's operations.
 pub(super) fn attend_samples(
     queries: &Tensor<2>,
     rows: &Projected,
@@ -249,7 +248,8 @@ pub(super) fn attend_samples(
     Tensor::cat(attended, 0)
 }
 
-/// Query `i` sees the first `first + i` rows, and keys and values of `own` at its own place.
+/// Computes attention within one sample. Query `i` sees the first `first + i` rows, and element `i`
+/// of the keys and values of each `own`.
 ///
 /// # Shapes
 /// Queries and each of `own` `[heads, queries, head_dim]`, keys and values
@@ -282,7 +282,7 @@ fn attend_sample(
     out.swap_dims(0, 1).reshape([n_queries, heads * head_dim])
 }
 
-/// Scaled dot-product attention in which every query sees every key.
+/// Computes scaled dot-product attention in which every query sees every key.
 ///
 /// # Shapes
 /// `query` `[heads, queries, head_dim]`, `keys` and `values` `[heads, keys, head_dim]`, result
@@ -298,7 +298,7 @@ pub(super) fn attend_all(query: Tensor<3>, keys: Tensor<3>, values: Tensor<3>) -
         .reshape([queries, heads * head_dim])
 }
 
-/// `[kv_heads, rows, head_dim]` to `[kv_heads * groups, rows, head_dim]`, each head repeated.
+/// Repeats each head: `[kv_heads, rows, head_dim]` to `[kv_heads * groups, rows, head_dim]`.
 fn repeat_heads(x: Tensor<3>, groups: usize) -> Tensor<3> {
     if groups == 1 {
         return x;

@@ -1,4 +1,4 @@
-//! Shapes of drafts, and networks made of named parameters.
+//! Shapes of drafts, and construction of networks from named parameters.
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
@@ -13,46 +13,47 @@ use super::layers::{LayerNorm, Linear, RmsNorm};
 use super::medusa::{MedusaNetwork, ResidualBlock};
 use super::parameters::{HostTensor, Parameters};
 
-/// Kinds of networks.
+/// The kind of a draft network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkKind {
-    /// With a vision adaptor of this many learned queries.
+    /// ViSpec, with a vision adaptor.
     Vispec {
-        /// One more than there are compressed image tokens.
+        /// Number of learned queries: one more than the number of compressed image tokens.
         n_queries: usize,
     },
-    /// Without vision parts.
+    /// EAGLE-2, without vision parts.
     Eagle2,
-    /// EAGLE-3: several states of the target, a final norm, layers that read embeddings and hidden
-    /// states side by side.
+    /// EAGLE-3: reads several states of the target, and has a final norm and a layer that reads
+    /// embeddings and hidden states side by side.
     Eagle3 {
-        /// States of the residual stream that are read, as `vispec_models` numbers them.
+        /// States of the residual stream that the draft reads, numbered as in `vispec_models`.
         states: [usize; 3],
-        /// Learned queries of the vision adaptor; 0 without one.
+        /// Number of learned queries of the vision adaptor; 0 without one.
         n_queries: usize,
-        /// Tokens of a head of its own; 0 without one.
+        /// Number of tokens that the draft's own head scores; 0 without one.
         head_tokens: usize,
     },
-    /// Independent heads.
+    /// Medusa: independent heads.
     Medusa {
         /// Number of heads.
         n_heads: usize,
     },
 }
 
-/// Everything that decides which parameters a draft has.
+/// Everything that determines the parameters of a draft.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DraftShape {
-    /// The kind.
+    /// Kind of the network.
     pub kind: NetworkKind,
-    /// The decoder; Medusa uses its width only.
+    /// The decoder; Medusa uses only its width.
     pub decoder: DecoderConfig,
     /// Whether `fc` and `img_fc` have biases.
     pub fusion_bias: Bias,
 }
 
 impl DraftShape {
-    /// Names and shapes of all trained parameters, in the order of upstream's checkpoints.
+    /// Returns the names and shapes of all trained parameters, in the order of upstream's
+    /// checkpoints.
     #[must_use]
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = Vec::new();
@@ -136,7 +137,7 @@ impl DraftShape {
         (0..self.decoder.layers).map(|layer| format!("layers.{layer}"))
     }
 
-    /// Learned queries of the vision adaptor; 0 without one.
+    /// Returns the number of learned queries of the vision adaptor; 0 without one.
     pub(crate) fn n_queries(&self) -> usize {
         match self.kind {
             NetworkKind::Vispec { n_queries } | NetworkKind::Eagle3 { n_queries, .. } => n_queries,
@@ -144,7 +145,7 @@ impl DraftShape {
         }
     }
 
-    /// Tokens of a head of the draft's own; 0 without one.
+    /// Returns the number of tokens that the draft's own head scores; 0 without one.
     pub(crate) fn head_tokens(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { head_tokens, .. } => head_tokens,
@@ -152,7 +153,7 @@ impl DraftShape {
         }
     }
 
-    /// Width of what the draft reads of the target at each position.
+    /// Returns the width of the target's features that the draft reads at each position.
     pub(crate) fn feature_width(&self) -> usize {
         match self.kind {
             NetworkKind::Eagle3 { states, .. } => states.len() * self.decoder.hidden,
@@ -160,10 +161,10 @@ impl DraftShape {
         }
     }
 
-    /// A network made of `parameters` on `device`.
+    /// Builds a network from `parameters` on `device`.
     ///
     /// # Panics
-    /// If a parameter of [`DraftShape::parameters`] is not there.
+    /// If a parameter of [`DraftShape::parameters`] is missing.
     #[must_use]
     pub fn build(&self, parameters: &Parameters, device: &Device) -> Network {
         let source = Source { parameters, device };
@@ -175,7 +176,7 @@ impl DraftShape {
     }
 }
 
-/// Parameters on their way to a device.
+/// Parameters that layers are built from, and the device to put them on.
 pub(super) struct Source<'p> {
     pub(super) parameters: &'p Parameters,
     pub(super) device: &'p Device,
@@ -185,7 +186,7 @@ impl Source<'_> {
     pub(super) fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         match self.parameters.get(name) {
             Some(tensor) => tensor.to_device(self.device),
-            None => panic!("parameter {name} is not there"),
+            None => panic!("parameter {name} is missing"),
         }
     }
 
@@ -197,7 +198,7 @@ impl Source<'_> {
             .cloned()
             .map(HostTensor::transposed);
         let Some(transposed) = transposed else {
-            panic!("parameter {weight} is not there")
+            panic!("parameter {weight} is missing")
         };
         let bias = format!("{name}.bias");
         let bias = self

@@ -1,4 +1,4 @@
-//! The network of ViSpec and EAGLE-2 in training.
+//! The trainable network of ViSpec and EAGLE-2.
 
 use std::ops::Range;
 
@@ -16,11 +16,11 @@ use super::rows::{DraftRows, indices};
 /// The gated feed-forward block.
 #[derive(Module, Debug)]
 pub(crate) struct GatedMlp {
-    /// What is let through.
+    /// Projection to the gate.
     pub(super) gate_proj: Linear,
-    /// To the inner width.
+    /// Projection to the inner width.
     pub(super) up_proj: Linear,
-    /// Back to the outer width.
+    /// Projection back to the outer width.
     pub(super) down_proj: Linear,
 }
 
@@ -38,7 +38,7 @@ impl GatedMlp {
     }
 }
 
-/// One pre-norm layer. The first layer of a draft has no norm in front of attention.
+/// One pre-norm layer. The first layer of a draft has no norm before attention.
 #[derive(Module, Debug)]
 pub(crate) struct DecoderLayer {
     pub(super) input_layernorm: Option<RmsNorm>,
@@ -65,8 +65,8 @@ impl DecoderLayer {
     }
 }
 
-/// Fuses embeddings with hidden states and runs one decoder layer over them. The names of the
-/// fields are those of upstream's checkpoints.
+/// Fuses embeddings with hidden states and runs decoder layers over them. The field names are those
+/// of upstream's checkpoints.
 #[derive(Module, Debug)]
 pub struct DraftNetwork {
     /// `[embedding ; hidden] -> hidden`
@@ -79,28 +79,28 @@ pub struct DraftNetwork {
     pub(super) config: DecoderConfig,
 }
 
-/// What a batch gives the network to read, without a graph.
+/// Inputs of the network for one batch, without a graph.
 #[derive(Debug, Clone)]
 pub struct DraftInputs {
     /// `[tokens, hidden]`: the embedding of the token after each position.
     pub embeds: Tensor<2>,
-    /// `[tokens, features]`: what the target gives of each position: its last hidden state, or for
-    /// EAGLE-3 several states.
+    /// `[tokens, features]`: the target's last hidden state at each position or, for EAGLE-3,
+    /// several of its states.
     pub features: Tensor<2>,
-    /// Where they go.
+    /// Layout of the rows.
     pub rows: DraftRows,
 }
 
 impl DraftNetwork {
-    /// Number of learned queries; 0 for EAGLE-2.
+    /// Returns the number of learned queries; 0 for EAGLE-2.
     #[must_use]
     pub fn n_queries(&self) -> usize {
         self.imadpt.as_ref().map_or(0, VisionAdaptor::n_queries)
     }
 
-    /// Reads a batch `1 + n_unrolled` times; each further pass reads the output of the one before
-    /// it, shifted by one position, in place of the target's hidden states (paper section 3.4).
-    /// Gradients flow through all of them.
+    /// Reads a batch `1 + n_unrolled` times. Instead of the target's hidden states, each further
+    /// pass reads the output of the pass before it, shifted by one position (paper section 3.4).
+    /// Gradients flow through all passes.
     ///
     /// # Shapes
     /// Results `[rows, hidden]`, one row for each of `inputs.rows`.
@@ -118,8 +118,8 @@ impl DraftNetwork {
         let mut fed = hidden.clone();
         for pass in 0..=n_unrolled {
             if pass > 0 {
-                // A row that no output precedes reads the first hidden state of its sample, one
-                // behind an image that left no row reads zeros.
+                // A row without a preceding output reads the first hidden state of its sample. A
+                // row after an image that left no row reads zeros.
                 let first = hidden.clone().select(0, indices(&rows.first_text, &device));
                 let zero = Tensor::zeros([1, self.config.hidden], &device);
                 let sources = Tensor::cat(vec![outputs[pass - 1].clone(), first, zero], 0);

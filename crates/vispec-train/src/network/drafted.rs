@@ -1,49 +1,49 @@
-//! Rows from which a draft goes on alone.
+//! Rows from which the draft continues on its own outputs in training-time test.
 
 use vispec_kernels::CausalSample;
 
 use super::rows::DraftRows;
 
-/// What one sample has to learn from.
+/// The supervision of one sample.
 #[derive(Debug, Clone, Copy)]
 pub struct Supervision<'a> {
     /// Positions whose target is in the loss, ascending.
     pub supervised: &'a [usize],
-    /// Of each position, whether its target belongs to an answer.
+    /// For each position, whether its target belongs to an answer.
     pub answered: &'a [bool],
 }
 
-/// The queries of all passes after the first: the rows of answers. In pass `k` the query of row `i`
-/// stands for the `k`-th token drafted behind row `i`: it sees the rows up to `i`, and what the
-/// passes before it made of itself.
+/// The queries of all passes after the first: the rows of answers. In pass `k`, the query of row
+/// `i` stands for the `k`-th token drafted after row `i`. It sees the rows up to `i`, and the keys
+/// and values of the same query in passes 1 to `k`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DraftedRows {
     /// Row of each query.
     pub rows: Vec<usize>,
     /// Queries and rows of each sample.
     pub samples: Vec<CausalSample>,
-    /// Of each query, the image in force: 0, or one more than its number.
+    /// For each query, 0 or one more than the index of the last image before it.
     pub images: Vec<usize>,
-    /// Position of each query in its own, uncompressed sample.
+    /// Position of each query in its uncompressed sample.
     pub positions: Vec<usize>,
-    /// Of each pass from the first on.
+    /// The passes, including the first.
     pub passes: Vec<DraftedPass>,
 }
 
 /// One pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DraftedPass {
-    /// Of each query, the row whose embedding it reads.
+    /// For each query, the row whose embedding it reads.
     pub embeds: Vec<usize>,
     /// Supervised queries; in the first pass, supervised rows.
     pub supervised: Vec<usize>,
-    /// Of each of these, the token whose target is aimed at.
+    /// For each supervised query or row, the token whose target it learns.
     pub targets: Vec<usize>,
 }
 
 impl DraftedRows {
-    /// Queries of `n_passes` passes, the first one included, over rows that were laid out for the
-    /// same samples. There are no queries if there is only one pass.
+    /// Returns the queries of `n_passes` passes, including the first, over rows that were laid out
+    /// for the same samples. A single pass has no queries.
     #[must_use]
     pub fn new(rows: &DraftRows, samples: &[Supervision<'_>], n_passes: usize) -> Self {
         let mut drafted = Self {
@@ -103,7 +103,7 @@ impl DraftedRows {
         }
     }
 
-    /// Fills the passes after the first for the queries of the last sample.
+    /// Fills the passes after the first for the queries of the most recently added sample.
     fn supervise(
         &mut self,
         sample: &Supervision<'_>,
@@ -118,7 +118,7 @@ impl DraftedRows {
             for query in queries.clone() {
                 let row = self.rows[query];
                 pass.embeds.push((row + ahead).min(end - 1));
-                // A chain goes through tokens of one answer only, one behind the other.
+                // A chain consists of consecutive tokens of one answer.
                 let Some(token) = token_of(row) else { continue };
                 let is_chain = (0..=ahead).all(|step| {
                     token_of(row + step) == Some(token + step)
@@ -153,7 +153,7 @@ mod tests {
             answered: &answered,
         };
         let drafted = DraftedRows::new(&rows, &[sample], 3);
-        // Two of the image's tokens leave no row.
+        // Two of the image's three tokens leave no row.
         assert_eq!(drafted.rows, [2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(drafted.positions, [2, 3, 4, 5, 8, 9, 10, 11]);
         assert_eq!(drafted.images, [0, 0, 0, 0, 0, 1, 1, 1]);
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(drafted.samples, [sample]);
         assert_eq!(drafted.passes[0].supervised, [2, 4, 8, 9]);
         assert_eq!(drafted.passes[0].targets, [2, 4, 10, 11]);
-        // Token 3 is in no loss, and still a step of a chain.
+        // Token 3 is not in the loss, but it can still be a step of a chain.
         assert_eq!(drafted.passes[1].embeds, [3, 4, 5, 6, 7, 8, 9, 9]);
         assert_eq!(drafted.passes[1].supervised, [1, 6]);
         assert_eq!(drafted.passes[1].targets, [4, 11]);

@@ -1,4 +1,4 @@
-//! The network of EAGLE-3 in training, with or without the vision adaptor of ViSpec in front.
+//! The trainable network of EAGLE-3, with or without ViSpec's vision adaptor in front.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -13,29 +13,29 @@ use super::images::CompressedImages;
 use super::layers::{Linear, RmsNorm};
 use super::rows::indices;
 
-/// The layer. Attention reads the normed embedding of the next token beside the normed hidden state
-/// of this one.
+/// The decoder layer. Attention reads the normalised embedding of the next token, concatenated with
+/// the normalised hidden state of the current one.
 #[derive(Module, Debug)]
 pub(crate) struct Eagle3Layer {
-    /// Of the embedding.
+    /// Norm of the embedding.
     pub(super) input_layernorm: RmsNorm,
-    /// Of the hidden state.
+    /// Norm of the hidden state.
     pub(super) hidden_norm: RmsNorm,
     pub(super) self_attn: Attention,
     pub(super) post_attention_layernorm: RmsNorm,
     pub(super) mlp: GatedMlp,
 }
 
-/// Fuses several states of the target and runs one layer over them. The names of the fields are
-/// those of published checkpoints.
+/// Fuses several states of the target and runs one layer over them. The field names are those of
+/// published checkpoints.
 #[derive(Module, Debug)]
 pub struct Eagle3Network {
-    /// The target's states to one hidden state.
+    /// Fuses the target's states into one hidden state.
     pub(super) fc: Linear,
     pub(super) midlayer: Eagle3Layer,
-    /// Before the head.
+    /// Norm before the head.
     pub(super) norm: RmsNorm,
-    /// A head of its own over the draft's vocabulary; without one the target's scores.
+    /// The draft's own head over its vocabulary; `None` to use the target's.
     pub(super) lm_head: Option<Linear>,
     pub(super) imadpt: Option<VisionAdaptor>,
     /// `[hidden ; image] -> hidden`
@@ -45,30 +45,31 @@ pub struct Eagle3Network {
 }
 
 impl Eagle3Network {
-    /// Number of learned queries; 0 if images are read like text.
+    /// Returns the number of learned queries; 0 if images are read like text.
     #[must_use]
     pub fn n_queries(&self) -> usize {
         self.imadpt.as_ref().map_or(0, VisionAdaptor::n_queries)
     }
 
-    /// The head over the draft's vocabulary, if it has one of its own.
+    /// Returns the draft's own head, if it has one.
     pub(crate) fn head(&self) -> Option<&Linear> {
         self.lm_head.as_ref()
     }
 
-    /// Reads a batch once, and then goes on from each row of an answer alone, as in drafting: pass
-    /// `k` reads the output of the pass before it as hidden state, the token `k` places further, and
-    /// sees, of the passes before it, the first one's rows up to its own and its own row of the
-    /// others (training-time test of EAGLE-3). Gradients flow through all passes.
+    /// Reads a batch once, then continues separately from each row of an answer, as in drafting
+    /// (training-time test of EAGLE-3). Pass `k` reads the output of the pass before it as hidden
+    /// state, and the token `k` places further. Each row attends to the rows of the first pass up
+    /// to itself, and to its own keys and values of the later passes. Gradients flow through all
+    /// passes.
     ///
-    /// Results: what the head reads of the supervised rows of each pass, `[supervised, hidden]`.
+    /// Returns the inputs of the head for the supervised rows of each pass, `[supervised, hidden]`.
     #[must_use]
     pub fn passes(&self, inputs: &DraftInputs, drafted: &DraftedRows) -> Vec<Tensor<2>> {
         let rows = &inputs.rows;
         let device = inputs.embeds.device();
         let text = indices(&rows.text, &device);
         let images = CompressedImages::of(self.imadpt.as_ref(), &inputs.embeds, rows);
-        // A compressed image token stands for both, an embedding and a hidden state.
+        // A compressed image token serves as both embedding and hidden state.
         let embeds = images.arrange(inputs.embeds.clone().select(0, text.clone()), rows);
         let fused = self.fc.forward(inputs.features.clone().select(0, text));
         let fused = images.add_globals(self.img_fc.as_ref(), fused, &rows.text_image);
@@ -108,7 +109,7 @@ impl Eagle3Network {
         read
     }
 
-    /// What the head reads of some rows.
+    /// Returns the input of the head for some rows.
     fn read_out(&self, output: &Tensor<2>, rows: &[usize]) -> Tensor<2> {
         let rows = indices(rows, &output.device());
         self.norm.forward(output.clone().select(0, rows))
@@ -125,11 +126,12 @@ impl Eagle3Layer {
             .project(&Tensor::cat(vec![embeds, hidden], 1), rotary)
     }
 
-    /// Output of the rows that ask, before the final norm.
+    /// Returns the output for each query, before the final norm.
     ///
     /// # Arguments
-    /// * `hidden` - what they carry on, `[queries, hidden]`.
-    /// * `seen` - who asks, keys and values that are theirs alone, and those of the first pass.
+    /// * `hidden` - residual input of the queries, `[queries, hidden]`.
+    /// * `(queries, own, rows)` - the queries, the queries' own keys and values of the passes after
+    ///   the first, and those of the first pass.
     fn forward(
         &self,
         hidden: Tensor<2>,

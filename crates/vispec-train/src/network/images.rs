@@ -1,4 +1,4 @@
-//! Images in the rows of a batch: what the adaptor makes of them, and where it goes.
+//! Compressed images, and their places among the rows of a batch.
 
 use burn::tensor::{Tensor, s};
 
@@ -6,13 +6,15 @@ use super::adaptor::VisionAdaptor;
 use super::layers::Linear;
 use super::rows::{DraftRows, indices};
 
-/// The adaptor's output for each image of a batch, `[queries, hidden]`; none without an adaptor.
+/// The adaptor's output for each image of a batch, `[queries, hidden]`; empty without an adaptor.
 #[derive(Debug, Clone)]
 pub(super) struct CompressedImages(Vec<Tensor<2>>);
 
 impl CompressedImages {
+    /// Compresses all images of a batch.
+    ///
     /// # Shapes
-    /// `embeds` `[tokens, hidden]`, those that the target reads.
+    /// `embeds` `[tokens, hidden]`, the target's input embeddings.
     pub(super) fn of(
         adaptor: Option<&VisionAdaptor>,
         embeds: &Tensor<2>,
@@ -28,11 +30,12 @@ impl CompressedImages {
         Self(images.map(image).collect())
     }
 
-    /// Adds the global vector of an image to each hidden state, where a layer `img_fc` does that.
+    /// Combines each hidden state with the global vector of its image through `img_fc`. Without
+    /// `img_fc`, returns the hidden states unchanged.
     ///
     /// # Shapes
-    /// `hidden` and the result `[rows, hidden]`; `in_force`: of each row, 0 or one more than the
-    /// number of its image.
+    /// `hidden` and the result `[rows, hidden]`; `in_force` has, for each row, 0 or one more than
+    /// the index of its image.
     pub(super) fn add_globals(
         &self,
         img_fc: Option<&Linear>,
@@ -53,10 +56,10 @@ impl CompressedImages {
         img_fc.forward(Tensor::cat(vec![hidden, globals], 1))
     }
 
-    /// Text and compressed images in the order of the sequence, `[rows, hidden]`.
+    /// Arranges text and compressed images in the order of the sequence.
     ///
     /// # Shapes
-    /// `text` `[text, hidden]`.
+    /// `text` `[text, hidden]`, result `[rows, hidden]`.
     pub(super) fn arrange(&self, text: Tensor<2>, rows: &DraftRows) -> Tensor<2> {
         let is_compressed = |image: &Tensor<2>| image.dims()[0] > 1;
         if !self.0.iter().any(is_compressed) {

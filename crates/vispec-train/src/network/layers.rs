@@ -1,4 +1,4 @@
-//! Layers whose parameters are recorded for automatic differentiation.
+//! Trainable layers.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, module};
@@ -7,8 +7,8 @@ use super::cpu;
 
 /// `y = x W + b`.
 ///
-/// The weight is held as `[inputs, outputs]`, the transpose of what checkpoints have: products
-/// with it are fast on the CPU only if its rows are contiguous.
+/// The weight is held as `[inputs, outputs]`, the transpose of the layout in checkpoints: on the
+/// CPU, products with it are fast only if its rows are contiguous.
 #[derive(Module, Debug)]
 pub(crate) struct Linear {
     weight: Param<Tensor<2>>,
@@ -16,7 +16,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// A layer made of `weight` `[inputs, outputs]` and `bias` `[outputs]`.
+    /// Creates a layer from `weight` `[inputs, outputs]` and `bias` `[outputs]`.
     pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         Self {
             weight: Param::from_tensor(weight),
@@ -44,7 +44,7 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// A norm with scale `weight` `[hidden]`.
+    /// Creates a norm with scale `weight` `[hidden]`.
     pub(crate) fn new(weight: Tensor<1>, eps: f64) -> Self {
         Self {
             weight: Param::from_tensor(weight),
@@ -67,7 +67,7 @@ fn normed(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     }
 }
 
-/// [`cpu::rms_norm`] by Burn's operations.
+/// Like [`cpu::rms_norm`], but with Burn's operations.
 pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     let mean_square = x.clone().square().mean_dim(1);
     let scale = (mean_square + eps).sqrt().recip();
@@ -84,7 +84,7 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// A norm with scale `weight` and offset `bias`, both `[hidden]`.
+    /// Creates a norm with scale `weight` and offset `bias`, both `[hidden]`.
     #[must_use]
     pub(crate) fn new(weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl LayerNorm {
     /// `x` and the result `[rows, hidden]`.
     #[must_use]
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        // Without its mean, a row is normed by its root mean square.
+        // After subtracting the mean, layer normalisation divides by the root mean square.
         let mean = x.clone().mean_dim(1);
         let normed = normed(x - mean, self.weight.val(), self.eps);
         normed + self.bias.val().unsqueeze()

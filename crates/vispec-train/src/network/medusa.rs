@@ -1,4 +1,4 @@
-//! Medusa heads in training.
+//! Trainable Medusa heads.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
@@ -11,7 +11,7 @@ pub(crate) struct ResidualBlock {
     pub(super) linear: Linear,
 }
 
-/// One residual block for each future token. The nesting is that of the names in checkpoints,
+/// One residual block for each future token. The nesting follows the names in checkpoints, such as
 /// `medusa_head.0.0.linear.weight`.
 #[derive(Module, Debug)]
 pub struct MedusaNetwork {
@@ -19,12 +19,12 @@ pub struct MedusaNetwork {
 }
 
 impl MedusaNetwork {
-    /// Number of heads.
+    /// Returns the number of heads.
     pub(crate) fn n_heads(&self) -> usize {
         self.medusa_head.len()
     }
 
-    /// What head number `head` makes of hidden states.
+    /// Applies head number `head` to hidden states.
     ///
     /// # Shapes
     /// `hidden` and the result `[rows, hidden]`.

@@ -1,9 +1,9 @@
-//! Drafts, and the language models and vision towers of targets, as modules whose parameters can be trained.
+//! Trainable modules of drafts, and of the language models and vision towers of targets.
 //!
-//! Their inference modules in vispec-models run through kernels that know no gradients and keep
-//! caches; these run over whole samples, several passes in one graph: on the CPU through kernels of
-//! training, elsewhere on Burn's own operations.
-//! Both read and write the same checkpoints, and tests compare their outputs.
+//! The inference modules in vispec-models use kernels without gradients and keep caches. The
+//! modules here run over whole samples, with several passes in one graph: on the CPU with training
+//! kernels, elsewhere with Burn's own operations. Both use the same checkpoints, and tests compare
+//! their outputs.
 
 mod adaptor;
 mod attention;
@@ -34,7 +34,7 @@ pub use tower::{Pictures, SeeingNetwork, TowerShape};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 
-/// A draft in training.
+/// A trainable draft.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Network {

@@ -1,4 +1,4 @@
-//! Parameters by the names and in the shapes that checkpoints have.
+//! Parameters with the names and shapes of checkpoints.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::path::Path;
 use crate::error::TrainError;
 
-/// A tensor in memory.
+/// A tensor in host memory.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostTensor {
-    /// Its dimensions.
+    /// Dimensions.
     pub shape: Vec<usize>,
-    /// Its elements, row-major.
+    /// Elements, row-major.
     pub values: Vec<f32>,
 }
 
@@ -21,17 +21,17 @@ pub struct HostTensor {
 pub type Parameters = BTreeMap<String, HostTensor>;
 
 impl HostTensor {
-    /// Puts the tensor on `device`.
+    /// Copies the tensor to `device`.
     ///
     /// # Panics
-    /// If it has not `D` dimensions.
+    /// If it does not have `D` dimensions.
     #[must_use]
     pub fn to_device<const D: usize>(&self, device: &Device) -> Tensor<D> {
         let data = TensorData::new(self.values.clone(), self.shape.clone());
         Tensor::from_data(data, device)
     }
 
-    /// Reads a tensor back.
+    /// Reads a tensor back from its device.
     ///
     /// # Errors
     /// [`TrainError::Device`] if the device fails.
@@ -47,7 +47,7 @@ impl HostTensor {
         Ok(Self { shape, values })
     }
 
-    /// The transposed matrix; other tensors unchanged.
+    /// Transposes a matrix; other tensors are returned unchanged.
     #[must_use]
     pub fn transposed(self) -> Self {
         let [rows, columns] = self.shape[..] else {
@@ -91,7 +91,7 @@ impl ModuleVisitor for Reader {
     }
 }
 
-/// Makes parameters the leaves of a graph of their own.
+/// Makes parameters the leaves of a new graph.
 struct Fork;
 
 impl ModuleMapper for Fork {
@@ -102,7 +102,7 @@ impl ModuleMapper for Fork {
     }
 }
 
-/// Takes parameters out of all graphs.
+/// Detaches parameters from all graphs.
 struct Freeze;
 
 impl ModuleMapper for Freeze {
@@ -113,7 +113,7 @@ impl ModuleMapper for Freeze {
     }
 }
 
-/// A network whose parameters have the names that checkpoints give them.
+/// A network whose parameters have the names of checkpoints.
 pub trait Trainable: Sized {
     /// Visits all parameters.
     fn visit(&self, visitor: &mut impl ModuleVisitor);
@@ -122,7 +122,7 @@ pub trait Trainable: Sized {
     #[must_use]
     fn map(self, mapper: &mut impl ModuleMapper) -> Self;
 
-    /// All parameters, as a checkpoint has them.
+    /// Reads all parameters, in the layout of a checkpoint.
     ///
     /// # Errors
     /// [`TrainError::Device`] if they cannot be read back.
@@ -135,15 +135,15 @@ pub trait Trainable: Sized {
         reader.found
     }
 
-    /// The same network with a graph of its own, so that gradients can be computed beside those of
-    /// others. Memory of the parameters is shared.
+    /// Returns the same network with a graph of its own, so that its gradients can be computed
+    /// concurrently with those of other copies. The memory of the parameters is shared.
     #[must_use]
     fn forked(self) -> Self {
         self.map(&mut Fork)
     }
 
-    /// The same network for passes that no gradients are computed of, which then keep nothing in
-    /// memory. Memory of the parameters is shared.
+    /// Returns the same network for passes without gradients, which keep no intermediate values.
+    /// The memory of the parameters is shared.
     #[must_use]
     fn frozen(self) -> Self {
         self.map(&mut Freeze)

@@ -1,6 +1,6 @@
-//! Names of parameters while a network is visited.
+//! Parameter names while a network is visited.
 
-/// Where a visitor is.
+/// The path to the module that is being visited.
 #[derive(Debug, Default)]
 pub(crate) struct Path(Vec<String>);
 
@@ -13,7 +13,7 @@ impl Path {
         self.0.pop();
     }
 
-    /// The name of the parameter that is visited.
+    /// Returns the name of the parameter that is being visited.
     pub(crate) fn name(&self) -> String {
         self.0.join(".")
     }

@@ -1,48 +1,49 @@
-//! Which rows the draft's decoder reads for a batch of samples, and where each comes from.
+//! The rows that a draft's decoder reads for a batch of samples, and the source of each row.
 
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// The rows of a batch: the samples one behind the other, without padding, images compressed.
+/// The rows of a batch: all samples concatenated without padding, with images compressed.
 ///
-/// Tokens are numbered through the batch. Position `s` of a sample stands for the hidden state of
-/// token `s` beside the embedding of token `s + 1`.
+/// Tokens are numbered throughout the batch. Position `s` of a sample combines the hidden state of
+/// token `s` with the embedding of token `s + 1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DraftRows {
-    /// Token of each row of text, ascending.
+    /// Token of each text row, ascending.
     pub text: Vec<usize>,
-    /// Image in force at each row of text: 0 for none, else one more than the image's index.
+    /// For each text row, 0 or one more than the index of the last image before it.
     pub text_image: Vec<usize>,
     /// Tokens of each image.
     pub images: Vec<Range<usize>>,
-    /// Of each row, its source among all rows of text followed by all compressed image tokens.
+    /// For each row, the index of its source among all text rows followed by all compressed image
+    /// tokens.
     pub order: Vec<usize>,
-    /// Position of each row in its own, uncompressed sample.
+    /// Position of each row in its uncompressed sample.
     pub positions: Vec<usize>,
     /// Rows of each sample.
     pub samples: Vec<Range<usize>>,
-    /// Row of text that is the first of its sample, for each sample.
+    /// For each sample, its first text row.
     pub first_text: Vec<usize>,
-    /// What each row of text reads when outputs are fed back: a row of the output; or, counted
-    /// from behind the last of them, the first hidden state of a sample; or, last, zeros.
+    /// For each text row, the index of what it reads when outputs are fed back. The sources are all
+    /// rows of the output, followed by the first hidden state of each sample and a row of zeros.
     pub fed_back: Vec<usize>,
-    /// Row of each token; none for tokens of images that left no row there.
+    /// Row of each token; `None` for image tokens without a row.
     pub row_of: Vec<Option<usize>>,
 }
 
-/// What a row stands for while rows are laid out.
+/// The source of a row during layout.
 enum Source {
     Text(usize),
     Compressed(usize),
 }
 
 impl DraftRows {
-    /// Lays out samples with the given image masks; `n_queries` is 0 for a draft that reads images
-    /// like text.
+    /// Lays out samples with the given image masks.
     ///
     /// # Arguments
-    /// * `masks` - for each sample, whether the embedding at each position is an image's.
+    /// * `masks` - for each sample, whether the embedding at each position is an image token's.
+    /// * `n_queries` - number of the draft's learned queries; 0 if it reads images like text.
     #[must_use]
     pub fn new(masks: &[Vec<bool>], n_queries: usize) -> Self {
         let mut rows = Self::default();
@@ -67,8 +68,8 @@ impl DraftRows {
                 }
                 let end = (s..mask.len()).find(|&i| !mask[i]).unwrap_or(mask.len());
                 for i in 0..n_queries - 1 {
-                    // The last places of the image; the first ones share its first place if there
-                    // are more compressed tokens than places.
+                    // Compressed tokens take the last positions of the image. If there are more of
+                    // them than positions, the first ones share its first position.
                     let position = (end + i).saturating_sub(n_queries - 1).max(s);
                     rows.row_of[first_token + position] = Some(sources.len());
                     sources.push(Source::Compressed(n_compressed));
@@ -115,7 +116,7 @@ impl DraftRows {
     }
 }
 
-/// Rows to select, on `device`.
+/// Puts the indices of rows to select on `device`.
 pub(crate) fn indices(values: &[usize], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i64> = values
         .iter()
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(rows.positions, [0, 1, 3, 4, 5, 6, 0, 0, 1]);
         assert_eq!(rows.order, [0, 1, 5, 6, 2, 3, 7, 8, 4]);
         assert_eq!(rows.samples, [0..6, 6..9]);
-        // 9 rows, then the first states of two samples, then zeros.
+        // Sources: 9 rows, then the first states of two samples, then zeros.
         assert_eq!(rows.fed_back, [9, 0, 3, 4, 7]);
     }
 

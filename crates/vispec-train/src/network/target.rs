@@ -1,4 +1,4 @@
-//! The language model of a target in training. The embedding is not among its parameters.
+//! The trainable language model of a target. Its parameters do not include the embedding.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
@@ -11,21 +11,21 @@ use super::layers::{Linear, RmsNorm};
 use super::parameters::Parameters;
 use super::rows::indices;
 
-/// Everything that decides which parameters the language model of a target has.
+/// Everything that determines the parameters of a target's language model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TargetShape {
     /// The decoder.
     pub decoder: DecoderConfig,
-    /// Rows of the output head.
+    /// Number of rows of the output head.
     pub vocab_size: usize,
-    /// Frequencies that turn with time, height and width.
+    /// Numbers of rotary frequencies for time, height and width.
     pub rotary_sections: [usize; 3],
 }
 
-/// What one sequence gives the network to read, without a graph.
+/// Inputs of the network for one sequence, without a graph.
 #[derive(Debug, Clone)]
 pub struct TargetInputs<'a> {
-    /// `[seq, hidden]`: embeddings, with the features of images at their places.
+    /// `[seq, hidden]`: embeddings, with image features at the positions of image tokens.
     pub embeds: Tensor<2>,
     /// Rotary positions on the axes time, height and width, each `[seq]`.
     pub axes: [&'a [u32]; 3],
@@ -34,7 +34,8 @@ pub struct TargetInputs<'a> {
 }
 
 impl TargetShape {
-    /// Names, below `model.` but for the head's, and shapes of all trained parameters.
+    /// Returns the names and shapes of all trained parameters. In checkpoints, all names but the
+    /// head's have the prefix `model.`.
     pub(crate) fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let DecoderConfig {
             hidden,
@@ -67,10 +68,10 @@ impl TargetShape {
         list
     }
 
-    /// A network made of `parameters` on `device`.
+    /// Builds a network from `parameters` on `device`.
     ///
     /// # Panics
-    /// If a parameter of the network is not there.
+    /// If a parameter of the network is missing.
     #[must_use]
     pub fn build(&self, parameters: &Parameters, device: &Device) -> TargetNetwork {
         let source = Source { parameters, device };
@@ -97,7 +98,7 @@ pub struct TargetNetwork {
 }
 
 impl TargetNetwork {
-    /// Log-probabilities of the tokens behind `inputs.rows`, `[rows, vocab]`.
+    /// Returns the log-probabilities of the tokens that follow `inputs.rows`, `[rows, vocab]`.
     #[must_use]
     pub fn log_probabilities(&self, inputs: &TargetInputs<'_>) -> Tensor<2> {
         let device = inputs.embeds.device();

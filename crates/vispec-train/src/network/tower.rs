@@ -1,7 +1,8 @@
-//! A vision tower and projector of LLaVA in training: CLIP's encoder over rows of patches, and the
-//! two layers that bring its states to the width of the language model.
+//! A trainable vision tower and projector of LLaVA: CLIP's encoder over rows of patches, and the
+//! two layers that project its states to the width of the language model.
 //!
-//! Names are those of checkpoints, below `vision_tower.vision_model` and `multi_modal_projector`.
+//! Parameter names follow those of checkpoints, below `vision_tower.vision_model` and
+//! `multi_modal_projector`.
 
 use std::ops::Range;
 
@@ -18,34 +19,35 @@ use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
 use super::rows::indices;
 
-/// CLIP's factor inside the sigmoid that stands for the Gaussian error function.
+/// CLIP's factor inside the sigmoid that approximates the Gaussian error function.
 const QUICK_GELU: f64 = 1.702;
 
-/// Everything that decides which parameters a tower has.
+/// Everything that determines the parameters of a tower.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TowerShape {
     /// The encoder, whose activation is `quick_gelu`.
     pub vision: ClipConfig,
     /// Width of the language model.
     pub projected: usize,
-    /// Words that pooled features are told apart by; 0 where there is no such head.
+    /// Number of words that the head over pooled features classifies pictures by; 0 without such a
+    /// head.
     pub words: usize,
 }
 
 impl TowerShape {
-    /// Floats of a patch.
+    /// Returns the number of floats in a patch.
     #[must_use]
     pub fn patch_len(&self) -> usize {
         3 * self.vision.patch_size.pow(2)
     }
 
-    /// Patches of a picture.
+    /// Returns the number of patches in a picture.
     #[must_use]
     pub fn patches(&self) -> usize {
         self.vision.grid_side().pow(2)
     }
 
-    /// Names and shapes of all parameters, matrices as `[outputs, inputs]`.
+    /// Returns the names and shapes of all parameters; matrices are `[outputs, inputs]`.
     #[must_use]
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let (hidden, inner) = (self.vision.hidden, self.vision.intermediate);
@@ -92,10 +94,10 @@ impl TowerShape {
         list
     }
 
-    /// A network made of `parameters` on `device`.
+    /// Builds a network from `parameters` on `device`.
     ///
     /// # Panics
-    /// If a parameter of [`TowerShape::parameters`] is not there.
+    /// If a parameter of [`TowerShape::parameters`] is missing.
     #[must_use]
     pub fn build(&self, parameters: &Parameters, device: &Device) -> SeeingNetwork {
         let source = Source { parameters, device };
@@ -130,7 +132,7 @@ impl TowerShape {
         }
     }
 
-    /// The encoder as attention needs it. There is nothing rotary in it.
+    /// Returns the config of attention in the encoder, which has no rotary positions.
     fn attention(&self) -> DecoderConfig {
         let vision = &self.vision;
         DecoderConfig {
@@ -148,16 +150,17 @@ impl TowerShape {
     }
 }
 
-/// Some pictures.
+/// A batch of pictures.
 #[derive(Debug, Clone)]
 pub struct Pictures {
-    /// `[pictures * kept, patch_len]`: patches that are read, channel by channel, row by row.
+    /// `[pictures * kept, patch_len]`: the kept patches, channel by channel, row by row.
     pub patches: Tensor<2>,
-    /// Which of its patches each picture has kept, ascending; as many of each.
+    /// For each picture, the indices of its kept patches, ascending. All pictures keep the same
+    /// number.
     pub kept: Vec<Vec<usize>>,
 }
 
-/// Tower, projector, and a head over words for as long as words are taught.
+/// Tower, projector and, while words are taught, a head over words.
 #[derive(Module, Debug)]
 pub struct SeeingNetwork {
     tower: Tower,
@@ -168,7 +171,7 @@ pub struct SeeingNetwork {
 }
 
 impl SeeingNetwork {
-    /// What the language model reads of pictures.
+    /// Returns the features of pictures that the language model reads.
     ///
     /// # Shapes
     /// Result `[pictures * kept, projected]`.
@@ -179,13 +182,13 @@ impl SeeingNetwork {
         self.projector.linear_2.forward(inner)
     }
 
-    /// Scores of words for each picture.
+    /// Returns the scores of all words for each picture.
     ///
     /// # Shapes
     /// Result `[pictures, words]`.
     ///
     /// # Panics
-    /// If the network has no words.
+    /// If the network has no head over words.
     #[must_use]
     pub fn word_scores(&self, pictures: &Pictures) -> Tensor<2> {
         let head = self
@@ -199,7 +202,7 @@ impl SeeingNetwork {
             .reshape([n_pictures, rows / n_pictures.max(1), width])
             .mean_dim(1)
             .reshape([n_pictures, width]);
-        // Directions only: how long vectors are is for the language model to say.
+        // Score directions only: the language model learns the length of the vectors.
         let length = (pooled.clone().square().mean_dim(1) + 1e-6).sqrt();
         head.forward(pooled / length)
     }
@@ -217,7 +220,7 @@ struct Tower {
 }
 
 impl Tower {
-    /// States of the patches.
+    /// Returns the states of the patches.
     ///
     /// # Shapes
     /// Result `[pictures * kept, hidden]`.
@@ -228,7 +231,7 @@ impl Tower {
         let positions = self.position_embedding.val().reshape([places, hidden]);
         let patches = self.patch_embedding.forward(pictures.patches.clone());
         let class = self.class_embedding.val().reshape([1, hidden]);
-        // Patches of all pictures with the class token behind them, put in order by one selection.
+        // The patches of all pictures followed by the class token, ordered by one selection.
         let n_patches = patches.dims()[0];
         let embedded = Tensor::cat(vec![patches, class], 0);
         let mut rows = Vec::with_capacity(n_patches + pictures.kept.len());
@@ -300,7 +303,7 @@ fn quick_gelu(x: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// From the states of the tower to what the language model reads.
+/// Projects the states of the tower to the width of the language model.
 #[derive(Module, Debug)]
 struct Projector {
     linear_1: Linear,

@@ -1,4 +1,4 @@
-//! What ranks settle among themselves before any of them goes on.
+//! Agreement among ranks: exchange of results and failures.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::communicator::{Communicator, OneProcess};
 use crate::error::TrainError;
 
-/// What failed on a rank.
+/// A failure of a rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankFailure {
     /// The rank, from 0.
     pub rank: usize,
-    /// What it says, or what the others say of it.
+    /// The rank's error, or what the other ranks found wrong with it.
     pub message: String,
 }
 
@@ -23,58 +23,58 @@ pub struct RankFailure {
 #[derive(Debug, Clone)]
 pub struct Ranks(Rc<dyn Communicator>);
 
-/// Texts are tables at their top.
+/// Wraps a value, because the top level of a TOML text is a table.
 #[derive(Serialize, Deserialize)]
 struct Said<T> {
     value: T,
 }
 
 impl Ranks {
-    /// One process by itself.
+    /// Returns the only rank of a run in one process.
     #[must_use]
     pub fn alone() -> Self {
         Self::new(OneProcess)
     }
 
-    /// Ranks that reach each other in some way.
+    /// Creates ranks that communicate through `communicator`.
     #[must_use]
     pub fn new(communicator: impl Communicator + 'static) -> Self {
         Self(Rc::new(communicator))
     }
 
-    /// Number of this rank, from 0.
+    /// Returns the number of this rank, from 0.
     #[must_use]
     pub fn rank(&self) -> usize {
         self.0.rank()
     }
 
-    /// Number of ranks.
+    /// Returns the number of ranks.
     pub(crate) fn count(&self) -> usize {
         self.0.count()
     }
 
-    /// Whether this is the rank that evaluates and writes.
+    /// Returns whether this is the rank that evaluates and writes.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.rank() == 0
     }
 
-    /// Which of `n` things this rank does: contiguous, in the order of ranks, and as equal as they can
-    /// be.
+    /// Returns this rank's share of `n` items. Shares are contiguous, in the order of ranks, and as
+    /// equal in size as possible.
     pub(crate) fn share(&self, n: usize) -> Range<usize> {
         let (rank, count) = (self.rank(), self.count());
         n * rank / count..n * (rank + 1) / count
     }
 
-    /// Ends the other ranks, because this one failed in a way that they do not know of.
+    /// Ends the other ranks, because this one failed without their knowing.
     pub fn abandon(&self) {
         self.0.abandon();
     }
 
-    /// What each rank says, in the order of ranks.
+    /// Returns the values of all ranks, in the order of ranks.
     ///
     /// # Errors
-    /// [`TrainError::Ranks`] if a rank says what this program does not understand.
+    /// [`TrainError::Ranks`] if the message of a rank cannot be parsed.
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(
         &self,
         value: T,
@@ -82,8 +82,8 @@ impl Ranks {
         if self.count() == 1 {
             return Ok(vec![value]);
         }
-        // TOML, whose readers give back every float exactly. What cannot be written is understood
-        // by nobody, and fails on all ranks.
+        // TOML, because it preserves every float exactly. A value that cannot be serialised cannot
+        // be parsed by any rank, and so fails on all.
         let own = toml::to_string(&Said { value }).unwrap_or_default();
         let all = self.0.gather(own.as_bytes());
         let read = |(rank, bytes): (usize, &Vec<u8>)| {
@@ -93,7 +93,7 @@ impl Ranks {
             });
             said.map(|said| said.value).map_err(|reason| RankFailure {
                 rank,
-                message: format!("says something that is not understood ({reason})"),
+                message: format!("sent a message that cannot be parsed ({reason})"),
             })
         };
         let mut values = Vec::with_capacity(all.len());
@@ -108,10 +108,10 @@ impl Ranks {
         Ok(values)
     }
 
-    /// What a rank did by itself, if all ranks succeeded; otherwise what failed, on all ranks.
+    /// Returns this rank's result if all ranks succeeded. Otherwise fails on all ranks.
     ///
     /// # Errors
-    /// With one rank its own; with several [`TrainError::Ranks`].
+    /// With one rank, its own error. With several, [`TrainError::Ranks`].
     pub fn all_succeed<T, E>(&self, own: Result<T, E>) -> Result<T, E>
     where
         E: Display + From<TrainError>,
@@ -132,10 +132,10 @@ impl Ranks {
         own
     }
 
-    /// What the first rank, which alone does this, finds; nothing on the others.
+    /// Does `work` on the first rank only, and returns its result there and `None` on the others.
     ///
     /// # Errors
-    /// As [`Ranks::all_succeed`].
+    /// Same as [`Ranks::all_succeed`].
     pub(crate) fn on_first<T>(
         &self,
         work: impl FnOnce() -> Result<T, TrainError>,
@@ -143,10 +143,10 @@ impl Ranks {
         self.all_succeed(self.is_first().then(work).transpose())
     }
 
-    /// What the first rank, which alone does this, finds, if it finds something; on all ranks.
+    /// Does `work` on the first rank only, and returns its result on all ranks.
     ///
     /// # Errors
-    /// As [`Ranks::all_succeed`].
+    /// Same as [`Ranks::all_succeed`].
     pub(crate) fn first_found<T: Serialize + DeserializeOwned>(
         &self,
         work: impl FnOnce() -> Result<Option<T>, TrainError>,
@@ -155,22 +155,22 @@ impl Ranks {
         Ok(self.gather(found)?.into_iter().flatten().next())
     }
 
-    /// Whether it is so on any rank.
+    /// Returns whether `own` is true on any rank.
     ///
     /// # Errors
-    /// As [`Ranks::gather`].
+    /// Same as [`Ranks::gather`].
     pub(crate) fn any(&self, own: bool) -> Result<bool, TrainError> {
         Ok(self.gather(own)?.contains(&true))
     }
 
-    /// Fails on all ranks if one has something else than the first.
+    /// Fails on all ranks if the value of any rank differs from that of the first.
     ///
     /// # Arguments
-    /// * `own` - what this rank has; asked only if there are several.
-    /// * `difference` - what to say of a rank, from what the first and that rank have.
+    /// * `own` - computes the value of this rank; called only if there are several ranks.
+    /// * `difference` - makes the message for a rank, from the value of the first rank and its own.
     ///
     /// # Errors
-    /// [`TrainError::Ranks`].
+    /// [`TrainError::Ranks`] if values differ, and any error of `own`.
     pub fn require_equal<T: Serialize + DeserializeOwned + PartialEq>(
         &self,
         own: impl FnOnce() -> Result<T, TrainError>,
@@ -204,7 +204,7 @@ fn none_of(failures: Vec<RankFailure>) -> Result<(), TrainError> {
     Err(TrainError::Ranks { failures })
 }
 
-/// Failures, each said once with the ranks that it is of.
+/// Lists failures, one line per message with all the ranks that it applies to.
 pub(crate) fn list(failures: &[RankFailure]) -> String {
     let mut said: Vec<(String, &str)> = Vec::new();
     for failure in failures {

@@ -1,36 +1,37 @@
-//! What ranks need to be able to do with each other.
+//! Communication between ranks.
 
 use std::fmt::Debug;
 
-/// How the ranks of a run reach each other.
+/// The way in which the ranks of a run communicate.
 ///
-/// Calls are collective: all ranks make the same ones in the same order, and a call returns when the
-/// others have made it as far as it needs them. An implementation that loses a rank ends the process,
-/// because what is left cannot go on.
+/// Calls are collective: all ranks make the same calls in the same order, and a call waits for the
+/// other ranks as far as necessary. An implementation that loses a rank ends the process, because
+/// the remaining ranks cannot continue.
 pub trait Communicator: Debug {
-    /// Number of this rank, from 0.
+    /// Returns the number of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// Number of ranks.
+    /// Returns the number of ranks.
     fn count(&self) -> usize;
 
-    /// What each rank says, in the order of ranks.
+    /// Returns the messages of all ranks, in the order of ranks.
     fn gather(&self, own: &[u8]) -> Vec<Vec<u8>>;
 
-    /// Hands `bytes` through all ranks in order, so that each adds its part to what those before it
-    /// have, and gives all of them what the last one has.
+    /// Passes `bytes` through all ranks in order. Each rank adds its part to those of the ranks
+    /// before it; then all ranks receive the result of the last one.
     ///
-    /// It goes in pieces, each a multiple of 8 bytes but for the last, so that a rank works on one
-    /// while the next rank works on the one before. `add` gets the place of a piece, and the piece as
-    /// the rank before left it; on the first rank, as it is here.
+    /// The bytes are passed in pieces, so that a rank can work on a piece while the next rank works
+    /// on the one before. The length of each piece but the last is a multiple of 8 bytes. `add` is
+    /// called with the offset of a piece and its content from the rank before; on the first rank,
+    /// with the content of `bytes`.
     fn chain(&self, bytes: &mut [u8], add: &mut dyn FnMut(usize, &mut [u8]));
 
-    /// Ends the other ranks, because this one failed in a way that they do not know of. They may wait
-    /// for it.
+    /// Ends the other ranks, because this one failed without their knowing. They may be waiting for
+    /// it.
     fn abandon(&self);
 }
 
-/// One process by itself.
+/// A run in one process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OneProcess;
 

@@ -1,11 +1,13 @@
 //! Ranks: processes that take the steps of one run together.
 //!
-//! A step has batches in one order, whatever the number of ranks. Each rank computes the gradients
-//! of a share of them, and all end the step with the same sum, which is taken batch by batch in that
-//! order (`GradientSum`). So every rank does the same to the same parameters, and a run has the same
-//! curve on one rank and on many. One rank is the case in which the share is everything.
+//! The batches of a step have a fixed order, whatever the number of ranks. Each rank computes the
+//! gradients of its share of the batches. All ranks end the step with the same sum of gradients,
+//! added batch by batch in that order (`GradientSum`). Every rank therefore makes the same update
+//! to the same parameters, and a run has the same loss curve on one rank and on many. With one
+//! rank, the share is the whole step.
 //!
-//! What fails on one rank fails on all ([`Ranks::all_succeed`]): nobody waits for one that left.
+//! A failure on one rank is a failure on all ([`Ranks::all_succeed`]), so that no rank waits for
+//! one that has ended.
 
 mod agree;
 mod communicator;

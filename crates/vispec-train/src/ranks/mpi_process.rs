@@ -1,4 +1,4 @@
-//! Ranks that an MPI launcher started.
+//! Ranks that were started by an MPI launcher.
 
 use mpi::collective::{CommunicatorCollectives as _, Root as _};
 use mpi::datatype::PartitionMut;
@@ -10,38 +10,39 @@ use mpi::{Count, Rank, Threading};
 
 use super::communicator::Communicator;
 
-/// Bytes that go from one rank to the next at once.
+/// Number of bytes in one message from a rank to the next.
 const PIECE: usize = 1 << 20;
 
-/// Bytes that go from the last rank to all at once: MPI counts in 32 bits, and cuts them up itself.
+/// Number of bytes in one broadcast from the last rank. MPI counts in 32 bits, and splits
+/// broadcasts itself.
 const SPREAD: usize = 1 << 28;
 
-/// Why a process could not join the others.
+/// An error in joining the other processes.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// MPI was started in this process before.
-    #[error("MPI was initialised before in this process")]
+    /// MPI was already initialised in this process.
+    #[error("MPI was already initialised in this process")]
     Again,
-    /// The launcher and the library are not of one MPI.
+    /// The launcher and the library belong to different MPI implementations.
     #[error(
         "the launcher started {launched} processes, but MPI sees {found}: the program was built \
          with another MPI than this launcher's"
     )]
     OtherLauncher {
-        /// Processes that the launcher says it started.
+        /// Number of processes that the launcher reports.
         launched: usize,
-        /// Processes that MPI knows.
+        /// Number of processes that MPI reports.
         found: usize,
     },
 }
 
 /// This process among those of an MPI launcher.
 ///
-/// Unless it says otherwise, MPI ends all processes if one of them dies or cannot be reached. A panic
-/// ends them, too.
+/// By default, MPI ends all processes if one of them dies or becomes unreachable. A panic ends all
+/// processes, too.
 pub struct MpiProcess {
     world: SimpleCommunicator,
-    /// MPI is finalised when this goes.
+    /// MPI is finalised when this is dropped.
     _universe: Universe,
 }
 
@@ -55,11 +56,11 @@ impl std::fmt::Debug for MpiProcess {
 }
 
 impl MpiProcess {
-    /// Joins the other processes, of which there are `launched` with this one. Once in a process,
-    /// by its main thread, which makes all calls.
+    /// Joins the other processes; `launched` is the number of processes including this one. Must be
+    /// called once, by the main thread, which must also make all later calls.
     ///
     /// # Errors
-    /// [`JoinError`].
+    /// [`JoinError`] if MPI was already initialised, or does not report `launched` processes.
     pub fn join(launched: usize) -> Result<Self, JoinError> {
         let (universe, _) =
             mpi::initialize_with_threading(Threading::Funneled).ok_or(JoinError::Again)?;
@@ -76,7 +77,7 @@ impl MpiProcess {
 
 impl Drop for MpiProcess {
     fn drop(&mut self) {
-        // Finalising would wait for ranks that wait for this one.
+        // Finalising would wait for ranks that are waiting for this one.
         if std::thread::panicking() {
             self.abandon();
         }
@@ -87,7 +88,7 @@ impl Drop for MpiProcess {
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "MPI counts ranks and what they say in 32 bits"
+    reason = "MPI counts ranks and bytes in 32 bits"
 )]
 impl Communicator for MpiProcess {
     fn rank(&self) -> usize {
@@ -144,7 +145,7 @@ impl Communicator for MpiProcess {
         }
     }
 
-    /// Ends this process, too, with exit code 1.
+    /// Also ends this process, with exit code 1.
     fn abandon(&self) {
         self.world.abort(1)
     }

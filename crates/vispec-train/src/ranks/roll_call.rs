@@ -1,4 +1,4 @@
-//! What all ranks have to have in common before a run starts.
+//! Check that all ranks start a run from the same state.
 
 use serde::{Deserialize, Serialize};
 use vispec_kernels::Isa;
@@ -7,24 +7,24 @@ use super::agree::Ranks;
 use crate::error::TrainError;
 use crate::run::first_difference;
 
-/// What decides the outcome of a run, as one rank has it.
+/// Everything that determines the outcome of a run, as found by one rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RollCall {
     /// Rounding differs between instruction sets.
     instructions: String,
     config: toml::Value,
     data: String,
-    /// Steps done, from the state that was found.
+    /// Number of steps done, from the saved state.
     step: usize,
     /// Hash of parameters and moments.
     weights: String,
 }
 
 impl RollCall {
-    /// What this rank has.
+    /// Collects the values of this rank.
     ///
     /// # Panics
-    /// If a config cannot be written as it is read.
+    /// If the config cannot be serialised as TOML.
     pub(crate) fn new(config: &impl Serialize, data: String, step: usize, weights: String) -> Self {
         Self {
             instructions: format!("{:?}", Isa::detected()),
@@ -35,10 +35,10 @@ impl RollCall {
         }
     }
 
-    /// Fails on all ranks unless all have the same; without others nothing is asked.
+    /// Fails on all ranks unless all have the same values. With one rank, `own` is not called.
     ///
     /// # Errors
-    /// [`TrainError::Ranks`].
+    /// [`TrainError::Ranks`] if values differ, and any error of `own`.
     pub(crate) fn call(
         ranks: &Ranks,
         own: impl FnOnce() -> Result<Self, TrainError>,
@@ -46,17 +46,20 @@ impl RollCall {
         ranks.require_equal(own, Self::difference)
     }
 
-    /// The first thing in which a rank differs from the first one.
+    /// Returns a message about the first value of a rank that differs from that of the first rank.
     fn difference(first: &Self, rank: &Self) -> String {
         if let Some(setting) = first_difference(&first.config, &rank.config) {
             let [of_first, own] = setting.values;
-            return format!("setting {} is {own}, on rank 0 {of_first}", setting.path);
+            return format!(
+                "setting {} is {own}, but {of_first} on rank 0",
+                setting.path
+            );
         }
         let named = [
             ("instruction set", &first.instructions, &rank.instructions),
             ("hash of the data", &first.data, &rank.data),
             (
-                "step that the run stands at",
+                "number of steps done",
                 &first.step.to_string(),
                 &rank.step.to_string(),
             ),
@@ -66,7 +69,7 @@ impl RollCall {
         differing
             .next()
             .map_or_else(String::new, |(what, of_first, own)| {
-                format!("{what} is {own}, on rank 0 {of_first}")
+                format!("{what} is {own}, but {of_first} on rank 0")
             })
     }
 }
@@ -85,21 +88,21 @@ mod tests {
         let first = roll_call("[data]\naccumulate = 2\n");
         let said = |rank: &RollCall| RollCall::difference(&first, rank);
         let other = roll_call("[data]\naccumulate = 4\n");
-        assert_eq!(said(&other), "setting data.accumulate is 4, on rank 0 2");
-        let mut other = first.clone();
-        other.instructions = "Sse9".to_owned();
-        assert!(said(&other).starts_with("instruction set is Sse9, on rank 0 "));
-        let mut other = first.clone();
-        other.data = "d1".to_owned();
-        assert_eq!(said(&other), "hash of the data is d1, on rank 0 d0");
-        let mut other = first.clone();
-        other.step = 0;
         assert_eq!(
             said(&other),
-            "step that the run stands at is 0, on rank 0 3"
+            "setting data.accumulate is 4, but 2 on rank 0"
         );
         let mut other = first.clone();
+        other.instructions = "Sse9".to_owned();
+        assert!(said(&other).starts_with("instruction set is Sse9, but "));
+        let mut other = first.clone();
+        other.data = "d1".to_owned();
+        assert_eq!(said(&other), "hash of the data is d1, but d0 on rank 0");
+        let mut other = first.clone();
+        other.step = 0;
+        assert_eq!(said(&other), "number of steps done is 0, but 3 on rank 0");
+        let mut other = first.clone();
         other.weights = "w1".to_owned();
-        assert_eq!(said(&other), "hash of the weights is w1, on rank 0 w0");
+        assert_eq!(said(&other), "hash of the weights is w1, but w0 on rank 0");
     }
 }

@@ -11,18 +11,18 @@ use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::network::HostTensor;
 
-/// Element type of the sum of gradients while it goes from batch to batch, and so between ranks.
+/// Element type of the running sum of gradients, which is also the type sent between ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GradientType {
-    /// As gradients are computed.
+    /// f32, in which gradients are computed.
     #[default]
     F32,
-    /// Rounded after each batch that is added: half as much to send.
+    /// bf16, with the sum rounded after each batch. Halves the amount of data to send.
     Bf16,
 }
 
-/// Elements of this type can be sent.
+/// An element type that can be sent.
 trait Wire: bytemuck::Pod {
     fn read(self) -> f32;
     fn round(value: f32) -> Self;
@@ -48,11 +48,11 @@ impl Wire for bf16 {
     }
 }
 
-/// Gradients of some batches on their way to the sum over all batches of a step.
+/// The gradients of this rank's batches, which become part of the sum over all batches of a step.
 ///
-/// The sum is that of one rank that adds one batch after the other, bit for bit: the first rank adds
-/// its batches, the next adds the first of its own to what it is given, and so on. A rank other than
-/// the first has to keep the gradients of each of its batches until then.
+/// The sum is exactly that of one rank that adds all batches in order: the first rank adds its
+/// batches, the second adds its own, one by one, to that sum, and so on. Every rank but the first
+/// therefore has to keep the gradients of each of its batches until the end of the step.
 #[derive(Debug)]
 pub(crate) struct GradientSum {
     ranks: Ranks,
@@ -60,20 +60,20 @@ pub(crate) struct GradientSum {
     parts: Vec<Gradients>,
 }
 
-/// A parameter in the values that are sent.
+/// The range of a parameter in the values that are sent.
 struct Segment {
     name: String,
     start: usize,
     len: usize,
-    /// Whether a rank before has a gradient of it.
+    /// Whether an earlier rank has a gradient of the parameter.
     is_begun: bool,
 }
 
-/// Gradients of one batch in memory.
+/// Gradients of one batch, in host memory.
 type HostGradients = BTreeMap<String, Vec<f32>>;
 
 impl GradientSum {
-    /// A sum that nothing was added to.
+    /// Creates an empty sum.
     pub(crate) fn new(ranks: &Ranks, element: GradientType) -> Self {
         Self {
             ranks: ranks.clone(),
@@ -82,12 +82,12 @@ impl GradientSum {
         }
     }
 
-    /// Adds the next of the batches of this rank.
+    /// Adds the gradients of this rank's next batch.
     ///
     /// # Errors
     /// [`TrainError::Device`] if gradients cannot be read back.
     pub(crate) fn add(&mut self, gradients: Gradients) -> Result<(), TrainError> {
-        // What comes before is known to the first rank only.
+        // Only the first rank can add right away: nothing comes before its batches.
         match self.parts.last_mut().filter(|_| self.ranks.is_first()) {
             None => self.parts.push(gradients),
             Some(sum) => sum.add(gradients),
@@ -101,11 +101,10 @@ impl GradientSum {
         Ok(())
     }
 
-    /// The sum over the batches of all ranks, on all ranks. They have to call this together.
+    /// Returns the sum over the batches of all ranks, on all ranks. All ranks must call this.
     ///
     /// # Errors
-    /// [`TrainError::Device`] if gradients cannot be read back, [`TrainError::Ranks`] if those of
-    /// another rank cannot.
+    /// [`TrainError::Ranks`] if a rank cannot read its gradients back from the device.
     pub(crate) fn finish(mut self, device: &Device) -> Result<Gradients, TrainError> {
         if self.ranks.count() == 1 {
             return Ok(self.parts.pop().unwrap_or_default());
@@ -129,7 +128,7 @@ impl GradientSum {
         Ok(segments.into_iter().map(gradient).collect())
     }
 
-    /// Parameters that any rank has a gradient of, by name.
+    /// Returns a segment for each parameter that has a gradient on any rank, by name.
     fn segments(&self, parts: &[HostGradients]) -> Result<Vec<Segment>, TrainError> {
         let own: BTreeMap<String, usize> = parts
             .iter()
@@ -177,7 +176,7 @@ impl GradientSum {
     }
 }
 
-/// Adds batches to the values from `start` on.
+/// Adds the gradients of batches to `values`, which begin at offset `start`.
 fn add_piece<W: Wire>(
     values: &mut [W],
     start: usize,
@@ -201,7 +200,7 @@ fn add_piece<W: Wire>(
             };
             let gradient = &gradient[from - segment.start..to - segment.start];
             for (sum, &value) in sums.iter_mut().zip(gradient) {
-                // Zero plus minus zero is zero: the first gradient is no sum.
+                // The first gradient is copied: adding it to zero would turn -0 into 0.
                 *sum = W::round(if is_begun { sum.read() + value } else { value });
             }
             is_begun = true;
@@ -217,7 +216,7 @@ impl Gradients {
         self.into_iter().map(host).collect()
     }
 
-    /// Every element rounded to bf16.
+    /// Rounds every element to bf16.
     fn rounded(self) -> Result<Self, TrainError> {
         let rounded = |(name, gradient): (String, Tensor<1>)| {
             let device = gradient.device();

@@ -1,4 +1,4 @@
-//! How good a draft is on samples that it was not trained on.
+//! Evaluation of a draft on held-out samples.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ use crate::step::Losses;
 /// Sums of losses over batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LossSums {
-    /// Sums of what each batch reports.
+    /// Sums of the losses of all batches.
     pub sums: Losses,
-    /// Batches.
+    /// Number of batches.
     pub batches: usize,
 }
 
 impl LossSums {
-    /// Adds a batch.
+    /// Adds the losses of a batch.
     pub(crate) fn add(&mut self, losses: &Losses) {
         let sums = &mut self.sums;
         sums.loss += losses.loss;
@@ -40,7 +40,7 @@ impl LossSums {
         self.batches += 1;
     }
 
-    /// Means over batches; positions and tokens stay sums. None without a batch.
+    /// Returns the means over batches; positions and tokens stay sums. `None` without a batch.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn mean(&self) -> Option<Losses> {
         if self.batches == 0 {
@@ -60,26 +60,26 @@ impl LossSums {
     }
 }
 
-/// What held-out samples say.
+/// Results on held-out samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldOut {
-    /// Means over samples; none if all were refused.
+    /// Losses as means over samples; `None` if all were refused.
     pub losses: Option<Losses>,
-    /// Samples that were read.
+    /// Number of held-out samples.
     pub samples: usize,
-    /// Samples that could not be supervised.
+    /// Number of refused samples.
     pub refused: usize,
-    /// Drafting on the first of them.
+    /// Results of simulated drafting on the first samples.
     pub drafting: Drafting,
-    /// Mean accepted length of greedy chains.
+    /// Mean acceptance length of greedy chains.
     pub chain_tau: Option<f64>,
-    /// Mean accepted length of dynamic trees.
+    /// Mean acceptance length of dynamic trees.
     pub tree_tau: Option<f64>,
-    /// Share of right guesses of steps 1 to 5 on the draft's own output.
+    /// Share of correct guesses in steps 1 to 5 on the draft's own output.
     pub step_accuracy: [Option<f64>; super::simulate::ROLLED_STEPS],
 }
 
-/// Who is judged, with what.
+/// The evaluation of a draft.
 pub(super) struct Judge<'j> {
     pub(super) config: &'j TrainConfig,
     pub(super) target: &'j TargetText,
@@ -88,9 +88,9 @@ pub(super) struct Judge<'j> {
 }
 
 impl Judge<'_> {
-    /// Judges `network`, which was exported to `dir`.
+    /// Evaluates `network`, which was exported to `dir`.
     ///
-    /// `progress` is told how many samples of how many are done.
+    /// `progress` is called with the number of samples done and the number of all samples.
     pub(super) fn judge(
         &self,
         network: &Network,
@@ -99,7 +99,7 @@ impl Judge<'_> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<HeldOut, TrainError> {
         let draft = Draft::load_for(dir, self.target, LayerIds::Auto)?;
-        // Losses may compare part of the vocabulary; what is right is a matter of all of it.
+        // Losses may compare only part of the vocabulary; the best token is chosen from all of it.
         let weight = self.target.head_weight().ok_or(QUANTIZED_HEAD)?;
         let whole = Head::new(weight);
         let simulation = Simulation {

@@ -1,4 +1,4 @@
-//! What a run reports, one JSON object per line.
+//! Metrics of a run, one JSON object per line.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -13,55 +13,55 @@ use crate::error::TrainError;
 use crate::files;
 use crate::step::Losses;
 
-/// Name of the file.
+/// Name of the metrics file.
 pub(crate) const METRICS_FILE: &str = "metrics.jsonl";
 
-/// A step.
+/// Metrics of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// From 0.
+    /// Number of the epoch, from 0.
     pub epoch: usize,
-    /// From 0, through all epochs.
+    /// Number of the step from 0, counted through all epochs.
     pub step: usize,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Losses, means over the batches of the step; none if every sample was refused.
+    /// Losses as means over the batches of the step; `None` if every sample was refused.
     pub losses: Option<Losses>,
-    /// Tokens of the step per second, reading samples included.
+    /// Tokens per second, including the time to read samples.
     pub tokens_per_second: f64,
-    /// Where the time went with several ranks.
+    /// How the time was spent, with several ranks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<RankTimes>,
 }
 
-/// What the first rank did until the gradients of all were added up, as shares of that time; the rest
-/// is its own batches.
+/// How the first rank spent the time until the gradients of all ranks were added up, as shares of
+/// that time. The rest was spent on its own batches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RankTimes {
     /// Waiting for the rank whose batches took longest.
     pub waiting: f64,
-    /// Adding up gradients from rank to rank.
+    /// Adding up gradients across ranks.
     pub exchanging: f64,
 }
 
-/// An epoch.
+/// Metrics of an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// From 0.
+    /// Number of the epoch, from 0.
     pub epoch: usize,
-    /// Steps done in all.
+    /// Number of steps done in all epochs.
     pub step: usize,
-    /// Means over the batches of the epoch, with noise, while parameters moved.
+    /// Training losses as means over the steps of the epoch, with noise, while parameters changed.
     pub train: Option<Losses>,
-    /// Samples that were refused.
+    /// Refused samples, with the reasons.
     pub refused: BTreeMap<String, Refusal>,
-    /// On held-out samples, if there are any.
+    /// Evaluation on held-out samples, if there are any.
     pub held_out: Option<HeldOut>,
-    /// Whether no epoch before drafted better.
+    /// Whether this is the best draft so far.
     pub best: bool,
 }
 
-/// A line of the metrics.
+/// A line of the metrics file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum MetricsRecord {
@@ -71,7 +71,7 @@ pub enum MetricsRecord {
     Epoch(Box<EpochRecord>),
 }
 
-/// The file under way.
+/// The open metrics file.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     path: PathBuf,
@@ -80,7 +80,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file in `dir` and drops what is behind `len`: steps that are done once more.
+    /// Opens the file in `dir` and truncates it to `len`: the steps after that are repeated.
     pub(crate) fn open(dir: &Path, len: u64) -> Result<Self, TrainError> {
         let path = dir.join(METRICS_FILE);
         let mut options = OpenOptions::new();
@@ -90,7 +90,7 @@ impl Metrics {
         if found < len {
             return Err(TrainError::Checkpoint {
                 path,
-                reason: format!("{found} bytes, but the state was saved when there were {len}"),
+                reason: format!("{found} bytes, but it had {len} when the state was saved"),
             });
         }
         file.set_len(len).map_err(files::at(&path))?;
@@ -112,7 +112,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Bytes until now.
+    /// Returns the current length in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }

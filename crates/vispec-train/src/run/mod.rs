@@ -1,4 +1,4 @@
-//! A run: epochs, metrics, checkpoints, and going on after an interruption.
+//! Training runs: epochs, metrics, checkpoints, and resuming after an interruption.
 
 mod held_out;
 mod metrics;

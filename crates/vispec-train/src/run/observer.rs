@@ -1,4 +1,4 @@
-//! What a run is given, and what is heard of it.
+//! Paths of a run, and reports of its progress.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ pub struct RunPaths {
     pub out: PathBuf,
 }
 
-/// Watches a run; of several ranks, the first one's.
+/// Observes the progress of a run. With several ranks, only the first one's observer is called.
 pub trait Observer {
-    /// A run starts, or goes on, at `step` of `n_steps`.
+    /// Called when a run starts or resumes at `step` of `n_steps`.
     fn started(&mut self, step: usize, n_steps: usize);
-    /// A step is done.
+    /// Called after each step.
     fn step(&mut self, record: &StepRecord);
-    /// This many held-out samples of this many were judged.
+    /// Called during evaluation, when `done` of `of` held-out samples are done.
     fn judging(&mut self, done: usize, of: usize);
-    /// An epoch is done.
+    /// Called after each epoch.
     fn epoch(&mut self, record: &EpochRecord);
 }
 
-/// The ranks that no one watches.
+/// The observer of all ranks but the first: does nothing.
 pub(super) struct Unobserved;
 
 impl Observer for Unobserved {
@@ -41,6 +41,6 @@ impl Observer for Unobserved {
 pub enum Ended {
     /// All epochs are done.
     Finished,
-    /// It was asked to stop. The state is saved.
+    /// The run was asked to stop. Its state is saved.
     Interrupted,
 }

@@ -1,4 +1,4 @@
-//! The samples of a run: a part to train on, a part that is held out.
+//! The samples of a run: a part to train on, and a part that is held out.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use vispec_data::order::numpy_permutation;
 use crate::data::{Noise, PrepareOptions, Prepared, PreparedSample, Refusal, prepare};
 use crate::error::TrainError;
 
-/// A sample, or why there is none.
+/// A prepared sample, or the reason why it is refused.
 pub(super) enum Drawn {
     Sample(Box<PreparedSample>),
     Refused { id: String, refusal: Refusal },
 }
 
-/// Samples by index, whatever they are read from.
+/// Access to samples by index, independent of their source.
 pub(super) trait Samples {
     fn len(&self) -> usize;
     fn captured(&self, index: usize) -> Result<CapturedSample, TrainError>;
     fn draw(&self, index: usize, noise: Option<Noise>) -> Result<Drawn, TrainError>;
 }
 
-/// A range of a source.
+/// A range of the samples of a source.
 pub(super) struct Part<'s, S> {
     pub(super) source: &'s S,
     pub(super) range: Range<usize>,
@@ -61,7 +61,8 @@ impl<S: SampleSource> Samples for Part<'_, S> {
     }
 }
 
-/// The first samples to train on, the rest held out: at least one if any share is.
+/// Splits samples into the first ones, to train on, and the rest, which are held out. At least one
+/// is held out if the share is above 0.
 pub(super) fn split(n_samples: usize, held_out: f64) -> Result<[Range<usize>; 2], TrainError> {
     #[expect(
         clippy::cast_precision_loss,
@@ -80,9 +81,9 @@ pub(super) fn split(n_samples: usize, held_out: f64) -> Result<[Range<usize>; 2]
     Ok([0..n_train, n_train..n_samples])
 }
 
-/// The order of an epoch, a function of seed and epoch.
+/// Returns the order of the samples in an epoch, which depends only on the seed and the epoch.
 pub(super) fn order(seed: u64, epoch: usize, n_samples: usize) -> Vec<usize> {
-    // An odd factor keeps epochs of one seed from being those of the next.
+    // An odd factor, so that epochs of one seed do not repeat those of the next.
     let seed = seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     numpy_permutation(seed, n_samples)
 }

@@ -1,4 +1,4 @@
-//! What one rank does of a step: the losses and gradients of its share of the batches.
+//! One rank's part of a step: the losses and gradients of its share of the batches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,33 +24,34 @@ pub(super) struct Step<'w, S> {
     pub(super) head: &'w Head,
     pub(super) part: &'w Part<'w, S>,
     pub(super) epoch: usize,
-    /// From 0, through all epochs.
+    /// Number of the step from 0, counted through all epochs.
     pub(super) number: usize,
 }
 
-/// What batches say, besides their gradients.
+/// Results of batches, apart from their gradients.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Found {
-    /// Of batches that have samples to train on.
+    /// Losses of the batches that have samples to train on.
     pub(super) losses: Vec<Losses>,
-    /// Samples that were not trained on.
+    /// Refused samples.
     pub(super) refused: BTreeMap<String, Refusal>,
 }
 
-/// What all batches of a step say.
+/// Results of all batches of a step.
 pub(super) struct Whole {
     pub(super) found: Found,
     pub(super) gradients: Gradients,
-    /// With more than one rank.
+    /// Times of this rank, if there are several.
     pub(super) times: Option<RankTimes>,
 }
 
 impl<S: SampleSource> Step<'_, S> {
-    /// Computes the batches together with the other ranks. All have the same outcome, bit for bit
-    /// that of one rank.
+    /// Computes the batches together with the other ranks. All ranks get the same result, bit for
+    /// bit the same as with one rank.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], any error of reading samples, [`TrainError::Ranks`].
+    /// [`TrainError::NotFinite`] and any error of reading samples; with several ranks,
+    /// [`TrainError::Ranks`].
     pub(super) fn take(&self, batches: &[&[usize]], ranks: &Ranks) -> Result<Whole, TrainError> {
         let started = Instant::now();
         let own = self.share(&batches[ranks.share(batches.len())], ranks);
@@ -99,7 +100,7 @@ impl<S: SampleSource> Step<'_, S> {
         Ok((found, sum))
     }
 
-    /// The samples of a batch that can be trained on; the others are noted.
+    /// Returns the samples of a batch that can be trained on, and records the others in `found`.
     fn draw(
         &self,
         indices: &[usize],

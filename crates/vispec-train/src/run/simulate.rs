@@ -1,7 +1,7 @@
-//! How a draft would fare in decoding, judged by the tokens that the target wrote.
+//! Simulated decoding: evaluates a draft on the tokens that the target wrote.
 //!
-//! The trained draft is loaded as a program would load it and drafts through the code that decoding
-//! uses. In place of a target that verifies, its captured answer decides what is accepted.
+//! The trained draft is loaded like any other draft, and drafts with the code that decoding uses.
+//! Instead of a verify pass of the target, its captured answer decides which tokens are accepted.
 
 use std::ops::Range;
 
@@ -17,15 +17,15 @@ use crate::data::Features;
 use crate::error::TrainError;
 use crate::loss::Head;
 
-/// Steps of the draft on its own output whose accuracy is reported, as upstream does.
+/// Number of steps on the draft's own output whose accuracy is reported, as in upstream.
 pub(crate) const ROLLED_STEPS: usize = 5;
 
 /// Accepted tokens and the cycles that accepted them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// Tokens, bonus tokens not counted.
+    /// Number of accepted tokens, without bonus tokens.
     pub accepted: usize,
-    /// Cycles.
+    /// Number of cycles.
     pub cycles: usize,
 }
 
@@ -35,26 +35,26 @@ impl Acceptance {
         self.cycles += 1;
     }
 
-    /// Mean accepted length, if there was a cycle.
+    /// Returns the mean acceptance length; `None` without a cycle.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn tau(&self) -> Option<f64> {
         (self.cycles > 0).then(|| self.accepted as f64 / self.cycles as f64)
     }
 }
 
-/// What drafting gave, summed over samples.
+/// Results of simulated drafting, summed over samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drafting {
-    /// Greedy chains.
+    /// Acceptance of greedy chains.
     pub chain: Acceptance,
-    /// Dynamic trees.
+    /// Acceptance of dynamic trees.
     pub tree: Acceptance,
-    /// Correct and attempted guesses of each step on the draft's own output.
+    /// Number of correct and of attempted guesses of each step on the draft's own output.
     pub rolled: [(usize, usize); ROLLED_STEPS],
 }
 
 impl Drafting {
-    /// Share of correct guesses of each step; none if none was attempted.
+    /// Returns the share of correct guesses of each step; `None` if there were no attempts.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub(crate) fn step_accuracy(&self) -> [Option<f64>; ROLLED_STEPS] {
         self.rolled
@@ -62,36 +62,37 @@ impl Drafting {
     }
 }
 
-/// Who drafts, and what.
+/// The draft to simulate, and how it drafts.
 #[derive(Debug)]
 pub(crate) struct Simulation<'s> {
     /// The draft, loaded for inference.
     pub draft: &'s Draft,
-    /// The target's head, which tells the teacher's best tokens.
+    /// The target's head, which gives the teacher's best tokens.
     pub head: &'s Head,
-    /// What the draft reads.
+    /// Features that the draft reads.
     pub features: Features,
-    /// Tokens of a chain.
+    /// Number of tokens in a chain.
     pub chain_len: usize,
     /// Shape of the tree.
     pub tree: TreeShape,
 }
 
-/// A sample on the device of the draft.
+/// The first answer of a sample, on the device of the draft.
 struct Answer<'s> {
     sample: &'s CapturedSample,
     prompt: EncodedPrompt,
-    /// What the draft reads, `[tokens, features]`.
+    /// Features that the draft reads, `[tokens, features]`.
     features: Tensor<2>,
-    /// What the head reads, `[tokens, hidden]`.
+    /// Hidden states that the head reads, `[tokens, hidden]`.
     hidden: Tensor<2>,
-    /// The last position before an answer token that was supervised, and the end of the answer.
+    /// The first supervised position. The prompt ends here.
     first: usize,
+    /// The end of the answer.
     end: usize,
 }
 
 impl Simulation<'_> {
-    /// Drafts through the first answer of a sample.
+    /// Simulates decoding of the first answer of a sample, and adds the results to `sums`.
     ///
     /// # Errors
     /// [`TrainError::Draft`] if the drafter fails, [`TrainError::Device`] if values cannot be read.
@@ -107,8 +108,8 @@ impl Simulation<'_> {
         self.grow(&answer, sums)
     }
 
-    /// A chain at every position of the answer: accuracy of each step, and the cycles that decoding
-    /// would have gone through.
+    /// Drafts a chain at every position of the answer. Counts the accuracy of each step, and the
+    /// acceptance in the cycles that decoding would have run.
     fn roll(&self, answer: &Answer<'_>, sums: &mut Drafting) -> Result<(), TrainError> {
         let best = self.best_tokens(answer)?;
         let levels = self.chain_len.max(ROLLED_STEPS);
@@ -132,12 +133,12 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// A dynamic tree in each cycle.
+    /// Drafts a dynamic tree in each cycle.
     fn grow(&self, answer: &Answer<'_>, sums: &mut Drafting) -> Result<(), TrainError> {
         let mut drafter = self.draft.drafter(TreeSize::Fixed(self.tree));
         let mut position = answer.first;
         let mut tree = answer.begin(&mut drafter)?;
-        // A cycle close to the end could not have accepted all of its tree.
+        // Stop before a cycle so close to the end that it could not accept its whole tree.
         while position + 2 + tree.max_depth().max(1) <= answer.end {
             let accepted = walk(&tree, &answer.sample.token_ids[position + 2..answer.end]);
             sums.tree.add(accepted);
@@ -159,7 +160,7 @@ impl Simulation<'_> {
         Ok(self.draft.drafter(TreeSize::Fixed(shape)))
     }
 
-    /// The teacher's best token after each hidden state from `first + 1`.
+    /// Returns the teacher's best token after each hidden state from `first + 1`.
     fn best_tokens(&self, answer: &Answer<'_>) -> Result<Vec<TokenId>, TrainError> {
         let [_, hidden] = answer.hidden.dims();
         let states = answer.hidden.clone();
@@ -168,7 +169,7 @@ impl Simulation<'_> {
     }
 }
 
-/// How many guesses are what stands there.
+/// Returns the number of leading guesses that match the written tokens.
 fn matching(guesses: &[TokenId], written: &[TokenId]) -> usize {
     guesses
         .iter()
@@ -177,7 +178,7 @@ fn matching(guesses: &[TokenId], written: &[TokenId]) -> usize {
         .count()
 }
 
-/// After the first wrong guess the further ones count as wrong, too.
+/// Counts the guesses of each step. All guesses after the first wrong one count as wrong.
 fn count_steps(guesses: &[TokenId], best: &[TokenId], sums: &mut Drafting) {
     let right = matching(guesses, best);
     for (step, (correct, attempted)) in sums.rolled.iter_mut().enumerate().take(best.len()) {
@@ -186,7 +187,7 @@ fn count_steps(guesses: &[TokenId], best: &[TokenId], sums: &mut Drafting) {
     }
 }
 
-/// Tokens of the tree below its root that stand there.
+/// Returns the number of written tokens that the tree contains on a path from its root.
 fn walk(tree: &TokenTree, written: &[TokenId]) -> usize {
     let mut node = NodeId::ROOT;
     let mut accepted = 0;
@@ -200,7 +201,7 @@ fn walk(tree: &TokenTree, written: &[TokenId]) -> usize {
     accepted
 }
 
-/// Places of each image.
+/// Returns the token range of each image.
 fn runs(mask: &[bool]) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = None;
@@ -227,7 +228,7 @@ fn upload(values: &Array2<f32>, rows: Range<usize>, device: &Device) -> Tensor<2
 }
 
 impl<'s> Answer<'s> {
-    /// None if too little of the sample is an answer.
+    /// Returns `None` if the sample's first answer is too short.
     fn new(sample: &'s CapturedSample, features: Features, device: &Device) -> Option<Self> {
         let first = sample.loss_mask.iter().position(|&m| m)?;
         let rest = &sample.loss_mask[first..];
@@ -277,7 +278,7 @@ impl<'s> Answer<'s> {
             .map_err(self.failed())
     }
 
-    /// Goes on to `position` after `accepted` tokens were.
+    /// Advances to `position` after `accepted` tokens were accepted.
     fn advance(
         &self,
         drafter: &mut AnyDrafter,

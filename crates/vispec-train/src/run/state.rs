@@ -1,4 +1,4 @@
-//! The whole state of a run in one file, so that it is there in full or not at all.
+//! The state of a run, in a single file that is written atomically.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,54 +18,54 @@ use crate::network::{DraftShape, HostTensor, Parameters, Trainable};
 use crate::optimizer::{Moments, Optimizer};
 use crate::ranks::Ranks;
 
-/// Name of the file.
+/// Name of the state file.
 pub const STATE_FILE: &str = "state.safetensors";
 
-/// Entry of the metadata that holds the progress.
+/// Key of the metadata entry that holds the progress.
 const PROGRESS: &str = "progress";
 
-/// Where a run stands, as its state keeps it.
+/// The progress of a run, as stored in its state.
 pub(crate) trait RunProgress: Serialize + DeserializeOwned {
-    /// Updates that each parameter has seen.
+    /// Returns the number of updates of each parameter.
     fn updates(&mut self) -> &mut BTreeMap<String, usize>;
 }
 
-/// The best epoch until now.
+/// The best epoch so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Best {
-    /// From 0.
+    /// The epoch, from 0.
     pub epoch: usize,
     /// Simulated tau of dynamic trees.
     pub tree_tau: f64,
 }
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// The config that the run was started with.
     pub config: TrainConfig,
     /// [`SampleSource::identity`](vispec_data::capture::SampleSource::identity) of the data.
     pub data: String,
-    /// The epoch that is next or under way, from 0.
+    /// The current epoch, from 0.
     pub epoch: usize,
-    /// Steps done within it.
+    /// Number of steps done in the current epoch.
     pub step_in_epoch: usize,
-    /// Steps done in all.
+    /// Number of steps done in all epochs.
     pub step: usize,
-    /// Losses of the epoch under way.
+    /// Losses of the current epoch.
     pub losses: LossSums,
-    /// Samples of the epoch under way that were refused.
+    /// Refused samples of the current epoch.
     pub refused: BTreeMap<String, Refusal>,
-    /// The best epoch until now.
+    /// The best epoch so far.
     pub best: Option<Best>,
-    /// Length of the metrics that belong to this state.
+    /// Length in bytes of the metrics file when this state was saved.
     pub metrics_bytes: u64,
-    /// Updates that each parameter has seen.
+    /// Number of updates of each parameter.
     pub updates: BTreeMap<String, usize>,
 }
 
 impl Progress {
-    /// Where a run of `config` on `data` starts.
+    /// Returns the progress at the start of a run of `config` on `data`.
     pub(super) fn new(config: TrainConfig, data: String) -> Self {
         Self {
             config,
@@ -82,7 +82,7 @@ impl Progress {
     }
 }
 
-/// A state that was read.
+/// The state of a run.
 #[derive(Debug)]
 pub(crate) struct State<P> {
     pub(crate) progress: P,
@@ -91,7 +91,7 @@ pub(crate) struct State<P> {
 }
 
 impl<P: RunProgress> State<P> {
-    /// The state of a run as it stands.
+    /// Collects the current state of a run.
     ///
     /// # Errors
     /// [`TrainError::Device`] if tensors cannot be read back.
@@ -111,7 +111,7 @@ impl<P: RunProgress> State<P> {
     }
 }
 
-/// Hash of all that steps change.
+/// Returns a hash of everything that steps change: parameters and moments.
 pub(crate) fn weights_hash(parameters: &Parameters, moments: &BTreeMap<String, Moments>) -> String {
     let mut hash = Xxh3::new();
     let mut add = |name: &str, tensor: &HostTensor| {
@@ -129,17 +129,17 @@ pub(crate) fn weights_hash(parameters: &Parameters, moments: &BTreeMap<String, M
 }
 
 impl<P> State<P> {
-    /// Fails unless all ranks have the same parameters and moments after so many steps.
+    /// Fails unless all ranks have the same parameters and moments; `steps` is for the message.
     ///
     /// # Errors
-    /// [`TrainError::Ranks`].
+    /// [`TrainError::Ranks`] if they differ.
     pub(crate) fn require_equal(&self, ranks: &Ranks, steps: usize) -> Result<(), TrainError> {
         ranks.require_equal(
             || Ok(weights_hash(&self.parameters, &self.moments)),
             |first, own| {
                 format!(
-                    "after {steps} steps the hash of the weights is {own}, on rank 0 {first}; \
-                     nothing of them was saved"
+                    "after {steps} steps the hash of the weights is {own}, but {first} on rank 0; \
+                     the state was not saved"
                 )
             },
         )
@@ -153,7 +153,7 @@ impl RunProgress for Progress {
 }
 
 impl State<Progress> {
-    /// Fails unless the state is one of this run.
+    /// Fails unless the state belongs to this run.
     pub(super) fn check(
         &self,
         dir: &Path,
@@ -165,7 +165,7 @@ impl State<Progress> {
         let difference = if self.progress.config != *config {
             Some(config_difference(&self.progress.config, config))
         } else if self.progress.data != data {
-            Some("the data are others".to_owned())
+            Some("the data differ".to_owned())
         } else {
             None
         };
@@ -187,7 +187,7 @@ impl State<Progress> {
 }
 
 impl<P: RunProgress> State<P> {
-    /// Writes the state in place of an older one.
+    /// Writes the state, replacing an older one.
     pub(crate) fn write(self, dir: &Path) -> Result<(), TrainError> {
         let Self {
             mut progress,
@@ -205,7 +205,7 @@ impl<P: RunProgress> State<P> {
             tensors.insert(format!("moment_2.{name}"), moments.second);
         }
         let path = dir.join(STATE_FILE);
-        // TOML, whose readers give back every float exactly.
+        // TOML, because it preserves every float exactly.
         let text = toml::to_string(&progress).map_err(|error| TrainError::Checkpoint {
             path: path.clone(),
             reason: error.to_string(),
@@ -234,7 +234,7 @@ impl<P: RunProgress> State<P> {
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(PROGRESS))
-            .ok_or_else(|| damaged(format!("no metadata {PROGRESS:?}: not a state of a run")))?;
+            .ok_or_else(|| damaged(format!("no metadata {PROGRESS:?}: not the state of a run")))?;
         let progress: P = toml::from_str(text).map_err(|error| damaged(error.to_string()))?;
         let tensors =
             SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -261,7 +261,7 @@ impl<P: RunProgress> State<P> {
         }
         let updates = self.progress.updates().get(name).copied();
         let moments = self.moments.entry(name.to_owned()).or_default();
-        moments.updates = updates.ok_or_else(|| format!("no number of updates of {name:?}"))?;
+        moments.updates = updates.ok_or_else(|| format!("no update count for {name:?}"))?;
         match part {
             "moment_1" => moments.first = tensor,
             "moment_2" => moments.second = tensor,
@@ -271,13 +271,13 @@ impl<P: RunProgress> State<P> {
     }
 }
 
-/// What distinguishes the config of a run from the one that it is continued with.
+/// Describes the difference between the config of a run and the one that it is resumed with.
 pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> String {
     let value = |config: &C| toml::Value::try_from(config).ok();
     let both = value(before).zip(value(now));
     let difference = both.and_then(|(before, now)| first_difference(&before, &now));
     difference.map_or_else(
-        || "the config is another one".to_owned(),
+        || "the config differs".to_owned(),
         |Difference { path, values }| format!("{path} was {}, now {}", values[0], values[1]),
     )
 }
@@ -287,11 +287,11 @@ pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> String {
 pub(crate) struct Difference {
     /// The setting, with dots between levels.
     pub(crate) path: String,
-    /// What both say.
+    /// The values in both configs.
     pub(crate) values: [String; 2],
 }
 
-/// The first setting in which two configs differ.
+/// Returns the first setting in which two configs differ.
 pub(crate) fn first_difference(one: &toml::Value, other: &toml::Value) -> Option<Difference> {
     difference_below("", one, other)
 }

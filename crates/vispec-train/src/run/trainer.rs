@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop of drafts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as 
 use crate::optimizer::Optimizer;
 use crate::ranks::{Ranks, RollCall};
 
-/// A draft under training.
+/// The training of a draft.
 #[derive(Debug)]
 pub struct Trainer<'t, S> {
     target: &'t TargetText,
@@ -39,24 +39,28 @@ pub struct Trainer<'t, S> {
     optimizer: Optimizer,
     progress: Progress,
     ranks: Ranks,
-    /// The first rank's.
+    /// The metrics file, on the first rank only.
     metrics: Option<Metrics>,
 }
 
 impl<'t, S: SampleSource> Trainer<'t, S> {
-    /// Starts a run in a directory, or goes on with the one that is there. All ranks have to see the
-    /// directory; the first one writes, and not before all are ready.
+    /// Starts a run in a directory, or resumes the run that is there. All ranks need access to the
+    /// directory. Only the first rank writes, and not before all ranks are ready.
     ///
     /// # Arguments
-    /// * `ranks` - processes that take each step together; the run is the same however many.
-    /// * `start` - gives shapes and first weights for the tokens that the draft is to choose among;
-    ///   if there is a state to go on from, the weights are those of the state.
+    /// * `ranks` - processes that take each step together; their number does not change the
+    ///   outcome.
+    /// * `start` - returns the shape and the initial weights for the draft vocabulary. The weights
+    ///   are replaced by those of a saved state, if there is one.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] if the run in the directory has another config or other data,
-    /// [`TrainError::TargetMismatch`] if the head is quantised, [`TrainError::Setting`] if a step has
-    /// fewer batches than there are ranks, any error of reading a state; with several ranks all as
-    /// [`TrainError::Ranks`], and this also if they differ in what decides the outcome.
+    /// * [`TrainError::OtherRun`] if the run in the directory has another config or other data.
+    /// * [`TrainError::TargetMismatch`] if the head is quantised.
+    /// * [`TrainError::Setting`] if a step has fewer batches than there are ranks.
+    /// * Any error of reading a state.
+    ///
+    /// With several ranks, all of these become [`TrainError::Ranks`]. It is also returned if ranks
+    /// differ in anything that determines the outcome.
     pub fn open(
         config: TrainConfig,
         target: &'t TargetText,
@@ -83,7 +87,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         Ok(trainer)
     }
 
-    /// Reads all that this rank needs.
+    /// Reads everything that this rank needs.
     fn prepare(
         config: TrainConfig,
         (target, source): (&'t TargetText, &'t S),
@@ -135,23 +139,23 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         })
     }
 
-    /// Steps done.
+    /// Returns the number of steps done.
     #[must_use]
     pub fn steps_done(&self) -> usize {
         self.progress.step
     }
 
-    /// The network.
+    /// Returns the network.
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Trains until all epochs are done or `stop` is set, which is looked at after each step.
+    /// Trains until all epochs are done or `stop` is set; `stop` is checked after each step.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] if the loss is not a number; any error of reading samples and of
-    /// writing files. What was saved before stays.
+    /// [`TrainError::NotFinite`] if the loss or a gradient is not finite, and any error of reading
+    /// samples and of writing files. Files that were saved before remain.
     pub fn run(
         &mut self,
         stop: &AtomicBool,
@@ -282,7 +286,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         })
     }
 
-    /// Judges and exports the draft, writes the record of the epoch and saves the state.
+    /// Exports and evaluates the draft, writes the record of the epoch and saves the state.
     fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let train = self.progress.losses.mean();
         let refused = std::mem::take(&mut self.progress.refused);
@@ -319,7 +323,8 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         self.save()
     }
 
-    /// Exports the draft, and again if it is the best until now, which its record says.
+    /// Exports the draft to `last` and evaluates it. If it is the best so far, exports it to
+    /// `best`, too. Returns the completed record.
     fn judged(
         &self,
         record: EpochRecord,
@@ -332,8 +337,8 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         let tree_tau = held_out.as_ref().and_then(|held_out| held_out.tree_tau);
         let best = match (tree_tau, self.progress.best) {
             (Some(tau), Some(best)) => tau > best.tree_tau,
-            // Without a judgement the last draft is the best there is.
             (None, Some(_)) => false,
+            // As long as no draft has been evaluated, the last one counts as the best.
             (_, None) => true,
         };
         if best {
@@ -376,7 +381,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         Ok(Some(held_out))
     }
 
-    /// Writes a line of the metrics, which the first rank keeps.
+    /// Writes a line of the metrics on the first rank; does nothing on the others.
     fn write(&mut self, record: &MetricsRecord) -> Result<(), TrainError> {
         match &mut self.metrics {
             Some(metrics) => metrics.write(record),
@@ -384,7 +389,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         }
     }
 
-    /// Saves the state, after a look whether all ranks have the same.
+    /// Saves the state, after checking that all ranks have the same one.
     fn save(&mut self) -> Result<(), TrainError> {
         self.progress.metrics_bytes = self.metrics.as_ref().map_or(0, Metrics::len);
         let state = State::of(&self.progress, &self.network, &self.optimizer);
@@ -395,7 +400,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
     }
 }
 
-/// Rows of a head's weight `[vocab, hidden]`.
+/// Selects the rows of tokens from a head's weight `[vocab, hidden]`.
 fn rows(weight: &Tensor<2>, tokens: &[u32]) -> Tensor<2> {
     let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
     weight.clone().select(0, indices(&tokens, &weight.device()))

@@ -1,4 +1,4 @@
-//! Checkpoints that are made from others: their files, some of them changed.
+//! Checkpoints that are derived from others by changing some of their files.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::error::TrainError;
 use crate::files::{self, StoredTensor, at};
 use crate::network::HostTensor;
 
-/// Fills `dir` with `write` and puts it in place of one that is there.
+/// Fills a new directory with `write`, then puts it at `dir`, replacing an existing one.
 pub(super) fn replace(
     dir: &Path,
     write: impl FnOnce(&Path) -> Result<(), TrainError>,
@@ -32,7 +32,7 @@ fn remove(dir: &Path) -> Result<(), TrainError> {
     }
 }
 
-/// Names of the files in `dir`, in order.
+/// Returns the names of the files in `dir`, sorted.
 pub(super) fn plain_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(at(dir))? {
@@ -45,7 +45,7 @@ pub(super) fn plain_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(names)
 }
 
-/// Copies a file of JSON with a change.
+/// Copies a JSON file with a change.
 pub(super) fn edit(
     from: &Path,
     to: &Path,
@@ -59,7 +59,7 @@ pub(super) fn edit(
     files::write(to, text.as_bytes())
 }
 
-/// Tensors of a file of weights that `keep` says are kept, in bf16.
+/// Reads the tensors of a weights file for which `keep` returns true, as bf16.
 pub(super) fn kept_weights(
     path: &Path,
     keep: impl Fn(&str) -> bool,
@@ -80,7 +80,7 @@ pub(super) fn kept_weights(
             other => {
                 return Err(damaged(
                     path,
-                    format!("{name} is in {other:?}, expected F32 or BF16"),
+                    format!("{name} has type {other:?}, expected F32 or BF16"),
                 ));
             }
         };
@@ -89,7 +89,7 @@ pub(super) fn kept_weights(
     Ok(tensors)
 }
 
-/// A tensor in bf16, of a shape with as many elements.
+/// Converts a tensor to bf16, with a shape of the same number of elements.
 pub(super) fn in_bf16(shape: &[usize], tensor: &HostTensor) -> StoredTensor<'static> {
     let values = tensor.values.iter().copied().map(bf16::from_f32);
     stored(shape, values.collect())
@@ -100,7 +100,7 @@ fn stored(shape: &[usize], values: Vec<bf16>) -> StoredTensor<'static> {
     StoredTensor::new(Dtype::BF16, shape.to_vec(), bytes)
 }
 
-/// A file that is not what it should be.
+/// Returns the error for a damaged file.
 pub(super) fn damaged(path: &Path, reason: impl ToString) -> TrainError {
     TrainError::Checkpoint {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! What is taught, as the loop sees it.
+//! Courses: the interface between what is taught and the training loop.
 
 use std::fmt;
 use std::path::Path;
@@ -11,34 +11,34 @@ use crate::error::TrainError;
 use crate::network::{Parameters, Trainable};
 use crate::optimizer::AdamWSettings;
 
-/// What the loop takes from a config.
+/// Settings of the training loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoopSettings {
-    /// Largest absolute value of an element of a gradient.
+    /// Maximum absolute value of a gradient's element; larger ones are clipped.
     pub clip_value: f64,
-    /// Lessons whose gradients are computed side by side, each by one thread.
+    /// Number of lessons whose gradients are computed in parallel, each by one thread.
     pub workers: usize,
-    /// Steps between saved states.
+    /// Number of steps between saved states.
     pub save_every: usize,
-    /// AdamW.
+    /// Settings of AdamW.
     pub adamw: AdamWSettings,
 }
 
-/// How a stage goes on.
+/// Length, batch size and learning rate of a stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
-    /// Lessons of a step.
+    /// Lessons per step.
     pub batch_size: usize,
-    /// The highest learning rate; it falls linearly to zero.
+    /// The peak learning rate, which decays linearly to zero.
     pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: usize,
 }
 
 impl Pace {
-    /// Linear warm-up, then linear decay to zero at the end.
+    /// Returns the learning rate of a step: linear warm-up, then linear decay to zero at the end.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "few steps")]
     pub fn learning_rate_at(&self, step: usize) -> f64 {
@@ -49,57 +49,57 @@ impl Pace {
     }
 }
 
-/// What a network makes of a lesson.
+/// The loss of a network on a lesson.
 #[derive(Debug)]
 pub struct LessonLoss {
-    /// The lesson, for messages.
+    /// Id of the lesson, for messages.
     pub id: String,
-    /// `[1]`
+    /// The loss `[1]`.
     pub loss: Tensor<1>,
 }
 
-/// Lessons in stages, and what becomes of the network between them. Everything is a function of the
-/// config and of numbers of lessons, so that runs can be interrupted.
+/// Lessons in stages, and the transitions of the network between stages. Everything is a function
+/// of the config and of the lessons' numbers, so that runs can be interrupted and resumed.
 pub trait Course: fmt::Debug + Sync + Sized {
-    /// Everything that decides the outcome.
+    /// Everything that determines the outcome.
     type Config: Clone + fmt::Debug + PartialEq + Serialize + DeserializeOwned;
-    /// What is trained.
+    /// The network to train.
     type Network: Trainable + Clone + fmt::Debug + Send + Sync;
-    /// What is found out at the end of a stage.
+    /// Results of the evaluation at the end of a stage.
     type Judgement: Serialize;
 
-    /// Reads what lessons are made of.
+    /// Opens the sources of the lessons.
     ///
     /// # Errors
-    /// A setting that cannot be used; any error of reading files.
+    /// [`TrainError::Setting`] for a setting that cannot be used, and any error of reading files.
     fn open(config: &Self::Config, device: &Device) -> Result<Self, TrainError>;
 
-    /// What the loop takes from `config`.
+    /// Returns the settings of the loop in `config`.
     fn settings(config: &Self::Config) -> LoopSettings;
 
-    /// Each stage's pace.
+    /// Returns the pace of each stage.
     fn paces(config: &Self::Config) -> Vec<Pace>;
 
-    /// The device of the lessons, without a graph.
+    /// Returns the device of the lessons, without automatic differentiation.
     fn device(&self) -> &Device;
 
-    /// Hash of what lessons are made of, besides the config.
+    /// Returns a hash of the sources of the lessons, not including the config.
     ///
     /// # Errors
-    /// Any error of reading it.
+    /// Any error of reading the sources.
     fn identity(&self) -> Result<String, TrainError>;
 
-    /// Parameters that a stage starts with: of those that the stage before ended with, or of
-    /// nothing.
+    /// Returns the initial parameters of a stage, derived from the final parameters `before` of the
+    /// stage before it. The first stage has none before it.
     ///
     /// # Errors
-    /// Any error of reading or making them.
+    /// Any error of reading or making the parameters.
     fn enter(&self, stage: usize, before: Option<Parameters>) -> Result<Parameters, TrainError>;
 
-    /// The network of a stage.
+    /// Builds the network of a stage.
     fn build(&self, stage: usize, parameters: &Parameters) -> Self::Network;
 
-    /// The loss of lesson `number` of a stage.
+    /// Computes the loss of lesson `number` of a stage.
     ///
     /// # Errors
     /// Any error of making the lesson.
@@ -110,8 +110,8 @@ pub trait Course: fmt::Debug + Sync + Sized {
         number: u64,
     ) -> Result<LessonLoss, TrainError>;
 
-    /// Writes what a stage ended with below `out`, and judges it; the network's passes keep nothing
-    /// in memory.
+    /// Writes the results of a stage below `out`, and evaluates the network. The network is frozen,
+    /// so its passes keep no intermediate values.
     ///
     /// # Errors
     /// Any error of writing files and of making lessons.

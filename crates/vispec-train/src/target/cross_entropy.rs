@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-/// Cross entropy, mean over rows.
+/// Returns the cross entropy of the tokens `next`, as the mean over rows.
 pub(super) fn negative_mean(log_probabilities: Tensor<2>, next: &[u32]) -> Tensor<1> {
     let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
     let shape = [ids.len(), 1];

@@ -1,7 +1,7 @@
-//! Making targets: [`scenes`], tiny ones that tell drawn scenes, and [`pictures`], pretrained language
-//! models that learn to see.
+//! Training of targets: [`scenes`], tiny targets that describe drawn scenes, and [`pictures`],
+//! pretrained language models that learn to see.
 //!
-//! Each is a [`Course`] of lessons for one loop, the [`Trainer`].
+//! Each is a [`Course`] of lessons, which the [`Trainer`] runs.
 
 mod checkpoint;
 mod course;

@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop of targets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,18 +19,18 @@ use crate::optimizer::Optimizer;
 use crate::ranks::{GradientSum, GradientType, Ranks, RollCall};
 use crate::run::{Ended, Metrics, RunProgress, STATE_FILE, State, config_difference, weights_hash};
 
-/// A step.
+/// Metrics of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TargetStep {
-    /// From 0.
+    /// Number of the stage, from 0.
     pub stage: usize,
-    /// From 0, through all stages.
+    /// Number of the step from 0, counted through all stages.
     pub step: usize,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Cross entropy of answer tokens, mean over lessons.
+    /// The loss (cross entropy), as the mean over lessons.
     pub loss: f64,
-    /// Of the step.
+    /// Duration of the step.
     pub seconds: f64,
 }
 
@@ -41,14 +41,14 @@ enum Record<J> {
     Judgement(J),
 }
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Progress<C> {
     config: C,
     stage: usize,
     step_in_stage: usize,
     step: usize,
-    /// The lesson that is next.
+    /// Number of the next lesson.
     lesson: u64,
     metrics_bytes: u64,
     updates: BTreeMap<String, usize>,
@@ -60,17 +60,17 @@ impl<C: Serialize + serde::de::DeserializeOwned> RunProgress for Progress<C> {
     }
 }
 
-/// Watches a run; of several ranks, the first one's.
+/// Observes the progress of a run. With several ranks, only the first one's observer is called.
 pub trait TargetObserver<J> {
-    /// A run starts, or goes on, at `step` of `n_steps`.
+    /// Called when a run starts or resumes at `step` of `n_steps`.
     fn started(&mut self, step: usize, n_steps: usize);
-    /// A step is done.
+    /// Called after each step.
     fn step(&mut self, record: &TargetStep);
-    /// Something was judged at the end of a stage.
+    /// Called with each result of the evaluation at the end of a stage.
     fn judged(&mut self, judgement: &J);
 }
 
-/// The ranks that no one watches.
+/// The observer of all ranks but the first: does nothing.
 struct Unobserved;
 
 impl<J> TargetObserver<J> for Unobserved {
@@ -81,7 +81,7 @@ impl<J> TargetObserver<J> for Unobserved {
     fn judged(&mut self, _judgement: &J) {}
 }
 
-/// A target under training.
+/// The training of a target.
 pub struct Trainer<C: Course> {
     out: PathBuf,
     course: C,
@@ -89,10 +89,10 @@ pub struct Trainer<C: Course> {
     optimizer: Optimizer,
     progress: Progress<C::Config>,
     paces: Vec<Pace>,
-    /// Stages that are done before a run ends.
+    /// Number of stages after which the run ends.
     last: usize,
     ranks: Ranks,
-    /// The first rank's.
+    /// The metrics file, on the first rank only.
     metrics: Option<Metrics>,
 }
 
@@ -106,27 +106,29 @@ impl<C: Course> fmt::Debug for Trainer<C> {
     }
 }
 
-/// Runs `work` with one thread for its parallel loops: the other threads have work of their own.
+/// Runs `work` with a single thread for its parallel loops, because other workers use the others.
 fn alone<R: Send>(work: impl FnOnce() -> Result<R, TrainError> + Send) -> Result<R, TrainError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     pool.map_err(TrainError::Thread)?.install(work)
 }
 
-/// What a worker found out.
+/// The sums of one worker's losses and gradients.
 struct Share {
     loss: f64,
     gradients: Gradients,
 }
 
 impl<C: Course> Trainer<C> {
-    /// Starts a run in a directory, or goes on with the one that is there. All ranks have to see the
-    /// directory; the first one writes, and not before all are ready.
+    /// Starts a run in a directory, or resumes the run that is there. All ranks need access to the
+    /// directory. Only the first rank writes, and not before all ranks are ready.
     ///
     /// # Errors
-    /// [`TrainError::OtherRun`] if the run in the directory has another config,
-    /// [`TrainError::Setting`] if there are fewer workers than ranks; any error of reading the base,
-    /// its data or a state; with several ranks all as [`TrainError::Ranks`], and this also if they
-    /// differ in what decides the outcome.
+    /// * [`TrainError::OtherRun`] if the run in the directory has another config.
+    /// * [`TrainError::Setting`] if there are fewer workers than ranks.
+    /// * Any error of reading the base, its data or a state.
+    ///
+    /// With several ranks, all of these become [`TrainError::Ranks`]. It is also returned if ranks
+    /// differ in anything that determines the outcome.
     pub fn open(
         config: C::Config,
         out: &Path,
@@ -153,7 +155,7 @@ impl<C: Course> Trainer<C> {
         Ok(trainer)
     }
 
-    /// Reads all that this rank needs.
+    /// Reads everything that this rank needs.
     fn prepare(
         config: C::Config,
         out: &Path,
@@ -209,19 +211,19 @@ impl<C: Course> Trainer<C> {
         })
     }
 
-    /// Ends runs behind so many stages; later ones are left for another run.
+    /// Ends the run after `n_stages` stages; later stages are left for another run.
     #[must_use]
     pub fn until_stage(mut self, n_stages: usize) -> Self {
         self.last = n_stages.min(self.paces.len());
         self
     }
 
-    /// Trains until all stages are done or `stop` is set, which is looked at after each step. The
+    /// Trains until all stages are done or `stop` is set; `stop` is checked after each step. The
     /// checkpoint is written at the end of each stage.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] if the loss is not a number; any error of writing files. What was
-    /// saved before stays.
+    /// [`TrainError::NotFinite`] if the loss or a gradient is not finite, any error of making
+    /// lessons, and any error of writing files. Files that were saved before remain.
     pub fn run(
         &mut self,
         stop: &AtomicBool,
@@ -256,7 +258,7 @@ impl<C: Course> Trainer<C> {
         Ok(Ended::Finished)
     }
 
-    /// Steps done in all.
+    /// Returns the number of steps done in all stages.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.progress.step
@@ -300,7 +302,7 @@ impl<C: Course> Trainer<C> {
         })
     }
 
-    /// Losses and gradients of the lessons of those workers that are this rank's.
+    /// Computes the losses and gradients of this rank's share of the workers.
     fn shares(
         &self,
         numbers: &[u64],
@@ -338,7 +340,7 @@ impl<C: Course> Trainer<C> {
         Ok((losses, gradients))
     }
 
-    /// Writes and judges what was made, and prepares the next stage.
+    /// Writes and evaluates the results of a stage, and prepares the next one.
     fn end_stage(
         &mut self,
         observer: &mut dyn TargetObserver<C::Judgement>,
@@ -366,7 +368,7 @@ impl<C: Course> Trainer<C> {
         self.save()
     }
 
-    /// Writes a line of the metrics, which the first rank keeps.
+    /// Writes a line of the metrics on the first rank; does nothing on the others.
     fn write(&mut self, record: &Record<C::Judgement>) -> Result<(), TrainError> {
         match &mut self.metrics {
             Some(metrics) => metrics.write(record),
@@ -374,7 +376,7 @@ impl<C: Course> Trainer<C> {
         }
     }
 
-    /// Saves the state, after a look whether all ranks have the same.
+    /// Saves the state, after checking that all ranks have the same one.
     fn save(&mut self) -> Result<(), TrainError> {
         self.progress.metrics_bytes = self.metrics.as_ref().map_or(0, Metrics::len);
         let state = State::of(&self.progress, &self.network, &self.optimizer);
@@ -385,7 +387,7 @@ impl<C: Course> Trainer<C> {
     }
 }
 
-/// Losses and gradients of some lessons, added up.
+/// Returns the sums of the losses and gradients of some lessons.
 fn share<C: Course>(
     course: &C,
     network: &C::Network,

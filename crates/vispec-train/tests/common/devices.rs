@@ -1,10 +1,11 @@
-//! Where goldens of training are checked.
+//! The devices on which goldens of training are checked.
 
 use burn::tensor::Device;
 use vispec_models::DeviceSpec;
 
-/// The CPU and, where this build can use it and it is there, a GPU or Mesa's software Vulkan.
-#[expect(clippy::print_stderr, reason = "says that it is skipped")]
+/// Returns the CPU and, if the build supports it and it is available, a GPU or Mesa's software
+/// Vulkan.
+#[expect(clippy::print_stderr, reason = "reports that the GPU is skipped")]
 pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![DeviceSpec::Flex.open().unwrap()];
     if cfg!(feature = "wgpu") {

@@ -1,4 +1,4 @@
-//! Training-time test of EAGLE-3 against PyTorch's autograd: `reference.py` made the fixture.
+//! Compares training-time test of EAGLE-3 with PyTorch's autograd; `reference.py` made the fixture.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../common/devices.rs"]
@@ -74,7 +74,7 @@ impl Fixture {
         }
     }
 
-    /// Tensors below `prefix` by the rest of their names.
+    /// Returns the tensors whose names start with `prefix`, by the rest of their names.
     fn below(&self, prefix: &str) -> Parameters {
         let tensors = self.tensors();
         let names = tensors.names().into_iter();
@@ -150,7 +150,7 @@ fn check_on(device: &Device, case: &str, passes: usize, kind: NetworkKind) {
 
     let mut expected = fixture.below(&format!("{case}.gradient."));
     for (name, found) in gradients.iter() {
-        // Matrices of linear layers are held transposed.
+        // The network holds matrices of linear layers transposed.
         let expected = expected.remove(name).unwrap().transposed().values;
         let found = found.clone().into_data().try_into_vec::<f32>().unwrap();
         let size = expected.iter().fold(0.0_f32, |size, g| size.max(g.abs()));

@@ -1,10 +1,10 @@
-"""Losses and gradients of EAGLE-3 training by PyTorch's autograd: what golden.rs compares with.
+"""Computes losses and gradients of EAGLE-3 training with PyTorch's autograd, for main.rs to compare.
 
     python crates/vispec-train/tests/eagle3/reference.py crates/vispec-train/tests/fixtures
 
-needs torch and safetensors. Every pass is written out row by row, without kernels or layouts of the
-trainer: row i of pass k reads the embedding of token i + 1 + k and the output of pass k - 1, and
-attends to the keys of pass 0 up to row i and to its own of the passes in between.
+Needs torch and safetensors. Every pass is written out row by row, without the kernels and layouts of
+the trainer. Row i of pass k reads the embedding of token i + 1 + k and the output of pass k - 1. It
+attends to the keys of pass 0 up to row i, and to its own keys of passes 1 to k.
 """
 
 import sys
@@ -117,7 +117,7 @@ class Draft:
         return self.linear("img_fc", torch.cat([hidden, image]))
 
     def rows(self, sample):
-        """(embedding, hidden, position, token or None, image in force) of each row of pass 0"""
+        """(embedding, hidden, position, token or None, global image vector) of each row of pass 0"""
         rows, image, s = [], torch.zeros(H), 0
         mask = sample["image_mask"]
         while s < len(mask):
@@ -135,7 +135,7 @@ class Draft:
         return rows
 
     def outputs(self, sample, n_passes):
-        """{(pass, token aimed at): what the head reads}, and the loss"""
+        """{(pass, target token): input of the head}; keys of later passes also have the row"""
         rows = self.rows(sample)
         first = [self.project(e, h, p) for e, h, p, _, _ in rows]
         found, z = {}, []

@@ -1,4 +1,4 @@
-//! Reading the goldens.
+//! Reads the goldens.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Golden {
         all.remove(key).unwrap()
     }
 
-    /// The distance of hidden states and what is compared through the head.
+    /// Compares the distance between hidden states and the terms through the head.
     pub(crate) fn assert_parts(&self, losses: &Losses) {
         let close = |found: f64, expected: f64| (found - expected).abs() < 1e-4 * expected;
         if let Some(&value) = self.parts.get("vloss") {
@@ -63,11 +63,11 @@ impl Golden {
     }
 }
 
-/// Tensors of one golden.
+/// The tensors of one golden.
 pub(crate) struct Fixture(Parameters);
 
 impl Fixture {
-    /// Tensors of `key`, with the weights and the head of `weights`.
+    /// Reads the tensors of `key`, with the weights and the head of `weights`.
     pub(crate) fn read(key: &str, weights: &str) -> Self {
         let mut tensors = read_file(weights);
         tensors.retain(|name, _| name.starts_with("weights.") || name.starts_with("head."));
@@ -128,8 +128,8 @@ impl Fixture {
         }
     }
 
-    /// Compares with what the reference's loader made of the sample. It has one more position, with
-    /// zeros for the embedding and the target, which nothing reads.
+    /// Compares a sample with the output of the reference's loader. The latter has one more
+    /// position, with zeros for the embedding and the target, which is not used.
     pub(crate) fn assert_prepared(&self, sample: &PreparedSample) {
         let positions = sample.features.nrows();
         for (name, found) in [

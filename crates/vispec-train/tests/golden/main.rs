@@ -44,8 +44,8 @@ fn l2(tensor: &Tensor<1>) -> f64 {
     f64::from(tensor.clone().square().sum().sqrt().into_scalar::<f32>())
 }
 
-/// Gradients through `k_proj.bias` of the adaptor cancel (every key is shifted alike), so what is
-/// left there is rounding.
+/// Threshold below which a gradient is rounding error. Gradients of the adaptor's `k_proj.bias`
+/// cancel, because it shifts all keys alike, so only rounding errors remain.
 const ROUNDING: f64 = 1e-6;
 
 const N_STEPS: u16 = 3;
@@ -71,7 +71,7 @@ fn assert_gradients(key: &str, gradients: &Gradients, expected: &BTreeMap<String
     }
 }
 
-/// Length and mean of the elements of a tensor.
+/// Returns the L2 norm of a tensor and the mean of its elements.
 #[expect(clippy::cast_precision_loss, reason = "few elements")]
 fn stats(tensor: &HostTensor) -> (f64, f64) {
     let sum: f64 = tensor.values.iter().map(|&v| f64::from(v)).sum();
@@ -79,8 +79,9 @@ fn stats(tensor: &HostTensor) -> (f64, f64) {
     (squares.sqrt(), sum / tensor.values.len() as f64)
 }
 
-/// A parameter whose gradient is rounding: AdamW divides a gradient by its own size, so rounding,
-/// which differs between machines, moves elements by up to the learning rate in each step.
+/// Checks a parameter whose gradient is only rounding error. AdamW divides a gradient by its own
+/// size, so rounding, which differs between machines, moves elements by up to the learning rate in
+/// each step.
 #[expect(clippy::cast_precision_loss, reason = "few elements")]
 fn assert_moved_by_rounding(what: &str, tensor: &HostTensor, expected: &Stats, lr: f64) {
     let (l2, mean) = stats(tensor);
@@ -103,7 +104,7 @@ fn assert_parameter(what: &str, tensor: &HostTensor, expected: &Stats) {
     let n = tensor.values.len() as f64;
     let (l2, mean) = stats(tensor);
     assert_close(&format!("{what}: l2"), l2, expected.l2, 0.0);
-    // A mean of elements of both signs is small beside them.
+    // The mean of elements of both signs is small compared with the elements.
     let magnitude = 0.1 * (expected.l2.powi(2) / n).sqrt();
     assert_close(&format!("{what}: mean"), mean, expected.mean, magnitude);
 }
@@ -162,7 +163,7 @@ fn check_on(device: &Device, key: &str, weights: &str, objective: &Objective) {
 
     let parameters = network.parameters().unwrap();
     for (name, expected) in &golden.after_3_steps {
-        // The embedding is frozen and no parameter of the network.
+        // The embedding is frozen and not a parameter of the network.
         let tensor = parameters
             .get(name)
             .unwrap_or_else(|| fixture.tensor(&format!("weights.{name}")));

@@ -1,4 +1,5 @@
-//! Several samples in one batch give what they give one by one, and noise stays out of targets.
+//! A batch of several samples has the same loss and gradients as the samples one by one, and noise
+//! is not added to targets.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +71,7 @@ fn values(gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
         .collect()
 }
 
-/// Mean over positions, computed sample by sample.
+/// Compares a batch with the mean over positions, computed sample by sample.
 #[expect(clippy::cast_precision_loss, reason = "few positions")]
 fn check(name: &str, rows_of: impl Fn(&PreparedSample) -> usize) {
     let setup = setup(name);
@@ -119,7 +120,7 @@ fn a_batch_is_the_mean_of_its_positions() {
 
 #[test]
 fn a_batch_of_medusa_is_the_mean_over_heads_and_positions() {
-    // Head i has i positions fewer.
+    // Head i has i fewer positions.
     check("medusa.toml", |sample| {
         (0..5).map(|head| sample.supervised.len() - head).sum()
     });

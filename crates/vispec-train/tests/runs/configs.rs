@@ -1,4 +1,4 @@
-//! Configs that users are given, and what is wrong with others.
+//! The example configs, and errors of invalid configs.
 
 use vispec_train::{TrainConfig, TrainError};
 

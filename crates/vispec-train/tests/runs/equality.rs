@@ -1,4 +1,4 @@
-//! The training network and the inference network compute the same.
+//! The training network and the inference network compute the same outputs.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::samples::{fixtures, place};
 
 const LEN: usize = 23;
 
-/// Compares outputs on random inputs with the given images.
+/// Compares the outputs of both networks on random inputs with the given images.
 fn check(draft: &str, settings: &DraftSettings, images: &[Range<usize>]) {
     let device = Device::flex();
     device.seed(7);

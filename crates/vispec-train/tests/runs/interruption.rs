@@ -1,4 +1,4 @@
-//! A run that is interrupted and goes on is the same, bit for bit.
+//! A run that is interrupted and resumed equals an uninterrupted one, bit for bit.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use vispec_train::run::{Ended, EpochRecord, Observer, StepRecord};
 
 use crate::samples::{SHORT, Seen, config, open, samples, target};
 
-/// Asks to stop after every so many steps.
+/// Asks to stop after every `every` steps.
 struct Interrupter<'s> {
     every: usize,
     stop: &'s AtomicBool,
@@ -95,7 +95,7 @@ fn the_state_of_another_run_is_refused() {
     assert!(error.to_string().contains("seed was 0, now 1"), "{error}");
     let fewer = samples(&target, 3);
     let error = open(&config, &target, &fewer, dir.path()).unwrap_err();
-    assert!(error.to_string().contains("the data are others"), "{error}");
+    assert!(error.to_string().contains("the data differ"), "{error}");
 
     let state = dir.path().join("state.safetensors");
     let bytes = std::fs::read(&state).unwrap();

@@ -1,4 +1,4 @@
-//! What a run leaves behind.
+//! Results of runs: exported drafts, metrics and errors.
 
 use std::sync::atomic::AtomicBool;
 
@@ -104,7 +104,7 @@ fn vision_parts_are_added_to_a_draft_of_stage_1() {
         Start::from_checkpoint(&last, &stage_2.draft, &place(&target, &target_dir()), 0).unwrap();
     assert!(start.fresh.contains(&"imadpt.q".to_owned()));
     assert!(!start.fresh.contains(&"fc.weight".to_owned()));
-    // The other way round vision parts would be lost.
+    // In the other direction, vision parts would be lost.
     let vision = crate::samples::fixtures().join("drafts/qwen-tied-q2");
     let stage_1 = config("vispec-stage1.toml", &[]);
     let error = Start::from_checkpoint(&vision, &stage_1.draft, &place(&target, &target_dir()), 0)

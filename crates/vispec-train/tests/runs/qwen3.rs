@@ -1,4 +1,4 @@
-//! A ViSpec draft for a Qwen3-VL target, whose heads are wider together than its hidden state.
+//! A ViSpec draft for a Qwen3-VL target, whose heads are together wider than its hidden state.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

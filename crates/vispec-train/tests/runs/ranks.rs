@@ -1,4 +1,4 @@
-//! A run on several ranks is that of one, bit for bit, and what is wrong with one ends all.
+//! A run on several ranks equals that of one, bit for bit, and a failure on one rank ends all.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,8 @@ use vispec_train::run::{Ended, EpochRecord, Observer, RunPaths, STATE_FILE, Step
 use crate::samples::{Recipe, SHORT, Seen, WITH_IMAGE, config, fresh, sample, target};
 use crate::threads::{ThreadRank, on_ranks, on_threads};
 
-/// Samples with and without images, so that some batches have no gradient of the vision adaptor, and
-/// one that is refused.
+/// Returns samples with and without images, so that some batches have no gradient of the vision
+/// adaptor, and one sample that is refused.
 fn mixed(n: u64) -> Vec<CapturedSample> {
     let target = target();
     let text = Recipe {
@@ -28,7 +28,8 @@ fn mixed(n: u64) -> Vec<CapturedSample> {
     samples
 }
 
-/// Six batches to train on: two steps an epoch of four, the second of which has two.
+/// Returns a config with six batches to train on and up to four batches per step: an epoch has a
+/// step of four batches and one of two.
 fn four_batches(settings: &[&str]) -> TrainConfig {
     let four = ["data.accumulate=4", "data.held_out=0.25"];
     config(
@@ -39,7 +40,7 @@ fn four_batches(settings: &[&str]) -> TrainConfig {
 
 struct Watcher<'s> {
     seen: Seen,
-    /// Asks to stop after so many steps.
+    /// Number of steps after which the watcher asks to stop.
     steps: usize,
     stop: &'s AtomicBool,
 }
@@ -61,7 +62,7 @@ impl Observer for Watcher<'_> {
     }
 }
 
-/// Trains for at most so many steps.
+/// Trains for at most `steps` steps.
 fn run_rank(
     config: &TrainConfig,
     data: &Vec<CapturedSample>,
@@ -84,7 +85,7 @@ fn run_rank(
     Ok((ended, watcher.seen))
 }
 
-/// The same on some ranks; what the first one saw.
+/// Runs [`run_rank`] on `count` ranks, and returns the results of the first one.
 fn run(config: &TrainConfig, count: usize, place: (&Path, usize)) -> (Ended, Seen) {
     let data = mixed(8);
     let mut ended = on_ranks(count, |ranks| {
@@ -145,7 +146,7 @@ fn any_number_of_ranks_gives_the_run_of_one() {
         }
         curves.push(curve(&expected));
     }
-    // Rounding gradients does something.
+    // Rounding gradients has an effect.
     assert_ne!(curves[0], curves[1]);
     assert_eq!(curves[0][0], curves[1][0]);
 }
@@ -172,7 +173,7 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     assert_same_drafts(&parts, &whole);
 }
 
-/// What all ranks say of what went wrong.
+/// Returns the failures, which must be the same on all ranks.
 fn failures<T>(found: Vec<Result<T, TrainError>>) -> Vec<RankFailure> {
     let mut failures = found.into_iter().map(|found| match found {
         Err(TrainError::Ranks { failures }) => failures,
@@ -186,7 +187,7 @@ fn failures<T>(found: Vec<Result<T, TrainError>>) -> Vec<RankFailure> {
     first
 }
 
-/// Opens a run with another config or other data on each rank, and expects one rank at fault.
+/// Opens a run with different configs or data on two ranks, and expects the second to be at fault.
 fn refused(each: [(&TrainConfig, &Vec<CapturedSample>); 2], expected: &str) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
@@ -205,7 +206,7 @@ fn refused(each: [(&TrainConfig, &Vec<CapturedSample>); 2], expected: &str) {
 fn ranks_that_differ_are_named_before_anything_is_written() {
     let (config, data) = (four_batches(&[]), mixed(8));
     let other = four_batches(&["optimizer.clip_value=0.25"]);
-    let message = "setting optimizer.clip_value is 0.25, on rank 0 0.5";
+    let message = "setting optimizer.clip_value is 0.25, but 0.5 on rank 0";
     refused([(&config, &data), (&other, &data)], message);
     let fewer = mixed(7);
     refused([(&config, &data), (&config, &fewer)], "hash of the data is");
@@ -256,7 +257,7 @@ fn what_fails_on_one_rank_ends_all() {
     assert!(state() == before);
 }
 
-/// Ranks whose gradients arrive with a flaw on the second one.
+/// A rank that receives corrupted gradients if it is the second one.
 #[derive(Debug)]
 struct Flawed(ThreadRank);
 

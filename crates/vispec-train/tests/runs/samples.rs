@@ -25,17 +25,17 @@ pub(crate) fn target() -> TargetText {
     TargetText::load(&target_dir(), &Device::flex(), DtypeChoice::F32).unwrap()
 }
 
-/// The embedding table of a target.
+/// Returns the embedding table of a target.
 pub(crate) fn table(target: &TargetText) -> HostTensor {
     HostTensor::from_device(target.embedding().table()).unwrap()
 }
 
-/// What a sample is made of.
+/// The composition of a sample.
 #[derive(Clone, Copy)]
 pub(crate) struct Recipe {
     pub(crate) prompt: usize,
     pub(crate) answer: usize,
-    /// First place and length of an image in the prompt.
+    /// First position and length of an image in the prompt.
     pub(crate) image: Option<(usize, usize)>,
 }
 
@@ -45,8 +45,8 @@ pub(crate) const WITH_IMAGE: Recipe = Recipe {
     image: Some((3, 5)),
 };
 
-/// A sample whose tokens count upwards from a random one, and whose hidden states point at the
-/// embedding of the next token, so that the tied head predicts it.
+/// Returns a sample whose tokens count upwards from a random one. Its hidden states are multiples
+/// of the next token's embedding, so that the tied head predicts that token.
 #[expect(clippy::cast_possible_truncation, reason = "tokens are small")]
 pub(crate) fn sample(target: &TargetText, seed: u64, recipe: Recipe) -> CapturedSample {
     let table = table(target);
@@ -88,7 +88,7 @@ pub(crate) fn samples(target: &TargetText, n: u64) -> Vec<CapturedSample> {
         .collect()
 }
 
-/// One of the configs that users are given, with changes.
+/// Reads one of the example configs, with the overrides `settings`.
 pub(crate) fn config(name: &str, settings: &[&str]) -> TrainConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../examples/configs/train")
@@ -97,7 +97,7 @@ pub(crate) fn config(name: &str, settings: &[&str]) -> TrainConfig {
     TrainConfig::read(&path, &settings).unwrap()
 }
 
-/// Settings that make a run short.
+/// Overrides that make a run short.
 pub(crate) const SHORT: [&str; 5] = [
     "optimizer.epochs=2",
     "optimizer.learning_rate=1e-3",
@@ -119,7 +119,7 @@ pub(crate) fn fresh(config: &TrainConfig, target: &TargetText) -> Start {
     Start::fresh(&config.draft, &place(target, &dir), config.seed).unwrap()
 }
 
-/// Keeps what it is told.
+/// An observer that keeps all records.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) steps: Vec<StepRecord>,
@@ -140,7 +140,7 @@ impl Observer for Seen {
     }
 }
 
-/// A run by itself from fresh weights.
+/// Opens a run on one rank, from fresh weights.
 pub(crate) fn open<'t>(
     config: &TrainConfig,
     target: &'t TargetText,

@@ -1,14 +1,14 @@
-//! Ranks that are threads of the test.
+//! Ranks that run as threads of the test.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
 use vispec_train::ranks::{Communicator, Ranks};
 
-/// Bytes of a piece: few, so that pieces end within parameters.
+/// Number of bytes per piece: small, so that pieces end within parameters.
 const PIECE: usize = 1000;
 
-/// What all ranks reach.
+/// State shared by all ranks.
 #[derive(Debug)]
 struct Room {
     barrier: Barrier,
@@ -16,7 +16,7 @@ struct Room {
 }
 
 impl Room {
-    /// What each rank says.
+    /// Returns the messages of all ranks.
     fn gather(&self, rank: usize, own: &[u8]) -> Vec<Vec<u8>> {
         self.said.lock().unwrap()[rank] = own.to_vec();
         self.barrier.wait();
@@ -26,7 +26,7 @@ impl Room {
     }
 }
 
-/// A rank that is a thread.
+/// A rank that runs as a thread.
 #[derive(Debug)]
 pub(crate) struct ThreadRank {
     rank: usize,
@@ -66,12 +66,12 @@ impl Communicator for ThreadRank {
     fn abandon(&self) {}
 }
 
-/// What `work` gives on each of so many ranks.
+/// Runs `work` on each of `count` ranks, and returns the results in order.
 pub(crate) fn on_ranks<R: Send>(count: usize, work: impl Fn(Ranks) -> R + Sync) -> Vec<R> {
     on_threads(count, |rank| work(Ranks::new(rank)))
 }
 
-/// The same with ranks that may be made something else of.
+/// Like [`on_ranks`], but passes the bare [`ThreadRank`], which `work` can wrap.
 pub(crate) fn on_threads<R: Send>(count: usize, work: impl Fn(ThreadRank) -> R + Sync) -> Vec<R> {
     let room = Arc::new(Room {
         barrier: Barrier::new(count),

@@ -57,7 +57,7 @@ fn ranks_that_differ_are_named_and_nothing_is_overwritten() {
     let mut other = run.flags(&fresh);
     other.extend(["--set".to_owned(), "optimizer.clip_value=0.25".to_owned()]);
     let said = unequal(&run, &fresh, (program(), &other)).fail();
-    let expected = "error: rank 1: setting optimizer.clip_value is 0.25, on rank 0 0.5";
+    let expected = "error: rank 1: setting optimizer.clip_value is 0.25, but 0.5 on rank 0";
     assert!(said.contains(expected), "{said}");
     assert!(!fresh.exists());
 

@@ -1,4 +1,4 @@
-//! Causal attention, and rotary positions.
+//! Causal attention and rotary positions.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Backward<Flex, 1> for Rotation {
         let shape = gradient.shape();
         let shape = [shape[0], shape[1]];
         let (angles, head_dim) = ops.state;
-        // Back by the same angles.
+        // Rotate back by the same angles.
         let sin: Vec<f32> = angles.sin.iter().map(|sin| -sin).collect();
         let mut values = Values::of_gradient(gradient).floats().to_vec();
         Kernels::detected().rotary(&mut values, &angles.cos, &sin, head_dim);
@@ -55,8 +55,8 @@ impl Backward<Flex, 1> for Rotation {
     }
 }
 
-/// Lets queries attend to rows of their samples, and to one key and value each of every one of
-/// `own`.
+/// Computes attention of each query to rows of its sample and to its own key and value in each
+/// element of `own`.
 ///
 /// # Shapes
 /// `queries` and the result `[queries, heads * head_dim]`.
@@ -97,22 +97,22 @@ pub(in crate::network) fn attend(
     Some(record(Attention, nodes, state, out))
 }
 
-/// What attention read.
+/// The inputs of attention.
 #[derive(Debug, Clone)]
 struct Heads {
     q: Values,
     keys: Values,
     values: Values,
-    /// Own keys and values of all queries, one set behind the other.
+    /// Own keys and values of all queries, the sets concatenated.
     own: Option<[Values; 2]>,
     samples: Arc<[CausalSample]>,
     config: DecoderConfig,
-    /// Logarithms of sums of exponentials, `[queries, heads]`.
+    /// Log-sum-exps of the scores, `[queries, heads]`.
     log_sums: Arc<[f32]>,
 }
 
 impl Heads {
-    /// Floats of the own keys of all queries of one set.
+    /// Returns the number of floats in one set of own keys of all queries.
     fn own_len(&self) -> usize {
         let queries = self.q.floats().len() / (self.config.heads * self.config.head_dim).max(1);
         queries * self.config.kv_heads * self.config.head_dim
@@ -150,7 +150,7 @@ impl Heads {
         }
     }
 
-    /// The output, of the given shape.
+    /// Returns the output, of the given shape.
     fn attend(&mut self, shape: [usize; 2]) -> burn_flex::FlexTensor {
         let mut out = vec![0.0; shape[0] * shape[1]];
         let mut log_sums = vec![0.0; shape[0] * self.config.heads];
@@ -164,12 +164,12 @@ impl Heads {
     }
 }
 
-/// With own keys it has five inputs, without them three.
+/// The backward pass of attention: five inputs with own keys, three without.
 #[derive(Debug)]
 struct Attention;
 
 impl<const N: usize> Backward<Flex, N> for Attention {
-    /// And the output.
+    /// The inputs and the output.
     type State = (Heads, Values);
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {

@@ -9,7 +9,7 @@ use vispec_kernels::{Kernels, Matrix};
 
 use super::record::{Input, Values, record, tensor};
 
-/// `x W + b`.
+/// Computes `x W + b`.
 ///
 /// # Shapes
 /// `x` `[rows, inputs]`, `weight` `[inputs, outputs]`, `bias` `[outputs]`, result
@@ -38,7 +38,7 @@ pub(in crate::network) fn linear(
     Some(record(Linear, nodes, state, out))
 }
 
-/// What the way back needs.
+/// The values that the backward pass needs.
 #[derive(Debug, Clone)]
 struct Layer {
     x: Values,
@@ -56,14 +56,14 @@ impl Layer {
         ]
     }
 
-    /// Adds the product to `out`.
+    /// Adds the product of `x` and the weight to `out`.
     fn forward(&self, mut out: Vec<f32>) -> Vec<f32> {
         let [x, weight] = self.matrices();
         Kernels::detected().add_product(x, weight, &mut out);
         out
     }
 
-    /// Registers gradients of `x` and the weight where `nodes` asks for them.
+    /// Passes the gradients of `x` and the weight to `to`, for the nodes that are tracked.
     fn register<N>(
         &self,
         gradient: &Values,
@@ -88,13 +88,13 @@ impl Layer {
     }
 }
 
-/// Values of a gradient, and its shape.
+/// The values and the shape of a gradient.
 type Gradient = (Vec<f32>, [usize; 2]);
 
 #[derive(Debug)]
 struct Linear;
 
-/// Without a bias.
+/// The backward pass without a bias.
 impl Backward<Flex, 2> for Linear {
     type State = Layer;
 
@@ -107,7 +107,7 @@ impl Backward<Flex, 2> for Linear {
     }
 }
 
-/// With a bias.
+/// The backward pass with a bias.
 impl Backward<Flex, 3> for Linear {
     type State = Layer;
 

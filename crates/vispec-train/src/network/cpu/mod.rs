@@ -1,8 +1,9 @@
-//! Differentiable operations on the kernels of `vispec-kernels`: each is one node of the graph, with
-//! a way back of its own.
+//! Differentiable operations on the kernels of `vispec-kernels`. Each is one node of the graph,
+//! with its own backward pass.
 //!
-//! Each function returns `None` unless its tensors are recorded for automatic differentiation on the
-//! CPU backend, in f32; the caller then uses Burn's operations, which the tests compare with.
+//! Each function returns `None` unless its tensors are f32 and recorded for automatic
+//! differentiation on the CPU backend. The caller then uses Burn's operations, against which the
+//! tests compare.
 
 #[cfg(feature = "flex")]
 mod attention;

@@ -1,4 +1,4 @@
-//! The small operations between matrix products.
+//! Pointwise operations and norms.
 
 use burn::backend::Flex;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -9,7 +9,7 @@ use vispec_kernels::Kernels;
 
 use super::record::{Input, Values, record, tensor};
 
-/// Root-mean-square normalisation.
+/// Computes root-mean-square normalisation.
 ///
 /// # Shapes
 /// `x` and the result `[rows, hidden]`, `weight` `[hidden]`.
@@ -66,7 +66,7 @@ impl Backward<Flex, 2> for RmsNorm {
     }
 }
 
-/// `silu(gate) * up`, both `[rows, hidden]`.
+/// Computes `silu(gate) * up`, both `[rows, hidden]`.
 pub(in crate::network) fn silu_mul(gate: &Tensor<2>, up: &Tensor<2>) -> Option<Tensor<2>> {
     let shape = gate.dims();
     let (gate, up) = (Input::new(gate)?, Input::new(up)?);

@@ -1,4 +1,4 @@
-//! Between tensors that are recorded for automatic differentiation and floats in memory.
+//! Conversions between recorded tensors of automatic differentiation and floats in host memory.
 
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, OpsKind};
@@ -6,12 +6,12 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
-/// Floats, one behind the other. Cloning shares them.
+/// Contiguous floats. Clones share memory.
 #[derive(Debug, Clone)]
 pub(super) struct Values(FlexTensor);
 
 impl Values {
-    /// The values of `tensor`, if they are f32; copied if they do not lie one behind the other.
+    /// Returns the values of `tensor` if they are f32; copies them if they are not contiguous.
     fn new(tensor: FlexTensor) -> Option<Self> {
         let tensor = match tensor.as_slice::<f32>() {
             Some(_) => tensor,
@@ -21,7 +21,7 @@ impl Values {
         Some(Self(tensor))
     }
 
-    /// The values of a gradient, which are f32 as the output that it is of.
+    /// Returns the values of a gradient, which are f32 because its output is.
     pub(super) fn of_gradient(gradient: FlexTensor) -> Self {
         Self::new(gradient).expect("gradients are f32")
     }
@@ -32,7 +32,7 @@ impl Values {
     }
 }
 
-/// What an operation reads.
+/// An input of an operation.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) values: Values,
@@ -40,7 +40,7 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// `None` unless `tensor` is recorded on the CPU backend, in f32.
+    /// Returns `None` unless `tensor` is f32 and recorded on the CPU backend.
     pub(super) fn new<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
         let recorded = tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()?;
         let (primitive, node) = recorded.into_parts();
@@ -49,12 +49,12 @@ impl Input {
     }
 }
 
-/// A tensor made of `values`.
+/// Creates a tensor from `values`.
 pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// Records `out` as what `operation` makes of the inputs `nodes`.
+/// Records `out` as the result of `operation` on the inputs `nodes`.
 pub(super) fn record<O: Backward<Flex, N>, const N: usize, const D: usize>(
     operation: O,
     nodes: [NodeGuard; N],

@@ -1,4 +1,4 @@
-//! Each operation and its gradients against Burn's operations.
+//! Compares each operation and its gradients with Burn's operations.
 
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use super::{attend, linear, rms_norm, rotate, silu_mul};
 use crate::network::attention::{Projected, Rotary, attend_samples};
 use crate::network::layers::{self, LayerNorm};
 
-/// Numbers in -1..1 that depend on `seed` only.
+/// Returns numbers in -1..1 that depend only on `seed`.
 fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -46,7 +46,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
 
 const RECORDED: &str = "a gradient of each input";
 
-/// The output, and the gradients of `matrices` and `vectors` in a loss with random slopes.
+/// Returns the output, and the gradients of `matrices` and `vectors` for a loss with random slopes.
 fn outcome<const M: usize, const V: usize>(
     matrices: &[Tensor<2>; M],
     vectors: &[Tensor<1>; V],
@@ -168,7 +168,7 @@ proptest! {
                     .collect();
                 (queries.clone(), projected(&keys, &values), own)
             };
-            // Inputs that this number of own keys leaves out still get a gradient.
+            // Inputs that are unused with this number of own keys still get a gradient.
             let all = |inputs: &[Tensor<2>; 7]| {
                 inputs.iter().map(|input| input.clone().sum() * 0.0).reduce(|a, b| a + b).unwrap()
             };

@@ -1,4 +1,4 @@
-//! What the language model writes about words, which it shall write about pictures.
+//! Answers that the language model writes about words, and learns to write about pictures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +11,22 @@ use super::config::PictureQuestion;
 use crate::error::TrainError;
 use crate::files::at;
 
-/// Most keywords that the language model is told.
+/// Maximum number of keywords that the language model is told.
 const KEYWORDS: usize = 6;
 
 /// A line of `answers.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WordAnswer {
-    /// What is shown.
+    /// Index of the thing.
     pub thing: usize,
-    /// Which question was asked.
+    /// Index of the question.
     pub question: usize,
-    /// What the language model wrote, with the token that ends it if it came to an end.
+    /// Tokens of the answer, including the end token if the answer is complete.
     pub tokens: Vec<u32>,
 }
 
 impl PictureQuestion {
-    /// What the language model is told in place of seeing `thing`.
+    /// Returns the prompt that describes `thing` in words instead of showing it.
     #[must_use]
     pub fn about(&self, thing: &Thing) -> String {
         let keywords: Vec<&str> = thing
@@ -46,10 +46,10 @@ impl PictureQuestion {
 /// Answers by thing and question.
 pub type Answers = BTreeMap<(usize, usize), Vec<u32>>;
 
-/// Reads `answers.jsonl`; a last line that was not written to its end is left out.
+/// Reads `answers.jsonl`. An incomplete last line is ignored, and a missing file has no answers.
 ///
 /// # Errors
-/// [`TrainError::Io`], or [`TrainError::Checkpoint`] for a line that is no answer.
+/// [`TrainError::Io`], or [`TrainError::Checkpoint`] for a line that is not an answer.
 pub fn read_answers(path: &Path) -> Result<Answers, TrainError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

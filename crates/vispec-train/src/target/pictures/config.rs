@@ -1,4 +1,4 @@
-//! The config of a target that learns to see.
+//! The config of a language model that learns to see.
 
 use std::path::{Path, PathBuf};
 
@@ -9,35 +9,35 @@ use crate::error::{TrainError, setting};
 use crate::files::at;
 use crate::optimizer::AdamWSettings;
 
-/// Everything that decides how a language model learns to see.
+/// Everything that determines how a language model learns to see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PictureConfig {
-    /// Seed of weights, and of what lessons show.
+    /// Seed of the weights and of the pictures in lessons.
     pub seed: u64,
-    /// Sets of icons.
+    /// The icon sets.
     pub icons: IconSettings,
     /// The vision tower.
     pub tower: TowerSettings,
-    /// What the language model is asked, and told instead of seeing.
+    /// The questions about pictures.
     #[serde(rename = "question")]
     pub questions: Vec<PictureQuestion>,
-    /// Most tokens of an answer that the language model writes.
+    /// Maximum number of tokens in an answer of the language model.
     pub max_new_tokens: usize,
-    /// Keywords of at least so many things are words of their own.
+    /// Minimum number of things that must share a keyword for it to be one of the words.
     pub keyword_things: usize,
-    /// Pictures of taught and of held-out sets each that are judged.
+    /// Number of pictures for evaluation, each from taught and from held-out sets.
     pub judged: u64,
-    /// Largest absolute value of an element of a gradient.
+    /// Maximum absolute value of a gradient's element; larger ones are clipped.
     pub clip_value: f64,
-    /// Lessons whose gradients are computed side by side, each by one thread.
+    /// Number of lessons whose gradients are computed in parallel, each by one thread.
     pub workers: usize,
-    /// Steps between saved states.
+    /// Number of steps between saved states.
     pub save_every: usize,
-    /// AdamW.
+    /// Settings of AdamW.
     #[serde(default)]
     pub adamw: AdamWSettings,
-    /// What is done one after the other.
+    /// The stages, in order.
     #[serde(rename = "stage")]
     pub stages: Vec<PictureStage>,
 }
@@ -50,9 +50,9 @@ pub struct TowerSettings {
     pub hidden: usize,
     /// Width inside the feed-forward blocks.
     pub intermediate: usize,
-    /// Layers, all of which are used.
+    /// Number of layers; all are used.
     pub layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -62,66 +62,67 @@ pub struct TowerSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PictureQuestion {
-    /// What is asked about the picture.
+    /// The question about the picture.
     pub asked: String,
-    /// What the language model without eyes is told: `{words}` stands for name and keywords.
+    /// The question about words, for the language model without a picture; `{words}` stands for the
+    /// name and the keywords.
     pub told: String,
 }
 
-/// Some steps with pictures of a size. Each stage starts with new moments.
+/// A number of steps with pictures of one size. Each stage starts with new moments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PictureStage {
-    /// What is learned.
+    /// The task to learn.
     pub learn: Learn,
     /// Side of pictures in pixels.
     pub side: usize,
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
-    /// Lessons of a step.
+    /// Lessons per step.
     pub batch_size: usize,
-    /// The highest learning rate; it falls linearly to zero.
+    /// The peak learning rate, which decays linearly to zero.
     pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: usize,
 }
 
-/// What a stage learns.
+/// The task of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Learn {
-    /// To tell pictures apart by their words, without the language model.
+    /// Classify pictures by words, without the language model.
     Words {
-        /// Pictures of a lesson.
+        /// Pictures per lesson.
         pictures: usize,
-        /// Patches of a picture that are read, chosen anew each time.
+        /// Number of patches that the tower reads of each picture, chosen at random each time.
         kept_patches: usize,
     },
-    /// To make the language model write what it would write about the words.
+    /// Make the language model write about a picture what it wrote about the words.
     Answers {
-        /// Tokens of an answer that are learned from.
+        /// Maximum number of tokens of an answer that are learned.
         tokens: usize,
     },
 }
 
-/// A run.
+/// Paths and config of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureTarget {
     /// Checkpoint in the layout of LLaVA-1.5, whose language model is used.
     pub language_model: PathBuf,
-    /// Directory of the sets of icons, and of `emojibase-data`.
+    /// Directory of the icon sets and of `emojibase-data`.
     pub pictures: PathBuf,
-    /// Directory with what [`prepare`](super::prepare) and the program made before.
+    /// Directory of the files that [`prepare`](super::prepare) and the program wrote earlier.
     pub prepared: PathBuf,
-    /// Everything else.
+    /// The config.
     pub config: PictureConfig,
 }
 
 impl PictureConfig {
-    /// Reads a config, called `name` in messages.
+    /// Parses a config; messages call it `name`.
     ///
     /// # Errors
-    /// [`TrainError::ConfigSyntax`], [`TrainError::Setting`].
+    /// [`TrainError::ConfigSyntax`] or [`TrainError::Setting`].
     pub fn parse(name: &str, text: &str) -> Result<Self, TrainError> {
         let config: Self = toml::from_str(text).map_err(|source| TrainError::ConfigSyntax {
             name: name.to_owned(),
@@ -134,16 +135,16 @@ impl PictureConfig {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`TrainError::Io`], and as [`PictureConfig::parse`].
+    /// [`TrainError::Io`], or same as [`PictureConfig::parse`].
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(at(path))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
-    /// Fails if a value cannot be used.
+    /// Checks all values.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] with the first such value.
+    /// [`TrainError::Setting`] with the first value that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
         let tower = &self.tower;
         let counts = [
@@ -203,7 +204,7 @@ impl PictureConfig {
             if let Learn::Words { kept_patches, .. } = stage.learn
                 && kept_patches > grid * grid
             {
-                let expected = format!("at most the {} of a picture", grid * grid);
+                let expected = format!("at most {}, the patches of a picture", grid * grid);
                 return Err(setting(
                     "stage.learn.kept_patches",
                     kept_patches.to_string(),
@@ -216,11 +217,11 @@ impl PictureConfig {
                 && matches!(two[1].learn, Learn::Words { .. })
         });
         if words_later {
-            let found = "words behind answers";
+            let found = "words after answers";
             return Err(setting(
                 "stage.learn",
                 found,
-                "words first, since they are no part of a model",
+                "words before answers, because the head over words is not part of a model",
             ));
         }
         Ok(())

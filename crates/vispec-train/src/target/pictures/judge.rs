@@ -1,4 +1,4 @@
-//! How well pictures are seen.
+//! Evaluation on pictures.
 
 use serde::{Deserialize, Serialize};
 use vispec_data::icons::{Look, PictureOf};
@@ -10,36 +10,36 @@ use super::lessons::WordsLesson;
 use crate::error::TrainError;
 use crate::network::{HostTensor, SeeingNetwork};
 
-/// Which pictures.
+/// A kind of pictures for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
-    /// In styles that are taught.
+    /// Pictures from the taught sets.
     Taught,
-    /// In a style that is not.
+    /// Pictures from the held-out sets.
     HeldOut,
 }
 
-/// How well pictures are seen at the end of a stage.
+/// How well the network sees pictures at the end of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PictureJudgement {
     /// The stage that ended, from 0.
     pub stage: usize,
-    /// Which pictures.
+    /// Kind of the pictures.
     pub seen: Seen,
-    /// How many.
+    /// Number of pictures.
     pub pictures: u64,
-    /// What is learned in the stage, mean over pictures.
+    /// Loss of the stage's task, as the mean over pictures.
     pub loss: f64,
-    /// Share of pictures whose name has the highest score of all names; only where words are
-    /// learned.
+    /// Share of pictures whose name has the highest score of all names; only for stages that learn
+    /// words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right_names: Option<f64>,
-    /// Share of pictures for which the word of the highest score is their name or a keyword; only
-    /// where words are learned.
+    /// Share of pictures for which the word with the highest score is their name or one of their
+    /// keywords; only for stages that learn words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right_words: Option<f64>,
-    /// Share of tokens of answers that are the most likely ones; only where answers are learned.
+    /// Share of answer tokens with the highest probability; only for stages that learn answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right_tokens: Option<f64>,
 }

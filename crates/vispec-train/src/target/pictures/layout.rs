@@ -1,4 +1,5 @@
-//! The checkpoint that is made: text files first, which lessons are prepared with, then weights.
+//! Writing of the checkpoint: first the text files, which lessons are prepared with, then the
+//! weights.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::error::TrainError;
 use crate::files::{self, at};
 use crate::network::{HostTensor, Parameters};
 
-/// Prefixes of what a tower replaces, in older and newer checkpoints.
+/// Prefixes of the weights that a new tower replaces, in older and newer checkpoints.
 const VISION: [&str; 4] = [
     "vision_tower.",
     "multi_modal_projector.",
@@ -19,7 +20,7 @@ const VISION: [&str; 4] = [
     "model.multi_modal_projector.",
 ];
 
-/// Writes all files but the weights: those of `base` with another vision tower.
+/// Writes all files except the weights: those of `base`, changed for another vision tower.
 pub(super) fn write_texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError> {
     replace(dir, |partial| texts(base, partial, vision))
 }
@@ -88,7 +89,7 @@ pub(super) fn export(
                 tensors.insert(name, in_bf16(&shape, tensor));
             }
         }
-        // Nothing reads this norm; other programs expect it.
+        // This norm is unused, but other programs expect it.
         for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
             let norm = HostTensor {
                 shape: vec![vision.hidden],
@@ -102,7 +103,7 @@ pub(super) fn export(
     })
 }
 
-/// Name and shape in a checkpoint; nothing for what is only there in training.
+/// Returns the name and shape of a parameter in a checkpoint; `None` if it exists only in training.
 fn full_name(name: &str, tensor: &HostTensor, vision: &ClipConfig) -> Option<(String, Vec<usize>)> {
     let shape = tensor.shape.clone();
     if let Some(name) = name.strip_prefix("projector.") {
@@ -121,7 +122,7 @@ fn full_name(name: &str, tensor: &HostTensor, vision: &ClipConfig) -> Option<(St
             at("embeddings.patch_embedding.weight"),
             vec![vision.hidden, 3, patch, patch],
         ),
-        // The published name lacks two letters.
+        // The published name is misspelt.
         _ if name.starts_with("pre_norm.") => {
             (at(&name.replace("pre_norm", "pre_layrnorm")), shape)
         }

@@ -1,4 +1,4 @@
-//! Lessons: pictures, and what is to be learned about them.
+//! Lessons: pictures with the words or answers to learn about them.
 
 use burn::tensor::{Tensor, TensorData, activation};
 use rand::{RngExt as _, SeedableRng as _};
@@ -15,27 +15,27 @@ use super::speaker::AnswerLesson;
 use crate::error::{TrainError, lesson_error};
 use crate::network::{Pictures, SeeingNetwork};
 
-/// Seed of pictures that are judged, beside that of the config.
+/// Seed of the pictures for evaluation, combined with that of the config.
 const JUDGED: u64 = 0x6a75_6467;
 
-/// What a question about a picture is in tokens, around the picture.
+/// The tokens of a question before and after the picture.
 #[derive(Debug, Clone)]
 pub(super) struct Prompt {
     pub(super) before: Vec<u32>,
     pub(super) behind: Vec<u32>,
 }
 
-/// Draws pictures, and turns them into what models read.
+/// Draws pictures, and prepares them for models.
 #[derive(Debug)]
 pub(super) struct Studio {
     icons: Icons,
-    /// Of each stage.
+    /// Processor of each stage.
     processors: Vec<Processor>,
-    /// Of each question.
+    /// Prompt of each question.
     prompts: Vec<Prompt>,
 }
 
-/// Some pictures and what they show.
+/// Some pictures, and the things that they show.
 #[derive(Debug)]
 pub(super) struct WordsLesson {
     pub(super) pictures: Pictures,
@@ -75,14 +75,14 @@ impl Studio {
         })
     }
 
-    /// Tokens of a text by itself.
+    /// Returns the tokens of a text, without special tokens.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         let tokenizer = self.processors[0].tokenizer();
         let tokens = tokenizer.encode(text, SequenceTokens::Omit);
         tokens.map_err(|error| lesson_error(text, error))
     }
 
-    /// `[3, side, side]` pixels of a picture, normalised as those of a stage are.
+    /// Returns the pixels `[3, side, side]` of a picture, normalised as in a stage.
     fn pixels(
         &self,
         stage: usize,
@@ -98,10 +98,7 @@ impl Studio {
         let mut images = prepared.map_err(|error| lesson_error(&id(), error))?.images;
         match images.pop() {
             Some(ProcessedImage::Clip { pixels }) => Ok(pixels.data),
-            _ => Err(lesson_error(
-                &id(),
-                "it was not prepared for a tower of CLIP",
-            )),
+            _ => Err(lesson_error(&id(), "not prepared for a CLIP tower")),
         }
     }
 }
@@ -125,7 +122,7 @@ impl PictureCourse {
         let all = self.shape(stage).patches();
         let kept = chosen.iter().map(|_| {
             let mut patches: Vec<usize> = (0..all).collect();
-            // The first of a shuffle, without the rest of it.
+            // A partial shuffle: only its first elements are needed.
             for index in 0..kept_patches {
                 let other = random.random_range(index..all);
                 patches.swap(index, other);
@@ -188,7 +185,7 @@ impl PictureCourse {
         })
     }
 
-    /// Picture `number` of those that are judged, and its look.
+    /// Returns picture `number` for evaluation, and its look.
     pub(super) fn judged(&self, seen: Seen, number: u64) -> (&PictureOf, Look) {
         judged(self.run.config.seed, &self.index, (seen, number))
     }
@@ -202,7 +199,7 @@ impl PictureCourse {
         Pcg64::seed_from_u64(self.run.config.seed ^ stage ^ number.rotate_left(32))
     }
 
-    /// Pictures as the tower reads them, each with its kept patches.
+    /// Prepares pictures for the tower, each with its kept patches.
     pub(super) fn pictures_of(
         &self,
         stage: usize,
@@ -238,7 +235,7 @@ impl PictureCourse {
     }
 }
 
-/// Picture `number` of those of a kind that are judged, and its look.
+/// Returns picture `number` of a kind for evaluation, and its look.
 #[must_use]
 pub fn judged(seed: u64, index: &IconIndex, (seen, number): (Seen, u64)) -> (&PictureOf, Look) {
     let seed = seed ^ JUDGED;

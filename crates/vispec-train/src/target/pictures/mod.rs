@@ -1,9 +1,9 @@
-//! A pretrained language model that learns to see: a vision tower is trained on pictures of icon sets,
-//! first to tell them apart by their words, and then through the frozen language model, to make it
-//! write about a picture what it would write about the words.
+//! A pretrained language model that learns to see. A vision tower is trained on pictures from icon
+//! sets: first to classify them by words, then through the frozen language model, so that the model
+//! answers about a picture as it would about the words.
 //!
-//! [`prepare`] comes first, then the answers about words, which a program has the language model
-//! write ([`PictureQuestion::about`], [`WordAnswer`]), then the [`PictureCourse`].
+//! The order is: [`prepare`]; then the answers about words, which a program generates with the
+//! language model ([`PictureQuestion::about`], [`WordAnswer`]); then the [`PictureCourse`].
 
 mod answers;
 mod config;
@@ -40,26 +40,27 @@ use crate::network::{Parameters, SeeingNetwork, TowerShape};
 use lessons::Studio;
 use speaker::Speaker;
 
-/// Name of the file of answers about words in the directory of what is prepared.
+/// Name of the file of answers about words in the prepared directory.
 pub const ANSWERS_FILE: &str = "answers.jsonl";
 
-/// Name of the index of pictures there.
+/// Name of the index of pictures in the prepared directory.
 const INDEX_FILE: &str = "pictures.json";
 
-/// `pictures.json`
+/// Content of `pictures.json`.
 #[derive(Serialize, Deserialize)]
 struct IndexFile {
     settings: IconSettings,
     index: IconIndex,
 }
 
-/// Finds out which pictures there are, and writes the text files of the checkpoints to come. What is
-/// there already stays.
+/// Builds the index of pictures, and writes the text files of future checkpoints. Existing files
+/// are kept, except for an index of other icon settings.
 ///
 /// # Errors
-/// [`TrainError::Setting`] if the config cannot be used, [`TrainError::Checkpoint`] if the language
-/// model has another layout than LLaVA-1.5, [`TrainError::Model`] if it cannot be read; any error of
-/// the sets of icons and of files.
+/// * [`TrainError::Setting`] if the config cannot be used.
+/// * [`TrainError::Checkpoint`] if the language model does not have the layout of LLaVA-1.5.
+/// * [`TrainError::Model`] if the language model cannot be read.
+/// * Any error of reading icon sets, and of reading and writing files.
 pub fn prepare(
     run: &PictureTarget,
     progress: impl FnMut(usize, usize),
@@ -92,17 +93,17 @@ pub fn prepare(
     Ok(index)
 }
 
-/// The pictures of a run, which [`prepare`] found.
+/// Reads the index of pictures that [`prepare`] wrote.
 ///
 /// # Errors
-/// [`TrainError::Checkpoint`] if there are none or the file is damaged, [`TrainError::Io`].
+/// [`TrainError::Checkpoint`] if there is no index or it is damaged, or [`TrainError::Io`].
 pub fn read_pictures(prepared: &Path) -> Result<IconIndex, TrainError> {
     let path = prepared.join(INDEX_FILE);
     match read_index(&path)? {
         Some(found) => Ok(found.index),
         None => Err(TrainError::Checkpoint {
             path,
-            reason: "it is not there; make_target writes it first".to_owned(),
+            reason: "file not found; make_target writes it".to_owned(),
         }),
     }
 }
@@ -117,15 +118,15 @@ fn read_index(path: &Path) -> Result<Option<IndexFile>, TrainError> {
     }
 }
 
-/// The config of the language model, in a layout that is supported.
+/// Reads the config of the language model, and checks that its layout is supported.
 fn language_model(dir: &Path) -> Result<LlavaConfig, TrainError> {
     let config = LlavaConfig::read(dir)?;
     if config.family != LlavaFamily::Llava {
         return Err(TrainError::Checkpoint {
             path: dir.to_owned(),
             reason:
-                "it has the layout of LLaVA-NeXT; a language model is taught to see in that of \
-                     LLaVA-1.5"
+                "it has the layout of LLaVA-NeXT; a language model that learns to see must have \
+                     the layout of LLaVA-1.5"
                     .to_owned(),
         });
     }
@@ -133,13 +134,13 @@ fn language_model(dir: &Path) -> Result<LlavaConfig, TrainError> {
 }
 
 impl PictureTarget {
-    /// Directory of the checkpoint that a stage ends with, below that of the run.
+    /// Returns the directory of the checkpoint of a stage, below that of the run.
     #[must_use]
     pub fn checkpoint(&self, out: &Path, stage: &PictureStage) -> PathBuf {
         out.join(format!("checkpoint-{}", self.image_tokens(stage)))
     }
 
-    /// Tokens that a picture of a stage becomes.
+    /// Returns the number of image tokens of a picture in a stage.
     #[must_use]
     pub fn image_tokens(&self, stage: &PictureStage) -> usize {
         self.vision(stage).grid_side().pow(2)
@@ -164,7 +165,7 @@ impl PictureTarget {
     }
 }
 
-/// Pictures and what is said about them.
+/// The course that teaches a language model to see.
 #[derive(Debug)]
 pub struct PictureCourse {
     run: PictureTarget,
@@ -206,8 +207,7 @@ impl Course for PictureCourse {
             _ => {
                 return Err(TrainError::Checkpoint {
                     path,
-                    reason: "it is not there or was made with other settings; prepare comes first"
-                        .to_owned(),
+                    reason: "not found, or made with other settings; run prepare first".to_owned(),
                 });
             }
         };

@@ -1,4 +1,4 @@
-//! The frozen language model, which gradients go through on their way to the tower.
+//! The frozen language model, through which gradients flow to the tower.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::network::{
     Trainable as _,
 };
 
-/// A picture, a question, and what shall be said.
+/// A picture, a question, and the answer to learn.
 #[derive(Debug)]
 pub(super) struct AnswerLesson {
     pub(super) pictures: Pictures,
@@ -23,7 +23,7 @@ pub(super) struct AnswerLesson {
     pub(super) answer: Vec<u32>,
 }
 
-/// A language model whose weights stay as they are.
+/// A frozen language model.
 #[derive(Debug)]
 pub(super) struct Speaker {
     text: TargetText,
@@ -56,7 +56,7 @@ impl Speaker {
         let shape = TargetShape {
             decoder,
             vocab_size: config.vocab_size(),
-            // All frequencies turn with the one position that there is.
+            // All frequencies use the single position.
             rotary_sections: [decoder.head_dim / 2, 0, 0],
         };
         let network = shape.build(&parameters, &device.clone().autodiff());
@@ -66,7 +66,7 @@ impl Speaker {
         })
     }
 
-    /// Width of what it reads.
+    /// Returns the width of the model's inputs.
     pub(super) fn hidden(&self) -> usize {
         self.text.decoder().hidden
     }
@@ -75,17 +75,17 @@ impl Speaker {
         self.text.device()
     }
 
-    /// Its table of tokens, `[vocab * hidden]`.
+    /// Returns the embedding table, `[vocab, hidden]`.
     pub(super) fn table(&self) -> Result<HostTensor, TrainError> {
         HostTensor::from_device(Tensor::<2>::cast(self.text.embedding().table(), DType::F32))
     }
 
-    /// Cross entropy of an answer, mean over its tokens.
+    /// Returns the cross entropy of an answer, as the mean over its tokens.
     pub(super) fn loss(&self, network: &SeeingNetwork, lesson: &AnswerLesson) -> Tensor<1> {
         negative_mean(self.says(network, lesson), &lesson.answer)
     }
 
-    /// Log-probabilities of the tokens of an answer, `[answer, vocab]`.
+    /// Returns the log-probabilities at the tokens of an answer, `[answer, vocab]`.
     pub(super) fn says(&self, network: &SeeingNetwork, lesson: &AnswerLesson) -> Tensor<2> {
         let features = network.features(&lesson.pictures);
         let Prompt { before, behind } = &lesson.prompt;

@@ -1,4 +1,4 @@
-//! Parameters at the start of each stage.
+//! Initial parameters of each stage.
 
 use rand::SeedableRng as _;
 use rand_distr::{Distribution as _, Normal};
@@ -10,15 +10,15 @@ use super::judge::Seen;
 use crate::error::TrainError;
 use crate::network::{HostTensor, Parameters, Trainable as _};
 
-/// Deviation of embeddings of places and of the class token.
+/// Standard deviation of the initial position embeddings and class embedding.
 const EMBEDDED: f32 = 0.02;
-/// Length of the vectors of words, which scores of pictures are products with.
+/// Length of the word vectors, whose products with pooled features are the scores.
 const WORD_LENGTH: f32 = 0.5;
-/// Pictures that the length of features is measured with.
+/// Number of pictures for measuring the length of features.
 const MEASURED: u64 = 16;
 
 impl PictureCourse {
-    /// Parameters of a stage that nothing came before.
+    /// Returns the parameters of a stage without a stage before it.
     #[expect(clippy::cast_precision_loss, reason = "sizes are small")]
     pub(super) fn fresh(&self, stage: usize) -> Result<Parameters, TrainError> {
         let shape = self.shape(stage);
@@ -54,7 +54,8 @@ impl PictureCourse {
         Ok(parameters)
     }
 
-    /// Each word as the language model embeds it: the mean of its tokens, less the mean of all words.
+    /// Returns the vector of each word: the mean of its tokens' embeddings in the language model,
+    /// minus the mean over all words, scaled to length [`WORD_LENGTH`].
     #[expect(clippy::cast_precision_loss, reason = "few tokens and words")]
     fn word_vectors(&self) -> Result<Vec<f32>, TrainError> {
         let hidden = self.speaker.hidden();
@@ -89,7 +90,7 @@ impl PictureCourse {
         Ok(vectors)
     }
 
-    /// Parameters of a stage, made of those that the stage before ended with.
+    /// Returns the parameters of a stage, made from the final ones of the stage before it.
     pub(super) fn carried(
         &self,
         stage: usize,
@@ -111,7 +112,7 @@ impl PictureCourse {
         Ok(before)
     }
 
-    /// Scales what comes out of the projector so that features are as long as embeddings of tokens.
+    /// Scales the output of the projector so that features are as long as token embeddings.
     fn fit_length(&self, stage: usize, parameters: &mut Parameters) -> Result<(), TrainError> {
         let network = self.shape(stage).build(parameters, &self.device_of_graph());
         let network = network.frozen();
@@ -148,8 +149,8 @@ fn mean_square(values: &[f32]) -> f32 {
     (sum / values.len().max(1) as f64) as f32
 }
 
-/// Embeddings of places on a grid of another side, linearly between those that are there; that of
-/// the class token, which is first, as it is.
+/// Resizes position embeddings to a grid of another side by linear interpolation. The embedding of
+/// the class token, which is first, is unchanged.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -205,7 +206,7 @@ mod tests {
             let on_edge = [cell / 6, cell % 6]
                 .iter()
                 .any(|index| matches!(index, 0 | 5));
-            // Outside the middles of the outermost places there is nothing to go on with.
+            // Beyond the centres of the outermost places there is nothing to interpolate.
             assert!(
                 on_edge || (found - expected).abs() < 1e-5,
                 "{found} {expected}"

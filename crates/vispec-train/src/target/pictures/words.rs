@@ -1,23 +1,23 @@
-//! The words that pictures are told apart by: names of things, and keywords that several share.
+//! The words that classify pictures: names of things, and keywords that several things share.
 
 use std::collections::BTreeMap;
 
 use vispec_data::icons::Thing;
 
-/// How much of what is to be learned is the name; the rest is divided among keywords.
+/// Share of the name in the target distribution; the rest is divided among keywords.
 const NAME_SHARE: f32 = 0.5;
 
-/// Names, in the order of the things, and then keywords.
+/// Names in the order of the things, followed by keywords.
 #[derive(Debug, Clone)]
 pub struct Words {
     /// All words.
     pub words: Vec<String>,
-    /// Keywords of each thing, indices of `words`.
+    /// Keywords of each thing, as indices into `words`.
     pub keywords: Vec<Vec<usize>>,
 }
 
 impl Words {
-    /// Words of `things`; keywords only if at least `enough` things have them.
+    /// Collects the names of `things`, and the keywords that at least `enough` things have.
     #[must_use]
     pub fn of(things: &[Thing], enough: usize) -> Self {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -45,7 +45,8 @@ impl Words {
         }
     }
 
-    /// What share of a picture of `thing` each word is: indices and shares that add up to 1.
+    /// Returns the target distribution of words for a picture of `thing`: indices of words, with
+    /// shares that add up to 1.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "few keywords")]
     pub fn shares(&self, thing: usize) -> Vec<(usize, f32)> {

@@ -1,4 +1,4 @@
-//! The config of a target that is made.
+//! The config of a target that describes scenes.
 
 use std::path::{Path, PathBuf};
 
@@ -9,70 +9,70 @@ use crate::error::{TrainError, setting};
 use crate::files::at;
 use crate::optimizer::AdamWSettings;
 
-/// Everything that decides what a target becomes.
+/// Everything that determines the resulting target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MakeTargetConfig {
-    /// Seed of scenes and of what is asked about them.
+    /// Seed of the scenes and of the questions about them.
     pub seed: u64,
-    /// Checkpoint that is started from: a Qwen2.5-VL model with an output head of its own.
+    /// Checkpoint to start from: a Qwen2.5-VL model with its own output head.
     pub base: PathBuf,
-    /// Conversations without pictures, in ShareGPT's layout, that are taught as well.
+    /// File of conversations without pictures, in ShareGPT's layout, that are taught as well.
     pub text: PathBuf,
-    /// Of so many lessons one is such a conversation.
+    /// One in this many lessons is such a conversation; 0 for none.
     pub text_every: u64,
-    /// Largest area of pictures in pixels, as the processor of the target is told.
+    /// Maximum area of pictures in pixels, a setting of the target's processor.
     pub max_pixels: usize,
-    /// What pictures show.
+    /// Contents of the pictures.
     pub scenes: SceneSettings,
-    /// Scenes of each size that are judged and not taught.
+    /// Number of held-out scenes of each size, for evaluation.
     pub held_out: u64,
-    /// Largest absolute value of an element of a gradient.
+    /// Maximum absolute value of a gradient's element; larger ones are clipped.
     pub clip_value: f64,
-    /// Lessons whose gradients are computed side by side, each by one thread.
+    /// Number of lessons whose gradients are computed in parallel, each by one thread.
     pub workers: usize,
-    /// Steps between saved states.
+    /// Number of steps between saved states.
     pub save_every: usize,
-    /// AdamW.
+    /// Settings of AdamW.
     #[serde(default)]
     pub adamw: AdamWSettings,
-    /// What is done one after the other.
+    /// The stages, in order.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
 }
 
-/// What pictures show.
+/// Contents of the pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SceneSettings {
-    /// Rows and columns of the grid.
+    /// Number of rows and of columns of the grid.
     pub cells: u32,
-    /// Fewest shapes.
+    /// Minimum number of shapes.
     pub min_shapes: u32,
-    /// Most shapes.
+    /// Maximum number of shapes.
     pub max_shapes: u32,
-    /// Colours and forms by name.
+    /// Name of the palette of colours and forms.
     pub palette: String,
     /// How much the words of answers depend on the picture.
     #[serde(default)]
     pub wording: Wording,
 }
 
-/// Some steps with a number of layers and sizes of pictures. Each stage starts with new moments.
+/// A number of steps with given layers and picture sizes. Each stage starts with new moments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Decoder layers; what is missing is put between those that are there.
+    /// Number of decoder layers. Missing layers are inserted between the existing ones.
     pub layers: usize,
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
-    /// Lessons of a step.
+    /// Lessons per step.
     pub batch_size: usize,
-    /// The highest learning rate; it falls linearly to zero.
+    /// The peak learning rate, which decays linearly to zero.
     pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: usize,
-    /// Sides of pictures in pixels, each as often as the others.
+    /// Sides of pictures in pixels, chosen with equal probability.
     pub sides: Vec<u32>,
 }
 
@@ -80,7 +80,7 @@ impl MakeTargetConfig {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::Setting`].
+    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`] or [`TrainError::Setting`].
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(at(path))?;
         let config: Self = toml::from_str(&text).map_err(|source| TrainError::ConfigSyntax {
@@ -91,10 +91,10 @@ impl MakeTargetConfig {
         Ok(config)
     }
 
-    /// Fails if a value cannot be used.
+    /// Checks all values.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] with the first such value.
+    /// [`TrainError::Setting`] with the first value that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
         let counts = [
             ("workers", self.workers),
@@ -126,7 +126,7 @@ impl MakeTargetConfig {
             .windows(2)
             .find(|two| two[1].layers < two[0].layers);
         if let Some(two) = shrinking {
-            let expected = format!("at least the {} of the stage before", two[0].layers);
+            let expected = format!("at least {}, as in the stage before", two[0].layers);
             return Err(setting("stage.layers", two[1].layers.to_string(), expected));
         }
         if !above_zero(self.clip_value) {
@@ -136,10 +136,10 @@ impl MakeTargetConfig {
         Ok(())
     }
 
-    /// Scenes of pictures of this side.
+    /// Returns the style of scenes in pictures with this side.
     ///
     /// # Errors
-    /// [`TrainError::Setting`] if there are no such scenes.
+    /// [`TrainError::Setting`] if no scenes have this side and these settings.
     pub fn style(&self, side: u32) -> Result<SceneStyle, TrainError> {
         let scenes = &self.scenes;
         let palette: Palette = scenes.palette.parse().map_err(|expected: String| {
@@ -158,7 +158,7 @@ impl MakeTargetConfig {
         Ok(style.with_palette(palette))
     }
 
-    /// All sides of all stages, from the smallest.
+    /// Returns all sides of all stages in ascending order.
     #[must_use]
     pub fn sides(&self) -> Vec<u32> {
         let sides = self.stages.iter().flat_map(|stage| stage.sides.iter());

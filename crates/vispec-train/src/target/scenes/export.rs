@@ -1,4 +1,4 @@
-//! Checkpoints of targets, in the layout of the base.
+//! Export of targets, in the layout of the base.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::error::TrainError;
 use crate::files::{self, at};
 use crate::network::{Parameters, TargetShape};
 
-/// Writes the checkpoint to `dir`, in place of one that is there: weights in bf16, those that are
-/// not trained as the base has them; all other files of the base.
+/// Writes the checkpoint to `dir`, replacing an existing one. Weights are in bf16; untrained
+/// weights and all other files come from the base.
 ///
 /// # Errors
 /// [`TrainError::Io`] and [`TrainError::Checkpoint`].

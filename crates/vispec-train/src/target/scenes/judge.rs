@@ -1,4 +1,4 @@
-//! How well held-out scenes are told.
+//! Evaluation on held-out scenes.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,25 +8,25 @@ use super::read;
 use crate::error::TrainError;
 use crate::network::TargetNetwork;
 
-/// How well held-out scenes of one size are told.
+/// How well a target describes held-out scenes of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
     /// The stage that ended, from 0.
     pub stage: usize,
     /// Side of the pictures in pixels.
     pub side: u32,
-    /// Image tokens of each.
+    /// Number of image tokens per picture.
     pub image_tokens: usize,
-    /// Cross entropy of answer tokens, mean over scenes.
+    /// Cross entropy of answer tokens, as the mean over scenes.
     pub loss: f64,
-    /// Share of answer tokens that are the most likely ones.
+    /// Share of answer tokens to which the target gives the highest probability.
     pub right_tokens: f64,
-    /// Share of answers of which every token is the most likely one: greedy decoding gives them
-    /// word for word.
+    /// Share of answers with the highest probability at every token: greedy decoding reproduces
+    /// them word for word.
     pub right_answers: f64,
 }
 
-/// Judges `network` at the end of a stage on `n_scenes` scenes of a size.
+/// Evaluates `network` at the end of a stage on `n_scenes` scenes of one size.
 pub(super) fn judge(
     teacher: &Teacher,
     network: &TargetNetwork,

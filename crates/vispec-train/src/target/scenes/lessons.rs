@@ -1,4 +1,4 @@
-//! What a target is taught: pictures with questions and answers, and conversations without.
+//! Lessons for a target: pictures with questions and answers, and conversations without pictures.
 
 use std::path::Path;
 
@@ -16,27 +16,27 @@ use super::config::MakeTargetConfig;
 use crate::error::{TrainError, lesson_error};
 use crate::files;
 
-/// Seed of held-out scenes, beside that of the config.
+/// Seed of held-out scenes, combined with that of the config.
 const HELD_OUT: u64 = 0x6865_6c64;
 
-/// One sequence and what is asked of it.
+/// One sequence, and the tokens to predict in it.
 #[derive(Debug, Clone)]
 pub struct Lesson {
-    /// What it is, for messages.
+    /// Id of the lesson, for messages.
     pub id: String,
-    /// `[seq, hidden]`: embeddings, with image features at their places.
+    /// `[seq, hidden]`: embeddings, with image features at the positions of image tokens.
     pub embeds: Tensor<2>,
-    /// Rotary positions of `[seq]` tokens.
+    /// Rotary positions of the `seq` tokens.
     pub positions: Positions,
     /// Rows whose next token belongs to an answer.
     pub rows: Vec<usize>,
-    /// That token of each row.
+    /// The next token of each of these rows.
     pub next: Vec<u32>,
-    /// Tokens of the image.
+    /// Number of image tokens.
     pub image_tokens: usize,
 }
 
-/// Makes lessons, each a function of the config and its number.
+/// Makes lessons. Each is a function of the config and the lesson's number.
 #[derive(Debug)]
 pub struct Teacher {
     config: MakeTargetConfig,
@@ -46,7 +46,7 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Loads the vision tower, embedding and processor of the base, and reads the conversations.
+    /// Loads the base and its processor, and reads the conversations.
     ///
     /// # Errors
     /// Any error of reading them.
@@ -63,16 +63,16 @@ impl Teacher {
         })
     }
 
-    /// The target whose vision tower and embedding are used.
+    /// Returns the target whose vision tower and embedding are used.
     #[must_use]
     pub fn target(&self) -> &VlmTarget {
         &self.target
     }
 
-    /// Hash of what lessons are made of, besides the config.
+    /// Returns a hash of the base and the conversations.
     ///
     /// # Errors
-    /// Any error of reading it.
+    /// Any error of reading them.
     pub(crate) fn identity(&self) -> Result<String, TrainError> {
         let path = &self.config.text;
         let text = std::fs::read(path).map_err(files::at(path))?;
@@ -80,10 +80,10 @@ impl Teacher {
         Ok(format!("{base} {:016x}", xxh3_64(&text)))
     }
 
-    /// Lesson `number` of a stage with pictures of these sides.
+    /// Makes lesson `number` of a stage with pictures of these sides.
     ///
     /// # Errors
-    /// [`TrainError::Recompute`] if it cannot be read.
+    /// [`TrainError::Lesson`] or [`TrainError::Model`] if the lesson cannot be prepared.
     pub fn lesson(&self, number: u64, sides: &[u32]) -> Result<Lesson, TrainError> {
         let every = self.config.text_every;
         if every > 0 && number % every == every - 1 && !self.texts.is_empty() {
@@ -98,10 +98,10 @@ impl Teacher {
         self.scene((self.config.seed, number), side, telling)
     }
 
-    /// Held-out lesson `number` with a picture of this side.
+    /// Makes held-out lesson `number` with a picture of this side.
     ///
     /// # Errors
-    /// [`TrainError::Recompute`] if it cannot be read.
+    /// Same as [`Teacher::lesson`].
     pub fn held_out(&self, number: u64, side: u32) -> Result<Lesson, TrainError> {
         #[expect(clippy::cast_possible_truncation, reason = "below 4")]
         let telling = Telling::ALL[(number % Telling::ALL.len() as u64) as usize];

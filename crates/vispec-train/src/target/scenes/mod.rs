@@ -1,7 +1,7 @@
-//! A tiny target that tells drawn scenes: a small vision-language model is given more layers and is
-//! taught to tell pictures of few and of many image tokens.
+//! A tiny target that describes drawn scenes: a small vision-language model gets more layers and
+//! learns to describe pictures with few and with many image tokens.
 //!
-//! The vision tower and the embedding stay those of the model that is started from.
+//! The vision tower and the embedding of the base model are not trained.
 
 mod config;
 mod export;
@@ -27,19 +27,19 @@ use judge::judge;
 /// Name of the checkpoint's directory.
 const CHECKPOINT: &str = "checkpoint";
 
-/// Scenes, and the words that tell them.
+/// The course that teaches a target to describe scenes.
 #[derive(Debug)]
 pub struct SceneCourse {
     config: MakeTargetConfig,
     teacher: Teacher,
-    /// That of the base.
+    /// Shape of the base.
     shape: TargetShape,
 }
 
 impl SceneCourse {
     fn shape(&self, stage: usize) -> TargetShape {
         let mut shape = self.shape;
-        // A stage has at least the layers of the one before.
+        // No stage has fewer layers than the base.
         shape.decoder.layers = self.config.stages[stage].layers.max(shape.decoder.layers);
         shape
     }
@@ -139,7 +139,7 @@ impl Course for SceneCourse {
     }
 }
 
-/// Log-probabilities `[rows, vocab]` of what is behind the rows of a lesson.
+/// Returns the log-probabilities `[rows, vocab]` of the tokens after the rows of a lesson.
 fn read(network: &TargetNetwork, lesson: &Lesson) -> Tensor<2> {
     network.log_probabilities(&TargetInputs {
         embeds: lesson.embeds.clone().autodiff(),

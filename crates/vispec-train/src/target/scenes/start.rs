@@ -1,4 +1,4 @@
-//! What a target is made from, and layers that change nothing until they are trained.
+//! The language model of the base, and added layers that change nothing until they are trained.
 
 use std::path::Path;
 
@@ -14,25 +14,25 @@ use crate::network::{HostTensor, Parameters, TargetShape};
 /// The language model of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct TargetStart {
-    /// What it has.
+    /// Shape of the language model.
     pub shape: TargetShape,
-    /// Its parameters.
+    /// Parameters of the language model.
     pub parameters: Parameters,
 }
 
 impl TargetStart {
-    /// Shapes of the language model of the Qwen2.5-VL checkpoint in `dir`.
+    /// Reads the shape of the language model of the Qwen2.5-VL checkpoint in `dir`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] if it is another model; [`TrainError::Checkpoint`] if its head is its
-    /// embedding, which is not trained.
+    /// * [`TrainError::Model`] if it is another model.
+    /// * [`TrainError::Checkpoint`] if its head is tied to the embedding, which is not trained.
     pub fn shape(dir: &Path) -> Result<TargetShape, TrainError> {
         let config = QwenConfig::read(dir)?;
         if config.tie_word_embeddings {
             return Err(TrainError::Checkpoint {
                 path: dir.to_owned(),
-                reason: "the output head is the embedding; a target is made from one with a head \
-                         of its own"
+                reason: "the output head is tied to the embedding; the base of a target must have \
+                         its own head"
                     .to_owned(),
             });
         }
@@ -46,7 +46,7 @@ impl TargetStart {
     /// Reads the language model of the Qwen2.5-VL checkpoint in `dir`.
     ///
     /// # Errors
-    /// As [`TargetStart::shape`]; [`TrainError::Model`] if it is damaged.
+    /// Same as [`TargetStart::shape`], and [`TrainError::Model`] if the checkpoint is damaged.
     pub fn read(dir: &Path, text: &TargetText) -> Result<Self, TrainError> {
         let shape = Self::shape(dir)?;
         let checkpoint = Checkpoint::open(dir, RENAME_RULES)?;
@@ -73,8 +73,8 @@ impl TargetStart {
         Ok(Self { shape, parameters })
     }
 
-    /// The same function with more layers: between the layers that are there stand copies of them
-    /// whose last projections are zero.
+    /// Returns a deeper model that computes the same function. The new layers are copies of the
+    /// existing ones, inserted between them, with their last projections set to zero.
     #[must_use]
     pub fn deepened(self, n_layers: usize) -> Self {
         let found = self.shape.decoder.layers;
@@ -103,7 +103,7 @@ impl TargetStart {
     }
 }
 
-/// Name in a checkpoint.
+/// Returns the name of a parameter in a checkpoint.
 pub(super) fn full_name(name: &str) -> String {
     if name.starts_with("lm_head.") {
         name.to_owned()
@@ -112,7 +112,7 @@ pub(super) fn full_name(name: &str) -> String {
     }
 }
 
-/// Number of the layer, and the name within it.
+/// Splits a name into the number of the layer and the name within the layer.
 fn layer_of(name: &str) -> Option<(usize, &str)> {
     let (layer, rest) = name.strip_prefix("layers.")?.split_once('.')?;
     Some((layer.parse().ok()?, rest))
