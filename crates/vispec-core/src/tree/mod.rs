@@ -80,7 +80,7 @@ pub struct TokenTree {
 }
 
 impl TokenTree {
-    /// A tree that holds only its root.
+    /// Creates a tree that holds only its root.
     #[must_use]
     pub fn new(root: TokenId) -> Self {
         Self::with_capacity(root, 1)
