@@ -65,7 +65,7 @@ impl PickLog {
 /// Like [`MatchPicks`](super::MatchPicks), but from adjusted logits.
 ///
 /// At each node, the logits are adjusted by the tokens up to that node and masked by the
-/// constraint, separately along each path of the tree.
+/// constraint, if there is one, separately along each path of the tree.
 ///
 /// Every pick becomes a token of the answer, accepted or bonus, so the rule tracks the answer by
 /// itself. The tokens are those of plain decoding with the same rule.

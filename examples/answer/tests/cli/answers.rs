@@ -636,7 +636,7 @@ fn times_from_a_busy_machine_are_noticed_and_measured_again() {
         ask.assert_success();
         ask
     };
-    let doubted = "times what was measured before, when the machine must have been busy";
+    let doubted = "times as long as measured before; the machine must have been busy during the measurement";
     assert!(!ask(20).stderr.contains(doubted));
     let mut costs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     inflate(&mut costs, 100.0);
