@@ -90,10 +90,10 @@ impl SpeculationReason {
                 "the draft is right too seldom here, plain decoding is faster"
             }
             Self::Idle(Idle::TooRisky) => {
-                "the answer has not earned yet what failing guesses may lose"
+                "failing guesses could cost more time than this answer may lose so far"
             }
             Self::Idle(Idle::NotWorthwhile) => {
-                "no guess is likely enough for what it costs to verify here"
+                "no guess is likely enough to be worth verifying here"
             }
             Self::Idle(Idle::NothingProposed | Idle::LastToken) => "there was nothing to propose",
         }
