@@ -23,7 +23,7 @@ impl FixedTreeDrafter {
     /// Returns the tree below `root`.
     ///
     /// # Errors
-    /// [`TreeError`] if the pairs are not a tree.
+    /// [`TreeError`] if the pairs do not form a tree.
     pub fn tree(&self, root: TokenId) -> Result<TokenTree, TreeError> {
         let mut tree = TokenTree::new(root);
         for &(parent, token) in &self.nodes {
