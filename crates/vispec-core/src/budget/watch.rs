@@ -92,7 +92,7 @@ impl fmt::Display for CostDrift {
             "{passes} passes took {factor:.2} times as long as measured before"
         )?;
         if *factor < 1.0 {
-            write!(f, "; the machine must have been busy during the measurement")?;
+            write!(f, ", when the machine must have been busy")?;
         }
         Ok(())
     }
