@@ -73,7 +73,10 @@ pub enum DecodeError {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt leaves no room for an answer.
-    #[error("the prompt has {prompt_tokens} tokens, but prompt and answer share {context_len}")]
+    #[error(
+        "the prompt has {prompt_tokens} tokens, but prompt and answer share a context of \
+         {context_len}"
+    )]
     PromptTooLong {
         /// Number of prompt tokens.
         prompt_tokens: usize,

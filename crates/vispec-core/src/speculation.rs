@@ -49,7 +49,7 @@ pub enum SpeculationReason {
     NoDrafter,
     /// The draft has no vision: it sees only placeholders for images and videos.
     ImagesUnseen,
-    /// Most cycles verified the root alone.
+    /// Most cycles verified only the root.
     Idle(Idle),
 }
 

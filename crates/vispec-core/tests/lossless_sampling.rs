@@ -279,7 +279,7 @@ fn both_rules_accept_equally_often() {
     );
 }
 
-/// Returns always the same number.
+/// A source that always returns the same number.
 struct Constant(f64);
 
 impl Chance for Constant {

@@ -5,7 +5,7 @@
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    reason = "criterion makes functions without documentation, and a bench may panic"
+    reason = "criterion generates undocumented functions, and a bench may panic"
 )]
 
 use std::collections::BTreeSet;

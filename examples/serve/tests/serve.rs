@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 #[allow(
     dead_code,
-    reason = "shared by the tests of all programs, of which some ask less"
+    reason = "shared by the tests of all programs, and some use only a part"
 )]
 #[path = "../../answer/tests/cli/program.rs"]
 mod program;

@@ -67,8 +67,8 @@ impl PickLog {
 /// At each node, the logits are adjusted by the tokens up to that node and masked by the
 /// constraint, if there is one, separately along each path of the tree.
 ///
-/// Every pick becomes a token of the answer, accepted or bonus, so the rule tracks the answer by
-/// itself. The tokens are those of plain decoding with the same rule.
+/// Every pick becomes a token of the answer, accepted or bonus, so the rule knows the answer from
+/// its own picks. The tokens are those of plain decoding with the same rule.
 #[derive(Debug)]
 pub struct AdjustedPicks {
     sampler: Sampler,

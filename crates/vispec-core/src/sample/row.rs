@@ -172,8 +172,8 @@ impl Weights {
     }
 }
 
-/// Returns `2^x` for `x <= 0` with a relative error below 3e-7; exactly 1 at 0 and exactly 0 for `x
-/// <= -127`.
+/// Returns `2^x` for `x <= 0` with a relative error below 3e-7. It is exactly 1 at 0, and exactly 0
+/// at -127 and below.
 ///
 /// Does not use fused multiply-add, which is a library call on targets without the instruction.
 #[inline]

@@ -25,8 +25,8 @@ impl PositionUniforms {
         self.seed
     }
 
-    /// Returns the number for the token at `position` (0 is the first token of the prompt), in `[0,
-    /// 1)` with 53 random bits.
+    /// Returns the number in `[0, 1)`, with 53 random bits, for the token at `position` (0 is the
+    /// first token of the prompt).
     #[must_use]
     pub fn at(&self, position: usize) -> f64 {
         // SplitMix64 as a counter-based generator. Mixing the seed first gives neighbouring seeds

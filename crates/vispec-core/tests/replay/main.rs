@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     unreachable_pub,
-    reason = "a test may panic, tables are for people, and nothing is used from outside"
+    reason = "a test may panic, its output is for readers, and nothing is used from outside"
 )]
 
 mod answers;

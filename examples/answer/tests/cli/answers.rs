@@ -589,7 +589,7 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
     let first = ask();
     first.assert_success();
     assert!(
-        first.stderr.contains("the cost of passes was measured"),
+        first.stderr.contains("measured costs of passes"),
         "{first:?}"
     );
     let second = ask();

@@ -137,8 +137,8 @@ pub(in crate::draft) struct LookedUp {
 }
 
 impl LookedUp {
-    /// Creates it from a tree and the origin of each node except the root; `None` for nodes that
-    /// were not looked up.
+    /// Creates the record of a tree with the origin of each node except the root; `None` for nodes
+    /// that were not looked up.
     pub(in crate::draft) fn new(tree: TokenTree, origins: Vec<Option<Origin>>) -> Self {
         Self { tree, origins }
     }
