@@ -61,7 +61,8 @@ pub enum DecodeError {
         /// Size of the target's vocabulary.
         vocab_size: usize,
     },
-    /// The target's logits hold NaN or infinity where a token was to be chosen.
+    /// A row of the target's logits from which a token must be chosen holds NaN or +inf, or only
+    /// -inf.
     #[error("the target's logits are not finite in cycle {cycle}, row {row}")]
     NonFiniteLogits {
         /// Cycle, counted from 1; 0 is the prefill.

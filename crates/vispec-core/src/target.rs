@@ -91,7 +91,7 @@ impl<T: TargetModel + ?Sized> fmt::Debug for Segment<'_, T> {
 pub trait TargetModel {
     /// Prompt of a generation.
     type Prompt: Prompt;
-    /// Key/value cache of one sequence.
+    /// KV cache of one sequence.
     type Cache: KvCache;
     /// Hidden states of a range of tokens, e.g. a tensor `[rows, hidden]`.
     type Features;

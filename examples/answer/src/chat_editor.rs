@@ -9,7 +9,7 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::chat_command::ChatCommand;
 
-/// Reads lines of a chat.
+/// Line editor of a chat.
 pub type ChatEditor = Editor<ChatHelper, DefaultHistory>;
 
 /// Completes commands and paths.

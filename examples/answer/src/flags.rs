@@ -68,7 +68,7 @@ pub struct LoadFlags {
     /// by default the method of the draft's checkpoint, with +lookup unless trees have a fixed size
     #[arg(long)]
     pub method: Option<Method>,
-    /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
+    /// Device: flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
     #[arg(long, default_value = "flex", value_parser = parse_device)]
     pub device: DeviceSpec,
     /// Tokens that the draft chooses among, in addition to those of prompt and answer: auto (the
@@ -120,7 +120,7 @@ pub struct LoadFlags {
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
     /// Element type of keys and values: auto (f32 on the CPU), or bf16, which takes half the memory
-    /// and gives slightly different answers, drafted or not
+    /// and changes answers slightly, drafted or not
     #[arg(long, value_name = "auto|bf16", default_value = "auto")]
     pub kv: KvPrecision,
     /// On a GPU: pad passes of the target to this number of rows, at least the nodes of a tree.

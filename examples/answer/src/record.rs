@@ -46,7 +46,7 @@ pub struct Record {
     pub timings_ms: Timings,
     /// New tokens divided by decode time.
     pub tokens_per_second: f64,
-    /// Largest resident set of the process so far.
+    /// Peak resident set size of the process so far.
     pub peak_rss_bytes: Option<u64>,
 }
 

@@ -34,7 +34,7 @@ pub struct Served {
     pub engine: Engine,
     /// Drafting method.
     pub method: Method,
-    /// Name to show.
+    /// Display name.
     pub name: String,
     /// Directory of the models if they are the built-in pair; it must live as long as the engine.
     pub carried: Option<DemoPair>,

@@ -1,4 +1,4 @@
-//! Text on stdout as soon as its tokens are final.
+//! Streaming of text to stdout as soon as its tokens are final.
 
 use std::io::Write;
 use std::ops::ControlFlow;

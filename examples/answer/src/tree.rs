@@ -96,7 +96,7 @@ pub struct MeasuredCosts {
 }
 
 impl TreeFlags {
-    /// Looks at every value without loading anything.
+    /// Checks every value without loading anything.
     ///
     /// # Errors
     /// [`Failure::Usage`] if a value is out of range or the shape is impossible.

@@ -19,7 +19,7 @@ const ROWS: [usize; 4] = [1, 2, 4, 8];
 const READ_ROWS: usize = 32;
 /// Maximum number of rounds; each round measures all passes in turn.
 const ROUNDS: usize = 9;
-/// No new round starts after this.
+/// No new round starts after this time.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// A tree never pays if its pass takes this many times as long as a pass over the root: the draft
 /// would have to guess that many tokens ahead.

@@ -146,7 +146,7 @@ pub trait DraftModel<T: TargetModel> {
     /// Hidden rows between two expansions.
     type Hidden;
 
-    /// Name for reports, such as `vispec`.
+    /// Returns the name for reports, such as `vispec`.
     fn name(&self) -> &str;
 
     /// Returns the number of levels if the network fixes it (one per Medusa head), regardless of

@@ -51,7 +51,8 @@ impl LogitAdjustments {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`ConfigError::Adjustment`] if one is not finite, or the repetition penalty is not above 0.
+    /// [`ConfigError::Adjustment`] if a value is not finite, or the repetition penalty is not above
+    /// 0.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bias = self.logit_bias.values().map(|&bias| ("logit bias", bias));
         let values = [

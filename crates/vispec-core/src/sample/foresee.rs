@@ -58,7 +58,7 @@ impl Place {
     }
 }
 
-/// The best tokens so far with their chances, descending.
+/// The best tokens so far with their chances, in descending order.
 struct Best<'a> {
     k: usize,
     tokens: &'a mut Vec<(f64, TokenId)>,

@@ -15,7 +15,6 @@ pub(super) struct Kept {
 }
 
 /// Fills `kept` with the tokens that remain after top-p and then top-k, in token-id order.
-///
 pub(super) fn keep(
     logits: &[f32],
     weights: Weights,

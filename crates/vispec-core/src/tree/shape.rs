@@ -26,7 +26,7 @@ pub enum ShapeError {
     },
 }
 
-/// How [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) grows a tree.
+/// Shape of the trees that [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) grows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TreeShape {

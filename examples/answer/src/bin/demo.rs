@@ -25,7 +25,7 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 /// Watch a vision-language model answer with plain and with speculative decoding
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Ask about this image instead of the one that comes with the demo
+    /// Image to ask about, instead of the one that comes with the demo
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// The question; the tiny model was trained only on pictures of coloured shapes

@@ -17,7 +17,7 @@ use vispec_processor::{Processor, SequenceTokens};
 /// List the most frequent tokens of a corpus, for a draft that chooses only among these
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Checkpoint whose tokenizer to use: a directory, or an id on the Hugging Face hub
+    /// Checkpoint whose tokenizer is used: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     target: String,
     /// Number of tokens to keep

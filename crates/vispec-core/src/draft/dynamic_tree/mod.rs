@@ -80,7 +80,7 @@ pub enum DraftError {
         /// Level below the root, from 0.
         level: usize,
     },
-    /// The candidates do not make a tree.
+    /// The candidates do not form a tree.
     #[error("the draft's candidates do not make a tree")]
     Tree(#[from] TreeError),
 }
