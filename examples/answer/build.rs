@@ -1,10 +1,10 @@
-//! Notes the commit that programs are built from, for `--version`.
+//! Embeds the commit that programs are built from, for `--version`.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    // A commit changes the log of HEAD; without a log, as in an archive, nothing is noted again.
+    // A commit changes the log of HEAD. Without a log, as in an archive, the commit is not updated.
     let log = Path::new("../../.git/logs/HEAD");
     if log.exists() {
         println!("cargo:rerun-if-changed={}", log.display());

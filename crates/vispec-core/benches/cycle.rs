@@ -1,8 +1,8 @@
-//! Host time per cycle without the model: growing a tree, its mask, accepting.
+//! Host time per cycle without the models: tree growth, mask and acceptance.
 //!
 //! The budget is 0.3 ms per cycle with 30 nodes and a vocabulary of 152k.
-//! Reading logits (top-k of the draft's, picks from the target's when they are on the host) is in
-//! `logits.rs`.
+//! `logits.rs` measures reading logits: top-k of the draft, and picks of the target if its logits
+//! are on the host.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ use vispec_core::{
 
 const VOCAB: usize = 152_064;
 
-/// A draft model that costs nothing: candidates are made in advance.
+/// A draft model that takes no time: its candidates are prepared in advance.
 struct Prepared {
     first: TopK,
     next: TopK,
@@ -90,7 +90,7 @@ impl<T: TargetModel> DraftModel<T> for Prepared {
     }
 }
 
-/// Logits of a device that has picked every row in one read-back.
+/// Logits of a device that has picked a token for every row in one read-back.
 struct Picked(Vec<TokenId>);
 
 impl TargetLogits for Picked {
@@ -107,7 +107,7 @@ impl TargetLogits for Picked {
     }
 }
 
-/// A target that costs nothing and agrees with the first children of the tree, up to a depth.
+/// A target that takes no time and agrees with the first children of the tree, up to a depth.
 struct Instant;
 
 struct Length(usize);
@@ -216,7 +216,7 @@ fn parts(criterion: &mut Criterion) {
     }
 }
 
-/// All host work of a cycle (tree, mask, acceptance, bookkeeping of the session), and the same
+/// Measures all host work of a cycle (tree, mask, acceptance, bookkeeping of the session), also
 /// with the target's logits on the host.
 fn whole_cycle(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("whole cycle");

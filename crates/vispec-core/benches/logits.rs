@@ -9,7 +9,7 @@ use vispec_core::{RecursiveRejection, Sampler, TokenTree, TopK, UniformStream};
 
 const VOCAB: usize = 152_064;
 
-/// Logits shaped like those of a language model: a bell with a few high values.
+/// Logits shaped like those of a language model: a bell curve with a few high values.
 fn logits(n_rows: usize) -> Vec<f32> {
     let mut stream = UniformStream::new(3);
     let mut values: Vec<f32> = (0..n_rows * VOCAB)

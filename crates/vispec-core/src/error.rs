@@ -2,27 +2,27 @@
 
 use crate::{BoxError, LogitsError, Panicked, TokenId, TreeError};
 
-/// A setting that makes no sense.
+/// An invalid setting.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Temperature is negative, infinite or not a number.
+    /// The temperature is negative, infinite or NaN.
     #[error("temperature must be a finite number of at least 0, found {0}")]
     Temperature(f32),
-    /// Top-p is outside `(0, 1]`.
+    /// The top-p is outside `(0, 1]`.
     #[error("top-p must be above 0 and at most 1, found {0}")]
     TopP(f32),
-    /// A penalty or a bias makes no sense.
+    /// A penalty or bias is not finite, or a repetition penalty is not above 0.
     #[error(
-        "the {quantity} is {found}, expected a finite number, for a repetition penalty above 0"
+        "the {quantity} is {found}; it must be finite, and a repetition penalty must be above 0"
     )]
     Adjustment {
-        /// What it is.
+        /// Name of the setting.
         quantity: &'static str,
         /// Its value.
         found: f32,
     },
-    /// The n-gram lengths of prompt lookup are zero or the wrong way round.
+    /// The minimum n-gram length of prompt lookup is zero or greater than the maximum.
     #[error("n-gram lengths must satisfy 1 <= min <= max, found min {min} and max {max}")]
     NgramRange {
         /// Shortest n-gram.
@@ -30,7 +30,7 @@ pub enum ConfigError {
         /// Longest n-gram.
         max: usize,
     },
-    /// Prompt lookup follows no match at all.
+    /// Prompt lookup has no branch: it would follow no match.
     #[error("prompt lookup must follow at least one match")]
     NoBranch,
 }
@@ -54,14 +54,15 @@ pub enum DecodeError {
          {vocab_size} tokens"
     )]
     VocabularyMismatch {
-        /// Node of the tree.
+        /// Index of the node.
         node: usize,
-        /// Its token.
+        /// Token of the node.
         token: TokenId,
         /// Size of the target's vocabulary.
         vocab_size: usize,
     },
-    /// The target's logits hold NaN or infinity where a token was to be chosen.
+    /// A row of the target's logits from which a token must be chosen holds NaN or +inf, or only
+    /// -inf.
     #[error("the target's logits are not finite in cycle {cycle}, row {row}")]
     NonFiniteLogits {
         /// Cycle, counted from 1; 0 is the prefill.
@@ -73,14 +74,17 @@ pub enum DecodeError {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt leaves no room for an answer.
-    #[error("the prompt has {prompt_tokens} tokens, but prompt and answer share {context_len}")]
+    #[error(
+        "the prompt has {prompt_tokens} tokens, but prompt and answer share a context of \
+         {context_len}"
+    )]
     PromptTooLong {
-        /// Tokens of the prompt.
+        /// Number of prompt tokens.
         prompt_tokens: usize,
-        /// The target's context.
+        /// Context length of the target.
         context_len: usize,
     },
-    /// The target returned another number of logits rows than its contract says.
+    /// The number of logits rows returned by the target violates its contract.
     #[error("the target returned {found} rows of logits, expected {expected}")]
     LogitsRows {
         /// Rows expected.
@@ -88,32 +92,32 @@ pub enum DecodeError {
         /// Rows found.
         found: usize,
     },
-    /// The target's cache has another length than its contract says.
+    /// The length of the target's cache violates its contract.
     #[error("the target's cache holds {found} rows after {after}, expected {expected}")]
     CacheLength {
-        /// What was done last.
+        /// The last operation.
         after: &'static str,
         /// Rows expected.
         expected: usize,
         /// Rows found.
         found: usize,
     },
-    /// The grammar of the answer cannot tell which tokens may come.
+    /// The grammar of the answer cannot determine which tokens are allowed next.
     #[error("the grammar of the answer failed")]
     Constraint(#[source] BoxError),
-    /// The acceptance rule returned a path that does not lead down from the root.
+    /// The acceptance rule returned a path that does not descend from the root.
     #[error("the acceptance rule returned a path that is not a root path of the tree")]
     InvalidVerdict,
     /// A plug-in panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
-    /// The session was asked for more after it had failed.
-    #[error("the session cannot go on after an error")]
+    /// The session was used after it had failed.
+    #[error("the session cannot continue after an error")]
     SessionFailed,
 }
 
 impl DecodeError {
-    /// The error of choosing a token in `cycle`.
+    /// Converts an error of choosing a token in `cycle`.
     pub(crate) fn from_logits(error: LogitsError, cycle: usize) -> Self {
         match error {
             LogitsError::NonFinite { row } => Self::NonFiniteLogits { cycle, row },

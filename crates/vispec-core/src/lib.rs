@@ -1,11 +1,9 @@
 //! Exact speculative decoding with token trees, without a tensor library.
 //!
-//! A large model (the *target*) that emits one token per forward pass leaves most of its hardware
-//! idle.
-//! Speculative decoding lets something cheap (the *drafter*) guess a tree of continuations, has the
-//! target check the whole tree in one pass, and keeps the longest path on which the guesses are
-//! what the target says itself.
-//! The answer is exactly that of plain decoding; only the number of passes changes.
+//! A large model (the *target*) that emits one token per forward pass leaves most of the hardware
+//! idle. In speculative decoding, a fast *drafter* guesses a tree of continuations and the target
+//! checks the whole tree in one pass. The longest path on which every guess matches the target's
+//! own choice is kept. The answer equals that of plain decoding; only the number of passes changes.
 //!
 //! # One cycle
 //!
@@ -25,28 +23,27 @@
 //! The bonus token is the target's own next token after the accepted path and the root of the next
 //! tree, so a cycle emits at least one token even if every guess is wrong.
 //! A [`Session`] holds all state of a generation and runs one cycle per [`step`](Session::step);
-//! [`generate`] is the loop around it.
-//! Plain decoding is the same loop with [`NoDraft`].
+//! [`generate`] loops until the generation ends. Plain decoding is the same loop with [`NoDraft`].
 //!
 //! # What you supply
 //!
 //! * A target: [`TargetModel`], with its [`KvCache`], its [`Prompt`] and its [`TargetLogits`]
-//!   ([`HostLogits`] if they are in memory).
+//!   ([`HostLogits`] if they are in host memory).
 //! * A drafter: [`Drafter`] if it proposes trees itself, as [`PromptLookupDrafter`] does, or
 //!   [`DraftModel`] if it is a network that scores continuations; then [`DynamicTreeDrafter`]
 //!   grows EAGLE-2 trees with it.
 //!
 //! # What stays exact
 //!
-//! [`MatchPicks`] picks the target's token at each node on the way, greedily or by sampling.
-//! When it samples, the random number of a pick is a function of the seed and of the absolute
-//! position of the token picked ([`PositionUniforms`]). A drafter that knows it can guess which token
-//! will be drawn ([`KnownPicks`]), but not change it.
-//! So the tokens are a function of target, prompt, [`Sampler`] and seed: **a drafter can change how
-//! fast they come, never which**.
-//! (As far as the target computes the same logits for a tree as for single tokens; in half
-//! precision they can differ in the last bit, and near-ties can fall differently.)
-//! [`RecursiveRejection`] is the rule of the reference implementation, equal in law.
+//! [`MatchPicks`] picks the target's token at each node of the accepted path, greedily or by
+//! sampling. When it samples, the random number of a pick is a function of the seed and of the
+//! absolute position of the token ([`PositionUniforms`]). A drafter that knows this number can
+//! predict which token will be sampled ([`KnownPicks`]), but cannot change it. So the tokens are a
+//! function of target, prompt, [`Sampler`] and seed: **a drafter affects the speed, never the
+//! tokens**. (This assumes that the target computes the same logits for a tree as for single
+//! tokens. In half precision they can differ in the last bit, which can change the choice in a
+//! near-tie.) [`RecursiveRejection`] is the rule of the reference implementation; its tokens have
+//! the same distribution.
 //!
 //! # Example
 //!
@@ -76,7 +73,7 @@
 //!
 //! # Features
 //!
-//! * `serde`: serialisation of statistics, settings and results.
+//! * `serde`: (de)serialisation of statistics, settings and results.
 //! * `test-util`: the `testing` module, toy targets and drafters.
 
 mod accept;

@@ -5,23 +5,23 @@ use crate::{BoxError, Sampler, TokenId};
 /// Why no token could be chosen from a row of logits.
 #[derive(Debug, thiserror::Error)]
 pub enum LogitsError {
-    /// The row holds NaN or positive infinity, or nothing but negative infinity.
-    /// (Single negative infinities are masked tokens and fine.)
+    /// The row holds NaN or positive infinity, or only negative infinity. (Individual negative
+    /// infinities are valid: they mark masked tokens.)
     #[error("row {row} of the logits holds NaN, +inf or only -inf")]
     NonFinite {
-        /// The row, 0 where only one was looked at.
+        /// Index of the row; 0 if only one row was read.
         row: usize,
     },
-    /// The device failed while computing or reading back.
+    /// The device failed to compute the logits or to read them back.
     #[error("reading logits from the device failed")]
     Device(#[source] BoxError),
-    /// The [`Constraint`](crate::Constraint) cannot tell which tokens may come.
+    /// The [`Constraint`](crate::Constraint) cannot determine which tokens are allowed next.
     #[error("the grammar of the answer failed")]
     Constraint(#[source] BoxError),
 }
 
 impl LogitsError {
-    /// The same error, said of `row`.
+    /// Returns the same error with its row set to `row`.
     #[must_use]
     pub fn at_row(self, row: usize) -> Self {
         match self {
@@ -33,26 +33,26 @@ impl LogitsError {
 
 /// Rows of logits over the vocabulary, normally still on the device.
 ///
-/// Acceptance rules ask for rows lazily and in path order.
-/// An implementation on a device may compute all rows at the first call, read back one token per
-/// row, and answer later calls from that: one read-back per cycle.
+/// Acceptance rules request rows lazily and in path order. An implementation on a device may
+/// compute all rows at the first call, read back one token per row, and answer later calls from
+/// that copy, so that a cycle has one read-back.
 pub trait TargetLogits {
-    /// Number of rows: 1 after a prefill, one per node after a verify pass.
+    /// Returns the number of rows: 1 after a prefill, one per node after a verify pass.
     fn n_rows(&self) -> usize;
 
-    /// Token of `row` under `sampler`; `uniform` in `[0, 1)` drives the choice.
+    /// Picks a token from `row` with `sampler`; `uniform` in `[0, 1)` is the random number.
     ///
     /// Must agree with [`Sampler::pick`] on the host copy of the row, up to rounding.
     ///
     /// # Errors
-    /// [`LogitsError::NonFinite`] instead of a choice from broken logits; device errors.
+    /// [`LogitsError::NonFinite`] if the row is unusable, or an error of the device.
     fn pick(&mut self, row: usize, sampler: &Sampler, uniform: f64)
     -> Result<TokenId, LogitsError>;
 
-    /// Host copy of one row, `[vocab]`. Slow on a device.
+    /// Returns a host copy of one row, `[vocab]`. This is slow on a device.
     ///
     /// # Errors
-    /// As [`pick`](Self::pick).
+    /// Same as [`pick`](Self::pick).
     fn read_row(&mut self, row: usize) -> Result<&[f32], LogitsError>;
 }
 
@@ -64,7 +64,7 @@ pub struct HostLogits<R = Vec<f32>> {
 }
 
 impl<R: AsRef<[f32]>> HostLogits<R> {
-    /// Rows of `vocab` logits each, row-major.
+    /// Creates rows of `vocab` logits each from row-major values.
     ///
     /// # Panics
     /// If `vocab` is 0 or the number of values is not a multiple of it.
@@ -78,10 +78,10 @@ impl<R: AsRef<[f32]>> HostLogits<R> {
         Self { values, vocab }
     }
 
-    /// One row, `[vocab]`.
+    /// Returns one row, `[vocab]`.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If the row is out of range.
     #[must_use]
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values.as_ref()[row * self.vocab..][..self.vocab]

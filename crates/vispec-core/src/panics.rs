@@ -1,22 +1,23 @@
-//! Panics of plug-ins, turned into errors of the sequence that they belong to.
+//! Conversion of panics in plug-ins to errors of the affected sequence.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A plug-in panicked.
+/// A panic of a plug-in.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{during} panicked: {message}")]
 pub struct Panicked {
-    /// What was being done.
+    /// The operation that panicked.
     pub during: &'static str,
-    /// What the panic said.
+    /// Message of the panic.
     pub message: String,
 }
 
-/// Runs `work` and turns a panic into an error. What it changes must not matter after a panic.
+/// Runs `work` and converts a panic to an error. After a panic, the caller must not rely on any
+/// state that `work` modified.
 ///
 /// # Errors
-/// [`Panicked`] if it panics.
+/// [`Panicked`] if `work` panics.
 pub fn guarded<R>(during: &'static str, work: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked {
         during,

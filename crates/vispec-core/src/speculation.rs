@@ -1,24 +1,24 @@
-//! Whether an answer may be drafted, and what stood in the way.
+//! Whether an answer may be drafted, and the reasons why drafting was off or changed.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Idle;
 
-/// Whether an answer is drafted. Its tokens are the same in any case.
+/// Whether an answer is drafted. The setting does not change its tokens.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub enum Speculation {
-    /// It is decoded plainly.
+    /// The answer is decoded plainly.
     Off,
-    /// It is drafted if something can draft, and plain otherwise.
+    /// The answer is drafted if a drafter is available, and decoded plainly otherwise.
     #[default]
     On,
-    /// It is drafted, or refused if nothing can draft.
+    /// The answer is drafted, or the request is refused if no drafter is available.
     Required,
 }
 
 impl Speculation {
-    /// Name that users type.
+    /// Returns the name that users type.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,21 +40,22 @@ impl FromStr for Speculation {
     }
 }
 
-/// What switched drafting off for an answer, or changed it.
+/// Why drafting was off for an answer, or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SpeculationReason {
-    /// Plain decoding was asked for.
+    /// Plain decoding was requested.
     NotWanted,
-    /// Nothing drafts for the target.
+    /// The target has no drafter.
     NoDrafter,
-    /// The draft has no vision: images and videos are placeholders to it.
+    /// The draft has no vision: it sees only placeholders for images and videos.
     ImagesUnseen,
-    /// Most cycles verified the root alone.
+    /// Most cycles verified only the root.
     Idle(Idle),
 }
 
 impl SpeculationReason {
-    /// All reasons. The last token of an answer, which nothing is drafted for, is none.
+    /// All reasons. [`Idle::LastToken`] is not among them: the last token of an answer is never
+    /// drafted for.
     pub const ALL: [Self; 7] = [
         Self::NotWanted,
         Self::NoDrafter,
@@ -65,7 +66,7 @@ impl SpeculationReason {
         Self::Idle(Idle::TooRisky),
     ];
 
-    /// Name for reports.
+    /// Returns the name for reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,23 +77,23 @@ impl SpeculationReason {
         }
     }
 
-    /// The reason as a sentence goes on with it.
+    /// Returns the reason as a clause that continues a sentence.
     #[must_use]
     pub fn because(self) -> &'static str {
         match self {
-            Self::NotWanted => "plain decoding was asked for",
-            Self::NoDrafter => "there is no draft for this target, or it is not to be used",
+            Self::NotWanted => "plain decoding was requested",
+            Self::NoDrafter => "there is no draft for this target, or its use is disabled",
             Self::ImagesUnseen => {
-                "the draft has no vision, it reads a placeholder for every image token"
+                "the draft has no vision and reads a placeholder for every image token"
             }
             Self::Idle(Idle::Paused) => {
                 "the draft is right too seldom here, plain decoding is faster"
             }
             Self::Idle(Idle::TooRisky) => {
-                "the answer has not earned yet what failing guesses may lose"
+                "failing guesses could cost more time than this answer may lose so far"
             }
             Self::Idle(Idle::NotWorthwhile) => {
-                "no guess is likely enough for what it costs to verify here"
+                "no guess is likely enough to be worth verifying here"
             }
             Self::Idle(Idle::NothingProposed | Idle::LastToken) => "there was nothing to propose",
         }

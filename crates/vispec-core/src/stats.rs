@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::Idle;
 
-/// Counts and times of one generation, or of several added up.
+/// Counts and times of one generation, or their sums over several.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GenerationStats {
@@ -25,50 +25,51 @@ pub struct GenerationStats {
 }
 
 impl GenerationStats {
-    /// Tokens of the prompt, repeated image placeholders included.
+    /// Returns the number of prompt tokens, repeated image placeholders included.
     #[must_use]
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
     }
 
-    /// Tokens of the prompt that were in the cache already and were not read again.
+    /// Returns the number of prompt tokens that were already in the cache and not read again.
     #[must_use]
     pub fn reused_prompt_tokens(&self) -> usize {
         self.reused_prompt_tokens
     }
 
-    /// Tokens emitted, the first one (which the prefill gives) and a stop token included.
+    /// Returns the number of emitted tokens, including the first one (which comes from the prefill)
+    /// and a stop token.
     #[must_use]
     pub fn new_tokens(&self) -> usize {
         self.new_tokens
     }
 
-    /// Number of cycles, one verify pass each.
+    /// Returns the number of cycles; each has one verify pass.
     #[must_use]
     pub fn n_cycles(&self) -> usize {
         self.accepted_per_cycle.len()
     }
 
-    /// Emitted draft tokens by cycle; root and bonus token are not counted.
+    /// Returns the emitted draft tokens of each cycle; root and bonus token are not counted.
     #[must_use]
     pub fn accepted_per_cycle(&self) -> &[u32] {
         &self.accepted_per_cycle
     }
 
-    /// Nodes verified by cycle, the root included.
+    /// Returns the verified nodes of each cycle, the root included.
     #[must_use]
     pub fn nodes_per_cycle(&self) -> &[u32] {
         &self.nodes_per_cycle
     }
 
-    /// Number of cycles that verified the root alone for this reason.
+    /// Returns the number of cycles that verified only the root, for this reason.
     #[must_use]
     pub fn idle_cycles(&self, reason: Idle) -> u64 {
         self.idle_cycles[reason as usize]
     }
 
-    /// Why most cycles had no draft, if so. The last token, which nothing is drafted for, does not
-    /// count.
+    /// Returns the most frequent reason if most cycles had no draft. The cycle of the last token,
+    /// which has no draft by design, does not count.
     #[must_use]
     pub fn mostly_idle(&self) -> Option<Idle> {
         let reasons = Idle::ALL.into_iter();
@@ -79,7 +80,8 @@ impl GenerationStats {
         most.filter(|_| idle > drafted)
     }
 
-    /// Number of cycles by accepted length: entry `i` counts the cycles that accepted `i` tokens.
+    /// Returns the number of cycles by acceptance length: entry `i` counts the cycles that accepted
+    /// `i` tokens.
     #[must_use]
     pub fn accepted_histogram(&self) -> Vec<u64> {
         let longest = self.accepted_per_cycle.iter().max();
@@ -90,8 +92,8 @@ impl GenerationStats {
         histogram
     }
 
-    /// Mean accepted draft tokens per cycle, bonus token not counted (the paper's tables); 0
-    /// without a cycle.
+    /// Returns the mean number of accepted draft tokens per cycle, without the bonus token (as in
+    /// the paper's tables); 0 without a cycle.
     #[must_use]
     pub fn tau(&self) -> f64 {
         if self.accepted_per_cycle.is_empty() {
@@ -101,13 +103,13 @@ impl GenerationStats {
         accepted as f64 / self.n_cycles() as f64
     }
 
-    /// Mean tokens per cycle with the bonus token: `tau() + 1` (what EAGLE, SGLang and vLLM
-    /// report), or 0 without a cycle.
+    /// Returns the mean number of tokens per cycle with the bonus token: `tau() + 1` (the number
+    /// that EAGLE, SGLang and vLLM report), or 0 without a cycle.
     ///
-    /// An answer that ends by length has `n_cycles() * tokens_per_cycle()` tokens exactly: its last
-    /// cycle has no bonus token, which makes up for the first token. One that ends with a stop
-    /// token has one token more than that if the stop token was a bonus token, and as many if it
-    /// was drafted.
+    /// An answer that ends by length has exactly `n_cycles() * tokens_per_cycle()` tokens: its last
+    /// cycle has no bonus token, but the first token comes from the prefill. An answer that ends
+    /// with a stop token has one token more if the stop token was a bonus token, and exactly this
+    /// number if it was drafted.
     #[must_use]
     pub fn tokens_per_cycle(&self) -> f64 {
         if self.accepted_per_cycle.is_empty() {
@@ -117,47 +119,47 @@ impl GenerationStats {
         }
     }
 
-    /// Time to the first token: prefill and first pick.
+    /// Returns the time to the first token: prefill and first pick.
     #[must_use]
     pub fn prefill_time(&self) -> Duration {
         self.prefill_time
     }
 
-    /// Time in the drafter, its prefill included.
+    /// Returns the time in the drafter, its prefill included.
     #[must_use]
     pub fn draft_time(&self) -> Duration {
         self.draft_time
     }
 
-    /// Time in verify passes and the picks from their logits.
+    /// Returns the time in verify passes and in the picks from their logits.
     #[must_use]
     pub fn verify_time(&self) -> Duration {
         self.verify_time
     }
 
-    /// The part of [`verify_time`](Self::verify_time) of passes over the root alone.
+    /// Returns the part of [`verify_time`](Self::verify_time) spent in passes over only the root.
     #[must_use]
     pub fn root_time(&self) -> Duration {
         self.root_time
     }
 
-    /// Time in all cycles: draft, verify and other.
+    /// Returns the time in all cycles: draft, verify and other.
     #[must_use]
     pub fn decode_time(&self) -> Duration {
         self.decode_time
     }
 
-    /// Decode time outside draft and verify: caches, features, observers.
+    /// Returns the decode time outside draft and verify: caches, features, observers.
     #[must_use]
     pub fn other_time(&self) -> Duration {
         self.decode_time
             .saturating_sub(self.draft_time + self.verify_time)
     }
 
-    /// New tokens over decode time; 0 if nothing was decoded.
+    /// Returns new tokens divided by decode time; 0 if nothing was decoded.
     ///
-    /// The first token counts although the prefill gives it: the rule is the same for plain and
-    /// speculative decoding, so ratios are fair.
+    /// The first token counts although it comes from the prefill. Plain and speculative decoding
+    /// are counted alike, so their ratio is fair.
     #[must_use]
     pub fn decode_tokens_per_second(&self) -> f64 {
         if self.decode_time.is_zero() {

@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::{BoxError, KnownPicks, KvCache, NodeId, TargetLogits, TokenId, TokenTree};
 
-/// A prompt as the target takes it: token ids, and whatever else the model needs (images).
+/// A prompt for the target: token ids, and whatever else the model needs, such as images.
 pub trait Prompt {
-    /// Token ids with image placeholders already repeated: one id per cache row of the prefill.
+    /// Returns the token ids, with image placeholders already repeated: one id per cache row of the
+    /// prefill.
     fn token_ids(&self) -> &[TokenId];
 }
 
@@ -21,28 +22,28 @@ impl Prompt for Vec<TokenId> {
 pub struct TargetOutput<L, F> {
     /// Next-token logits.
     pub logits: L,
-    /// Hidden states handed to the drafter, opaque to this crate.
+    /// Hidden states for the drafter, opaque to this crate.
     pub features: F,
 }
 
 /// [`TargetOutput`] of a target model.
 pub type OutputOf<T> = TargetOutput<<T as TargetModel>::Logits, <T as TargetModel>::Features>;
 
-/// What one sequence has a pass of the target read.
+/// Tokens that one sequence contributes to a pass of the target.
 #[derive(Debug)]
 pub enum PassInput<'a, P> {
-    /// Tokens of a prompt, from the first that the cache does not hold up to `end`, not included.
+    /// Tokens of a prompt: from the first token not yet in the cache up to `end` (exclusive).
     Prompt {
         /// The whole prompt.
         prompt: &'a P,
-        /// Above the cache's length, and at most the prompt's.
+        /// End of the range; greater than the cache length and at most the prompt length.
         end: usize,
     },
     /// All nodes of a tree, each attending to the cache, its ancestors and itself.
     Tree(&'a TokenTree),
 }
 
-// Derived, these would ask the same of `P`.
+// Derived impls would require `P: Clone` and `P: Copy`.
 impl<P> Clone for PassInput<'_, P> {
     fn clone(&self) -> Self {
         *self
@@ -52,17 +53,17 @@ impl<P> Copy for PassInput<'_, P> {}
 
 /// The part of a pass that belongs to one sequence.
 pub struct Segment<'a, T: TargetModel + ?Sized> {
-    /// What is read.
+    /// Tokens to read.
     pub input: PassInput<'a, T::Prompt>,
-    /// Cache of the sequence; the rows that are read are appended.
+    /// Cache of the sequence; the pass appends one row per token read.
     pub cache: &'a mut T::Cache,
-    /// How tokens will be drawn from the logits, if they are and that is known: a target on a device
-    /// can draw for all rows there.
+    /// How tokens will be sampled from the logits, if they are sampled and the numbers are known. A
+    /// target on a device can then sample for all rows there.
     pub picks: Option<KnownPicks>,
 }
 
 impl<T: TargetModel + ?Sized> Segment<'_, T> {
-    /// Number of rows that the segment adds to a pass.
+    /// Returns the number of rows that the segment adds to a pass.
     #[must_use]
     pub fn n_rows(&self) -> usize {
         match self.input {
@@ -81,29 +82,29 @@ impl<T: TargetModel + ?Sized> fmt::Debug for Segment<'_, T> {
     }
 }
 
-/// A model that decodes, seen from the cycle.
+/// The target model as the decoding cycle sees it.
 ///
 /// Passes take `&self`; all state of a sequence lives in its cache.
-/// One method is enough for a target that reads one sequence at a time: [`read`](Self::read).
-/// A target that shares passes overrides [`forward`](Self::forward), too. What it gives a sequence
-/// must not depend on the other sequences of the pass.
+/// A target that reads one sequence at a time implements only [`read`](Self::read). A target that
+/// shares passes between sequences overrides [`forward`](Self::forward), too; the result for a
+/// sequence must not depend on the other sequences in the pass.
 pub trait TargetModel {
-    /// What a generation starts from.
+    /// Prompt of a generation.
     type Prompt: Prompt;
-    /// Key/value cache of one sequence.
+    /// KV cache of one sequence.
     type Cache: KvCache;
     /// Hidden states of a range of tokens, e.g. a tensor `[rows, hidden]`.
     type Features;
     /// Logits of one sequence after one pass, normally still on the device.
     type Logits: TargetLogits;
 
-    /// Number of token ids; every drafted token must be smaller.
+    /// Returns the vocabulary size; every drafted token id must be smaller.
     fn vocab_size(&self) -> usize;
 
-    /// Largest number of tokens, prompt and answer together.
+    /// Returns the context length: the maximum number of tokens of prompt and answer together.
     fn context_len(&self) -> usize;
 
-    /// An empty cache.
+    /// Creates an empty cache.
     ///
     /// # Errors
     /// Any error of the model, for example of its device.
@@ -113,11 +114,11 @@ pub trait TargetModel {
     ///
     /// * A tree: a node at depth `d` sits at position `cache.len() + d`. Rows of the cache, logits
     ///   and features are in node order, one for each node.
-    /// * A prompt: logits of the last token that was read, one row. If that is the last token of
-    ///   the prompt, features of every prompt position, also of those that the cache held before;
-    ///   if it is not, the features are not looked at. The cache holds a beginning of the prompt
-    ///   because an earlier pass read it, or because the caller handed in a cache that was made for
-    ///   it (see [`Session::start_in`](crate::Session::start_in)).
+    /// * A prompt: one row of logits, for the last token read. If that is the last token of the
+    ///   prompt, the output holds features of every prompt position, including those already in the
+    ///   cache; otherwise the features are ignored. The cache may already hold a prefix of the
+    ///   prompt, because an earlier pass read it or because the caller passed a cache from an
+    ///   earlier generation (see [`Session::start_in`](crate::Session::start_in)).
     ///
     /// # Errors
     /// Any error of the model.
@@ -127,8 +128,8 @@ pub trait TargetModel {
         cache: &mut Self::Cache,
     ) -> Result<OutputOf<Self>, BoxError>;
 
-    /// One pass over several sequences: a result for each segment, as [`read`](Self::read) gives
-    /// it.
+    /// Runs one pass over several sequences and returns one result per segment, like
+    /// [`read`](Self::read).
     fn forward(&self, segments: &mut [Segment<'_, Self>]) -> Vec<Result<OutputOf<Self>, BoxError>> {
         let segments = segments.iter_mut();
         segments
@@ -136,10 +137,10 @@ pub trait TargetModel {
             .collect()
     }
 
-    /// Reads what the cache does not hold of the prompt, to its end.
+    /// Reads the rest of the prompt: all tokens not yet in the cache.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Same as [`read`](Self::read).
     fn prefill(
         &self,
         prompt: &Self::Prompt,
@@ -152,7 +153,7 @@ pub trait TargetModel {
     /// Reads all nodes of `tree`.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Same as [`read`](Self::read).
     fn verify(
         &self,
         tree: &TokenTree,
@@ -161,7 +162,7 @@ pub trait TargetModel {
         self.read(PassInput::Tree(tree), cache)
     }
 
-    /// The features of the nodes in `path`, in that order: `[path.len(), hidden]`.
+    /// Returns the features of the nodes in `path`, in that order: `[path.len(), hidden]`.
     ///
     /// # Errors
     /// Any error of the model.

@@ -1,4 +1,4 @@
-//! The two names everything else is written in: a token id and a boxed plug-in error.
+//! Two basic types: the token id and the boxed error of a plug-in.
 
 /// Id of a token in the target's vocabulary.
 pub type TokenId = u32;

@@ -39,7 +39,7 @@ fn answer(
     (generation, noted)
 }
 
-/// Plain decoding by hand, without the crate's loop and rules.
+/// Plain decoding without the crate's loop and rules.
 fn by_hand(adjustments: &LogitAdjustments, sampler: Sampler, seed: u64) -> Vec<TokenId> {
     let mut context = PROMPT.to_vec();
     for _ in 0..30 {
@@ -110,8 +110,8 @@ proptest! {
     }
 }
 
-/// A draft that guesses well without adjustments must still guess some of the adjusted answer, or
-/// the test above would compare plain decoding with itself.
+/// A draft that guesses well without adjustments must still guess a part of the adjusted answer.
+/// Otherwise the test above would compare plain decoding with itself.
 #[test]
 fn drafts_are_accepted_under_adjustments() {
     let adjustments = LogitAdjustments {
@@ -151,7 +151,8 @@ fn without_adjustments_nothing_changes() {
     }
 }
 
-/// Log-probabilities are of the target's own logits: they add up to 1 and ignore the bias.
+/// Log-probabilities come from the target's own logits: the probabilities add up to 1 and ignore
+/// the bias.
 #[test]
 fn log_probabilities_are_the_targets_own() {
     let adjustments = LogitAdjustments {

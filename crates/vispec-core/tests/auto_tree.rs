@@ -14,7 +14,7 @@ use vispec_core::{
     measure_draft_costs, measure_target_costs,
 };
 
-/// A machine on which `free` rows cost as much as one, and each further one `slope` more.
+/// A machine on which up to `free` rows take as long as one, and each further row adds `slope`.
 fn machine(free: usize, slope: f64, draft: Option<f64>) -> Arc<CostTable> {
     let at = |rows: usize| Cost {
         rows,
@@ -46,7 +46,7 @@ fn run(model: &TableModel, drafter: impl Drafter<TableModel>, sampler: &Sampler)
     generate(model, drafter, rule, &PROMPT.to_vec(), config, &mut ()).unwrap()
 }
 
-/// A draft that adds up what it costs.
+/// A draft that adds up its modelled time.
 struct Metered<'a> {
     draft: TableDraft,
     costs: Arc<CostTable>,
@@ -125,7 +125,7 @@ impl DraftModel<TableModel> for Metered<'_> {
     }
 }
 
-/// What a run may take that emits so many tokens in its cycles.
+/// Returns the maximum time of a run with these statistics.
 fn most_seconds(costs: &CostTable, max_loss: f64, stats: &GenerationStats) -> f64 {
     // The first token comes from the prefill; tokens that were cut off count as accepted.
     let emitted = stats.accepted_per_cycle().iter().map(|&n| n as usize + 1);
@@ -134,7 +134,7 @@ fn most_seconds(costs: &CostTable, max_loss: f64, stats: &GenerationStats) -> f6
     plain + max_loss * (plain.max(at_least) + costs.prefill(PROMPT.len())) + 1e-9
 }
 
-/// Seconds of all verify passes on such a machine.
+/// Returns the seconds of all verify passes by the cost table.
 fn verify_time(stats: &GenerationStats, costs: &CostTable) -> f64 {
     let nodes = stats.nodes_per_cycle().iter();
     nodes.map(|&nodes| costs.verify(nodes as usize)).sum()
@@ -203,7 +203,7 @@ fn a_perfect_draft_on_a_wide_machine_is_followed_far() {
 #[test]
 fn a_useless_draft_is_paused_and_the_reason_counted() {
     let model = TableModel::random(64, 2, 1);
-    // Nothing would be tried often enough to be paused if little may be lost.
+    // With a small allowance, drafting would be tried too rarely to be paused.
     let auto = AutoTree {
         max_loss: 1.0,
         ..AutoTree::new(machine(1, 0.3, Some(0.3)))
@@ -243,7 +243,8 @@ fn a_repeating_answer_is_looked_up() {
     assert!(verify_time(&stats, &costs) < 0.5 * 200.0 * costs.verify(1));
 }
 
-/// With both, repetitions are followed as far as without the network, which rests meanwhile.
+/// With both sources, repetitions are followed as far as without the network, which rests
+/// meanwhile.
 #[test]
 fn what_is_looked_up_competes_with_the_network() {
     let counts = |context: &[TokenId]| {
@@ -267,7 +268,7 @@ fn what_is_looked_up_competes_with_the_network() {
     };
     let useless = || TableModel::random(10, 1, 7);
     assert!(seconds(useless(), true) < 0.6 * seconds(useless(), false));
-    // A network that knows the target is not given up for what is looked up.
+    // Lookup does not displace a network that predicts the target perfectly.
     let perfect = || TableModel::from_fn(10, counts);
     assert!(seconds(perfect(), true) <= 1.02 * seconds(perfect(), false));
 }

@@ -1,4 +1,4 @@
-//! A sequence gets the tokens that it gets alone, whoever else is in the pass.
+//! The tokens of a sequence do not depend on the other sequences in the pass.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -49,9 +49,9 @@ struct Asked {
     temperature: f32,
     drafter: u8,
     seed: u64,
-    /// Passes before it arrives.
+    /// Number of passes before the request arrives.
     arrives: usize,
-    /// Tokens after which its observer cancels it.
+    /// Number of tokens after which its observer cancels it.
     cancelled_after: Option<usize>,
 }
 
@@ -95,7 +95,7 @@ impl Asked {
         }
     }
 
-    /// Tokens and end of plain decoding without anybody else.
+    /// Returns tokens and finish reason of plain decoding without other sequences.
     fn alone(&self, target: &TableModel) -> (Vec<TokenId>, FinishReason) {
         let (rule, config) = (self.rule(), self.config());
         let plain = generate(target, NoDraft, rule, &self.prompt, config, &mut ()).unwrap();
@@ -129,7 +129,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     )
 }
 
-/// Keeps the tokens it is told, and says when it has had enough.
+/// Records the tokens and cancels after a number of them.
 #[derive(Debug)]
 struct Counting {
     tokens: Vec<TokenId>,
@@ -196,8 +196,8 @@ proptest! {
     }
 }
 
-/// A target that lets rows of one segment change those of another, as kernels do whose sums depend
-/// on the shape of the pass.
+/// A target whose rows depend on other segments, as with kernels whose sums depend on the shape of
+/// the pass.
 struct Leaky(TableModel);
 
 impl TargetModel for Leaky {
@@ -250,7 +250,7 @@ impl TargetModel for Leaky {
     }
 }
 
-/// The comparison above would notice a target whose rows depend on their company.
+/// The comparison above must detect a target whose rows depend on other segments.
 #[test]
 fn company_that_matters_is_noticed() {
     let target = Leaky(model(5));
@@ -279,7 +279,7 @@ fn company_that_matters_is_noticed() {
     assert_ne!(run(prompts.clone()), run(prompts[..1].to_vec()));
 }
 
-/// Panics after some tokens, or only counts them.
+/// Panics after a number of tokens, or only counts them.
 #[derive(Default)]
 struct Nervous {
     tokens: usize,
@@ -360,7 +360,7 @@ fn a_sequence_that_fails_ends_alone() {
     );
 }
 
-/// A prompt that waits longest gets half of the rows, the shortest the rest.
+/// The prompt that has waited longest gets half of the rows, the shortest one the rest.
 #[test]
 fn short_prompts_pass_long_ones() {
     let target = TableModel::random(VOCAB, 3, 9);

@@ -1,4 +1,5 @@
-//! Answers under a constraint: the same with and without a draft, and what must come is free.
+//! Answers under a constraint: the same with and without a draft, with forced tokens drafted for
+//! free.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
@@ -14,8 +15,8 @@ const PROMPT: [TokenId; 5] = [1, 2, 1, 2, 2];
 const VOCAB: usize = 12;
 const END: TokenId = 0;
 
-/// An automaton: per state the tokens that may come and the states behind them. `END` may come
-/// where a state has it, and nothing comes behind it.
+/// An automaton: the allowed tokens of each state and the states they lead to. `END` is allowed in
+/// states that list it, and nothing follows it.
 #[derive(Clone, Debug)]
 struct Automaton {
     states: Vec<Vec<(TokenId, usize)>>,
@@ -24,7 +25,7 @@ struct Automaton {
 }
 
 impl Automaton {
-    /// Some states have a choice, others one way only.
+    /// Creates an automaton in which some states have a choice and others have a single transition.
     fn random(seed: u64) -> Self {
         let mut stream = UniformStream::new(seed);
         let mut below = |bound: usize| (stream.next_uniform() * bound as f64) as usize;
@@ -126,7 +127,7 @@ fn answer(drafter: impl Drafter<TableModel>, rule: impl AcceptanceRule) -> Gener
     generate(&model(), drafter, rule, &prompt, config, &mut ()).unwrap()
 }
 
-/// Without the crate's loop and rules.
+/// Decodes without the crate's loop and rules.
 fn by_hand(automaton: u64, sampler: Sampler, seed: u64) -> Vec<TokenId> {
     let mut automaton = Automaton::random(automaton);
     let mut context = PROMPT.to_vec();
@@ -192,13 +193,13 @@ fn nothing_forbidden_is_verified() {
         tree.push(child, END).unwrap();
     }
     let shaped = rule.shape(tree).unwrap();
-    // State 0 has one way only.
+    // State 0 has a single transition.
     let root = NodeId::ROOT;
     let children = Vec::from_iter(shaped.children(root).map(|child| shaped.token(child)));
     assert_eq!(children, [1]);
 }
 
-/// A constraint that gives up.
+/// A constraint that fails.
 #[derive(Debug)]
 struct Broken;
 

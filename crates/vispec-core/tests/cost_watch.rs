@@ -1,4 +1,4 @@
-//! Cost tables that are wrong are noticed and corrected; noise is not taken for it.
+//! Wrong cost tables are detected and corrected; noise does not trigger a correction.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use vispec_core::{
 
 const CONTEXT: usize = 256;
 
-/// Passes of 10 ms and more, a token of the context 10 µs.
+/// Passes of at least 10 ms; each token of the context adds 10 µs.
 fn table() -> CostTable {
     let cost = |rows, seconds| Cost { rows, seconds };
     let target = TargetCosts {
@@ -33,7 +33,7 @@ fn table() -> CostTable {
     CostTable::new(target, Some(draft)).unwrap()
 }
 
-/// A number of [0, 1) that depends on nothing else.
+/// A deterministic stream of numbers in [0, 1).
 struct Noise(u64);
 
 impl Noise {
@@ -45,7 +45,7 @@ impl Noise {
         (self.0 >> 33) as f64 / f64::from(1_u32 << 31)
     }
 
-    /// What a pass takes besides: a little always, a lot in one of `rarely` passes.
+    /// Returns a noise factor: always small, and large with the probability `rarely`.
     fn factor(&mut self, rarely: f64) -> f64 {
         let small = 0.95 + 0.3 * self.next();
         if self.next() < rarely {
@@ -56,7 +56,7 @@ impl Noise {
     }
 }
 
-/// A machine on which a pass takes `truth` times what the table said at first.
+/// A machine on which a pass takes `truth` times the time of the initial table.
 struct Machine {
     watch: CostWatch,
     said: CostTable,
@@ -89,7 +89,7 @@ impl Machine {
         })
     }
 
-    /// Passes until the table is corrected.
+    /// Runs passes until the table is corrected.
     fn until_corrected(&mut self, truth: f64) -> CostDrift {
         (0..100_000)
             .find_map(|_| self.pass(truth, CONTEXT, 0.2))
@@ -109,7 +109,7 @@ fn a_table_from_a_busy_machine_is_corrected_soon_and_once() {
         let share = corrected.verify(rows) / machine.said.verify(rows);
         assert!((0.45..0.65).contains(&share), "{rows}: {share}");
     }
-    // The draft ran on the same machine.
+    // The draft ran on the same machine, so its times are scaled as well.
     let share = corrected.commit() / machine.said.commit();
     assert!((share - drift.factor).abs() < 1e-9);
     for _ in 0..20_000 {
@@ -132,7 +132,7 @@ fn a_machine_that_got_slower_is_believed_after_long() {
     for _ in 0..20_000 {
         assert_eq!(machine.pass(2.0, CONTEXT, 0.2), None);
     }
-    // And back, which is no noise either.
+    // The return to the old speed is no noise either.
     let back = machine.until_corrected(1.0);
     assert!((0.4..0.6).contains(&back.factor), "{back}");
 }
@@ -140,8 +140,8 @@ fn a_machine_that_got_slower_is_believed_after_long() {
 #[test]
 fn proportions_are_corrected_where_they_were_seen() {
     let mut watch = CostWatch::new(Arc::new(table()));
-    // Larger passes were measured in a burst: the root alone takes 0.7 of what is said, four rows
-    // half of it.
+    // Larger passes were measured during a burst: the root takes 0.7 of its table time, and four
+    // rows take half of theirs.
     let corrected = (0..200).any(|pass| {
         let (rows, share) = if pass % 2 == 0 { (1, 0.7) } else { (4, 0.5) };
         let seconds = share * watch.costs().verify(rows);
@@ -157,7 +157,7 @@ fn proportions_are_corrected_where_they_were_seen() {
     assert!(corrected);
     let close = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 0.01);
     close(watch.costs().verify(1), 0.007);
-    // Never less than a smaller pass.
+    // Never less than the time of a smaller pass.
     close(watch.costs().verify(4), 0.007);
 }
 
@@ -165,7 +165,7 @@ fn proportions_are_corrected_where_they_were_seen() {
 fn short_work_of_others_is_no_drift() {
     let mut machine = Machine::new(3);
     for round in 0..60 {
-        // Up to 25 seconds at a time.
+        // Bursts of up to 25 seconds.
         for _ in 0..500 {
             let truth = if round % 2 == 0 { 1.0 } else { 2.5 };
             assert_eq!(machine.pass(truth, CONTEXT, 0.2), None, "round {round}");
@@ -179,7 +179,7 @@ fn a_long_context_is_no_drift() {
     for context in (0..60_000).step_by(2) {
         assert_eq!(machine.pass(1.0, context, 0.2), None, "{context}");
     }
-    // What the table knows nothing of makes no pass slow.
+    // Contexts far beyond the measured one do not count as slow passes.
     let mut machine = Machine::new(5);
     for _ in 0..30_000 {
         assert_eq!(machine.pass(3.0, 20_000, 0.2), None);
@@ -212,7 +212,7 @@ proptest! {
         prop_assert_eq!(&**machine.watch.costs(), &table());
     }
 
-    /// Whatever clocks say, a table stays one.
+    /// The table stays valid whatever times are measured.
     #[test]
     fn any_times_give_a_table(
         times in proptest::collection::vec((1..100_usize, 0..5_000_usize, 0..u64::MAX), 1..600),
@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// Counts what it is told.
+/// Counts the events.
 #[derive(Default)]
 struct Counter {
     prefills: usize,
@@ -285,7 +285,7 @@ fn a_generation_is_watched_without_a_change() {
     };
     let (mut alone, mut inner) = (Counter::default(), Counter::default());
     let expected = run(&mut alone);
-    // The toy's passes take microseconds: the table says far too much.
+    // The toy's passes take microseconds, so the times of the table are far too long.
     let mut watch = CostWatch::new(Arc::new(table()));
     let mut watched = WatchedPasses::new(&mut inner, Some(&mut watch));
     let found = run(&mut watched);

@@ -1,4 +1,4 @@
-//! Trees that a network grows by itself are those that are grown level by level.
+//! Trees grown by the network itself equal trees grown level by level.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use vispec_core::testing::{TableDraft, TableFeatures, TableModel};
@@ -9,11 +9,11 @@ use vispec_core::{
 
 type Hidden = Vec<Vec<TokenId>>;
 
-/// A draft that chooses what it expands.
+/// A draft that chooses itself which candidates to expand.
 struct ByItself {
     draft: TableDraft,
     n_grown: usize,
-    /// Added to each place that it says it expanded.
+    /// Offset added to each place that it reports as expanded.
     shift: usize,
 }
 
@@ -110,7 +110,7 @@ fn by_itself(shift: usize) -> ByItself {
     }
 }
 
-/// The trees of a few cycles that accept what comes first.
+/// Returns the trees of a few cycles that accept the first children.
 fn trees<M: DraftModel<TableModel>>(
     drafter: &mut DynamicTreeDrafter<TableModel, M>,
 ) -> Result<Vec<TokenTree>, BoxError> {

@@ -1,4 +1,4 @@
-//! Greedy output equals plain decoding, whatever is drafted.
+//! Greedy output equals plain decoding for every draft.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ fn check(
         stats.accepted_histogram().iter().sum::<u64>(),
         stats.n_cycles() as u64
     );
-    // All but the root of a last cycle without a draft went through the drafter.
+    // Every tree except that of a last cycle without a draft went through the drafter.
     let known = drafter.context();
     if !known.is_empty() {
         prop_assert_eq!(
@@ -111,7 +111,7 @@ proptest! {
         joined: bool,
     ) {
         let model = TableModel::random(vocab, order, seed);
-        // With `other` 0 the draft knows the target's law, else it is wrong about it.
+        // With `other` = 0 the draft has the target's law, otherwise a different one.
         let mut draft = TableDraft::new(TableModel::random(vocab, order, seed + other));
         if let Some(levels) = fixed_levels {
             draft = draft.with_fixed_levels(levels);
@@ -163,7 +163,7 @@ fn the_whole_answer_at_once() {
     );
 }
 
-/// With one node per tree nothing is expanded, but the draft still follows the answer.
+/// With one node per tree nothing is expanded, but the draft still tracks the answer.
 #[test]
 fn a_tree_of_one_node_keeps_the_draft_in_step() {
     let model = TableModel::random(6, 1, 3);

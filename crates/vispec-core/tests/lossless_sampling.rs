@@ -1,4 +1,4 @@
-//! Sampled output: the same tokens per seed whatever is drafted, and the right joint law.
+//! Sampled output: the same tokens per seed for every draft, and the correct joint distribution.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ fn dynamic(law: TableModel, total_token: usize) -> DynamicTreeDrafter<TableModel
     DynamicTreeDrafter::new(TableDraft::new(law), shape)
 }
 
-/// Several accepted levels, refused siblings, a dead end.
+/// A tree with several accepted levels, rejected siblings and a dead end.
 fn bushy() -> FixedTreeDrafter {
     FixedTreeDrafter::new(vec![
         (0, 1),
@@ -98,12 +98,12 @@ fn seeds_and_positions_matter() {
     }
 }
 
-/// Tokens whose joint law is tested.
+/// Number of tokens whose joint distribution is tested.
 const N_TOKENS: usize = 4;
 const VOCAB: usize = 4;
 const N_RUNS: u64 = 20_000;
 
-/// Probability of each continuation of the prompt, by enumeration.
+/// Returns the probability of each continuation of the prompt, by enumeration.
 fn enumerated_law(model: &TableModel, sampler: &Sampler) -> BTreeMap<Vec<TokenId>, f64> {
     let mut law = BTreeMap::from([(Vec::new(), 1.0)]);
     for _ in 0..N_TOKENS {
@@ -122,7 +122,7 @@ fn enumerated_law(model: &TableModel, sampler: &Sampler) -> BTreeMap<Vec<TokenId
     law
 }
 
-/// Outcome of a goodness-of-fit test.
+/// Result of a goodness-of-fit test.
 #[derive(Debug)]
 struct GTest {
     g: f64,
@@ -135,7 +135,7 @@ impl GTest {
     }
 }
 
-/// G-test of the joint law of the first tokens under `rule` against `law`.
+/// Runs a G-test of the joint distribution of the first tokens under `rule` against `law`.
 fn g_test<A: AcceptanceRule>(
     model: &TableModel,
     law: &BTreeMap<Vec<TokenId>, f64>,
@@ -145,7 +145,7 @@ fn g_test<A: AcceptanceRule>(
     let prompt = PROMPT.to_vec();
     let mut counts: BTreeMap<Vec<TokenId>, u64> = BTreeMap::new();
     for run in 0..N_RUNS {
-        // Two more tokens than are looked at, so that trees are not cut to them.
+        // Two more tokens than tested, so that trees are not cut within the tested tokens.
         let config = limit(N_TOKENS + 2);
         let generation =
             generate(model, &mut drafter, rule(run), &prompt, config, &mut ()).unwrap();
@@ -171,15 +171,15 @@ fn g_test<A: AcceptanceRule>(
         .filter(|(observed, _)| *observed > 0.0)
         .map(|(observed, expected)| 2.0 * observed * (observed / expected).ln())
         .sum();
-    // 0.9999 quantile of chi-squared by Wilson and Hilferty.
+    // 0.9999 quantile of chi-squared by the Wilson-Hilferty approximation.
     let freedom = (cells.len() - 1) as f64;
     let spread = 2.0 / (9.0 * freedom);
     let quantile = freedom * (1.0 - spread + 3.719_016 * spread.sqrt()).powi(3);
     GTest { g, quantile }
 }
 
-/// A classic mistake: after a refusal the next token is drawn from the full distribution, not from
-/// what is left of it.
+/// A classic mistake: after a rejection the next token is sampled from the full distribution
+/// instead of the remaining one.
 struct NoResidual {
     sampler: Sampler,
     stream: UniformStream,
@@ -247,7 +247,7 @@ fn joint_law_equals_enumeration() {
         for (name, test) in tests {
             assert!(test.passes(), "{name}: {test:?}");
         }
-        // The same test must notice a rule that is wrong.
+        // The same test must detect a wrong rule.
         let biased = |run| NoResidual {
             sampler,
             stream: UniformStream::new(run),
@@ -279,7 +279,7 @@ fn both_rules_accept_equally_often() {
     );
 }
 
-/// Always the same number.
+/// A source that always returns the same number.
 struct Constant(f64);
 
 impl Chance for Constant {
@@ -288,8 +288,8 @@ impl Chance for Constant {
     }
 }
 
-/// Drafts nothing but tokens of probability 0: none is ever accepted, even by a uniform of exactly
-/// 0 (which upstream's `u <= p` lets pass).
+/// A draft of tokens with probability 0 only: none is ever accepted, even with a uniform of exactly
+/// 0 (which upstream's `u <= p` accepts).
 #[test]
 fn impossible_tokens_are_never_accepted() {
     let vocab = 8;
@@ -298,7 +298,7 @@ fn impossible_tokens_are_never_accepted() {
         (4..8).for_each(|token| logits[token] = f32::NEG_INFINITY);
         logits
     });
-    // Without masks it is top-k that leaves nothing of these tokens.
+    // Without masks, top-k removes these tokens.
     let unlikely = TableModel::from_fn(vocab, |context| {
         let mut logits = TableModel::random(8, 1, 3).logits(context);
         (4..8).for_each(|token| logits[token] -= 10.0);
@@ -335,7 +335,7 @@ fn impossible_tokens_are_never_accepted() {
     }
 }
 
-/// A drafter may know numbers only if the token that they give does not depend on what it proposes.
+/// A drafter may know the numbers only if the resulting tokens do not depend on its proposals.
 #[test]
 fn only_numbers_of_positions_are_known() {
     let (sampler, uniforms) = (

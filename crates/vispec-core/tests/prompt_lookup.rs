@@ -1,4 +1,4 @@
-//! What prompt lookup drafts.
+//! Drafts of prompt lookup.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use vispec_core::testing::{RetrieveIndices, TableFeatures, TableModel};
@@ -23,7 +23,7 @@ fn config(max_tokens: usize, max_branches: usize) -> PromptLookupConfig {
     }
 }
 
-/// Token sequences of the tree's leaves.
+/// Returns the token sequences of the tree's leaves.
 fn branches(tree: &TokenTree) -> Vec<Vec<TokenId>> {
     let retrieve = RetrieveIndices::of(tree);
     (0..retrieve.n_leaves())
@@ -68,7 +68,7 @@ fn longer_matches_come_first_and_branches_share_tokens() {
 
 #[test]
 fn the_answer_is_searched_too() {
-    // A target that counts to 9 and starts again: lookup learns the cycle from the answer.
+    // The target counts to 9 and starts again; lookup finds the cycle in the answer.
     let model = TableModel::from_fn(10, |context| {
         let next = (context.last().unwrap() + 1) % 10;
         (0..10)

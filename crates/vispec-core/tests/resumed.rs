@@ -1,4 +1,4 @@
-//! A generation that starts from a cache of an earlier one says what it would have said anyway.
+//! A generation that starts from the cache of an earlier one emits the same tokens.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn rule(seed: u64) -> MatchPicks {
 }
 
 proptest! {
-    /// The second turn repeats the first one up to anywhere and goes on with something else.
+    /// The second turn repeats the first one up to an arbitrary point and then differs.
     #[test]
     fn a_second_turn_equals_a_fresh_start(
         first in prop::collection::vec(0..20_u32, 1..12),
@@ -38,7 +38,7 @@ proptest! {
             generate_in(&model, drafter, rule(seed), (&first, cache), config(n_tokens), &mut ())
                 .unwrap();
         prop_assert_eq!(answer.stats.reused_prompt_tokens(), 0);
-        // The token that was emitted last may not have been read; nothing else is missing.
+        // Only the last emitted token may be missing from the cache.
         let said: Vec<TokenId> = first.iter().chain(&answer.tokens).copied().collect();
         prop_assert!(cache.len() + 1 == said.len() || cache.len() == said.len());
 
@@ -59,7 +59,7 @@ proptest! {
     }
 }
 
-/// The logits of the last token are needed, so that it is read even if the cache holds it.
+/// The last token is read even if the cache holds it, because its logits are needed.
 #[test]
 fn the_last_token_of_a_prompt_is_always_read() {
     let model = TableModel::random(20, 2, 3);

@@ -9,7 +9,7 @@ use vispec_core::{
     UniformStream,
 };
 
-/// Softmax after temperature, top-p, top-k, as directly as it can be written, in f64.
+/// Softmax after temperature, top-p and top-k: a naive implementation in f64.
 fn naive(logits: &[f32], temperature: f32, top_p: Option<f32>, top_k: Option<usize>) -> Vec<f64> {
     let scaled: Vec<f64> = logits
         .iter()
@@ -66,8 +66,8 @@ proptest! {
         let sampler = Sampler::new(temperature, top_p, top_k.and_then(NonZeroUsize::new)).unwrap();
         let ours = sampler.probabilities(&logits).unwrap();
         let theirs = naive(&logits, temperature, top_p, top_k);
-        // Rounding may decide the token at the very edge of top-p differently; its probability then
-        // goes to all others.
+        // Rounding may include or exclude the token at the edge of top-p; its probability is then
+        // spread over the others.
         let at_edge = |a: f64, b: f64| (a > 0.0) != (b > 0.0) && a.max(b) > 1e-12;
         let pairs = || ours.iter().copied().zip(theirs.iter().copied());
         let edge: Vec<f64> = pairs().filter(|&(a, b)| at_edge(a, b)).map(|(a, b)| a.max(b)).collect();
@@ -79,7 +79,7 @@ proptest! {
         prop_assert!((ours.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 
-    /// The pick is where the accumulated probability first exceeds the uniform number.
+    /// The pick is the first token at which the accumulated probability exceeds the uniform number.
     #[test]
     fn picks_invert_the_cumulative_law(
         len in 1..2000_usize,
@@ -106,7 +106,7 @@ proptest! {
         temperature in 0.05..3.0_f32,
         filtered: bool,
     ) {
-        // Mask two thirds, the first and the last among them.
+        // Masks two thirds of the tokens, including the first and the last.
         let mut logits = row(len, seed);
         for (id, logit) in logits.iter_mut().enumerate() {
             if id % 3 != 1 || id + 1 == len && len > 2 {
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let mut logits = row(vocab * n_rows, seed);
         if coarse {
-            // Many equal values.
+            // Coarse rounding creates many equal values.
             logits.iter_mut().for_each(|logit| *logit = logit.round() + 0.0);
         }
         let top = TopK::from_logits(&logits, vocab, k).unwrap();
@@ -162,8 +162,8 @@ fn greedy_takes_the_lowest_id_of_equals() {
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-12);
 }
 
-/// Equals of the k-th stay (as upstream's processor has it); of equals at the edge of top-p the
-/// lowest ids stay.
+/// Tokens equal to the k-th stay (as in upstream's processor); among equals at the edge of top-p,
+/// the lowest ids stay.
 #[test]
 fn equals_at_the_edge() {
     let logits = [1.0, 3.0, 2.0, 2.0, 2.0, 0.0];
@@ -196,7 +196,7 @@ fn settings_are_checked() {
         );
     }
     assert!(Sampler::new(1.0, Some(f32::NAN), None).is_err());
-    // Settings that were not checked do no harm.
+    // Unchecked settings are harmless.
     let odd = Sampler::Stochastic {
         temperature: 0.0,
         top_k: None,
@@ -293,7 +293,7 @@ fn position_uniforms_are_uniform_and_unrelated() {
     }
 }
 
-/// The numbers are part of the interface: a seed must mean the same answer in the next release.
+/// The numbers are part of the interface: a seed must give the same answer in the next release.
 #[test]
 fn position_uniforms_stay_the_same() {
     let first: Vec<u64> = (0..3)

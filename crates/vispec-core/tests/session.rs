@@ -1,4 +1,4 @@
-//! Where a generation ends, what it tells, and how it fails.
+//! End, events and failures of a generation.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::{Cell, RefCell};
@@ -54,8 +54,8 @@ fn run(
     .expect("nothing can fail")
 }
 
-/// Wherever a stop token falls (first token, inside the accepted ones, bonus), the answer ends with
-/// it.
+/// The answer ends with a stop token in every place: as first token, among the accepted tokens, and
+/// as bonus token.
 #[test]
 fn a_stop_token_ends_the_answer_exactly() {
     let answer = answer(30);
@@ -69,8 +69,8 @@ fn a_stop_token_ends_the_answer_exactly() {
             let stats = generation.stats;
             let accepted = stats.accepted_per_cycle();
             assert_eq!(stats.new_tokens(), end);
-            // Cycles of n_draft + 1 tokens after the first token; in the last one only emitted
-            // draft tokens count.
+            // After the first token, each cycle has n_draft + 1 tokens; in the last cycle only
+            // emitted draft tokens count.
             assert_eq!(accepted.len(), (end - 1).div_ceil(n_draft + 1));
             let cut_bonus = usize::from(!(end - 1).is_multiple_of(n_draft + 1));
             let with_bonus = accepted.iter().sum::<u32>() as usize + accepted.len();
@@ -101,7 +101,7 @@ fn max_new_tokens_and_context_cut_exactly() {
     }
 }
 
-/// A limit changes the last cycle only: what was accepted before is what an unlimited run accepts.
+/// A limit changes only the last cycle: earlier cycles accept the same tokens as an unlimited run.
 #[test]
 fn a_limit_leaves_earlier_cycles_alone() {
     let answer = answer(60);
@@ -143,7 +143,7 @@ fn nothing_is_drafted_for_the_last_token() {
         (session.finish_reason(), session.drafter().n_trees()),
         (None, 2)
     );
-    // The last cycle puts the last token through the target and emits nothing.
+    // The last cycle passes the last token through the target and emits nothing.
     let step = session.step(&model, &mut ()).unwrap().unwrap();
     assert_eq!((step.tokens, step.accepted), (Vec::new(), 0));
     assert_eq!(step.finish_reason, Some(FinishReason::Length));
@@ -158,7 +158,7 @@ fn nothing_is_drafted_for_the_last_token() {
     );
 }
 
-/// Writes down every event.
+/// Records every event.
 #[derive(Default)]
 struct Recorder {
     events: Vec<String>,
@@ -255,7 +255,7 @@ fn an_observer_can_cancel() {
             &format!("finish cancelled after {n_kept}")
         );
     }
-    // An answer that has ended anyway was not cancelled.
+    // An answer that has already ended is not reported as cancelled.
     let mut recorder = Recorder {
         cancel_after: Some(1),
         ..Recorder::default()
@@ -302,7 +302,7 @@ fn statistics_add_up() {
     assert!(none.accepted_histogram().is_empty());
 }
 
-/// A target that breaks its contract in one way, from its second verify pass on.
+/// A target that breaks one part of its contract from its second verify pass on.
 struct Broken {
     inner: TableModel,
     fault: Fault,
@@ -479,7 +479,7 @@ fn nothing_is_verified_after_the_end() {
     assert_eq!(*target.log.borrow(), [4, 4]);
 }
 
-/// A drafter that returns whatever it was given.
+/// A drafter that returns a given tree.
 struct Careless(fn(TokenId) -> Result<TokenTree, BoxError>);
 
 impl<T: TargetModel> Drafter<T> for Careless {
@@ -506,7 +506,7 @@ impl<T: TargetModel> Drafter<T> for Careless {
     }
 }
 
-/// A rule that returns a path nobody could walk.
+/// A rule that returns an invalid path.
 struct Jumping;
 
 impl AcceptanceRule for Jumping {

@@ -1,4 +1,4 @@
-//! What speculation gained, in a line.
+//! The one-line summary of speculation.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use vispec_core::{
     plain_time,
 };
 
-/// One row takes a second, four take 1.5.
+/// One row takes 1 s, four rows take 1.5 s.
 fn table() -> CostTable {
     let cost = |rows, seconds| Cost { rows, seconds };
     let target = TargetCosts {
@@ -20,12 +20,12 @@ fn table() -> CostTable {
     CostTable::new(target, None).unwrap()
 }
 
-/// Times of a made-up generation, in seconds.
+/// Times of a synthetic generation, in seconds.
 #[derive(Clone, Copy, Default)]
 struct Times {
     draft: f64,
     verify: f64,
-    /// Of `verify`, over the root alone.
+    /// The part of `verify` in passes over only the root.
     root: f64,
     other: f64,
 }
@@ -78,7 +78,7 @@ fn what_it_gained_is_told_whatever_the_pace_of_the_machine() {
 
 #[test]
 fn passes_over_the_root_alone_say_what_one_takes() {
-    // The table has it that a pass of four is 1.5 times as long; here it was twice as long.
+    // By the table, a pass of four rows takes 1.5 times as long; here it took twice as long.
     let mut cycles = vec![(0, 1); 20];
     cycles.extend([(1, 4); 20]);
     let times = Times {
@@ -94,7 +94,7 @@ fn passes_over_the_root_alone_say_what_one_takes() {
         Some(Duration::from_secs(60))
     );
     assert_eq!(plain_time(&many, None), Some(Duration::from_secs(60)));
-    // With few of them the table has to be believed, and without one nothing is known.
+    // With few such passes the table decides, and without a table the time is unknown.
     let few = stats(
         &cycles[15..],
         &[(Idle::Paused, 5)],
@@ -150,7 +150,7 @@ fn the_reason_is_told_where_most_cycles_had_no_draft() {
     assert!(line(Idle::TooRisky).starts_with("speculation held back: "));
     assert!(line(Idle::NotWorthwhile).starts_with("speculation off: no guess"));
     assert!(line(Idle::NothingProposed).starts_with("speculation off: there was nothing"));
-    // The last token, which nothing is drafted for, is no reason.
+    // The last token, which has no draft by design, is not a reason.
     let one = [(1, 3), (0, 1)];
     let times = Times {
         verify: 2.5,

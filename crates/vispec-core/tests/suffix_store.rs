@@ -1,4 +1,4 @@
-//! Drafts from what earlier answers said.
+//! Drafts from earlier answers.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use vispec_core::{
     TargetCosts, TokenId, TreeShape, generate,
 };
 
-/// A machine on which eight rows cost as much as one.
+/// A machine on which eight rows take as long as one.
 fn limits() -> AutoTree {
     let cost = |rows, seconds| Cost { rows, seconds };
     let target = TargetCosts {
@@ -27,7 +27,7 @@ fn limits() -> AutoTree {
     AutoTree::new(Arc::new(CostTable::new(target, Some(draft)).unwrap()))
 }
 
-/// Drafters that look up, with a network that is no good.
+/// Drafters with lookup, combined with a useless network.
 fn drafter(kind: usize, model: &TableModel) -> Box<dyn Drafter<TableModel>> {
     drafter_with(kind, model, None)
 }
@@ -76,7 +76,7 @@ fn answer(
 
 #[test]
 fn an_answer_that_was_given_before_comes_in_few_cycles() {
-    // So many tokens and so long a memory that nothing repeats within an answer.
+    // The vocabulary and the order are large enough that nothing repeats within an answer.
     let model = TableModel::random(500, 4, 5);
     let prompt = Vec::from_iter(100..120);
     let plain = (&Sampler::Greedy, 0);
@@ -100,7 +100,7 @@ fn an_answer_that_was_given_before_comes_in_few_cycles() {
         let (before, after) = (first.stats.tau(), second.stats.tau());
         assert!(before < 0.5 && after > 3.0, "{kind}: {before} {after}");
         assert!(store.usage().accepted > 60, "{:?}", store.usage());
-        // Another question gets nothing of it and loses nothing by it.
+        // A different prompt gets no guesses from it and is unaffected.
         let other = ask(&Vec::from_iter(200..220));
         assert!(other.stats.tau() < 0.5);
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vispec_core::testing::{RetrieveIndices, TableModel};
 use vispec_core::{KvCache, NodeId, ShapeError, TargetModel, TokenTree, TreeError, TreeShape};
 
-/// Trees of up to 40 nodes over 6 tokens; also says how many pushes were refused.
+/// Trees of up to 40 nodes over 6 tokens, with the number of rejected pushes.
 fn trees() -> impl Strategy<Value = (TokenTree, usize)> {
     prop::collection::vec((any::<prop::sample::Index>(), 0..6_u32), 0..40).prop_map(|pushes| {
         let mut tree = TokenTree::new(3);
@@ -86,8 +86,8 @@ proptest! {
         prop_assert_eq!(truncated, expected);
     }
 
-    /// What the rest of the suite rests on: a toy cache that keeps a path equals one that was
-    /// filled with that path.
+    /// The other tests rely on this: a toy cache that keeps a path equals one that was filled with
+    /// that path.
     #[test]
     fn keeping_a_path_equals_decoding_it((tree, _) in trees(), leaf in any::<prop::sample::Index>()) {
         let model = TableModel::random(6, 2, 1);

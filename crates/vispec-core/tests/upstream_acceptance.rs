@@ -12,7 +12,7 @@ use vispec_core::{
     RecursiveRejection, Sampler, TargetLogits, TokenId, TokenTree,
 };
 
-/// One case: the tree that its candidate rows spell, and logits by node.
+/// One case: the tree described by its candidate rows, and the logits of each node.
 struct Case {
     rows: Vec<Vec<i64>>,
     tree: TokenTree,
@@ -83,10 +83,10 @@ fn greedy_verdicts_equal_the_reference() {
     }
 }
 
-/// Walks through every sequence of random decisions, one run at a time.
+/// Enumerates every sequence of random decisions, one run at a time.
 #[derive(Default)]
 struct Enumeration {
-    /// Decision and number of options of each random event of the current run.
+    /// Decision and number of options of each random event in the current run.
     script: Vec<(usize, usize)>,
     at: usize,
     probability: f64,
@@ -147,7 +147,7 @@ impl Chance for Enumeration {
     }
 }
 
-/// Logits whose every pick is a random event of an enumeration.
+/// Logits for which every pick is a random event of the enumeration.
 struct EnumeratedLogits<'a> {
     logits: &'a HostLogits,
     enumeration: &'a mut Enumeration,

@@ -10,7 +10,7 @@ use vispec_core::{
     TopK, TreeShape,
 };
 
-/// A draft whose candidates are given, level by level; checks the beams it is asked to expand.
+/// A draft with given candidates for each level; it checks the beams that it must expand.
 struct Scripted {
     levels: Vec<TopK>,
     beams: Vec<Beam>,
@@ -34,7 +34,7 @@ impl Scripted {
 }
 
 impl DraftModel<TableModel> for Scripted {
-    /// Number of the expansion.
+    /// Index of the expansion.
     type Hidden = usize;
 
     fn name(&self) -> &str {
@@ -84,7 +84,7 @@ fn grow(levels: Vec<TopK>, shape: TreeShape, root: TokenId) -> (TokenTree, Vec<B
     let mut drafter = DynamicTreeDrafter::new(Scripted::new(levels), shape);
     let first = drafter.begin(&vec![0], TableFeatures::default(), root);
     let tree = first.unwrap().finish(&mut drafter).unwrap();
-    // A second cycle with the same candidates: nothing of the first may be left over.
+    // A second cycle with the same candidates: no state of the first one may remain.
     let second = drafter.advance(&[], TableFeatures::default(), root);
     assert_eq!(tree, second.unwrap().finish(&mut drafter).unwrap());
     (tree, drafter.model().beams.clone())
@@ -205,8 +205,8 @@ fn worked_example() {
     assert_eq!(beams[1].paths, [[0, 2], [1, 3]]);
 }
 
-/// Upstream can keep a child of equal score without its parent and then hangs it elsewhere; the
-/// order here (score, then place in the pool) cannot.
+/// Upstream can keep a child of equal score without its parent and then attaches it elsewhere. The
+/// order here (score, then index in the pool) prevents this.
 #[test]
 fn equal_scores_keep_the_parent() {
     let certain = top_k(2, &[(1, 0.0), (2, 0.0)]);

@@ -1,12 +1,11 @@
-//! What a grammar costs with a vocabulary of 152k tokens, as Qwen2.5 has: compiling it, masks in
-//! different places, what shaping a tree asks for, and all masks of an answer.
+//! Costs of a grammar with a vocabulary of 152k tokens, the size of Qwen2.5's: compilation, masks
+//! in different places, the calls that shape a tree, and all masks of an answer.
 //!
-//! The vocabulary is made up: bytes, and words of a few letters with and without a blank before
-//! them.
+//! The vocabulary is synthetic: bytes, and words of a few letters with and without a leading space.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
-    reason = "criterion makes functions without documentation, and a bench may panic"
+    reason = "criterion generates undocumented functions, and a bench may panic"
 )]
 
 use std::collections::BTreeSet;
@@ -22,7 +21,7 @@ use vispec_processor::{SequenceTokens, Tokenizer};
 const VOCAB: usize = 151_936;
 const END: TokenId = VOCAB as TokenId - 1;
 
-/// How the byte level spells a byte.
+/// Returns the byte-level character of a byte.
 fn spelled(byte: u8) -> char {
     let plain = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if plain {
@@ -82,7 +81,7 @@ fn schema() -> GrammarSource {
     }))
 }
 
-/// The constraint after a text.
+/// Returns the constraint after a text.
 fn after(compiler: &GrammarCompiler, tokenizer: &Tokenizer, text: &str) -> GrammarConstraint {
     let mut constraint = compiler.compile(&schema()).unwrap().constraint();
     for token in tokenizer.encode(text, SequenceTokens::Omit).unwrap() {
@@ -128,7 +127,7 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// Whole answers, each from a constraint that has seen nothing: masks and steps of all their tokens.
+/// Measures whole answers, each with a fresh constraint: masks and steps of all tokens.
 fn answers(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer(dir.path());
@@ -159,7 +158,7 @@ fn answers(criterion: &mut Criterion) {
     });
 }
 
-/// JSON with a blank behind each comma, as the grammar has it.
+/// Returns JSON with a space after each comma, as in the grammar.
 fn spaced(value: &Value) -> String {
     value.to_string().replace(",", ", ")
 }

@@ -1,15 +1,15 @@
-//! Objects of which a schema lists the properties and does not say whether there may be others.
+//! Objects whose schema lists properties but does not specify whether others are allowed.
 //!
-//! By the letter there may be any others. Who writes such a schema seldom means that, and a model
-//! that need not come to an end may go on with properties for ever. So these objects get
-//! `additionalProperties: false`, as grammars of other engines have it; what is said then keeps to
-//! the schema as it was, too.
+//! By the JSON Schema standard, any others are allowed. Authors of such schemas rarely intend that,
+//! and a model that is not forced to end an object may add properties forever. So these objects get
+//! `additionalProperties: false`, as in the grammars of other engines. The answers are valid under
+//! the original schema, too.
 
 use serde_json::{Map, Value};
 
 type Fields = Map<String, Value>;
 
-/// Closes them, unless somewhere schemas are put together so that one does not know of the
+/// Closes all such objects, unless the schema combines subschemas so that one does not know the
 /// properties of another.
 pub(crate) fn close_objects(schema: &mut Value) {
     let mut are_whole = true;
@@ -37,10 +37,10 @@ fn close(fields: &mut Fields) {
     }
 }
 
-/// Whether a schema says by itself, or leaves to one other schema or the alternatives in one list,
-/// which properties there are.
+/// Returns whether the properties are defined in one place: by the schema itself, by one other
+/// schema, or by the alternatives in one list.
 fn is_whole(fields: &Fields) -> bool {
-    /// With one of these, closing a schema could allow what was forbidden.
+    /// With one of these keywords, closing a schema could allow values that were forbidden.
     const ELSEWHERE: [&str; 4] = ["oneOf", "not", "if", "dependentSchemas"];
     const OWN: [&str; 6] = [
         "properties",
@@ -64,7 +64,7 @@ fn is_whole(fields: &Fields) -> bool {
     others + usize::from(has_own && others > 0) <= 1 && parts <= 1
 }
 
-/// Shows all schemas within `schema`, itself included.
+/// Calls `show` for all schemas within `schema`, including itself.
 fn visit(schema: &mut Value, mut show: impl FnMut(&mut Fields)) {
     let mut waiting = vec![schema];
     while let Some(schema) = waiting.pop() {

@@ -1,4 +1,4 @@
-//! From what an answer has to be to a grammar.
+//! Compiler from grammar sources to grammars.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,9 +17,9 @@ use crate::error::{GrammarError, reason};
 use crate::source::GrammarSource;
 use crate::vocabulary::Vocabulary;
 
-/// Stack for the compiler in bytes: what is nested deep, it takes by recursion.
+/// Stack size of the compiler in bytes; it handles nesting by recursion.
 const STACK: usize = 64 << 20;
-/// Most states of a grammar's lexer, of one or two KiB each.
+/// Maximum number of states of a grammar's lexer; each takes one or two KiB.
 const MAX_LEXER_STATES: usize = 50_000;
 
 /// Compiles grammars for one tokenizer.
@@ -34,11 +34,12 @@ impl fmt::Debug for GrammarCompiler {
 }
 
 impl GrammarCompiler {
-    /// A compiler for a target with `vocab_size` tokens, those of `tokenizer` among them; `ends`
-    /// end the sequence. Takes some tenths of a second for a large vocabulary.
+    /// Creates a compiler for a target with `vocab_size` tokens, which include those of
+    /// `tokenizer`. The tokens `ends` end the sequence. This takes a few tenths of a second for a
+    /// large vocabulary.
     ///
     /// # Errors
-    /// [`GrammarError::Tokenizer`].
+    /// [`GrammarError::Tokenizer`] if the tokenizer is not supported.
     pub fn new(
         tokenizer: &Tokenizer,
         ends: &BTreeSet<TokenId>,
@@ -60,12 +61,12 @@ impl GrammarCompiler {
     /// Compiles a grammar.
     ///
     /// # Errors
-    /// [`GrammarError::TooLong`], [`GrammarError::Invalid`], [`GrammarError::InvalidTools`].
+    /// [`GrammarError::TooLong`], [`GrammarError::Invalid`] or [`GrammarError::InvalidTools`].
     pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
         let reason = match (self.compile_source(source), source) {
             (Err(GrammarError::Invalid { reason }), GrammarSource::ToolCalls { .. }) => reason,
             (Err(GrammarError::Invalid { reason }), GrammarSource::CallsOrText { text, .. }) => {
-                // The text may be at fault instead.
+                // The text may cause the error instead.
                 text.expression()?;
                 self.compile_source(text)?;
                 reason
@@ -83,7 +84,7 @@ impl GrammarCompiler {
             let compiled = compiler.spawn_scoped(scope, || self.compile_lark(lark));
             let compiled = compiled.map_err(|error| invalid(error.to_string()))?;
             let compiled = compiled.join();
-            compiled.unwrap_or_else(|_| Err(invalid("the parser gave up".to_owned())))
+            compiled.unwrap_or_else(|_| Err(invalid("the parser panicked".to_owned())))
         })
     }
 
@@ -93,7 +94,7 @@ impl GrammarCompiler {
         let parser = self.factory.create_parser(grammar);
         let parser = parser.map_err(|error| invalid(reason(error)))?;
         let mut matcher = Matcher::new(Ok(parser));
-        // A grammar that allows nothing, or whose first step is too much work, is found out now.
+        // Detects grammars that allow nothing, or whose first step is too much work.
         let first = matcher.compute_mask_or_eos();
         first.map_err(|error| invalid(reason(error)))?;
         Ok(Grammar {
@@ -106,7 +107,7 @@ impl GrammarCompiler {
 /// A compiled grammar.
 #[derive(Clone)]
 pub struct Grammar {
-    /// Large, and seldom there.
+    /// Boxed because it is large and rarely present.
     matcher: Box<Matcher>,
     vocabulary: TokEnv,
 }
@@ -118,10 +119,10 @@ impl fmt::Debug for Grammar {
 }
 
 impl Grammar {
-    /// A constraint for one answer.
+    /// Returns a constraint for one answer.
     #[must_use]
     pub fn constraint(&self) -> GrammarConstraint {
-        // Nothing is shared, so that no answer can use up the room of another.
+        // A deep copy shares no limits, so no answer can use up those of another.
         GrammarConstraint::new(self.matcher.deep_clone(), Arc::clone(&self.vocabulary))
     }
 }

@@ -1,4 +1,4 @@
-//! Where an answer is in its grammar.
+//! Constraint that tracks an answer's position in its grammar.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use crate::error::{GrammarError, reason};
 
 /// Follows one answer through its grammar.
 ///
-/// At the end of the grammar only tokens that end the sequence may come.
+/// At the end of the grammar, only tokens that end the sequence are allowed.
 pub struct GrammarConstraint {
     matcher: Matcher,
     vocabulary: TokEnv,
-    /// Tokens said since the one that ended the sequence, that one included.
+    /// Number of tokens since the one that ended the sequence, including it.
     ended: usize,
-    /// What must come, if that was asked for since the last token.
+    /// Forced tokens, if computed since the last token.
     forced: Option<Vec<TokenId>>,
 }
 
@@ -42,7 +42,7 @@ impl GrammarConstraint {
         self.vocabulary.tok_trie().eos_tokens().contains(&token)
     }
 
-    /// Tokens of the text that must come next, as the tokenizer cuts it; only these may come.
+    /// Returns the tokens of the forced text as the tokenizer splits it; no others are allowed.
     fn must_come(&mut self) -> &[TokenId] {
         let matcher = &mut self.matcher;
         self.forced
@@ -84,7 +84,7 @@ impl Constraint for GrammarConstraint {
         if self.vocabulary.tokenize_is_canonical() {
             return Ok(self.must_come().to_vec());
         }
-        // Any tokens that spell this text may come; the longest ones are likely.
+        // Any tokens that spell this text are allowed; the longest ones are the most likely.
         let text = self.matcher.compute_ff_bytes();
         Ok(self.vocabulary.tokenize_bytes(&text))
     }
@@ -142,7 +142,7 @@ mod tests {
         for token in [0, 33, 69] {
             allowed.allow_token(token);
         }
-        // The target has more tokens than the tokenizer.
+        // The target has more tokens than the tokenizer does.
         let mut logits = vec![1.0; 120];
         exclude(&mut logits, &allowed);
         let stay = logits.iter().enumerate();

@@ -1,47 +1,47 @@
 //! Errors of grammars.
 
-/// Longest message of the parser that is passed on, in bytes: it can quote the grammar.
+/// Maximum length of a parser message that is passed on, in bytes; messages can quote the grammar.
 const MAX_REASON: usize = 400;
 
-/// Why there is no grammar, or why it gave up.
+/// Error of compiling or following a grammar.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrammarError {
-    /// It is too long to be looked at.
+    /// The grammar is too long.
     #[error("the grammar has {bytes} bytes, expected at most {limit}")]
     TooLong {
-        /// Its bytes, a schema as JSON.
+        /// Length in bytes; a schema is counted as JSON.
         bytes: usize,
-        /// Most bytes.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// It makes no sense, allows nothing, needs too much work or uses what is not supported.
+    /// The grammar is malformed, allows nothing, needs too much work or uses unsupported features.
     #[error("the grammar cannot be used: {reason}")]
     Invalid {
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// The same of what tools are called with.
-    #[error("the tools cannot be called by their schemas: {reason}")]
+    /// The schema of a tool's arguments is unusable in one of these ways.
+    #[error("the schemas of the tools cannot be used: {reason}")]
     InvalidTools {
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// Following it became too much work.
-    #[error("the grammar is too complex to go on with: {reason}")]
+    /// Following the grammar needed too much work.
+    #[error("the grammar is too complex to continue: {reason}")]
     TooComplex {
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// The tokens of a tokenizer cannot be spelled in bytes.
-    #[error("no grammar can be followed with this tokenizer: {reason}")]
+    /// The tokens of a tokenizer cannot be converted to bytes.
+    #[error("grammars are not supported with this tokenizer: {reason}")]
     Tokenizer {
-        /// What is wrong with it.
+        /// Cause of the problem.
         reason: String,
     },
 }
 
-/// The first line of a message, without what the parser notes for its developers.
+/// Returns the first line of a message, without the parser's notes for its developers.
 pub(crate) fn reason(error: impl ToString) -> String {
     let message = error.to_string();
     let line = message.lines().next().unwrap_or_default();

@@ -1,13 +1,13 @@
 //! Grammars for the answers of language models: JSON schemas, regular expressions, choices and
 //! tool calls, as constraints of [`vispec_core`].
 //!
-//! A [`GrammarCompiler`] belongs to a tokenizer and compiles any number of grammars; each answer
-//! gets a [`Constraint`](vispec_core::Constraint) of its own from its [`Grammar`].
-//! Parsing is that of the library `llguidance`.
+//! A [`GrammarCompiler`] belongs to a tokenizer and compiles any number of grammars. Each answer
+//! gets its own [`Constraint`](vispec_core::Constraint) from its [`Grammar`]. The library
+//! `llguidance` does the parsing.
 //!
-//! Where a grammar leaves one text only, such as the names of required properties, the tokens are
-//! those that the tokenizer makes of it: they are known before the target is asked, and so they
-//! are a draft that costs nothing.
+//! Where a grammar allows only one text, such as the names of required properties, the tokens are
+//! those of the tokenizer for that text. They are known before the target's pass, so they are a
+//! free draft.
 
 mod closing;
 mod compiler;

@@ -1,67 +1,69 @@
-//! What grammars are made of.
+//! Sources of grammars.
 
 use serde_json::{Map, Value, json};
 
 use crate::closing::close_objects;
 use crate::error::GrammarError;
 
-/// Longest grammar in bytes, a schema as JSON; OpenAI allows schemas of about this size.
+/// Maximum length of a grammar in bytes, where a schema is counted as JSON. OpenAI allows schemas
+/// of about this size.
 const MAX_BYTES: usize = 128 << 10;
 
-/// What an answer has to be.
+/// The required form of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum GrammarSource {
     /// Any JSON object.
     JsonObject,
-    /// JSON by a schema. Objects have no properties beside those that it lists, unless it says
-    /// otherwise or puts schemas together so that one does not know of the properties of another.
+    /// JSON that follows a schema. Objects have only the listed properties, unless the schema
+    /// specifies otherwise or combines subschemas so that one does not know the properties of
+    /// another.
     JsonSchema(Value),
-    /// Text that a regular expression matches from its first to its last character.
+    /// Text that a regular expression matches completely.
     Regex(String),
-    /// One of these texts.
+    /// Must equal one of these strings.
     Choice(Vec<String>),
-    /// Text by a grammar in Lark's syntax, as `llguidance` reads it.
+    /// Text that follows a grammar in the Lark syntax of `llguidance`.
     Lark(String),
-    /// Calls of tools as models of the Hermes and Qwen families write them:
+    /// Tool calls in the format of the Hermes and Qwen models:
     /// `<tool_call>`, a JSON object with `name` and `arguments`, `</tool_call>`.
     ToolCalls {
         /// Tools that may be called.
         tools: Vec<ToolSignature>,
-        /// How many calls.
+        /// Number of calls.
         count: CallCount,
     },
-    /// Either such calls or text by another grammar, which neither has rules of its own
-    /// ([`Lark`](Self::Lark)) nor calls.
+    /// Either such calls or text that follows another grammar, which must have neither its own
+    /// rules ([`Lark`](Self::Lark)) nor calls.
     CallsOrText {
         /// Tools that may be called.
         tools: Vec<ToolSignature>,
-        /// How many calls.
+        /// Number of calls.
         count: CallCount,
-        /// What the text has to be.
+        /// Required form of the text.
         text: Box<GrammarSource>,
     },
 }
 
-/// How a tool is called.
+/// Name and parameters of a tool.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ToolSignature {
-    /// Its name.
+    /// Name of the tool.
     pub name: String,
-    /// The schema of its arguments; without one it takes none.
+    /// Schema of its arguments; without a schema it takes none.
     pub parameters: Option<Value>,
 }
 
-/// How many calls there have to be.
+/// Required number of calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallCount {
-    /// One.
+    /// Exactly one.
     One,
-    /// One or more.
+    /// At least one.
     Some,
 }
 
 impl GrammarSource {
-    /// The grammar in Lark's syntax.
+    /// Returns the grammar in Lark syntax.
     pub(crate) fn lark(&self) -> Result<String, GrammarError> {
         let lark = match self {
             Self::Lark(grammar) => grammar.clone(),
@@ -86,7 +88,7 @@ impl GrammarSource {
         Ok(lark)
     }
 
-    /// What stands on the right of a rule for it, if that is all that it takes.
+    /// Returns the right-hand side of a rule for the source, if a single rule is sufficient.
     pub(crate) fn expression(&self) -> Result<String, GrammarError> {
         let invalid = |reason: &str| GrammarError::Invalid {
             reason: reason.to_owned(),
@@ -96,7 +98,7 @@ impl GrammarSource {
             Self::JsonSchema(schema) => Ok(json_rule(schema)),
             Self::Regex(regex) => Ok(format!("/{}/", llguidance::regex_to_lark(regex, ""))),
             Self::Choice(choices) if choices.is_empty() => {
-                Err(invalid("there is nothing to choose from"))
+                Err(invalid("the list of choices is empty"))
             }
             Self::Choice(choices) => {
                 let choices = choices
@@ -105,7 +107,7 @@ impl GrammarSource {
                 Ok(Vec::from_iter(choices).join(" | "))
             }
             Self::Lark(_) | Self::ToolCalls { .. } | Self::CallsOrText { .. } => Err(invalid(
-                "a grammar with rules of its own, or with calls, cannot be the text beside calls",
+                "a grammar with its own rules or with calls cannot be the alternative to calls",
             )),
         }
     }
@@ -118,7 +120,7 @@ fn call_rules(tools: &[ToolSignature], count: CallCount) -> String {
     };
     let calls = tools.iter().map(|tool| {
         let none = || json!({"type": "object", "properties": {}});
-        // By itself, so that references within the schema start at its own root.
+        // A separate `%json`, so that references within the schema start at its own root.
         let arguments = json_rule(&tool.parameters.clone().unwrap_or_else(none));
         let name = Value::from(&*tool.name);
         let opening = Value::from(format!("<tool_call>\n{{\"name\": {name}, \"arguments\": "));
@@ -128,8 +130,8 @@ fn call_rules(tools: &[ToolSignature], count: CallCount) -> String {
     format!("calls: call{more}\ncall: {calls}")
 }
 
-/// JSON in one line and with one way to separate, so that what is between values is known before
-/// the target says it.
+/// Returns a rule for JSON on one line with fixed separators, so that the tokens between values are
+/// known before the target emits them.
 fn json_rule(schema: &Value) -> String {
     let layout = json!({
         "item_separator": ", ",

@@ -1,4 +1,4 @@
-//! The tokens of a tokenizer as the parser sees them: in bytes.
+//! The tokens of a tokenizer as bytes, as needed by the parser.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use vispec_processor::{SequenceTokens, Tokenizer};
 
 use crate::error::{GrammarError, reason};
 
-/// A text with which is found out whether tokens spell what they are made of.
+/// Text for testing whether the tokenizer's tokens spell the text that they were made from.
 const PROBE: &str = "{\"a\": [1, \"b c\"]}";
 
-/// Tokens as bytes, and how text becomes tokens.
+/// Tokens as bytes, and the tokenizer.
 pub(crate) struct Vocabulary {
     tokenizer: Tokenizer,
     trie: TokTrie,
@@ -19,7 +19,7 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The tokens of `tokenizer` for a target with `vocab_size` of them, of which `ends` end the
+    /// Creates the vocabulary of `tokenizer` for a target with `vocab_size` tokens; `ends` end the
     /// sequence.
     pub(crate) fn new(
         tokenizer: &Tokenizer,
@@ -29,7 +29,7 @@ impl Vocabulary {
         let unusable = |reason: String| GrammarError::Tokenizer { reason };
         let json = tokenizer.to_json();
         let json = json.map_err(|error| unusable(error.to_string()))?;
-        // The library panics at vocabularies that it does not know.
+        // The library panics on unknown vocabularies.
         let words = guarded("spelling tokens", || {
             llguidance::token_bytes_from_tokenizer_json(&json)
         });
@@ -56,8 +56,8 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// The tokenizer's own tokens, if they spell this text: some put a blank before it, compose
-    /// characters or find special tokens in it.
+    /// Returns the tokenizer's own tokens if they spell this text. Some tokenizers prepend a space,
+    /// compose characters or find special tokens in the text.
     fn tokens_of(&self, text: &[u8]) -> Option<Vec<TokenId>> {
         let text = std::str::from_utf8(text).ok()?;
         let tokens = self.tokenizer.encode(text, SequenceTokens::Omit).ok()?;

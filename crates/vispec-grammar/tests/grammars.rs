@@ -10,7 +10,7 @@ use vispec_grammar::{
 };
 use vispec_processor::{Processor, SequenceTokens, SpecialText};
 
-/// More than the tokenizers have, as models do.
+/// Larger than the tokenizers' vocabularies, as in real models.
 const VOCAB: usize = 640;
 
 struct Tiny {
@@ -41,8 +41,8 @@ impl Tiny {
         self.processor.eos_token_ids().contains(&token)
     }
 
-    /// Says tokens at random until the end; the text, unless it becomes too long. Everything that
-    /// the constraint tells must agree on the way.
+    /// Emits random allowed tokens until the end and returns the text, or `None` if it becomes too
+    /// long. All methods of the constraint must agree in each step.
     fn say(&self, source: &GrammarSource, seed: u64) -> Option<String> {
         let mut constraint = self.compiler.compile(source).unwrap().constraint();
         let mut stream = UniformStream::new(seed);
@@ -58,12 +58,12 @@ impl Tiny {
                 assert_eq!(tokens, [*first], "after {said:?}");
             }
             let draw = (stream.next_uniform() * tokens.len() as f64) as usize;
-            // Ends are as likely as anything else, or answers would hardly come to theirs.
+            // Choosing an end half of the time keeps answers short.
             let end = tokens
                 .iter()
                 .find(|&&token| self.ends(token) && draw.is_multiple_of(2));
             let token = *end.unwrap_or(&tokens[draw]);
-            // What was tried and taken back leaves no trace.
+            // A token that is tried and retracted must leave no trace.
             constraint.advance(token).unwrap();
             if !self.ends(token) {
                 allowed(&mut constraint);
@@ -126,7 +126,7 @@ fn names_are_known_before_they_are_said() {
     let forced = constraint.forced().unwrap();
     let text = tokenizer.decode(&forced, SpecialText::Keep).unwrap();
     assert_eq!(text, "{\"colour\": \"");
-    // Tokens are those that the tokenizer makes of the text.
+    // The tokens are those of the tokenizer for the text.
     let own = tokenizer.encode(&text, SequenceTokens::Omit).unwrap();
     assert_eq!(forced, own);
 }
@@ -146,7 +146,7 @@ fn other_grammars_are_kept_to() {
         let text = tiny
             .say(&GrammarSource::Choice(choices.clone()), seed)
             .unwrap();
-        // What looks like a special token is spelled out.
+        // Text that looks like a special token is spelled out.
         assert!(choices.contains(&text), "{text:?}");
         let regex = GrammarSource::Regex("(a|b){2,3}/[0-9]".to_owned());
         let text = tiny.say(&regex, seed).unwrap();
@@ -235,7 +235,7 @@ fn an_answer_is_a_call_or_text() {
     }
 }
 
-/// Of which properties there may be others a schema has to say.
+/// Additional properties must be allowed explicitly by the schema.
 #[test]
 fn objects_have_the_properties_that_are_listed() {
     let tiny = tiny("qwen-scenes");
@@ -322,7 +322,7 @@ fn grammars_that_cannot_be_followed_are_errors() {
         .compile(&GrammarSource::Regex(long))
         .unwrap_err();
     assert!(matches!(error, GrammarError::TooLong { .. }), "{error}");
-    // Whatever comes of these, it comes soon, and no stack is too small for them.
+    // Whatever the result for these, it must come quickly and without a stack overflow.
     let entangled = json!({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}], "$defs": {
         "a": {"properties": {"x": {"$ref": "#/$defs/b"}}, "required": ["x"]},
         "b": {"properties": {"x": {"$ref": "#/$defs/a"}, "y": {"$ref": "#"}}},

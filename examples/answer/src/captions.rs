@@ -1,4 +1,4 @@
-//! A file of JSON lines, one for each image, that a killed run leaves whole.
+//! A file of JSON lines, one per image, that stays valid when a run is killed.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::Value;
 
-/// Captions of an earlier run and of this one.
+/// Captions of earlier runs and of this one.
 #[derive(Debug)]
 pub struct CaptionFile {
     path: PathBuf,
@@ -18,12 +18,12 @@ pub struct CaptionFile {
 }
 
 impl CaptionFile {
-    /// Opens or creates the file of captions that answer `prompt`. A last line without its end, which
-    /// a kill can leave, is dropped.
+    /// Opens or creates the file of captions that answer `prompt`. An incomplete last line, as left
+    /// by a killed run, is dropped.
     ///
     /// # Errors
-    /// If the file cannot be read and written, or has a line that is not of a run or answers another
-    /// prompt.
+    /// If the file cannot be read or written, or has a line that was not written by a run or
+    /// answers a different prompt.
     pub fn open(path: &Path, prompt: &str) -> anyhow::Result<Self> {
         let at = || path.display().to_string();
         let mut options = OpenOptions::new();
@@ -43,11 +43,11 @@ impl CaptionFile {
             let image = image.with_context(|| {
                 format!("{}: line {} has no field image", path.display(), index + 1)
             })?;
-            // Files of earlier versions do not say what was asked.
+            // Files of earlier versions do not contain the prompt.
             let asked = row.as_ref().and_then(|row| row["prompt"].as_str());
             anyhow::ensure!(
                 asked.is_none_or(|asked| asked == prompt),
-                "{}: line {} answers the prompt {:?}, expected {prompt:?}; name another file",
+                "{}: line {} answers the prompt {:?}, expected {prompt:?}; use another file",
                 path.display(),
                 index + 1,
                 asked.unwrap_or_default()
@@ -56,7 +56,7 @@ impl CaptionFile {
         }
         anyhow::ensure!(
             bytes[whole..].first().is_none_or(|&byte| byte == b'{'),
-            "{}: the last line is not of a run",
+            "{}: the last line was not written by this program",
             path.display()
         );
         file.set_len(whole as u64).with_context(at)?;
@@ -69,7 +69,7 @@ impl CaptionFile {
         })
     }
 
-    /// Whether the image has its line.
+    /// Returns `true` if the image has a line.
     #[must_use]
     pub fn has(&self, image: &str) -> bool {
         self.done.contains(image)
@@ -82,7 +82,7 @@ impl CaptionFile {
     pub fn append(&mut self, image: &str, mut row: Value) -> anyhow::Result<()> {
         row["image"] = image.into();
         row["prompt"] = self.prompt.as_str().into();
-        // In one write, so that a kill leaves a line or a part of one and no two parts.
+        // A single write, so that a kill leaves at most one incomplete line.
         let line = format!("{row}\n");
         let written = self.file.write_all(line.as_bytes());
         written.with_context(|| self.path.display().to_string())?;

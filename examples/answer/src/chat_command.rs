@@ -1,36 +1,36 @@
-//! What a line of a chat asks for.
+//! Commands of the chat.
 
 use std::path::PathBuf;
 
 use crate::chat_images::path_of_file_url;
 use crate::video_folder::VideoFolder;
 
-/// One line, understood.
+/// A parsed line.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChatCommand {
-    /// Nothing.
+    /// An empty line.
     Nothing,
-    /// Ask this.
+    /// Ask a question.
     Say(String),
     /// Show an image with the next question.
     Image(PathBuf),
     /// Show a video with the next question.
     Video(VideoFolder),
-    /// Start again with this system message, or without one.
+    /// Start a new conversation with this system message, or without one.
     System(Option<String>),
-    /// Counts and times of the last answer.
+    /// Print counts and times of the last answer.
     Stats,
-    /// The draft tree of the last answer that was accepted furthest.
+    /// Print the draft tree of the last answer with the longest accepted path.
     Tree,
-    /// Forget the conversation, but not the system message.
+    /// Forget the conversation, but keep the system message.
     Reset,
-    /// End the program.
+    /// Exit the program.
     Quit,
     /// List the commands.
     Help,
 }
 
-/// A line that starts like a command and is none.
+/// Error of a line that starts like a command but is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// No command has this name.
@@ -42,33 +42,33 @@ pub enum CommandError {
 }
 
 impl ChatCommand {
-    /// What `/help` prints.
+    /// Output of `/help`.
     pub const HELP: &str = "\
 /image FILE   show an image with the next question
-/video DIR    show a video with the next question: a folder of frames, two a second; DIR@FPS of FPS
-/system TEXT  start again with a system message; without TEXT, with none
-/stats        counts and times of the last answer
-/tree         the tree of the last answer that was accepted furthest
-/reset        forget the conversation, but not the system message
-/quit         end; so does Ctrl-D
-Ctrl-C stops an answer. A line that starts with two slashes is a question.";
+/video DIR    show a video with the next question: a folder of frames, 2 per second, or DIR@FPS
+/system TEXT  start a new conversation with a system message; without TEXT, without one
+/stats        print counts and times of the last answer
+/tree         print the tree of the last answer with the longest accepted path
+/reset        forget the conversation, but keep the system message
+/quit         exit; so does Ctrl-D
+Ctrl-C stops an answer. To ask a question that starts with a slash, type two slashes.";
 
-    /// Commands, those that take an argument with the space before it.
+    /// All commands; those with an argument include the space before it.
     pub const NAMES: [&str; 8] = [
         "/image ", "/video ", "/system ", "/stats", "/tree", "/reset", "/quit", "/help",
     ];
 
-    /// Whether what comes next in a line is a path.
+    /// Returns `true` if the next part of the line is a path.
     #[must_use]
     pub fn takes_path(line: &str) -> bool {
         let line = line.trim_start();
         line.starts_with("/image ") || line.starts_with("/video ")
     }
 
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// [`CommandError`] for lines that start with a slash and are no command.
+    /// [`CommandError`] for lines that start with a slash but are not a valid command.
     pub fn parse(line: &str) -> Result<Self, CommandError> {
         let line = line.trim();
         if let Some(question) = line.strip_prefix("//") {
@@ -100,8 +100,8 @@ Ctrl-C stops an answer. A line that starts with two slashes is a question.";
     }
 }
 
-/// A path as terminals and file managers paste it: in quotes, as a file URL, or with backslashes
-/// before spaces and other characters that shells read.
+/// Reads a path as pasted from terminals and file managers: in quotes, as a file URL, or with
+/// backslashes before spaces and other special characters of shells.
 fn path(text: &str) -> PathBuf {
     for quote in ['\'', '"'] {
         let inner = text.strip_prefix(quote);
@@ -112,7 +112,7 @@ fn path(text: &str) -> PathBuf {
     if let Some(path) = path_of_file_url(text) {
         return path;
     }
-    // On Windows a backslash is a part of the path.
+    // On Windows, backslashes are part of the path.
     if cfg!(windows) {
         return text.into();
     }

@@ -9,10 +9,10 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::chat_command::ChatCommand;
 
-/// Reads lines of a chat.
+/// Line editor of a chat.
 pub type ChatEditor = Editor<ChatHelper, DefaultHistory>;
 
-/// What Tab completes.
+/// Completes commands and paths.
 #[derive(Default)]
 pub struct ChatHelper {
     paths: FilenameCompleter,
@@ -24,7 +24,7 @@ impl std::fmt::Debug for ChatHelper {
     }
 }
 
-/// An editor for this terminal.
+/// Creates an editor for this terminal.
 ///
 /// # Errors
 /// If the terminal cannot be used.

@@ -1,4 +1,4 @@
-//! The images of a chat that was read from a file: given apart, or by address.
+//! The images of a chat from a file: given by flags, or by address.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use vispec_processor::{DecodedImage, ImageOptions, ImagePlace, image_in_data_url
 
 use crate::failure::Failure;
 
-/// The path in a file URL; none if it is no file URL of this machine.
+/// Returns the path in a file URL; `None` if the URL is not a file URL of this machine.
 #[must_use]
 pub fn path_of_file_url(url: &str) -> Option<PathBuf> {
     let (scheme, rest) = url.split_once("://")?;
@@ -21,11 +21,11 @@ pub fn path_of_file_url(url: &str) -> Option<PathBuf> {
 }
 
 /// Reads the image of each place, in order: from its address, or the next of `given`, the files of
-/// `--image`. Paths in `chat` count from its folder.
+/// `--image`. Paths in `chat` are relative to its folder.
 ///
 /// # Errors
-/// An image that cannot be read or is on the web, named by its place; with addresses, if `given` has
-/// too few or too many. Without, whoever fills the places counts.
+/// If an image cannot be read or is on the web; the error names its place. If there are addresses,
+/// also if `given` has too few or too many files; without addresses, the caller checks the count.
 pub fn read(
     chat: &Path,
     places: &[ImagePlace],

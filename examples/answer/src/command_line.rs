@@ -1,5 +1,5 @@
-//! What every program's command line has: its own name, a version with the commit, and completions
-//! for shells.
+//! Common parts of every program's command line: its name, a version with the commit, and shell
+//! completions.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,21 +8,21 @@ use std::process::exit;
 use clap::{ArgMatches, Command, Parser, ValueEnum as _};
 use clap_complete::Shell;
 
-/// Version, and the commit if the program was built in a checkout.
+/// The version, with the commit if the program was built in a checkout.
 pub const VERSION: &str = env!("VISPEC_VERSION");
 
-/// The flag that prints completions; only as the first.
+/// The flag that prints completions; recognised only as the first argument.
 const COMPLETIONS: &str = "--completions";
 
-/// Parses the command line of the program `name`, and exits if it makes no sense or if it asks for
-/// help, the version or completions.
+/// Parses the command line of the program `name`. Exits if it is invalid or requests help, the
+/// version or completions.
 #[must_use]
 pub fn parse<F: Parser>(name: &'static str) -> F {
     let matches = matches::<F>(name);
     F::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// [`parse`], before values are taken from it.
+/// Like [`parse`], but returns the raw matches.
 #[must_use]
 pub fn matches<F: Parser>(name: &'static str) -> ArgMatches {
     let mut command = command::<F>(name);

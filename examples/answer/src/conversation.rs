@@ -1,27 +1,27 @@
-//! A conversation that grows: messages, what they show, and what waits for a question.
+//! A growing conversation: messages, their images and videos, and those for the next question.
 
 use vispec_processor::{
     Content, DecodedImage, Media, Message, Messages, Part, ProcessorError, Video,
 };
 
-/// Images and videos in order.
+/// Images and videos, in order.
 #[derive(Debug, Clone, Default)]
 struct Shown {
     images: Vec<DecodedImage>,
     videos: Vec<Video>,
 }
 
-/// Everything that was said so far.
+/// All messages so far.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
     shown: Shown,
-    /// What goes before the next question.
+    /// Images and videos to show before the next question.
     waiting: Shown,
 }
 
 impl Conversation {
-    /// A conversation in which nothing was said, with a system message if there is one.
+    /// Creates an empty conversation, with a system message if there is one.
     #[must_use]
     pub fn new(system: Option<&str>) -> Self {
         let system = system.map(|text| message("system", Content::Text(text.to_owned())));
@@ -31,18 +31,19 @@ impl Conversation {
         }
     }
 
-    /// Shows an image with the next question.
+    /// Adds an image to the next question.
     pub fn show(&mut self, image: DecodedImage) {
         self.waiting.images.push(image);
     }
 
-    /// Shows a video with the next question.
+    /// Adds a video to the next question.
     pub fn show_video(&mut self, video: Video) {
         self.waiting.videos.push(video);
     }
 
-    /// The conversation with one more question, behind images and then videos. It becomes part of the conversation
-    /// by [`answered`](Self::answered) only, so that a question that failed is not asked again.
+    /// Returns the conversation with one more question, after the waiting images and then the
+    /// videos. `self` does not change, so a question that fails leaves no trace;
+    /// [`answered`](Self::answered) completes the turn.
     #[must_use]
     pub fn asked(&self, question: &str) -> Self {
         let mut asked = self.clone();
@@ -56,7 +57,7 @@ impl Conversation {
         asked
     }
 
-    /// The conversation with an answer.
+    /// Returns the conversation with an answer.
     #[must_use]
     pub fn answered(mut self, answer: &str) -> Self {
         let content = Content::Text(answer.to_owned());
@@ -64,15 +65,15 @@ impl Conversation {
         self
     }
 
-    /// Messages for the chat template.
+    /// Returns the messages for the chat template.
     ///
     /// # Errors
-    /// If nothing was said yet.
+    /// If there are no messages yet.
     pub fn messages(&self) -> Result<Messages, ProcessorError> {
         Messages::new(self.messages.clone())
     }
 
-    /// Images and videos in the order of their places in the messages.
+    /// Returns images and videos in the order of their places in the messages.
     #[must_use]
     pub fn media(&self) -> Media<'_> {
         Media {

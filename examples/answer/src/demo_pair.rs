@@ -1,4 +1,4 @@
-//! A tiny target with its draft that programs carry, so that they run without a download.
+//! A tiny target and its draft, built into programs so that they run without a download.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ macro_rules! carried {
     };
 }
 
-/// Files of the pair by their places in `fixtures`. `make_target` makes the target, `cargo xtask
-/// reproduce` the draft.
+/// Files of the pair by their paths in `fixtures`. The target comes from `make_target`, the draft
+/// from `cargo xtask reproduce`.
 const FILES: &[(&str, &[u8])] = carried![
     "models/qwen-scenes/chat_template.json",
     "models/qwen-scenes/config.json",
@@ -29,21 +29,21 @@ const FILES: &[(&str, &[u8])] = carried![
     "drafts/qwen-scenes-q2/model.safetensors",
 ];
 
-/// The pair in a directory that goes with this value.
+/// The pair in a temporary directory that is deleted with this value.
 #[derive(Debug)]
 pub struct DemoPair {
     dir: TempDir,
 }
 
 impl DemoPair {
-    /// Name to show for it.
+    /// Display name of the pair.
     pub const NAME: &str = "vispec-demo";
 
-    /// Share of the time of plain decoding that drafting may lose, more than by default: answers are
-    /// short.
+    /// Share of the time of plain decoding that drafting may lose; larger than the default, because
+    /// answers are short.
     pub const MAX_LOSS: f64 = 0.2;
 
-    /// Writes the pair to a temporary directory, from which it can be mapped.
+    /// Writes the pair to a temporary directory, so that the files can be memory-mapped.
     ///
     /// # Errors
     /// If the files cannot be written.
@@ -58,13 +58,13 @@ impl DemoPair {
         Ok(Self { dir })
     }
 
-    /// Directory of the target.
+    /// Returns the directory of the target.
     #[must_use]
     pub fn target(&self) -> PathBuf {
         self.place("models/qwen-scenes")
     }
 
-    /// Directory of the draft.
+    /// Returns the directory of the draft.
     #[must_use]
     pub fn draft(&self) -> PathBuf {
         self.place("drafts/qwen-scenes-q2")

@@ -1,19 +1,19 @@
-//! Exit codes: 2 for wrong usage, 1 for everything else that fails.
+//! Exit codes: 2 for wrong usage, 1 for other failures.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// Why a program stops early.
+/// Failure of a program.
 #[derive(Debug)]
 pub enum Failure {
-    /// The flags make no sense.
+    /// The flags are invalid.
     Usage(String),
-    /// The flags are fine, but something they name is not.
+    /// Any other error.
     Other(anyhow::Error),
 }
 
 impl Failure {
-    /// A flag whose value cannot be used.
+    /// Creates a usage failure, for a flag with an invalid value.
     pub fn usage(error: impl Display) -> Self {
         Self::Usage(error.to_string())
     }
@@ -34,7 +34,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Runs `main` and reports its failure on stderr, causes included.
+/// Runs `main` and prints its failure with all causes to stderr.
 #[expect(
     clippy::print_stderr,
     reason = "the one place where binaries report failures"
@@ -47,7 +47,7 @@ pub fn exit_code(main: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Other(error)) => {
-            // A reader that went away, such as `head`, is no failure of ours.
+            // A closed pipe, as left by `head`, is not a failure.
             if let Some(io) = error.downcast_ref::<std::io::Error>()
                 && io.kind() == std::io::ErrorKind::BrokenPipe
             {
@@ -59,7 +59,8 @@ pub fn exit_code(main: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// The message and those of its causes, each said once: many messages quote their cause.
+/// Returns the messages of the error and its causes. A message that already contains its cause is
+/// not repeated.
 #[must_use]
 pub fn with_causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |message, cause| {

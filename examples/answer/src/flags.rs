@@ -1,4 +1,4 @@
-//! Command-line flags that several binaries understand.
+//! Command-line flags shared by several binaries.
 
 use std::io::Read as _;
 use std::num::NonZeroUsize;
@@ -22,59 +22,60 @@ use crate::failure::Failure;
 use crate::tree::TreeFlags;
 use crate::video_folder::VideoFolder;
 
-/// Most generations at once that a flag may ask for: each holds caches, so there has to be a bound.
+/// Maximum number of concurrent generations that a flag may request; each holds caches.
 pub const MAX_BATCH: i64 = 256;
 
-/// Bytes of a question from standard input at most.
+/// Maximum length of a question from standard input, in bytes.
 const LONGEST_QUESTION: u64 = 1 << 24;
 
-/// Which models to load, and where to.
+/// Models to load, and how to load them.
 #[derive(Args, Debug)]
 pub struct ModelFlags {
     /// Checkpoint of the target: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub target: String,
-    /// Everything else
+    /// How to load the models
     #[command(flatten)]
     pub load: LoadFlags,
 }
 
 impl ModelFlags {
-    /// Looks at the flags without loading anything.
+    /// Checks the flags without loading anything.
     ///
     /// # Errors
-    /// Those of [`LoadFlags::check`].
+    /// Same as [`LoadFlags::check`].
     pub fn check(&self) -> Result<(), Failure> {
         self.load.check()
     }
 
-    /// Loads what the flags name.
+    /// Loads the models that the flags name.
     ///
     /// # Errors
-    /// As [`check`](Self::check); otherwise any error of loading.
+    /// Same as [`check`](Self::check), or any error of loading.
     pub fn load(&self) -> Result<Engine, Failure> {
         self.load.load(&self.target)
     }
 }
 
-/// How to load a target, and what besides.
+/// How to load a target and its draft.
 #[derive(Args, Debug, Clone)]
 pub struct LoadFlags {
     /// Checkpoint of the draft: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub draft: Option<String>,
-    /// vispec, eagle2, eagle3 or medusa, each also with +lookup (what followed the last words earlier
-    /// competes with the network's guesses), prompt-lookup or none; by default what the draft's
-    /// checkpoint is, with +lookup unless trees have a fixed size
+    /// Drafting method: vispec, eagle2, eagle3 or medusa, each also with +lookup (earlier
+    /// continuations of the last words compete with the network's guesses), prompt-lookup or none;
+    /// by default the method of the draft's checkpoint, with +lookup unless trees have a fixed size
     #[arg(long)]
     pub method: Option<Method>,
-    /// flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
+    /// Device: flex (CPU), cuda or cuda:N, rocm or rocm:N, wgpu, vulkan, metal or tch
     #[arg(long, default_value = "flex", value_parser = parse_device)]
     pub device: DeviceSpec,
-    /// Tokens that the draft chooses among, besides those of prompt and answer: auto (the list that
-    /// comes with the draft, else as many as its step may cost), all, a list (see `draft_vocab`), or
-    /// the first N ids. Lossless: the target still chooses among all. EAGLE-3 drafts have a head of
-    /// their own: their tokens are what they are, and auto and all change nothing
+    /// Tokens that the draft chooses among, in addition to those of prompt and answer: auto (the
+    /// list that comes with the draft, else a number that keeps its steps fast), all, a list (see
+    /// `draft_vocab`), or the first N ids. Lossless: the target still chooses among all tokens.
+    /// EAGLE-3 drafts with their own output head have fixed tokens; auto and all change nothing for
+    /// them
     #[arg(
         long,
         value_name = "auto|all|FILE|N",
@@ -83,9 +84,9 @@ pub struct LoadFlags {
         value_parser = parse_draft_vocab
     )]
     pub draft_vocab: DraftVocab,
-    /// What numbers of layers in the config of an EAGLE-3 draft mean: auto (as in its dialect; where
-    /// that cannot be told, loading says so), inputs (what enters these layers, as in vLLM and
-    /// speculators) or outputs (what leaves them, as in SGLang)
+    /// Meaning of layer numbers in the config of an EAGLE-3 draft: auto (as in its dialect; an
+    /// ambiguous dialect is an error), inputs (the inputs of these layers, as in vLLM and
+    /// speculators) or outputs (their outputs, as in SGLang)
     #[arg(
         long,
         value_name = "auto|inputs|outputs",
@@ -93,9 +94,9 @@ pub struct LoadFlags {
         requires = "draft"
     )]
     pub draft_layer_ids: LayerIds,
-    /// What embeds the tokens of a prompt for an EAGLE-3 draft: tokens (its own table, a placeholder at
-    /// the places of images, as in vLLM) or target (what the target reads, image features included, as
-    /// in SGLang)
+    /// Embeddings of a prompt for an EAGLE-3 draft: tokens (its own table, with a placeholder in
+    /// place of image tokens, as in vLLM) or target (those of the target, image features included,
+    /// as in SGLang)
     #[arg(
         long,
         value_name = "tokens|target",
@@ -103,8 +104,9 @@ pub struct LoadFlags {
         requires = "draft"
     )]
     pub draft_embeds: DraftEmbeds,
-    /// Whose position a row of an EAGLE-3 draft has: state (the token whose hidden state it has, as in
-    /// vLLM and SGLang) or next (the token behind it less one, as SpecForge trains)
+    /// Position of a row of an EAGLE-3 draft: state (that of the token whose hidden state it holds,
+    /// as in vLLM and SGLang) or next (that of the following token minus one, as in the training of
+    /// SpecForge)
     #[arg(
         long,
         value_name = "state|next",
@@ -113,30 +115,30 @@ pub struct LoadFlags {
     )]
     pub draft_positions: PositionsOf,
     /// Element type of the weights: auto (as on disk), f32, bf16, f16, or int8 and int4, which
-    /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs or as many as
-    /// int8:GROUP says
+    /// quantise linear layers when they are loaded (CPU only), in groups of 64 inputs, or of GROUP
+    /// inputs with int8:GROUP
     #[arg(long, default_value = "auto")]
     pub dtype: DtypeChoice,
     /// Element type of keys and values: auto (f32 on the CPU), or bf16, which takes half the memory
-    /// and gives slightly different answers, drafted or not
+    /// and changes answers slightly, drafted or not
     #[arg(long, value_name = "auto|bf16", default_value = "auto")]
     pub kv: KvPrecision,
-    /// On a GPU: pad passes of the target to so many rows, at least the nodes of a tree. Kernels there
-    /// are chosen by the number of rows; with passes of one size drafted answers are those of plain
-    /// decoding bit for bit, in every dtype
+    /// On a GPU: pad passes of the target to this number of rows, at least the nodes of a tree.
+    /// Kernels there depend on the number of rows; with passes of one size, drafted answers equal
+    /// those of plain decoding bit for bit, in every dtype
     #[arg(long, value_name = "ROWS")]
     pub pad_passes: Option<NonZeroUsize>,
-    /// Render chats with this Jinja template in place of that of the checkpoint, for instance one
-    /// that knows tools
+    /// Render chats with this Jinja template instead of the checkpoint's, for instance one that
+    /// supports tools
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
-    /// Write weights that are quantised at load to a file beside the checkpoint, and read them from
+    /// Save weights that are quantised at load to a file beside the checkpoint, and read them from
     /// there next time
     #[arg(long)]
     pub keep_quantized: bool,
 }
 
-/// What `--draft-vocab` says.
+/// Parses the value of `--draft-vocab`.
 pub fn parse_draft_vocab(text: &str) -> Result<DraftVocab, String> {
     Ok(match (text, text.parse()) {
         ("auto", _) => DraftVocab::Auto,
@@ -152,11 +154,11 @@ fn parse_device(name: &str) -> Result<DeviceSpec, String> {
 }
 
 impl LoadFlags {
-    /// Looks at the flags without loading anything.
+    /// Checks the flags without loading anything.
     ///
     /// # Errors
-    /// Usage if the method needs a draft and none is named, or quantised weights are to be kept and
-    /// there are none.
+    /// [`Failure::Usage`] if the method needs a draft and none is given, or if quantised weights
+    /// should be saved and the dtype is not quantised.
     pub fn check(&self) -> Result<(), Failure> {
         match (self.method, &self.draft) {
             (Some(method), None) if method.network().is_some() => {
@@ -183,10 +185,10 @@ impl LoadFlags {
         }
     }
 
-    /// Loads a target, and what the flags name.
+    /// Loads a target and the draft that the flags name.
     ///
     /// # Errors
-    /// As [`check`](Self::check); otherwise any error of loading.
+    /// Same as [`check`](Self::check), or any error of loading.
     pub fn load(&self, target: &str) -> Result<Engine, Failure> {
         self.check()?;
         let device = self.device.open()?;
@@ -218,7 +220,7 @@ impl LoadFlags {
     }
 }
 
-/// What to ask.
+/// The prompt.
 #[derive(Args, Debug)]
 pub struct PromptFlags {
     /// The question; - reads it from standard input
@@ -232,35 +234,36 @@ pub struct PromptFlags {
         conflicts_with = "messages"
     )]
     pub system: Option<String>,
-    /// A chat in Hugging Face form: JSON list of {"role", "content"}; image_url parts may name a path
-    /// from the file's folder, a file URL or a data URL
+    /// A chat in Hugging Face format: a JSON list of {"role", "content"}; image_url parts may hold
+    /// a path relative to the file's folder, a file URL or a data URL
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub messages: Option<PathBuf>,
-    /// An image; repeat the flag for several, in the order of the chat's places without an address
+    /// An image; repeat the flag for several, in the order of the image places without an address
+    /// in the chat
     #[arg(long = "image", value_name = "FILE")]
     pub images: Vec<PathBuf>,
-    /// A video: a folder of image files in the order of their names, shorter ones first, FPS of them in a second (2 unless
-    /// said), of which two a second are looked at; repeat the flag for several
+    /// A video: a folder of image files, ordered by name with shorter names first, at FPS frames
+    /// per second (default 2), of which two per second are used; repeat the flag for several
     #[arg(long = "video", value_name = "DIR[@FPS]")]
     pub videos: Vec<VideoFolder>,
-    /// Which way up
+    /// How to read image files
     #[command(flatten)]
     pub reading: ImageFlags,
 }
 
-/// A chat and what it shows.
+/// A chat with its images and videos.
 #[derive(Debug)]
 pub struct Chat {
-    /// What is said.
+    /// Messages of the chat.
     pub messages: Messages,
-    /// The images.
+    /// Images of the chat.
     pub images: Vec<DecodedImage>,
-    /// The videos.
+    /// Videos of the chat.
     pub videos: Vec<Video>,
 }
 
 impl Chat {
-    /// What is shown.
+    /// Returns the images and videos.
     #[must_use]
     pub fn media(&self) -> Media<'_> {
         Media {
@@ -273,14 +276,14 @@ impl Chat {
 /// How to read image files.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct ImageFlags {
-    /// Turn images as their EXIF or XMP says (upright), as load_image of transformers does, or leave
-    /// them (as-stored), as upstream's scripts do
+    /// Rotate images as recorded in their EXIF or XMP data (upright), like load_image of
+    /// transformers, or leave them (as-stored), like upstream's scripts
     #[arg(long, value_name = "upright|as-stored", default_value = "upright")]
     pub image_orientation: Orientation,
 }
 
 impl ImageFlags {
-    /// The default limits, and which way up.
+    /// Returns the default limits with the given orientation.
     #[must_use]
     pub fn options(self) -> ImageOptions {
         ImageOptions {
@@ -295,8 +298,8 @@ impl PromptFlags {
     /// then the question.
     ///
     /// # Errors
-    /// A file that cannot be read, is not JSON, or is not an image; a video without frames or with
-    /// frames of different sizes, or one that takes too much memory.
+    /// If a file cannot be read, is not JSON, or is not an image; if a video has no frames or
+    /// frames of different sizes, or takes too much memory.
     pub fn read(&self) -> Result<Chat, Failure> {
         let options = self.reading.options();
         let (messages, images) = match (&self.messages, &self.prompt) {
@@ -336,17 +339,17 @@ impl PromptFlags {
 /// Whether to draft.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct SpeculationFlags {
-    /// Draft tokens (on), or decode plainly (off); required is an error if nothing can draft. The text
-    /// is the same in any case
+    /// Draft tokens (on), or decode plainly (off); required fails if no drafter is available. The
+    /// text is the same in all cases
     #[arg(long, value_name = "off|on|required", default_value = "on")]
     pub speculation: Speculation,
 }
 
 impl SpeculationFlags {
-    /// How to draft, with models that draft by `method`.
+    /// Returns the drafting method for models that support `method`.
     ///
     /// # Errors
-    /// If drafting is required and nothing can draft.
+    /// If drafting is required and no drafter is available.
     pub fn method(self, method: Method) -> Result<Method, Failure> {
         match (self.speculation, method) {
             (Speculation::Off, _) => Ok(Method::None),
@@ -359,7 +362,7 @@ impl SpeculationFlags {
     }
 }
 
-/// A question from standard input, without the end of its last line.
+/// Reads a question from standard input, without the line end of its last line.
 fn read_question(input: impl std::io::Read) -> Result<String, Failure> {
     let mut text = String::new();
     let read = input.take(LONGEST_QUESTION + 1).read_to_string(&mut text);
@@ -379,7 +382,7 @@ pub struct DecodeFlags {
     /// Stop after this many new tokens
     #[arg(long, default_value_t = 512, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// 0 chooses the most likely token, more samples
+    /// Sampling temperature; 0 chooses the most likely token
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Sample from the smallest set of tokens with at least this probability
@@ -388,19 +391,19 @@ pub struct DecodeFlags {
     /// Sample from this many of the most likely tokens
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub sample_top_k: Option<NonZeroUsize>,
-    /// The same seed gives the same tokens, whatever the drafter
+    /// Seed of sampling; the same seed gives the same tokens with every drafter
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
-    /// How large draft trees are
+    /// Size of draft trees
     #[command(flatten)]
     pub tree: TreeFlags,
 }
 
 impl DecodeFlags {
-    /// Looks at every value without loading anything.
+    /// Checks every value without loading anything.
     ///
     /// # Errors
-    /// Usage if one is out of range.
+    /// [`Failure::Usage`] if a value is out of range.
     pub fn check(&self) -> Result<(), Failure> {
         if self.max_new_tokens == 0 {
             return Err(Failure::usage("--max-new-tokens is 0, expected at least 1"));
@@ -410,15 +413,15 @@ impl DecodeFlags {
         Ok(())
     }
 
-    /// How tokens are chosen.
+    /// Returns the sampler.
     ///
     /// # Errors
-    /// Usage if temperature or top-p are out of range.
+    /// [`Failure::Usage`] if temperature or top-p are out of range.
     pub fn sampler(&self) -> Result<Sampler, Failure> {
         Sampler::new(self.temperature, self.top_p, self.sample_top_k).map_err(Failure::usage)
     }
 
-    /// When to stop.
+    /// Returns the limits of a generation.
     #[must_use]
     pub fn config(&self, engine: &Engine) -> GenerationConfig {
         GenerationConfig {

@@ -1,4 +1,4 @@
-//! Answers that are JSON by a schema in a file.
+//! JSON answers that follow a schema in a file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,11 @@ use vispec_models::Engine;
 
 use crate::failure::Failure;
 
-/// What an answer has to be.
+/// Required form of an answer.
 #[derive(Args, Debug)]
 pub struct SchemaFlags {
-    /// Answer with JSON by the schema in this file: what it forbids is never chosen, and what it
-    /// leaves no choice about is drafted for free
+    /// Answer with JSON that follows the schema in this file: forbidden tokens are never chosen,
+    /// and forced tokens are drafted for free
     #[arg(long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
 }
@@ -23,14 +23,14 @@ impl SchemaFlags {
     /// Reads the schema.
     ///
     /// # Errors
-    /// A file that cannot be read or is not JSON.
+    /// If the file cannot be read or is not JSON.
     pub fn read(&self) -> Result<Option<SchemaFile>, Failure> {
         let schema = self.json_schema.as_deref().map(SchemaFile::read);
         Ok(schema.transpose()?)
     }
 }
 
-/// A schema and where it was read.
+/// A schema and the path of its file.
 #[derive(Debug)]
 pub struct SchemaFile {
     path: PathBuf,
@@ -48,10 +48,10 @@ impl SchemaFile {
         })
     }
 
-    /// Compiles it for the tokens of a target.
+    /// Compiles the schema for the tokens of a target.
     ///
     /// # Errors
-    /// Usage if it cannot be followed.
+    /// [`Failure::Usage`] if the schema cannot be used.
     pub fn compile(&self, engine: &Engine) -> Result<Grammar, Failure> {
         let processor = engine.processor();
         let vocab_size = engine.target().vocab_size();

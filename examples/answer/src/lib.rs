@@ -1,5 +1,5 @@
-//! What the programs share that answer, and those that measure and train answers: flags, running a
-//! generation, records, exit codes.
+//! Shared code of the programs that answer, measure and train: flags, running a generation,
+//! records, exit codes.
 
 pub mod captions;
 pub mod chat_command;

@@ -1,4 +1,4 @@
-//! Costs that trees are sized by, and whether passes take what they say.
+//! Costs that determine tree sizes, and their comparison with actual passes.
 
 use vispec_core::{
     AutoTree, CostDrift, CostWatch, GenerationObserver, SpeculationSummary, TreeSize, WatchedPasses,
@@ -7,16 +7,16 @@ use vispec_models::{CalibrationPlace, Engine, Method, doubt_costs};
 
 use crate::run::Run;
 
-/// The costs of one program, corrected as its passes turn out.
+/// The costs of one program, corrected by its own passes.
 #[derive(Debug)]
 pub struct MeasuredPasses {
     place: CalibrationPlace,
-    /// Unless trees have a fixed size.
+    /// `None` if trees have a fixed size.
     watch: Option<CostWatch>,
 }
 
 impl MeasuredPasses {
-    /// Watches whether passes take what `tree` is sized by, which is kept at `place`.
+    /// Compares passes with the costs that size `tree`; the costs are saved at `place`.
     #[must_use]
     pub fn new(tree: &TreeSize, place: CalibrationPlace) -> Self {
         let watch = match tree {
@@ -26,7 +26,7 @@ impl MeasuredPasses {
         Self { place, watch }
     }
 
-    /// `tree` by the costs as they are known now.
+    /// Returns `tree` with the current costs.
     #[must_use]
     pub fn tree(&self, tree: TreeSize) -> TreeSize {
         match (tree, &self.watch) {
@@ -38,22 +38,24 @@ impl MeasuredPasses {
         }
     }
 
-    /// Tells `observer` of a generation, and watches its passes.
+    /// Forwards the events of a generation to `observer`, and watches its passes.
     pub fn watch<'a>(&'a mut self, observer: &'a mut dyn GenerationObserver) -> WatchedPasses<'a> {
         WatchedPasses::new(observer, self.watch.as_mut())
     }
 
-    /// Has the next program measure again what turned out to be wrong; what to tell the user of it.
+    /// Marks costs that proved wrong, so that the next program measures again; returns a message
+    /// for the user.
     #[must_use]
     pub fn doubt(&self, engine: &Engine, method: Method, drift: CostDrift) -> String {
         let corrected = format!("{drift}: trees are sized by corrected times from now on");
         match doubt_costs(engine, method, &self.place, drift) {
             Ok(()) => format!("{corrected}, and the next run measures again"),
-            Err(error) => format!("{corrected}, but the file keeps the others: {error}"),
+            Err(error) => format!("{corrected}, but the file could not be updated: {error}"),
         }
     }
 
-    /// What drafting did for a run; `None` for plain decoding, and if nothing was decoded.
+    /// Returns the summary of speculation in a run; `None` for plain decoding, and if nothing was
+    /// decoded.
     #[must_use]
     pub fn summary(&self, run: &Run) -> Option<SpeculationSummary> {
         let costs = self.watch.as_ref().map(|watch| &**watch.costs());

@@ -1,6 +1,6 @@
 //! Memory of this process.
 
-/// Largest resident set so far in bytes, where the operating system tells.
+/// Returns the peak resident set size in bytes, if the operating system reports it.
 #[must_use]
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -1,4 +1,4 @@
-//! Progress for logs: lines where no terminal shows a bar.
+//! Progress for logs: lines of text if no terminal shows a bar.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 /// Time between lines.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Says on stderr, now and then, how far a bar is that nobody sees.
+/// Prints the progress of a hidden bar to stderr at intervals.
 #[derive(Debug)]
 pub struct ProgressLines {
     last: Instant,
@@ -22,7 +22,7 @@ impl Default for ProgressLines {
 }
 
 impl ProgressLines {
-    /// Writes a line if the bar is hidden and the last line is half a minute ago.
+    /// Writes a line if the bar is hidden and the last line is at least half a minute old.
     pub fn step(&mut self, bar: &ProgressBar, what: &str) {
         if bar.is_hidden() && self.last.elapsed() >= PAUSE {
             self.last = Instant::now();
@@ -40,7 +40,7 @@ fn line(bar: &ProgressBar, what: &str) -> String {
     format!("{done}/{of} {what}, {per_minute:.1} a minute, {left} left {message}")
 }
 
-/// Writes a line above a bar, or to stderr if there is no terminal that shows it.
+/// Writes a line above a bar, or to stderr if no terminal shows the bar.
 #[expect(clippy::print_stderr, reason = "a program's progress")]
 pub fn say(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() {

@@ -1,4 +1,4 @@
-//! What `generate --json` prints.
+//! Output of `generate --json`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,58 +15,58 @@ use crate::run::{OuterTimes, Run};
 /// One generation.
 #[derive(Debug, Serialize)]
 pub struct Record {
-    /// The answer, special tokens left out.
+    /// The answer, without special tokens.
     pub text: String,
-    /// The answer's tokens, up to and with the end-of-sequence token.
+    /// The answer's tokens, up to and including the end-of-sequence token.
     pub token_ids: Vec<u32>,
     /// `stop`, `length` or `context`.
     pub finish_reason: String,
-    /// Tokens of the prompt, image places included.
+    /// Number of prompt tokens, image places included.
     pub prompt_tokens: usize,
-    /// Tokens of the answer.
+    /// Number of answer tokens.
     pub new_tokens: usize,
-    /// How tokens were drafted.
+    /// Drafting method.
     pub method: &'static str,
-    /// What the draft is given of images: `compressed`, `features`, `placeholders` or `nothing`;
-    /// null without a network.
+    /// Form in which the draft receives images: `compressed`, `features`, `placeholders` or
+    /// `nothing`; null without a network.
     pub draft_images: Option<&'static str>,
     /// Accepted draft tokens of each cycle, bonus excluded.
     pub accepted_per_cycle: Vec<u32>,
-    /// Nodes that each cycle verified, the root included.
+    /// Nodes verified in each cycle, the root included.
     pub nodes_per_cycle: Vec<u32>,
-    /// Cycles that verified the root alone, by reason.
+    /// Number of cycles that verified only the root, by reason.
     pub idle_cycles: BTreeMap<&'static str, u64>,
     /// Mean of `accepted_per_cycle`.
     pub tau: f64,
     /// `tau` + 1
     pub tokens_per_cycle: f64,
-    /// What drafting did.
+    /// Summary of drafting.
     pub speculation: Drafted,
-    /// Where the time went.
+    /// Times of the phases.
     pub timings_ms: Timings,
-    /// New tokens over decode time.
+    /// New tokens divided by decode time.
     pub tokens_per_second: f64,
-    /// Largest resident set of the process so far.
+    /// Peak resident set size of the process so far.
     pub peak_rss_bytes: Option<u64>,
 }
 
-/// What drafting did.
+/// Summary of drafting.
 #[derive(Debug, Serialize)]
 pub struct Drafted {
-    /// What was asked for: `off`, `on` or `required`.
+    /// Requested speculation: `off`, `on` or `required`.
     pub wanted: &'static str,
-    /// In lines, for people.
+    /// Readable text in lines.
     pub summary: String,
-    /// How many times as fast as plain decoding, prefill aside, estimated from measured times;
-    /// `None` where nothing is known of them.
+    /// Speed-up over plain decoding without prefill, estimated from measured times; `None` if no
+    /// times are known.
     pub gain: Option<f64>,
-    /// What switched it off or changed it: names of `SpeculationReason`.
+    /// Reasons why drafting was off or changed: names of `SpeculationReason`.
     pub reasons: Vec<&'static str>,
 }
 
 impl Drafted {
-    /// Tells of a run that was wanted so; there is no `summary` of plain decoding, nor if nothing was
-    /// decoded.
+    /// Describes the drafting of a run with the requested speculation. There is no `summary` for
+    /// plain decoding, or if nothing was decoded.
     #[must_use]
     pub fn new(
         wanted: Speculation,
@@ -82,13 +82,13 @@ impl Drafted {
     }
 }
 
-/// What drafting did and what stood in its way, in lines for people.
+/// Returns readable lines about drafting and the reasons why it was off or changed.
 #[must_use]
 pub fn speculation_lines(
     summary: Option<&SpeculationSummary>,
     reasons: &[SpeculationReason],
 ) -> Vec<String> {
-    // The summary has the reasons that lie in the cycles.
+    // The summary already contains the reasons from the cycles.
     let in_summary = |reason: &&SpeculationReason| {
         summary.is_some() && matches!(reason, SpeculationReason::Idle(_))
     };
@@ -106,31 +106,31 @@ pub struct Timings {
     pub preprocess: f64,
     /// Vision tower.
     pub vision: f64,
-    /// The target over the prompt.
+    /// Passes of the target over the prompt.
     pub prefill: f64,
     /// Drafting.
     pub draft: f64,
-    /// The target over draft trees.
+    /// Passes of the target over draft trees.
     pub verify: f64,
     /// Everything after the prefill.
     pub decode: f64,
-    /// All phases but `load`.
+    /// All phases except `load`.
     pub total: f64,
 }
 
-/// A generation and, if asked for, plain decoding of the same prompt.
+/// A generation and, if requested, plain decoding of the same prompt.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The generation that was asked for.
+    /// The requested generation.
     #[serde(flatten)]
     pub record: Record,
     /// Plain decoding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Record>,
-    /// Whether both gave the same tokens.
+    /// Whether both have the same tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identical: Option<bool>,
-    /// Tokens per second over the baseline's.
+    /// Tokens per second, relative to the baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speedup: Option<f64>,
 }
@@ -140,7 +140,7 @@ fn ms(duration: Duration) -> f64 {
 }
 
 impl Record {
-    /// Describes `run`.
+    /// Creates the record of `run`.
     ///
     /// # Errors
     /// If the tokenizer cannot decode the answer.
@@ -191,7 +191,7 @@ impl Record {
 }
 
 impl Report {
-    /// A record by itself, or beside its baseline.
+    /// Creates a report from a record and its baseline, if there is one.
     #[must_use]
     pub fn new(record: Record, baseline: Option<Record>) -> Self {
         let identical = baseline

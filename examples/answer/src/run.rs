@@ -13,18 +13,18 @@ use vispec_models::{ConversationStore, EncodeTimes, EncodedPrompt, Engine, Metho
 use crate::failure::Failure;
 use crate::flags::DecodeFlags;
 
-/// Settings of a generation, drafter aside.
+/// Settings of a generation, except the drafter.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// When to stop.
     pub config: GenerationConfig,
     /// How tokens are chosen.
     pub sampler: Sampler,
-    /// Drives sampling.
+    /// Seed of sampling.
     pub seed: u64,
     /// Size of the draft trees.
     pub tree: TreeSize,
-    /// What the answer has to be, if not any text.
+    /// Grammar of the answer, if it is constrained.
     pub grammar: Option<Grammar>,
 }
 
@@ -32,7 +32,7 @@ impl Settings {
     /// Takes the settings from flags.
     ///
     /// # Errors
-    /// Usage if a flag is out of range.
+    /// [`Failure::Usage`] if a flag is out of range.
     pub fn new(flags: &DecodeFlags, engine: &Engine, tree: TreeSize) -> Result<Self, Failure> {
         Ok(Self {
             config: flags.config(engine),
@@ -70,7 +70,7 @@ pub struct OuterTimes {
 /// A finished generation.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// How tokens were drafted.
+    /// Drafting method.
     pub method: Method,
     /// Tokens and statistics.
     pub generation: Generation,
@@ -93,7 +93,7 @@ pub fn answer(
     answer_next(engine, (prompt, &nothing), method, settings, observer)
 }
 
-/// Answers `prompt`, of which only what `store` does not know is read, and keeps the answer there.
+/// Answers `prompt`; reads only the part that is not in `store`, and adds the answer to it.
 ///
 /// # Errors
 /// Any error of the models.
@@ -123,7 +123,7 @@ pub fn answer_next(
     })
 }
 
-/// Runs a few tokens of each method, so that neither pays for cold caches in a comparison.
+/// Generates a few tokens with each method, so that cold caches do not affect a comparison.
 ///
 /// # Errors
 /// Any error of the models.

@@ -1,4 +1,4 @@
-//! Which models a program runs that falls back on the pair it carries.
+//! Models of programs that fall back on a built-in pair.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,14 +15,14 @@ use crate::failure::{Failure, exit_code};
 use crate::flags::{DecodeFlags, LoadFlags};
 use crate::tree::TreeFlags;
 
-/// Models that may be left out.
+/// Flags of models that are optional.
 #[derive(Args, Debug)]
 pub struct ServedFlags {
     /// Checkpoint of the target: a directory, or an id on the Hugging Face hub; by default a tiny
-    /// target and draft that the program carries
+    /// target and draft built into the program
     #[arg(long, value_name = "DIR|HUB_ID")]
     pub target: Option<String>,
-    /// Everything else
+    /// How to load the models
     #[command(flatten)]
     pub load: LoadFlags,
 }
@@ -32,20 +32,20 @@ pub struct ServedFlags {
 pub struct Served {
     /// Target, processor and draft.
     pub engine: Engine,
-    /// How tokens are drafted.
+    /// Drafting method.
     pub method: Method,
-    /// Name to show.
+    /// Display name.
     pub name: String,
-    /// Where the models lie if they are the carried ones; as long-lived as the engine.
+    /// Directory of the models if they are the built-in pair; it must live as long as the engine.
     pub carried: Option<DemoPair>,
 }
 
 impl Served {
-    /// The models, ready to answer; says on stderr what the user should know about the size of trees.
-    /// The pair lasts as long as it is kept.
+    /// Returns the engine, ready to answer, and prints notes about the size of trees to stderr.
+    /// Keep the returned pair for as long as the engine is used.
     ///
     /// # Errors
-    /// As [`TreeFlags::measured_size`].
+    /// Same as [`TreeFlags::measured_size`].
     #[expect(clippy::print_stderr, reason = "notes of command-line programs")]
     pub fn engine(
         self,
@@ -67,23 +67,24 @@ impl Served {
 }
 
 impl ServedFlags {
-    /// Looks at the flags without loading anything.
+    /// Checks the flags without loading anything.
     ///
     /// # Errors
-    /// Usage if there is a draft without a target; those of [`LoadFlags::check`].
+    /// [`Failure::Usage`] if there is a draft without a target; otherwise the same as
+    /// [`LoadFlags::check`].
     pub fn check(&self) -> Result<(), Failure> {
         match (&self.target, &self.load.draft, self.load.method) {
             (None, Some(_), _) => Err(Failure::usage("--draft needs --target")),
-            // The carried draft serves any method that it can; loading says if it cannot.
+            // Loading reports methods that the built-in draft does not support.
             (None, None, _) => Ok(()),
             (Some(_), _, _) => self.load.check(),
         }
     }
 
-    /// Loads what the flags name, or the carried pair.
+    /// Loads the models that the flags name, or the built-in pair.
     ///
     /// # Errors
-    /// As [`check`](Self::check); otherwise any error of loading.
+    /// Same as [`check`](Self::check), or any error of loading.
     pub fn load(&self, tree: &TreeFlags) -> Result<Served, Failure> {
         self.check()?;
         let (engine, name, demo) = match &self.target {
@@ -100,7 +101,7 @@ impl ServedFlags {
         };
         let method = self.load.method;
         let method = method.unwrap_or_else(|| tree.default_method(&engine));
-        // A method that the draft is not for is found out now and not with the first question.
+        // Detects a method that the draft does not support now, not at the first question.
         engine.drafter(method, TreeShape::default())?;
         Ok(Served {
             method,
@@ -111,9 +112,11 @@ impl ServedFlags {
     }
 }
 
-/// The `main` of a program that may run the carried pair: parses its command line, finds flags out of
-/// range before anything is loaded, runs, and reports a failure. Answers of that pair are short: unless
-/// the user said otherwise, drafting may lose [`DemoPair::MAX_LOSS`].
+/// Runs a program that may use the built-in pair.
+///
+/// Parses its command line, rejects flags that are out of range before anything is loaded, runs it,
+/// and reports a failure. The answers of the pair are short, so its default of `--max-loss` is
+/// [`DemoPair::MAX_LOSS`].
 pub fn main<F: Parser>(
     name: &'static str,
     parts: impl FnOnce(&mut F) -> (&ServedFlags, &mut DecodeFlags),
@@ -130,7 +133,7 @@ pub fn main<F: Parser>(
     exit_code(|| checked.and_then(|()| run(&flags)))
 }
 
-/// What to call a target: the last part of a directory, or the id on the hub.
+/// Returns the name of a target: the last part of a directory, or the id on the hub.
 fn name_of(target: &str) -> String {
     let path = Path::new(target);
     let absolute = path.canonicalize().ok().filter(|path| path.is_dir());

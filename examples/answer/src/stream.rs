@@ -1,4 +1,4 @@
-//! Text on stdout as soon as its tokens are final.
+//! Streaming of text to stdout as soon as its tokens are final.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 use vispec_processor::{Detokenizer, SpecialText, Tokenizer};
 
-/// How text looks.
+/// Colours of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// All alike.
+    /// No colours.
     Plain,
     /// Text of accepted draft tokens is green.
     AcceptedGreen,
@@ -21,16 +21,16 @@ pub enum Paint {
 pub struct TextStream<'t, W> {
     detokenizer: Detokenizer<'t>,
     out: W,
-    /// Whether anything was written since the last end of a line.
+    /// Whether any text was written since the last line end.
     in_line: bool,
     paint: Paint,
-    /// How many of the next tokens were drafted.
+    /// Number of drafted tokens among the next ones.
     accepted: usize,
     failure: Option<anyhow::Error>,
 }
 
 impl<'t, W: Write> TextStream<'t, W> {
-    /// Streams to `out`, special tokens left out.
+    /// Creates a stream to `out`, without special tokens.
     pub fn new(tokenizer: &'t Tokenizer, out: W) -> Self {
         let detokenizer = Detokenizer::new(tokenizer, SpecialText::Skip);
         Self {
@@ -43,7 +43,7 @@ impl<'t, W: Write> TextStream<'t, W> {
         }
     }
 
-    /// The same stream with text that looks like that.
+    /// Sets the colours of the text.
     #[must_use]
     pub fn with_paint(mut self, paint: Paint) -> Self {
         self.paint = paint;
@@ -65,10 +65,10 @@ impl<'t, W: Write> TextStream<'t, W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes what is left and ends the line.
+    /// Writes the remaining text and ends the line.
     ///
     /// # Errors
-    /// The first failure to decode or to write since the start.
+    /// The first error of decoding or writing since the start.
     pub fn finish(mut self) -> anyhow::Result<()> {
         if let Some(failure) = self.failure {
             return Err(failure);
@@ -78,7 +78,7 @@ impl<'t, W: Write> TextStream<'t, W> {
         Ok(self.out.flush()?)
     }
 
-    /// Ends the line if there is one, after a generation that failed.
+    /// Ends an open line after a failed generation.
     ///
     /// # Errors
     /// If the line cannot be written.

@@ -1,4 +1,4 @@
-//! Sizes of draft trees, as flags say them.
+//! Sizes of draft trees from flags.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,25 +12,25 @@ use vispec_models::{CalibrationOrigin, CalibrationPlace, Engine, Method, calibra
 
 use crate::failure::Failure;
 
-// The time and memory of a cycle grow with the tree: these bound a slip of the finger, and lie far
-// above what can be fast.
+// The time and memory of a cycle grow with the tree. These limits catch typing mistakes; they lie
+// far above useful values.
 const MAX_DEPTH: usize = 128;
 const MAX_TOP_K: usize = 256;
 const MAX_TOTAL_TOKEN: usize = 4096;
-/// A run that may take so many times as long has no bound worth the name.
+/// Maximum of `--max-loss`; a larger value would not be a meaningful bound.
 const MAX_MAX_LOSS: f64 = 100.0;
-/// Upstream's depth, which is the default of trees of a fixed number of nodes.
+/// Upstream's depth: the default for trees with a fixed number of nodes.
 const FIXED_DEPTH: usize = 3;
 
-/// `--total-token` on devices other than the CPU, unless the user says otherwise.
+/// Default of `--total-token` on devices other than the CPU.
 pub const DEVICE_TOTAL_TOKEN: &str = "30";
 
 /// Nodes that the target verifies in a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TotalToken {
-    /// As many as pay, by measured cost.
+    /// The most profitable number, by measured cost.
     Auto,
-    /// So many, the root included.
+    /// A fixed number, the root included.
     Fixed(usize),
 }
 
@@ -47,19 +47,20 @@ impl FromStr for TotalToken {
     }
 }
 
-/// How large draft trees are.
+/// Size of draft trees.
 #[derive(Args, Debug, Clone)]
 pub struct TreeFlags {
-    /// Tree: drafting steps after the first, so that paths have at most depth + 1 drafted tokens; by
-    /// default 3, or at most 7 with --total-token auto
+    /// Tree: number of drafting steps after the first, so that paths have at most depth + 1 drafted
+    /// tokens; by default 3, or at most 7 with --total-token auto
     #[arg(long, allow_negative_numbers = true)]
     pub depth: Option<usize>,
-    /// Tree: candidates of each node, and nodes that are expanded in each step
+    /// Tree: number of candidates per node, and of nodes expanded in each step
     #[arg(long, default_value_t = 8, allow_negative_numbers = true)]
     pub top_k: usize,
-    /// Tree: nodes that the target verifies, the root included; or auto: as many as pay, from times
-    /// that are measured once for these models on this machine. Unless given, 30 on devices other than
-    /// the CPU, where a tree costs little more than a token
+    /// Tree: number of nodes that the target verifies, the root included; or auto: the most
+    /// profitable number, from times that are measured once for these models on this machine. The
+    /// default on devices other than the CPU is 30, because a tree there takes little more time
+    /// than a token
     #[arg(
         long,
         value_name = "N|auto",
@@ -71,8 +72,8 @@ pub struct TreeFlags {
         allow_negative_numbers = true
     )]
     pub total_token: TotalToken,
-    /// Tree, with --total-token auto: most that drafting may lose, as a share of the time of plain
-    /// decoding; a larger one tries sooner
+    /// Tree, with --total-token auto: maximum loss by drafting, as a share of the time of plain
+    /// decoding; with a larger share drafting starts sooner
     #[arg(
         long,
         value_name = "SHARE",
@@ -85,7 +86,7 @@ pub struct TreeFlags {
     pub calibration: Option<PathBuf>,
 }
 
-/// What passes cost, and what the user should know about how that is known.
+/// The costs of passes, with notes on their origin.
 #[derive(Debug, Clone)]
 pub struct MeasuredCosts {
     /// The costs.
@@ -95,10 +96,10 @@ pub struct MeasuredCosts {
 }
 
 impl TreeFlags {
-    /// Looks at every value without loading anything.
+    /// Checks every value without loading anything.
     ///
     /// # Errors
-    /// Usage if one is out of range, or no tree can have the shape.
+    /// [`Failure::Usage`] if a value is out of range or the shape is impossible.
     pub fn check(&self) -> Result<(), Failure> {
         in_range("--depth", self.depth.unwrap_or(0), 0, MAX_DEPTH)?;
         in_range("--top-k", self.top_k, 1, MAX_TOP_K)?;
@@ -119,8 +120,8 @@ impl TreeFlags {
         TreeShape::from_upstream(depth, self.top_k, nodes).map_err(Failure::usage)
     }
 
-    /// How to draft unless the user says otherwise: with trees as large as pays, what is looked up
-    /// competes with the network; trees of a fixed size are upstream's, of the network alone.
+    /// Returns the default drafting method. With trees sized by cost, lookup competes with the
+    /// network; trees of a fixed size are upstream's, in which only the network drafts.
     #[must_use]
     pub fn default_method(&self, engine: &Engine) -> Method {
         match self.total_token {
@@ -129,7 +130,7 @@ impl TreeFlags {
         }
     }
 
-    /// Where measured times are kept.
+    /// Returns the place where measured times are saved.
     #[must_use]
     pub fn place(&self) -> CalibrationPlace {
         match (&self.calibration, cache_dir()) {
@@ -139,12 +140,12 @@ impl TreeFlags {
         }
     }
 
-    /// What passes of `method` cost: from the file of an earlier run, or measured now.
+    /// Returns the costs of passes for `method`: from the file of an earlier run, or measured now.
     ///
     /// # Errors
-    /// Any error of the models while they are measured, and of a file that was named.
+    /// Any error of the models during the measurement, or of a file that the user named.
     pub fn costs(&self, engine: &Engine, method: Method) -> Result<MeasuredCosts, Failure> {
-        let spinner = ProgressBar::new_spinner().with_message("measuring what passes cost");
+        let spinner = ProgressBar::new_spinner().with_message("measuring the cost of passes");
         spinner.enable_steady_tick(std::time::Duration::from_millis(100));
         let calibration = calibrate(engine, method, &self.place())?;
         spinner.finish_and_clear();
@@ -152,7 +153,7 @@ impl TreeFlags {
         match calibration.unsaved {
             // The user asked for this file by name.
             Some(error) if self.calibration.is_some() => return Err(error.into()),
-            Some(error) => notes.push(format!("measured times are not kept: {error}")),
+            Some(error) => notes.push(format!("measured times could not be saved: {error}")),
             None => {}
         }
         Ok(MeasuredCosts {
@@ -161,11 +162,11 @@ impl TreeFlags {
         })
     }
 
-    /// The size of trees that `method` drafts, and what the user should know about how it came
-    /// about. Measures times, or reads those of an earlier run, if it is to follow from them.
+    /// Returns the size of trees that `method` drafts, with notes for the user on the origin of its
+    /// costs. If the size depends on costs, measures them or reads those of an earlier run.
     ///
     /// # Errors
-    /// As [`check`](Self::check) and [`costs`](Self::costs).
+    /// Same as [`check`](Self::check) and [`costs`](Self::costs).
     pub fn measured_size(
         &self,
         engine: &Engine,
@@ -179,11 +180,12 @@ impl TreeFlags {
         Ok((self.size(method, Some(costs.table))?, costs.notes))
     }
 
-    /// The size of trees that `method` drafts, if passes cost what `costs` says. Without costs only
-    /// trees of a fixed size can be sized, and plain decoding, which has none.
+    /// Returns the size of trees that `method` drafts, given the costs of passes. Without costs,
+    /// only plain decoding and trees of a fixed size are possible.
     ///
     /// # Errors
-    /// As [`check`](Self::check); usage if the size is to follow from costs and there are none.
+    /// Same as [`check`](Self::check); also [`Failure::Usage`] if the size depends on costs and
+    /// there are none.
     pub fn size(&self, method: Method, costs: Option<CostTable>) -> Result<TreeSize, Failure> {
         self.check()?;
         let nodes = match (self.total_token, method, costs) {
@@ -191,14 +193,14 @@ impl TreeFlags {
             (TotalToken::Auto, Method::None, _) => 1,
             (TotalToken::Auto, _, Some(costs)) => return Ok(self.auto(costs).into()),
             (TotalToken::Auto, method, None) => {
-                let message = format!("--total-token auto: no costs of {method} are known");
+                let message = format!("--total-token auto: the costs of {method} are not known");
                 return Err(Failure::Usage(message));
             }
         };
         Ok(self.shape(nodes)?.into())
     }
 
-    /// Bounds of trees whose size follows from `costs`.
+    /// Returns the bounds of trees sized by `costs`.
     #[must_use]
     pub fn auto(&self, costs: CostTable) -> AutoTree {
         let limits = AutoTree::new(Arc::new(costs));
@@ -219,7 +221,7 @@ fn in_range(flag: &str, found: usize, least: usize, most: usize) -> Result<(), F
     Err(Failure::Usage(message))
 }
 
-/// Where measured times are kept unless the user says otherwise.
+/// Returns the default directory of measured times.
 fn cache_dir() -> Option<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
@@ -228,13 +230,13 @@ fn cache_dir() -> Option<PathBuf> {
     Some(cache.join("vispec").join("calibration"))
 }
 
-/// What to tell the user about measured times, if anything.
+/// Returns a note for the user about measured times, if needed.
 fn note(origin: &CalibrationOrigin) -> Option<String> {
     match origin {
         CalibrationOrigin::File => None,
-        CalibrationOrigin::Measured => Some("measured what passes cost on this machine".to_owned()),
+        CalibrationOrigin::Measured => Some("measured costs of passes on this machine".to_owned()),
         CalibrationOrigin::Remeasured { reason } => Some(format!(
-            "measured again what passes cost: the calibration file is not used: {reason}"
+            "costs of passes were measured again: the calibration file is not used: {reason}"
         )),
     }
 }

@@ -7,10 +7,10 @@ use vispec_processor::{SpecialText, Tokenizer};
 
 use crate::failure::Failure;
 
-/// Prints a tree with the draft's probabilities and what the target accepted of it.
+/// Prints a tree with the draft's probabilities and the accepted nodes.
 ///
 /// # Errors
-/// Those of the tokenizer and of `out`.
+/// Any error of the tokenizer or of `out`.
 pub fn print_tree(
     out: &mut impl Write,
     tokenizer: &Tokenizer,

@@ -9,10 +9,10 @@ use vispec_processor::{DecodedImage, ImageOptions, Video, frame_files};
 
 use crate::failure::Failure;
 
-/// Frames per second of a folder that does not say.
+/// Default frames per second of a folder.
 const DEFAULT_FPS: f64 = 2.0;
 
-/// A folder of frames, and how many of them make a second.
+/// A folder of frames and its frame rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoFolder {
     dir: PathBuf,
@@ -22,14 +22,14 @@ pub struct VideoFolder {
 impl FromStr for VideoFolder {
     type Err = Infallible;
 
-    /// `DIR@FPS`, or a folder whose name may hold an `@` if no number follows it.
+    /// Parses `DIR@FPS`, or a folder whose name may contain an `@` that no number follows.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(Self::new(text.into()))
     }
 }
 
 impl VideoFolder {
-    /// A folder whose name ends with `@` and its frames per second, or not.
+    /// Creates a folder from a path that may end with `@` and the frames per second.
     #[must_use]
     pub fn new(named: PathBuf) -> Self {
         let split = named.to_str().and_then(|text| text.rsplit_once('@'));
@@ -38,13 +38,13 @@ impl VideoFolder {
         Self { dir, fps }
     }
 
-    /// Reads the frames that are looked at, and no others.
+    /// Reads only the frames that are used.
     ///
     /// # Errors
-    /// A folder that cannot be read or has no image files, frames that are no images or of different sizes,
-    /// too many pixels, or a rate that makes no sense.
+    /// If the folder cannot be read or has no image files, frames are not images or differ in size,
+    /// there are too many pixels, or the rate is invalid.
     pub fn read(&self, limits: &ImageOptions) -> Result<Video, Failure> {
-        // Not as the error of a file itself: a chat takes that for the end of its output.
+        // Not as a plain I/O error, which a chat would take for the end of its output.
         let place = || self.dir.display().to_string();
         let files =
             frame_files(&self.dir).map_err(|error| anyhow::anyhow!("{}: {error}", place()))?;
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(folder("me@home"), expected("me@home", 2.0));
     }
 
-    /// A picture of this width, a multiple of four, and one line.
+    /// Returns a bitmap of one line; `width` is a multiple of four.
     fn bitmap(width: u8) -> Vec<u8> {
         let pixels = vec![7; 3 * usize::from(width)];
         let mut file = b"BM".to_vec();
@@ -90,7 +90,7 @@ mod tests {
         file
     }
 
-    /// Frames of a folder that holds links to two and a text.
+    /// Returns the number of frames in a folder with links to two frames and a text file.
     #[cfg(unix)]
     fn linked_frames(frames: &std::path::Path, limits: &ImageOptions) -> usize {
         let dir = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ mod tests {
         fs::remove_file(dir.path().join("8.bmp")).unwrap();
         assert_eq!(read(2.0).unwrap(), 8);
         assert_eq!(read(4.0).unwrap(), 4);
-        // Links to frames are frames, and other files are none.
+        // Links to frames count as frames, other files do not.
         #[cfg(unix)]
         assert_eq!(linked_frames(dir.path(), &limits), 2);
         fs::write(dir.path().join("3.bmp"), "no image").unwrap();

@@ -1,4 +1,4 @@
-//! A model that Hugging Face tools downloaded earlier loads by its id, without a network.
+//! A model that Hugging Face tools have downloaded loads by its id, without a network.
 #![cfg(feature = "hub")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A cache as Hugging Face tools lay it out: snapshots by commit, named by refs.
+/// A cache in the layout of the Hugging Face tools: snapshots by commit, named by refs.
 struct HubCache {
     home: TempDir,
 }
 
 impl HubCache {
-    /// Holds a tiny target and its draft.
+    /// Adds a tiny target and its draft.
     fn new() -> Self {
         let cache = Self {
             home: tempfile::tempdir().unwrap(),
@@ -47,7 +47,7 @@ impl HubCache {
     fn generate(&self) -> Output {
         Command::new(env!("CARGO_BIN_EXE_generate"))
             .env("HF_HOME", self.home.path())
-            // Nothing listens there, so whatever needs the network fails at once.
+            // Nothing listens there, so any network access fails immediately.
             .env("HF_ENDPOINT", "http://127.0.0.1:9")
             .args(["--target", "tiny/target", "--draft", "tiny/draft"])
             .args([

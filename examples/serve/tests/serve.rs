@@ -1,4 +1,4 @@
-//! The server as a program: flags, the carried models, and signals.
+//! The server as a program: flags, the built-in models, and signals.
 
 #![cfg(unix)] // memory is bounded with ulimit
 #![allow(
@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 #[allow(
     dead_code,
-    reason = "shared by the tests of all programs, of which some ask less"
+    reason = "shared by the tests of all programs, and some use only a part"
 )]
 #[path = "../../answer/tests/cli/program.rs"]
 mod program;
@@ -24,20 +24,20 @@ fn serve() -> Program {
     Program::new(env!("CARGO_BIN_EXE_serve"))
 }
 
-/// A server on a free port, and its address.
+/// Starts a server on a free port; returns it with its address.
 fn start(program: Program) -> (Child, String) {
     let (child, address, mut stderr) = start_talking(program);
-    // What comes later must not stop the server for want of a reader.
+    // Later output must not block the server because nobody reads it.
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     (child, address)
 }
 
-/// The same with what it says.
+/// Like [`start`], and also returns the stderr of the server.
 fn start_talking(program: Program) -> (Child, String, impl BufRead + Send + 'static) {
     let mut command = program.args("--port 0").command();
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    // Before the address it may say that it measured what passes cost.
+    // Before the address it may print that the cost of passes was measured.
     let address = loop {
         let mut line = String::new();
         assert_ne!(stderr.read_line(&mut line).unwrap(), 0);
@@ -106,7 +106,7 @@ fn each_request_is_a_line_of_the_log() {
         assert!(line.contains(part), "{line}");
     }
     assert!(!log.contains("private"), "{log}");
-    // Probes that succeed are details.
+    // Successful probes are not logged at this level.
     let line = lines.next().unwrap();
     assert!(
         line.contains("/nowhere") && line.contains("status=404"),
@@ -162,7 +162,7 @@ fn limits_of_the_operator_hold() {
     server.wait().unwrap();
 }
 
-/// What a server that fails to fetch an image writes to its log.
+/// Returns the log of a server that fails to fetch an image.
 fn log() -> String {
     let mut command = serve().args("--port 0 --remote-images").command();
     let mut server = command

@@ -1,4 +1,4 @@
-//! Picks from logits that depend on the path, and what is said about the picks.
+//! Picks from logits that depend on the path, with an optional log of their probabilities.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,19 +10,19 @@ use crate::{
     TokenId, TokenTree, TopK,
 };
 
-/// What the target thought of a token that was picked, before adjustments and temperature.
+/// The target's log-probability of a picked token, before adjustments and temperature.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PickedLogProbs {
     /// The token.
     pub token: TokenId,
-    /// Natural logarithm of its probability.
+    /// Natural logarithm of the token's probability.
     pub log_prob: f32,
-    /// The most likely tokens with theirs, best first.
+    /// The most likely tokens with their log-probabilities, best first.
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// Log-probabilities of picked tokens, one entry for each token in order. Clones share the entries.
+/// Log-probabilities of picked tokens, one entry per token, in order. Clones share the entries.
 #[derive(Clone, Debug)]
 pub struct PickLog {
     n_top: usize,
@@ -30,7 +30,7 @@ pub struct PickLog {
 }
 
 impl PickLog {
-    /// An empty log that notes the `n_top` most likely tokens beside each one picked.
+    /// Creates an empty log that records the `n_top` most likely tokens with each picked token.
     #[must_use]
     pub fn new(n_top: usize) -> Self {
         Self {
@@ -39,7 +39,8 @@ impl PickLog {
         }
     }
 
-    /// Takes out all entries. There may be more than tokens emitted if the answer was cut.
+    /// Removes and returns all entries. There may be more entries than emitted tokens if the answer
+    /// was cut.
     #[must_use]
     pub fn take(&self) -> Vec<PickedLogProbs> {
         std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
@@ -47,7 +48,7 @@ impl PickLog {
 
     fn note(&self, token: TokenId, logits: &[f32]) -> Result<(), LogitsError> {
         let best = TopK::from_logits(logits, logits.len(), self.n_top.max(1))?;
-        // The best token says what all of them are relative to.
+        // The log-probability of the best token gives the normalisation of the row.
         let (first, first_log_prob) = (best.tokens[0], best.log_probs[0]);
         let log_prob = logits[token as usize] - logits[first as usize] + first_log_prob;
         let entry = PickedLogProbs {
@@ -61,11 +62,13 @@ impl PickLog {
     }
 }
 
-/// [`MatchPicks`](super::MatchPicks) from logits that are adjusted by what was said up to the node
-/// and masked by what may be said, along each path of the tree on its own.
+/// Like [`MatchPicks`](super::MatchPicks), but from adjusted logits.
 ///
-/// Every pick becomes a token of the answer, accepted or bonus, so that the rule knows the answer
-/// without being told. The tokens are those of plain decoding with the same rule.
+/// At each node, the logits are adjusted by the tokens up to that node and masked by the
+/// constraint, if there is one, separately along each path of the tree.
+///
+/// Every pick becomes a token of the answer, accepted or bonus, so the rule knows the answer from
+/// its own picks. The tokens are those of plain decoding with the same rule.
 #[derive(Debug)]
 pub struct AdjustedPicks {
     sampler: Sampler,
@@ -79,7 +82,7 @@ pub struct AdjustedPicks {
 }
 
 impl AdjustedPicks {
-    /// The rule for an answer to `prompt`.
+    /// Creates the rule for an answer to `prompt`.
     #[must_use]
     pub fn new(
         sampler: Sampler,
@@ -99,14 +102,14 @@ impl AdjustedPicks {
         }
     }
 
-    /// The same rule, which notes the log-probabilities of what it picks.
+    /// Records the log-probabilities of all picks in `log`.
     #[must_use]
     pub fn with_log(mut self, log: PickLog) -> Self {
         self.log = Some(log);
         self
     }
 
-    /// The same rule, which says only what `constraint` allows.
+    /// Picks only tokens that `constraint` allows.
     #[must_use]
     pub fn with_constraint(
         self,

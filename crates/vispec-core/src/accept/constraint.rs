@@ -1,64 +1,66 @@
-//! What an answer may say, where a grammar has a say in it.
+//! Constraints on the tokens of an answer, such as a grammar.
 
 use std::fmt;
 
 use crate::{BoxError, NodeId, TokenId, TokenTree};
 
-/// Most tokens that a cycle adds to a tree because they must come. Each is a row of the pass, which
-/// costs less than the pass that it saves.
+/// Maximum number of forced tokens that a cycle adds to a tree. Each is a row of the pass, which
+/// costs less than the pass it saves.
 const MAX_FORCED: usize = 32;
 
-/// Tells which tokens may follow what was said, as the parser of a grammar does.
+/// Determines which tokens may come next, as the parser of a grammar does.
 ///
-/// What it tells is a function of the tokens said so far, however they came to be said; so plain
-/// and speculative decoding are constrained alike.
+/// The result depends only on the tokens so far, not on how they were produced, so plain and
+/// speculative decoding are constrained alike.
 pub trait Constraint: fmt::Debug {
-    /// Sets the logits, `[vocab]`, of tokens that may not come next to negative infinity.
+    /// Sets the logits, `[vocab]`, of tokens that are not allowed next to negative infinity.
     ///
-    /// Changes nothing behind a token that ends the sequence.
+    /// Changes nothing after a token that ends the sequence.
     ///
     /// # Errors
-    /// If there is no telling, for instance because the grammar needs too much work.
+    /// If the allowed tokens cannot be determined, for instance because the grammar needs too much
+    /// work.
     fn mask(&mut self, logits: &mut [f32]) -> Result<(), BoxError>;
 
-    /// Whether `token` may come next; no token may behind one that ends the sequence.
+    /// Returns `true` if `token` may come next. No token may follow one that ends the sequence.
     ///
     /// # Errors
-    /// As [`mask`](Self::mask).
+    /// Same as [`mask`](Self::mask).
     fn allows(&mut self, token: TokenId) -> Result<bool, BoxError>;
 
-    /// Tokens that must come next, one after the other, as far as that is known; a guess is
+    /// Returns the tokens that must come next, in order, as far as known. A wrong guess is
     /// harmless, because every token is verified.
     ///
     /// # Errors
-    /// As [`mask`](Self::mask).
+    /// Same as [`mask`](Self::mask).
     fn forced(&mut self) -> Result<Vec<TokenId>, BoxError>;
 
-    /// Takes `token`, which may come next, as said.
+    /// Appends `token`, which must be allowed next.
     ///
     /// # Errors
-    /// If it may not come next, and as [`mask`](Self::mask).
+    /// If `token` is not allowed next; otherwise the same as [`mask`](Self::mask).
     fn advance(&mut self, token: TokenId) -> Result<(), BoxError>;
 
-    /// Takes back the token said last.
+    /// Removes the last token.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no token.
     fn retreat(&mut self) -> Result<(), BoxError>;
 }
 
-/// What becomes of tokens that a [`Constraint`] leaves no choice about.
+/// Treatment of tokens that a [`Constraint`] forces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForcedTokens {
-    /// They are added to the trees that are verified, from which what may not come is dropped.
+    /// Forced tokens are added to the trees to be verified, and tokens that are not allowed are
+    /// dropped.
     Drafted,
-    /// They are decoded like all others, and trees stay as they were drafted; so this is plain
-    /// decoding with [`NoDraft`](crate::NoDraft).
+    /// Forced tokens are decoded like all others, and trees stay as drafted; with
+    /// [`NoDraft`](crate::NoDraft) this is plain decoding.
     Decoded,
 }
 
-/// The part of `tree` that may be said, and below the most likely leaf of it what must be said
-/// then. The constraint has taken the root as said.
+/// Returns the allowed part of `tree`, with the forced tokens appended below its most likely leaf.
+/// The constraint has already advanced past the root.
 pub(super) fn shape(
     constraint: &mut dyn Constraint,
     tree: &TokenTree,
@@ -79,16 +81,16 @@ pub(super) fn shape(
     Ok(walk.shaped)
 }
 
-/// Whether a node is on the path that takes the draft's best guess at each step.
+/// Whether a node is on the path of the draft's best guess at each step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rank {
     Best,
     Other,
 }
 
-/// What is left to do; a tree may be too deep for recursion.
+/// A pending step; a tree may be too deep for recursion.
 enum Step {
-    /// To a node of the drafter's tree, whose parent is there in the shaped one.
+    /// Descends to a node of the drafter's tree; `parent` is its parent in the shaped tree.
     Down {
         node: NodeId,
         parent: NodeId,
@@ -116,7 +118,8 @@ impl Walk<'_> {
         self.expand(node, place, rank)
     }
 
-    /// Plans what is allowed below `node`, which is `place` in the shaped tree and was said last.
+    /// Schedules the allowed children of `node`, which is `place` in the shaped tree and the last
+    /// token taken by the constraint.
     fn expand(&mut self, node: NodeId, place: NodeId, rank: Rank) -> Result<(), BoxError> {
         let mut children = Vec::new();
         for child in self.tree.children(node) {
@@ -125,7 +128,7 @@ impl Walk<'_> {
             }
         }
         let chance = |child: NodeId| self.tree.log_prob(child).unwrap_or(f32::NEG_INFINITY);
-        // The first of equals, as drafters list better ones first.
+        // Keeps the first among equals, since drafters list better children first.
         let better = |best: NodeId, child: NodeId| {
             if chance(child) > chance(best) {
                 child
@@ -147,7 +150,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Adds what must be said below `place`.
+    /// Adds the forced tokens below `place`.
     fn force(&mut self, mut place: NodeId) -> Result<(), BoxError> {
         for token in self.constraint.forced()?.into_iter().take(MAX_FORCED) {
             place = self.shaped.push(place, token)?;

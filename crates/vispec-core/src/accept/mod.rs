@@ -1,4 +1,4 @@
-//! Acceptance: which draft tokens stay, and which token comes after them.
+//! Acceptance: which draft tokens are kept, and which token follows them.
 
 mod adjusted;
 mod constraint;
@@ -13,44 +13,44 @@ use crate::{
     TokenTree,
 };
 
-/// What to keep of a verified tree.
+/// The accepted path of a verified tree and its bonus token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Verdict {
     /// Accepted nodes, the root first.
     pub path: Vec<NodeId>,
-    /// The target's own token after the path; root of the next tree.
+    /// The target's own token after the path; the root of the next tree.
     pub bonus: TokenId,
 }
 
-/// Decides what to keep of a verified tree.
+/// Decides which part of a verified tree to keep.
 ///
-/// A rule is lossless if the tokens it emits have the law of plain decoding with the same sampler.
+/// A rule is lossless if its tokens have the distribution of plain decoding with the same sampler.
 pub trait AcceptanceRule {
-    /// How tokens will be drawn, if that is known before there are logits and holds whatever is
-    /// drafted; drafters are told.
+    /// Returns how tokens will be sampled, if that is known before the logits and does not depend
+    /// on the draft. Drafters receive this information.
     fn known_picks(&self) -> Option<KnownPicks> {
         None
     }
 
-    /// The first token of the answer, from the one row of logits that the prefill gives.
+    /// Picks the first token of the answer from the single row of logits of the prefill.
     ///
-    /// `position` is the absolute position of the token being chosen: the prompt's length.
+    /// `position` is the absolute position of the token to be chosen: the prompt's length.
     ///
     /// # Errors
-    /// Errors of the logits.
+    /// Any error of the logits.
     fn first(
         &mut self,
         logits: &mut dyn TargetLogits,
         position: usize,
     ) -> Result<TokenId, LogitsError>;
 
-    /// The verdict on `tree`, whose node `i` has row `i` of `logits`.
+    /// Returns the verdict on `tree`; row `i` of `logits` belongs to node `i`.
     ///
     /// `position` is the absolute position of the root.
     ///
     /// # Errors
-    /// Errors of the logits.
+    /// Any error of the logits.
     fn accept(
         &mut self,
         tree: &TokenTree,
@@ -58,8 +58,8 @@ pub trait AcceptanceRule {
         position: usize,
     ) -> Result<Verdict, LogitsError>;
 
-    /// The tree that is verified in place of the drafter's. Rules that know that a token cannot
-    /// come drop it, those that know what must come add it; the tokens picked are the same.
+    /// Returns the tree to verify in place of the drafter's. A rule may drop tokens that cannot
+    /// come next and add tokens that must; the picked tokens stay the same.
     ///
     /// # Errors
     /// Any error of the rule.
@@ -68,7 +68,7 @@ pub trait AcceptanceRule {
     }
 }
 
-/// Rules behind pointers are rules.
+/// Implements the trait for pointers to rules.
 macro_rules! forward_rule {
     ($($pointer:ty),*) => {$(
         impl<A: AcceptanceRule + ?Sized> AcceptanceRule for $pointer {
@@ -102,11 +102,11 @@ macro_rules! forward_rule {
 
 forward_rule!(&mut A, Box<A>);
 
-/// The default rule, greedy and sampled alike: pick the target's token at the root, and as long as
-/// the pick is a child, move there and pick again.
+/// The default rule, for greedy and sampled decoding: pick the target's token at the root; while
+/// the pick is a child of the node, move to that child and pick again.
 ///
-/// The number that drives a pick is a function of the seed and of the position of the token
-/// picked, so the output equals that of plain decoding with the same seed, token by token.
+/// The random number of a pick is a function of the seed and of the token's position, so the output
+/// equals that of plain decoding with the same seed, token by token.
 #[derive(Clone, Debug)]
 pub struct MatchPicks {
     sampler: Sampler,
@@ -114,13 +114,13 @@ pub struct MatchPicks {
 }
 
 impl MatchPicks {
-    /// The rule for `sampler`, driven by `uniforms`.
+    /// Creates the rule for `sampler` with the random numbers of `uniforms`.
     #[must_use]
     pub fn new(sampler: Sampler, uniforms: PositionUniforms) -> Self {
         Self { sampler, uniforms }
     }
 
-    /// The rule that always takes the most probable token.
+    /// Creates the rule that always picks the most probable token.
     #[must_use]
     pub fn greedy() -> Self {
         Self::new(Sampler::Greedy, PositionUniforms::new(0))
@@ -152,8 +152,8 @@ impl AcceptanceRule for MatchPicks {
     }
 }
 
-/// Walks down `tree`, whose root is at `position`, as long as what `pick` gives for a row of logits
-/// and the position of the token to be picked is among the children.
+/// Walks down `tree`, whose root is at `position`, while the picked token is among the children.
+/// `pick` receives a row of logits and the position of the token to pick.
 fn descend(
     tree: &TokenTree,
     position: usize,
@@ -162,7 +162,7 @@ fn descend(
     let mut path = vec![NodeId::ROOT];
     let mut node = NodeId::ROOT;
     loop {
-        // The path holds the root, so its length is how far behind the root the pick sits.
+        // The path includes the root, so its length is the distance of the pick from the root.
         let pick = pick(node.index(), position + path.len())?;
         match tree.child_with(node, pick) {
             Some(child) => {

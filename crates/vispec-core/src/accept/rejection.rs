@@ -10,19 +10,19 @@ use crate::{
 
 /// Source of the random decisions of [`RecursiveRejection`].
 ///
-/// Only [`uniform`](Self::uniform) is needed; the other two exist so that a test can enumerate
-/// every decision with its probability.
+/// Only [`uniform`](Self::uniform) is required; the other two methods exist so that a test can
+/// enumerate every decision with its probability.
 pub trait Chance {
-    /// The next number in `[0, 1)`.
+    /// Returns the next number in `[0, 1)`.
     fn uniform(&mut self) -> f64;
 
-    /// Whether an event of `probability` happens; never if the probability is 0.
+    /// Returns `true` with the given `probability`; never if it is 0.
     fn happens(&mut self, probability: f64) -> bool {
-        // Strict: a uniform of exactly 0 must not let a probability of 0 pass.
+        // Strict comparison: an event of probability 0 must not happen for a uniform of exactly 0.
         self.uniform() < probability
     }
 
-    /// An index drawn with the given `weights`, never one of weight 0; `None` if all are 0.
+    /// Samples an index with the given `weights`, never one of weight 0; `None` if all are 0.
     fn choose(&mut self, weights: &[f64]) -> Option<usize> {
         let uniform = self.uniform();
         choose_weighted(weights, uniform)
@@ -49,13 +49,13 @@ impl<C: Chance + ?Sized> Chance for &mut C {
     }
 }
 
-/// Upstream's rule: children are tried in turn, child `x` is taken with probability `p(x)`; after
-/// a refusal `p(x)` becomes 0 and `p` is renormalised; what is left of `p` gives the next token.
+/// Upstream's rule: children are tried in turn, and child `x` is accepted with probability `p(x)`.
+/// After a rejection `p(x)` becomes 0 and `p` is renormalised. If all children are rejected, the
+/// next token is sampled from the remaining `p`.
 ///
-/// Equal in law to [`MatchPicks`](crate::MatchPicks), but not tied to positions, and it reads
-/// whole rows of logits.
-/// Siblings are tried in ascending node order, which is the order of upstream's rows when it
-/// samples (they are sorted).
+/// Has the same distribution as [`MatchPicks`](crate::MatchPicks), but its random numbers are not
+/// tied to positions, and it reads whole rows of logits. Siblings are tried in ascending node
+/// order, the order of upstream's rows when it samples (they are sorted).
 #[derive(Clone, Debug)]
 pub struct RecursiveRejection<C = UniformStream> {
     sampler: Sampler,
@@ -64,7 +64,7 @@ pub struct RecursiveRejection<C = UniformStream> {
 }
 
 impl RecursiveRejection {
-    /// The rule for `sampler` with the random stream of `seed`.
+    /// Creates the rule for `sampler` with the random stream of `seed`.
     #[must_use]
     pub fn new(sampler: Sampler, seed: u64) -> Self {
         Self::with_chance(sampler, UniformStream::new(seed))
@@ -72,7 +72,7 @@ impl RecursiveRejection {
 }
 
 impl<C: Chance> RecursiveRejection<C> {
-    /// The rule for `sampler` with a random source of your own.
+    /// Creates the rule for `sampler` with a custom random source.
     pub fn with_chance(sampler: Sampler, chance: C) -> Self {
         Self {
             sampler,
@@ -90,15 +90,15 @@ impl<C: Chance> RecursiveRejection<C> {
 
     fn draw(&mut self, row: usize) -> Result<TokenId, LogitsError> {
         let token = self.chance.choose(&self.probabilities);
-        // Probabilities that sum to 1 leave a token to choose.
+        // The probabilities sum to 1, so a token can be chosen.
         let token = token.ok_or(LogitsError::NonFinite { row })?;
         Ok(TokenId::try_from(token).expect("token ids fit 32 bits"))
     }
 
-    /// Tries the children of `node` and takes the first that passes; the probabilities of refused
-    /// ones are taken away.
+    /// Tries the children of `node` and returns the first one accepted; the probabilities of
+    /// rejected children are set to 0.
     fn try_children(&mut self, tree: &TokenTree, node: NodeId) -> Option<NodeId> {
-        // Mass that is left; dividing by it is the renormalisation.
+        // Remaining mass; dividing by it renormalises.
         let mut mass = 1.0;
         for child in tree.children(node) {
             let token = tree.token(child) as usize;
@@ -110,7 +110,7 @@ impl<C: Chance> RecursiveRejection<C> {
                 self.probabilities[token] = 0.0;
                 mass = self.probabilities.iter().sum();
                 if mass <= 0.0 {
-                    // Nothing else was possible; only rounding refused this child.
+                    // No other token was possible; only rounding rejected this child.
                     return Some(child);
                 }
             }

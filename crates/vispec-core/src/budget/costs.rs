@@ -1,6 +1,6 @@
-//! What passes cost on one machine, by their number of rows.
+//! Times of passes on one machine, by number of rows.
 
-/// Measured time of a pass over so many rows.
+/// Measured time of a pass over a number of rows.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cost {
@@ -10,13 +10,13 @@ pub struct Cost {
     pub seconds: f64,
 }
 
-/// What tokens in the cache add to a pass.
+/// Time that tokens in the cache add to a pass.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContextCost {
-    /// Tokens in the cache while verify passes were measured.
+    /// Number of tokens in the cache while verify passes were measured.
     pub tokens: usize,
-    /// Seconds that each of them adds to a pass over the root alone.
+    /// Seconds that each of them adds to a pass over only the root.
     pub per_token: f64,
 }
 
@@ -26,9 +26,9 @@ pub struct ContextCost {
 pub struct TargetCosts {
     /// Seconds per token of a prompt.
     pub prefill: f64,
-    /// Verify passes by nodes, ascending from 1.
+    /// Verify passes by number of nodes, ascending from 1.
     pub verify: Vec<Cost>,
-    /// What a longer context adds to them.
+    /// Time that a longer context adds to verify passes.
     pub context: ContextCost,
 }
 
@@ -36,26 +36,26 @@ pub struct TargetCosts {
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DraftCosts {
-    /// Seconds per token that the draft reads without scoring it: of the prompt, and of cycles that
-    /// were not drafted in.
+    /// Seconds per token that the draft reads without scoring: tokens of the prompt and of cycles
+    /// without a draft.
     pub read: f64,
-    /// Seconds to take in the tokens of a cycle and to score the first level.
+    /// Seconds to read the tokens of a cycle and to score the first level.
     pub commit: f64,
-    /// One more level, by rows of the beam.
+    /// Times of one more level, by number of beam rows.
     pub expand: Vec<Cost>,
 }
 
-/// Why measured times are not usable.
+/// Error of unusable measured times.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CostError {
-    /// There is no time for a verify pass over the root alone.
+    /// The time of a verify pass over only the root is missing.
     #[error("the cost table has no verify pass of 1 node")]
     NoSinglePass,
     /// Rows are not ascending.
     #[error("the cost table has {found} rows after {before}, expected more")]
     NotAscending {
-        /// Rows of the entry before.
+        /// Rows of the previous entry.
         before: usize,
         /// Rows of the entry.
         found: usize,
@@ -70,7 +70,7 @@ pub enum CostError {
     },
 }
 
-/// Times of the passes of one target and, if there is one, its draft.
+/// Times of the passes of one target and of its draft, if there is one.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CostTable {
@@ -79,11 +79,11 @@ pub struct CostTable {
 }
 
 impl CostTable {
-    /// A table of measured times.
+    /// Creates a table of measured times.
     ///
     /// # Errors
-    /// [`CostError`] if verify passes do not start with one row, rows do not ascend, or a time is not
-    /// a positive number (or 0, for tokens of a prompt).
+    /// [`CostError`] if verify passes do not start with one row, rows do not ascend, or a time is
+    /// not a positive number (times per token may be 0).
     pub fn new(target: TargetCosts, draft: Option<DraftCosts>) -> Result<Self, CostError> {
         if target.verify.first().is_none_or(|first| first.rows != 1) {
             return Err(CostError::NoSinglePass);
@@ -103,32 +103,32 @@ impl CostTable {
         Ok(Self { target, draft })
     }
 
-    /// Measured times of the target.
+    /// Returns the measured times of the target.
     #[must_use]
     pub fn target_costs(&self) -> &TargetCosts {
         &self.target
     }
 
-    /// Measured verify passes, ascending.
+    /// Returns the measured verify passes, ascending.
     #[must_use]
     pub fn verify_costs(&self) -> &[Cost] {
         &self.target.verify
     }
 
-    /// Measured times of the draft.
+    /// Returns the measured times of the draft.
     #[must_use]
     pub fn draft_costs(&self) -> Option<&DraftCosts> {
         self.draft.as_ref()
     }
 
-    /// Seconds of a verify pass over `nodes` nodes, the root included.
+    /// Returns the seconds of a verify pass over `nodes` nodes, the root included.
     #[must_use]
     pub fn verify(&self, nodes: usize) -> f64 {
         interpolate(&self.target.verify, nodes)
     }
 
-    /// Seconds of such a pass with so many tokens in the cache; [`verify`](Self::verify) is with as
-    /// many as there were when it was measured.
+    /// Returns the seconds of a verify pass with `context` tokens in the cache.
+    /// [`verify`](Self::verify) uses the number of tokens at the time of measurement.
     #[must_use]
     pub fn verify_at(&self, nodes: usize, context: usize) -> f64 {
         let ContextCost { tokens, per_token } = self.target.context;
@@ -136,20 +136,22 @@ impl CostTable {
         (self.verify(nodes) + more).max(0.0)
     }
 
-    /// Seconds in which the target reads a prompt of `tokens`.
+    /// Returns the seconds that the target takes to read a prompt of `tokens`.
     #[must_use]
     pub fn prefill(&self, tokens: usize) -> f64 {
         self.target.prefill * tokens as f64
     }
 
-    /// Seconds in which the draft reads `tokens` without scoring them; 0 without a neural draft.
+    /// Returns the seconds that the draft takes to read `tokens` without scoring them; 0 without a
+    /// neural draft.
     #[must_use]
     pub fn read(&self, tokens: usize) -> f64 {
         let draft = self.draft.as_ref();
         draft.map_or(0.0, |draft| draft.read * tokens as f64)
     }
 
-    /// Seconds of one more level of the draft with a beam of `rows`; 0 without a neural draft.
+    /// Returns the seconds of one more level of the draft with a beam of `rows`; 0 without a neural
+    /// draft.
     #[must_use]
     pub fn expand(&self, rows: usize) -> f64 {
         self.draft
@@ -157,7 +159,7 @@ impl CostTable {
             .map_or(0.0, |draft| interpolate(&draft.expand, rows))
     }
 
-    /// Seconds of the draft's first level; 0 without a neural draft.
+    /// Returns the seconds of the draft's first level; 0 without a neural draft.
     #[must_use]
     pub fn commit(&self) -> f64 {
         self.draft.as_ref().map_or(0.0, |draft| draft.commit)
@@ -188,7 +190,7 @@ fn check(costs: &[Cost]) -> Result<(), CostError> {
     Ok(())
 }
 
-/// Linear between the entries; behind the last one, time is in proportion to rows.
+/// Interpolates linearly between the entries; after the last one, time is proportional to rows.
 fn interpolate(costs: &[Cost], rows: usize) -> f64 {
     let after = costs.partition_point(|cost| cost.rows < rows);
     match (after.checked_sub(1).map(|i| costs[i]), costs.get(after)) {

@@ -1,20 +1,22 @@
-//! What speculation gained, from measured times.
+//! Estimated gain of speculation, from measured times.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::{CostTable, GenerationStats, Idle, SpeculationReason};
 
-/// Passes over a root alone that are enough to know what such a pass takes.
+/// Number of passes over only the root that is enough to know the time of such a pass.
 const ENOUGH_PASSES: u64 = 16;
 
-/// What plain decoding would have taken for the cycles of a generation that had its passes to
-/// itself, by how long passes took in it: `None` without a cycle, or without both a cost table and
-/// enough passes over the root alone.
+/// Estimates the time of plain decoding for the cycles of a generation that had its passes to
+/// itself.
 ///
-/// A pass over the root alone is taken to last as long as those that there were. If there were few,
-/// the table says which part of a longer pass the root is; how fast or busy the machine is does not
-/// enter.
+/// Returns `None` without a cycle, and if there is neither a cost table nor a sufficient number of
+/// passes over only the root.
+///
+/// The time of a pass over only the root is the mean of those in the generation. If there were too
+/// few, it is the root's share of the measured passes according to the table, so the current speed
+/// and load of the machine do not affect the ratio.
 #[must_use]
 pub fn plain_time(stats: &GenerationStats, costs: Option<&CostTable>) -> Option<Duration> {
     let cycles = stats.n_cycles();
@@ -32,27 +34,28 @@ pub fn plain_time(stats: &GenerationStats, costs: Option<&CostTable>) -> Option<
     };
     let accepted = stats.accepted_per_cycle.iter();
     let tokens: u64 = accepted.map(|&accepted| u64::from(accepted) + 1).sum();
-    // Whatever lies outside of passes and drafts is there for each pass.
+    // Time outside of passes and drafts occurs once per pass.
     let other = stats.other_time().as_secs_f64() / cycles as f64;
     Duration::try_from_secs_f64(tokens as f64 * (pass + other)).ok()
 }
 
-/// What speculation did for a generation; its [`Display`](fmt::Display) is one line.
+/// Summary of speculation in a generation; its [`Display`](fmt::Display) is one line.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SpeculationSummary {
-    /// How many times as fast as plain decoding, prefill aside: an estimate from [`plain_time`].
+    /// Speed-up over plain decoding without prefill, estimated with [`plain_time`].
     pub gain: Option<f64>,
     /// Mean accepted draft tokens per cycle.
     pub tau: f64,
-    /// Nodes of nine in ten of the trees that were more than a root: at least, at most.
+    /// Smallest and largest number of nodes of the middle nine in ten of the trees with more than a
+    /// root.
     pub nodes: Option<(u32, u32)>,
-    /// Why most cycles had no draft, if so.
+    /// The reason if most cycles had no draft.
     pub off: Option<Idle>,
 }
 
 impl SpeculationSummary {
-    /// Sums up a generation that had its passes to itself; `None` without a cycle.
+    /// Summarises a generation that had its passes to itself; `None` without a cycle.
     #[must_use]
     pub fn new(stats: &GenerationStats, costs: Option<&CostTable>) -> Option<Self> {
         if stats.n_cycles() == 0 {

@@ -1,20 +1,19 @@
-//! What a pass carries besides one sequence.
+//! The load of a pass besides one sequence.
 
-/// What a pass of the target carries, seen from one of its sequences.
+/// The load of a pass of the target, as seen by one of its sequences.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PassLoad {
-    /// Sequences that decode in the pass, this one included.
+    /// Number of sequences that decode in the pass, this one included.
     pub sequences: usize,
-    /// Rows of the pass that are there whatever is drafted, without this sequence's root: roots of
+    /// Number of rows that do not depend on the drafts, without this sequence's root: the roots of
     /// the other sequences and chunks of prompts.
     pub rows: usize,
-    /// Sequences whose prompts are being read: whoever waits for a first token waits for the pass,
-    /// too.
+    /// Number of sequences whose prompts are being read; their first tokens wait for the pass, too.
     pub reading: usize,
 }
 
 impl PassLoad {
-    /// The pass is this sequence's alone.
+    /// A pass that carries only this sequence.
     pub const ALONE: Self = Self {
         sequences: 1,
         rows: 0,

@@ -1,7 +1,7 @@
-//! Measuring what passes cost.
+//! Measurement of the times of passes.
 //!
-//! The one place where this crate's decisions depend on a clock: once, before a run. The table can
-//! be kept and used again.
+//! This is the only place where the crate's decisions depend on a clock, once before a run. The
+//! table can be saved and reused.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,23 @@ use crate::{
     TargetModel, TargetOutput, TokenTree,
 };
 
-/// Nodes of the verify passes that are measured.
+/// Numbers of nodes of the measured verify passes.
 const NODES: [usize; 13] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64];
-/// Rows of the draft's levels that are measured.
+/// Numbers of rows of the measured draft levels.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
-/// Tokens that the draft takes in at once to see what reading costs.
+/// Tokens of a single commit that measures the draft's time of reading.
 const READ_ROWS: usize = 32;
-/// Most rounds, in each of which all passes are measured in turn.
+/// Maximum number of rounds; each round measures all passes in turn.
 const ROUNDS: usize = 9;
-/// No new round starts after this.
+/// No new round starts after this time.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// A tree is never worth it if its pass takes this many times as long as one over the root: the draft
-/// would have to guess that far ahead.
+/// A tree never pays if its pass takes this many times as long as a pass over the root: the draft
+/// would have to guess that many tokens ahead.
 const MAX_COST_RATIO: f64 = 8.0;
 
-/// The shortest time of each of some passes. Other work on the machine only ever adds, and comes in
-/// bursts: so passes take turns, and one never costs more than a larger one.
+/// Returns the shortest time of each pass size. Other work on the machine only ever adds time, and
+/// comes in bursts. So the sizes are measured in turn, and the time of a pass is capped by that of
+/// the next larger one.
 fn shortest(
     sizes: &[usize],
     mut pass: impl FnMut(usize) -> Result<Duration, DecodeError>,
@@ -56,8 +57,8 @@ fn shortest(
     Ok(costs)
 }
 
-/// Measures the prefill of `prompt`, and verify passes of 1 to 64 nodes behind it. Ends early where
-/// larger trees cannot pay.
+/// Measures the prefill of `prompt`, and verify passes of 1 to 64 nodes after it. Stops at sizes
+/// where larger trees cannot pay.
 ///
 /// # Errors
 /// Any error of the target.
@@ -66,7 +67,7 @@ pub fn measure_target_costs<T: TargetModel>(
     prompt: &T::Prompt,
 ) -> Result<TargetCosts, DecodeError> {
     let mut cache = target.new_cache().map_err(DecodeError::Target)?;
-    // Once to touch all weights, and once for the time.
+    // The first prefill touches all weights; the second one is timed.
     target
         .prefill(prompt, &mut cache)
         .map_err(DecodeError::Target)?;
@@ -89,7 +90,7 @@ pub fn measure_target_costs<T: TargetModel>(
         Ok(start.elapsed())
     };
     let verify = shortest(&NODES[..sizes], |nodes| pass(nodes, base))?;
-    // Last, because it shortens what is in the cache.
+    // Measured last, because it shortens the cache.
     let shallow = shortest(&[1], |nodes| pass(nodes, 1))?;
     let more = verify[0].seconds - shallow[0].seconds;
     Ok(TargetCosts {
@@ -114,7 +115,7 @@ fn per_token(time: Duration, prompt: &impl Prompt) -> f64 {
     time.as_secs_f64() / prompt.token_ids().len().max(1) as f64
 }
 
-/// A root with as many children as it takes.
+/// Returns a root with `nodes - 1` children.
 fn bush(nodes: usize) -> TokenTree {
     let mut tree = TokenTree::with_capacity(0, nodes);
     for token in (1..).take(nodes - 1) {
@@ -124,7 +125,7 @@ fn bush(nodes: usize) -> TokenTree {
     tree
 }
 
-/// Measures the passes of a draft behind `prompt`.
+/// Measures the passes of a draft after `prompt`.
 ///
 /// # Errors
 /// Any error of the target or the draft.
@@ -149,7 +150,7 @@ pub fn measure_draft_costs<T: TargetModel, M: DraftModel<T>>(
             mut logits,
             features,
         } = output.map_err(DecodeError::Target)?;
-        // What the draft waits for must not be in its time.
+        // The draft's time must not include waiting for the target.
         wait(&mut logits)?;
         Ok::<_, DecodeError>(features)
     };

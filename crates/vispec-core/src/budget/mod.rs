@@ -1,28 +1,30 @@
-//! Trees sized by measured cost: which guesses are worth their share of a verify pass.
+//! Trees sized by measured cost: selection of the guesses that are worth their share of a verify
+//! pass.
 //!
-//! A tree of many nodes is worth verifying where a pass over them costs hardly more than one over
-//! the root, as on a GPU; on a CPU each node beyond the first few costs. So the size has to follow
-//! from measured times ([`CostTable`]) and from how likely guesses come true.
+//! A large tree is worth verifying where a pass over it takes hardly longer than a pass over the
+//! root, as on a GPU. On a CPU, each node beyond the first few adds time. So the size must follow
+//! from measured times ([`CostTable`]) and from the chances of the guesses.
 //!
 //! A cycle that is expected to emit `1 + Σ q` tokens in `t` seconds is compared with the pace of
-//! the run so far: something is worth doing if it yields more tokens than the run would have
-//! emitted in the time that it takes. (This is the greedy rule of renewal-reward processes; its
-//! fixed point has the greatest pace.) Time is that of the table, never that of the clock, so what
-//! is drafted is a function of table, model and prompt alone.
+//! the run so far: a step is worth its time if it yields more tokens than the run would have
+//! emitted in that time. (This is the greedy rule of renewal-reward processes; its fixed point has
+//! the greatest pace.) All times come from the table, never from the clock, so the drafts are a
+//! function of table, model and prompt.
 //!
-//! What is likely to pay may still fail, and the first guesses of a run are made knowing nothing. So
-//! drafting starts from an allowance: a small share ([`AutoTree::max_loss`]) of the time that plain
-//! decoding would have taken so far, the share of the first [`AutoTree::ADVANCE`] tokens in advance.
-//! Guesses that come true add to it what they saved, guesses that fail take from it what they cost,
-//! and nothing is drafted that could overdraw it: by the table's times no answer of so many tokens
-//! ever takes longer than plain decoding by more than that share. A prompt counts as
-//! [`LONGEST_PREFILL`] at most, so that what a long one earns does not show in a short answer.
+//! Promising guesses may still fail, and the first guesses of a run are made without any
+//! observations. So drafting has an allowance: a small share ([`AutoTree::max_loss`]) of the time
+//! that plain decoding would have taken so far, with the share of the first [`AutoTree::ADVANCE`]
+//! tokens granted in advance. Accepted guesses add the time that they saved, rejected guesses
+//! subtract the time that they cost, and nothing is drafted that could overdraw the allowance. By
+//! the table's times, an answer of at least that many tokens never exceeds the time of plain
+//! decoding by more than that share. A prefill counts as at most [`LONGEST_PREFILL`] passes, so
+//! that the allowance of a long prompt cannot slow down a short answer noticeably.
 //!
-//! Where a pass carries several sequences ([`PassLoad`]), a node costs what it adds to a pass that
-//! has the others' rows already (twice that while somebody waits for a first token), and a token is
-//! worth its share of a pass over all roots. So trees shrink as the pass fills, down to their roots.
-//! Whether to draft at all is decided as if all sequences did; then the candidates of those that do
-//! compete in one list ([`share_nodes`]).
+//! If a pass carries several sequences ([`PassLoad`]), the cost of a node is the time that it adds
+//! to a pass that already holds the other sequences' rows (doubled while a sequence waits for its
+//! first token), and the value of a token is its share of a pass over all roots. So trees shrink as
+//! the pass fills, down to their roots. The decision whether to draft assumes that all sequences
+//! draft; then the candidates of all drafting sequences compete in one list ([`share_nodes`]).
 
 mod costs;
 mod gain;
@@ -44,23 +46,23 @@ pub(crate) use rates::Rates;
 pub(crate) use share::{Bidder, Share, share_nodes};
 pub use watch::{CostDrift, CostWatch, TimedPass, WatchedPasses};
 
-/// What one cycle counts for after the next one.
+/// Factor on the weight of a cycle with each further cycle.
 const FORGETTING: f64 = 0.97;
-/// Cycles of plain decoding that the pace starts from.
+/// Cycles of plain decoding that initialise the pace.
 const HEAD_START: f64 = 4.0;
-/// Cycles that a first pause lasts; each further one is twice as long.
+/// Length of the first pause, in cycles; each further pause is twice as long.
 const FIRST_PAUSE: u32 = 4;
-/// Cycles that a pause lasts at most.
+/// Maximum length of a pause, in cycles.
 const LONGEST_PAUSE: u32 = 64;
-/// Share of the newest cycle in the running profit.
+/// Weight of the newest cycle in the running profit.
 const PROFIT_SHARE: f64 = 0.2;
-/// Passes over a root that a prefill counts as at most, when it earns the right to try.
+/// Maximum contribution of a prefill to the allowance, in passes over a root.
 const LONGEST_PREFILL: f64 = 32.0;
 
-/// Factor on the price of time while prompts are read.
+/// Factor on the price of time while prompts are being read.
 const HURRY: f64 = 2.0;
 
-/// Chance of each token of a chain, if a draft is as good as drafts get.
+/// Chance of each token of a chain for the best possible draft.
 const BEST_CHANCE: f64 = 0.9;
 
 /// Upper bounds of trees whose size is chosen in each cycle.
@@ -68,27 +70,27 @@ const BEST_CHANCE: f64 = 0.9;
 pub struct AutoTree {
     /// Measured times.
     pub costs: Arc<CostTable>,
-    /// Levels below the root at most.
+    /// Maximum number of levels below the root.
     pub max_levels: usize,
-    /// Nodes expanded per level at most, and children considered per node.
+    /// Maximum number of nodes expanded per level, and of children considered per node.
     pub beam_width: usize,
-    /// Nodes verified at most, the root included.
+    /// Maximum number of nodes verified, the root included.
     pub max_nodes: usize,
-    /// Most that drafting may lose, as a share of the time of plain decoding, prefill included. A
-    /// shorter answer than [`ADVANCE`](Self::ADVANCE) counts as that long.
+    /// Maximum time that drafting may lose, as a share of the time of plain decoding, prefill
+    /// included. An answer shorter than [`ADVANCE`](Self::ADVANCE) counts as that long.
     pub max_loss: f64,
 }
 
 impl AutoTree {
-    /// Most that drafting may lose unless the caller says otherwise. What others gain and lose is
-    /// compared in `tests/replay` and in `docs/speed.md`.
+    /// Default of [`max_loss`](Self::max_loss). `tests/replay` and `docs/speed.md` compare the
+    /// gains and losses of other values.
     pub const DEFAULT_MAX_LOSS: f64 = 0.05;
-    /// Tokens whose share may be lost before they are there, so that the first cycles draft: most
-    /// answers are longer.
+    /// Number of tokens whose share may be lost before they are emitted, so that the first cycles
+    /// can draft; most answers are longer.
     pub const ADVANCE: usize = 32;
 
-    /// Wide enough bounds for any machine that profits from a choice: 8 levels, a beam of 8, 64
-    /// nodes, a loss of 5 %.
+    /// Creates bounds that are wide enough for any machine that profits from adaptive trees: 8
+    /// levels, a beam of 8, 64 nodes, a loss of 5 %.
     #[must_use]
     pub fn new(costs: Arc<CostTable>) -> Self {
         Self {
@@ -112,13 +114,13 @@ pub(crate) struct Budget {
     pause: u32,
     next_pause: u32,
     max_loss: f64,
-    /// Seconds that may be lost; see the head of this module.
+    /// Seconds that may be lost; see the module docs.
     allowance: f64,
-    /// Tokens that have added their share to the allowance and are not there yet.
+    /// Tokens whose share was granted in advance and that are not yet emitted.
     advance: f64,
-    /// Tokens that the draft has not read.
+    /// Tokens that the draft has not yet read.
     unread: usize,
-    /// Of the cycle under way.
+    /// Drafting time of the current cycle.
     drafted_for: f64,
     read_for: f64,
     /// Seconds that the tree's nodes below the root add to the pass.
@@ -127,18 +129,18 @@ pub(crate) struct Budget {
     load: PassLoad,
 }
 
-/// What only the network proposed of a tree.
+/// The nodes of a tree that only the network proposed.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Planned {
     /// Seconds that these nodes add to the pass.
     pub(crate) extra: f64,
-    /// How many of them are expected to be accepted.
+    /// Expected number of accepted nodes among them.
     pub(crate) expected: f64,
 }
 
 impl Budget {
-    /// Accounts of a generation behind a prompt of so many tokens. The draft need not read them
-    /// unless [`leave_unread`](Self::leave_unread) says so.
+    /// Creates the accounts of a generation after a prompt of `prompt_tokens`. The draft does not
+    /// have to read the prompt unless [`leave_unread`](Self::leave_unread) adds its tokens.
     pub(crate) fn new(costs: Arc<CostTable>, max_loss: f64, prompt_tokens: usize) -> Self {
         let pass = costs.verify(1);
         let advance = AutoTree::ADVANCE as f64;
@@ -163,25 +165,25 @@ impl Budget {
         }
     }
 
-    /// Starts the accounts of another generation, in a pass that carries as much besides.
+    /// Starts the accounts of another generation under the same load.
     pub(crate) fn restart(&mut self, prompt_tokens: usize) {
         let load = self.load;
         *self = Self::new(Arc::clone(&self.costs), self.max_loss, prompt_tokens);
         self.load = load;
     }
 
-    /// What the next pass carries besides this sequence.
+    /// Sets the load of the next pass.
     pub(crate) fn note_load(&mut self, load: PassLoad) {
         self.load = load;
     }
 
-    /// What [`note_load`](Self::note_load) said last.
+    /// Returns the load last set by [`note_load`](Self::note_load).
     pub(crate) fn load(&self) -> PassLoad {
         self.load
     }
 
-    /// Whether any draft could pay for a sequence alone, however good: one that costs as much as
-    /// what it saves is not even given the prompt to read.
+    /// Returns whether the best possible draft could pay for a single sequence. If not, the draft
+    /// is not even given the prompt to read.
     pub(crate) fn could_pay(&self, max_levels: usize) -> bool {
         self.pays_at_best(PassLoad::ALONE, max_levels)
     }
@@ -199,21 +201,23 @@ impl Budget {
         })
     }
 
-    /// Seconds of this sequence's part of the draft's first level, if all sequences draft.
+    /// Returns this sequence's share of the seconds of the draft's first level, if all sequences
+    /// draft.
     fn commit_time(&self, load: PassLoad) -> f64 {
         let sequences = load.sequences.max(1);
         let others = self.costs.expand(sequences) - self.costs.expand(1);
         (self.costs.commit() + others) / sequences as f64
     }
 
-    /// Seconds of this sequence's part of another level, if all sequences expand so many rows.
+    /// Returns this sequence's share of the seconds of another level, if all sequences expand
+    /// `rows`.
     fn expand_time(&self, load: PassLoad, rows: usize) -> f64 {
         let sequences = load.sequences.max(1);
         self.costs.expand(rows * sequences) / sequences as f64
     }
 
-    /// This sequence's part of the seconds that `more` nodes of each sequence take besides its root
-    /// and `n_draft`: the others are likely to draft as much.
+    /// Returns this sequence's share of the seconds that `more` nodes of each sequence add to its
+    /// root and `n_draft` nodes. The other sequences are assumed to draft as much.
     fn node_time(&self, load: PassLoad, n_draft: usize, more: usize) -> f64 {
         let sequences = load.sequences.max(1);
         let rows = load.rows + 1 + n_draft * sequences;
@@ -221,27 +225,28 @@ impl Budget {
         extra / sequences as f64
     }
 
-    /// A sequence's share of a pass over the roots of all, which is what a token takes without
-    /// drafts.
+    /// Returns a sequence's share of a pass over the roots of all sequences: the time of a token
+    /// without drafts.
     fn seconds_per_token(&self, load: PassLoad) -> f64 {
         let sequences = load.sequences.max(1);
         self.costs.verify(sequences) / sequences as f64
     }
 
-    /// Seconds of one token of plain decoding.
+    /// Returns the seconds per token of plain decoding.
     fn plain(&self) -> f64 {
         self.seconds_per_token(self.load)
     }
 
-    /// Tokens per second of the run so far, at least that of plain decoding.
+    /// Returns the tokens per second of the run so far, at least that of plain decoding.
     pub(crate) fn pace(&self) -> f64 {
         (self.tokens / self.seconds).max(1.0 / self.plain())
     }
 
-    /// Tokens that verifying the best of these candidates is expected to gain over plain decoding.
+    /// Returns the number of tokens that verifying the best of these candidates is expected to gain
+    /// over plain decoding.
     ///
     /// # Arguments
-    /// * `chances` - chance of each to be accepted, best first.
+    /// * `chances` - chance of acceptance of each candidate, best first.
     pub(crate) fn gain(&self, chances: &[f64]) -> f64 {
         let budget = self;
         let share = share_nodes(&[Bidder { budget, chances }])[0];
@@ -249,12 +254,12 @@ impl Budget {
         expected - share.extra * self.price()
     }
 
-    /// Running profit of the network's drafts, in tokens per cycle.
+    /// Returns the running profit of the network's drafts, in tokens per cycle.
     pub(crate) fn profit(&self) -> f64 {
         self.profit
     }
 
-    /// Tokens that a second of the next pass has to bring.
+    /// Returns the number of tokens that a second of the next pass must yield.
     pub(crate) fn price(&self) -> f64 {
         match self.load.reading {
             0 => self.pace(),
@@ -262,16 +267,16 @@ impl Budget {
         }
     }
 
-    /// Measured times.
+    /// Returns the measured times.
     pub(crate) fn costs(&self) -> &CostTable {
         &self.costs
     }
 
-    /// Whether to have the draft read and score in the next cycle, or why not; a pause gets shorter
-    /// by asking.
+    /// Returns whether the draft should read and score in the next cycle, or why not. Each call
+    /// shortens a pause by one cycle.
     ///
     /// # Arguments
-    /// * `max_levels` - levels that a tree may have.
+    /// * `max_levels` - maximum number of levels of a tree.
     pub(crate) fn may_draft(&mut self, max_levels: usize) -> Result<(), Idle> {
         if self.pause > 0 {
             self.pause -= 1;
@@ -287,41 +292,41 @@ impl Budget {
         Ok(())
     }
 
-    /// Seconds that may be lost in the cycle under way, on top of what is spent already. Emitting
-    /// its one sure token earns something, too.
+    /// Returns the seconds that may still be lost in the current cycle, beyond those already spent.
+    /// The cycle's one certain token adds to the allowance, too.
     pub(crate) fn spare(&self) -> f64 {
         let sure = (1.0 - self.advance).max(0.0);
         self.allowance + sure * self.max_loss * self.plain() - self.drafted_for - self.read_for
     }
 
-    /// Accounts for the draft's first level, and for reading what it has not read before.
+    /// Accounts for the draft's first level, and for reading the tokens that it has not yet read.
     pub(crate) fn pay_commit(&mut self) {
         self.drafted_for += self.commit_time(self.load);
         self.read_for += self.costs.read(self.unread);
         self.unread = 0;
     }
 
-    /// Notes tokens that the draft will have to read later.
+    /// Adds tokens that the draft will have to read later.
     pub(crate) fn leave_unread(&mut self, tokens: usize) {
         self.unread += tokens;
     }
 
-    /// Accounts for another level of `rows`.
+    /// Accounts for another level with `rows`.
     pub(crate) fn pay_expand(&mut self, rows: usize) {
         self.drafted_for += self.expand_time(self.load, rows);
     }
 
-    /// How many of the best candidates to verify.
+    /// Returns how many of the best candidates to verify.
     ///
     /// # Arguments
-    /// * `chances` - chance of each candidate to be accepted, best first.
+    /// * `chances` - chance of acceptance of each candidate, best first.
     pub(crate) fn worth_verifying(&self, chances: &[f64]) -> usize {
         let budget = self;
         share_nodes(&[Bidder { budget, chances }])[0].nodes
     }
 
-    /// How many rows of a beam to expand, given the chance that the best child of each is accepted,
-    /// if `n_draft` candidates are worth verifying already.
+    /// Returns how many rows of a beam to expand, given the chance that the best child of each row
+    /// is accepted. `n_draft` candidates are already worth verifying.
     pub(crate) fn worth_expanding(
         &self,
         n_draft: usize,
@@ -345,34 +350,35 @@ impl Budget {
         best
     }
 
-    /// Seconds that `more` nodes take besides the root and `n_draft`.
+    /// Returns the seconds that `more` nodes add to the root and `n_draft` nodes.
     fn time_of_nodes(&self, n_draft: usize, more: usize) -> f64 {
         self.node_time(self.load, n_draft, more)
     }
 
-    /// Whether one guess may be verified: if not, no tree is too small.
+    /// Returns whether the allowance covers one guess; if not, no tree is small enough.
     pub(crate) fn affords_a_node(&self) -> bool {
         self.time_of_nodes(0, 1) <= self.spare()
     }
 
-    /// Notes the tree that goes to the target.
+    /// Records the tree that goes to the target.
     ///
     /// # Arguments
-    /// * `extra` - seconds that its nodes below the root add to the pass.
+    /// * `extra` - seconds that the nodes below the root add to the pass.
     pub(crate) fn plan(&mut self, extra: f64, by_network: Planned) {
         self.extra = extra;
         self.planned = by_network;
     }
 
-    /// Closes the accounts of a cycle that accepted `n_accepted` draft tokens, `by_network` of which
-    /// only the network had proposed.
+    /// Closes the accounts of a cycle that accepted `n_accepted` draft tokens. Only the network had
+    /// proposed `by_network` of them.
     pub(crate) fn settle(&mut self, n_accepted: usize, by_network: usize) {
         let plain = self.plain();
         let time = plain + self.extra + self.drafted_for;
         if self.drafted_for > 0.0 {
             let Planned { extra, expected } = self.planned;
             let extra = (extra + self.drafted_for) * self.pace();
-            // What came true is noisy and what was expected may be wrong: half of each.
+            // The observed count is noisy and the expected count may be wrong, so their mean is
+            // used.
             let yielded = (expected + by_network as f64) / 2.0;
             self.profit += PROFIT_SHARE * (yielded - extra - self.profit);
             if self.profit < 0.0 {

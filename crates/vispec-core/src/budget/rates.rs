@@ -1,15 +1,15 @@
-//! Running estimates of how often something happens, from a guess and what was seen since.
+//! Running estimates of event rates, from an initial guess and later observations.
 
-/// How many observations the guess weighs as much as.
+/// Weight of the guess, in observations.
 const GUESS_WEIGHT: f64 = 6.0;
-/// What an observation counts for one observation of the same class later.
+/// Factor on the weight of an observation with each further observation of the same class.
 const FORGETTING: f64 = 0.99;
 
 /// Rates of a few classes of events.
 #[derive(Clone, Debug)]
 pub(crate) struct Rates {
     classes: Vec<Seen>,
-    /// Hits seen and hits that had been guessed, over all classes: whether guesses can be trusted.
+    /// Observed and guessed hits over all classes; their ratio corrects the guesses.
     hits: f64,
     guessed: f64,
 }
@@ -29,14 +29,14 @@ impl Rates {
         }
     }
 
-    /// The rate of `class`, given what one would guess without having seen anything.
+    /// Returns the rate of `class`, given the guess without any observation.
     pub(crate) fn rate(&self, class: usize, guess: f64) -> f64 {
         let Seen { hits, trials } = self.classes[class];
         let guess = (guess * self.hits / self.guessed).min(1.0);
         (hits + GUESS_WEIGHT * guess) / (trials + GUESS_WEIGHT)
     }
 
-    /// Notes whether an event of `class` happened, whose guess was `guess`.
+    /// Records whether an event of `class` with the guess `guess` happened.
     pub(crate) fn observe(&mut self, class: usize, guess: f64, hit: bool) {
         let hit = f64::from(u8::from(hit));
         let seen = &mut self.classes[class];
@@ -59,7 +59,7 @@ mod tests {
             rates.observe(0, 0.7, false);
         }
         assert!(rates.rate(0, 0.7) < 0.05);
-        // Guesses about other classes are worth less, too.
+        // Guesses about other classes are corrected downwards, too.
         assert!(rates.rate(1, 0.7) < 0.2);
         for _ in 0..400 {
             rates.observe(0, 0.7, true);

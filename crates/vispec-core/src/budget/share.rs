@@ -1,29 +1,31 @@
-//! One list of candidates for all sequences of a pass.
+//! Selection of nodes from one list of candidates for all sequences of a pass.
 
 use super::Budget;
 
-/// A sequence that has candidates.
+/// A sequence with candidates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bidder<'a> {
     pub(crate) budget: &'a Budget,
-    /// Chance of each candidate to be accepted, best first.
+    /// Chance of acceptance of each candidate, best first.
     pub(crate) chances: &'a [f64],
 }
 
-/// What a sequence gets.
+/// The share of a sequence.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct Share {
-    /// How many of its best candidates to verify.
+    /// Number of its best candidates to verify.
     pub(crate) nodes: usize,
     /// Seconds that they add to the pass.
     pub(crate) extra: f64,
 }
 
-/// How many of the best candidates of each sequence to verify: likely ones first, whosever they
-/// are, for as long as the pass emits more tokens by them than the run would in the same time. No
-/// sequence is charged more than it has to spare.
+/// Returns how many of the best candidates of each sequence to verify.
 ///
-/// All bidders see the same pass: the same costs, and the same number of roots and other rows.
+/// Candidates are taken in the order of their chances, across all sequences, and the count with the
+/// greatest profit wins: the expected tokens minus the tokens that the run would emit in the added
+/// time. No sequence is charged more than it has to spare.
+///
+/// All bidders share one pass: the same costs, and the same number of roots and other rows.
 pub(crate) fn share_nodes(bidders: &[Bidder<'_>]) -> Vec<Share> {
     let mut best = vec![Share::default(); bidders.len()];
     let Some(first) = bidders.first() else {
@@ -41,7 +43,7 @@ pub(crate) fn share_nodes(bidders: &[Bidder<'_>]) -> Vec<Share> {
             let chance = bidder.chances.get(taken).filter(|_| *open)?;
             Some((index, *chance))
         });
-        // Of equals the first, so that the choice does not hang on anything else.
+        // Takes the first among equals, so that the choice is deterministic.
         offers.reduce(|best, offer| if offer.1 > best.1 { offer } else { best })
     };
     while let Some((index, chance)) = next(&taken, &open) {

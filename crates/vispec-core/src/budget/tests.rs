@@ -1,4 +1,4 @@
-//! What is worth verifying and drafting, on made-up machines.
+//! Decisions about verifying and drafting on synthetic machines.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn planned(extra: f64, expected: f64) -> Planned {
     Planned { extra, expected }
 }
 
-/// Accounts that may lose anything.
+/// Accounts without a limit on losses.
 fn bold(costs: Arc<CostTable>) -> Budget {
     Budget::new(costs, 1e6, 1)
 }
@@ -98,18 +98,18 @@ fn what_can_be_lost_is_saved_up_first() {
     let table = costs(&[(1, 1.0), (2, 1.1)], Some((0.4, 0.2)));
     let mut budget = Budget::new(table.clone(), 0.0125, 10);
     budget.leave_unread(10);
-    // Prefill takes 1, and it and the first 32 tokens earn 0.0125 each. Reading takes 0.1 and grows
-    // with each cycle.
+    // The prefill takes 1, and it and each of the first 32 tokens add 0.0125 to the allowance.
+    // Reading takes 0.1 and grows with each cycle.
     let mut cycles = 0;
     while budget.may_draft(8) == Err(Idle::TooRisky) {
         budget.leave_unread(1);
         budget.settle(0, 0);
         cycles += 1;
     }
-    // Cycle n has earned n - 32 shares besides, and its sure token is one more.
+    // Cycle n has added n - 32 more shares, and its certain token adds another one.
     let enough = |n: f64| 0.0125 * (33.0 + n + 1.0 - 32.0) >= 0.1 + 0.01 * n + 0.4 + 0.1;
     assert!(enough(f64::from(cycles)) && !enough(f64::from(cycles - 1)));
-    // A loss takes all of it; a gain is there to be risked at once.
+    // A loss uses up the allowance; a gain can be risked immediately.
     budget.pay_commit();
     assert_eq!(budget.worth_verifying(&[0.9]), 1);
     assert_eq!(budget.worth_expanding(1, [0.9].into_iter()), 0);
@@ -138,12 +138,12 @@ fn a_prompt_that_took_long_earns_the_right_to_try() {
         Arc::new(CostTable::new(target, table().draft_costs().cloned()).unwrap())
     };
     assert_eq!(new(dear(2.0), 10).may_draft(8), Ok(()));
-    // A draft that compresses most of the prompt needs to earn less.
+    // A draft that compresses most of the prompt needs a smaller allowance.
     assert_eq!(new(dear(0.6), 10).may_draft(8), Err(Idle::TooRisky));
     assert_eq!(new(dear(0.6), 2).may_draft(8), Ok(()));
 }
 
-/// Accounts of one of `sequences` that decode together.
+/// Returns the accounts of one of `sequences` sequences that decode together.
 fn loaded(costs: Arc<CostTable>, sequences: usize) -> Budget {
     let mut budget = bold(costs);
     budget.note_load(PassLoad {
@@ -156,7 +156,7 @@ fn loaded(costs: Arc<CostTable>, sequences: usize) -> Budget {
 
 #[test]
 fn trees_shrink_to_their_roots_as_the_pass_fills() {
-    // Rows are free up to four, as on a machine that waits for its memory.
+    // Up to four rows are free, as on a machine that is bound by memory bandwidth.
     let table = costs(&[(1, 1.0), (4, 1.0), (16, 4.0)], Some((0.05, 0.05)));
     let chances = [0.9, 0.7, 0.5, 0.3, 0.2];
     let nodes = |sequences| loaded(table.clone(), sequences).worth_verifying(&chances);

@@ -1,8 +1,9 @@
-//! Whether passes take what the cost table says.
+//! Comparison of actual passes with the cost table.
 //!
-//! A table that was measured while the machine was busy says too much, and wrong proportions. Other
-//! work only ever adds: if passes are faster than the table says, time after time, the table is
-//! wrong. If they are slower, the machine may only be busy now; that counts after long.
+//! A table that was measured while the machine was busy has times that are too long and in the
+//! wrong proportions. Other work only ever adds time: if passes are repeatedly faster than the
+//! table, the table is wrong. If they are slower, the machine may only be busy now, so slower
+//! passes count only after a long time.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -12,55 +13,57 @@ use std::time::Duration;
 use super::{Cost, CostTable, DraftCosts, TargetCosts};
 use crate::{FinishReason, GenerationObserver, GenerationStats, TokenId, TokenTree, Verdict};
 
-/// Passes whose median is one piece of evidence: bursts shorter than half of that do not show.
+/// Passes per window. The median of a window is one piece of evidence; bursts shorter than half a
+/// window do not affect it.
 const WINDOW: usize = 32;
-/// Median of measured time over the table's below which passes are faster than it says. They are
-/// usually slower: the table has the shortest of several.
+/// Passes are faster than the table if the median ratio of measured time to table time is below
+/// this. They are usually slower, since the table holds the shortest of several times.
 const FAST: f64 = 0.8;
-/// Median above which they are slower.
+/// Passes are slower than the table if the median ratio is above this.
 const SLOW: f64 = 1.6;
-/// Windows in a row that make a table too slow …
+/// Consecutive faster windows that prove the table too slow.
 const FAST_WINDOWS: usize = 2;
-/// … or too fast, if they also took so long.
+/// Consecutive slower windows that prove the table too fast, if they also took [`SLOW_TIME`].
 const SLOW_WINDOWS: usize = 8;
 const SLOW_TIME: Duration = Duration::from_secs(30);
-/// Passes of one size that say what that size takes.
+/// Number of passes of one size that determines the time of that size.
 const ENOUGH: usize = 8;
-/// Passes that a correction goes by, at most: the latest.
+/// Maximum number of passes, the latest ones, that a correction is based on.
 const MOST_EVIDENCE: usize = 512;
-/// Each correction makes the next wait so many times longer …
+/// Factor on the evidence required for the next correction, per correction.
 const PATIENCE_GROWTH: usize = 2;
-/// … up to this.
+/// Upper bound of the patience.
 const MOST_PATIENCE: usize = 64;
-/// Tokens in caches beyond this multiple of those while costs were measured: what they add to a pass
-/// is known too roughly to call a pass slow.
+/// Multiple of the measured context beyond which the time added by cached tokens is too uncertain
+/// to call a pass slow.
 const FAR: usize = 8;
 
 /// A pass of the target over trees.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TimedPass {
-    /// Nodes of all trees, roots included.
+    /// Number of nodes of all trees, roots included.
     pub rows: usize,
-    /// Tokens in the caches of all sequences together.
+    /// Number of tokens in the caches of all sequences together.
     pub context: usize,
-    /// How long it took.
+    /// Measured time of the pass.
     pub time: Duration,
 }
 
-/// Compares passes with a [`CostTable`], and corrects it if it is wrong for long.
+/// Compares passes with a [`CostTable`], and corrects the table if it is persistently wrong.
 ///
-/// The table decides what is drafted and never which tokens come.
+/// The table affects the drafts, never the tokens.
 #[derive(Clone, Debug)]
 pub struct CostWatch {
     costs: Arc<CostTable>,
-    /// Passes that nothing was concluded from yet: rows, and measured time over the table's.
+    /// Passes that no conclusion was drawn from yet: rows, and ratio of measured time to table
+    /// time.
     evidence: Vec<(usize, f64)>,
-    /// Of them, those since the last median.
+    /// Number of those passes since the last median.
     in_window: usize,
-    /// What the last windows said together, and how many they are.
+    /// Common direction of the last windows, and their number.
     direction: Direction,
     windows: usize,
-    /// How long the passes of these windows took.
+    /// Total time of the passes in these windows.
     time: Duration,
     patience: usize,
 }
@@ -72,12 +75,12 @@ enum Direction {
     Slower,
 }
 
-/// A table that was found to be wrong.
+/// A correction of a wrong table.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct CostDrift {
-    /// Median of measured time over the table's.
+    /// Median ratio of measured time to table time.
     pub factor: f64,
-    /// How many passes that is the median of.
+    /// Number of passes behind the median.
     pub passes: usize,
 }
 
@@ -86,7 +89,7 @@ impl fmt::Display for CostDrift {
         let Self { factor, passes } = self;
         write!(
             f,
-            "{passes} passes took {factor:.2} times what was measured before"
+            "{passes} passes took {factor:.2} times as long as measured before"
         )?;
         if *factor < 1.0 {
             write!(f, ", when the machine must have been busy")?;
@@ -96,7 +99,7 @@ impl fmt::Display for CostDrift {
 }
 
 impl CostWatch {
-    /// Watches passes that should take what `costs` says.
+    /// Watches passes that are expected to take the times of `costs`.
     #[must_use]
     pub fn new(costs: Arc<CostTable>) -> Self {
         Self {
@@ -110,13 +113,13 @@ impl CostWatch {
         }
     }
 
-    /// The table, as corrected so far.
+    /// Returns the table with all corrections so far.
     #[must_use]
     pub fn costs(&self) -> &Arc<CostTable> {
         &self.costs
     }
 
-    /// Takes note of a pass; tells if the table has been corrected because of it and those before.
+    /// Records a pass; returns the correction if this pass and earlier ones caused one.
     pub fn note(&mut self, pass: TimedPass) -> Option<CostDrift> {
         let seconds = pass.time.as_secs_f64();
         let mut ratio = seconds / self.costs.verify_at(pass.rows, pass.context);
@@ -135,7 +138,7 @@ impl CostWatch {
         self.judge()
     }
 
-    /// Draws a conclusion from the window that is full.
+    /// Draws a conclusion from a full window.
     fn judge(&mut self) -> Option<CostDrift> {
         let start = self.evidence.len() - WINDOW;
         let direction = match median(&self.evidence[start..]) {
@@ -145,7 +148,7 @@ impl CostWatch {
         };
         self.in_window = 0;
         if direction != self.direction {
-            // This window is the first of its kind.
+            // This window is the first with this direction.
             self.evidence.drain(..start);
             self.direction = direction;
             self.windows = 0;
@@ -177,8 +180,8 @@ impl CostWatch {
         Some(drift)
     }
 
-    /// The table that fits the evidence: sizes that were seen often take what they took, everything
-    /// else is scaled by `factor`.
+    /// Returns the table that fits the evidence: sizes observed often enough get their own median,
+    /// and all other times are scaled by `factor`.
     fn corrected(&self, factor: f64) -> Option<CostTable> {
         let scaled = |cost: &Cost| Cost {
             seconds: cost.seconds * factor,
@@ -193,7 +196,7 @@ impl CostWatch {
             });
             let seen = Vec::from_iter(seen.copied());
             let own = (seen.len() >= ENOUGH).then(|| median(&seen));
-            // One pass never costs more than a larger one.
+            // A pass never costs more than a larger one.
             least = least.max(cost.seconds * own.unwrap_or(factor));
             Cost {
                 seconds: least,
@@ -214,12 +217,12 @@ impl CostWatch {
             commit: draft.commit * factor,
             expand: draft.expand.iter().map(scaled).collect(),
         });
-        // Scaled by a number that is no number, nothing is corrected.
+        // If the factor is NaN, nothing is corrected.
         CostTable::new(target, draft).ok()
     }
 }
 
-/// Median of the ratios; 1 of none.
+/// Returns the median of the ratios; 1 if there are none.
 fn median(evidence: &[(usize, f64)]) -> f64 {
     let mut ratios = Vec::from_iter(evidence.iter().map(|&(_, ratio)| ratio));
     let middle = ratios.len() / 2;
@@ -229,11 +232,11 @@ fn median(evidence: &[(usize, f64)]) -> f64 {
     *ratios.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// Has a [`CostWatch`] hear of the passes of a generation that has them to itself.
+/// Reports the passes of a generation that has them to itself to a [`CostWatch`].
 pub struct WatchedPasses<'a> {
     observer: &'a mut dyn GenerationObserver,
     watch: Option<&'a mut CostWatch>,
-    /// Tokens in the cache before the pass.
+    /// Number of tokens in the cache before the pass.
     context: usize,
     drift: Option<CostDrift>,
 }
@@ -247,7 +250,7 @@ impl fmt::Debug for WatchedPasses<'_> {
 }
 
 impl<'a> WatchedPasses<'a> {
-    /// Tells `observer` everything and `watch`, if there is one, of passes.
+    /// Forwards all events to `observer`, and passes to `watch`, if there is one.
     pub fn new(observer: &'a mut dyn GenerationObserver, watch: Option<&'a mut CostWatch>) -> Self {
         Self {
             observer,
@@ -257,7 +260,7 @@ impl<'a> WatchedPasses<'a> {
         }
     }
 
-    /// What was corrected last, if anything was.
+    /// Returns the last correction, if any.
     #[must_use]
     pub fn drift(&self) -> Option<CostDrift> {
         self.drift

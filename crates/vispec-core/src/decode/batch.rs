@@ -12,21 +12,21 @@ use crate::{
     TargetModel,
 };
 
-/// Names a sequence of a [`Batch`]; never used again for another.
+/// Id of a sequence in a [`Batch`]; ids are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SequenceId(u64);
 
-/// Generations that share the passes of a target and, where they can, those of a draft.
+/// Generations that share the passes of a target and, where possible, those of a draft.
 ///
-/// Each gets the tokens that it gets alone, if target and drafters keep their contracts. One that
-/// fails ends alone: an error or a panic of its drafter, rule or observer is the end of that
-/// sequence and of no other.
+/// Each sequence emits the same tokens as on its own, provided that target and drafters keep their
+/// contracts. Failures are isolated: an error or a panic of a sequence's drafter, rule or observer
+/// ends only that sequence.
 pub struct Batch<T: TargetModel, P, D, A, O> {
     sequences: Vec<Sequence<T, P, D, A, O>>,
     next_id: u64,
 }
 
-/// A sequence and who is told of it.
+/// A sequence and its observer.
 struct Sequence<T: TargetModel, P, D, A, O> {
     id: SequenceId,
     session: Session<T, P, D, A>,
@@ -36,13 +36,13 @@ struct Sequence<T: TargetModel, P, D, A, O> {
 
 /// A sequence that has ended.
 pub struct Ended<T: TargetModel, P, D, A, O> {
-    /// Its name.
+    /// Id of the sequence.
     pub id: SequenceId,
-    /// Why it ended.
+    /// Why the sequence ended.
     pub outcome: Result<FinishReason, DecodeError>,
     /// The generation.
     pub session: Session<T, P, D, A>,
-    /// Who was told of it.
+    /// Its observer.
     pub observer: O,
 }
 
@@ -56,38 +56,38 @@ impl<T: TargetModel, P, D, A, O> fmt::Debug for Ended<T, P, D, A, O> {
     }
 }
 
-/// What a pass carried.
+/// Contents of a pass.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct PassRows {
-    /// Sequences.
+    /// Number of sequences.
     pub sequences: usize,
-    /// Rows of prompts.
+    /// Number of prompt rows.
     pub prompt: usize,
-    /// Rows of trees, their roots included.
+    /// Number of tree rows, roots included.
     pub tree: usize,
-    /// Tokens in the caches of these sequences before it.
+    /// Number of tokens in the caches of these sequences before the pass.
     pub context: usize,
 }
 
-/// How long a pass took.
+/// Times of a pass.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct PassTimes {
-    /// Drafting for it.
+    /// Time to draft the trees.
     pub draft: Duration,
-    /// The target, and taking what it said.
+    /// Time of the target's pass and of processing its results.
     pub target: Duration,
 }
 
-/// What came of a pass.
+/// Result of a pass.
 #[derive(Debug)]
 pub struct Pass<T: TargetModel, P, D, A, O> {
-    /// What it carried.
+    /// Contents of the pass.
     pub rows: PassRows,
-    /// How long it took.
+    /// Times of the pass.
     pub times: PassTimes,
-    /// Tokens that it emitted, of all sequences.
+    /// Number of tokens emitted by all sequences.
     pub emitted: usize,
-    /// Sequences that ended with it; they are in the batch no more.
+    /// Sequences that ended with the pass; they are no longer in the batch.
     pub ended: Vec<Ended<T, P, D, A, O>>,
 }
 
@@ -115,7 +115,7 @@ where
     A: AcceptanceRule,
     O: GenerationObserver,
 {
-    /// Takes a generation in; its work is part of the next pass.
+    /// Adds a generation; its work is part of the next pass.
     pub fn add(&mut self, session: Session<T, P, D, A>, observer: O) -> SequenceId {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
@@ -128,26 +128,26 @@ where
         id
     }
 
-    /// Number of sequences.
+    /// Returns the number of sequences.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sequences.len()
     }
 
-    /// Whether there is none.
+    /// Returns `true` if the batch holds no sequences.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// The generations, oldest first.
+    /// Returns the generations, oldest first.
     pub fn sessions(&self) -> impl Iterator<Item = (SequenceId, &Session<T, P, D, A>)> {
         self.sequences
             .iter()
             .map(|sequence| (sequence.id, &sequence.session))
     }
 
-    /// Takes a generation out, wherever it is.
+    /// Removes a generation in any state and returns it.
     pub fn remove(&mut self, id: SequenceId) -> Option<(Session<T, P, D, A>, O)> {
         let index = self.sequences.iter().position(|found| found.id == id)?;
         let Sequence {
@@ -156,11 +156,13 @@ where
         Some((session, observer))
     }
 
-    /// Drafts for all that decode, then one pass of the target for all, which reads at most
-    /// `prompt_rows` tokens of prompts besides; at least one, if a prompt waits.
+    /// Drafts for all decoding sequences, then runs one pass of the target for all.
     ///
-    /// Half of them go to the prompt that waits longest, so that each is read some time; the others
-    /// to those that need least.
+    /// The pass also reads at most `prompt_rows` prompt tokens, and at least one if a prompt is
+    /// waiting.
+    ///
+    /// Half of them go to the prompt that has waited longest, so that every prompt is eventually
+    /// read; the rest go to the prompts with the fewest tokens left.
     pub fn pass(&mut self, target: &T, prompt_rows: usize) -> Pass<T, P, D, A, O> {
         let shares = self.prompt_shares(prompt_rows.max(1));
         let reading = shares.iter().filter(|&&share| share > 0).count();
@@ -179,7 +181,7 @@ where
         }
     }
 
-    /// Tokens of its prompt that each sequence has read in this pass.
+    /// Returns the number of prompt tokens that each sequence reads in this pass.
     fn prompt_shares(&self, rows: usize) -> Vec<usize> {
         let left = self.sequences.iter().map(|sequence| match sequence.work() {
             Some(Work::Prompt { left }) => left,
@@ -206,7 +208,7 @@ where
         shares
     }
 
-    /// Trees for all that wait for one.
+    /// Drafts trees for all sequences that wait for one.
     fn draft(&mut self, prompt_rows: usize, reading: usize) {
         let decoding = |sequence: &&Sequence<T, P, D, A, O>| {
             matches!(sequence.work(), Some(Work::Draft | Work::Tree { .. }))
@@ -249,7 +251,7 @@ where
         }
     }
 
-    /// One pass of the target; tells how many tokens it emitted.
+    /// Runs one pass of the target; returns its rows and the number of tokens emitted.
     fn run(&mut self, target: &T, shares: &[usize]) -> (PassRows, usize) {
         let mut rows = PassRows::default();
         let (mut carried, mut segments) = (Vec::new(), Vec::new());
@@ -315,7 +317,7 @@ where
     A: AcceptanceRule,
     O: GenerationObserver,
 {
-    /// What the sequence waits for; `None` after a failure.
+    /// Returns the work that the sequence waits for; `None` after a failure.
     fn work(&self) -> Option<Work> {
         match self.failure {
             None => self.session.work().ok(),
@@ -323,7 +325,7 @@ where
         }
     }
 
-    /// Tokens of the prompt that are not read yet.
+    /// Returns the number of prompt tokens not yet read.
     fn left(&self) -> usize {
         match self.work() {
             Some(Work::Prompt { left }) => left,
@@ -331,7 +333,7 @@ where
         }
     }
 
-    /// Does something with the session; an error or a panic is the end of this sequence.
+    /// Runs `work` on the session; an error or a panic ends this sequence.
     fn attempt(
         &mut self,
         during: &'static str,
@@ -351,7 +353,7 @@ where
     }
 }
 
-/// A failure of all, told to each.
+/// Repeats the error of a whole pass for each sequence.
 fn repeated<R>(n: usize, error: &(impl Clone + Into<BoxError>)) -> Vec<Result<R, BoxError>> {
     (0..n).map(|_| Err(error.clone().into())).collect()
 }

@@ -1,4 +1,4 @@
-//! What a session asks of the results of its plug-ins.
+//! Checks of the results of plug-ins.
 
 use crate::{DecodeError, KvCache, NodeId, TargetLogits, TokenId, TokenTree, TreeError, Verdict};
 

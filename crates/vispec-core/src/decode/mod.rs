@@ -19,13 +19,13 @@ use crate::{
 pub struct Generation {
     /// Tokens emitted, a stop token included.
     pub tokens: Vec<TokenId>,
-    /// Why it ended.
+    /// Why the generation ended.
     pub finish_reason: FinishReason,
     /// Counts and times.
     pub stats: GenerationStats,
 }
 
-/// Runs a [`Session`] to its end.
+/// Runs a [`Session`] until it ends.
 ///
 /// # Errors
 /// [`DecodeError`] if the prompt is empty or too long, or a plug-in fails.
@@ -47,12 +47,11 @@ where
         .map(|(generation, _)| generation)
 }
 
-/// [`generate`] in a cache that may hold the first tokens of the prompt, as
-/// [`Session::start_in`] takes it; hands the cache back for the next turn, as
-/// [`Session::into_parts`] gives it.
+/// Like [`generate`], but in a cache that may already hold the first tokens of the prompt (see
+/// [`Session::start_in`]). Also returns the cache for the next turn (see [`Session::into_parts`]).
 ///
 /// # Errors
-/// As [`generate`].
+/// Same as [`generate`].
 pub fn generate_in<T, D, A>(
     target: &T,
     drafter: D,

@@ -1,4 +1,4 @@
-//! One generation as a value that asks for work and takes results.
+//! One generation as a state machine that requests work and takes results.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,45 +12,47 @@ use crate::{
     TokenId, TokenTree, Verdict,
 };
 
-/// What one pass emitted.
+/// Tokens emitted by one pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step {
     /// Tokens emitted: accepted draft tokens, then the bonus token, cut where the answer ends. The
-    /// pass that ends the prompt emits the first token.
+    /// pass that finishes the prompt emits the first token.
     pub tokens: Vec<TokenId>,
-    /// How many of them were drafted.
+    /// Number of drafted tokens among them.
     pub accepted: usize,
-    /// Set if the generation ended with them.
+    /// Set if the generation ended with these tokens.
     pub finish_reason: Option<FinishReason>,
 }
 
-/// What a session waits for.
+/// Work that a session waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
-    /// A pass of the target over so many tokens of the prompt, or over the first of them.
+    /// A pass of the target over the remaining tokens of the prompt, or over the first of them.
     Prompt {
-        /// Tokens that are not read yet.
+        /// Number of prompt tokens not yet read.
         left: usize,
     },
     /// The drafter, for the next tree.
     Draft,
-    /// A pass of the target over a tree of so many nodes.
+    /// A pass of the target over a tree.
     Tree {
-        /// Nodes, the root included.
+        /// Number of nodes, the root included.
         nodes: usize,
     },
-    /// Nothing: the generation has ended.
+    /// None: the generation has ended.
     Done(FinishReason),
 }
 
-/// One generation: it says what it waits for ([`work`](Self::work)) and takes the results, so that
-/// one thread can drive many, in shared passes ([`Batch`](crate::Batch)).
+/// One generation.
 ///
-/// Tokens are final once emitted. The last one is in the answer but not yet in the target's cache:
-/// it is the root of the next tree.
+/// It reports the work that it waits for ([`work`](Self::work)) and takes the results, so that one
+/// thread can drive many generations in shared passes ([`Batch`](crate::Batch)).
 ///
-/// `P` is the prompt, owned, shared or borrowed.
+/// Emitted tokens are final. The last one is in the answer but not yet in the target's cache: it is
+/// the root of the next tree.
+///
+/// `P` is the prompt: owned, shared or borrowed.
 pub struct Session<T: TargetModel, P, D, A> {
     prompt: P,
     drafter: D,
@@ -63,9 +65,9 @@ pub struct Session<T: TargetModel, P, D, A> {
     accepted: Vec<TokenId>,
     tokens: Vec<TokenId>,
     stats: GenerationStats,
-    /// Start of the cycle under way.
+    /// Start of the current cycle.
     cycle_start: Instant,
-    /// Start of the pass under way.
+    /// Start of the current pass.
     pass_start: Instant,
 }
 
@@ -80,13 +82,13 @@ impl<T: TargetModel, P, D, A> fmt::Debug for Session<T, P, D, A> {
 }
 
 enum State<F> {
-    /// The prompt is not read to its end.
+    /// The prompt is not completely read.
     Prompt,
-    /// The drafter has not seen what the last pass left: features of the prompt …
+    /// The drafter has not yet received the features of the prompt.
     AfterPrompt(F),
-    /// … or of the path that was kept.
+    /// The drafter has not yet received the features of the accepted path.
     AfterTree(F),
-    /// The drafter grows a tree.
+    /// The drafter is growing a tree.
     Growing,
     /// The tree waits for its pass.
     Tree(TokenTree),
@@ -101,7 +103,7 @@ where
     D: Drafter<T>,
     A: AcceptanceRule,
 {
-    /// A generation of which nothing is read yet.
+    /// Starts a generation; nothing is read yet.
     ///
     /// # Errors
     /// [`DecodeError`] if the prompt is empty or leaves no room for an answer, or if the target
@@ -117,12 +119,14 @@ where
         Self::start_in(target, drafter, rule, (prompt, cache), config)
     }
 
-    /// [`start`](Self::start) in a cache that may hold the first tokens of the prompt, from an
-    /// earlier generation of the same target; only the others are read. At least one token always
-    /// is, because the first token of the answer comes from its logits.
+    /// Like [`start`](Self::start), but in a cache from an earlier generation of the same target,
+    /// which may already hold the first tokens of the prompt.
+    ///
+    /// Only the other prompt tokens are read. At least one token is always read, because the first
+    /// token of the answer comes from its logits.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// Same as [`start`](Self::start).
     pub fn start_in(
         target: &T,
         mut drafter: D,
@@ -169,7 +173,7 @@ where
         })
     }
 
-    /// What the session waits for.
+    /// Returns the work that the session waits for.
     ///
     /// # Errors
     /// [`DecodeError::SessionFailed`] after an error.
@@ -187,11 +191,11 @@ where
         }
     }
 
-    /// Has the drafter make the next tree, to its end; does nothing unless the session waits for
-    /// it.
+    /// Runs the drafter until the next tree is complete; does nothing unless the session waits for
+    /// the drafter.
     ///
     /// # Errors
-    /// [`DecodeError`] if the drafter fails or breaks its contract; the session cannot go on.
+    /// [`DecodeError`] if the drafter fails or breaks its contract; the session cannot continue.
     pub fn draft(&mut self, observer: &mut dyn GenerationObserver) -> Result<(), DecodeError> {
         self.start_tree(PassLoad::ALONE, observer)?;
         while let Some(drafter) = self.growing() {
@@ -201,8 +205,8 @@ where
         Ok(())
     }
 
-    /// Hands the drafter what the last pass left and takes its proposal. The pass that follows
-    /// carries `load` besides.
+    /// Passes the results of the last pass to the drafter and takes its proposal. `load` describes
+    /// the following pass.
     pub(super) fn start_tree(
         &mut self,
         load: PassLoad,
@@ -217,7 +221,7 @@ where
         self.cycle_start = Instant::now();
         let root = self.tokens[self.tokens.len() - 1];
         if self.rules.remaining(self.tokens.len()) == 0 {
-            // The last token only has to go through the target: nothing to draft for.
+            // The last token only needs to go through the target; there is nothing to draft.
             self.note_tree(1, Idle::LastToken);
             self.state = State::Tree(TokenTree::new(root));
             return Ok(());
@@ -232,12 +236,12 @@ where
         self.take_proposal(proposal, observer)
     }
 
-    /// The drafter, if it grows a tree.
+    /// Returns the drafter if it is growing a tree.
     pub(super) fn growing(&mut self) -> Option<&mut D> {
         matches!(self.state, State::Growing).then_some(&mut self.drafter)
     }
 
-    /// Takes what the drafter made of the tree.
+    /// Takes the drafter's proposal.
     pub(super) fn take_proposal(
         &mut self,
         proposal: Result<Proposal, BoxError>,
@@ -251,7 +255,7 @@ where
         self.or_fail(taken)
     }
 
-    /// The tree of this cycle, cut to what may still be emitted.
+    /// Takes the tree of this cycle and cuts it to the tokens that may still be emitted.
     fn take_tree(
         &mut self,
         drafted: TokenTree,
@@ -264,7 +268,7 @@ where
         )?;
         let had_nodes = drafted.n_nodes() > 1;
         let mut tree = self.rule.shape(drafted).map_err(DecodeError::Constraint)?;
-        // Cut after growth, so that what is left equals what an unlimited run would have there.
+        // Cut after growth, so that the remaining tree equals the top of an unlimited run's tree.
         tree.truncate_depth(self.rules.remaining(self.tokens.len()));
         check_tree(&tree, self.tokens[self.tokens.len() - 1], self.vocab_size)?;
         let time = self.cycle_start.elapsed();
@@ -280,8 +284,8 @@ where
         Ok(())
     }
 
-    /// What a pass of the target has to read for this session: its tree, or at most `most` tokens of
-    /// its prompt. `None` if it waits for something else.
+    /// Returns the segment that a pass of the target must read for this session: its tree, or at
+    /// most `most` tokens of its prompt. `None` if the session waits for something else.
     pub fn segment(&mut self, most: usize) -> Option<Segment<'_, T>> {
         let input = match &self.state {
             State::Prompt => PassInput::Prompt {
@@ -302,11 +306,12 @@ where
         })
     }
 
-    /// Takes what the target made of the [`segment`](Self::segment); what it emits, if anything.
+    /// Takes the target's output for the [`segment`](Self::segment) and returns the emitted tokens,
+    /// if any.
     ///
     /// # Errors
     /// [`DecodeError`] if the pass failed, or the target or the rule broke its contract. The tokens
-    /// emitted before stay valid, but the session cannot go on.
+    /// emitted before stay valid, but the session cannot continue.
     pub fn complete(
         &mut self,
         target: &T,
@@ -326,10 +331,10 @@ where
         self.or_fail(step)
     }
 
-    /// Works until the next tokens are emitted; `None` if the generation has ended already.
+    /// Works until the next tokens are emitted; returns `None` if the generation has already ended.
     ///
     /// # Errors
-    /// As [`draft`](Self::draft) and [`complete`](Self::complete).
+    /// Same as [`draft`](Self::draft) and [`complete`](Self::complete).
     pub fn step(
         &mut self,
         target: &T,
@@ -351,17 +356,17 @@ where
         }
     }
 
-    /// Tokens emitted so far.
+    /// Returns the tokens emitted so far.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
 
-    /// Counts and times so far.
+    /// Returns the counts and times so far.
     pub fn stats(&self) -> &GenerationStats {
         &self.stats
     }
 
-    /// Why the generation ended, if it has.
+    /// Returns why the generation ended; `None` while it is running.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         match self.state {
             State::Finished(reason) => Some(reason),
@@ -369,23 +374,23 @@ where
         }
     }
 
-    /// The drafter.
+    /// Returns the drafter.
     pub fn drafter(&self) -> &D {
         &self.drafter
     }
 
-    /// The prompt.
+    /// Returns the prompt.
     pub fn prompt(&self) -> &T::Prompt {
         self.prompt.borrow()
     }
 
-    /// The target's cache.
+    /// Returns the target's cache.
     pub fn cache(&self) -> &T::Cache {
         &self.cache
     }
 
-    /// Ends the session and hands out its tokens, its statistics and its cache, cut to the prompt
-    /// and the tokens emitted. The last token may be missing in the cache.
+    /// Ends the session and returns its tokens, its statistics and its cache. The cache is cut to
+    /// the prompt and the emitted tokens; the last token may be missing from it.
     #[must_use]
     pub fn into_parts(mut self) -> (Vec<TokenId>, GenerationStats, T::Cache) {
         self.cache
@@ -483,7 +488,7 @@ where
         })
     }
 
-    /// Counts the nodes of a tree, and if it holds only the root, why.
+    /// Records the number of nodes of a tree and, if it holds only the root, the reason.
     fn note_tree(&mut self, n_nodes: usize, idle: Idle) {
         let nodes = u32::try_from(n_nodes).unwrap_or(u32::MAX);
         self.stats.nodes_per_cycle.push(nodes);
@@ -492,7 +497,8 @@ where
         }
     }
 
-    /// Emits tokens that are cut already; says whether the observer wants no more.
+    /// Emits tokens that are already cut; returns [`FinishReason::Cancelled`] if the observer ends
+    /// the generation.
     fn emit(
         &mut self,
         tokens: &[TokenId],
@@ -520,14 +526,14 @@ where
     }
 }
 
-/// The features of the accepted path, for the next draft.
+/// Returns the features of the accepted path, for the next draft.
 fn kept_features<T: TargetModel>(
     target: &T,
     features: T::Features,
     tree: &TokenTree,
     verdict: &Verdict,
 ) -> Result<T::Features, DecodeError> {
-    // A path of all nodes is all rows in order: nothing to gather, as in plain decoding.
+    // A path of all nodes is all rows in order, as in plain decoding; there is nothing to gather.
     if verdict.path.len() == tree.n_nodes() {
         return Ok(features);
     }

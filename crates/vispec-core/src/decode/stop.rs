@@ -1,4 +1,4 @@
-//! When a generation ends, to the token.
+//! Rules for the exact end of a generation.
 
 use crate::TokenId;
 
@@ -6,14 +6,14 @@ use crate::TokenId;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GenerationConfig {
-    /// Most tokens to emit, a stop token included.
+    /// Maximum number of tokens to emit, a stop token included.
     pub max_new_tokens: usize,
-    /// Tokens that end the answer; the one that does is emitted.
+    /// Tokens that end the answer; the stop token itself is emitted.
     pub stop_tokens: Vec<TokenId>,
 }
 
 impl Default for GenerationConfig {
-    /// 512 tokens (upstream's default) and no stop token.
+    /// Returns 512 tokens (upstream's default) and no stop token.
     fn default() -> Self {
         Self {
             max_new_tokens: 512,
@@ -30,16 +30,16 @@ impl Default for GenerationConfig {
 pub enum FinishReason {
     /// A stop token was emitted.
     Stop,
-    /// `max_new_tokens` were emitted, and the target chose one more.
+    /// `max_new_tokens` were emitted, and the target chose one more token.
     Length,
-    /// Prompt and answer fill the target's context, and the target chose one more token.
+    /// Prompt and answer filled the target's context, and the target chose one more token.
     Context,
     /// The observer asked to stop.
     Cancelled,
 }
 
 impl FinishReason {
-    /// `stop`, `length`, `context` or `cancelled`.
+    /// Returns `stop`, `length`, `context` or `cancelled`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,12 +57,12 @@ impl std::fmt::Display for FinishReason {
     }
 }
 
-/// Cuts emitted tokens exactly.
+/// Cuts emitted tokens exactly at the limits.
 #[derive(Clone, Debug)]
 pub(super) struct StopRules {
     stop_tokens: Vec<TokenId>,
     max_new_tokens: usize,
-    /// New tokens that the context has room for.
+    /// Number of new tokens that fit in the context.
     room: usize,
 }
 
@@ -79,16 +79,17 @@ impl StopRules {
         }
     }
 
-    /// Tokens that may still be emitted after `n_emitted`.
+    /// Returns the number of tokens that may still be emitted after `n_emitted`.
     pub(super) fn remaining(&self, n_emitted: usize) -> usize {
         self.max_new_tokens.min(self.room).saturating_sub(n_emitted)
     }
 
-    /// How many of `tokens` to emit after `n_emitted`, and whether the generation ends with them.
+    /// Returns how many of `tokens` to emit after `n_emitted`, and the reason if the generation
+    /// ends with them.
     ///
-    /// It ends with a stop token, or when a token had to be dropped because nothing more may be
-    /// emitted. So every emitted token but a stop token has gone through the target, the last one
-    /// too: that is how the reference counts its cycles, and `n` tokens of plain decoding take `n`
+    /// It ends with a stop token, or when a token must be dropped because no more may be emitted.
+    /// So every emitted token except a stop token has gone through the target, including the last
+    /// one. The reference counts its cycles this way, and `n` tokens of plain decoding take `n`
     /// passes.
     pub(super) fn cut(
         &self,
@@ -107,7 +108,7 @@ impl StopRules {
         }
     }
 
-    /// The limit that is reached first.
+    /// Returns the limit that is reached first.
     pub(super) fn limit(&self) -> FinishReason {
         if self.max_new_tokens <= self.room {
             FinishReason::Length

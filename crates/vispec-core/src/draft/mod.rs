@@ -1,4 +1,4 @@
-//! Drafters: whatever proposes the next tree of tokens.
+//! Drafters, which propose the next token tree.
 
 mod dynamic_tree;
 mod lookup;
@@ -13,20 +13,20 @@ pub use top_k::TopK;
 use crate::panics::guarded;
 use crate::{BoxError, KnownPicks, PassLoad, TargetModel, TokenId, TokenTree};
 
-/// Why a cycle verified the root alone.
+/// Why a cycle verified only the root.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Idle {
-    /// Nothing may be emitted any more: the last token only goes through the target.
+    /// No more tokens may be emitted; the last token only goes through the target.
     LastToken,
     /// The drafter had nothing to propose.
     NothingProposed,
-    /// No guess was likely enough for what verifying it costs.
+    /// No guess was likely enough to be worth the cost of verifying it.
     NotWorthwhile,
-    /// Drafting has not paid lately, and is tried again later.
+    /// Drafting has not paid recently and is paused.
     Paused,
-    /// If the next guesses failed, more would be lost than may be.
+    /// Failing guesses could exceed the permitted loss.
     TooRisky,
 }
 
@@ -40,7 +40,7 @@ impl Idle {
         Self::TooRisky,
     ];
 
-    /// Name for reports.
+    /// Returns the name for reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,12 +53,12 @@ impl Idle {
     }
 }
 
-/// What a drafter has of the next tree.
+/// A drafter's proposal for the next tree.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Proposal {
     /// The tree.
     Tree(TokenTree),
-    /// It needs passes of a network, which [`Drafter::grow`] runs.
+    /// The tree needs passes of a network, which [`Drafter::grow`] runs.
     Growing,
 }
 
@@ -69,10 +69,10 @@ impl From<TokenTree> for Proposal {
 }
 
 impl Proposal {
-    /// Has `drafter`, which gave this, grow the tree to its end.
+    /// Lets `drafter`, which made this proposal, grow the tree until it is complete.
     ///
     /// # Errors
-    /// As [`Drafter::grow`].
+    /// Same as [`Drafter::grow`].
     pub fn finish<T: TargetModel>(
         mut self,
         drafter: &mut (impl Drafter<T> + ?Sized),
@@ -88,29 +88,29 @@ impl Proposal {
 
 /// Proposes the tree of the next cycle.
 ///
-/// A drafter can change how fast tokens come, never which: it does not see the target's logits, and
-/// the random numbers that it may see are the same whatever it proposes.
+/// A drafter affects the speed, never the tokens: it does not see the target's logits, and the
+/// random numbers that it may see do not depend on its proposals.
 pub trait Drafter<T: TargetModel> {
-    /// Name for reports, such as `vispec`.
+    /// Returns the name for reports, such as `vispec`.
     fn name(&self) -> &str;
 
-    /// Says how the target will pick; called once, before [`begin`](Self::begin). `None` if it takes the
-    /// most probable token, or if the numbers that it draws with are not known beforehand.
+    /// Receives how the target will pick tokens; called once, before [`begin`](Self::begin). `None`
+    /// if the target picks the most probable token, or if its random numbers are not known in
+    /// advance.
     fn note_picks(&mut self, picks: Option<KnownPicks>) {
         let _ = picks;
     }
 
-    /// Says what else the next pass of the target carries; called before [`begin`](Self::begin) and
-    /// [`advance`](Self::advance) if it is not this sequence alone. Drafters that go by measured
-    /// costs propose less then.
+    /// Receives the load of the target's next pass; called before [`begin`](Self::begin) and
+    /// [`advance`](Self::advance) if the pass carries more than this sequence. Drafters that use
+    /// measured costs then propose smaller trees.
     fn note_load(&mut self, load: PassLoad) {
         let _ = load;
     }
 
     /// Starts a generation and proposes the first tree, whose root is `next`.
     ///
-    /// `features` are those of every prompt position; whatever an earlier generation left in the
-    /// drafter is dropped.
+    /// `features` are those of every prompt position. State from an earlier generation is dropped.
     ///
     /// # Errors
     /// Any error of the drafter.
@@ -121,9 +121,9 @@ pub trait Drafter<T: TargetModel> {
         next: TokenId,
     ) -> Result<Proposal, BoxError>;
 
-    /// Takes in what the last cycle kept and proposes a tree with root `next`.
+    /// Reads the tokens that the last cycle kept and proposes a tree with root `next`.
     ///
-    /// `accepted` are the draft tokens accepted, without the old root and without the bonus token,
+    /// `accepted` are the accepted draft tokens, without the old root and without the bonus token,
     /// which is `next`. `features` are those of the old root and the accepted tokens:
     /// `[accepted.len() + 1, hidden]`.
     ///
@@ -136,7 +136,7 @@ pub trait Drafter<T: TargetModel> {
         next: TokenId,
     ) -> Result<Proposal, BoxError>;
 
-    /// One step of a tree that is growing; only drafters that give [`Proposal::Growing`] have any.
+    /// Grows the tree by one step. Only drafters that return [`Proposal::Growing`] implement this.
     ///
     /// # Errors
     /// Any error of the drafter.
@@ -144,8 +144,9 @@ pub trait Drafter<T: TargetModel> {
         Err("no tree is growing".into())
     }
 
-    /// One step of several sequences' trees, all of them growing; drafters of one network share its
-    /// pass. By default they take turns, and a drafter that panics fails alone.
+    /// Grows the trees of several sequences by one step; all of them must be growing. Drafters of
+    /// one network share its pass. By default the drafters run in turn, and a panic fails only its
+    /// own drafter.
     fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>>
     where
         Self: Sized,
@@ -156,7 +157,7 @@ pub trait Drafter<T: TargetModel> {
             .collect()
     }
 
-    /// Why the last tree holds only its root; asked for such trees only.
+    /// Returns why the last tree holds only its root; called only for such trees.
     fn idle(&self) -> Idle {
         Idle::NothingProposed
     }
@@ -208,7 +209,7 @@ macro_rules! forward_drafter {
 
 forward_drafter!(&mut D, Box<D>);
 
-/// Drafts nothing: each cycle verifies the root alone, which is plain decoding.
+/// Drafts nothing: each cycle verifies only the root, which is plain decoding.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct NoDraft;
 

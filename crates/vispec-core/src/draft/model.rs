@@ -1,23 +1,22 @@
-//! What a neural drafter must supply; [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) does the
-//! rest.
+//! Interface of a draft network; [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) does the rest.
 
 use crate::{
     BoxError, KnownPick, KnownPicks, LogitsError, Prompt as _, TargetModel, TokenId, TopK,
 };
 
-/// What is asked of a pass of a draft network.
+/// The candidates requested from a pass of a draft network.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Ask {
-    /// Candidates per row.
+    /// Number of candidates per row.
     pub top_k: usize,
-    /// How the target will draw the tokens, if it draws and the numbers are known.
+    /// How the target will sample the tokens, if it samples and the numbers are known.
     picks: Option<KnownPicks>,
-    /// Position of the tokens that are asked for.
+    /// Position of the requested tokens.
     position: usize,
 }
 
 impl Ask {
-    /// The `top_k` most probable tokens.
+    /// Requests the `top_k` most probable tokens.
     #[must_use]
     pub const fn best(top_k: usize) -> Self {
         Self {
@@ -27,7 +26,8 @@ impl Ask {
         }
     }
 
-    /// The same, if `picks` are known: those that the target is most likely to draw at `position`.
+    /// Requests the tokens that the target is most likely to sample at `position`, if `picks` are
+    /// known.
     #[must_use]
     pub const fn drawn(self, picks: Option<KnownPicks>, position: usize) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Ask {
         }
     }
 
-    /// The same for tokens that come `tokens` later.
+    /// Returns the same request for a position `tokens` later.
     #[must_use]
     pub const fn ahead(self, tokens: usize) -> Self {
         Self {
@@ -46,14 +46,13 @@ impl Ask {
         }
     }
 
-    /// How the target will draw these tokens, if it is known.
+    /// Returns how the target will sample these tokens, if known.
     #[must_use]
     pub fn pick(&self) -> Option<KnownPick> {
         self.picks.map(|picks| picks.at(self.position))
     }
 
-    /// The candidates of rows of logits, `[rows, vocab]`, whose columns are tokens in the order of
-    /// ids.
+    /// Returns the candidates of rows of logits, `[rows, vocab]`, with columns in token-id order.
     ///
     /// # Errors
     /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
@@ -73,41 +72,41 @@ impl Ask {
 pub struct Expansion<H> {
     /// Best next tokens of each row.
     pub top: TopK,
-    /// Hidden rows, opaque to this crate; handed back as the parents of the next expansion.
+    /// Hidden rows, opaque to this crate; passed back as the parents of the next expansion.
     pub hidden: H,
 }
 
 /// One level of a growing tree: the rows of the next forward pass.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Beam {
-    /// Expansions since `begin` or `commit`: 0 for the rows below the root. All rows sit at
-    /// position (committed length + `level`), counted in tokens of the draft's own stream.
+    /// Number of expansions since `begin` or `commit`: 0 for the rows below the root. All rows sit
+    /// at position (committed length + `level`), counted in tokens of the draft's own sequence.
     pub level: usize,
     /// Token of each row.
     pub tokens: Vec<TokenId>,
-    /// Row of the previous expansion's hidden rows that each row comes from. `begin` and `commit`
-    /// leave one hidden row (that of the last position), so at level 0 all are 0.
+    /// For each row, the index of its parent among the previous expansion's hidden rows. `begin`
+    /// and `commit` leave one hidden row (that of the last position), so all are 0 at level 0.
     pub parent_rows: Vec<usize>,
-    /// Rows of the tree cache that each row attends to, besides the whole committed cache: counted
-    /// from the first row expanded since `begin` or `commit`, from below the root down, ending
-    /// with the row itself.
+    /// Rows of the tree cache that each row attends to, in addition to the whole committed cache.
+    /// They are counted from the first row expanded since `begin` or `commit`, and listed from
+    /// below the root down to the row itself.
     pub paths: Vec<Vec<usize>>,
 }
 
-/// A level of a tree that a network grew by itself.
+/// A level of a tree that a network grew itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GrownLevel {
-    /// Rows of the pass: which candidates of the level above it expanded, by their places there. None
-    /// in the first level, which is that below the root.
+    /// Rows of the pass: indices of the expanded candidates in the level above. Empty for the first
+    /// level, directly below the root.
     pub expanded: Vec<usize>,
     /// Best next tokens of each row.
     pub top: TopK,
 }
 
-/// A pass of a draft network that can share its weights' reads with those of other sequences.
+/// A pass of a draft network that can share the reads of its weights with other sequences.
 #[derive(Debug)]
 pub enum DraftStep<'a, F, H> {
-    /// As [`DraftModel::commit`].
+    /// See [`DraftModel::commit`].
     Commit {
         /// Draft tokens that the last cycle accepted.
         accepted: &'a [TokenId],
@@ -116,11 +115,11 @@ pub enum DraftStep<'a, F, H> {
         /// The next root.
         next: TokenId,
     },
-    /// As [`DraftModel::expand`].
+    /// See [`DraftModel::expand`].
     Expand {
         /// Rows of the pass.
         beam: &'a Beam,
-        /// Hidden rows of the expansion before.
+        /// Hidden rows of the previous expansion.
         parents: &'a H,
     },
 }
@@ -128,11 +127,11 @@ pub enum DraftStep<'a, F, H> {
 /// The part of a draft pass that belongs to one sequence.
 #[derive(Debug)]
 pub struct DraftPass<'a, F, M, H> {
-    /// The sequence's network.
+    /// Network of the sequence.
     pub model: &'a mut M,
-    /// What it reads.
+    /// Input of the pass.
     pub step: DraftStep<'a, F, H>,
-    /// What is asked for.
+    /// Requested candidates.
     pub ask: Ask,
 }
 
@@ -142,27 +141,28 @@ pub type DraftPassOf<'a, T, M> =
 
 /// A network that scores continuations level by level.
 ///
-/// It keeps a committed cache and, while a tree grows, rows of the tree behind it.
+/// It keeps a committed cache and, while a tree grows, the rows of the tree after it.
 pub trait DraftModel<T: TargetModel> {
     /// Hidden rows between two expansions.
     type Hidden;
 
-    /// Name for reports, such as `vispec`.
+    /// Returns the name for reports, such as `vispec`.
     fn name(&self) -> &str;
 
-    /// Number of levels if the network fixes it (one per Medusa head), regardless of the shape.
+    /// Returns the number of levels if the network fixes it (one per Medusa head), regardless of
+    /// the shape.
     fn fixed_levels(&self) -> Option<usize> {
         None
     }
 
-    /// What reading `prompt` costs, in tokens that are read one by one: fewer than it has if the
-    /// network compresses some.
+    /// Returns the cost of reading `prompt`, as a number of tokens read one by one. It is smaller
+    /// than the prompt length if the network compresses some tokens.
     fn tokens_to_read(&self, prompt: &T::Prompt) -> usize {
         prompt.token_ids().len()
     }
 
-    /// Drops everything, reads the prompt and the first token, and returns the best continuations
-    /// of the last position (one row).
+    /// Drops all state, reads the prompt and the first token, and returns the best continuations of
+    /// the last position (one row).
     ///
     /// Position `s` of the draft pairs the target's features of token `s` with token `s + 1`; the
     /// last token is `next`.
@@ -177,8 +177,8 @@ pub trait DraftModel<T: TargetModel> {
         ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
-    /// Takes note of what [`begin`](Self::begin) would read, without scoring anything: nothing is
-    /// drafted in this cycle. The next `commit` catches up.
+    /// Records the input of [`begin`](Self::begin) without scoring, in a cycle that drafts nothing.
+    /// The next `commit` catches up.
     ///
     /// # Errors
     /// Any error of the model.
@@ -205,8 +205,8 @@ pub trait DraftModel<T: TargetModel> {
         ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
-    /// Takes note of what [`commit`](Self::commit) would take in, without scoring anything: nothing
-    /// is drafted in this cycle. The next `commit` catches up.
+    /// Records the input of [`commit`](Self::commit) without scoring, in a cycle that drafts
+    /// nothing. The next `commit` catches up.
     ///
     /// # Errors
     /// Any error of the model.
@@ -220,10 +220,10 @@ pub trait DraftModel<T: TargetModel> {
             .map(drop)
     }
 
-    /// One level: appends the rows of `beam` to the tree cache and returns the best continuations
-    /// of each.
+    /// Grows one level: appends the rows of `beam` to the tree cache and returns the best
+    /// continuations of each.
     ///
-    /// `parents` are the hidden rows of the expansion before.
+    /// `parents` are the hidden rows of the previous expansion.
     ///
     /// # Errors
     /// Any error of the model.
@@ -234,18 +234,20 @@ pub trait DraftModel<T: TargetModel> {
         ask: Ask,
     ) -> Result<Expansion<Self::Hidden>, BoxError>;
 
-    /// Whether the network grows trees of a fixed shape by itself ([`grow`](Self::grow)), expanding up
-    /// to `width` nodes per level. One on a GPU does, so that the host need not read every level.
+    /// Returns whether the network grows trees of a fixed shape itself ([`grow`](Self::grow)), with
+    /// up to `width` expanded nodes per level. Networks on a GPU do, so that the host need not read
+    /// every level.
     fn grows_by_itself(&self, width: usize) -> bool {
         let _ = width;
         false
     }
 
-    /// As [`commit`](Self::commit) and `levels - 1` calls of [`expand`](Self::expand), each with the
-    /// best `ask.top_k` candidates of the level before by the sum of log-probabilities from the root.
+    /// Does the work of [`commit`](Self::commit) and `levels - 1` calls of
+    /// [`expand`](Self::expand). Each level expands the best `ask.top_k` candidates of the previous
+    /// level, ranked by the sum of log-probabilities from the root.
     ///
     /// # Errors
-    /// Any error of the model; one that does not [grow by itself](Self::grows_by_itself).
+    /// Any error of the model, or if the model does not [grow trees itself](Self::grows_by_itself).
     fn grow(
         &mut self,
         accepted: &[TokenId],
@@ -254,13 +256,14 @@ pub trait DraftModel<T: TargetModel> {
         (levels, ask): (usize, Ask),
     ) -> Result<Vec<GrownLevel>, BoxError> {
         let _ = (accepted, features, next, levels, ask);
-        Err("the draft model grows no trees by itself".into())
+        Err("the draft model does not grow trees itself".into())
     }
 
-    /// One pass for several sequences: a result for each, as [`commit`](Self::commit) or
-    /// [`expand`](Self::expand) gives it. By default they are run one after the other.
+    /// Runs one pass for several sequences and returns one result per sequence, like
+    /// [`commit`](Self::commit) or [`expand`](Self::expand). By default the sequences run one after
+    /// the other.
     ///
-    /// What a sequence is given must not depend on the others.
+    /// The result of a sequence must not depend on the others.
     fn forward(
         passes: Vec<DraftPassOf<'_, T, Self>>,
     ) -> Vec<Result<Expansion<Self::Hidden>, BoxError>>

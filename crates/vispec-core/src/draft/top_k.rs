@@ -5,19 +5,19 @@ use std::cell::RefCell;
 use crate::sample::{BLOCK, BlockMaxima, Weights, foresee};
 use crate::{KnownPick, LogitsError, TokenId};
 
-/// Chance of a token that is listed only because none is left that could be drawn.
+/// Chance of a token that only fills the list because no other token can be sampled.
 const HARDLY: f64 = 1e-9;
 
-/// The `k` best tokens of each row, `[rows, k]`, by descending log-probability; of equals the
-/// lowest id comes first.
+/// The `k` best tokens of each row, `[rows, k]`, by descending log-probability; the lowest id comes
+/// first among equals.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct TopK {
-    /// Tokens per row.
+    /// Number of tokens per row.
     pub k: usize,
     /// Tokens, row-major.
     pub tokens: Vec<TokenId>,
-    /// Natural logarithms of the tokens' probabilities, row-major: those of the row, or those to be
-    /// drawn with a number that is known.
+    /// Natural logarithms of probabilities, row-major: the tokens' probabilities in the row, or
+    /// their chances to be sampled with a known number.
     pub log_probs: Vec<f32>,
 }
 
@@ -33,9 +33,10 @@ struct Scratch {
 }
 
 impl TopK {
-    /// Log-softmax and top-k of `logits`, `[rows, vocab]`, at temperature 1.
+    /// Computes the log-softmax and top-k of `logits`, `[rows, vocab]`, at temperature 1.
     ///
-    /// With a vocabulary smaller than `k`, all tokens are returned and `k` shrinks.
+    /// If the vocabulary is smaller than `k`, all tokens are returned and `k` is the vocabulary
+    /// size.
     ///
     /// # Errors
     /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
@@ -49,10 +50,12 @@ impl TopK {
         })
     }
 
-    /// The tokens of each row of `logits`, `[rows, vocab]`, that `pick` is most likely to give, with
-    /// their chances. Columns are tokens in the order of ids, as the target draws from them.
+    /// Returns the tokens of each row of `logits`, `[rows, vocab]`, that `pick` is most likely to
+    /// choose, with their chances. Columns are in token-id order, the order in which the target
+    /// samples.
     ///
-    /// With a vocabulary smaller than `k`, all tokens are returned and `k` shrinks.
+    /// If the vocabulary is smaller than `k`, all tokens are returned and `k` is the vocabulary
+    /// size.
     ///
     /// # Errors
     /// [`LogitsError::NonFinite`] if a row holds NaN or +inf, or only -inf.
@@ -96,20 +99,20 @@ impl TopK {
         })
     }
 
-    /// Adds the rows of `more`, which have as many tokens.
+    /// Appends the rows of `more`, which must have the same number of tokens per row.
     pub fn append(&mut self, more: Self) {
         self.k = more.k;
         self.tokens.extend(more.tokens);
         self.log_probs.extend(more.log_probs);
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn n_rows(&self) -> usize {
         self.tokens.len().checked_div(self.k).unwrap_or(0)
     }
 
-    /// Tokens and log-probabilities of one row.
+    /// Returns the tokens and log-probabilities of one row.
     pub fn row(&self, row: usize) -> impl Iterator<Item = (TokenId, f32)> + '_ {
         let range = row * self.k..(row + 1) * self.k;
         self.tokens[range.clone()]
@@ -126,7 +129,7 @@ impl TopK {
         for &(value, token) in &*best {
             self.tokens.push(token);
             let log_prob = (f64::from(value) - f64::from(max) - log_sum) as f32;
-            // A child must not score above its parent, whatever the rounding.
+            // Rounding must not let a child score above its parent.
             self.log_probs.push(log_prob.min(0.0));
         }
         Some(())
@@ -145,7 +148,7 @@ impl TopK {
         } = scratch;
         foresee(row, pick, self.k, foreseen)?;
         if foreseen.len() < self.k {
-            // Top-p or top-k left fewer: the most probable of the others fill the row.
+            // Top-p or top-k left fewer tokens; the most probable of the others fill the row.
             maxima.read(row).ok_or(LogitsError::NonFinite { row: 0 })?;
             select(row, self.k, maxima, best);
             let is_new = |&(_, token): &(f32, TokenId)| foreseen.iter().all(|&(_, id)| id != token);
@@ -162,7 +165,7 @@ impl TopK {
     }
 }
 
-/// The `k` largest values of `row` with their ids, descending, into `best`.
+/// Writes the `k` largest values of `row` with their ids into `best`, in descending order.
 fn select(row: &[f32], k: usize, maxima: &mut BlockMaxima, best: &mut Vec<(f32, TokenId)>) {
     best.clear();
     let lower_bound = maxima.kth_largest(k);
@@ -183,8 +186,8 @@ fn select(row: &[f32], k: usize, maxima: &mut BlockMaxima, best: &mut Vec<(f32, 
     }
 }
 
-/// Whether `value` is among the `k` best so far. Ids are met in ascending order, so a value equal
-/// to the last of them is not.
+/// Returns whether `value` is among the `k` best so far. Ids come in ascending order, so a value
+/// equal to the last of the best is not.
 fn enters(value: f32, k: usize, best: &[(f32, TokenId)]) -> bool {
     best.len() < k || best.last().is_some_and(|&(last, _)| value > last)
 }

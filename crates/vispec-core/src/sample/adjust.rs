@@ -1,40 +1,41 @@
-//! Changes to logits that depend on what was said before.
+//! Changes to logits that depend on earlier tokens.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{ConfigError, TokenId};
 
-/// How logits change before a token is chosen, in this order: repetition penalty, presence and
-/// frequency penalty, bias, tokens that are withheld. The bias comes after the penalties, so that it
-/// says the last word about what may be chosen.
+/// Changes to logits before a token is chosen.
+///
+/// They apply in this order: repetition penalty, presence and frequency penalty, bias, withheld
+/// tokens. The bias comes after the penalties, so that no penalty can override it.
 #[derive(Clone, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LogitAdjustments {
-    /// Logits of tokens that are in the prompt or the answer are divided by this if they are
-    /// positive, and multiplied if they are negative; 1 changes nothing.
+    /// Divides positive logits, and multiplies negative ones, of tokens in the prompt or the
+    /// answer; 1 changes nothing.
     pub repetition_penalty: f32,
-    /// Is taken from the logits of tokens that are in the answer; 0 changes nothing.
+    /// Subtracted from the logits of tokens in the answer; 0 changes nothing.
     pub presence_penalty: f32,
-    /// The same for each time that a token is in the answer.
+    /// Subtracted once for each occurrence of a token in the answer; 0 changes nothing.
     pub frequency_penalty: f32,
-    /// Is added to logits.
+    /// Added to the logits of these tokens.
     pub logit_bias: BTreeMap<TokenId, f32>,
-    /// Tokens that cannot be chosen at first.
+    /// Tokens that cannot be chosen at the start of the answer.
     pub withheld: Withheld,
 }
 
-/// Tokens that cannot be chosen before an answer has a number of others.
+/// Tokens that cannot be chosen until the answer has a minimum length.
 #[derive(Clone, Default, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Withheld {
     /// The tokens.
     pub tokens: Vec<TokenId>,
-    /// Tokens of the answer without them.
+    /// Number of answer tokens before they are allowed.
     pub until: usize,
 }
 
 impl Default for LogitAdjustments {
-    /// Changes nothing.
+    /// Returns neutral settings.
     fn default() -> Self {
         Self {
             repetition_penalty: 1.0,
@@ -47,10 +48,11 @@ impl Default for LogitAdjustments {
 }
 
 impl LogitAdjustments {
-    /// Looks at every value.
+    /// Checks every value.
     ///
     /// # Errors
-    /// [`ConfigError::Adjustment`] if one is not finite, or the repetition penalty is not above 0.
+    /// [`ConfigError::Adjustment`] if a value is not finite, or the repetition penalty is not above
+    /// 0.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bias = self.logit_bias.values().map(|&bias| ("logit bias", bias));
         let values = [
@@ -69,20 +71,20 @@ impl LogitAdjustments {
         }
     }
 
-    /// Whether nothing changes, whatever was said.
+    /// Returns `true` if the settings never change any logits.
     #[must_use]
     pub fn is_neutral(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The tokens that penalties look at.
+/// The tokens of prompt and answer, for the penalties.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Said {
     prompt: HashSet<TokenId>,
-    /// How often each token is in the answer.
+    /// Count of each token in the answer.
     answer: HashMap<TokenId, u32>,
-    /// Tokens of the answer.
+    /// Number of tokens in the answer.
     len: usize,
 }
 
@@ -100,8 +102,8 @@ impl Said {
         self.len += 1;
     }
 
-    /// Changes `logits` `[vocab]` in place. Each logit changes by itself, so that the order in which
-    /// tokens come does not matter.
+    /// Changes `logits`, `[vocab]`, in place. Each logit changes independently of the others, so
+    /// the iteration order of tokens does not matter.
     pub(crate) fn adjust(&self, logits: &mut [f32], adjustments: &LogitAdjustments) {
         let penalty = adjustments.repetition_penalty;
         let only_prompt = self
@@ -131,7 +133,7 @@ impl Said {
         let Withheld { tokens, until } = &adjustments.withheld;
         for &token in tokens.iter().filter(|_| self.len < *until) {
             if let Some(logit) = logits.get_mut(token as usize) {
-                // Finite, as every logit is, and without any probability.
+                // Finite, as every logit must be, but with probability 0.
                 *logit = f32::MIN;
             }
         }
@@ -158,7 +160,7 @@ mod tests {
         };
         let mut logits = [4.0, -1.0, 2.0, 0.0, 3.0];
         said.adjust(&mut logits, &adjustments);
-        // Halved; doubled, less 0.5 and 0.25; halved, less 0.5 and twice 0.25; biased; as it was.
+        // Halved; doubled, minus 0.5 and 0.25; halved, minus 0.5 and twice 0.25; biased; unchanged.
         assert_eq!(logits, [2.0, -2.75, 0.0, 7.0, 3.0]);
     }
 

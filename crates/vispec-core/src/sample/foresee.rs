@@ -1,31 +1,31 @@
-//! Which tokens a target that draws with a known number is likely to draw, from a draft's logits.
+//! Predicts from a draft's logits which tokens a target that samples with a known number will pick.
 //!
-//! A draw inverts the cumulative distribution at the number. The draft's distribution is close to the
-//! target's, so the draw is likely to fall near the place where the draft's own reaches the number:
-//! a token has a good chance if its interval lies there, and a bad one, however probable it is, if it
-//! lies elsewhere. This is the coupling of two draws by common random numbers, as a distribution over
-//! tokens instead of one token.
+//! Sampling inverts the cumulative distribution at the number. The draft's distribution is close to
+//! the target's, so the sample likely falls near the point where the draft's cumulative
+//! distribution reaches the number. A token whose interval lies there has a good chance; a token
+//! elsewhere has a low one, however probable it is. This is the coupling of two samples by common
+//! random numbers, expressed as a distribution over tokens instead of a single token.
 
 use super::known::{DrawLaw, KnownPick};
 use super::row::BLOCK;
 use super::{SCRATCH, Scratch, keep, prepare};
 use crate::{LogitsError, TokenId};
 
-/// How far the target's cumulative distribution lies from the draft's: the scale of a logistic
-/// distribution, relative to `sqrt(u (1 - u))`, which is what it is proportional to if probabilities
-/// move at random.
+/// Distance between the target's cumulative distribution and the draft's: the scale of a logistic
+/// distribution, relative to `sqrt(u (1 - u))`. The distance is proportional to that root if
+/// probabilities deviate at random.
 const SPREAD: f64 = 0.3;
-/// Share of draws that have nothing to do with the place of the number, so that a probable token
-/// never has no chance at all.
+/// Share of samples assumed to be independent of the number, so that the chance of a probable token
+/// never vanishes.
 const ELSEWHERE: f64 = 0.3;
-/// Numbers closer to 0 or 1 than this are as uncertain as this one.
+/// Numbers closer to 0 or 1 than this use the uncertainty at this distance.
 const EDGE: f64 = 1e-3;
 
-/// Where the draw falls in the draft's cumulative distribution.
+/// The point of the draft's cumulative distribution where the sample is expected to fall.
 struct Place {
     uniform: f64,
     scale: f64,
-    /// Part of the logistic distribution that lies in [0, 1].
+    /// Probability mass of the logistic distribution in [0, 1].
     inside: f64,
 }
 
@@ -41,24 +41,24 @@ impl Place {
         place
     }
 
-    /// Chance that the draw falls below `end`.
+    /// Chance that the sample falls below `end`.
     fn below(&self, end: f64) -> f64 {
         1.0 / (1.0 + (-(end - self.uniform) / self.scale).exp())
     }
 
-    /// Chance of a token whose interval is `start .. start + width`.
+    /// Chance of the token with the interval `start .. start + width`.
     fn chance(&self, start: f64, width: f64) -> f64 {
         let here = (self.below(start + width) - self.below(start)) / self.inside;
         (1.0 - ELSEWHERE) * here + ELSEWHERE * width
     }
 
-    /// The most that a token of this probability can have.
+    /// Upper bound of the chance of a token with this probability.
     fn most(&self, width: f64) -> f64 {
         width * ((1.0 - ELSEWHERE) / (4.0 * self.scale * self.inside) + ELSEWHERE)
     }
 }
 
-/// The best tokens so far with their chances, descending.
+/// The best tokens so far with their chances, in descending order.
 struct Best<'a> {
     k: usize,
     tokens: &'a mut Vec<(f64, TokenId)>,
@@ -68,7 +68,7 @@ struct Best<'a> {
 }
 
 impl Best<'_> {
-    /// The next token in the order of ids, with its weight.
+    /// Offers the next token in id order, with its weight.
     fn offer(&mut self, id: usize, weight: f64) {
         let width = weight / self.total;
         let start = self.before / self.total;
@@ -91,8 +91,8 @@ impl Best<'_> {
     }
 }
 
-/// The `k` tokens of `row` that `pick` is most likely to give, with their chances, descending, into
-/// `best`. There are fewer if top-p or top-k leave fewer.
+/// Writes the `k` tokens of `row` that `pick` is most likely to choose into `best`, with their
+/// chances, in descending order. There are fewer if top-p or top-k leave fewer.
 pub(crate) fn foresee(
     row: &[f32],
     pick: KnownPick,
@@ -166,14 +166,14 @@ mod tests {
             assert!(all.is_sorted_by(|a, b| a.0 >= b.0));
             let sum: f64 = all.iter().map(|&(chance, _)| chance).sum();
             assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-            // Leaving the unlikely ones out early does not change the best.
+            // Skipping unlikely tokens early does not change the best ones.
             let best = foreseen(&row, picks(sampler(None)).at(position), 5);
             assert_eq!(best, all[..5]);
         }
     }
 
-    /// The draft's distribution is the target's but for noise: what is foreseen comes true more often
-    /// than the most probable token does.
+    /// The draft's distribution is the target's plus noise: the predicted token is right more often
+    /// than the most probable one.
     #[test]
     fn a_known_number_tells_more_than_probabilities() {
         let mut stream = UniformStream::new(5);

@@ -1,11 +1,11 @@
-//! Top-p and top-k: which tokens of a row stay in play.
+//! Top-p and top-k: selection of the candidate tokens of a row.
 
 use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use super::row::{BLOCK, BlockMaxima, Weights};
 
-/// A token that stays in play.
+/// A token that remains a candidate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) id: u32,
@@ -14,8 +14,7 @@ pub(super) struct Kept {
     pub(super) weight: f32,
 }
 
-/// Fills `kept` with the tokens that top-p and then top-k leave, in token-id order.
-///
+/// Fills `kept` with the tokens that remain after top-p and then top-k, in token-id order.
 pub(super) fn keep(
     logits: &[f32],
     weights: Weights,
@@ -41,8 +40,8 @@ pub(super) fn keep(
     kept.sort_unstable_by_key(|token| token.id);
 }
 
-/// The most probable tokens, most probable first, up to and including the one with which they
-/// reach `top_p`.
+/// Keeps the most probable tokens, most probable first, up to and including the token with which
+/// their sum reaches `top_p`.
 fn keep_top_p(
     logits: &[f32],
     weights: Weights,
@@ -51,7 +50,7 @@ fn keep_top_p(
     kept: &mut Vec<Kept>,
 ) {
     let wanted = f64::from(top_p) * weights.sum(logits);
-    // Nearly always few tokens carry the mass; sorting all of them is the last resort.
+    // A few tokens nearly always carry the mass; sorting all tokens is the last resort.
     for halvings in [6.0, 12.0, 24.0, f32::INFINITY] {
         let threshold = weights.logit_below(halvings);
         collect(logits, weights, threshold, maxima, kept);
@@ -73,7 +72,7 @@ fn keep_top_p(
     kept.truncate(n_kept);
 }
 
-/// Collects the tokens of non-zero weight whose logit is at least `threshold`.
+/// Collects the tokens with a non-zero weight and a logit of at least `threshold`.
 fn collect(
     logits: &[f32],
     weights: Weights,

@@ -1,20 +1,21 @@
-//! Picks of which everything is known but the logits.
+//! Picks whose settings and random numbers are known before the logits.
 
 use std::num::NonZeroUsize;
 
 use super::{PositionUniforms, Sampler};
 
-/// How the token at any position will be drawn: with these settings and the number of the position.
+/// How the token at any position will be sampled: the settings, and the random number of each
+/// position.
 ///
-/// A drafter may know that. Whatever it does with it, the token is a function of the target's logits
-/// and of the number.
+/// A drafter may know this. However it uses the knowledge, the token remains a function of the
+/// target's logits and the number.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KnownPicks {
     law: DrawLaw,
     uniforms: PositionUniforms,
 }
 
-/// How one token will be drawn.
+/// How one token will be sampled.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KnownPick {
     pub(super) law: DrawLaw,
@@ -30,7 +31,8 @@ pub(super) struct DrawLaw {
 }
 
 impl KnownPicks {
-    /// Draws of `sampler` driven by `uniforms`; `None` if it is greedy and needs no number.
+    /// Creates the picks of `sampler` with the numbers of `uniforms`; `None` if the sampler is
+    /// greedy and needs no number.
     #[must_use]
     pub fn new(sampler: Sampler, uniforms: PositionUniforms) -> Option<Self> {
         match sampler {
@@ -50,7 +52,7 @@ impl KnownPicks {
         }
     }
 
-    /// The draw of the token at `position` (0 is the first token of the prompt).
+    /// Returns the pick of the token at `position` (0 is the first token of the prompt).
     #[must_use]
     pub fn at(&self, position: usize) -> KnownPick {
         KnownPick {
@@ -61,7 +63,7 @@ impl KnownPicks {
 }
 
 impl KnownPick {
-    /// The settings of the draw; never greedy.
+    /// Returns the settings of the pick; never greedy.
     #[must_use]
     pub fn sampler(&self) -> Sampler {
         let DrawLaw {
@@ -76,7 +78,7 @@ impl KnownPick {
         }
     }
 
-    /// The number that drives it, in `[0, 1)`.
+    /// Returns the random number of the pick, in `[0, 1)`.
     #[must_use]
     pub fn uniform(&self) -> f64 {
         self.uniform

@@ -1,4 +1,4 @@
-//! Sampling from a row of logits on the host; the reference for device implementations.
+//! Sampling from a row of logits on the host: the reference for implementations on a device.
 
 mod adjust;
 mod foresee;
@@ -20,33 +20,34 @@ use std::num::NonZeroUsize;
 use crate::{ConfigError, LogitsError, TokenId};
 use keep::{Kept, keep};
 
-/// At and below this temperature sampling is greedy, as upstream has it.
+/// Sampling is greedy at or below this temperature, as in upstream.
 const GREEDY_TEMPERATURE: f32 = 1e-5;
 
 /// How a token is chosen from a row of logits.
 ///
-/// What depends on the tokens before is a matter of [`LogitAdjustments`].
+/// [`LogitAdjustments`] holds the settings that depend on earlier tokens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Sampler {
-    /// The most probable token; of equals the one with the lowest id.
+    /// The most probable token; the lowest id among equals.
     Greedy,
-    /// A draw from the softmax after temperature, then top-p, then top-k.
+    /// A sample from the softmax after temperature, then top-p, then top-k.
     Stochastic {
-        /// Logits are divided by this.
+        /// Divisor of the logits.
         temperature: f32,
-        /// Only tokens whose logit is at least the k-th largest (equals of the k-th stay).
+        /// Keeps only tokens whose logit is at least the k-th largest (tokens equal to the k-th
+        /// stay).
         top_k: Option<NonZeroUsize>,
-        /// Only the most probable tokens that together reach this probability (at least one
-        /// token; of equals the lowest ids).
+        /// Keeps only the most probable tokens that together reach this probability (at least one
+        /// token; the lowest ids among equals).
         top_p: Option<f32>,
     },
 }
 
 thread_local! {
-    /// Working memory of [`Sampler`]: a row of 152k logits is too large to allocate per call.
+    /// Workspace of [`Sampler`]: a row of 152k logits is too large to allocate per call.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
@@ -58,7 +59,7 @@ struct Scratch {
 }
 
 impl Sampler {
-    /// A sampler from a user's settings; a temperature of at most 1e-5 is greedy.
+    /// Creates a sampler from a user's settings; a temperature of at most 1e-5 is greedy.
     ///
     /// # Errors
     /// [`ConfigError`] for a negative or non-finite temperature and for a top-p outside `(0, 1]`.
@@ -87,7 +88,7 @@ impl Sampler {
         })
     }
 
-    /// Whether the choice does not depend on the uniform number.
+    /// Returns `true` if the choice does not depend on the uniform number.
     #[must_use]
     pub fn is_greedy(&self) -> bool {
         match *self {
@@ -98,10 +99,9 @@ impl Sampler {
 
     /// Chooses a token from `logits`, `[vocab]`.
     ///
-    /// Stochastic samplers invert the cumulative distribution in token-id order: the token is the
-    /// first at which the accumulated probability exceeds `uniform`.
-    /// A token of probability 0 is never chosen.
-    /// Allocates nothing once a thread's working memory has grown.
+    /// Stochastic samplers invert the cumulative distribution in token-id order: they choose the
+    /// first token at which the accumulated probability exceeds `uniform`. A token of probability 0
+    /// is never chosen. The call allocates nothing once the thread's workspace has grown.
     ///
     /// # Errors
     /// [`LogitsError::NonFinite`] (row 0) if the logits hold NaN or +inf, or only -inf.
@@ -127,20 +127,20 @@ impl Sampler {
         Ok(TokenId::try_from(index).expect("token ids fit 32 bits"))
     }
 
-    /// Probabilities that [`pick`](Self::pick) draws with, `[vocab]`.
+    /// Returns the probabilities that [`pick`](Self::pick) samples with, `[vocab]`.
     ///
     /// # Errors
-    /// As [`pick`](Self::pick).
+    /// Same as [`pick`](Self::pick).
     pub fn probabilities(&self, logits: &[f32]) -> Result<Vec<f64>, LogitsError> {
         let mut probabilities = Vec::new();
         self.probabilities_into(logits, &mut probabilities)?;
         Ok(probabilities)
     }
 
-    /// [`probabilities`](Self::probabilities) into a buffer that is used again.
+    /// Like [`probabilities`](Self::probabilities), but writes to a reusable buffer.
     ///
     /// # Errors
-    /// As [`pick`](Self::pick).
+    /// Same as [`pick`](Self::pick).
     pub(crate) fn probabilities_into(
         &self,
         logits: &[f32],
@@ -181,13 +181,13 @@ impl Sampler {
     }
 }
 
-/// First pass over a row: checks it, notes the maximum of each block.
+/// First pass over a row: checks it and records the maximum of each block.
 fn prepare(logits: &[f32], temperature: f32, scratch: &mut Scratch) -> Option<Weights> {
     let max = scratch.maxima.read(logits)?;
     Some(Weights::new(max, temperature))
 }
 
-/// Inverse cumulative distribution over a whole row: finds the block first, then the token.
+/// Inverts the cumulative distribution over a whole row: finds the block first, then the token.
 fn choose_in_blocks(
     logits: &[f32],
     weights: Weights,
@@ -201,7 +201,7 @@ fn choose_in_blocks(
     let mut chosen = None;
     for (block_idx, &sum) in sums.iter().enumerate() {
         if sum > 0.0 {
-            // The last block that holds anything absorbs what rounding leaves over.
+            // The last non-empty block absorbs the rounding error.
             chosen = Some((block_idx, before));
         }
         before += sum;
@@ -222,14 +222,14 @@ fn choose_kept(kept: &[Kept], uniform: f64) -> Option<usize> {
     choose_from(weights, target).map(|index| kept[index].id as usize)
 }
 
-/// Index drawn with `weights` (which need not sum to 1), never one of weight 0.
+/// Samples an index with `weights` (which need not sum to 1); never an index of weight 0.
 pub(crate) fn choose_weighted(weights: &[f64], uniform: f64) -> Option<usize> {
     let target = uniform * weights.iter().sum::<f64>();
     choose_from(weights.iter().copied(), target)
 }
 
-/// First index at which the accumulated weight exceeds `target`; if rounding leaves none, the last
-/// of a weight above 0.
+/// Returns the first index at which the accumulated weight exceeds `target`; if rounding leaves
+/// none, the last index with a weight above 0.
 fn choose_from(weights: impl Iterator<Item = f64>, target: f64) -> Option<usize> {
     let mut accumulated = 0.0;
     let mut last = None;

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// Values per block: a row is first reduced to one maximum per block, and later passes look only
-/// into the blocks that matter.
+/// Values per block. The first pass reduces a row to one maximum per block, so that later passes
+/// read only the relevant blocks.
 pub(crate) const BLOCK: usize = 256;
 
 /// Independent accumulators, enough to hide the latency of the vector unit.
@@ -19,7 +19,8 @@ pub(crate) struct BlockMaxima {
 impl BlockMaxima {
     /// Reads `row` and returns its largest value.
     ///
-    /// `None` if the row cannot be chosen from: empty, NaN or +inf somewhere, or nothing but -inf.
+    /// Returns `None` if no token can be chosen from the row: it is empty, holds NaN or +inf, or
+    /// holds only -inf.
     pub(crate) fn read(&mut self, row: &[f32]) -> Option<f32> {
         self.maxima.clear();
         let mut largest = f32::NEG_INFINITY;
@@ -37,13 +38,13 @@ impl BlockMaxima {
         (n_nan == 0 && largest.is_finite()).then_some(largest)
     }
 
-    /// Largest value of one block.
+    /// Returns the largest value of one block.
     pub(crate) fn of_block(&self, block: usize) -> f32 {
         self.maxima[block]
     }
 
-    /// The `k`-th largest maximum, a lower bound of the `k`-th largest value of the row: `k` blocks
-    /// hold a value that large. -inf if there are fewer blocks.
+    /// Returns the `k`-th largest maximum; -inf if there are fewer blocks. It is a lower bound of
+    /// the `k`-th largest value of the row, since `k` blocks hold a value at least that large.
     pub(crate) fn kth_largest(&mut self, k: usize) -> f32 {
         if k == 0 || self.maxima.len() < k {
             return f32::NEG_INFINITY;
@@ -54,7 +55,7 @@ impl BlockMaxima {
     }
 }
 
-/// Largest value of `row`; `None` as in [`BlockMaxima::read`].
+/// Returns the largest value of `row`; `None` under the conditions of [`BlockMaxima::read`].
 pub(crate) fn row_max(row: &[f32]) -> Option<f32> {
     let mut largest = f32::NEG_INFINITY;
     let mut n_nan = 0;
@@ -70,7 +71,8 @@ pub(crate) fn row_max(row: &[f32]) -> Option<f32> {
     (n_nan == 0 && largest.is_finite()).then_some(largest)
 }
 
-/// Index of the largest value, the first of equals; `None` as in [`BlockMaxima::read`].
+/// Returns the index of the largest value, the first among equals; `None` under the conditions of
+/// [`BlockMaxima::read`].
 pub(crate) fn argmax(row: &[f32]) -> Option<usize> {
     let mut largest = f32::NEG_INFINITY;
     let mut best_block = 0;
@@ -91,7 +93,7 @@ pub(crate) fn argmax(row: &[f32]) -> Option<usize> {
     Some(start + offset)
 }
 
-/// Largest value and number of NaNs of one block.
+/// Returns the largest value and the number of NaNs of one block.
 fn scan_block(block: &[f32]) -> (f32, u32) {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let mut nans = [0_u32; LANES];
@@ -126,7 +128,7 @@ fn scan_block(block: &[f32]) -> (f32, u32) {
 pub(crate) struct Weights {
     /// Largest logit of the row; its weight is exactly 1.
     max: f32,
-    /// Factor that turns a difference of logits into a power of 2.
+    /// Factor that converts a difference of logits to an exponent of 2.
     scale: f32,
 }
 
@@ -138,18 +140,18 @@ impl Weights {
         }
     }
 
-    /// Weight of one logit.
+    /// Returns the weight of one logit.
     #[inline]
     pub(crate) fn of(self, value: f32) -> f32 {
         exp2_not_positive((value - self.max) * self.scale)
     }
 
-    /// The logit of weight `2^-halvings`.
+    /// Returns the logit with the weight `2^-halvings`.
     pub(crate) fn logit_below(self, halvings: f32) -> f32 {
         self.max - halvings / self.scale
     }
 
-    /// Sum over at most [`BLOCK`] values.
+    /// Returns the sum of the weights of at most [`BLOCK`] values.
     pub(crate) fn sum_block(self, block: &[f32]) -> f64 {
         let mut sums = [0.0_f32; LANES];
         let (chunks, rest) = block.as_chunks::<LANES>();
@@ -164,25 +166,26 @@ impl Weights {
         sums.iter().map(|&sum| f64::from(sum)).sum()
     }
 
-    /// Sum over a row of any length.
+    /// Returns the sum of the weights of a row of any length.
     pub(crate) fn sum(self, row: &[f32]) -> f64 {
         row.chunks(BLOCK).map(|block| self.sum_block(block)).sum()
     }
 }
 
-/// `2^x` for `x <= 0` with a relative error below 3e-7; exactly 1 at 0 and exactly 0 from -127 on.
+/// Returns `2^x` for `x <= 0` with a relative error below 3e-7. It is exactly 1 at 0, and exactly 0
+/// at -127 and below.
 ///
-/// No fused multiply-add: it is a library call on targets without the instruction.
+/// Does not use fused multiply-add, which is a library call on targets without the instruction.
 #[inline]
 fn exp2_not_positive(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LOWEST: f32 = -127.0;
 
     let x = if x < LOWEST { LOWEST } else { x };
     let shifted = x + ROUND;
     let fraction = x - (shifted - ROUND);
-    // 2^fraction for a fraction in [-1/2, 1/2].
+    // Polynomial for 2^fraction with a fraction in [-1/2, 1/2].
     let mut power = 1.540_353e-4;
     power = power * fraction + 1.333_355_8e-3;
     power = power * fraction + 9.618_129e-3;
@@ -190,7 +193,7 @@ fn exp2_not_positive(x: f32) -> f32 {
     power = power * fraction + 2.402_265e-1;
     power = power * fraction + std::f32::consts::LN_2;
     power = power * fraction + 1.0;
-    // Adds the integer to the exponent. At -127 nothing is left of the bits: the result is 0.
+    // Adds the integer to the exponent. At -127 all bits become zero, so the result is 0.
     f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
@@ -210,7 +213,7 @@ mod tests {
             assert!((0.0..=1.0).contains(&value), "2^{x} is {value}");
             let exact = f64::from(x).exp2();
             let error = (f64::from(value) - exact).abs() / exact;
-            // Below -126 results are no normal numbers any more.
+            // Below -126 results are subnormal.
             assert!(error < 3e-7 || x < -126.0, "2^{x} is off by {error}");
         }
     }

@@ -1,9 +1,9 @@
-//! Uniform numbers: keyed by position for lossless sampling, and a plain stream.
+//! Uniform random numbers: keyed by position for lossless sampling, and as a plain stream.
 
-/// Uniform numbers that depend on nothing but a seed and the absolute position of the token they
+/// Uniform random numbers that depend only on a seed and on the absolute position of the token they
 /// choose.
 ///
-/// Whatever was drafted, the token at a position is chosen with the same number, so sampled output
+/// The token at a position is chosen with the same number whatever was drafted, so sampled output
 /// does not depend on the drafter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PositionUniforms {
@@ -13,38 +13,38 @@ pub struct PositionUniforms {
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl PositionUniforms {
-    /// The numbers of `seed`.
+    /// Creates the numbers of `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { seed }
     }
 
-    /// The seed.
+    /// Returns the seed.
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// The number for the token at `position` (0 is the first token of the prompt), in `[0, 1)`
-    /// with 53 random bits.
+    /// Returns the number in `[0, 1)`, with 53 random bits, for the token at `position` (0 is the
+    /// first token of the prompt).
     #[must_use]
     pub fn at(&self, position: usize) -> f64 {
-        // SplitMix64 as a counter-based generator; the seed is mixed first so that neighbouring
-        // seeds give unrelated sequences.
+        // SplitMix64 as a counter-based generator. Mixing the seed first gives neighbouring seeds
+        // unrelated sequences.
         let start = mix(self.seed ^ 0xD1B5_4A32_D192_ED03);
         let counter = (position as u64).wrapping_add(1).wrapping_mul(GAMMA);
         to_unit(mix(start.wrapping_add(counter)))
     }
 }
 
-/// A stream of uniform numbers (SplitMix64).
+/// A stream of uniform random numbers (SplitMix64).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UniformStream {
     state: u64,
 }
 
 impl UniformStream {
-    /// The stream of `seed`.
+    /// Creates the stream of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -52,13 +52,13 @@ impl UniformStream {
         }
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub(crate) fn next_bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         mix(self.state)
     }
 
-    /// The next number, in `[0, 1)` with 53 random bits.
+    /// Returns the next number, in `[0, 1)` with 53 random bits.
     pub fn next_uniform(&mut self) -> f64 {
         to_unit(self.next_bits())
     }

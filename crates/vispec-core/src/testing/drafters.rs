@@ -1,4 +1,4 @@
-//! Drafters that know nothing, everything, or something in between.
+//! Toy drafters, from random to perfect ones.
 
 use super::{TableFeatures, TableModel};
 use crate::{
@@ -13,17 +13,17 @@ pub struct FixedTreeDrafter {
 }
 
 impl FixedTreeDrafter {
-    /// A tree of these `(parent, token)` pairs in node order; the root is node 0 and is not among
-    /// them.
+    /// Creates the drafter from `(parent, token)` pairs in node order. The root is node 0 and is
+    /// not among them.
     #[must_use]
     pub fn new(nodes: Vec<(usize, TokenId)>) -> Self {
         Self { nodes }
     }
 
-    /// The tree below `root`.
+    /// Returns the tree below `root`.
     ///
     /// # Errors
-    /// [`TreeError`] if the pairs are not a tree.
+    /// [`TreeError`] if the pairs do not form a tree.
     pub fn tree(&self, root: TokenId) -> Result<TokenTree, TreeError> {
         let mut tree = TokenTree::new(root);
         for &(parent, token) in &self.nodes {
@@ -66,7 +66,7 @@ pub struct RandomDrafter {
 }
 
 impl RandomDrafter {
-    /// Random trees over a vocabulary of `vocab` tokens.
+    /// Creates a drafter of random trees over a vocabulary of `vocab` tokens.
     #[must_use]
     pub fn new(vocab: usize, max_nodes: usize, seed: u64) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl<T: TargetModel> Drafter<T> for RandomDrafter {
     }
 }
 
-/// Proposes a chain of tokens from an answer it was told.
+/// Proposes a chain of tokens from a given answer.
 #[derive(Clone, Debug)]
 pub struct ContinuationDrafter {
     answer: Vec<TokenId>,
@@ -127,8 +127,8 @@ pub struct ContinuationDrafter {
 }
 
 impl ContinuationDrafter {
-    /// Chains of `n_tokens` draft tokens from `answer` (first token of the answer first), whatever
-    /// was emitted.
+    /// Creates a drafter of chains of `n_tokens` draft tokens from `answer`, which starts with the
+    /// first token of the answer. The chains do not depend on the emitted tokens.
     #[must_use]
     pub fn new(answer: Vec<TokenId>, n_tokens: usize) -> Self {
         Self {
@@ -174,8 +174,7 @@ impl<T: TargetModel> Drafter<T> for ContinuationDrafter {
     }
 }
 
-/// Wraps a drafter and panics if the session hands over anything but what the contract of
-/// [`Drafter`] says.
+/// Wraps a drafter and panics if the inputs from the session violate the contract of [`Drafter`].
 #[derive(Clone, Debug)]
 pub struct CheckingDrafter<D> {
     inner: D,
@@ -184,7 +183,7 @@ pub struct CheckingDrafter<D> {
 }
 
 impl<D> CheckingDrafter<D> {
-    /// Checks what `inner` is given.
+    /// Checks the inputs of `inner`.
     pub fn new(inner: D) -> Self {
         Self {
             inner,
@@ -193,12 +192,12 @@ impl<D> CheckingDrafter<D> {
         }
     }
 
-    /// Trees drafted so far.
+    /// Returns the number of trees drafted so far.
     pub fn n_trees(&self) -> usize {
         self.n_trees
     }
 
-    /// Prompt and answer as the drafter knows them.
+    /// Returns prompt and answer as known to the drafter.
     pub fn context(&self) -> &[TokenId] {
         &self.context
     }

@@ -1,23 +1,23 @@
-//! A drafter that breaks.
+//! A drafter that fails.
 
 use crate::{BoxError, Drafter, NodeId, Proposal, TargetModel, TokenId, TokenTree};
 
 /// Ways in which a plug-in can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// It returns an error.
+    /// The drafter returns an error.
     Error,
-    /// It panics.
+    /// The drafter panics.
     Panic,
-    /// It says that a tree is growing, and panics when asked to go on.
+    /// The drafter reports a growing tree and panics when it should grow it.
     PanicWhileGrowing,
-    /// Its tree has another root than the last token.
+    /// The root of the tree is not the last token.
     WrongRoot,
-    /// It proposes a token that no target has.
+    /// The drafter proposes a token outside every vocabulary.
     NoSuchToken,
 }
 
-/// Proposes nothing in two cycles, and has its fault in the third.
+/// Proposes nothing in two cycles and fails in the third.
 #[derive(Debug)]
 pub struct FaultyDrafter {
     fault: Fault,
@@ -25,7 +25,7 @@ pub struct FaultyDrafter {
 }
 
 impl FaultyDrafter {
-    /// A drafter with this fault.
+    /// Creates a drafter with this fault.
     #[must_use]
     pub fn new(fault: Fault) -> Self {
         Self { fault, cycles: 0 }

@@ -1,7 +1,7 @@
 //! Toy targets and drafters for tests and examples (feature `test-util`).
 //!
-//! [`TableModel`] is a target whose next-token law is a function of the tokens before; the drafters
-//! here propose anything, so that what they cannot change can be shown.
+//! [`TableModel`] is a target whose next-token distribution is a function of the preceding tokens.
+//! The drafters propose arbitrary trees, to show that they cannot change the output.
 
 mod drafters;
 mod faulty;

@@ -5,7 +5,7 @@ use crate::tree::{NodeId, TokenTree};
 /// Root-to-leaf paths, `[leaves, max_depth + 1]`, padded on the right with
 /// [`PADDING`](Self::PADDING).
 ///
-/// The acceptance rules of this crate walk the tree and do not need the table; it exists for
+/// The acceptance rules of this crate walk the tree and do not need the table; it exists only for
 /// comparison with the reference implementation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RetrieveIndices {
@@ -14,10 +14,10 @@ pub struct RetrieveIndices {
 }
 
 impl RetrieveIndices {
-    /// Entry behind the end of a path.
+    /// Entry after the end of a path.
     pub const PADDING: i64 = -1;
 
-    /// The paths of a tree.
+    /// Returns the paths of a tree.
     #[must_use]
     pub fn of(tree: &TokenTree) -> Self {
         let width = tree.max_depth() + 1;
@@ -41,30 +41,30 @@ impl RetrieveIndices {
         Self { width, indices }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn n_leaves(&self) -> usize {
         self.indices.len() / self.width
     }
 
-    /// Length of each row: nodes on the longest path, the root included.
+    /// Returns the length of each row: the number of nodes on the longest path, the root included.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// All entries, row-major.
+    /// Returns all entries, row-major.
     #[must_use]
     pub fn as_slice(&self) -> &[i64] {
         &self.indices
     }
 
-    /// Rows with their padding.
+    /// Returns the rows with their padding.
     pub fn rows(&self) -> impl Iterator<Item = &[i64]> {
         self.indices.chunks_exact(self.width)
     }
 
-    /// Nodes of row `leaf` without padding, root first.
+    /// Returns the nodes of row `leaf` without padding, root first.
     pub fn path(&self, leaf: usize) -> impl Iterator<Item = NodeId> + '_ {
         self.indices[leaf * self.width..][..self.width]
             .iter()
@@ -72,12 +72,12 @@ impl RetrieveIndices {
             .map(NodeId::from_index)
     }
 
-    /// The same rows in lexicographic order with padding last, as upstream has them when it
+    /// Returns the rows in lexicographic order with padding last. This is upstream's order when it
     /// samples: siblings are then tried in ascending node order.
     #[must_use]
     pub fn sorted(&self) -> Self {
         let mut rows: Vec<&[i64]> = self.rows().collect();
-        // Padding is negative; as an unsigned number it is larger than any node.
+        // Padding is negative, so as an unsigned number it is larger than any node.
         rows.sort_by_key(|row| {
             row.iter()
                 .map(|&index| index.cast_unsigned())

@@ -1,11 +1,11 @@
-//! A draft model whose scores are a plain function of the tokens before.
+//! A draft model whose scores are a plain function of the preceding tokens.
 
 use super::{TableFeatures, TableModel};
 use crate::{Ask, Beam, BoxError, DraftModel, Expansion, TokenId};
 
 /// Draft model that scores with a [`TableModel`] of its own.
 ///
-/// It keeps its tree cache as a real one would and panics if a beam does not fit it.
+/// It maintains a tree cache like a real draft and panics if a beam does not match it.
 #[derive(Debug)]
 pub struct TableDraft {
     law: TableModel,
@@ -18,7 +18,7 @@ pub struct TableDraft {
 }
 
 impl TableDraft {
-    /// A draft that scores with `law`.
+    /// Creates a draft that scores with `law`.
     #[must_use]
     pub fn new(law: TableModel) -> Self {
         Self {
@@ -30,20 +30,20 @@ impl TableDraft {
         }
     }
 
-    /// The same draft with a fixed number of levels.
+    /// Sets a fixed number of levels.
     #[must_use]
     pub fn with_fixed_levels(mut self, levels: usize) -> Self {
         self.fixed_levels = Some(levels);
         self
     }
 
-    /// Calls of `expand` so far.
+    /// Returns the number of calls of `expand` so far.
     #[must_use]
     pub fn n_expansions(&self) -> usize {
         self.n_expansions
     }
 
-    /// Prompt and answer as far as the draft knows them.
+    /// Returns prompt and answer as far as known to the draft.
     #[must_use]
     pub fn committed(&self) -> &[TokenId] {
         &self.committed

@@ -1,4 +1,4 @@
-//! A target whose next-token law is a plain function of the tokens before.
+//! A target whose next-token distribution is a plain function of the preceding tokens.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
 
 type Law = dyn Fn(&[TokenId]) -> Vec<f32> + Send + Sync;
 
-/// A target whose logits are a function of the tokens before: prompt, answer and tree path.
+/// A target whose logits are a function of the preceding tokens: prompt, answer and tree path.
 ///
 /// It reads the context back from its cache, so a cache that keeps wrong rows changes the output.
 pub struct TableModel {
@@ -19,7 +19,7 @@ pub struct TableModel {
 }
 
 impl TableModel {
-    /// A model with the given law: logits (`vocab` of them) as a function of all tokens before.
+    /// Creates a model with the given law: `vocab` logits as a function of all preceding tokens.
     pub fn from_fn(
         vocab: usize,
         law: impl Fn(&[TokenId]) -> Vec<f32> + Send + Sync + 'static,
@@ -31,7 +31,8 @@ impl TableModel {
         }
     }
 
-    /// A model with pseudo-random logits in `[0, 4)` that depend on the last `order` tokens.
+    /// Creates a model with pseudo-random logits in `[0, 4)` that depend on the last `order`
+    /// tokens.
     #[must_use]
     pub fn random(vocab: usize, order: usize, seed: u64) -> Self {
         Self::from_fn(vocab, move |context| {
@@ -46,24 +47,24 @@ impl TableModel {
         })
     }
 
-    /// The same model with another context length (4096 by default).
+    /// Sets the context length (4096 by default).
     #[must_use]
     pub fn with_context_len(mut self, context_len: usize) -> Self {
         self.context_len = context_len;
         self
     }
 
-    /// Logits of the token after `context`.
+    /// Returns the logits of the token after `context`.
     #[must_use]
     pub fn logits(&self, context: &[TokenId]) -> Vec<f32> {
         (self.law)(context)
     }
 
-    /// Plain decoding, without any of this crate's loop: `n_tokens` tokens after `prompt`, each
-    /// chosen by `sampler` with the number that `uniforms` has for its position.
+    /// Decodes plainly, without this crate's loop: `n_tokens` tokens after `prompt`, each chosen by
+    /// `sampler` with the number of its position from `uniforms`.
     ///
     /// # Panics
-    /// If the law gives broken logits.
+    /// If the law returns non-finite logits.
     #[must_use]
     pub fn decode_plainly(
         &self,
@@ -165,7 +166,7 @@ impl TableModel {
         cache: &mut TableCache,
     ) -> Result<OutputOf<Self>, BoxError> {
         if !tokens.starts_with(&cache.tokens) || tokens.len() == cache.len() {
-            return Err("the cache does not hold a beginning of the prompt".into());
+            return Err("the cache does not hold a prefix of the prompt".into());
         }
         cache.tokens = tokens.to_vec();
         let features = TableFeatures(tokens.iter().copied().enumerate().collect());

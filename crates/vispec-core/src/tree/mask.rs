@@ -1,8 +1,9 @@
-//! Tree mask: each node attends to its ancestors and itself.
+//! Tree mask: each node attends to its ancestors and to itself.
 
 use super::{NodeId, TokenTree};
 
-/// Which node may attend to which inside one tree; the committed prefix is visible to all nodes.
+/// The nodes of one tree that each node may attend to; the committed prefix is visible to all
+/// nodes.
 ///
 /// Row-major `[nodes, nodes]`, `true` = may attend (the opposite of an attention mask in which
 /// `true` means masked out).
@@ -19,7 +20,7 @@ impl TreeMask {
         for node in tree.nodes() {
             let start = node.index() * n_nodes;
             if let Some(parent) = tree.parent(node) {
-                // The parent's row is complete: ancestors come first.
+                // Ancestors come first, so the parent's row is already complete.
                 let parent_row = parent.index() * n_nodes;
                 allowed.copy_within(parent_row..=parent_row + parent.index(), start);
             }
@@ -28,25 +29,25 @@ impl TreeMask {
         Self { n_nodes, allowed }
     }
 
-    /// Number of rows and of columns.
+    /// Returns the number of rows, which is also the number of columns.
     #[must_use]
     pub fn n_nodes(&self) -> usize {
         self.n_nodes
     }
 
-    /// All entries, row-major.
+    /// Returns all entries, row-major.
     #[must_use]
     pub fn as_slice(&self) -> &[bool] {
         &self.allowed
     }
 
-    /// Columns that `node` may attend to.
+    /// Returns the mask row of `node`: `true` for each node that it may attend to.
     #[must_use]
     pub fn row(&self, node: NodeId) -> &[bool] {
         &self.allowed[node.index() * self.n_nodes..][..self.n_nodes]
     }
 
-    /// Whether `node` may attend to `other`.
+    /// Returns `true` if `node` may attend to `other`.
     #[must_use]
     pub fn allows(&self, node: NodeId, other: NodeId) -> bool {
         self.row(node)[other.index()]

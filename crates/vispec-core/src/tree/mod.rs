@@ -1,4 +1,4 @@
-//! The token tree of one cycle: draft tokens below a root, parents before children.
+//! The token tree of one cycle: draft tokens below a root, with parents before children.
 
 mod mask;
 mod shape;
@@ -17,30 +17,30 @@ impl NodeId {
     /// The root, row 0.
     pub const ROOT: Self = Self(0);
 
-    /// The node in row `index`.
+    /// Returns the node in row `index`.
     ///
     /// # Panics
-    /// If `index` does not fit 32 bits.
+    /// If `index` does not fit in 32 bits.
     #[must_use]
     pub fn from_index(index: usize) -> Self {
         Self(u32::try_from(index).expect("a token tree has fewer than 2^32 nodes"))
     }
 
-    /// Row of this node, 0 for the root.
+    /// Returns the row of this node; 0 for the root.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Why a token tree is not usable.
+/// Error of an unusable token tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// The parent handed to `push` is not a node of this tree.
+    /// The parent passed to `push` is not a node of this tree.
     #[error("parent {parent} is not a node of a tree of {n_nodes} nodes")]
     UnknownParent {
-        /// Index of the parent that was asked for.
+        /// Index of the requested parent.
         parent: usize,
         /// Number of nodes in the tree.
         n_nodes: usize,
@@ -50,13 +50,13 @@ pub enum TreeError {
     DuplicateSibling {
         /// Index of the parent.
         parent: usize,
-        /// The token that is there already.
+        /// The token that both children would hold.
         token: TokenId,
     },
-    /// The tree holds as many nodes as a [`NodeId`] can name.
+    /// The tree already holds the maximum number of nodes that a [`NodeId`] can address.
     #[error("a token tree cannot hold more nodes")]
     Full,
-    /// A drafter returned a tree whose root is not the last emitted token.
+    /// The root of a drafter's tree is not the last emitted token.
     #[error("the root of the draft tree is token {found}, expected {expected}")]
     WrongRoot {
         /// The last emitted token.
@@ -68,9 +68,9 @@ pub enum TreeError {
 
 /// Draft tokens of one cycle.
 ///
-/// The root is the last emitted token: chosen by the target, but not yet in its cache.
-/// Parents precede children, and siblings hold distinct tokens, so a token sequence names at most
-/// one path.
+/// The root is the last emitted token: the target chose it, but it is not yet in the target's
+/// cache. Parents precede children, and siblings hold distinct tokens, so a token sequence
+/// identifies at most one path.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TokenTree {
     tokens: Vec<TokenId>,
@@ -80,13 +80,13 @@ pub struct TokenTree {
 }
 
 impl TokenTree {
-    /// A tree that holds only its root.
+    /// Creates a tree that holds only its root.
     #[must_use]
     pub fn new(root: TokenId) -> Self {
         Self::with_capacity(root, 1)
     }
 
-    /// A tree that holds only its root, with room for `n_nodes` nodes.
+    /// Creates a tree that holds only its root, with capacity for `n_nodes` nodes.
     #[must_use]
     pub fn with_capacity(root: TokenId, n_nodes: usize) -> Self {
         let mut tree = Self {
@@ -107,10 +107,10 @@ impl TokenTree {
         self.insert(parent, token, None)
     }
 
-    /// Adds a child of `parent` and notes the draft's log-probability of `token` after `parent`.
+    /// Adds a child of `parent` with the draft's log-probability of `token` after `parent`.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// Same as [`push`](Self::push).
     pub fn push_scored(
         &mut self,
         parent: NodeId,
@@ -154,56 +154,57 @@ impl TokenTree {
         self.log_probs.push(log_prob);
     }
 
-    /// Number of nodes, the root included.
+    /// Returns the number of nodes, the root included.
     #[must_use]
     pub fn n_nodes(&self) -> usize {
         self.tokens.len()
     }
 
-    /// All nodes in row order.
+    /// Returns all nodes in row order.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
         (0..self.n_nodes()).map(NodeId::from_index)
     }
 
-    /// Tokens by node, `[nodes]`.
+    /// Returns the token of each node, `[nodes]`.
     #[must_use]
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
 
-    /// Token of one node.
+    /// Returns the token of one node.
     #[must_use]
     pub fn token(&self, node: NodeId) -> TokenId {
         self.tokens[node.index()]
     }
 
-    /// Depths by node, 0 for the root, `[nodes]`; upstream's "tree position ids".
+    /// Returns the depth of each node, `[nodes]`; 0 for the root. Upstream calls these "tree
+    /// position ids".
     #[must_use]
     pub fn depths(&self) -> &[u32] {
         &self.depths
     }
 
-    /// Largest depth, 0 for a tree that holds only its root.
+    /// Returns the largest depth; 0 for a tree that holds only its root.
     #[must_use]
     pub fn max_depth(&self) -> usize {
         self.depths.iter().max().map_or(0, |&depth| depth as usize)
     }
 
-    /// Log-probability that the draft gave to this node's token after its parent, if it noted one.
+    /// Returns the draft's log-probability of this node's token after its parent, if recorded.
     #[must_use]
     pub fn log_prob(&self, node: NodeId) -> Option<f32> {
         self.log_probs[node.index()]
     }
 
-    /// Parent of a node, `None` for the root.
+    /// Returns the parent of a node; `None` for the root.
     #[must_use]
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
         (node != NodeId::ROOT).then(|| self.parents[node.index()])
     }
 
-    /// Children of a node in ascending order.
+    /// Returns the children of a node in ascending order.
     pub fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        // Parents precede children, so nothing up to `node` can be its child.
+        // Parents precede children, so children come after `node`.
         let first = node.index() + 1;
         self.parents
             .iter()
@@ -213,14 +214,14 @@ impl TokenTree {
             .map(|(index, _)| NodeId::from_index(index))
     }
 
-    /// The child of `node` that holds `token`.
+    /// Returns the child of `node` that holds `token`.
     #[must_use]
     pub fn child_with(&self, node: NodeId, token: TokenId) -> Option<NodeId> {
         self.children(node)
             .find(|&child| self.token(child) == token)
     }
 
-    /// Nodes from the root to `node`, both included.
+    /// Returns the nodes from the root to `node`, both included.
     #[must_use]
     pub fn path(&self, node: NodeId) -> Vec<NodeId> {
         let mut path = Vec::with_capacity(self.depths[node.index()] as usize + 1);
@@ -234,8 +235,8 @@ impl TokenTree {
         path
     }
 
-    /// What became of the tree: the nodes below the root whose parent was accepted, and whether they
-    /// were, given the accepted tokens below the root.
+    /// Returns the outcome of a verified tree: each node below the root whose parent was accepted,
+    /// and whether the node itself was accepted. `accepted` are the accepted tokens below the root.
     pub(crate) fn outcomes(
         &self,
         accepted: &[TokenId],
@@ -255,7 +256,7 @@ impl TokenTree {
         })
     }
 
-    /// Which node may attend to which, `true` = may attend.
+    /// Returns the tree mask; `true` = may attend.
     #[must_use]
     pub fn mask(&self) -> TreeMask {
         TreeMask::of(self)
@@ -272,7 +273,7 @@ impl TokenTree {
             if self.depths[index] as usize > max_depth {
                 continue;
             }
-            // A kept node's parent is less deep, hence kept, and was moved before.
+            // The parent of a kept node is shallower, so it was kept and has already been moved.
             self.parents[kept] = moved_to[self.parents[index].index()];
             self.tokens[kept] = self.tokens[index];
             self.depths[kept] = self.depths[index];

@@ -1,32 +1,32 @@
-//! Tree shape: how many levels are grown, how wide, and how many nodes are kept.
+//! Tree shape: number of levels, beam width, and number of nodes kept.
 
-/// Why a [`TreeShape`] is impossible.
+/// Error of an impossible [`TreeShape`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// A tree has at least its root.
+    /// No node was requested; a tree has at least its root.
     #[error("total tokens must be at least 1, the root")]
     NoRoot,
-    /// No candidate could be kept per level.
+    /// Top-k is 0, so no level could hold a candidate.
     #[error("top-k must be at least 1")]
     ZeroTopK,
-    /// No level at all.
+    /// The tree has no level.
     #[error("a tree shape needs at least one level")]
     NoLevel,
-    /// More nodes are asked for than the growth considers.
+    /// More nodes were requested than there are candidates.
     #[error(
-        "{draft_tokens} draft tokens were asked for, but depth and top-k give only {candidates} \
+        "{draft_tokens} draft tokens were requested, but depth and top-k give only {candidates} \
          candidates"
     )]
     TooFewCandidates {
-        /// Nodes below the root that were asked for.
+        /// Number of nodes requested below the root.
         draft_tokens: usize,
-        /// Size of the pool they are chosen from.
+        /// Number of candidates to choose from.
         candidates: usize,
     },
 }
 
-/// How [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) grows a tree.
+/// Shape of the trees that [`DynamicTreeDrafter`](crate::DynamicTreeDrafter) grows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TreeShape {
@@ -36,8 +36,9 @@ pub struct TreeShape {
 }
 
 impl TreeShape {
-    /// A shape of `levels` levels below the root, of which each node of a beam of `beam_width`
-    /// gets `beam_width` children, reduced to the best `max_nodes` nodes, the root included.
+    /// Creates a shape with `levels` levels below the root. On each level, a beam of `beam_width`
+    /// nodes is expanded, and each node gets `beam_width` children. The tree is reduced to the best
+    /// `max_nodes` nodes, the root included.
     ///
     /// # Errors
     /// [`ShapeError`] if a number is zero or there are fewer candidates than `max_nodes - 1`.
@@ -69,8 +70,8 @@ impl TreeShape {
         })
     }
 
-    /// The shape that upstream calls `depth`, `top_k`, `total_token`: `depth` expansions after the
-    /// first level (so `depth + 1` levels), and `total_token` nodes including the root.
+    /// Creates a shape from upstream's `depth`, `top_k` and `total_token`: `depth` expansions after
+    /// the first level (so `depth + 1` levels), and `total_token` nodes including the root.
     ///
     /// # Errors
     /// [`ShapeError`] if a number is zero (a `depth` of 0 is legal) or
@@ -83,19 +84,20 @@ impl TreeShape {
         Self::new(depth.saturating_add(1), top_k, total_token)
     }
 
-    /// Levels below the root: upstream's `depth + 1`.
+    /// Returns the number of levels below the root: upstream's `depth + 1`.
     #[must_use]
     pub fn levels(&self) -> usize {
         self.levels
     }
 
-    /// Nodes expanded per level, and children considered per node: upstream's `top_k`.
+    /// Returns the number of nodes expanded per level, and of children considered per node:
+    /// upstream's `top_k`.
     #[must_use]
     pub fn beam_width(&self) -> usize {
         self.beam_width
     }
 
-    /// Nodes kept, the root included: upstream's `total_token`.
+    /// Returns the number of nodes kept, the root included: upstream's `total_token`.
     #[must_use]
     pub fn max_nodes(&self) -> usize {
         self.max_nodes
@@ -103,7 +105,7 @@ impl TreeShape {
 }
 
 impl Default for TreeShape {
-    /// Upstream's defaults: depth 3 (4 levels), top-k 8, 30 nodes.
+    /// Returns upstream's defaults: depth 3 (4 levels), top-k 8, 30 nodes.
     fn default() -> Self {
         Self {
             levels: 4,

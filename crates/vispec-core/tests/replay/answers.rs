@@ -1,11 +1,12 @@
-//! Which tokens of answers a draft guesses: recorded, and made up with several characters.
+//! Correctness of a draft's guesses for each token of an answer: recorded, and synthetic with
+//! several profiles.
 
-/// A draft's opinion of a token, and whether it was right.
+/// A draft's guess of a token, and whether it was right.
 #[derive(Clone, Copy, Debug)]
 pub struct Guess {
-    /// Place of the token that comes among the draft's guesses, if it is among the first two.
+    /// Rank of the correct token among the draft's guesses, if it is among the first two.
     pub rank: Option<usize>,
-    /// Probability that the draft gives to its first guess.
+    /// Probability of the draft's first guess.
     pub confidence: f32,
 }
 
@@ -13,14 +14,15 @@ pub struct Guess {
 pub struct Answer {
     pub name: String,
     pub prompt_tokens: usize,
-    /// One for each token.
+    /// One guess per token.
     pub guesses: Vec<Guess>,
 }
 
-/// Recordings say no probabilities, so the draft is taken to be as sure of all its guesses.
+/// Recordings hold no probabilities, so the draft is assumed to be equally confident in all
+/// guesses.
 const UNKNOWN_CONFIDENCE: f32 = 0.5;
 
-/// Recorded answers by model.
+/// Returns the recorded answers by model.
 pub fn recorded() -> Vec<(&'static str, Vec<Answer>)> {
     let lines = include_str!("recorded.txt").lines();
     let answers = lines.filter(|line| !line.starts_with('#')).map(|line| {
@@ -53,7 +55,7 @@ pub fn recorded() -> Vec<(&'static str, Vec<Answer>)> {
     ]
 }
 
-/// Numbers of [0, 1) that depend on nothing else.
+/// A deterministic stream of numbers in [0, 1).
 struct Random(u64);
 
 impl Random {
@@ -66,10 +68,10 @@ impl Random {
     }
 }
 
-/// How often a draft is right at a token, and how sure it is.
+/// Accuracy and confidence of a draft at a token.
 struct Opinion {
     accuracy: f64,
-    /// How much more sure it is than right: 1 is calibrated.
+    /// Overconfidence; 1 is calibrated.
     pride: f64,
 }
 
@@ -81,7 +83,7 @@ fn answer(
     let mut random = Random(seed);
     let guesses = (0..tokens).map(|token| {
         let Opinion { accuracy, pride } = opinion(token as f64 / tokens as f64);
-        // Some tokens are easy and some are not.
+        // Some tokens are easy to guess and some are not.
         let accuracy = accuracy * (0.4 + 1.2 * random.next());
         let accuracy = accuracy.min(0.97);
         let rank = match random.next() {
@@ -101,7 +103,7 @@ fn answer(
     }
 }
 
-/// Several answers of one character, short and long, behind short and long prompts.
+/// Returns several answers of one profile, short and long, after short and long prompts.
 fn answers(
     name: &'static str,
     opinion: impl Fn(f64) -> Opinion + Copy,
@@ -126,7 +128,7 @@ pub fn synthetic() -> Vec<(&'static str, Vec<Answer>)> {
         answers("strong", move |_| calibrated(0.8)),
         answers("middling", move |_| calibrated(0.6)),
         answers("weak", move |_| calibrated(0.3)),
-        // Lists and quotations between sentences that nobody could guess.
+        // Lists and quotations between unpredictable sentences.
         answers("bursts", move |at| {
             calibrated(if (at * 8.0).fract() < 0.3 { 0.9 } else { 0.1 })
         }),
@@ -139,7 +141,7 @@ pub fn synthetic() -> Vec<(&'static str, Vec<Answer>)> {
     ]
 }
 
-/// A draft that is never right, of itself sure, unsure, and in between.
+/// Returns answers with a draft that is never right: confident, unsure, and in between.
 pub fn useless() -> Vec<Answer> {
     let sizes = [(32, 20), (32, 2_000), (128, 20), (128, 2_000), (1_024, 20)];
     let answers = sizes.into_iter().flat_map(|(tokens, prompt_tokens)| {

@@ -1,4 +1,4 @@
-//! What passes cost, in passes over one row.
+//! Costs of passes, in units of a pass over one row.
 
 use std::sync::Arc;
 
@@ -37,8 +37,8 @@ impl Measured<'_> {
     }
 }
 
-/// Measured on two cores with AVX-512, and two that are made up: a device with rows to spare, and a
-/// processor without.
+/// Returns one machine measured on two cores with AVX-512, and two synthetic ones: a device with
+/// spare rows and a processor without.
 pub fn machines() -> Vec<Machine> {
     let small = [
         (1, 1.0),

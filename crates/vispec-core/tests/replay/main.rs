@@ -1,13 +1,13 @@
-//! Replays acceptance of several drafts on several machines: what trees sized by cost gain and lose
-//! with the default settings, and with others.
+//! Replays the acceptance of several drafts on several machines, to show the gains and losses of
+//! cost-sized trees with the default settings and with others.
 //!
-//! Time is that of a cost table, so that results are the same everywhere. With `--nocapture` the
-//! tests print what docs/speed.md compares.
+//! All times come from a cost table, so that results are the same everywhere. With `--nocapture`
+//! the tests print the numbers that docs/speed.md compares.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     unreachable_pub,
-    reason = "a test may panic, tables are for people, and nothing is used from outside"
+    reason = "a test may panic, its output is for readers, and nothing is used from outside"
 )]
 
 mod answers;
@@ -22,22 +22,22 @@ use crate::answers::{Answer, recorded, synthetic, useless};
 use crate::machines::{Machine, machines};
 use crate::replayed::replay;
 
-/// Allowances that are compared; the default is among them.
+/// Allowances to compare; the default is among them.
 const MAX_LOSSES: [f64; 7] = [0.0, 0.01, 0.025, 0.05, 0.1, 0.2, 1.0];
-/// No answer may be slower than this, times plain decoding.
+/// Minimum speed of every answer, relative to plain decoding.
 const SLOWEST: f64 = 0.95;
-/// Tokens from which on that holds for decoding by itself, too, prefill aside. (What the prefill of
-/// a long prompt has earned may show in a shorter answer.)
+/// Length from which the minimum also holds for decoding without prefill. (In a shorter answer, the
+/// allowance from the prefill of a long prompt may be noticeable.)
 const LONG: usize = 128;
 
 /// Speed-ups of some answers over plain decoding.
 #[derive(Clone, Debug, Default)]
 struct Outcome {
-    /// Prefill aside, by answer.
+    /// Speed-up of each answer, without prefill.
     decoding: Vec<f64>,
-    /// The least of long answers.
+    /// Smallest speed-up of long answers, without prefill.
     least: f64,
-    /// The least of all, prefill included.
+    /// Smallest speed-up of all answers, prefill included.
     least_whole: f64,
 }
 
@@ -67,7 +67,7 @@ fn geometric_mean(values: impl IntoIterator<Item = f64>) -> f64 {
     (logs.iter().sum::<f64>() / logs.len() as f64).exp()
 }
 
-/// The speed-up of all groups on all machines, each counted alike, and the least of any.
+/// Speed-up over all groups and machines with equal weights, and the smallest one.
 #[derive(Clone, Debug)]
 struct Total {
     means: Vec<f64>,

@@ -1,4 +1,4 @@
-//! One answer, decoded by a target that says it and drafted by a draft that guesses as recorded.
+//! Replay of one answer with a target that emits it and a draft that guesses as recorded.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use vispec_core::{
 
 use crate::answers::{Answer, Guess};
 
-/// The token that comes, always.
+/// The correct token, in every position.
 const RIGHT: TokenId = 0;
 const VOCAB: usize = 16;
 
-/// What a replay took, by the cost table.
+/// Result of a replay, by the cost table.
 pub struct Replayed {
     pub prefill: f64,
     pub plain: f64,
@@ -24,12 +24,12 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Over plain decoding, prefill aside.
+    /// Returns the speed-up over plain decoding, without prefill.
     pub fn speedup(&self) -> f64 {
         self.plain / self.spent
     }
 
-    /// Over plain decoding, prefill included.
+    /// Returns the speed-up over plain decoding, prefill included.
     pub fn whole_speedup(&self) -> f64 {
         (self.prefill + self.plain) / (self.prefill + self.spent)
     }
@@ -71,17 +71,17 @@ pub fn replay(answer: &Answer, limits: &AutoTree) -> Replayed {
     }
 }
 
-/// Guesses as recorded, and adds up what it costs.
+/// Guesses as recorded and adds up its modelled time.
 struct Recorded {
     guesses: Vec<Guess>,
     costs: Arc<CostTable>,
     seconds: Rc<Cell<f64>>,
-    /// Token of the answer that comes after the root.
+    /// Index in the answer of the token after the root.
     position: usize,
     unread: usize,
 }
 
-/// Whether the path to each row is right so far, and how many tokens below the root it ends.
+/// For each row, whether its path is right so far, and its depth below the root.
 type Rows = Vec<(bool, usize)>;
 
 impl Recorded {
@@ -103,7 +103,7 @@ impl Recorded {
                 row[rank] = RIGHT;
             }
             tokens.extend(row);
-            // What is left is shared with the others, ever less.
+            // The remaining probability is spread over the others in decreasing shares.
             let mut left = 1.0 - guess.confidence;
             let mut probability = guess.confidence;
             for _ in 0..top_k {

@@ -1,4 +1,4 @@
-//! Captions many images, one JSON line each, and goes on where an earlier run was interrupted.
+//! Captions many images, one JSON line each, and resumes an interrupted run.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use vispec::{
     SchedulerOptions,
 };
 
-/// Caption images; run again with the same output, it goes on where it was
+/// Caption images; a run with the same output file resumes an interrupted one
 #[derive(Parser, Debug)]
 struct Flags {
     #[command(flatten)]
@@ -30,20 +30,21 @@ struct Flags {
     decode: DecodeFlags,
     #[command(flatten)]
     reading: ImageFlags,
-    /// What to ask about each image
+    /// Question about each image
     #[arg(
         long,
         value_name = "TEXT",
         default_value = "Describe the image briefly."
     )]
     prompt: String,
-    /// File of JSON lines; images that it has already are left out
+    /// Output file of JSON lines; images that it already contains are skipped
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Images that are captioned at a time, in shared passes
+    /// Number of images that are captioned at the same time, in shared passes
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=MAX_BATCH), allow_negative_numbers = true)]
     batch: u16,
-    /// Note images that cannot be read or answered and go on, instead of stopping at the first
+    /// Record images that cannot be read or captioned and continue, instead of stopping at the
+    /// first
     #[arg(long)]
     keep_going: bool,
     /// The images
@@ -76,7 +77,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let mut lines = ProgressLines::default();
     let (mut failed, mut captioned) = (0_usize, 0_usize);
     let mut open = flags.images.iter();
-    // Lines come in the order of the images, whichever answer ends first.
+    // Lines are written in the order of the images, whichever answer ends first.
     let mut answers: VecDeque<(String, anyhow::Result<Answer>)> = VecDeque::new();
     loop {
         while answers.len() < usize::from(flags.batch) {
@@ -95,7 +96,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         if interrupted.load(Ordering::Relaxed) {
             bar.finish_and_clear();
             return Err(Failure::Other(anyhow::anyhow!(
-                "interrupted; the same command goes on with {name}"
+                "interrupted; run the same command again to resume at {name}"
             )));
         }
         let caption = answer.and_then(|answer| caption(answer).with_context(|| name.clone()));
@@ -117,7 +118,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     bar.finish_and_clear();
     if failed > 0 {
         let said = format!(
-            "{failed} of {} images failed; their lines say why",
+            "{failed} of {} images failed; their lines contain the reasons",
             flags.images.len()
         );
         if captioned == 0 {
@@ -131,7 +132,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 fn settings(flags: &Flags) -> EngineSettings {
     EngineSettings {
         image_options: flags.reading.options(),
-        // No image comes twice.
+        // No image is used twice.
         conversation_memory: 0,
         image_memory: 0,
         scheduler: SchedulerOptions {
@@ -142,7 +143,7 @@ fn settings(flags: &Flags) -> EngineSettings {
     }
 }
 
-/// Has an image captioned, beside the others.
+/// Starts the caption of an image.
 fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow::Result<Answer> {
     let image = DecodedImage::open(path, &flags.reading.options())?;
     let messages = Messages::from_prompt(None, &flags.prompt, 1);
@@ -156,7 +157,7 @@ fn ask(flags: &Flags, sampler: Sampler, engine: &Engine, path: &Path) -> anyhow:
     answer.with_context(|| path.display().to_string())
 }
 
-/// Waits for a caption.
+/// Waits for a caption and returns its fields.
 fn caption(mut answer: Answer) -> anyhow::Result<serde_json::Value> {
     let text = answer.text()?;
     let stats = answer.answered().map(|answered| answered.stats.clone());

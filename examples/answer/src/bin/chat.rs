@@ -27,7 +27,8 @@ use vispec_core::{GenerationObserver, Speculation, TokenId, TokenTree, Verdict};
 use vispec_models::ConversationStore;
 use vispec_processor::{DecodedImage, ImageOptions, SpecialText};
 
-/// Memory for what was read of the conversation; a longer one is read from the start in each turn.
+/// Memory in bytes for the caches of the conversation; a longer one is read from the start in each
+/// turn.
 const CONVERSATION_MEMORY: usize = 4 << 30;
 
 /// Chat with a vision-language model; /help lists the commands
@@ -77,7 +78,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         interrupted: Arc::default(),
         image_options: flags.reading.options(),
     };
-    // While an answer is being written; at the prompt the editor has Ctrl-C to itself.
+    // Handles Ctrl-C during an answer; at the prompt the editor handles it.
     signal_hook::flag::register(SIGINT, Arc::clone(&chat.interrupted))?;
     let mut editor = chat_editor()?;
     loop {
@@ -91,7 +92,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         match ChatCommand::parse(&line) {
             Ok(ChatCommand::Quit) => return Ok(()),
             Ok(command) => {
-                // What is wrong with one line ends the line and not the chat.
+                // An error of one line does not end the chat.
                 if let Err(failure) = chat.execute(command) {
                     report(failure)?;
                 }
@@ -101,7 +102,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-/// Shows a failure, or passes it on if nobody reads what is printed.
+/// Prints a failure, or returns it if the output is closed.
 fn report(failure: Failure) -> Result<(), Failure> {
     match failure {
         Failure::Usage(message) => eprintln!("{message}"),
@@ -111,7 +112,7 @@ fn report(failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The last answer, for those who want to know more.
+/// The last answer, for `/stats` and `/tree`.
 struct Last {
     run: Run,
     best: Option<(TokenTree, Verdict)>,
@@ -123,7 +124,7 @@ struct Chat<'a> {
     passes: MeasuredPasses,
     system: Option<String>,
     conversation: Conversation,
-    /// What was read of the conversation.
+    /// The part of the conversation that has been read.
     store: ConversationStore,
     last: Option<Last>,
     interrupted: Arc<AtomicBool>,
@@ -158,7 +159,7 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Asks, with everything that was said before.
+    /// Asks a question after all earlier messages.
     fn say(&mut self, question: &str) -> Result<(), Failure> {
         let asked = self.conversation.asked(question);
         let engine = &self.served.engine;
@@ -211,7 +212,7 @@ impl Chat<'_> {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         writeln!(
             io::stdout(),
-            "{}: {} prompt tokens ({} known from before), {} new tokens, {} cycles, ended by {}\n\
+            "{}: {} prompt tokens ({} from the cache), {} new tokens, {} cycles, ended by {}\n\
              tau {:.2}, {:.2} tokens per cycle, {:.1} tokens/s\n\
              prefill {:.0} ms, draft {:.0} ms, verify {:.0} ms, other {:.0} ms",
             run.method,
@@ -241,7 +242,7 @@ impl Chat<'_> {
     }
 }
 
-/// Accepted draft tokens are green where a terminal shows colours and nobody asked for none.
+/// Returns green for accepted draft tokens if stdout is a terminal and `NO_COLOR` is not set.
 fn paint() -> Paint {
     let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if io::stdout().is_terminal() && !colourless {
@@ -251,7 +252,7 @@ fn paint() -> Paint {
     }
 }
 
-/// Prints an answer until Ctrl-C, and keeps its best tree.
+/// Prints an answer until Ctrl-C, and keeps the tree with the longest accepted path.
 struct Watch<'a> {
     text: TextStream<'a, io::StdoutLock<'static>>,
     interrupted: &'a AtomicBool,

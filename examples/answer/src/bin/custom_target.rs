@@ -1,4 +1,4 @@
-//! A target model of your own, without a tensor library: plain and speculative decoding agree.
+//! A custom target model without a tensor library: plain and speculative decoding agree.
 #![allow(clippy::print_stdout, reason = "a program prints its result")]
 
 use clap::Parser;
@@ -10,7 +10,7 @@ use vispec_core::{TargetModel, TargetOutput, TokenId, generate};
 struct Fibonacci;
 type Output = Result<TargetOutput<HostLogits, ()>, BoxError>; // hidden states: none here
 
-/// A real model caches keys and values; this one the tokens themselves.
+/// A real model caches keys and values; this one caches the tokens themselves.
 struct Tokens(Vec<TokenId>);
 
 impl KvCache for Tokens {
@@ -43,10 +43,10 @@ impl TargetModel for Fibonacci {
     }
     fn read(&self, input: PassInput<'_, Vec<TokenId>>, cache: &mut Tokens) -> Output {
         let next = |before: &[TokenId]| before.iter().rev().take(2).sum::<TokenId>() % 7;
-        let mut rows = Vec::new(); // what comes next after each
+        let mut rows = Vec::new(); // the token after each row
         if let PassInput::Prompt { prompt, end } = input {
             cache.0.extend_from_slice(&prompt[cache.len()..end]);
-            rows.push(next(&cache.0)); // after the last alone
+            rows.push(next(&cache.0)); // only after the last token
         } else if let PassInput::Tree(tree) = input {
             for node in tree.nodes() {
                 let path = tree.path(node).into_iter().map(|node| tree.token(node));
@@ -70,7 +70,7 @@ fn run(drafter: impl Drafter<Fibonacci>) -> Result<Generation, DecodeError> {
     generate(&Fibonacci, drafter, rule, &vec![0, 1], config, &mut ())
 }
 
-/// Decode with a target model of your own, plainly and speculatively
+/// Decode with a custom target model, plainly and speculatively
 #[derive(Parser)]
 struct Flags {}
 

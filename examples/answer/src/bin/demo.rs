@@ -1,5 +1,5 @@
-//! A tiny model that the repository carries answers a question about an image, plainly and
-//! speculatively. Needs no download.
+//! A tiny model from the repository answers a question about an image, with plain and with
+//! speculative decoding. It needs no download.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ use vispec_models::{
 };
 use vispec_processor::{DecodedImage, ImageOptions, Messages};
 
-/// Tiny models and images that the repository carries.
+/// Directory of the tiny models and images in the repository.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 
-/// Watch a vision-language model answer, token by token and speculatively
+/// Watch a vision-language model answer with plain and with speculative decoding
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Ask about this image instead of the one that comes with the demo
+    /// Image to ask about, instead of the one that comes with the demo
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Ask this; the tiny model was trained on pictures of coloured shapes only
+    /// The question; the tiny model was trained only on pictures of coloured shapes
     #[arg(
         long,
         value_name = "TEXT",
@@ -89,7 +89,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     }
 }
 
-/// The path as seen from the current directory, where it lies below it.
+/// Returns the path relative to the current directory if it lies below it.
 fn from_here(path: &Path) -> PathBuf {
     let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     match std::env::current_dir() {

@@ -1,4 +1,4 @@
-//! Counts the tokens of a text corpus and lists the most frequent, for `--draft-vocab`.
+//! Counts the tokens of a text corpus and lists the most frequent ones, for `--draft-vocab`.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -14,19 +14,19 @@ use vispec_core::TokenId;
 use vispec_models::{DownloadProgress, DraftVocabFile, resolve_checkpoint};
 use vispec_processor::{Processor, SequenceTokens};
 
-/// List the most frequent tokens of some text, for a draft that chooses among these only
+/// List the most frequent tokens of a corpus, for a draft that chooses only among these
 #[derive(Parser, Debug)]
 struct Flags {
-    /// Checkpoint whose tokenizer to use: a directory, or an id on the Hugging Face hub
+    /// Checkpoint whose tokenizer is used: a directory, or an id on the Hugging Face hub
     #[arg(long, value_name = "DIR|HUB_ID")]
     target: String,
-    /// How many tokens to keep
+    /// Number of tokens to keep
     #[arg(long, value_name = "N", default_value_t = 8192)]
     size: usize,
-    /// Where to write the list
+    /// File to write the list to
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Text files, read line by line; of .jsonl files, every string in each line
+    /// Text files, read line by line; in .jsonl files, every string of each line
     #[arg(required = true, value_name = "FILE")]
     corpus: Vec<PathBuf>,
 }
@@ -51,7 +51,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     progress.finish_and_clear();
 
     let total: u64 = counts.iter().sum();
-    // Answers have to end, whatever the corpus.
+    // Answers must be able to end, so end-of-sequence tokens are always listed.
     for &token in processor.eos_token_ids() {
         if let Some(count) = counts.get_mut(token as usize) {
             *count = u64::MAX;
@@ -71,14 +71,14 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let share = 100.0 * covered as f64 / total.max(1) as f64;
     writeln!(
         io::stdout(),
-        "{} of {} tokens; they are {share:.2} % of the {total} tokens of the corpus",
+        "{} of {} tokens; they cover {share:.2} % of the {total} tokens of the corpus",
         list.tokens.len(),
         list.vocab_size,
     )?;
     Ok(())
 }
 
-/// Adds the tokens of a file.
+/// Counts the tokens of a file.
 fn count(
     path: &Path,
     processor: &Processor,
@@ -113,7 +113,7 @@ fn count(
     Ok(())
 }
 
-/// All strings within a value.
+/// Collects all strings within a value.
 fn strings(value: serde_json::Value, found: &mut Vec<String>) {
     match value {
         serde_json::Value::String(text) => found.push(text),
@@ -127,7 +127,8 @@ fn strings(value: serde_json::Value, found: &mut Vec<String>) {
     }
 }
 
-/// Tokens that occur, the most frequent first and of equals the lowest id, at most `size`.
+/// Returns at most `size` tokens that occur, the most frequent first; the lowest id comes first
+/// among equals.
 fn most_frequent(counts: &[u64], size: usize) -> Vec<TokenId> {
     let mut tokens: Vec<TokenId> = (0..)
         .zip(counts)
@@ -139,7 +140,7 @@ fn most_frequent(counts: &[u64], size: usize) -> Vec<TokenId> {
     tokens
 }
 
-/// Writes under a temporary name and renames.
+/// Writes the list to a temporary file and renames it.
 fn write(path: &Path, list: &DraftVocabFile) -> Result<(), Failure> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, serde_json::to_string(list)?)

@@ -1,4 +1,4 @@
-//! Answers one prompt about images: text on stdout, notes on stderr, or one JSON object.
+//! Answers one prompt about images: text on stdout and notes on stderr, or one JSON object.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ use indicatif::ProgressBar;
 use vispec_core::Speculation;
 use vispec_models::Method;
 
-/// Answer a prompt, speculatively if there is a draft; the text is exactly what plain decoding gives
+/// Answer a prompt, speculatively if there is a draft; the text equals that of plain decoding
 #[derive(Parser, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -96,7 +96,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let speculative = answer(engine, &prompt, method, &settings, &mut watched);
         let drift = watched.drift();
         if speculative.is_ok() {
-            // A failure to write explains why a generation was cancelled.
+            // A write error explains why a generation was cancelled.
             stream.finish()?;
         } else {
             stream.abandon()?;
@@ -130,7 +130,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A summary for people, on stderr.
+/// Prints a summary to stderr.
 fn note(report: &Report) {
     let record = &report.record;
     eprintln!(

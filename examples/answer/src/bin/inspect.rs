@@ -1,4 +1,4 @@
-//! Prints the draft tree of one cycle: tokens, probabilities, and what the target accepted.
+//! Prints the draft tree of one cycle: tokens, probabilities, and the accepted nodes.
 
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use examples_answer::served::{self, Served, ServedFlags};
 use examples_answer::tree_printer::print_tree;
 use vispec_core::{GenerationObserver, TokenId, TokenTree, Verdict};
 
-/// Print one cycle's draft tree and what was accepted of it
+/// Print the draft tree of one cycle with its accepted nodes
 #[derive(Parser, Debug)]
 struct Flags {
     #[command(flatten)]
@@ -22,7 +22,7 @@ struct Flags {
     prompt: PromptFlags,
     #[command(flatten)]
     decode: DecodeFlags,
-    /// Which cycle, counted from 0
+    /// Index of the cycle, counted from 0
     #[arg(long, default_value_t = 0)]
     cycle: usize,
 }

@@ -1,4 +1,4 @@
-//! What the binaries print when all is well.
+//! Output of the binaries in successful runs.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn demo_shows_that_both_answers_are_the_same() {
     assert!(out.contains("identical: yes"), "{out}");
     let tau = out.lines().find(|line| line.starts_with("tau")).unwrap();
     let tau: f64 = tau.split_whitespace().last().unwrap().parse().unwrap();
-    // How much is drafted, if anything, follows from what passes take here and now.
+    // The number of draft tokens, if any, depends on the measured times of passes.
     assert!((0.0..=8.0).contains(&tau), "{out}");
     assert_eq!(outcome.stderr, "");
 }
@@ -54,7 +54,7 @@ fn demo_takes_an_image_and_a_question() {
     outcome.assert_refused("no image", 1, &["missing.png"]);
 }
 
-/// Fields and types of one generation, as users parse them.
+/// Checks fields and types of one generation, as users parse them.
 #[track_caller]
 fn assert_record(record: &Value) {
     let fields = record.as_object().unwrap();
@@ -181,7 +181,7 @@ fn compare_adds_a_baseline() {
     assert_eq!(record["baseline"].as_object().unwrap().len(), 16);
 }
 
-/// One object, on one line, and nothing else.
+/// Checks that the output is one object on one line.
 #[test]
 fn json_is_all_there_is_on_stdout() {
     let outcome = ask_about_image("qwen-tied").arg("--json").run();
@@ -252,12 +252,12 @@ fn the_method_is_that_of_the_draft() {
         );
         let named = short().args("--method").arg(joined).json();
         assert_eq!(named["accepted_per_cycle"], inferred["accepted_per_cycle"]);
-        // Trees of a fixed size are upstream's, of the network alone.
+        // Trees of a fixed size are upstream's: only the network drafts.
         let fixed = short().args("--total-token 8").json();
         assert_eq!(fixed["method"], method);
         let named = short().args("--total-token 8 --method").arg(method).json();
         assert_eq!(named["accepted_per_cycle"], fixed["accepted_per_cycle"]);
-        // A draft that is loaded need not be used.
+        // A loaded draft need not be used.
         let plain = short().args("--method none").json();
         assert_eq!(plain["method"], "none");
         assert_eq!(plain["draft_images"], serde_json::Value::Null);
@@ -325,7 +325,7 @@ fn messages_are_a_chat_of_several_turns() {
     let reference = case("qwen-tied/multi-turn");
     let dir = tempfile::tempdir().unwrap();
     let chat = dir.path().join("chat.json");
-    // With the mark that some editors put in front.
+    // With the byte order mark that some editors add.
     fs::write(&chat, format!("\u{feff}{}", reference["messages"])).unwrap();
     let record = Program::generate("qwen-tied")
         .path("--messages", &chat)
@@ -375,7 +375,7 @@ fn answers_end_where_they_must() {
             assert_eq!(record["finish_reason"], "length", "{what}");
             assert_eq!(record["new_tokens"], n_tokens, "{what}");
         }
-        // No limit that matters, and one that lies just behind the end.
+        // A limit just after the end, and one without effect.
         for limit in [whole.len().to_string(), usize::MAX.to_string()] {
             let record = ask_about_image("qwen-untied")
                 .draft("qwen-untied-q2")
@@ -483,7 +483,7 @@ fn inspect_prints_a_tree() {
     beyond.assert_refused("a cycle behind the end", 1, &["cycles"]);
 }
 
-/// A reader that goes away, such as `head`, is no failure.
+/// A closed pipe, as left by `head`, is not a failure.
 #[test]
 fn a_closed_pipe_ends_a_program_quietly() {
     let ask = || ask_about_image("qwen-tied").draft("qwen-tied-q2");
@@ -499,7 +499,7 @@ fn a_closed_pipe_ends_a_program_quietly() {
     }
 }
 
-/// Images of one pixel, and of one pixel's height.
+/// Images of one pixel, and images with a width or height of one pixel.
 #[test]
 fn extreme_images_are_answered_or_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -581,7 +581,7 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
     let file = dir.path().join("costs.json");
     let ask = || {
         ask_about_image("qwen-tied")
-            // Too few passes to find the times wrong.
+            // Too few passes to detect wrong times.
             .args("--method prompt-lookup --max-new-tokens 40")
             .path("--calibration", &file)
             .run()
@@ -589,7 +589,7 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
     let first = ask();
     first.assert_success();
     assert!(
-        first.stderr.contains("measured what passes cost"),
+        first.stderr.contains("measured costs of passes"),
         "{first:?}"
     );
     let second = ask();
@@ -608,7 +608,7 @@ fn a_calibration_file_that_cannot_be_used_is_made_anew_and_said_so() {
     in_the_way.assert_refused("a file in the way", 1, &["costs.json"]);
 }
 
-/// All times of a calibration file, multiplied.
+/// Multiplies all times of a calibration file.
 fn inflate(costs: &mut Value, factor: f64) {
     match costs {
         Value::Array(costs) => costs.iter_mut().for_each(|cost| inflate(cost, factor)),
@@ -626,7 +626,7 @@ fn inflate(costs: &mut Value, factor: f64) {
 fn times_from_a_busy_machine_are_noticed_and_measured_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("costs.json");
-    // At this temperature an answer has no end.
+    // At this temperature answers do not end.
     let ask = |tokens: usize| {
         let ask = ask_about_image("qwen-tied")
             .args("--method prompt-lookup --temperature 3 --seed 1")
@@ -636,7 +636,7 @@ fn times_from_a_busy_machine_are_noticed_and_measured_again() {
         ask.assert_success();
         ask
     };
-    let doubted = "times what was measured before, when the machine must have been busy";
+    let doubted = "times as long as measured before, when the machine must have been busy";
     assert!(!ask(20).stderr.contains(doubted));
     let mut costs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     inflate(&mut costs, 100.0);

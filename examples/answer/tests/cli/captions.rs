@@ -31,7 +31,7 @@ fn a_second_run_does_what_is_left() {
     run(&images).assert_success();
     let both = lines(&out);
     assert_eq!(both.len(), 2);
-    // The first line was neither written again nor changed.
+    // The first line was neither repeated nor changed.
     assert_eq!(both[0], first[0]);
     assert_eq!(both[1]["image"], images[1].display().to_string());
 }

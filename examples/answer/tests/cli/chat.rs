@@ -18,7 +18,7 @@ fn a_conversation_goes_on_and_starts_again() {
     let lines = format!(
         "/image {picture}\n{ASK}\n/stats\n/tree\nAnd again?\n/reset\n/image {picture}\n{ASK}\n/quit\nno\n"
     );
-    // Trees of a fixed size: others follow from what passes take here and now.
+    // Trees of a fixed size; the size of others depends on measured times.
     let outcome = Program::chat()
         .args("--total-token 30")
         .run_with_input(&lines);

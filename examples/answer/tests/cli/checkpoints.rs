@@ -1,4 +1,4 @@
-//! Damaged, lying and wrong weight files of targets and drafts.
+//! Damaged, inconsistent and wrong weight files of targets and drafts.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::program::{Outcome, Program, draft, model};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// Who loads the damaged file.
+/// The model that loads the damaged file.
 #[derive(Clone, Copy)]
 enum Role {
     Target,
@@ -27,7 +27,7 @@ impl Role {
             Self::Target => Program::generate_in(copy.dir()).draft("qwen-tied-q2"),
             Self::Draft => Program::generate("qwen-tied").path("--draft", copy.dir()),
         };
-        // Text that was streamed before the failure would be on stdout otherwise.
+        // Otherwise stdout would hold text streamed before the failure.
         program.prompt("hi").arg("--json").run()
     }
 }
@@ -173,7 +173,7 @@ fn tensors_that_are_missing_unexpected_or_misshapen_are_named() {
             file.data.extend([0; 8]);
             let extra = json!({"dtype": "F32", "shape": [2], "data_offsets": [start, start + 8]});
             file.header.insert("surprise.weight".into(), extra);
-            // So that the name of the last tensor is in the message, too.
+            // Makes the message contain the name of the last tensor.
             file.header[last]["shape"] = json!([file.range(last).len() / 4, 1, 1]);
         },
     );
@@ -240,7 +240,7 @@ fn a_draft_without_queries_is_refused() {
         .assert_refused("no queries", 1, &["imadpt.q"]);
 }
 
-/// Weights that are not numbers give no answer, whichever model has them.
+/// NaN weights in either model are an error, not an answer.
 #[test]
 fn weights_that_are_not_finite_are_found_out() {
     for role in [Role::Target, Role::Draft] {

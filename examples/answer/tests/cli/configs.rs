@@ -1,4 +1,4 @@
-//! Configs that are missing, unreadable, incomplete or absurd, and drafts that do not fit.
+//! Configs that are missing, unreadable, incomplete or absurd, and drafts that do not match.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,8 @@ fn refuse_draft(what: &str, target: &str, copy: &Copy, names: &[&str]) {
         .assert_refused(what, 1, names);
 }
 
-/// The value at a path such as `vision_config.patch_size`; `null` is put where there is none.
+/// Returns the value at a path such as `vision_config.patch_size`; a missing value is created as
+/// `null`.
 fn field<'v>(config: &'v mut Value, path: &str) -> &'v mut Value {
     path.split('.').fold(config, |value, key| &mut value[key])
 }
@@ -155,13 +156,13 @@ fn absurd_values_are_named() {
         let what = format!("{name}: {path} = {value}");
         let outcome = Program::generate_in(copy.dir()).prompt("hi").run();
         outcome.assert_refused(&what, 1, &["config.json"]);
-        // A value of the wrong type is placed by line and column instead.
+        // A value of the wrong type is located by line and column instead.
         let is_placed = outcome.stderr.contains(last) || outcome.stderr.contains("line 1");
         assert!(is_placed, "{what}: {}", outcome.stderr);
     }
 }
 
-/// More layers or wider ones than the file has: the tensors are named, and no memory is taken.
+/// More or wider layers than in the file: the error names the tensors, and no memory is allocated.
 #[test]
 fn a_config_of_a_larger_model_names_the_tensors() {
     let cases = [
@@ -178,7 +179,7 @@ fn a_config_of_a_larger_model_names_the_tensors() {
 
 #[test]
 fn a_draft_of_another_target_is_refused() {
-    // Hidden size and vocabulary, both in the config.
+    // Hidden size and vocabulary size, both from the config.
     for (target, name, quantity) in [
         ("qwen-tied", "qwen-untied-q2", "hidden size"),
         ("qwen-tied", "llava-next-q2", ""),
@@ -195,7 +196,7 @@ fn a_draft_of_another_target_is_refused() {
         &copy,
         &["vocabulary size is 9999", "does not fit"],
     );
-    // A config that fits, and weights that do not.
+    // A matching config with weights that do not match.
     let copy = Copy::of(&draft("qwen-tied-q2"));
     let other = std::fs::read(draft("llava-15-q2").join("model.safetensors")).unwrap();
     copy.write("model.safetensors", &other);

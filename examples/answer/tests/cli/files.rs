@@ -1,4 +1,4 @@
-//! Making bad files out of good ones.
+//! Damaged copies of valid files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
-/// A copy of a checkpoint, to be damaged.
+/// A copy of a checkpoint to damage.
 pub struct Copy {
     dir: TempDir,
 }
@@ -53,7 +53,7 @@ impl Copy {
     }
 }
 
-/// A safetensors file taken apart.
+/// The parts of a safetensors file.
 pub struct Safetensors {
     pub header: Map<String, Value>,
     pub data: Vec<u8>,
@@ -76,7 +76,7 @@ impl Safetensors {
         [&len[..], &header, &self.data].concat()
     }
 
-    /// Name of the last tensor in the data.
+    /// Returns the name of the last tensor in the data.
     pub fn last(&self) -> String {
         let end = |value: &Value| value["data_offsets"][1].as_u64().unwrap();
         let tensors = self
@@ -90,7 +90,7 @@ impl Safetensors {
             .clone()
     }
 
-    /// First and last byte of a tensor in the data.
+    /// Returns the byte range of a tensor in the data.
     pub fn range(&self, name: &str) -> std::ops::Range<usize> {
         let at = |idx: usize| {
             let offset = self.header[name]["data_offsets"][idx].as_u64().unwrap();
@@ -100,7 +100,7 @@ impl Safetensors {
     }
 }
 
-/// A 24-bit BMP of one colour.
+/// Returns a 24-bit BMP of one colour.
 pub fn bmp(width: u32, height: u32) -> Vec<u8> {
     let row = (width * 3).next_multiple_of(4);
     let mut file = bmp_header(width, height, row * height);
@@ -108,7 +108,7 @@ pub fn bmp(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// The header of a BMP, whatever follows.
+/// Returns the header of a BMP.
 pub fn bmp_header(width: u32, height: u32, n_bytes: u32) -> Vec<u8> {
     let mut file = b"BM".to_vec();
     for word in [54u32.wrapping_add(n_bytes), 0, 54, 40, width, height] {
@@ -121,7 +121,7 @@ pub fn bmp_header(width: u32, height: u32, n_bytes: u32) -> Vec<u8> {
     file
 }
 
-/// A PNG whose header claims another size, with a checksum that fits the claim.
+/// Returns a PNG whose header claims a different size, with a matching checksum.
 pub fn png_claiming(png: &[u8], width: u32, height: u32) -> Vec<u8> {
     let mut png = png.to_vec();
     png[16..20].copy_from_slice(&width.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Flags out of range, in conflict or unknown: exit code 2 before anything is loaded.
+//! Flags that are out of range, in conflict or unknown: exit code 2 before anything is loaded.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::program::{Program, draft, model};
 
-/// Flags behind `--target DIR --prompt hi`, and what the message must name.
+/// Flags after `--target DIR --prompt hi`, and the strings that the message must contain.
 const OUT_OF_RANGE: &[(&str, &[&str])] = &[
     ("--temperature -1", &["temperature", "-1"]),
     ("--temperature=-0.5", &["temperature", "-0.5"]),
@@ -82,7 +82,7 @@ fn values_out_of_range_are_usage_errors() {
     }
 }
 
-/// Wrong flags are found out even if what they name does not exist.
+/// Wrong flags are detected even if the files that they name do not exist.
 #[test]
 fn usage_is_checked_before_files_are_read() {
     Program::generate_in(Path::new("/nonexistent"))
@@ -117,7 +117,7 @@ fn what_is_missing_is_named() {
         .assert_refused("demo", 2, &["--fast"]);
 }
 
-/// Without a target a program runs the pair that it carries.
+/// Without a target, a program runs the built-in pair.
 #[test]
 fn the_carried_pair_answers_by_default() {
     let carried = Program::bare().prompt("What is this?").run();

@@ -1,4 +1,4 @@
-//! Files that are no images, or dangerous ones.
+//! Files that are not images, and dangerous images.
 
 use std::fs;
 
@@ -86,7 +86,7 @@ fn bad_images_are_refused_in_little_memory() {
     }
 }
 
-/// A claim within the limits that the data does not keep.
+/// The claimed size is within the limits but does not match the data.
 #[test]
 fn a_large_claim_over_little_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn what_is_no_file_is_refused() {
     }
 }
 
-/// The one that is bad is named.
+/// The error names the bad image.
 #[test]
 fn the_bad_one_of_several_is_named() {
     let dir = tempfile::tempdir().unwrap();

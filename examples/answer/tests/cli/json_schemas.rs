@@ -1,4 +1,4 @@
-//! Answers that are JSON by a schema in a file.
+//! JSON answers that follow a schema in a file.
 
 use std::fs;
 
@@ -55,7 +55,7 @@ fn an_answer_is_by_its_schema_and_that_of_plain_decoding() {
         assert_eq!(record["finish_reason"], "stop");
         let text = record["text"].as_str().unwrap();
         assert_eq!(text.trim_end(), outcome.stdout.trim_end());
-        // Names of properties are drafted for free, and never by plain decoding.
+        // Property names are drafted for free, but never in plain decoding.
         assert!(record["tau"].as_f64().unwrap() > 1.0, "{}", record["tau"]);
         assert_eq!(record["baseline"]["tau"], 0.0);
     }

@@ -1,4 +1,4 @@
-//! The binaries as a user runs them: what they print where, and how they refuse bad input.
+//! The binaries as a user runs them: their output, and how they reject bad input.
 
 #![cfg(unix)] // memory is bounded with ulimit
 #![allow(

@@ -1,4 +1,4 @@
-//! Running a binary and looking at what it did.
+//! Runs a binary and checks the outcome.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// Address space that a run may have: enough for the tiny models, too little for an input that is
-/// taken at its word about its size.
+/// Limit of a run's address space: enough for the tiny models, but too small for a program that
+/// trusts the size claimed by its input.
 const ADDRESS_SPACE_KIB: u64 = 2 << 20;
 
 pub fn fixtures() -> PathBuf {
@@ -23,7 +23,7 @@ pub fn draft(name: &str) -> PathBuf {
     fixtures().join("drafts").join(name)
 }
 
-/// The image of a case such as `qwen-tied/img-short`.
+/// Returns the image of a case such as `qwen-tied/img-short`.
 pub fn image(case: &str) -> PathBuf {
     fixtures().join("cases").join(case).join("image_0.png")
 }
@@ -35,7 +35,7 @@ pub struct Program {
     args: Vec<OsString>,
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,
@@ -44,7 +44,7 @@ pub struct Outcome {
 }
 
 impl Program {
-    /// One that has to be built with the tests.
+    /// A binary that must be built with the tests.
     pub fn new(bin: &'static str) -> Self {
         Self {
             bin,
@@ -57,7 +57,7 @@ impl Program {
         self
     }
 
-    /// Arguments separated by blanks.
+    /// Adds arguments separated by spaces.
     pub fn args(self, args: &str) -> Self {
         args.split_whitespace().fold(self, Self::arg)
     }
@@ -83,7 +83,7 @@ impl Program {
         Outcome::from(self.command().output().unwrap())
     }
 
-    /// Runs with nobody to read stdout.
+    /// Runs with a closed stdout.
     pub fn run_into_closed_pipe(&self) -> Outcome {
         let mut command = self.command();
         let mut child = command
@@ -117,18 +117,18 @@ impl Program {
             .arg(format!("ulimit -v {ADDRESS_SPACE_KIB}; exec \"$0\" \"$@\""))
             .arg(self.bin)
             .args(&self.args)
-            // Nothing listens there: whatever needs the network fails at once.
+            // Nothing listens there, so any network access fails immediately.
             .env("HF_ENDPOINT", "http://127.0.0.1:9")
             .env("HF_HOME", "/nonexistent")
-            // Measured times are kept here instead of in the home of whoever runs the tests.
+            // Measured times are saved here instead of in the user's home directory.
             .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("RUST_BACKTRACE", "0")
-            // Every thread reserves address space, however little it uses.
+            // Every thread reserves address space, even if it uses little.
             .env("RAYON_NUM_THREADS", "2");
         command
     }
 
-    /// Runs with `--json` and gives the object on stdout.
+    /// Runs with `--json` and returns the object from stdout.
     #[track_caller]
     pub fn json(self) -> Value {
         let outcome = self.arg("--json").run();
@@ -153,7 +153,7 @@ impl Outcome {
         assert_eq!(self.code, Some(0), "{self:?}");
     }
 
-    /// A run that ended with `code` and one message that has all `names` in it.
+    /// Checks that the run ended with `code` and one message that contains all `names`.
     #[track_caller]
     pub fn assert_refused(&self, what: &str, code: i32, names: &[&str]) {
         let context = format!("{what}: {self:#?}");

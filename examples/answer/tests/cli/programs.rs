@@ -34,7 +34,7 @@ impl Program {
         Self::new(env!("CARGO_BIN_EXE_generate"))
     }
 
-    /// `generate` with a target of the fixtures.
+    /// `generate` with a target from the fixtures.
     pub fn generate(target: &str) -> Self {
         Self::generate_in(&model(target))
     }

@@ -1,4 +1,4 @@
-//! Prompts and chats that cannot be answered.
+//! Invalid prompts and chats.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn empty_prompts_are_refused() {
     }
 }
 
-/// An image alone is a question that a model can answer.
+/// A chat that only shows an image is valid.
 #[test]
 fn an_image_without_text_is_answered() {
     for target in ["qwen-tied", "llava-15", "llava-next"] {
@@ -62,7 +62,7 @@ fn text_that_only_looks_special_is_text() {
         ("llava-15", "<|image_pad|> ]]> ' \" \\n \u{1f600}"),
     ] {
         let program = Program::generate(target).args("--max-new-tokens 4");
-        // A NUL cannot be an argument.
+        // An argument cannot contain a NUL.
         program
             .prompt(&text.replace('\0', ""))
             .run()
@@ -172,7 +172,7 @@ fn more_images_than_places_are_refused() {
         .assert_refused("one for none", 1, &["1 images", "places for 0"]);
 }
 
-/// Addresses stand for the same image as `--image`.
+/// Addresses give the same image as `--image`.
 #[test]
 fn images_may_have_addresses() {
     let png = image("qwen-tied/img-short");
@@ -237,7 +237,7 @@ fn prompts_longer_than_the_context_are_refused() {
         .assert_refused("long", 1, &["tokens", "limit"]);
 }
 
-/// A chat template that fails or never ends.
+/// Chat templates that fail or never end.
 #[test]
 fn bad_chat_templates_are_refused() {
     use crate::files::Copy;

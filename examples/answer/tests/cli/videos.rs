@@ -1,4 +1,4 @@
-//! Videos as folders of frames: answers of the reference, and what is refused.
+//! Videos as folders of frames: the answers of the reference, and invalid folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::files::bmp;
 use crate::program::{Program, fixtures};
 
-/// The frames of a case in a folder of their own, the chat, and the tokens of the answer.
+/// Returns the frames of a case in a separate folder, the chat, and the tokens of the answer.
 struct Case {
     dir: TempDir,
     answer: Value,
@@ -27,7 +27,7 @@ impl Case {
             let frame = frame.as_str().unwrap();
             fs::copy(from.join(frame), dir.path().join("frames").join(frame)).unwrap();
         }
-        // What is hidden is no frame.
+        // Hidden files are not frames.
         fs::write(dir.path().join("frames/.note"), "not a frame").unwrap();
         fs::write(dir.path().join("chat.json"), case["messages"].to_string()).unwrap();
         Self {
@@ -105,7 +105,7 @@ fn a_chat_shows_a_video_with_the_next_question() {
     }
 }
 
-/// A folder of so many frames.
+/// Returns a folder with this number of frames.
 fn folder(dir: &Path, frames: usize, side: u32) -> PathBuf {
     let path = dir.join(format!("frames-{frames}-{side}"));
     fs::create_dir(&path).unwrap();

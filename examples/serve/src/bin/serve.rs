@@ -1,4 +1,4 @@
-//! Serves a target and its draft by the API of OpenAI, with a page for people.
+//! Serves a target and its draft through OpenAI's API, with a web page to try it.
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 use std::io::IsTerminal as _;
@@ -27,25 +27,25 @@ use vispec_serve::{
     RequestLimits, ServeOptions, Strictness, Tls, serve,
 };
 
-/// Variable that may hold the key, for those who keep secrets out of files.
+/// Environment variable that may hold the key, as an alternative to a file.
 const KEY_VARIABLE: &str = "VISPEC_API_KEY";
-/// Variable that may hold filters for the log.
+/// Environment variable that may hold filters for the log.
 const LOG_VARIABLE: &str = "RUST_LOG";
-/// Largest number of pixels of an image: decoding takes up to 16 bytes for each.
+/// Maximum number of pixels of an image; decoding takes up to 16 bytes per pixel.
 const MAX_PIXELS: u64 = 16 << 20;
-/// Largest number of pixels of a photo, which is scaled down while it is decoded: that takes a second
-/// for each 50 million.
+/// Maximum number of pixels of a photo, which is scaled down while it is decoded; this takes one
+/// second per 50 million pixels.
 const MAX_PHOTO_PIXELS: u64 = 128 << 20;
 const MIB: usize = 1 << 20;
-/// Clients that may wait to be accepted; the system resets those that come when there is no room.
+/// Number of connections that may wait to be accepted; the system resets further ones.
 const BACKLOG: u32 = 1024;
-/// Threads for connections; answers have threads of their own.
+/// Number of threads for connections; answers have their own threads.
 const IO_THREADS: usize = 2;
 
-/// Serve a vision-language model by the API of OpenAI; answers are exactly those of plain decoding
+/// Serve a vision-language model through OpenAI's API; answers equal those of plain decoding
 ///
-/// The key that clients must know, if any, is in the file of --api-key-file or in the environment
-/// variable VISPEC_API_KEY. Sampling flags are the defaults for requests that say nothing.
+/// The API key, if any, is read from the file of --api-key-file or from the environment variable
+/// VISPEC_API_KEY. Sampling flags are the defaults for requests that do not set these values.
 #[derive(Parser, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -58,88 +58,91 @@ struct Flags {
     decode: DecodeFlags,
     #[command(flatten)]
     reading: ImageFlags,
-    /// Name that clients see; by default that of the target
+    /// Model name that clients see; by default the name of the target
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
-    /// Address to listen on, or a name of this machine
+    /// Address to listen on, or a host name of this machine
     #[arg(long, default_value = "127.0.0.1", value_parser = host)]
     host: IpAddr,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 chooses a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Answers at a time, which share the passes of the target
+    /// Maximum number of concurrent answers, which share the passes of the target
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
     max_running: u16,
-    /// Memory in MiB for keys and values of the answers that run; by default half of what is free
-    /// when the first request comes
+    /// Memory in MiB for keys and values of running answers; by default half of the memory that is
+    /// free at the first request
     #[arg(long, value_name = "MIB")]
     kv_memory: Option<usize>,
-    /// Requests that may wait for their turn
+    /// Maximum number of waiting requests
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_queue: u16,
-    /// Most images of a request
+    /// Maximum number of images per request
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_images: u16,
-    /// Most videos of a request
+    /// Maximum number of videos per request
     #[arg(long, value_name = "N", default_value_t = 2)]
     max_videos: u16,
-    /// Most frames of all videos of a request that are given as frames
+    /// Maximum number of frames per request, in all its videos that are given as frames
     #[arg(long, value_name = "N", default_value_t = 2048)]
     max_video_frames: u16,
-    /// Most tokens of an answer, whatever a request asks for; by default as many as the context holds
+    /// Maximum number of tokens of an answer, whatever a request asks for; by default limited only
+    /// by the context
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_answer_tokens: Option<u64>,
-    /// Most answers to a request (its field n)
+    /// Maximum number of answers per request (its field n)
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=128))]
     max_choices: u32,
-    /// Memory in MiB that all requests together hold: bodies and fetched images; one client has half
-    /// of it
+    /// Memory in MiB for the bodies and fetched images of all requests; one client may use half of
+    /// it
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(64..))]
     request_memory: u32,
-    /// Most connections of one client address
+    /// Maximum number of connections per client address
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = clap::value_parser!(u16).range(1..))]
     max_client_connections: u16,
-    /// Fetch images at public addresses of the web that clients name: at most 16 MiB and 10 seconds
-    /// each, without following redirects
+    /// Fetch images from public web addresses in requests: at most 16 MiB and 10 seconds each,
+    /// without following redirects
     #[arg(long)]
     remote_images: bool,
-    /// Memory in MiB for conversations that may go on, so that their next turns read only what is
-    /// new; 0 keeps nothing
+    /// Memory in MiB for caches of conversations, so that their next turns read only the new part;
+    /// 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     conversation_memory: usize,
-    /// Memory in MiB for images that later requests may be about, as far as requests leave it of
-    /// --request-memory; 0 keeps nothing
+    /// Memory in MiB for images that later requests may reuse, within the part of --request-memory
+    /// that requests leave free; 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     image_memory: usize,
-    /// Memory in MiB for what earlier answers said: what followed the last tokens there is proposed
-    /// as a draft, also to other clients, who can tell by the time that an answer takes; 0 keeps
-    /// nothing
+    /// Memory in MiB for earlier answers, whose continuations of the last tokens are proposed as
+    /// drafts. They are also used for other clients, who could detect this by the time that an
+    /// answer takes; 0 keeps nothing
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     suffix_memory: usize,
-    /// Ignore fields of requests that are not known, and those that ask for what no answer shows, and
-    /// name them in the header x-vispec-ignored
+    /// Ignore unknown request fields, and fields that request something that does not appear in
+    /// answers, and list them in the header x-vispec-ignored
     #[arg(long)]
     lenient: bool,
-    /// Origin whose pages may ask, such as `https://example.org`, or * for all; repeat it for several
+    /// Origin whose pages may send requests, such as `https://example.org`, or * for all; repeat
+    /// the flag for several
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<CorsOrigin>,
-    /// File in PEM with the certificate of the server and its chain, to speak TLS
+    /// PEM file with the server's certificate and its chain, to enable TLS
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// File in PEM with the private key of that certificate
+    /// PEM file with the private key of that certificate
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug, trace, or filters such as
-    /// info,vispec_serve::access=off; by default what RUST_LOG says, else info
+    /// Log level on stderr: error, warn, info, debug, trace, or filters such as
+    /// info,vispec_serve::access=off; by default the value of RUST_LOG, else info
     #[arg(long, value_name = "LEVEL|FILTERS")]
     log: Option<String>,
-    /// How long a shutdown still takes requests while /readyz says that the server is not ready
+    /// Seconds during which a shutdown still accepts requests while /readyz reports that the server
+    /// is not ready
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     drain: u16,
-    /// How long a shutdown waits for answers before it ends them
+    /// Seconds that a shutdown waits for answers before it ends them
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u16,
-    /// File with the key that clients must know
+    /// File with the API key that clients must send
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 }
@@ -165,7 +168,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         .worker_threads(IO_THREADS)
         .enable_all()
         .build()?;
-    // An address in use is found before the models are read.
+    // An address in use is detected before the models are read.
     let address = SocketAddr::new(flags.host, flags.port);
     let listener = runtime
         .block_on(async { listen(address) })
@@ -181,7 +184,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     };
     eprintln!("{name} at {scheme}://{address}");
     if options.api_key.is_none() && !flags.host.is_loopback() {
-        eprintln!("whoever reaches this address may use it: no API key is set");
+        eprintln!("anyone who can reach this address can use the server: no API key is set");
     }
     let outcome = runtime.block_on(async {
         let mut interrupts = signal(SignalKind::interrupt())?;
@@ -198,19 +201,19 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         });
         let signals = async {
             any().await;
-            eprintln!("shutting down; once more to end at once");
+            eprintln!("shutting down; send the signal again to exit immediately");
             let _ = stop.send(());
             any().await;
         };
         first_of(server, signals).await
     });
-    // Answers that did not end are not waited for.
+    // Unfinished answers are not waited for.
     runtime.shutdown_background();
     drop(carried);
     outcome
 }
 
-/// What is logged: by the flag, else by `RUST_LOG`, else everything of interest to an operator.
+/// Returns the log filter: from the flag, else from `RUST_LOG`, else the level `info`.
 fn log_filter(flag: Option<&str>) -> Result<Targets, Failure> {
     let variable = std::env::var(LOG_VARIABLE).ok();
     let (place, filters) = match (flag, variable.as_deref()) {
@@ -222,34 +225,34 @@ fn log_filter(flag: Option<&str>) -> Result<Targets, Failure> {
     filter.map_err(|error| Failure::Usage(format!("{place}: {filters:?}: {error}")))
 }
 
-/// An address, or that of a name: of IPv4 if it has one, as clients try it.
+/// Parses an address or resolves a host name. IPv4 addresses come first, because clients try them.
 fn host(text: &str) -> Result<IpAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let found = (text, 0).to_socket_addrs();
     let found =
-        found.map_err(|error| format!("neither an address nor a name with one: {error}"))?;
+        found.map_err(|error| format!("neither an address nor a known host name: {error}"))?;
     let addresses = Vec::from_iter(found.map(|address| address.ip()));
     let first = addresses.iter().find(|address| address.is_ipv4());
     let first = first.or(addresses.first());
     first
         .copied()
-        .ok_or_else(|| "a name without an address".to_owned())
+        .ok_or_else(|| "a host name without an address".to_owned())
 }
 
-/// Whether the user wants no colours (no-color.org).
+/// Returns `true` if the user wants no colours (no-color.org).
 fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Listens with more room for clients that wait to be accepted than the system gives by itself.
+/// Listens with a larger backlog than the system's default.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A server that was started again finds its port free.
+    // Lets a restarted server bind its old port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

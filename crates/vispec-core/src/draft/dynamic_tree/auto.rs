@@ -1,18 +1,19 @@
-//! What a drafter with trees of no fixed size knows: costs, and how far scores can be trusted.
+//! State of a drafter with cost-sized trees: costs, and how reliable its scores are.
 
 use super::growth::Candidate;
 use crate::budget::{Budget, Planned, Rates};
 use crate::{AutoTree, Idle, PassLoad, TokenId, TokenTree};
 
-/// Lower ends of the classes of probabilities after the parent; one more class lies below the last.
+/// Lower bounds of the classes of probabilities given the parent; one more class lies below the
+/// last bound.
 const PROBABILITIES: [f32; 7] = [0.9, 0.7, 0.5, 0.3, 0.15, 0.07, 0.03];
-/// Last ranks among siblings of the classes of ranks; one more class lies behind the last.
+/// Upper bounds of the classes of ranks among siblings; one more class lies above the last bound.
 const RANKS: [usize; 3] = [0, 1, 3];
-/// Chance of the best child given that its parent is accepted, before any was seen.
+/// Initial chance of the best child, given that its parent is accepted.
 const FIRST_CHILD_SHARE: f64 = 0.6;
-/// Tokens that free guesses must be expected to gain for the network to rest.
+/// Expected gain of free guesses, in tokens, from which the network rests.
 const ENOUGH: f64 = 1.0;
-/// Share of the newest level in the running share of best children.
+/// Weight of the newest level in the running share of best children.
 const NEWEST: f64 = 0.1;
 
 /// State of one generation.
@@ -20,16 +21,17 @@ const NEWEST: f64 = 0.1;
 pub(super) struct AutoGrowth {
     pub(super) limits: AutoTree,
     budget: Budget,
-    /// How often a node was accepted, given that its parent was, by [`class`].
+    /// Acceptance rates of nodes with an accepted parent, by [`class`].
     rates: Rates,
-    /// Running chance of a best child, given that its parent is accepted.
+    /// Running chance of the best child, given that its parent is accepted.
     child_share: f64,
-    /// The last tree and its draft nodes, to learn from what becomes of them.
+    /// The last tree and its draft nodes, to learn from their outcome.
     tree: Option<(TokenTree, Vec<Candidate>)>,
     idle: Idle,
 }
 
-/// Nodes of the same rank among siblings and of like probability are equally likely to be accepted.
+/// Returns the class of a node. Nodes with the same rank among siblings and similar probabilities
+/// are assumed to be equally likely to be accepted.
 fn class(rank: usize, log_prob: f32) -> usize {
     let probability = log_prob.exp();
     let likely = PROBABILITIES.partition_point(|&end| end > probability);
@@ -37,7 +39,7 @@ fn class(rank: usize, log_prob: f32) -> usize {
     likely * (RANKS.len() + 1) + rank
 }
 
-/// The draft's own opinion of how often a node is accepted.
+/// Returns the draft's own estimate of a node's chance.
 fn guess(log_prob: f32) -> f64 {
     f64::from(log_prob).exp()
 }
@@ -66,11 +68,11 @@ impl AutoGrowth {
         &self.budget
     }
 
-    /// Starts a generation. What was learned from another one is dropped, so that what is drafted
-    /// does not depend on it. Tells whether to draft in the first cycle.
+    /// Starts a generation and returns whether to draft in the first cycle. Observations from other
+    /// generations are dropped, so that drafts do not depend on them.
     ///
     /// # Arguments
-    /// * `to_read` - tokens that the draft has to read of a prompt of `prompt_tokens`.
+    /// * `to_read` - number of tokens that the draft must read for a prompt of `prompt_tokens`.
     pub(super) fn begin(&mut self, prompt_tokens: usize, to_read: usize) -> bool {
         let mut budget = self.budget.clone();
         budget.restart(prompt_tokens);
@@ -82,7 +84,7 @@ impl AutoGrowth {
         self.prepare(0)
     }
 
-    /// Tells whether to draft in the cycle that begins, in which the draft could read `tokens` more.
+    /// Returns whether to draft in the cycle that begins; otherwise `tokens` more remain unread.
     fn prepare(&mut self, tokens: usize) -> bool {
         match self.budget.may_draft(self.limits.max_levels) {
             Ok(()) => {
@@ -98,15 +100,15 @@ impl AutoGrowth {
         }
     }
 
-    /// Whether the fastest draft could pay with these costs.
+    /// Returns whether the best possible draft could pay with these costs.
     pub(super) fn could_pay(&self) -> bool {
         self.budget.could_pay(self.limits.max_levels)
     }
 
-    /// Learns from the last cycle; says whether to draft in the next.
+    /// Learns from the last cycle and returns whether to draft in the next.
     ///
     /// # Arguments
-    /// * `free_gain` - tokens that guesses which cost nothing are expected to gain in it.
+    /// * `free_gain` - expected gain of free guesses in the next cycle, in tokens.
     pub(super) fn advance(&mut self, accepted: &[TokenId], free_gain: f64) -> bool {
         let mut by_network = 0;
         if let Some((tree, nodes)) = self.tree.take() {
@@ -133,7 +135,7 @@ impl AutoGrowth {
         self.prepare(accepted.len() + 1)
     }
 
-    /// Logarithm of the chance that a node is accepted if its parent is.
+    /// Returns the logarithm of the chance that a node is accepted if its parent is.
     pub(super) fn log_chance(&self, rank: usize, log_prob: f32) -> f32 {
         let rate = self
             .rates
@@ -141,20 +143,20 @@ impl AutoGrowth {
         rate.ln() as f32
     }
 
-    /// Chances of the candidates that may be verified, best first.
+    /// Returns the chances of the candidates that may be verified, best first.
     pub(super) fn chances(&self, pool: &[Candidate], best_first: &[usize]) -> Vec<f64> {
         let most = self.limits.max_nodes.saturating_sub(1);
         let best = best_first.iter().take(most);
         best.map(|&index| pool[index].chance()).collect()
     }
 
-    /// How many of the best candidates to verify, if no other sequence has any.
+    /// Returns how many of the best candidates to verify if no other sequence has candidates.
     pub(super) fn worth_verifying(&self, pool: &[Candidate], best_first: &[usize]) -> usize {
         self.budget.worth_verifying(&self.chances(pool, best_first))
     }
 
-    /// How many of the best candidates of a level to expand, if `n_draft` of all are worth
-    /// verifying.
+    /// Returns how many of the best candidates of a level to expand if `n_draft` of all candidates
+    /// are worth verifying.
     pub(super) fn worth_expanding(
         &self,
         n_draft: usize,
@@ -167,7 +169,7 @@ impl AutoGrowth {
         self.budget.worth_expanding(n_draft, chances)
     }
 
-    /// Accounts for an expansion to `children` of a beam of `rows`.
+    /// Accounts for an expansion of a beam of `rows` to `children`.
     pub(super) fn expanded(&mut self, children: &[Candidate], rows: usize) {
         self.budget.pay_expand(rows);
         for best in children.iter().filter(|child| child.rank == Some(0)) {
@@ -176,7 +178,7 @@ impl AutoGrowth {
         }
     }
 
-    /// Notes the tree that goes to the target, whose draft nodes are `nodes` of the pool and add
+    /// Records the tree that goes to the target. Its draft nodes are `nodes` of the pool and add
     /// `extra` seconds to the pass.
     pub(super) fn plan(
         &mut self,

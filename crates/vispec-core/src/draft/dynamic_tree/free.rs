@@ -1,4 +1,4 @@
-//! Guesses that cost nothing, in the tree of a network.
+//! Guesses without a network pass, added to the tree of a network.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use super::auto::AutoGrowth;
 use crate::draft::lookup::{Guesses, LookedUp, Lookup, LookupChances};
 use crate::{PromptLookupConfig, SuffixStore, TokenId, TokenTree, TreeError};
 
-/// What is looked up in prompt, answer and maybe earlier answers, and how often it came true.
+/// Guesses from prompt, answer and, if there is a store, earlier answers, with their success rates.
 #[derive(Clone, Debug)]
 pub(super) struct FreeGuesses {
     lookup: Lookup,
     chances: LookupChances,
-    /// For the tree that grows.
+    /// Guesses for the growing tree.
     pub(super) guesses: Guesses,
     /// The last tree that was verified.
     pub(super) verified: Option<LookedUp>,
 }
 
 impl FreeGuesses {
-    /// Guesses for trees of at most `max_nodes`.
+    /// Creates guesses for trees of at most `max_nodes`.
     pub(super) fn new(max_nodes: usize) -> Self {
         Self {
             lookup: Lookup::new(PromptLookupConfig::far(max_nodes)),
@@ -31,7 +31,7 @@ impl FreeGuesses {
         }
     }
 
-    /// Has what followed in earlier answers guessed, too.
+    /// Adds guesses from earlier answers.
     pub(super) fn add_store(&mut self, store: Arc<SuffixStore>) {
         self.lookup.add_store(store);
     }
@@ -44,7 +44,7 @@ impl FreeGuesses {
         Ok(())
     }
 
-    /// Learns from the last cycle and guesses for the next.
+    /// Learns from the last cycle and makes the guesses for the next.
     pub(super) fn advance(&mut self, accepted: &[TokenId], next: TokenId) -> Result<(), TreeError> {
         if let Some(verified) = self.verified.take() {
             self.chances.learn(&verified, accepted);
@@ -55,12 +55,12 @@ impl FreeGuesses {
         Ok(())
     }
 
-    /// Chance of each guess to be accepted if its parent is, in node order.
+    /// Returns the chance of each guess to be accepted if its parent is, in node order.
     pub(super) fn chances(&self) -> Vec<f64> {
         self.chances.of(&self.guesses)
     }
 
-    /// Tokens that verifying these guesses alone is expected to gain.
+    /// Returns the number of tokens that verifying only these guesses is expected to gain.
     pub(super) fn gain(&self, auto: &AutoGrowth) -> f64 {
         let mut chances = self.chances.down_from_root(&self.guesses);
         let mut best_first = chances.split_off(1);

@@ -1,4 +1,4 @@
-//! Candidates of a growing tree, level by level, and the best of them.
+//! Candidates of a growing tree, level by level, and selection of the best.
 
 use std::cmp::Ordering;
 
@@ -12,55 +12,56 @@ pub(super) struct Candidate {
     pub(super) token: TokenId,
     /// Pool index of the parent, `None` below the root.
     pub(super) parent: Option<usize>,
-    /// Place among the siblings that the network gave, from 0; `None` if it did not give it.
+    /// Rank among the siblings from the network, from 0; `None` if the network did not propose the
+    /// token.
     pub(super) rank: Option<usize>,
-    /// How it was looked up, if it was.
+    /// Origin of the guess if the token was looked up.
     pub(super) origin: Option<Origin>,
     /// The network's log-probability.
     pub(super) log_prob: f32,
-    /// What its log-probability is worth.
+    /// Score of the log-probability.
     worth: f32,
-    /// Sum of that from the root.
+    /// Sum of the scores from the root.
     pub(super) score: f32,
 }
 
 impl Candidate {
-    /// Chance to be accepted, if scores are what log-probabilities are worth.
+    /// Returns the chance of acceptance, given that scores are log-chances.
     pub(super) fn chance(&self) -> f64 {
         f64::from(self.score).exp()
     }
 }
 
-/// What a log-probability is worth as a score, given the rank among siblings.
+/// Maps the rank among siblings and a log-probability to a score.
 pub(super) trait Worth: Fn(usize, f32) -> f32 {}
 impl<F: Fn(usize, f32) -> f32> Worth for F {}
 
-/// Scores of trees of fixed size are the draft's own.
+/// Score of trees of fixed size: the draft's own log-probability.
 pub(super) fn as_it_is(_rank: usize, log_prob: f32) -> f32 {
     log_prob
 }
 
-/// Everything scored in the current cycle; kept between cycles for its memory.
+/// All candidates of the current cycle; kept between cycles to reuse its memory.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Growth {
     pub(super) pool: Vec<Candidate>,
-    /// Pool index where the candidates of the last expansion start.
+    /// Pool index of the first candidate of the last expansion.
     pub(super) level_start: usize,
-    /// Candidates per row of the last expansion.
+    /// Number of candidates per row of the last expansion.
     row_width: usize,
-    /// Pool indices in some order.
+    /// Selected pool indices.
     pub(super) order: Vec<usize>,
     /// Pool index of each row of `beam`.
     beam_pool: Vec<usize>,
     pub(super) beam: Beam,
-    /// Paths of the beam before, whose memory is used again.
+    /// Paths of the previous beam; their memory is reused.
     old_paths: Vec<Vec<usize>>,
     n_cache_rows: usize,
     nodes: Vec<NodeId>,
 }
 
 impl Growth {
-    /// Level 0: candidates below the root.
+    /// Starts level 0 with the candidates below the root.
     pub(super) fn start(&mut self, top: &TopK, worth: impl Worth) -> Result<(), DraftError> {
         self.pool.clear();
         self.level_start = 0;
@@ -71,12 +72,12 @@ impl Growth {
         self.add_children(None, top.row(0), 0, &worth)
     }
 
-    /// The best candidates of the last expansion into `order`, best first.
+    /// Writes the best candidates of the last expansion into `order`, best first.
     pub(super) fn rank_level(&mut self, width: usize) {
         self.rank(self.level_start, width);
     }
 
-    /// The best of all candidates into `order`, best first.
+    /// Writes the best of all candidates into `order`, best first.
     pub(super) fn rank_pool(&mut self, most: usize) {
         self.rank(0, most);
     }
@@ -93,7 +94,7 @@ impl Growth {
         self.order.sort_unstable_by(|&a, &b| best_first(pool, a, b));
     }
 
-    /// The candidates of the last expansion at `places` into `order`.
+    /// Writes the candidates of the last expansion at `places` into `order`.
     pub(super) fn choose(&mut self, places: &[usize]) -> Result<(), DraftError> {
         let found = self.pool.len() - self.level_start;
         if let Some(&place) = places.iter().find(|&&place| place >= found) {
@@ -105,7 +106,7 @@ impl Growth {
         Ok(())
     }
 
-    /// The candidates in `order` become the rows of the next expansion.
+    /// Makes the candidates in `order` the rows of the next expansion.
     pub(super) fn take_beam(&mut self, level: usize) {
         std::mem::swap(&mut self.beam.paths, &mut self.old_paths);
         self.beam.level = level;
@@ -131,7 +132,7 @@ impl Growth {
         self.beam_pool.clone_from(&self.order);
     }
 
-    /// The children that the model gave to the rows of the beam.
+    /// Adds the model's children of the beam's rows.
     pub(super) fn add_level(
         &mut self,
         level: usize,
@@ -175,17 +176,17 @@ impl Growth {
         Ok(())
     }
 
-    /// Drops all candidates: the network gives none.
+    /// Drops all candidates, for a cycle without the network.
     pub(super) fn clear(&mut self) {
         self.pool.clear();
         self.level_start = 0;
     }
 
-    /// Adds guesses that cost nothing. One that the network gave, too, gets the better chance of
-    /// the two.
+    /// Adds free guesses. A guess that the network proposed as well gets the better of the two
+    /// chances.
     ///
     /// # Arguments
-    /// * `chances` - of each node but the root, to be accepted if its parent is.
+    /// * `chances` - chance of each node except the root to be accepted if its parent is.
     pub(super) fn join(&mut self, guesses: &Guesses, chances: &[f64]) {
         let tree = &guesses.tree;
         let mut places: Vec<Option<usize>> = vec![None; tree.n_nodes()];
@@ -216,7 +217,7 @@ impl Growth {
             candidate.worth = candidate.worth.max(worth);
             places[node.index()] = Some(place);
         }
-        // Parents come first.
+        // Parents come first in the pool.
         for index in 0..self.pool.len() {
             let parent = self.pool[index].parent;
             let above = parent.map_or(0.0, |parent| self.pool[parent].score);
@@ -224,7 +225,7 @@ impl Growth {
         }
     }
 
-    /// The candidates in `order`, in pool order, as a tree.
+    /// Returns the candidates in `order` as a tree, in pool order.
     pub(super) fn selected_tree(&mut self, root: TokenId) -> Result<TokenTree, DraftError> {
         self.order.sort_unstable();
         let mut tree = TokenTree::with_capacity(root, self.order.len() + 1);
@@ -232,8 +233,8 @@ impl Growth {
         self.nodes.resize(self.pool.len(), NodeId::ROOT);
         for &index in &self.order {
             let candidate = self.pool[index];
-            // A parent scores at least as high as its child and comes first in the pool, so it was
-            // selected too and is in the tree already.
+            // A parent scores at least as high as its child and comes earlier in the pool, so it
+            // was selected, too, and is already in the tree.
             let parent = candidate
                 .parent
                 .map_or(NodeId::ROOT, |parent| self.nodes[parent]);
@@ -243,9 +244,10 @@ impl Growth {
     }
 }
 
-/// Descending score; of equals the one scored first.
+/// Orders by descending score; the earlier candidate comes first among equals.
 fn best_first(pool: &[Candidate], a: usize, b: usize) -> Ordering {
-    // Scores are never NaN. (A total order would put -0 below 0, hence a parent below its child.)
+    // Scores are never NaN. (`total_cmp` would put -0 below 0, and so could put a parent below its
+    // child.)
     let by_score = pool[b]
         .score
         .partial_cmp(&pool[a].score)

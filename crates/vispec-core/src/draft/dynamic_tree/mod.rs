@@ -1,8 +1,8 @@
-//! EAGLE-2 dynamic trees: a beam grown by cumulative log-probability, then the best nodes of all
-//! that was scored.
+//! EAGLE-2 dynamic trees: a beam grown by cumulative log-probability, then the best of all scored
+//! nodes.
 //!
 //! Follows `topK_genrate` of `vispec/model/cnets_ours.py`, commit d0240c8, with one difference:
-//! candidates of equal score are ordered by their place in the pool, so a kept node's parent is
+//! candidates of equal score are ordered by their index in the pool, so a kept node's parent is
 //! always kept.
 
 mod auto;
@@ -23,12 +23,12 @@ use crate::{
     TokenTree, TreeError, TreeShape,
 };
 
-/// How large trees are.
+/// Size of the trees.
 #[derive(Clone, PartialEq, Debug)]
 pub enum TreeSize {
-    /// The same in each cycle.
+    /// The same size in each cycle.
     Fixed(TreeShape),
-    /// What pays, chosen in each cycle.
+    /// The most profitable size, chosen in each cycle.
     Auto(AutoTree),
 }
 
@@ -48,10 +48,10 @@ impl From<AutoTree> for TreeSize {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DraftError {
-    /// The draft model returned another number of rows than it was asked for.
+    /// The draft model returned a wrong number of rows.
     #[error("the draft model returned {found} rows of candidates, expected {expected}")]
     Rows {
-        /// Rows asked for.
+        /// Rows requested.
         expected: usize,
         /// Rows returned.
         found: usize,
@@ -66,21 +66,21 @@ pub enum DraftError {
         /// Candidates per row.
         k: usize,
     },
-    /// A network that grows trees by itself expanded a candidate that there is not.
+    /// A network that grows trees itself expanded a non-existent candidate.
     #[error("the draft model expanded candidate {place} of {found}")]
     Place {
-        /// Its place.
+        /// Index of the candidate.
         place: usize,
         /// Number of candidates.
         found: usize,
     },
-    /// A log-probability is not a number.
+    /// A log-probability is NaN.
     #[error("a log-probability of the draft at level {level} is not a number")]
     NotANumber {
         /// Level below the root, from 0.
         level: usize,
     },
-    /// The candidates do not make a tree.
+    /// The candidates do not form a tree.
     #[error("the draft's candidates do not make a tree")]
     Tree(#[from] TreeError),
 }
@@ -92,13 +92,13 @@ pub struct DynamicTreeDrafter<T: TargetModel, M: DraftModel<T>> {
     growth: Growth,
     stage: Stage<T::Features, M::Hidden>,
     root: TokenId,
-    /// Its position.
+    /// Position of the root.
     root_position: usize,
-    /// How the target will pick, if that is known.
+    /// How the target will pick tokens, if known.
     picks: Option<KnownPicks>,
     /// Draft tokens that the last cycle accepted.
     accepted: Vec<TokenId>,
-    /// Guesses besides the network's.
+    /// Guesses in addition to those of the network.
     free: Option<Box<FreeGuesses>>,
 }
 
@@ -132,7 +132,7 @@ impl Sizing {
         }
     }
 
-    /// What a log-probability is worth as a score.
+    /// Returns the function from rank and log-probability to score.
     fn worth(&self) -> impl Fn(usize, f32) -> f32 {
         move |rank, log_prob| match self {
             Self::Fixed(_) => as_it_is(rank, log_prob),
@@ -141,13 +141,13 @@ impl Sizing {
     }
 }
 
-/// How far the tree has grown.
+/// Progress of the growing tree.
 enum Stage<F, H> {
     /// No tree is growing.
     Resting,
-    /// The network has to take in what the last cycle kept, whose features these are.
+    /// The network must read the tokens that the last cycle kept; these are their features.
     Commit(F),
-    /// It takes it in.
+    /// The network is reading them.
     Committing,
     /// Candidates of the levels before `level` are known.
     Level { level: usize, hidden: H },
@@ -156,7 +156,7 @@ enum Stage<F, H> {
 }
 
 impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
-    /// Trees of the given size from the scores of `model`.
+    /// Creates a drafter that grows trees of the given size from the scores of `model`.
     pub fn new(model: M, size: impl Into<TreeSize>) -> Self {
         Self {
             model,
@@ -174,8 +174,8 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         }
     }
 
-    /// The same drafter, in whose trees what followed the last tokens earlier in prompt and answer
-    /// competes with what the network scores.
+    /// Adds prompt lookup: continuations of earlier occurrences of the last tokens in prompt and
+    /// answer compete with the network's candidates.
     #[must_use]
     pub fn with_lookup(mut self) -> Self {
         let most = match &self.sizing {
@@ -186,7 +186,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         self
     }
 
-    /// The same drafter: if it [looks up](Self::with_lookup), then also what earlier answers said.
+    /// Extends the [lookup](Self::with_lookup), if enabled, to the earlier answers in `store`.
     #[must_use]
     pub fn with_store(mut self, store: Arc<SuffixStore>) -> Self {
         if let Some(free) = &mut self.free {
@@ -195,18 +195,18 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         self
     }
 
-    /// The draft model.
+    /// Returns the draft model.
     pub fn model(&self) -> &M {
         &self.model
     }
 
-    /// Candidates for `depth` tokens below the root.
+    /// Returns the request for candidates at `depth` below the root.
     fn ask(&self, depth: usize) -> Ask {
         let ask = Ask::best(self.sizing.beam_width());
         ask.drawn(self.picks, self.root_position + depth)
     }
 
-    /// The pass that the tree needs next; `None` if all candidates are known.
+    /// Returns the next pass that the tree needs; `None` if all candidates are known.
     fn next_pass(&mut self) -> Option<DraftPassOf<'_, T, M>> {
         if matches!(self.stage, Stage::Level { .. }) && !self.choose_beam() {
             self.stage = Stage::Grown;
@@ -241,7 +241,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         })
     }
 
-    /// Makes a beam of the candidates that are worth expanding; `false` if none is.
+    /// Builds a beam of the candidates that are worth expanding; returns `false` if there are none.
     fn choose_beam(&mut self) -> bool {
         let Stage::Level { level, .. } = self.stage else {
             return false;
@@ -269,7 +269,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         true
     }
 
-    /// Takes in the candidates that a pass gave.
+    /// Adds the candidates of a pass.
     fn absorb(&mut self, expansion: Expansion<M::Hidden>) -> Result<Proposal, BoxError> {
         let Expansion { top, hidden } = expansion;
         let level = match self.stage {
@@ -290,8 +290,8 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         Ok(Proposal::Growing)
     }
 
-    /// Has a network that can grow a whole tree do so; `None` if it cannot, or if the tree's size
-    /// depends on what each level gives.
+    /// Lets the network grow a whole tree if it can. Returns `None` if it cannot, or if the tree's
+    /// size depends on the scores of each level.
     fn grow_by_itself(&mut self) -> Option<Result<Proposal, BoxError>> {
         let Sizing::Fixed(shape) = self.sizing else {
             return None;
@@ -325,7 +325,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         Ok(Proposal::Growing)
     }
 
-    /// Ranks all candidates; gives the chances of those that may be verified, best first.
+    /// Ranks all candidates and returns the chances of those that may be verified, best first.
     fn offers(&mut self) -> Vec<f64> {
         if let Some(free) = &self.free {
             self.growth.join(&free.guesses, &free.chances());
@@ -342,7 +342,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         }
     }
 
-    /// The tree of the best candidates, which are ranked.
+    /// Returns the tree of the best candidates, which must be ranked.
     fn cut(&mut self, share: Share) -> Result<TokenTree, BoxError> {
         if !matches!(self.stage, Stage::Grown) {
             return Err("no tree is growing".into());
@@ -361,7 +361,7 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         Ok(tree)
     }
 
-    /// The network drafts nothing in this cycle: what is free may still be worth verifying.
+    /// Skips the network in this cycle; free guesses may still be worth verifying.
     fn rest(&mut self) -> Proposal {
         if self.free.is_none() {
             return TokenTree::new(self.root).into();
@@ -371,8 +371,8 @@ impl<T: TargetModel, M: DraftModel<T>> DynamicTreeDrafter<T, M> {
         Proposal::Growing
     }
 
-    /// Trees of drafters whose candidates are all known. Those sized by cost compete for the rows of
-    /// the pass.
+    /// Finishes the trees of drafters whose candidates are all known. Trees sized by cost compete
+    /// for the rows of the pass.
     fn finish_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
         let offers: Vec<Vec<f64>> = drafters
             .iter_mut()
@@ -477,7 +477,7 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
     }
 
     fn grow_together(drafters: &mut [&mut Self]) -> Vec<Result<Proposal, BoxError>> {
-        // Several share the passes of each level.
+        // Several drafters share the passes of each level instead.
         if let [drafter] = drafters
             && let Some(grown) = drafter.grow_by_itself()
         {

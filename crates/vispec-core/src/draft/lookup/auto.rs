@@ -1,4 +1,4 @@
-//! Prompt lookup by measured cost.
+//! Prompt lookup with trees sized by measured cost.
 
 use super::chances::{LookedUp, LookupChances, Origin};
 use super::context::Guesses;
@@ -37,7 +37,7 @@ impl AutoLookup {
         self.budget.settle(accepted.len(), 0);
     }
 
-    /// Why nothing of a tree that was not empty is worth verifying.
+    /// Returns why no node of a non-empty tree is worth verifying.
     pub(super) fn idle(&self) -> Idle {
         if self.budget.affords_a_node() {
             Idle::NotWorthwhile
@@ -46,12 +46,12 @@ impl AutoLookup {
         }
     }
 
-    /// The part of the guesses that is worth verifying.
+    /// Returns the part of the guesses that is worth verifying.
     pub(super) fn trimmed(&mut self, guesses: &Guesses) -> (TokenTree, Vec<Option<Origin>>) {
         let tree = &guesses.tree;
         let chances = self.chances.down_from_root(guesses);
         let mut order: Vec<usize> = (1..tree.n_nodes()).collect();
-        // A parent comes first and is no less likely than its child, so a stable sort keeps it
+        // A parent comes before its child and is at least as likely, so a stable sort keeps it
         // first.
         order.sort_by(|&a, &b| chances[b].total_cmp(&chances[a]));
         let likely = Vec::from_iter(order.iter().map(|&node| chances[node]));
@@ -67,7 +67,8 @@ impl AutoLookup {
     }
 }
 
-/// The nodes `kept` of the guesses, ascending, whose parents are among them or the root.
+/// Returns the subtree of the nodes `kept`, which are ascending; each parent is among them or the
+/// root.
 fn subtree(guesses: &Guesses, kept: &[usize]) -> (TokenTree, Vec<Option<Origin>>) {
     let tree = &guesses.tree;
     let mut small = TokenTree::with_capacity(tree.token(NodeId::ROOT), kept.len() + 1);

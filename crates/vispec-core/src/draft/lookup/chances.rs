@@ -1,15 +1,15 @@
-//! How likely a continuation is, from how it was found.
+//! Chances of continuations, by how they were found.
 
 use super::context::Guesses;
 use crate::budget::Rates;
 use crate::{NodeId, TokenId, TokenTree};
 
-/// Lengths of matches that count as different, each with the chance that the token after such a
-/// match is the next one, before any was seen. (Measured on no data: they only have to be right
-/// within the first few cycles.)
+/// Classes of match lengths by their upper bounds, each with the initial chance that the token
+/// after such a match is the next one. (These are not measured: they only matter in the first few
+/// cycles.)
 const LENGTHS: [(usize, f64); 5] = [(1, 0.2), (2, 0.4), (3, 0.55), (5, 0.7), (usize::MAX, 0.8)];
-/// The same for matches in earlier answers. All prompts end alike, so a match of some tokens says
-/// less there.
+/// The same for matches in earlier answers. All prompts end alike, so a match of the same length is
+/// weaker evidence there.
 const STORED_LENGTHS: [(usize, f64); 5] = [
     (3, 0.3),
     (6, 0.45),
@@ -17,12 +17,13 @@ const STORED_LENGTHS: [(usize, f64); 5] = [
     (24, 0.75),
     (usize::MAX, 0.85),
 ];
-/// What an earlier place that matches counts for, when a better one was followed already.
+/// Factor on the chance of a further match if a better one is already followed.
 const SECOND_BEST: f64 = 0.3;
-/// Places in a continuation that count as different: its first, second and third, and later tokens.
+/// Upper bounds of the classes of places in a continuation: the first token, the second and third,
+/// and later ones.
 const PLACES: [u32; 3] = [1, 3, u32::MAX];
 
-/// How a node of the tree came about.
+/// How a node of the tree was found.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::draft) struct Origin {
     source: Source,
@@ -30,10 +31,10 @@ pub(in crate::draft) struct Origin {
     branch: usize,
 }
 
-/// Where a match was.
+/// Where a match was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
-    /// In prompt or answer.
+    /// In the prompt or the answer.
     Own,
     /// In an earlier answer.
     Stored,
@@ -49,12 +50,13 @@ impl Source {
 }
 
 impl Origin {
-    /// Of nodes that a match in prompt or answer gave, the `branch`-th of those that are followed.
+    /// Origin of nodes from a match in the prompt or the answer; `branch` counts the matches that
+    /// are followed.
     pub(super) fn own(length: usize, branch: usize) -> Self {
         Self::new(Source::Own, length, branch)
     }
 
-    /// The same for a match in an earlier answer.
+    /// Like [`own`](Self::own), for a match in an earlier answer.
     pub(super) fn stored(length: usize, branch: usize) -> Self {
         Self::new(Source::Stored, length, branch)
     }
@@ -84,7 +86,7 @@ impl Origin {
     }
 }
 
-/// How often guesses came true in one generation.
+/// Success rates of guesses in one generation.
 #[derive(Clone, Debug)]
 pub(in crate::draft) struct LookupChances {
     rates: Rates,
@@ -97,7 +99,8 @@ impl LookupChances {
         }
     }
 
-    /// Chance of each node but the root to be accepted if its parent is, in node order.
+    /// Returns the chance of each node except the root to be accepted if its parent is, in node
+    /// order.
     pub(in crate::draft) fn of(&self, guesses: &Guesses) -> Vec<f64> {
         let depths = guesses.tree.depths().iter().skip(1);
         let nodes = depths.zip(&guesses.origins);
@@ -106,7 +109,7 @@ impl LookupChances {
             .collect()
     }
 
-    /// Chance of each node to be accepted, by node; 1 for the root.
+    /// Returns the chance of each node to be accepted; 1 for the root.
     pub(in crate::draft) fn down_from_root(&self, guesses: &Guesses) -> Vec<f64> {
         let tree = &guesses.tree;
         let mut chances = vec![1.0; tree.n_nodes()];
@@ -117,7 +120,7 @@ impl LookupChances {
         chances
     }
 
-    /// Learns from what became of a verified tree.
+    /// Learns from the outcome of a verified tree.
     pub(in crate::draft) fn learn(&mut self, looked_up: &LookedUp, accepted: &[TokenId]) {
         for (depth, origin, hit) in looked_up.outcomes(accepted) {
             self.rates
@@ -126,7 +129,7 @@ impl LookupChances {
     }
 }
 
-/// A tree that was verified.
+/// A verified tree.
 #[derive(Clone, Debug)]
 pub(in crate::draft) struct LookedUp {
     tree: TokenTree,
@@ -134,20 +137,20 @@ pub(in crate::draft) struct LookedUp {
 }
 
 impl LookedUp {
-    /// A tree and how its nodes but the root were found; `None` for those that were not looked up.
+    /// Creates the record of a tree with the origin of each node except the root; `None` for nodes
+    /// that were not looked up.
     pub(in crate::draft) fn new(tree: TokenTree, origins: Vec<Option<Origin>>) -> Self {
         Self { tree, origins }
     }
 
-    /// Accepted tokens that earlier answers gave.
+    /// Returns the number of accepted tokens that came from earlier answers.
     pub(in crate::draft) fn stored_hits(&self, accepted: &[TokenId]) -> usize {
         let stored = self.outcomes(accepted);
         let stored = stored.filter(|&(_, origin, hit)| hit && origin.source == Source::Stored);
         stored.count()
     }
 
-    /// Depth and origin of the nodes that were looked up, and whether they were accepted, for those
-    /// of which that is known.
+    /// Returns depth, origin and acceptance of each looked-up node whose outcome is known.
     fn outcomes(&self, accepted: &[TokenId]) -> impl Iterator<Item = (u32, Origin, bool)> {
         let outcomes = self.tree.outcomes(accepted);
         outcomes.filter_map(|(node, hit)| {

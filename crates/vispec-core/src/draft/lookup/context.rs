@@ -1,5 +1,5 @@
-//! What followed the last few tokens where they stood before: in prompt and answer, and in earlier
-//! answers.
+//! Continuations of earlier occurrences of the last few tokens: in prompt and answer, and in
+//! earlier answers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use super::chances::Origin;
 use super::{PromptLookupConfig, SuffixStore};
 use crate::{NodeId, TokenId, TokenTree, TreeError};
 
-/// Prompt and answer so far, to be looked up in.
+/// Lookup in the prompt and the answer so far.
 #[derive(Clone, Default, Debug)]
 pub(in crate::draft) struct Lookup {
     config: PromptLookupConfig,
     /// Prompt and answer, the root of the next tree included.
     context: Vec<TokenId>,
-    /// What earlier answers said.
+    /// Earlier answers.
     store: Option<Arc<SuffixStore>>,
 }
 
 /// An earlier occurrence of the last tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Match {
-    /// Where its continuation starts.
+    /// Start of its continuation.
     start: usize,
-    /// How many tokens agree.
+    /// Number of matching tokens.
     length: usize,
 }
 
-/// What followed the last tokens at one place.
+/// Tokens that followed one earlier occurrence.
 struct Continuation<'a> {
     tokens: Cow<'a, [TokenId]>,
     origin: Origin,
@@ -37,7 +37,7 @@ struct Continuation<'a> {
 #[derive(Clone, Debug)]
 pub(in crate::draft) struct Guesses {
     pub(in crate::draft) tree: TokenTree,
-    /// How each node but the root was found, in node order.
+    /// Origin of each node except the root, in node order.
     pub(in crate::draft) origins: Vec<Origin>,
 }
 
@@ -49,12 +49,12 @@ impl Lookup {
         }
     }
 
-    /// Has what followed in earlier answers guessed, too.
+    /// Adds continuations from earlier answers.
     pub(in crate::draft) fn add_store(&mut self, store: Arc<SuffixStore>) {
         self.store = Some(store);
     }
 
-    /// Counts tokens that earlier answers gave and that were accepted.
+    /// Counts accepted tokens that came from earlier answers.
     pub(in crate::draft) fn note_stored(&self, accepted: usize) {
         if let Some(store) = self.store.as_ref().filter(|_| accepted > 0) {
             store.note_accepted(accepted);
@@ -68,13 +68,14 @@ impl Lookup {
         self.context.push(next);
     }
 
-    /// Goes on with what was emitted since.
+    /// Appends the tokens emitted since the last call.
     pub(in crate::draft) fn advance(&mut self, accepted: &[TokenId], next: TokenId) {
         self.context.extend_from_slice(accepted);
         self.context.push(next);
     }
 
-    /// What followed earlier occurrences of the last tokens, as a tree below the last of them.
+    /// Returns the continuations of earlier occurrences of the last tokens, as a tree below the
+    /// last token.
     pub(in crate::draft) fn guesses(&self) -> Result<Guesses, TreeError> {
         let own = self.matches().into_iter().enumerate();
         let own = own.map(|(branch, found)| Continuation {
@@ -98,7 +99,8 @@ impl Lookup {
         self.follow(&continuations)
     }
 
-    /// Where the continuations of the last tokens start, longest n-gram and latest place first.
+    /// Returns the earlier occurrences of the last tokens; the longest n-gram and the latest place
+    /// come first.
     fn matches(&self) -> Vec<Match> {
         let mut found: Vec<Match> = Vec::with_capacity(self.config.max_branches);
         let len = self.context.len();
@@ -112,7 +114,7 @@ impl Lookup {
                 if found.len() == self.config.max_branches {
                     return found;
                 }
-                // Most places differ in the last token already.
+                // Fast check: most places already differ in the last token.
                 if self.context.get(start - 1) != last {
                     continue;
                 }
@@ -129,12 +131,12 @@ impl Lookup {
         found
     }
 
-    /// A tree of continuations.
+    /// Builds a tree of continuations.
     fn follow(&self, continuations: &[Continuation<'_>]) -> Result<Guesses, TreeError> {
         let mut tree = TokenTree::new(self.context.last().copied().unwrap_or_default());
         let mut origins = Vec::new();
         let mut branches = Vec::from_iter(continuations.iter().map(|found| (found, NodeId::ROOT)));
-        // Level by level, so that no branch takes the tokens of another.
+        // Level by level, so that no branch uses up the token limit of another.
         for level in 0.. {
             branches.retain(|(found, _)| level < found.tokens.len());
             if branches.is_empty() {

@@ -20,19 +20,20 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PromptLookupConfig {
-    /// Longest n-gram looked for; longer matches are tried first.
+    /// Longest n-gram to search for; longer matches are tried first.
     pub max_ngram: usize,
-    /// Shortest n-gram looked for.
+    /// Shortest n-gram to search for.
     pub min_ngram: usize,
-    /// Draft tokens per tree, the root not counted.
+    /// Maximum number of draft tokens per tree, not counting the root.
     pub max_tokens: usize,
-    /// Earlier matches followed at once; their continuations share the tree and its tokens.
+    /// Maximum number of earlier matches to follow; their continuations share the tree and its
+    /// token limit.
     pub max_branches: usize,
 }
 
 impl PromptLookupConfig {
-    /// For trees that are cut to what pays: longer matches are told apart than by default, and
-    /// followed for as long as they are likely to go on.
+    /// Returns settings for trees that are cut by cost: longer matches than by default are
+    /// distinguished, and their continuations are only limited by `max_nodes`.
     pub(super) fn far(max_nodes: usize) -> Self {
         Self {
             max_ngram: 8,
@@ -53,11 +54,11 @@ impl Default for PromptLookupConfig {
     }
 }
 
-/// Drafts what followed earlier occurrences of the last few tokens.
+/// Drafts the continuations of earlier occurrences of the last few tokens.
 #[derive(Clone, Default, Debug)]
 pub struct PromptLookupDrafter {
     lookup: Lookup,
-    /// Unless trees are as large as the settings allow.
+    /// Set if trees are cut by cost; otherwise they are as large as the settings allow.
     auto: Option<Box<AutoLookup>>,
     /// The last tree.
     verified: Option<LookedUp>,
@@ -65,10 +66,10 @@ pub struct PromptLookupDrafter {
 }
 
 impl PromptLookupDrafter {
-    /// A drafter with these settings.
+    /// Creates a drafter with these settings.
     ///
     /// # Errors
-    /// [`ConfigError`] unless `1 <= min_ngram <= max_ngram` and there is at least one branch.
+    /// [`ConfigError`] unless `1 <= min_ngram <= max_ngram` and `max_branches` is at least 1.
     pub fn new(config: PromptLookupConfig) -> Result<Self, ConfigError> {
         if config.min_ngram == 0 || config.min_ngram > config.max_ngram {
             return Err(ConfigError::NgramRange {
@@ -85,8 +86,8 @@ impl PromptLookupDrafter {
         })
     }
 
-    /// A drafter that proposes what pays. Longer matches are told apart than by default, and
-    /// followed for as long as they are likely to go on.
+    /// Creates a drafter with trees sized by cost. It distinguishes longer matches than by default,
+    /// and follows them for as long as they are likely to continue.
     #[must_use]
     pub fn auto(limits: AutoTree) -> Self {
         Self {
@@ -96,7 +97,7 @@ impl PromptLookupDrafter {
         }
     }
 
-    /// The same drafter, which also proposes what earlier answers said.
+    /// Adds proposals from the earlier answers in `store`.
     #[must_use]
     pub fn with_store(mut self, store: Arc<SuffixStore>) -> Self {
         self.lookup.add_store(store);

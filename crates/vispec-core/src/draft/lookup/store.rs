@@ -1,53 +1,55 @@
-//! What earlier answers said, in memory that is bounded.
+//! A store of earlier answers in bounded memory.
 //!
-//! Tokens lie in a ring, one answer after the other, so that the oldest go first. A table of fixed
-//! size tells where an n-gram stood last. Its entries are guesses: they are checked against the ring
-//! when they are used, so entries of what was overwritten need not be looked for.
+//! Tokens lie in a ring buffer, one answer after the other, so that the oldest are overwritten
+//! first. A table of fixed size maps an n-gram to its last places. Its entries are only hints: each
+//! is checked against the ring when it is used, so entries of overwritten tokens need not be
+//! removed.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::TokenId;
 
-/// Lengths of the n-grams that places are known by, longest first.
+/// Lengths of the indexed n-grams, longest first.
 const ORDERS: [usize; 3] = [12, 6, 3];
-/// Tokens by which places are told apart, and tokens of a prompt that are kept before its answer.
+/// Maximum length of a match, and number of prompt tokens stored before an answer.
 pub(super) const LONGEST_MATCH: usize = 32;
-/// Places that are known of n-grams with the same hash.
+/// Number of places per bucket of n-grams with the same hash.
 const WAYS: usize = 4;
-/// Memory of a bucket, and of the tokens that fill it: each has an entry for each order.
+/// Memory of a bucket, and of a token in the ring. Each token has one entry per order.
 const BUCKET_BYTES: usize = WAYS * size_of::<u32>();
 const TOKEN_BYTES: usize = size_of::<u32>();
-/// What ends a text in the ring; tokens are stored plus 1.
+/// Marks the end of a text in the ring; tokens are stored plus 1.
 const END: u32 = 0;
 
-/// Answers of the past, of which drafters that share this propose what followed the last tokens.
+/// Earlier answers, shared by drafters that propose how the last tokens continued there.
 ///
-/// It can change how fast tokens come, never which. All memory that it may take is reserved at the
-/// start (by most systems taken when it is touched), and the oldest answers are forgotten when it is
-/// full. Looking up takes the same time however much is stored.
+/// The store affects the speed, never the tokens. All its memory is reserved at the start (most
+/// systems allocate it on first use), and the oldest answers are dropped when it is full. The time
+/// of a lookup does not depend on the number of stored tokens.
 #[derive(Debug)]
 pub struct SuffixStore {
     inner: Mutex<Inner>,
 }
 
-/// What a [`SuffixStore`] holds and has been good for.
+/// Contents and usefulness of a [`SuffixStore`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct SuffixStoreUsage {
-    /// Memory, full or not.
+    /// Reserved memory, whether full or not.
     pub bytes: usize,
-    /// Tokens that are stored.
+    /// Number of stored tokens.
     pub tokens: usize,
-    /// Times that the last tokens of an answer were found.
+    /// Number of lookups that found a match.
     pub matches: u64,
-    /// Tokens that it proposed and the target accepted, whoever proposed them besides.
+    /// Number of tokens that the store proposed and the target accepted, even if another source
+    /// proposed them, too.
     pub accepted: u64,
 }
 
-/// What followed the last tokens in an earlier answer.
+/// Continuation of the last tokens in an earlier answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Stored {
-    /// How many tokens before it agree.
+    /// Number of matching tokens before it.
     pub(super) length: usize,
     pub(super) tokens: Vec<TokenId>,
 }
@@ -56,22 +58,22 @@ pub(super) struct Stored {
 struct Inner {
     /// Tokens plus 1, and [`END`] between texts.
     ring: Vec<u32>,
-    /// Where the next text begins.
+    /// Start of the next text.
     head: usize,
-    /// Whether the ring has been full.
+    /// Whether the ring has wrapped around.
     wrapped: bool,
-    /// Places in the ring behind an n-gram, newest first; 0 for none, which is an end at first and
-    /// is checked as any other.
+    /// Places in the ring after an n-gram, newest first. 0 means none; it needs no special case,
+    /// because every place is checked when it is used.
     table: Vec<[u32; WAYS]>,
     matches: u64,
     accepted: u64,
 }
 
 impl SuffixStore {
-    /// A store that takes at most `bytes`.
+    /// Creates a store that takes at most `bytes`.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        // Places are numbers of 32 bits.
+        // Places are 32-bit numbers.
         let most = bytes.min(u32::MAX as usize);
         let entries_per_bucket = WAYS * TOKEN_BYTES;
         let per_token = TOKEN_BYTES + BUCKET_BYTES * ORDERS.len() / WAYS;
@@ -89,14 +91,14 @@ impl SuffixStore {
         }
     }
 
-    /// Stores an answer, and the end of its prompt, by which it is found when the same is asked
-    /// again. Nothing happens if it is stored already.
+    /// Stores an answer after the end of its prompt, by which it is found when the same prompt is
+    /// repeated. Does nothing if the answer is already stored.
     pub fn insert(&self, prompt: &[TokenId], answer: &[TokenId]) {
         let before = &prompt[prompt.len().saturating_sub(LONGEST_MATCH)..];
         self.lock().insert(before, answer);
     }
 
-    /// What it holds and has been good for.
+    /// Returns the contents and usefulness of the store.
     #[must_use]
     pub fn usage(&self) -> SuffixStoreUsage {
         let inner = self.lock();
@@ -112,8 +114,8 @@ impl SuffixStore {
         }
     }
 
-    /// What followed the last tokens of `context` in earlier answers: at most `branches`
-    /// continuations of at most `most` tokens, all different, longest match first.
+    /// Returns the continuations of the last tokens of `context` in earlier answers: at most
+    /// `branches` distinct continuations of at most `most` tokens, longest match first.
     pub(super) fn look_up(&self, context: &[TokenId], branches: usize, most: usize) -> Vec<Stored> {
         let mut inner = self.lock();
         let found = inner.look_up(context, branches, most);
@@ -121,20 +123,21 @@ impl SuffixStore {
         found
     }
 
-    /// Counts tokens that were proposed from here and accepted.
+    /// Counts accepted tokens that the store proposed.
     pub(super) fn note_accepted(&self, tokens: usize) {
         self.lock().accepted += tokens as u64;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whatever a panic left is checked when it is used.
+        // Entries are checked when they are used, so an inconsistent state after a panic is
+        // harmless.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
     fn insert(&mut self, before: &[TokenId], answer: &[TokenId]) {
-        // The last place is for the end.
+        // One place is reserved for the end mark.
         let room = self.ring.len().saturating_sub(1 + before.len());
         let answer = &answer[..answer.len().min(room)];
         if answer.is_empty() || self.table.is_empty() || self.holds(before, answer) {
@@ -153,14 +156,14 @@ impl Inner {
                     let bucket = self.bucket(&text[first..next]);
                     let ways = &mut self.table[bucket];
                     ways.copy_within(..WAYS - 1, 1);
-                    // Rings have less than 2^32 places.
+                    // Rings have fewer than 2^32 places.
                     ways[0] = u32::try_from(place).unwrap_or(0);
                 }
             }
         }
     }
 
-    /// Whether `answer` is stored behind `before`, to its end.
+    /// Returns whether the complete `answer` is stored after `before`.
     fn holds(&self, before: &[TokenId], answer: &[TokenId]) -> bool {
         let found = self.look_up(before, WAYS, answer.len() + 1);
         found.iter().any(|stored| stored.tokens == answer)
@@ -190,7 +193,7 @@ impl Inner {
             for place in self.table[self.bucket(&context[first..])] {
                 let place = place as usize;
                 let length = self.agreement(place, context);
-                // Other n-grams have the same bucket, and what was here may be overwritten.
+                // Other n-grams share the bucket, and the text at this place may be overwritten.
                 if length < order {
                     continue;
                 }
@@ -205,7 +208,7 @@ impl Inner {
         found
     }
 
-    /// How many of the last tokens of `context` stand before `place`.
+    /// Returns how many of the last tokens of `context` precede `place`.
     fn agreement(&self, place: usize, context: &[TokenId]) -> usize {
         let len = self.ring.len();
         let before = (1..=LONGEST_MATCH.min(len)).map(|back| self.ring[(place + len - back) % len]);
@@ -216,7 +219,7 @@ impl Inner {
             .count()
     }
 
-    /// The text from `place` to its end, cut to `most` tokens.
+    /// Returns the text from `place` to its end, cut to `most` tokens.
     fn text_from(&self, place: usize, most: usize) -> Vec<TokenId> {
         let len = self.ring.len();
         let stored = (0..most.min(len)).map(|ahead| self.ring[(place + ahead) % len]);
@@ -224,7 +227,7 @@ impl Inner {
         text.map(|stored| stored - 1).collect()
     }
 
-    /// Where places behind `ngram` are noted.
+    /// Returns the bucket of the places after `ngram`.
     fn bucket(&self, ngram: &[TokenId]) -> usize {
         let mut hasher = DefaultHasher::new();
         for &token in ngram {
@@ -250,10 +253,10 @@ mod tests {
         let found = store.look_up(&[0, 9, 1, 2, 3], 2, 3);
         assert_eq!(tokens_of(&found), [[4, 5, 6].as_slice(), &[40, 50]]);
         assert_eq!((found[0].length, found[1].length), (4, 3));
-        // The same question is known by the end of its prompt.
+        // A repeated prompt is found by its end.
         let again = store.look_up(&[5, 9, 9, 9], 2, 64);
         assert_eq!(tokens_of(&again), [[1, 2, 3, 4, 5, 6, 7]]);
-        // Questions are not proposed, nor is what stood before another answer.
+        // Prompts are not proposed, nor are the tokens before another answer.
         assert!(store.look_up(&[5, 6, 7], 2, 64).is_empty());
         assert!(store.look_up(&[2, 3], 2, 64).is_empty());
         assert_eq!(store.usage().matches, 2);
@@ -289,7 +292,7 @@ mod tests {
             assert_eq!(tokens_of(&ask(199)), [&text(199)[20..25]]);
             assert!(ask(0).is_empty());
             let known = (0..200).filter(|&number| !ask(number).is_empty()).count();
-            // 16 bytes a token; some places in the table are lost to others.
+            // 16 bytes per token; some places in the table are overwritten by others.
             let room = bytes / 16 / 104;
             assert!((room / 2..=room + 1).contains(&known), "{known} of {room}");
         }
