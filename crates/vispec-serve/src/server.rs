@@ -165,7 +165,7 @@ impl Entrance<'_> {
             match (place, accepted) {
                 (Ok(place), Ok((stream, address))) => {
                     let Some(client) = clients.enter(Client::from(address.ip())) else {
-                        // Unencrypted: TLS handshakes for excess connections would be too expensive.
+                        // Unencrypted: a TLS handshake for each would be too expensive.
                         clients.turn_away(stream);
                         continue;
                     };
