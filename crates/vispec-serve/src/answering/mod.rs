@@ -71,8 +71,8 @@ impl Answering {
     /// Asks for `choices` answers to a request.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if the queue is full, [`AnswerError::ShutDown`] if the server accepts no
-    /// more requests.
+    /// [`AnswerError::Busy`] if the queue is full, [`AnswerError::ShutDown`] once the server accepts
+    /// no more requests.
     pub(crate) fn submit(
         &self,
         (submission, room): (Submission, Room),

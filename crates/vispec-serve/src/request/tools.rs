@@ -47,7 +47,7 @@ impl AskedTools {
             (Calls::Free(tools, count), Some(AskedGrammar { source, field })) => {
                 if matches!(source, GrammarSource::Lark(_)) {
                     let message = format!(
-                        "{field} cannot be combined with tool calls, because its rules could clash; \
+                        "{field} cannot be combined with tool calls; \
                          expected one of them, or tool_choice none"
                     );
                     return Err(ApiError::field(&field, "unsupported_value", message));

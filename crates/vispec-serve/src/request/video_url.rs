@@ -14,8 +14,8 @@ const DEFAULT_FPS: f64 = 2.0;
 
 /// The supported addresses, for messages.
 const EXPECTED: &str = "expected data:video/jpeg;base64,<frame>,<frame>,..., \
-                        data:image/gif;base64,... or data:image/webp;base64,...; convert other files \
-                        to frames with ffmpeg -i FILE -vf fps=2 %05d.jpg";
+                        data:image/gif;base64,... or data:image/webp;base64,...; \
+                        convert other files to frames with ffmpeg -i FILE -vf fps=2 %05d.jpg";
 
 /// Reads the video of a `video_url` part: an address, or an object with an address and optionally
 /// `fps`.
