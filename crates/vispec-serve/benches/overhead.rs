@@ -1,7 +1,7 @@
-//! What the server adds to an answer of the pair that programs carry: the same question to the same models, by
-//! `vispec_core::generate`, by the crate `vispec`, and over HTTP, in turns.
+//! Overhead of the server: asks the pair that programs carry the same question through
+//! `vispec_core::generate`, through the crate `vispec`, and over HTTP, in turn.
 //!
-//! `cargo bench --bench overhead`; an argument is the number of rounds.
+//! `cargo bench --bench overhead`; an optional argument is the number of rounds.
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
@@ -25,7 +25,7 @@ use vispec_serve::{EngineModel, ServeOptions, serve};
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
 const QUESTION: &str = "Describe the image in detail.";
 const ROUNDS: usize = 100;
-/// Answers of one token tell the cost of a request, longer ones that of a token.
+/// Answers of one token show the cost of a request, longer ones that of a token.
 const LENGTHS: [usize; 2] = [1, 256];
 
 /// How the question is asked.
@@ -50,14 +50,14 @@ impl Way {
     }
 }
 
-/// The models, and a server that has them, too.
+/// The models, and a server that uses the same ones.
 struct Bench {
     engine: Engine,
     address: SocketAddr,
     image: Vec<u8>,
 }
 
-/// How long an answer took, and its first text.
+/// Times of an answer: in total, and to its first text.
 #[derive(Debug, Clone, Copy)]
 struct Took {
     total: Duration,
@@ -70,7 +70,7 @@ impl Bench {
         let place = |dir: &str| Path::new(FIXTURES).join(dir).display().to_string();
         let options = LoadOptions {
             tree: TreeChoice::Sized(TreeShape::default().into()),
-            // What is kept would make the answers of some ways cheaper.
+            // Kept data would make the answers of some ways faster.
             settings: EngineSettings {
                 conversation_memory: 0,
                 image_memory: 0,
@@ -219,14 +219,14 @@ impl Bench {
     }
 }
 
-/// Whether there is text in what came so far; the chunk that opens a stream has an empty one.
+/// Returns whether the reply so far contains text; the first chunk of a stream has an empty one.
 fn has_text(reply: &[u8]) -> bool {
     const KEY: &[u8] = b"\"content\":\"";
     let mut places = reply.windows(KEY.len() + 1);
     places.any(|part| part.starts_with(KEY) && !part.ends_with(b"\""))
 }
 
-/// Makes text of tokens as they come, as the program `generate` does.
+/// Detokenises tokens as they arrive, like the program `generate`.
 struct Shown<'a> {
     detokenizer: Detokenizer<'a>,
     text: String,
@@ -239,7 +239,7 @@ impl GenerationObserver for Shown<'_> {
     }
 }
 
-/// The median, and an interval that holds it in 95 of 100 runs whatever the law of the values.
+/// The median and its distribution-free 95 % confidence interval.
 fn median(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     let (n, last) = (values.len() as f64, values.len() - 1);
@@ -258,7 +258,7 @@ fn main() {
     let bench = Bench::start();
     let mut took = vec![[[Duration::ZERO; 3]; 4]; rounds];
     let mut tokens = [0; 2];
-    // One round more, to warm up.
+    // One additional round, to warm up.
     for round in 0..=rounds {
         for (l, length) in LENGTHS.into_iter().enumerate() {
             for turn in 0..Way::ALL.len() {
@@ -277,7 +277,7 @@ fn main() {
     report(&took, tokens);
 }
 
-/// Medians over rounds; what is added, and its share, is compared within each round.
+/// Prints medians over rounds; overheads are compared within each round.
 fn report(took: &[[[Duration; 3]; 4]], tokens: [usize; 2]) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let span = (tokens[1] - tokens[0]) as f64;

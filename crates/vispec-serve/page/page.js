@@ -2,19 +2,19 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-// Pixels of the height of a cycle's bar for each accepted token.
+// Height of a cycle's bar in pixels per accepted token.
 const BAR = 8;
-// Milliseconds between looks at the queue.
+// Milliseconds between polls of the queue.
 const LOOK = 2000;
-// Frames of a video that are shown, those between them being left out.
+// Maximum number of frames in the preview of a video.
 const SHOWN = 8;
 
-// What was said and answered; a turn that failed leaves nothing here.
+// The conversation; failed turns are not part of it.
 let messages = [];
-// The picture or video of the next question, as the server takes it.
+// The picture or video of the next question, in the form of the API.
 let media = null;
 let running = null;
-// The last answer: what it answers, its text and its speed.
+// The last answer: the messages that it answers, its text and its speed.
 let last = null;
 
 function headers() {
@@ -33,7 +33,7 @@ function setMedia(part) {
   fail(null);
 }
 
-// What a picture or a video looks like; the browser plays animations.
+// Creates the preview of a picture or a video; the browser plays animations.
 function view(part) {
   const picture = (url, alt) => {
     const element = document.createElement("img");
@@ -57,13 +57,13 @@ function view(part) {
   return film;
 }
 
-// Whether a GIF or WebP file has several pictures, which the server reads as a video.
+// Returns whether a GIF or WebP file is animated; the server reads such files as videos.
 function isAnimated(bytes) {
   const word = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
-  // The second bit of the flags of an extended WebP file.
+  // The animation flag of an extended WebP file.
   if (word(0) === "RIFF" && word(8) === "WEBP") return word(12) === "VP8X" && (bytes[20] & 2) !== 0;
   if (word(0) !== "GIF8") return false;
-  // A table of colours has a size in three bits, and three bytes a colour.
+  // The size of a colour table has three bits; each colour takes three bytes.
   const table = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0);
   let pictures = 0;
   let at = 13 + table(bytes[10]);
@@ -76,7 +76,7 @@ function isAnimated(bytes) {
     } else {
       break;
     }
-    // Blocks of data end with an empty one.
+    // Data blocks end with an empty block.
     while (bytes[at]) at += 1 + bytes[at];
     at += 1;
   }
@@ -115,7 +115,7 @@ async function setFiles(list) {
   }
 }
 
-// A picture of some shapes, for those who have none at hand.
+// Draws a sample picture of some shapes.
 function sample() {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 224;
@@ -159,7 +159,7 @@ function show(stats) {
   }));
 }
 
-// A question as it was asked; text is never read as HTML.
+// Shows a question; its text is never interpreted as HTML.
 function showQuestion(element, message) {
   element.replaceChildren();
   for (const part of message.content) {
@@ -168,7 +168,7 @@ function showQuestion(element, message) {
   element.hidden = false;
 }
 
-// Text of a cycle, drafted pieces marked.
+// Appends the text of a cycle and marks drafted pieces.
 function append(detail, content) {
   const pieces = detail ? detail.pieces : [{ text: content, drafted: false }];
   for (const piece of pieces) {
@@ -188,7 +188,7 @@ function append(detail, content) {
   $("cycles").append(bar);
 }
 
-// The data of server-sent events, one by one.
+// Yields the data of server-sent events one by one.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -203,16 +203,16 @@ async function* events(response) {
   }
 }
 
-// What the server does while an answer has not begun, if it tells.
+// Returns the state of the server's queue, if available.
 async function queue(signal) {
   const response = await fetch("/metrics", { headers: headers(), signal });
   if (!response.ok) return "";
   const text = await response.text();
   const figure = (name) => Number(text.match(new RegExp(`^vispec_${name} (\\d+)`, "m"))?.[1] ?? 0);
-  return `; ${figure("num_requests_running")} answered at the moment, ${figure("num_requests_waiting")} waiting`;
+  return `; ${figure("num_requests_running")} running, ${figure("num_requests_waiting")} waiting`;
 }
 
-// Tells once in a while that an answer is still being waited for; gives a way to end that.
+// Regularly shows how long the answer has been awaited; returns a function that stops this.
 function waiting(signal) {
   const started = performance.now();
   let seen = "";
@@ -223,7 +223,7 @@ function waiting(signal) {
   return () => timers.forEach(clearInterval);
 }
 
-// Asks, and hands each chunk on. What is said of a refusal is thrown.
+// Sends a request and passes on each chunk. Throws the message of a refusal.
 async function request(asked, speculation, signal, chunk) {
   const stop = waiting(signal);
   let response;
@@ -247,7 +247,7 @@ async function request(asked, speculation, signal, chunk) {
   }
   if (!response.ok) {
     const error = await response.json().catch(() => null);
-    throw new Error(error?.error?.message ?? `The server said ${response.status}.`);
+    throw new Error(error?.error?.message ?? `The server returned status ${response.status}.`);
   }
   say("Answering", true);
   for await (const data of events(response)) {
@@ -256,7 +256,7 @@ async function request(asked, speculation, signal, chunk) {
     if (value.error) throw new Error(value.error.message);
     chunk(value);
   }
-  throw new Error("The answer broke off.");
+  throw new Error("The answer was cut off.");
 }
 
 async function answer(asked, signal) {
@@ -297,14 +297,14 @@ async function answer(asked, signal) {
       update();
     });
   } catch (error) {
-    // What was said before the user had enough stays.
+    // The text before the user stopped the answer is kept.
     if (error.name === "AbortError" && text) return said();
     throw error;
   }
   return said();
 }
 
-// Runs one thing at a time, and leaves the page ready for the next however it ends.
+// Runs one task at a time, and leaves the page ready for the next, however it ends.
 async function alone(work) {
   if (running) return;
   running = new AbortController();
@@ -330,7 +330,7 @@ async function alone(work) {
   }
 }
 
-// Moves the last turn up, to where earlier ones are.
+// Moves the last turn up to the earlier ones.
 function archive() {
   if (!last) return;
   const question = document.createElement("p");
@@ -355,7 +355,7 @@ function clear() {
 
 async function ask(signal) {
   const content = [{ type: "text", text: $("question").value }];
-  // Frames tell no times.
+  // Frames have no times.
   if (media?.type === "video") media.fps = Number($("fps").value);
   if (media) content.unshift(media);
   const question = { role: "user", content };
@@ -371,7 +371,7 @@ async function ask(signal) {
     $("question").value = "";
     setMedia(null);
   } catch (error) {
-    // The question is still in its field, the picture or video in its frame.
+    // The question, picture or video is still in its field.
     clear();
     throw error;
   }
@@ -388,7 +388,7 @@ async function compare(signal) {
     if (choice?.finish_reason) final = chunk.vispec;
   });
   const factor = (speed / final.tokens_per_second).toPrecision(2);
-  const same = plain === text ? "the same text" : "another text";
+  const same = plain === text ? "the same text" : "a different text";
   $("compared").textContent =
     `plain: ${final.tokens_per_second.toFixed(1)} tokens/s; drafted: ${factor} times that, ${same}`;
 }
@@ -414,7 +414,7 @@ $("sample").addEventListener("click", () => {
 $("remove").addEventListener("click", () => setMedia(null));
 $("file").addEventListener("change", () => setFiles($("file").files));
 $("question").addEventListener("keydown", (event) => {
-  // Enter may also end a word that is being composed.
+  // Enter may also finish a composed word of an input method.
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     $("ask").requestSubmit();
@@ -430,7 +430,7 @@ window.addEventListener("paste", (event) => {
   event.preventDefault();
   setFiles(files);
 });
-// An image that misses the frame must not take the page away.
+// An image dropped beside the field must not replace the page.
 for (const kind of ["dragover", "drop"]) {
   window.addEventListener(kind, (event) => event.preventDefault());
 }

@@ -1,4 +1,4 @@
-//! A line in the log for each request, and an id by which client and operator can speak of it.
+//! Access log: one line per request, with an id that client and operator can refer to.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
@@ -17,14 +17,14 @@ use tracing::Instrument as _;
 
 use crate::client::Client;
 
-/// The header with the id, of requests and of responses.
+/// Header with the id, in requests and responses.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken over from a client.
+/// Maximum length of an id that is accepted from a client.
 const MAX_ID: usize = 128;
-/// Places that probes and scrapers ask all the time; their successes are details.
+/// Paths that probes and scrapers poll; their successes are logged at `debug`.
 const WATCHED: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
 
-/// Gives the request an id, and writes a line when its response has been sent or given up.
+/// Gives the request an id, and logs a line when its response has been sent or abandoned.
 pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request.headers().get(&REQUEST_ID);
@@ -35,7 +35,7 @@ pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
         id: id.clone(),
         client: request.extensions().get::<Client>().copied(),
         method: request.method().clone(),
-        // The query could hold what is nobody's business.
+        // The query may hold private data.
         path: request.uri().path().to_owned(),
         answered: None,
         bytes: 0,
@@ -49,33 +49,33 @@ pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
     response.map(|body| Body::new(Logged { body, line }))
 }
 
-/// Whether an id can be told in a log without doing harm there.
+/// Returns whether an id can be written to a log safely.
 fn is_sane(id: &HeaderValue) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     (1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(allowed)
 }
 
-/// An id that no other request of this server has, nor, in all likelihood, of others.
+/// Returns an id that is unique on this server and, in all likelihood, among servers.
 fn new_id() -> HeaderValue {
     static SERVER: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let id = HeaderValue::try_from(format!("{:016x}-{count:x}", *SERVER));
-    // Digits and a hyphen are a value.
+    // Digits and a hyphen are always a valid header value.
     id.unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// What is written about a request when it is dropped.
+/// The log line of a request, written when it is dropped.
 struct Line {
     began: Instant,
     id: HeaderValue,
     client: Option<Client>,
     method: Method,
     path: String,
-    /// The status, and the time to the head of the response.
+    /// Status, and time to the head of the response.
     answered: Option<(StatusCode, Duration)>,
     bytes: u64,
-    /// Whether all of the response was sent.
+    /// Whether the whole response was sent.
     ended: bool,
 }
 
@@ -116,7 +116,7 @@ impl Drop for Line {
     }
 }
 
-/// A body whose end is noted.
+/// A body that notes when it ends.
 struct Logged {
     body: Body,
     line: Line,

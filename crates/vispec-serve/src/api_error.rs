@@ -1,4 +1,4 @@
-//! Errors as clients of the API expect them: a status, and an object that says what is wrong.
+//! Errors in the format that clients of the API expect: a status, and an object with the reason.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,7 +9,7 @@ use vispec::AnswerError;
 use crate::metrics::Outcome;
 use crate::request_memory::NoRoom;
 
-/// An error for a client. Never holds a path or anything of the environment.
+/// An error for a client. It never holds a path or other information about the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -23,7 +23,7 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// An error of this status.
+    /// Creates an error with this status.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -34,7 +34,7 @@ impl ApiError {
         }
     }
 
-    /// A field of the request that cannot be used: found, expected, where.
+    /// Creates an error about an invalid field; the message says what was found and expected.
     pub(crate) fn field(param: &str, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             param: Some(param.to_owned()),
@@ -42,7 +42,7 @@ impl ApiError {
         }
     }
 
-    /// The same about a field.
+    /// Returns the same error, attributed to a field.
     pub(crate) fn about(self, param: &str) -> Self {
         Self {
             param: Some(param.to_owned()),
@@ -50,7 +50,7 @@ impl ApiError {
         }
     }
 
-    /// The same with another status.
+    /// Returns the same error with another status.
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
@@ -60,7 +60,7 @@ impl ApiError {
         self.param.as_deref()
     }
 
-    /// What went wrong.
+    /// The message.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
@@ -86,7 +86,7 @@ impl ApiError {
         }})
     }
 
-    /// The outcome that it counts as, for requests that did not reach the queue.
+    /// The outcome to count, for requests that did not reach the queue.
     pub(crate) fn outcome(&self) -> Outcome {
         match self.code {
             "queue_full" | "memory_full" => Outcome::Busy,
@@ -95,7 +95,7 @@ impl ApiError {
         }
     }
 
-    /// The client has as many connections as it may.
+    /// The client has reached its maximum number of connections.
     pub(crate) fn too_many_connections(most: usize) -> Self {
         Self::busy(
             "too_many_connections",
@@ -103,7 +103,7 @@ impl ApiError {
         )
     }
 
-    /// Too much at once, try again later.
+    /// The server has no room at the moment; the client should retry later.
     fn busy(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             retry_after: Some(1),
@@ -111,7 +111,7 @@ impl ApiError {
         }
     }
 
-    /// The server shuts down.
+    /// The server is shutting down.
     pub(crate) fn shutting_down() -> Self {
         Self {
             retry_after: Some(5),
@@ -150,14 +150,14 @@ impl From<AnswerError> for ApiError {
                 ..Self::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "queue_full",
-                    "as many requests are waiting as the server keeps; try again later",
+                    "the queue is full; try again later",
                 )
             },
             AnswerError::ShutDown => Self::shutting_down(),
             AnswerError::Failed(_) => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "model_failed",
-                "the model failed; the server's log says why",
+                "the model failed; see the server's log",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! The key that clients must know, if there is one.
+//! The optional API key that clients must send.
 
 use std::fmt;
 
@@ -12,23 +12,23 @@ use subtle::ConstantTimeEq as _;
 use crate::api_error::ApiError;
 use crate::routes::App;
 
-/// A secret that is compared in constant time and never shown.
+/// A secret that is compared in constant time and never displayed.
 #[derive(Clone)]
 pub struct ApiKey {
-    /// Digests are of one length, so that not even the key's length shows in the time.
+    /// Digests have a fixed length, so that timing does not even reveal the key's length.
     digest: [u8; 32],
 }
 
-/// A key that protects nothing.
+/// Error for a key that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the API key is empty or has characters that no header can have, expected visible ASCII")]
+#[error("the API key is empty or not valid in a header, expected visible ASCII")]
 pub struct UnusableKey;
 
 impl ApiKey {
-    /// Takes a key; white space around it, such as the end of a line, is left out.
+    /// Creates a key; surrounding white space, such as a line end, is removed.
     ///
     /// # Errors
-    /// [`UnusableKey`] if nothing is left, or no client could send it.
+    /// [`UnusableKey`] if nothing is left, or if no client could send the key.
     pub fn new(key: &str) -> Result<Self, UnusableKey> {
         let key = key.trim();
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -51,7 +51,7 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Lets requests pass that have the key, or all if there is none.
+/// Passes on requests that have the key, or all requests if there is none.
 pub(crate) async fn check(
     State(app): State<App>,
     request: Request,

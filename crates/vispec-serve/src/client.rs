@@ -1,4 +1,4 @@
-//! Who is connected, as far as the network tells, and how many connections each may have.
+//! Clients, identified by their network addresses, and limits on their connections.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 
 use crate::api_error::ApiError;
 
-/// An address that bounds are kept for. Of IPv6 that is the network of 64 bits, because whoever has
-/// one address has all of them.
+/// A client address to which limits apply. For IPv6 this is the 64-bit network, because whoever has
+/// one of its addresses has all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Client(IpAddr);
 
@@ -30,11 +30,11 @@ impl<A: Into<IpAddr>> From<A> for Client {
 }
 
 impl Client {
-    /// A number for it.
+    /// Returns a number that identifies the client.
     pub(crate) fn number(self) -> u64 {
         match self.0 {
             IpAddr::V4(address) => address.to_bits().into(),
-            // The half of the network.
+            // The network half.
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
         }
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Client {
 pub(crate) struct Clients {
     connections: Mutex<HashMap<Client, usize>>,
     max_connections: usize,
-    /// Connections that are being told to come again later.
+    /// Limits how many refused connections are answered at a time.
     turned_away: Arc<Semaphore>,
 }
 
@@ -59,17 +59,17 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 pub(crate) struct ClientConnection {
     clients: Arc<Clients>,
-    /// Whose it is.
+    /// The client that opened it.
     pub(crate) client: Client,
 }
 
-/// Connections that are told so at a time; more are closed without a word.
+/// Maximum number of connections that are refused with an answer at a time; others are just closed.
 const TOLD: usize = 64;
-/// How long one that is told so may take to hear it.
+/// Maximum time to send such an answer.
 const TELLING: Duration = Duration::from_secs(1);
 
 impl Clients {
-    /// Nobody yet, with so many connections for each client.
+    /// Creates an empty table with a maximum number of connections per client.
     pub(crate) fn new(max_connections: usize) -> Arc<Self> {
         Arc::new(Self {
             connections: Mutex::default(),
@@ -78,7 +78,7 @@ impl Clients {
         })
     }
 
-    /// Counts a connection, unless the client has as many as it may.
+    /// Counts a connection, unless the client has reached its maximum.
     pub(crate) fn enter(self: &Arc<Self>, client: Client) -> Option<ClientConnection> {
         let connections = self.connections.lock();
         let mut connections = connections.unwrap_or_else(PoisonError::into_inner);
@@ -93,15 +93,15 @@ impl Clients {
         })
     }
 
-    /// Tells a client that it has too many connections. Reads nothing before, and holds nothing for
-    /// longer than a second, so that it costs no more than the connection.
+    /// Tells a client that it has too many connections. Reads nothing beforehand and takes at most
+    /// a second, so that it costs no more than the connection itself.
     pub(crate) fn turn_away(&self, stream: TcpStream) {
         let Ok(telling) = Arc::clone(&self.turned_away).try_acquire_owned() else {
             return;
         };
         let most = self.max_connections;
         tokio::spawn(async move {
-            // Whoever does not listen is none the wiser.
+            // If the client does not read the answer, nothing is lost.
             let _ = tokio::time::timeout(TELLING, tell(stream, most)).await;
             drop(telling);
         });
@@ -128,7 +128,7 @@ async fn tell(mut stream: TcpStream, most: usize) -> std::io::Result<()> {
     let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    // To close with bytes unread would be a reset, which may overtake the answer.
+    // Closing with unread bytes would send a reset, which may overtake the answer.
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

@@ -1,4 +1,4 @@
-//! Pages of other origins that may ask.
+//! Pages of other origins that may send requests.
 
 use std::str::FromStr;
 
@@ -9,16 +9,16 @@ use url::Url;
 use crate::access_log::REQUEST_ID;
 use crate::routes::IGNORED;
 
-/// Whose pages may ask.
+/// An origin whose pages may send requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigin {
-    /// Everybody's.
+    /// Every origin.
     Any,
-    /// Those of this origin, as browsers write it.
+    /// This origin, in the form that browsers send.
     One(String),
 }
 
-/// Text that is no origin.
+/// Error for a text that is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not an origin, expected * or one like https://example.org:8443")]
 pub struct NoOrigin {
@@ -46,7 +46,7 @@ impl FromStr for CorsOrigin {
     }
 }
 
-/// What tells browsers so, unless nobody's pages may ask.
+/// Returns the CORS layer, or `None` if no other origin is allowed.
 pub(crate) fn layer(origins: &[CorsOrigin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

@@ -4,12 +4,13 @@
 //! HTTP --routes--> ParsedRequest --> AnswerModel (its scheduler) --AnswerEvent--> Reply --> HTTP
 //! ```
 //!
-//! [`serve()`] answers `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/models`, `/health` and
-//! `/metrics`, and has a page for people at `/`.
-//! It knows models by the trait [`AnswerModel`]; [`EngineModel`] is the one for a [`vispec::Engine`].
-//! The text of an answer is that of [`vispec::core::generate`] with the same settings and seed.
+//! [`serve()`] answers `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/models`,
+//! `/health` and `/metrics`, and serves a web page at `/`.
+//! It accesses models through the trait [`AnswerModel`]; [`EngineModel`] implements it for a
+//! [`vispec::Engine`].
+//! The text of an answer equals that of [`vispec::core::generate`] with the same settings and seed.
 //!
-//! What is supported and what is refused is in `docs/serving.md`.
+//! `docs/serving.md` lists the supported fields and the reasons for refusals.
 
 mod access_log;
 mod answering;

@@ -1,34 +1,35 @@
-//! Bounds that keep one client from taking the server away from the others.
+//! Limits that keep one client from monopolising the server.
 
 use std::time::Duration;
 
-/// Bounds of one request.
+/// Limits of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Longest body in bytes, images in base64 included.
+    /// Maximum length of a body in bytes, including base64 images.
     pub max_body: usize,
-    /// Most images of a conversation. Their size is a matter of the model.
+    /// Maximum number of images per conversation. The model limits their size.
     pub max_images: usize,
-    /// Most videos of a conversation.
+    /// Maximum number of videos per conversation.
     pub max_videos: usize,
-    /// Most frames of all videos of a conversation that are given as frames.
+    /// Maximum number of frames in all videos of a conversation that are given as frames.
     pub max_video_frames: usize,
-    /// Most answers to a request.
+    /// Maximum number of answers per request.
     pub max_choices: u32,
-    /// Most tokens of an answer, whatever the request asks for.
+    /// Maximum number of tokens per answer, whatever the request asks for.
     pub max_answer_tokens: usize,
-    /// Longest time for a body to arrive.
+    /// Maximum time for a body to arrive.
     pub body_timeout: Duration,
-    /// Bytes that all requests together hold, from the first byte of a body to the end of the
-    /// answer: bodies as they arrive and fetched images. The first 64 KiB of each are not counted.
+    /// Maximum number of bytes that all requests hold together, from the first byte of a body to
+    /// the end of the answer: bodies as they arrive, and fetched images. The first 64 KiB of each
+    /// request are not counted.
     pub max_memory: usize,
-    /// The same for the requests of one client address, or of one network of 64 bits of IPv6.
+    /// The same for the requests of one client address, or of one 64-bit IPv6 network.
     pub max_client_memory: usize,
 }
 
 impl Default for RequestLimits {
-    /// 32 MiB, 8 images, 2 videos of 2048 frames together, 8 answers of any length, 30 seconds, 512 MiB together, half of it for one
-    /// client.
+    /// 32 MiB, 8 images, 2 videos with 2048 frames together, 8 answers of any length, 30 seconds,
+    /// 512 MiB for all requests, and half of it for one client.
     fn default() -> Self {
         Self {
             max_body: 32 << 20,
@@ -44,27 +45,28 @@ impl Default for RequestLimits {
     }
 }
 
-/// Bounds of connections and of the shutdown.
+/// Limits of connections and of the shutdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Most connections at a time; more wait to be accepted.
+    /// Maximum number of open connections; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Most connections of one client address, or of one network of 64 bits of IPv6; more are
-    /// turned away.
+    /// Maximum number of connections per client address, or per 64-bit IPv6 network; further ones
+    /// are refused.
     pub max_client_connections: usize,
-    /// Longest time for the head of a request to arrive.
+    /// Maximum time for the head of a request to arrive.
     pub header_timeout: Duration,
-    /// Longest time in which a client takes nothing of what is sent to it.
+    /// Maximum time during which a client reads nothing of what is sent to it.
     pub write_timeout: Duration,
-    /// How long requests are still taken after the server was asked to end and says that it is not
-    /// ready, so that a load balancer can send them elsewhere.
+    /// How long requests are still accepted after a shutdown was requested. The server reports that
+    /// it is not ready meanwhile, so that a load balancer can send requests elsewhere.
     pub drain: Duration,
-    /// How long a shutdown waits for answers before it ends them.
+    /// How long a shutdown waits for answers before it cuts them off.
     pub shutdown_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
-    /// 768 connections, half of them for one client, 10 seconds for a head, 30 for a write and for a shutdown.
+    /// 768 connections, half of them for one client; 10 seconds for a head, 30 seconds for a write
+    /// and for a shutdown.
     fn default() -> Self {
         Self {
             max_connections: 768,

@@ -1,4 +1,4 @@
-//! What answers requests, as the server sees it.
+//! The server's interface to the model that answers requests.
 
 use vispec::{
     AnswerError, AnswerListener, AnswerPrompt, Engine, KeptConversations, KeptImages,
@@ -9,69 +9,68 @@ use vispec::{
 ///
 /// The text must be a function of the request alone. Whatever an implementation keeps between
 /// requests, such as caches of conversations, and whatever it computes at the same time, may change
-/// how fast an answer comes and never which.
+/// how fast an answer comes but never its text.
 pub trait AnswerModel: Send + Sync {
-    /// Name that clients see and ask for.
+    /// Name that clients see and request.
     fn id(&self) -> &str;
 
-    /// Puts a request in line, which has one answer for each listener, with seeds that count up.
-    /// Returns at once; what the handle says of dropping it holds here, too.
+    /// Queues a request. It has one answer for each listener, with consecutive seeds.
+    /// Returns immediately; dropping the handle has the effect that its documentation describes.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if as many wait as may. What is wrong with the request is told to the
-    /// listeners, [`AnswerError::Refused`], [`AnswerError::TooLarge`] and
-    /// [`AnswerError::SpeculationUnavailable`] before
-    /// [`AnswerListener::on_start`].
+    /// [`AnswerError::Busy`] if the queue is full. Errors in the request itself are reported to the
+    /// listeners: [`AnswerError::Refused`], [`AnswerError::TooLarge`] and
+    /// [`AnswerError::SpeculationUnavailable`] come before [`AnswerListener::on_start`].
     fn submit(
         &self,
         submission: Submission,
         listeners: Vec<Box<dyn AnswerListener + Send>>,
     ) -> Result<SubmissionHandle, AnswerError>;
 
-    /// Most tokens of prompt and answer together, if that is known.
+    /// Maximum number of tokens of prompt and answer together, if known.
     fn context_len(&self) -> Option<usize> {
         None
     }
 
-    /// The tokens of a prompt without images; blocks while it counts.
+    /// Returns the tokens of a prompt without images; blocks meanwhile.
     ///
     /// # Errors
-    /// [`AnswerError::Refused`] for a prompt that is too long or makes no sense, or if the model
-    /// does not tell.
+    /// [`AnswerError::Refused`] for a prompt that is invalid or too long, or if the model does not
+    /// support this.
     fn tokenize(&self, prompt: &AnswerPrompt) -> Result<Vec<u32>, AnswerError> {
         let _ = prompt;
         Err(untold())
     }
 
-    /// The text of tokens.
+    /// Returns the text of tokens.
     ///
     /// # Errors
-    /// As [`tokenize`](Self::tokenize).
+    /// Same as [`tokenize`](Self::tokenize).
     fn detokenize(&self, tokens: &[u32]) -> Result<String, AnswerError> {
         let _ = tokens;
         Err(untold())
     }
 
-    /// What runs and waits at the moment, for the metrics.
+    /// Returns figures about running and waiting requests, for the metrics.
     fn scheduler_figures(&self) -> SchedulerFigures {
         SchedulerFigures::default()
     }
 
-    /// What is kept of conversations at the moment, for the metrics.
+    /// Returns figures about kept conversations, for the metrics.
     fn kept_conversations(&self) -> KeptConversations {
         KeptConversations::default()
     }
 
-    /// What is kept of images at the moment, for the metrics.
+    /// Returns figures about kept images, for the metrics.
     fn kept_images(&self) -> KeptImages {
         KeptImages::default()
     }
 
-    /// Keeps at most so many bytes of images from now on: those that requests leave of the memory
-    /// that both share. Called often, with a lock held.
+    /// Limits the memory of kept images from now on: what requests leave of the memory
+    /// that both share. Called often, while a lock is held.
     fn limit_kept_images(&self, _bytes: usize) {}
 
-    /// What is kept of earlier answers for drafts, for the metrics.
+    /// Returns figures about earlier answers kept for drafting, for the metrics.
     fn earlier_answers(&self) -> SuffixStoreUsage {
         SuffixStoreUsage::default()
     }
@@ -79,17 +78,17 @@ pub trait AnswerModel: Send + Sync {
 
 fn untold() -> AnswerError {
     AnswerError::Refused {
-        message: "this model does not tell its tokens".to_owned(),
+        message: "this model does not support tokenization".to_owned(),
         code: "unsupported_value",
     }
 }
 
-/// An [`Engine`] with the name that clients see.
+/// An [`Engine`] together with the name that clients see.
 #[derive(Debug, Clone)]
 pub struct EngineModel {
-    /// Name that clients see and ask for.
+    /// Name that clients see and request.
     pub id: String,
-    /// Target, draft and what is kept of conversations.
+    /// Target, draft and kept conversations.
     pub engine: Engine,
 }
 

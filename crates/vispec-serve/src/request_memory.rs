@@ -1,10 +1,9 @@
-//! One budget for the memory that requests hold, from the first byte of a body to the end of the
-//! answer.
+//! A memory budget shared by all requests, from the first byte of a body to the end of the answer.
 //!
-//! It counts the bytes of bodies as they arrive, never those that a head announces, and those of
-//! images that are fetched. A parsed request takes about as much as its body did, so that what the
-//! body took stays counted until the request is dropped. What requests leave is for images that are
-//! kept for later ones.
+//! It counts the bytes of bodies as they arrive, never those that a head announces, and the bytes
+//! of fetched images. A parsed request takes about as much memory as its body, so the body's bytes
+//! stay counted until the request is dropped. The memory that requests leave is available for kept
+//! images.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +12,15 @@ use crate::client::Client;
 use crate::limits::RequestLimits;
 
 /// Bytes of each request that are not counted, so that requests without images never depend on what
-/// others hold. Connections are limited, and with them these bytes.
+/// others hold. The limit on connections also bounds these bytes.
 const UNCOUNTED: usize = 64 << 10;
 
-/// Why a request gets no more memory.
+/// Why a request cannot get more memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
-    /// All requests together hold as much as they may.
+    /// All requests together have reached this limit.
     Full(usize),
-    /// Those of this client do.
+    /// The requests of this client have reached this limit.
     ClientFull(usize),
 }
 
@@ -31,18 +30,18 @@ struct Held {
     by_client: HashMap<Client, usize>,
 }
 
-/// The budget.
+/// The memory budget.
 pub(crate) struct RequestMemory {
     held: Mutex<Held>,
     max_all: usize,
     max_client: usize,
-    /// Is told what requests leave.
+    /// Called with the number of bytes that requests leave.
     tell_spare: Box<dyn Fn(usize) + Send + Sync>,
 }
 
 impl RequestMemory {
-    /// A budget of which nothing is held. `tell_spare` hears how much of it requests leave, now and
-    /// whenever that changes.
+    /// Creates an unused budget. `tell_spare` is called with the number of bytes that requests
+    /// leave, now and whenever it changes.
     pub(crate) fn new(
         limits: &RequestLimits,
         tell_spare: impl Fn(usize) + Send + Sync + 'static,
@@ -56,13 +55,13 @@ impl RequestMemory {
         })
     }
 
-    /// Bytes that requests hold now, those that are not counted left out.
+    /// Counted bytes that requests currently hold.
     pub(crate) fn held(&self) -> usize {
         self.lock().all
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // Nothing panics while it holds the lock, and every state is valid.
+        // Nothing panics while holding the lock, and every state is valid.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,7 +93,7 @@ impl RequestMemory {
     }
 }
 
-/// What one request holds; dropping it gives that back.
+/// The memory that one request holds; dropping it frees the memory.
 pub(crate) struct Room {
     memory: Arc<RequestMemory>,
     client: Client,
@@ -103,7 +102,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Nothing yet.
+    /// Holds nothing at first.
     pub(crate) fn new(memory: &Arc<RequestMemory>, client: Client) -> Self {
         Self {
             memory: Arc::clone(memory),
@@ -113,11 +112,11 @@ impl Room {
         }
     }
 
-    /// Makes room for so many bytes more.
+    /// Reserves `bytes` more.
     ///
     /// # Errors
-    /// [`NoRoom`] at once if there is none: to wait for others, with a part of the own body held,
-    /// could be to wait for each other.
+    /// [`NoRoom`] immediately if there is no room: if requests waited while they hold part of their
+    /// bodies, they could wait for each other.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let all = self.bytes + bytes;
         let counted = all.saturating_sub(UNCOUNTED);

@@ -1,4 +1,4 @@
-//! Conversations of responses, for requests that go on from them.
+//! Conversations of responses, for requests that continue them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-/// Most bytes of one conversation that is kept, images in it included.
+/// Maximum number of bytes of a kept conversation, including its images.
 const MAX_CONVERSATION: usize = 16 << 20;
-/// Most bytes of all of them; those that were not gone on from for longest are dropped first.
+/// Maximum number of bytes of all kept conversations; the least recently used are dropped first.
 const MAX_ALL: usize = 64 << 20;
-/// Most conversations.
+/// Maximum number of kept conversations.
 const MAX_COUNT: usize = 4096;
 
-/// Keeps conversations by the ids of responses, in memory that is bounded.
+/// Keeps conversations by the ids of responses, in bounded memory.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseStore {
     kept: Mutex<Kept>,
-    /// Its keys are secret, so that no client can guess the id of another's response.
+    /// Its hash keys are secret, so that no client can guess the id of another client's response.
     secret: RandomState,
     made: AtomicU64,
 }
@@ -40,7 +40,7 @@ struct Conversation {
 }
 
 impl ResponseStore {
-    /// An id for a response.
+    /// Returns an id for a response.
     pub(crate) fn new_id(&self) -> String {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let halves = [(number, 0), (number, 1)].map(|half| self.secret.hash_one(half));
@@ -78,7 +78,7 @@ impl ResponseStore {
         }
     }
 
-    /// The messages up to a response and with it.
+    /// Returns the messages up to and including a response.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Vec<Value>>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clock += 1;
@@ -100,7 +100,7 @@ mod tests {
         let ids = Vec::from_iter((0..10).map(|_| store.new_id()));
         for (n, id) in ids.iter().enumerate() {
             store.keep(id, message(8 << 20));
-            // The first one is gone on from again and again.
+            // The first one is continued again and again.
             assert!(store.get(&ids[0]).is_some(), "after {n}");
         }
         assert!(store.get(&ids[1]).is_none());

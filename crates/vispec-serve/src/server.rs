@@ -1,4 +1,4 @@
-//! Accepting connections, and shutting down in order.
+//! Accepting connections and shutting down gracefully.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,29 +30,29 @@ use crate::request_memory::RequestMemory;
 use crate::routes::{App, MAX_PARSED_HEADERS, Pulse, router};
 use crate::tls::Tls;
 
-/// How to serve.
+/// Options of the server.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Values of fields that requests leave out.
+    /// Default values of request fields.
     pub defaults: RequestDefaults,
-    /// Bounds of one request.
+    /// Limits of one request.
     pub request_limits: RequestLimits,
-    /// Bounds of connections and of the shutdown.
+    /// Limits of connections and of the shutdown.
     pub connection_limits: ConnectionLimits,
-    /// Bounds of fetching images at addresses of the web; `None` refuses such images.
+    /// Limits for fetching images from web addresses; `None` refuses such images.
     pub remote_images: Option<RemoteImageOptions>,
-    /// The key that clients must know.
+    /// Key that clients must send, if any.
     pub api_key: Option<ApiKey>,
-    /// Whose pages may ask, besides the own one.
+    /// Other origins whose pages may send requests.
     pub cors_origins: Vec<CorsOrigin>,
-    /// What encrypts connections.
+    /// Certificate and key, to encrypt connections.
     pub tls: Option<Tls>,
-    /// What becomes of fields of requests that are not known.
+    /// How unknown request fields are handled.
     pub strictness: Strictness,
 }
 
 impl Default for ServeOptions {
-    /// No images from elsewhere, no key, no TLS, no pages of others, strict.
+    /// No remote images, no key, no other origins, no TLS, strict.
     fn default() -> Self {
         Self {
             defaults: RequestDefaults::default(),
@@ -67,24 +67,24 @@ impl Default for ServeOptions {
     }
 }
 
-/// Why a server cannot go on.
+/// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Nothing can be fetched.
-    #[error("the client that fetches images could not be made")]
+    /// The HTTP client for images could not be created.
+    #[error("the HTTP client for images could not be created")]
     RemoteImages(#[source] reqwest::Error),
 }
 
-/// Time between two attempts to accept when the system is out of something.
+/// Pause after a failed accept, for example when the system is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long connections may take to end once answers have been ended.
+/// How long connections may take to close after answers have been cut off.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Serves `model` on `listener` until `shutdown` completes.
 ///
-/// Then no connection and no request is accepted any more, and answers that run or wait have the
-/// time of the limits to end; after that they are cut off with an error.
+/// After that, no connection or request is accepted, and answers that run or wait may still finish
+/// within the time limit; then they are cut off with an error.
 /// Must run inside a tokio runtime with I/O and time.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// What takes connections.
+/// Accepts connections.
 struct Entrance<'a> {
     router: Router,
     tls: Option<Tls>,
@@ -165,13 +165,13 @@ impl Entrance<'_> {
             match (place, accepted) {
                 (Ok(place), Ok((stream, address))) => {
                     let Some(client) = clients.enter(Client::from(address.ip())) else {
-                        // In clear: to greet everybody who is too many would cost too much.
+                        // Unencrypted: a TLS handshake for each would be too expensive.
                         clients.turn_away(stream);
                         continue;
                     };
                     self.take(stream, (place, client));
                 }
-                // Nobody closes the semaphore.
+                // The semaphore is never closed.
                 (Err(_), _) => return,
                 (Ok(_), Err(error)) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -181,9 +181,9 @@ impl Entrance<'_> {
         }
     }
 
-    /// Serves a connection, after the greetings of TLS if there are any.
+    /// Serves a connection, after the TLS handshake if TLS is enabled.
     fn take(&self, stream: TcpStream, held: (OwnedSemaphorePermit, ClientConnection)) {
-        // Chunks are small and must not wait for each other. Without it all still works.
+        // Chunks are small and must not wait for each other. If this fails, all still works.
         let _ = stream.set_nodelay(true);
         let router = self.router.clone();
         let limits = self.limits.clone();
@@ -196,14 +196,14 @@ impl Entrance<'_> {
             let greeting = tls.acceptor.accept(stream);
             match tokio::time::timeout(limits.header_timeout, greeting).await {
                 Ok(Ok(stream)) => converse(stream, held, router, limits, watcher).await,
-                Ok(Err(error)) => tracing::debug!(%error, "TLS could not be agreed on"),
-                Err(_) => tracing::debug!("TLS was not agreed on in time"),
+                Ok(Err(error)) => tracing::debug!(%error, "the TLS handshake failed"),
+                Err(_) => tracing::debug!("the TLS handshake timed out"),
             }
         });
     }
 }
 
-/// Speaks HTTP on a connection.
+/// Serves HTTP on a connection.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     held: (OwnedSemaphorePermit, ClientConnection),
@@ -225,22 +225,22 @@ async fn converse(
         .max_headers(MAX_PARSED_HEADERS)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
-        // Clients that go away are nothing special.
+        // It is normal that clients disconnect.
         tracing::debug!(%error, "a connection ended early");
     }
     drop(held);
 }
 
-/// Lets answers end, or ends them.
+/// Waits for answers to finish, and cuts them off after the limit.
 async fn finish(answering: &Answering, connections: GracefulShutdown, limit: Duration) {
     answering.close();
     let mut ended = pin!(connections.shutdown());
     if tokio::time::timeout(limit, &mut ended).await.is_ok() {
         return;
     }
-    tracing::warn!("answers took longer than the shutdown may and are cut off");
+    tracing::warn!("answers took longer than the shutdown timeout and are cut off");
     answering.stop();
     if tokio::time::timeout(LAST_WORDS, &mut ended).await.is_err() {
-        tracing::warn!("some connections did not end");
+        tracing::warn!("some connections did not close");
     }
 }

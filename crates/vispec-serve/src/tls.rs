@@ -8,36 +8,36 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use tokio_rustls::rustls::{self, ServerConfig, crypto};
 
-/// A certificate with its chain, and the key that belongs to it.
+/// A certificate with its chain, and the matching private key.
 #[derive(Clone)]
 pub struct Tls {
     pub(crate) acceptor: TlsAcceptor,
 }
 
-/// Why files cannot be served with.
+/// Why TLS cannot be set up with the given files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The chain is not in PEM.
+    /// The chain is not valid PEM.
     #[error("the certificates cannot be read")]
     Certificates(#[source] pem::Error),
     /// There is no certificate.
-    #[error("there is no certificate, expected blocks BEGIN CERTIFICATE")]
+    #[error("there is no certificate, expected BEGIN CERTIFICATE blocks")]
     NoCertificate,
-    /// The key is not in PEM.
+    /// The key is not valid PEM.
     #[error("the private key cannot be read")]
     Key(#[source] pem::Error),
-    /// Key and certificate do not fit each other, or are of a kind that is not supported.
+    /// Key and certificate do not match, or are of an unsupported kind.
     #[error("the certificate cannot be used with the key")]
     Unusable(#[source] rustls::Error),
 }
 
 impl Tls {
-    /// Takes the content of two files in PEM: the certificate of the server followed by its chain,
-    /// and its private key.
+    /// Reads the contents of two PEM files: the server's certificate followed by its chain, and its
+    /// private key.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// [`TlsError`] says which file is at fault.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(TlsError::Certificates)?;

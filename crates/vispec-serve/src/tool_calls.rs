@@ -1,11 +1,11 @@
-//! Calls of tools in the text of an answer, as models of the Hermes and Qwen families write them.
+//! Tool calls in the text of an answer, in the format of the Hermes and Qwen families.
 
 use serde_json::Value;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 
-/// A call of a tool.
+/// A tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) name: String,
@@ -13,17 +13,17 @@ pub(crate) struct Call {
     pub(crate) arguments: String,
 }
 
-/// What an answer says, in order.
+/// A part of an answer, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Said {
     Text(String),
     Call(Call),
 }
 
-/// Finds calls in a text that comes in pieces. Text is held back for as long as it may be white
+/// Finds calls in a text that arrives in pieces. Text is held back for as long as it may be white
 /// space around a call, or the beginning of one.
 ///
-/// What stands between the marks and is no call stays text.
+/// Text between the markers that is not a call remains text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CallScanner {
     held: String,
@@ -32,12 +32,12 @@ pub(crate) struct CallScanner {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Found {
-    /// Nothing was said.
+    /// Nothing yet.
     #[default]
     Nothing,
-    /// The text goes on.
+    /// Text, so far.
     Text,
-    /// The last thing said was a call.
+    /// The last part was a call.
     Call,
 }
 
@@ -72,7 +72,7 @@ impl CallScanner {
         }
     }
 
-    /// The rest, when the text has ended: a call may lack its closing mark.
+    /// Returns the rest after the text has ended; a last call may lack its closing marker.
     pub(crate) fn finish(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
         let start = self.held.find(OPEN);
@@ -89,7 +89,7 @@ impl CallScanner {
         said
     }
 
-    /// Says the first `len` bytes that are held, without white space behind a call.
+    /// Emits the first `len` bytes that are held, without white space after a call.
     fn say(&mut self, len: usize, said: &mut Vec<Said>) {
         let mut text: String = self.held.drain(..len).collect();
         if self.found == Found::Call {
@@ -101,7 +101,7 @@ impl CallScanner {
         }
     }
 
-    /// How much of what is held is neither white space at the end nor the beginning of a call.
+    /// Length of the held text before trailing white space and before a possible start of a call.
     fn certain(&self) -> usize {
         let mut starts = self.held.char_indices().map(|(start, _)| start);
         let beginning = starts.find(|&start| OPEN.starts_with(&self.held[start..]));
@@ -110,7 +110,7 @@ impl CallScanner {
     }
 }
 
-/// The text and the calls of a whole answer.
+/// Splits a complete answer into its text and its calls.
 pub(crate) fn split(text: &str) -> (String, Vec<Call>) {
     let mut scanner = CallScanner::default();
     let mut said = scanner.push(text);
@@ -125,7 +125,7 @@ pub(crate) fn split(text: &str) -> (String, Vec<Call>) {
     (text, calls)
 }
 
-/// The call that stands between the marks.
+/// Parses the call between the markers.
 fn read(body: &str) -> Option<Call> {
     let Value::Object(mut fields) = serde_json::from_str(body.trim()).ok()? else {
         return None;
@@ -174,7 +174,7 @@ mod tests {
         let (text, calls) = split(TWO);
         assert_eq!(text, "Let me see.");
         assert_eq!(calls, [call("look", "{\"at\":1}"), call("ask", "{}")]);
-        // The model may stop before the mark.
+        // The model may stop before the closing marker.
         let (text, calls) = split("<tool_call>{\"name\": \"look\"}");
         assert_eq!((text.as_str(), calls), ("", vec![call("look", "{}")]));
     }

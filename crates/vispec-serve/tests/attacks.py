@@ -1,18 +1,18 @@
-"""What each of a few attacks costs a running server; standard library only.
+"""Measures what some attacks cost a running server; uses only the standard library.
 
 Usage: attacks.py PORT [NAME ...]     the attacks with these names, or all of them
 
     text         a prompt of 30 MiB, while others ask for the server's health
-    leave        the same prompt, from a client that goes away at once
+    leave        the same prompt, from a client that disconnects immediately
     bodies       64 connections that announce 32 MiB each and send one byte
     uploads      24 connections that send 24 MiB each and stop before the end
     connections  600 connections that send nothing
     tokens       one request for 8 answers without end, then one for two tokens
     messages     a chat of 50,001 messages
-    hosts        requests with no header Host, and with two
+    hosts        requests without a Host header, and with two
 
-Talks to 127.0.0.1 only. Sends at most 700 MiB in all, waits at most 120 s for any answer, and ends by
-itself after 10 minutes. Prints figures and judges nothing. See docs/reliability.md.
+Talks only to 127.0.0.1. Sends at most 700 MiB in total, waits at most 120 s for any answer, and ends
+after at most 10 minutes. Prints figures without judging them. See docs/reliability.md.
 """
 
 import json
@@ -41,7 +41,7 @@ def head(method, path, length=0, hosts=("x",)):
 
 
 def read(stream):
-    """Status and body; a connection that is cut off has the status 0."""
+    """Returns status and body; a connection that is cut off has the status 0."""
     answer = b""
     try:
         while piece := stream.recv(1 << 16):
@@ -54,13 +54,13 @@ def read(stream):
 
 
 def ask(method, path, body=b"", hosts=("x",)):
-    """Status, body and seconds."""
+    """Returns status, body and seconds."""
     started = time.monotonic()
     with connect() as stream:
         try:
             stream.sendall(head(method, path, len(body), hosts) + body)
         except OSError:
-            pass  # a server that has seen enough need not read the rest
+            pass  # a server that refuses early need not read the rest
         status, answer = read(stream)
     return status, answer, time.monotonic() - started
 
@@ -92,7 +92,7 @@ def resident():
 
 
 class Watch:
-    """Asks for the server's health and memory all the time."""
+    """Polls the server's health and memory."""
 
     def __enter__(self):
         self.before = self.peak = resident()
@@ -138,7 +138,7 @@ def leave():
         while busy() and time.monotonic() - started < PATIENCE:
             time.sleep(0.02)
         seconds = time.monotonic() - started
-    return f"work went on for {seconds:.1f} s after the client; {watch.told}"
+    return f"work continued for {seconds:.1f} s after the client had left; {watch.told}"
 
 
 def begun(length, sent):
@@ -153,7 +153,7 @@ def begun(length, sent):
 
 
 def waits(streams):
-    """How many connections the server has neither answered nor closed."""
+    """Returns the number of connections that the server has neither answered nor closed."""
     n = 0
     for stream in streams:
         stream.settimeout(0.01)
@@ -183,7 +183,7 @@ def uploads():
         for stream in streams:
             stream.close()
     return (
-        f"{held} of 24 were taken; a request for two tokens had status {status} after "
+        f"{held} of 24 were accepted; a request for two tokens had status {status} after "
         f"{seconds:.2f} s; {watch.told}"
     )
 
@@ -192,7 +192,7 @@ def connections():
     streams = [connect() for _ in range(600)]
     time.sleep(0.5)
     held = waits(streams)
-    # From the same address, so that it may be turned away, too.
+    # From the same address, so that it may also be refused.
     status, _, seconds = ask("GET", "/health")
     for stream in streams:
         stream.close()
@@ -202,7 +202,7 @@ def connections():
 def tokens():
     outcome = []
 
-    # Tokens that were said before are preferred, so that none ends the answer.
+    # Repeated tokens are preferred, so that none ends the answer.
     def greedy():
         outcome.append(completion(n=8, max_tokens=1_000_000, repetition_penalty=0.3))
 
@@ -231,14 +231,14 @@ def messages():
 def hosts():
     none, _, _ = ask("GET", "/health", hosts=())
     two, _, _ = ask("GET", "/health", hosts=("x", "y"))
-    return f"status {none} without a header Host, {two} with two"
+    return f"status {none} without a Host header, {two} with two"
 
 
 ATTACKS = [text, leave, bodies, uploads, connections, tokens, messages, hosts]
 
 
 def too_long(*_):
-    print("ended: the attacks took longer than they may", flush=True)
+    print("ended: the attacks took too long", flush=True)
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What 64 hostile connections of each kind cost 8 honest clients; standard library only.
+"""Measures how 64 hostile connections affect 8 honest clients; uses only the standard library.
 
 Usage: beside.py PORT [--seconds N] [NAME ...]     the kinds with these names, or all of them
 
@@ -6,20 +6,20 @@ Usage: beside.py PORT [--seconds N] [NAME ...]     the kinds with these names, o
     heads       send a byte of a head each second
     bodies      announce 32 MiB and send a byte of them each second
     uploads     send 1 MiB of a body and stop
-    nonsense    one body that is no JSON after the other
-    nested      one body of 100,000 brackets after the other
-    texts       one prompt of 4 MiB after the other
-    bombs       one picture of 40,000 x 40,000 pixels after the other, in a file of 100 bytes
-    photos      one picture of 4,000 x 4,000 pixels after the other, each another one
-    unread      ask for streams and read nothing of them
-    flood       one question for 64 tokens after the other
+    nonsense    send one body after the other that is not JSON
+    nested      send one body of 100,000 brackets after the other
+    texts       send one prompt of 4 MiB after the other
+    bombs       send one picture of 40,000 x 40,000 pixels after the other, in a file of 100 bytes
+    photos      send one different picture of 4,000 x 4,000 pixels after the other
+    unread      ask for streams without reading them
+    flood       ask for 64 tokens again and again
 
-Honest clients ask for streams of 16 tokens, each as soon as the last is answered; what is told is the
-time to their first text, before each kind and beside it. Whoever is told to come again does so after
-a tenth of a second, which counts. Every honest client has an address of its own (127.0.1.*), all
-hostile connections have one (127.0.2.1), as far as a machine knows such addresses (Linux does).
+Honest clients ask for streams of 16 tokens, one after the other. The program prints the time to their
+first text, before each kind of attack and beside it. A client that is told to retry does so after a
+tenth of a second, which counts. Every honest client has its own address (127.0.1.*), and all hostile
+connections share one (127.0.2.1), if the system supports such addresses (Linux does).
 
-Talks to this machine only and ends by itself. Prints figures and judges nothing. See
+Talks only to this machine and ends on its own. Prints figures without judging them. See
 docs/reliability.md.
 """
 
@@ -64,7 +64,7 @@ def head(path, length):
 
 
 def first_text(source):
-    """Seconds to the first text of a stream, and how often the client was told to come again."""
+    """Returns the seconds to the first text of a stream, and how often the client was told to retry."""
     body = json.dumps({"prompt": "Hi", "max_tokens": 16, "stream": True}).encode()
     started, refused = time.monotonic(), 0
     while True:
@@ -86,7 +86,7 @@ def first_text(source):
 
 
 def honest():
-    """Times to first text of all honest clients for a while."""
+    """Runs all honest clients for a while; returns their times to the first text."""
     times, refused, lost = [], [0], [0]
     end = time.monotonic() + SECONDS
 
@@ -107,7 +107,7 @@ def honest():
     return times, refused[0], lost[0]
 
 
-# Hostile ones: each is given a connection again and again.
+# Hostile clients: each is called with one connection after the other.
 
 SOURCE = "127.0.2.1"
 
@@ -177,7 +177,7 @@ def bombs(stream):
     send(stream, "/v1/chat/completions", about(png(40_000, zlib.compress(b""))))
 
 
-# Compressed once, so that the attack costs the attacker little: pictures differ in their colours.
+# Compressed once, so that the attack costs the attacker little; pictures differ in their colours.
 PIXELS = zlib.compress((b"\0" + random.randbytes(4000)) * 4000)
 
 
@@ -200,7 +200,7 @@ KINDS = [silent, heads, bodies, uploads, nonsense, nested, texts, bombs, photos,
 
 
 def attack(kind):
-    """All hostile connections, in a process of their own, until it is ended."""
+    """Runs all hostile connections, in a separate process that is terminated later."""
 
     def one():
         while True:
@@ -218,10 +218,10 @@ def attack(kind):
 def told(measured):
     times, refused, lost = measured
     if not times:
-        return f"no text; {refused} times told to come again, {lost} lost"
+        return f"no text; {refused} times told to retry, {lost} lost"
     times.sort()
     median, late = statistics.median(times), times[int(len(times) * 0.95)]
-    extra = f", {refused} times told to come again" if refused else ""
+    extra = f", {refused} times told to retry" if refused else ""
     extra += f", {lost} lost" if lost else ""
     return f"{median * 1000:.0f} ms (95 %: {late * 1000:.0f} ms, {len(times)} answers{extra})"
 

@@ -1,4 +1,4 @@
-//! Bodies of any content are requests or error objects; the seeds of the fuzz targets among them.
+//! Bodies of any content, including the seeds of the fuzz targets, give requests or error objects.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
@@ -72,7 +72,7 @@ fn bodies_of_very_many_values_are_refused_before_they_are_built() {
         let body = format!("{{\"metadata\":[{values}0],\"messages\":[]}}");
         assert_eq!(code(body).unwrap_err(), "too_many_values");
     }
-    // In a string they are one.
+    // In a string they count as one value.
     let body = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"\\\"[{zeros}\\\\\"}}]}}");
     code(body).unwrap();
 }

@@ -1,15 +1,15 @@
-"""Client libraries of Python against a running server: structured output, tools, images, streams.
+"""Tests a running server with Python client libraries: structured output, tools, images, streams.
 
 Usage: clients.py BASE_URL [LIBRARY ...]
 
-Prints a table of what works and fails if anything does not. The server must serve the pair that it
-carries with a chat template that knows tools:
+Prints a table of what works, and fails if anything does not work. The server must serve the pair that
+it carries, with a chat template that supports tools:
 
     serve --port 8093 --chat-template examples/chat-templates/qwen-tools.jinja
 
-The pair was taught to describe drawn scenes and nothing else: left to itself it calls no tool, so
-calls are asked for by `required` or by name, and what it writes into a schema has the right form and
-any content. See docs/serving.md.
+The pair was trained only to describe drawn scenes. On its own it calls no tool, so calls are requested
+by `required` or by name; output for a schema has the right form but arbitrary content. See
+docs/serving.md.
 """
 
 import base64
@@ -74,7 +74,7 @@ TEXT_PART = {"type": "text", "text": "Describe the picture."}
 IMAGE_PART = {"type": "image_url", "image_url": {"url": URL}}
 ASK = [{"role": "user", "content": [IMAGE_PART, TEXT_PART]}]
 CHECKS = []
-# Where the package has another name than the library.
+# Packages whose names differ from those of the libraries.
 PACKAGES = {"pydantic-ai": "pydantic-ai-slim"}
 
 
@@ -305,7 +305,7 @@ def pydantic_ai_all():
         for output in [Scene, NativeOutput(Scene)]:
             agent = Agent(kind(MODEL, provider=provider), output_type=output)
             assert isinstance(agent.run_sync(["Describe it.", picture]).output, Scene), kind
-        # Output by a schema while tools are there.
+        # Output for a schema together with tools.
         agent = Agent(kind(MODEL, provider=provider), output_type=NativeOutput(Scene), tools=[look])
         assert isinstance(agent.run_sync(["Describe it.", picture]).output, Scene), kind
         agent = Agent(kind(MODEL, provider=provider), tools=[look])

@@ -1,14 +1,14 @@
-"""Many clients at once against a running server; standard library only.
+"""Runs many concurrent clients against a server; uses only the standard library.
 
 Usage: load.py PORT burst N      N requests at the same moment, each tried again when told to wait
        load.py PORT stream N S   N clients that stream one answer after the other for S seconds
-       load.py PORT leave N      N clients that go away in every phase of an answer
-       load.py PORT mixed N GENERATE   N requests of mixed kinds, each compared with what the program
-                                 `generate` says to it alone
+       load.py PORT leave N      N clients that disconnect in every phase of an answer
+       load.py PORT mixed N GENERATE   N requests of mixed kinds, each compared with the answer of the
+                                 program `generate`
 
-The server must serve the pair that it carries (`serve` without `--target`), and give one client as many
-connections as are opened at once (`--max-client-connections`). Exits with 1 if an answer is
-wrong or lost. See docs/reliability.md.
+The server must serve the pair that it carries (`serve` without `--target`), and allow one client as
+many connections as are opened at the same time (`--max-client-connections`). Exits with 1 if an answer
+is wrong or lost. See docs/reliability.md.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ async def connect(method, path, payload=b""):
             reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
             break
         except OSError:
-            # More at once than the system lets wait for their connection.
+            # The system's queue of pending connections is full.
             await asyncio.sleep(0.05)
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -50,7 +50,7 @@ async def connect(method, path, payload=b""):
 
 
 async def request(payload):
-    """Status, body, seconds to the first byte, and how long the server asks to wait."""
+    """Returns status, body, seconds to the first byte, and how long the server asks to wait."""
     started = time.monotonic()
     reader, writer = await connect("POST", "/v1/chat/completions", payload)
     head = await reader.readuntil(b"\r\n\r\n")
@@ -155,7 +155,7 @@ async def stream(n, seconds):
 
 
 async def leave(n):
-    """Goes away after a random number of bytes sent or received."""
+    """Disconnects after a random number of bytes sent or received."""
     payload = body(True, temperature=1.5)
 
     async def one(index):
@@ -180,10 +180,10 @@ async def leave(n):
             break
         await asyncio.sleep(0.05)
     else:
-        print("work of clients that have gone goes on")
+        print("work for disconnected clients continues")
         return 1
     outcomes = {name: value for name, value in now.items() if "requests_total" in name}
-    print(f"{n} clients have gone; {outcomes}")
+    print(f"{n} clients have disconnected; {outcomes}")
     status, _, _, _ = await request(body(False))
     print(f"the next client gets status {status}")
     return status != 200
@@ -225,7 +225,7 @@ def asked(kind, stream):
 
 
 async def mixed(n, generate):
-    """Kinds in random order, streamed or not, 64 at a time."""
+    """Sends requests of random kinds, streamed or not, 64 at a time."""
     expected = [(kind, alone(kind, generate)) for kind in kinds()]
     rng, wrong, left = random.Random(7), 0, n
 

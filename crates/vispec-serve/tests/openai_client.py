@@ -1,4 +1,4 @@
-"""The official Python client of OpenAI against a running server: the same answers as `generate`.
+"""Compares the answers of a running server with those of `generate`, using OpenAI's Python client.
 
 Usage: openai_client.py BASE_URL [DIRECTORY_OF_BINARIES]
 
@@ -82,7 +82,7 @@ def check_conversation():
     second = ask([question, said, {"role": "user", "content": "And the background?"}])
     cached = second.usage.prompt_tokens_details.cached_tokens
     assert cached >= first.usage.prompt_tokens, (cached, first.usage)
-    print(f"second turn: {cached} of {second.usage.prompt_tokens} tokens were known")
+    print(f"second turn: {cached} of {second.usage.prompt_tokens} tokens were cached")
 
 
 def check_logprobs_and_choices():
@@ -99,7 +99,7 @@ def check_logprobs_and_choices():
 
 
 def check_schema():
-    """Whole objects and chunks against the types of the client, strictly and without extra fields."""
+    """Checks complete objects and chunks strictly against the client's types, without extra fields."""
     from openai.types import Completion, Model
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -129,7 +129,7 @@ def check_schema():
     chunks = [line[6:] for line in lines if line.startswith("data: {")]
     for chunk in chunks:
         strictly(ChatCompletionChunk, chunk)
-    print(f"whole objects and {len(chunks)} chunks have the client's types and nothing else")
+    print(f"complete objects and {len(chunks)} chunks have exactly the client's types")
 
 
 def check_errors():

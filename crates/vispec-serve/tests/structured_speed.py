@@ -1,14 +1,14 @@
-"""How fast answers by a schema of ten fields come, beside answers without one; standard library only.
+"""Compares the speed of answers with and without a schema of ten fields; standard library only.
 
 Usage: structured_speed.py PORT [--rounds N]
 
-The server must serve the pair that it carries, and forget what it said:
+The server must serve the pair that it carries, and keep nothing of earlier answers:
 
     serve --port 8094 --suffix-memory 0 --conversation-memory 0
 
-Both kinds of answers are drafted, about the same pictures, greedy and sampled, one after the other in
-turns, so that whatever else the machine does meets both alike. Speeds are tokens over the time of
-decoding, as the server tells it; medians over all rounds. See docs/serving.md.
+Both kinds of answers are drafted, about the same pictures, greedy and sampled, in turn, so that other
+work on the machine affects both alike. Speeds are tokens over decoding time, as reported by the server;
+medians over all rounds. See docs/serving.md.
 """
 
 import base64

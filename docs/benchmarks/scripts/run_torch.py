@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Linear layers of vispec-kernels beside those of PyTorch, in turns.
+"""Compares linear layers of vispec-kernels with those of PyTorch, in turn.
 
     python3 run_torch.py --kernels PATH/TO/crates/vispec-kernels --build DIR
 
 Run it with a Python that has torch (the build for CPUs is enough) and numpy; cargo must be on PATH.
-Each round runs our kernels, then torch, each in a process of its own, `--rounds` times. Each process
-times calls over eight weights in turn, which caches cannot hold, until `--seconds` have passed for
+Each of `--rounds` rounds runs our kernels, then torch, in separate processes. Each process times
+calls over eight weights in turn, which do not fit into caches, until `--seconds` have passed for
 each shape. Two Markdown tables go to stdout: the minimum over all rounds, and the median of all
 calls' medians. Raw results go to `--raw`.
 
 Torch computes `torch.nn.functional.linear` in inference mode with inputs, weights and outputs of the
-named dtype. Our kernels take and give f32 rows, whatever the dtype of the weights, and give the same
-bits for a row whatever the number of rows; torch does not promise that.
+named dtype. Our kernels take and return f32 rows for every dtype of the weights, and return the same
+bits for a row for any number of rows; torch does not guarantee that.
 """
 
 import argparse

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Training steps of `train` beside the same steps in PyTorch, in turns.
+"""Compares training steps of `train` with the same steps in PyTorch, in turn.
 
     python3 train_step.py --train target/release/train --target TARGET --data CAPTURE
 
 Run it with a Python that has torch. `train` takes `--steps` steps of stage 1 (an EAGLE-2 draft) and of
-stage 2 (ViSpec, one unrolled pass), each with the output head in f32 and in bf16; its metrics say how
-long each step took, reading of samples included, and how many tokens and supervised positions it
-had. Torch then takes steps of exactly these sizes in f32. This is done `--rounds` times, each in a
-process of its own. A Markdown table of the best rounds goes to stdout: wall time, which means
-something on an otherwise idle machine only, and CPU time, which with `--threads 1` (threads that
-wait for each other spin) means something on a busy one, too.
+stage 2 (ViSpec, one unrolled pass), each with the output head in f32 and in bf16; its metrics have
+the time of each step, including reading samples, and its numbers of tokens and supervised positions.
+Torch then takes steps of exactly these sizes in f32. This is repeated `--rounds` times, in separate
+processes. A Markdown table of the best rounds goes to stdout: wall time, which is meaningful only on
+an otherwise idle machine, and CPU time, which with `--threads 1` (waiting threads spin) is also
+meaningful on a busy one.
 
-The torch step is written for speed, not after upstream's code: only supervised rows go through the
+The torch step is written for speed and does not follow upstream's code: only supervised rows go through the
 head, the teacher's distribution is computed once for all passes, attention is the fused kernel,
 AdamW is the fused one, samples are in memory.
 """

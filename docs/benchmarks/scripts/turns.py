@@ -1,4 +1,4 @@
-"""What the comparison scripts share: turns of measuring processes, and honesty about noise."""
+"""Code shared by the comparison scripts: turns of measuring processes, and reports about noise."""
 
 import contextlib
 import fcntl
@@ -12,19 +12,19 @@ import time
 
 
 def cpu_ticks():
-    """(busy, all) clock ticks of this machine since it started."""
+    """Returns (busy, all) clock ticks of this machine since it started."""
     with open("/proc/stat") as f:
         ticks = [int(n) for n in f.readline().split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 class Busy(Exception):
-    """Others held the lock for too long."""
+    """Another process held the lock for too long."""
 
 
 @contextlib.contextmanager
 def held(lock, patience):
-    """Holds the lock file that others who measure on this machine hold too (as `flock -x` does).
+    """Holds the lock file shared by all measurements on this machine (like `flock -x`).
 
     Raises `Busy` after waiting for `patience` seconds.
     """
@@ -49,7 +49,7 @@ def turn(name, command, env=None, tries=3):
     """Runs one measuring process; returns its JSON object (the last line it prints) with
     `others`: the share of all processors that other processes used meanwhile.
 
-    Tried again if the process fails, as it does while its program is being rebuilt.
+    Retries if the process fails, as it does while its program is being rebuilt.
     """
     for attempt in range(tries):
         ticks, times, started = cpu_ticks(), os.times(), time.monotonic()
@@ -75,8 +75,8 @@ def turn(name, command, env=None, tries=3):
 
 
 def quiet(ours, theirs, share):
-    """The rounds during which other processes used at most `share` of the processors; all, if there
-    are none."""
+    """Returns the rounds during which other processes used at most `share` of the processors, or all
+    rounds if there are none."""
     loudest = [max(a["others"], b["others"]) for a, b in zip(ours, theirs)]
     chosen = [i for i, others in enumerate(loudest) if others <= share] or list(range(len(ours)))
     if len(chosen) < len(ours):
@@ -85,14 +85,14 @@ def quiet(ours, theirs, share):
 
 
 def processor():
-    """Name of the processor and the number of those this process may use."""
+    """Returns the processor's name and the number of processors that this process may use."""
     with open("/proc/cpuinfo") as f:
         name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "unknown")
     return f"{name}, {len(os.sched_getaffinity(0))} processors"
 
 
 def noise(turns):
-    """A sentence about what else ran. `turns` are results of `turn`."""
+    """Returns a sentence about other processes. `turns` are results of `turn`."""
     shares = [t["others"] for t in turns]
     return (
         f"Other processes used {min(shares):.0%} to {max(shares):.0%} of the processors during the "
@@ -101,6 +101,6 @@ def noise(turns):
 
 
 def table(head, rows):
-    """A Markdown table: the first column to the left, the others to the right."""
+    """Returns a Markdown table with the first column left-aligned and the others right-aligned."""
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 1)) + "|"]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])

@@ -12,24 +12,24 @@ use super::{AnswerEvent, Pace, Phase};
 use crate::metrics::{Metrics, Outcome};
 use crate::request_memory::Room;
 
-/// What the answers to one request share.
+/// State shared by the answers to one request.
 pub(super) struct Asked {
     submitted: Instant,
     metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
     heard: Mutex<Heard>,
-    /// The request as logs know it.
+    /// Log span of the request.
     span: tracing::Span,
-    /// The memory that the request holds, given back with its last answer.
+    /// The memory that the request holds, freed with its last answer.
     _room: Room,
 }
 
-/// What the client has heard of a request.
+/// What the client has received of a request.
 struct Heard {
     started: bool,
     /// Answers that have not ended.
     left: u32,
-    /// Of the first answer that did not come to its end.
+    /// Outcome of the first answer that did not come to its end.
     failure: Option<Outcome>,
 }
 
@@ -54,7 +54,7 @@ impl Asked {
         }
     }
 
-    /// Notes that an answer starts; returns whether it is the first.
+    /// Notes that an answer starts; returns `true` for the first one.
     fn start(&self) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = !heard.started;
@@ -65,8 +65,8 @@ impl Asked {
         is_first
     }
 
-    /// Counts the request when its last answer has ended. Returns whether this end is the first of
-    /// its answers that is no answer.
+    /// Notes that an answer has ended, and counts the request after the last one. Returns `true` if
+    /// this is the first of its answers that failed.
     fn end(&self, outcome: Outcome) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first_failure = !outcome.is_answer() && heard.failure.is_none();
@@ -80,7 +80,7 @@ impl Asked {
         is_first_failure
     }
 
-    /// How an answer ended; one that is cancelled while the server shuts down is cut off by it.
+    /// Outcome of an answer; one that is cancelled during a shutdown counts as cut off by it.
     fn outcome(&self, ended: &Result<Answered, AnswerError>) -> Outcome {
         match Outcome::of(ended) {
             Outcome::Cancelled if *self.phase.borrow() == Phase::Stopped => Outcome::ShutDown,
@@ -89,15 +89,15 @@ impl Asked {
     }
 }
 
-/// Hands one answer on to the client.
+/// Passes one answer on to the client.
 pub(super) struct Listener {
     index: u32,
     pace: Pace,
     events: UnboundedSender<AnswerEvent>,
     asked: Arc<Asked>,
-    /// What a client that hears of its answer once has not heard yet.
+    /// Text not sent yet, for a client that receives its answer in one piece.
     held: AnswerCycle,
-    /// When the last cycle came.
+    /// Time of the last cycle.
     last: Option<Instant>,
 }
 
@@ -155,7 +155,7 @@ impl AnswerListener for Listener {
     }
 
     fn on_end(&mut self, ended: Result<Answered, AnswerError>) {
-        // Counted first, so that whoever has the answer finds it counted.
+        // Counted first, so that a client that has the answer finds it counted.
         if let Ok(answered) = &ended {
             self.asked.metrics.answered(answered);
         }
@@ -164,7 +164,7 @@ impl AnswerListener for Listener {
             Ok(answered) => {
                 if self.pace == Pace::Whole {
                     let held = std::mem::take(&mut self.held);
-                    // A client that has gone does not mind, here and below.
+                    // If the client has disconnected, nothing is lost, here and below.
                     let _ = self.send(AnswerEvent::Cycle(self.index, held));
                 }
                 AnswerEvent::Finished(self.index, Box::new(answered))
@@ -181,7 +181,7 @@ impl AnswerListener for Listener {
     }
 }
 
-/// The message of an error and those of its causes, for the log.
+/// Joins the messages of an error and its causes, for the log.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     Vec::from_iter(causes.map(ToString::to_string)).join(": ")

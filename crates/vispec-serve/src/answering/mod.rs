@@ -1,4 +1,4 @@
-//! From a request to what its client hears of the answers.
+//! From a request to the events that its client receives.
 
 mod listener;
 
@@ -13,14 +13,14 @@ use crate::metrics::Metrics;
 use crate::model::AnswerModel;
 use crate::request_memory::Room;
 
-/// What a request hears of its answers: `Started`, then of each of them any number of `Cycle`, or
-/// one by [`Pace::Whole`], and an end. Those of several answers come as they are made.
+/// Events of the answers to a request: `Started`, then for each answer any number of `Cycle` (only
+/// one with [`Pace::Whole`]) and an end. Events of several answers are interleaved.
 ///
-/// The channel has no bound, so that a client that reads slowly never holds up the model; what it
-/// holds is bounded by the length of the answers.
+/// The channel is unbounded, so that a client that reads slowly never holds up the model; its
+/// content is bounded by the length of the answers.
 #[derive(Debug)]
 pub(crate) enum AnswerEvent {
-    /// The prompt is in order and has so many tokens.
+    /// The prompt is valid and has this number of tokens.
     Started(usize),
     /// More text of the answer with this index.
     Cycle(u32, AnswerCycle),
@@ -30,28 +30,28 @@ pub(crate) enum AnswerEvent {
     Failed(AnswerError),
 }
 
-/// How often a request hears of its answers.
+/// How often a request receives events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// With each cycle.
+    /// After each cycle.
     Cycles,
-    /// Once, when an answer has ended: no other thread is woken before.
+    /// Once, when an answer has ended: no other thread is woken earlier.
     Whole,
 }
 
-/// How far a shutdown has come.
+/// Phase of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Requests are taken, but others should have them.
+    /// Requests are accepted, but load balancers should send them elsewhere.
     Draining,
-    /// Requests are not taken any more.
+    /// Requests are no longer accepted.
     Closed,
     /// Answers are cut off.
     Stopped,
 }
 
-/// The model, and whether its answers are still wanted.
+/// The model, its metrics, and the phase of the shutdown.
 pub(crate) struct Answering {
     model: Arc<dyn AnswerModel>,
     metrics: Arc<Metrics>,
@@ -68,10 +68,11 @@ impl Answering {
         }
     }
 
-    /// Asks for so many answers to a request.
+    /// Asks for `choices` answers to a request.
     ///
     /// # Errors
-    /// [`AnswerError::Busy`] if there is no place, [`AnswerError::ShutDown`] if none is taken.
+    /// [`AnswerError::Busy`] if the queue is full, [`AnswerError::ShutDown`] once the server accepts
+    /// no more requests.
     pub(crate) fn submit(
         &self,
         (submission, room): (Submission, Room),
@@ -101,28 +102,28 @@ impl Answering {
         })
     }
 
-    /// Whether requests are welcome.
+    /// Returns whether the server should receive requests.
     pub(crate) fn is_open(&self) -> bool {
         *self.phase.borrow() == Phase::Open
     }
 
-    /// Takes requests that come all the same.
+    /// Enters the draining phase, in which requests are still accepted.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Takes no more requests; those that wait are still answered.
+    /// Accepts no more requests; waiting ones are still answered.
     pub(crate) fn close(&self) {
         self.phase.send_replace(Phase::Closed);
     }
 
-    /// Cuts off the answers that run or wait.
+    /// Cuts off running and waiting answers.
     pub(crate) fn stop(&self) {
         self.phase.send_replace(Phase::Stopped);
     }
 }
 
-/// The answers to one request. Dropping them takes the request back.
+/// The answers to one request. Dropping them cancels the request.
 pub(crate) struct Answers {
     events: UnboundedReceiver<AnswerEvent>,
     phase: watch::Receiver<Phase>,
@@ -130,7 +131,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Waits for what comes next; `None` if the answers were lost.
+    /// Waits for the next event; `None` if the answers were lost.
     pub(crate) async fn next(&mut self) -> Option<AnswerEvent> {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! What is kept of earlier answers, and what drafts have of it.
+//! Metrics of earlier answers that are kept for drafting.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,7 +7,7 @@ use vispec::SuffixStoreUsage;
 
 use super::{gauge, take_over};
 
-/// Taken over from the store when somebody looks.
+/// Taken from the store whenever metrics are rendered.
 #[derive(Debug, Default)]
 pub(super) struct EarlierAnswerMetrics {
     memory: Gauge,
@@ -20,23 +20,23 @@ impl EarlierAnswerMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "suffix_store_memory",
-            "Memory for what earlier answers said, full or not",
+            "Memory reserved for earlier answers, full or not",
             Unit::Bytes,
             self.memory.clone(),
         );
         registry.register(
             "suffix_store_tokens",
-            "Tokens of earlier answers that are kept",
+            "Stored tokens of earlier answers",
             self.tokens.clone(),
         );
         registry.register(
             "suffix_store_hits",
-            "Times that the last tokens of an answer were found in earlier answers",
+            "How often the last tokens of an answer were found in earlier answers",
             self.matches.clone(),
         );
         registry.register(
             "suffix_store_accepted_tokens",
-            "Draft tokens accepted that earlier answers had proposed",
+            "Accepted draft tokens that earlier answers had proposed",
             self.accepted.clone(),
         );
     }

@@ -1,4 +1,4 @@
-//! What is kept of images, what it has been good for, and videos.
+//! Metrics of kept images, their use, and videos.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,7 +7,7 @@ use vispec::KeptImages;
 
 use super::{gauge, take_over};
 
-/// Taken over from the model when somebody looks, but for videos.
+/// Taken from the model whenever metrics are rendered, except for videos.
 #[derive(Debug, Default)]
 pub(super) struct ImageMetrics {
     count: Gauge,
@@ -19,21 +19,21 @@ pub(super) struct ImageMetrics {
 
 impl ImageMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("kept_images", "Images that are kept", self.count.clone());
+        registry.register("kept_images", "Kept images", self.count.clone());
         registry.register_with_unit(
             "kept_images_memory",
-            "Memory for images that are kept",
+            "Memory of kept images",
             Unit::Bytes,
             self.memory.clone(),
         );
         registry.register(
             "mm_cache_queries",
-            "Image files that were looked for among those kept",
+            "Lookups of image files among the kept images",
             self.queries.clone(),
         );
         registry.register(
             "mm_cache_hits",
-            "Image files that were found, and neither decoded nor encoded again",
+            "Image files that were found and neither decoded nor encoded again",
             self.hits.clone(),
         );
         registry.register(
@@ -43,7 +43,7 @@ impl ImageMetrics {
         );
     }
 
-    /// A request shows so many videos.
+    /// Counts the videos of a request.
     pub(super) fn note_videos(&self, n: usize) {
         self.videos.inc_by(n as u64);
     }

@@ -1,4 +1,4 @@
-//! What the server measures, in the text format of Prometheus.
+//! Metrics of the server, in the Prometheus text format.
 
 mod earlier_answers;
 mod images;
@@ -30,13 +30,13 @@ pub(crate) enum Outcome {
     Stop,
     /// Answered up to a limit.
     Length,
-    /// The client went away.
+    /// The client disconnected.
     Cancelled,
     /// The request or its prompt cannot be answered.
     Refused,
-    /// No place in the queue.
+    /// The queue was full.
     Busy,
-    /// The server shut down.
+    /// The server was shutting down.
     ShutDown,
     /// The model failed.
     Failed,
@@ -63,7 +63,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it is an answer to its end.
+    /// Returns whether the answer came to its end.
     pub(crate) fn is_answer(self) -> bool {
         matches!(self, Self::Stop | Self::Length)
     }
@@ -93,10 +93,10 @@ impl Outcome {
 
 /// One label.
 type Label = [(&'static str, String); 1];
-/// Seconds that add up.
+/// A counter of seconds.
 type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
 
-/// Everything at `/metrics`.
+/// All metrics at `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -125,7 +125,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero.
+    /// Creates all metrics, at zero.
     pub(crate) fn new() -> Self {
         let seconds = [
             0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0,
@@ -155,7 +155,7 @@ impl Metrics {
             kept_memory: Gauge::default(),
             request_memory: Gauge::default(),
         };
-        // Counters that exist before they count can be told from counters that are missing.
+        // With zeros from the start, counters without events differ from missing counters.
         for outcome in Outcome::ALL {
             drop(
                 metrics
@@ -190,12 +190,12 @@ impl Metrics {
         };
         counter(
             "prompt_tokens",
-            "Tokens of answered prompts, image places included",
+            "Tokens of answered prompts, including image placeholders",
             &self.prompt_tokens,
         );
         counter(
             "prefix_cache_hits",
-            "Tokens of answered prompts that an earlier answer had read already",
+            "Tokens of answered prompts that an earlier answer had already read",
             &self.reused_prompt_tokens,
         );
         counter(
@@ -206,12 +206,12 @@ impl Metrics {
         counter("cycles", "Cycles, one verify pass each", &self.cycles);
         counter(
             "verified_nodes",
-            "Nodes verified, roots included",
+            "Verified nodes, including roots",
             &self.nodes,
         );
         counter(
             "spec_decode_num_accepted_tokens",
-            "Draft tokens accepted",
+            "Accepted draft tokens",
             &self.accepted,
         );
         let mut family = |name, help, family: &Family<Label, Counter>| {
@@ -224,12 +224,12 @@ impl Metrics {
         );
         family(
             "spec_decode_num_accepted_tokens_per_pos",
-            "Draft tokens accepted at each position of a cycle, from 0",
+            "Accepted draft tokens at each position of a cycle, from 0",
             &self.accepted_by_position,
         );
         family(
             "idle_cycles",
-            "Cycles that verified the root alone, by reason",
+            "Cycles that verified only the root, by reason",
             &self.idle_cycles,
         );
         family(
@@ -249,19 +249,19 @@ impl Metrics {
         );
         registry.register_with_unit(
             "time_to_first_token",
-            "From the request to its first token, waiting included",
+            "Time from the request to its first token, including waiting",
             Unit::Seconds,
             self.time_to_first_token.clone(),
         );
         registry.register_with_unit(
             "inter_token_latency",
-            "Between two cycles of an answer, each of which brings one token or more",
+            "Time between two cycles of an answer, each of which yields one or more tokens",
             Unit::Seconds,
             self.inter_token_latency.clone(),
         );
         registry.register_with_unit(
             "request_queue_time",
-            "From the request to its turn",
+            "Time from the request to its turn",
             Unit::Seconds,
             self.queue_time.clone(),
         );
@@ -276,37 +276,37 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register_with_unit(
             "resident_memory",
-            "Resident set of the process; 0 where the system does not tell",
+            "Resident set of the process; 0 if the system does not report it",
             Unit::Bytes,
             self.resident_memory.clone(),
         );
         registry.register(
             "kept_conversations",
-            "Conversations whose beginnings are kept",
+            "Kept conversations",
             self.kept_conversations.clone(),
         );
         registry.register_with_unit(
             "kept_conversations_memory",
-            "Memory of the conversations that are kept",
+            "Memory of kept conversations",
             Unit::Bytes,
             self.kept_memory.clone(),
         );
         registry.register_with_unit(
             "request_memory",
-            "What requests hold of the memory that they share",
+            "Memory that requests hold of their shared budget",
             Unit::Bytes,
             self.request_memory.clone(),
         );
     }
 
-    /// A request has ended.
+    /// Counts a request that has ended.
     pub(crate) fn count(&self, outcome: Outcome) {
         self.requests
             .get_or_create(&label("outcome", outcome.as_str()))
             .inc();
     }
 
-    /// An answer has ended, as wanted or not.
+    /// Counts an answer that has ended, as wanted or not.
     pub(crate) fn answered(&self, answered: &Answered) {
         let stats = &answered.stats;
         self.prompt_tokens.inc_by(stats.prompt_tokens() as u64);
@@ -352,31 +352,31 @@ impl Metrics {
         }
     }
 
-    /// A request that shows so many videos goes to the model.
+    /// Counts the videos of a request that goes to the model.
     pub(crate) fn shown(&self, n_videos: usize) {
         self.images.note_videos(n_videos);
     }
 
-    /// An answer has its first token so long after the request came.
+    /// Records the time from a request to the first token of an answer.
     pub(crate) fn first_token(&self, time: Duration) {
         self.time_to_first_token.observe(time.as_secs_f64());
     }
 
-    /// An answer has more tokens so long after those before.
+    /// Records the time between the tokens of two cycles of an answer.
     pub(crate) fn next_tokens(&self, time: Duration) {
         self.inter_token_latency.observe(time.as_secs_f64());
     }
 
-    /// A request has waited so long for its turn.
+    /// Records the time that a request has waited for its turn.
     pub(crate) fn waited(&self, time: Duration) {
         self.queue_time.observe(time.as_secs_f64());
     }
 
-    /// All metrics in the text format, with what the model runs and keeps; `held` are the bytes that
-    /// requests hold.
+    /// Returns all metrics in the text format, including the figures of the model; `held` is the
+    /// number of bytes that requests hold.
     ///
     /// # Errors
-    /// Never for formats that are known; the encoder's signature has one.
+    /// Never for the metrics here; the encoder's signature requires it.
     pub(crate) fn render(
         &self,
         scheduler: SchedulerFigures,
@@ -400,7 +400,7 @@ impl Metrics {
     }
 }
 
-/// Has a counter say what something else has counted.
+/// Sets a counter to a count that is kept elsewhere.
 fn take_over(counter: &Counter, count: u64) {
     counter.inner().store(count, Ordering::Relaxed);
 }
@@ -413,7 +413,7 @@ fn label(name: &'static str, value: impl ToString) -> Label {
     [(name, value.to_string())]
 }
 
-/// Resident set of this process, where the operating system tells.
+/// Resident set of this process, if the operating system reports it.
 fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

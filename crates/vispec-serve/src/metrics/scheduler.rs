@@ -1,4 +1,4 @@
-//! What the scheduler of the model says of itself.
+//! Metrics of the model's scheduler.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,7 +10,7 @@ use vispec::SchedulerFigures;
 
 use super::{Label, gauge, label, take_over};
 
-/// Taken over from the scheduler when somebody looks.
+/// Taken from the scheduler whenever metrics are rendered.
 #[derive(Debug, Default)]
 pub(super) struct SchedulerMetrics {
     running: Gauge,
@@ -28,28 +28,28 @@ impl SchedulerMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "num_requests_running",
-            "Answers in the passes of the model",
+            "Running answers",
             self.running.clone(),
         );
         registry.register(
             "num_requests_waiting",
-            "Requests that wait for their turn",
+            "Waiting requests",
             self.waiting.clone(),
         );
         registry.register(
             "kv_cache_usage_perc",
-            "Share of the memory for keys and values that is in use; 1 is all",
+            "Share of the memory for keys and values that is in use; 1 means full",
             self.usage.clone(),
         );
         registry.register_with_unit(
             "kv_cache_memory",
-            "Memory for keys and values: in use, reserved by running answers, and there",
+            "Memory for keys and values: used, reserved by running answers, and budget",
             Unit::Bytes,
             self.memory.clone(),
         );
         registry.register(
             "kv_cache_refused",
-            "Requests refused because they could need more memory than there is",
+            "Requests refused because they could need more memory than the budget",
             self.refused.clone(),
         );
         registry.register("passes", "Passes of the target", self.passes.clone());
@@ -60,13 +60,13 @@ impl SchedulerMetrics {
         );
         registry.register(
             "speculation_gain",
-            "What plain decoding would have taken over what decoding took since the start, estimated \
-             from measured costs; 0 where they are not known",
+            "Estimated time of plain decoding over actual decoding time since the start, from \
+             measured costs; 0 if they are not known",
             self.gain.clone(),
         );
         registry.register(
             "cost_corrections",
-            "Times that the costs which trees are sized by were found wrong and corrected",
+            "How often the costs that trees are sized by were found to be wrong and corrected",
             self.cost_corrections.clone(),
         );
     }

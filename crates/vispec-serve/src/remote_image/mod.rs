@@ -1,8 +1,8 @@
-//! Images at addresses of the web, fetched for clients if the operator allows it.
+//! Images at web addresses, fetched for clients if the operator allows it.
 //!
-//! A server that fetches what clients name can be made to reach places that they cannot. So only
-//! public addresses are connected to, checked after names are resolved and on the very addresses
-//! that are used; redirects are not followed; size and time are bounded.
+//! A server that fetches what clients name can be made to reach places that the clients cannot. So
+//! only public addresses are connected to; they are checked after names are resolved, on the very
+//! addresses that are used. Redirects are not followed, and size and time are bounded.
 
 mod public_address;
 
@@ -23,18 +23,19 @@ use public_address::is_public;
 /// Which addresses may be fetched from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteAddresses {
-    /// Those that everybody on the internet can reach.
+    /// Addresses that everybody on the internet can reach.
     Public,
-    /// Any, this machine and its network included. Clients can then reach whatever the server can.
+    /// Any address, including this machine and its network. Clients can then reach whatever the
+    /// server can.
     Any,
 }
 
-/// Bounds of fetching images.
+/// Limits for fetching images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteImageOptions {
-    /// Largest file in bytes.
+    /// Maximum size of a file in bytes.
     pub max_bytes: usize,
-    /// Longest time for one image, from its name to its last byte.
+    /// Maximum time for one image, from resolving its name to its last byte.
     pub timeout: Duration,
     /// Which addresses may be fetched from.
     pub addresses: RemoteAddresses,
@@ -58,7 +59,7 @@ pub(crate) struct RemoteImages {
     limits: RemoteImageOptions,
 }
 
-/// Where an image is, and the field that says so.
+/// Address of an image, and the request field that holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteImage {
     url: Url,
@@ -66,17 +67,14 @@ pub(crate) struct RemoteImage {
 }
 
 impl RemoteImage {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
-    /// If it is not one of `http` or `https`, or holds a password.
+    /// If it is not an `http` or `https` address, or contains a user or password.
     pub(crate) fn parse(location: &str, url: &str) -> Result<Self, ApiError> {
         let url = Url::parse(url).map_err(|error| refused(location, &error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(refused(
-                location,
-                "expected an address of http, https or data",
-            ));
+            return Err(refused(location, "expected an http, https or data address"));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refused(location, "addresses with a user are not fetched"));
@@ -87,14 +85,14 @@ impl RemoteImage {
 }
 
 impl RemoteImages {
-    /// Gets ready to fetch.
+    /// Creates the HTTP client.
     ///
     /// # Errors
-    /// If the client cannot be made, for instance for want of certificates.
+    /// If the client cannot be created, for instance because certificates are missing.
     pub(crate) fn new(limits: &RemoteImageOptions) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .redirect(Policy::none())
-            // A proxy would be asked for addresses that nobody has checked.
+            // A proxy would connect to addresses that were not checked.
             .no_proxy()
             .timeout(limits.timeout)
             .dns_resolver(Arc::new(Checked(limits.addresses)))
@@ -105,11 +103,11 @@ impl RemoteImages {
         })
     }
 
-    /// The content of an image file, for which `room` is made.
+    /// Returns the content of an image file, after reserving its bytes in `room`.
     ///
     /// # Errors
-    /// If it cannot be fetched within the limits, or if there is no room. What exactly went wrong behind the address is for
-    /// the log: clients shall not learn about places that they cannot reach.
+    /// If it cannot be fetched within the limits, or if there is no room. Details of failures are
+    /// only logged: clients must not learn about places that they cannot reach.
     pub(crate) async fn fetch(
         &self,
         image: &RemoteImage,
@@ -125,7 +123,7 @@ impl RemoteImages {
         let response = response.map_err(unreachable)?;
         let status = response.status();
         if !status.is_success() {
-            let reason = format!("the image was answered with status {}", status.as_u16());
+            let reason = format!("fetching the image failed with status {}", status.as_u16());
             return Err(refused(location, &reason));
         }
         let max_bytes = self.limits.max_bytes;
@@ -152,7 +150,7 @@ impl RemoteImages {
         Ok(content)
     }
 
-    /// Looks at addresses that are numbers, which no resolver sees.
+    /// Checks addresses that are numbers, which no resolver sees.
     fn check_host(&self, image: &RemoteImage) -> Result<(), ApiError> {
         let address = match image.url.host() {
             Some(Host::Ipv4(address)) => address.into(),
@@ -171,7 +169,7 @@ fn refused(location: &str, reason: &str) -> ApiError {
     ApiError::field(location, "remote_image", format!("{location}: {reason}"))
 }
 
-/// Resolves names to addresses that may be fetched from.
+/// A resolver that returns only addresses that may be fetched from.
 #[derive(Debug, Clone, Copy)]
 struct Checked(RemoteAddresses);
 
@@ -181,7 +179,7 @@ impl Resolve for Checked {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let mut found: Vec<SocketAddr> = found.collect();
-            // All of them, so that a name cannot lead to a private one at the second attempt.
+            // Filter all of them, so that a second attempt cannot lead to a private address.
             if addresses == RemoteAddresses::Public {
                 found.retain(|address| is_public(address.ip()));
             }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is of the public internet and not of this machine, a private network, or a
-/// range with a special meaning.
+/// Returns whether an address belongs to the public internet and not to this machine, a private
+/// network, or a range with a special meaning.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -13,8 +13,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    // This network, reserved, shared address space, benchmarks, protocol assignments, and former
-    // relays of 6to4.
+    // "This network", reserved, shared address space, benchmarks, protocol assignments, and former
+    // 6to4 relays.
     let special = matches!(
         (a, b, c),
         (0 | 240..=255, _, _)
@@ -33,8 +33,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
-    // Only 2000::/3 is public, and within it not documentation, benchmarks, Teredo and 6to4, which
-    // carry IPv4 addresses.
+    // Only 2000::/3 is public, except documentation, benchmarks, and Teredo and 6to4, which carry
+    // IPv4 addresses.
     let unicast = segments[0] & 0xe000 == 0x2000;
     let special = matches!(
         segments,

@@ -1,12 +1,12 @@
-//! Log-probabilities in the forms of the two endpoints.
+//! Log-probabilities in the formats of the two endpoints.
 
 use serde_json::{Map, Value, json};
 use vispec::TokenLogProbs;
 
-/// What stands for a probability of 0, which JSON has no number for; OpenAI has the same.
+/// Stands for a probability of 0, for which JSON has no number; OpenAI uses the same value.
 const IMPOSSIBLE: f32 = -9999.0;
 
-/// The object of a chat.
+/// The log-probability object of a chat.
 pub(super) fn of_chat(tokens: &[TokenLogProbs]) -> Value {
     let content = tokens.iter().map(|token| {
         let mut object = entry(&token.token, token.log_prob);
@@ -21,12 +21,12 @@ pub(super) fn of_chat(tokens: &[TokenLogProbs]) -> Value {
 }
 
 fn entry(text: &str, log_prob: f32) -> Value {
-    // A token that is part of a character has bytes that its text does not tell.
+    // A token that is part of a character has bytes that its text does not show.
     let bytes = (!text.contains(char::REPLACEMENT_CHARACTER)).then_some(text.as_bytes());
     json!({"token": text, "logprob": number(log_prob), "bytes": bytes})
 }
 
-/// The object of a completion whose earlier tokens have `text_len` characters.
+/// The log-probability object of a completion whose earlier tokens have `text_len` characters.
 pub(super) fn of_completion(tokens: &[TokenLogProbs], text_len: usize) -> Value {
     let mut offset = text_len;
     let offsets = tokens.iter().map(|token| {

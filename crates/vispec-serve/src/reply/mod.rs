@@ -1,4 +1,4 @@
-//! The objects that clients get: whole answers and the chunks of streamed ones.
+//! The objects that clients receive: complete answers, and the chunks of streamed ones.
 
 mod log_probs;
 mod responses;
@@ -16,7 +16,7 @@ use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, SpeculationReaso
 use crate::request::{Calls, Delivery, DeliveryMode, Extension};
 use crate::tool_calls::{self, Call};
 
-/// The two ways to ask.
+/// The endpoint of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `/v1/chat/completions`
@@ -35,7 +35,7 @@ impl Endpoint {
     }
 }
 
-/// One answer, whole.
+/// One complete answer.
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
     pub(crate) text: String,
@@ -43,7 +43,7 @@ pub(crate) struct Choice {
     pub(crate) answered: Option<Answered>,
 }
 
-/// What all objects of one request share.
+/// Data shared by all objects of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     endpoint: Endpoint,
@@ -55,7 +55,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// A reply to a request whose prompt has so many tokens.
+    /// Creates a reply to a request whose prompt has `prompt_tokens` tokens.
     pub(crate) fn new(
         endpoint: Endpoint,
         delivery: Delivery,
@@ -80,12 +80,12 @@ impl Reply {
         }
     }
 
-    /// What becomes of calls of tools.
+    /// How tool calls are reported.
     pub(crate) fn calls(&self) -> Calls {
         self.delivery.calls
     }
 
-    /// The object of a request whose answers have ended.
+    /// Returns the object of a request whose answers have ended.
     pub(crate) fn whole(&self, choices: &[Choice]) -> Value {
         let kind = match self.endpoint {
             Endpoint::Chat => "chat.completion",
@@ -136,7 +136,7 @@ impl Reply {
         object
     }
 
-    /// The chunk before the first text of an answer, if the endpoint has one.
+    /// Returns the chunk before the first text of an answer, if the endpoint has one.
     pub(crate) fn first_chunk(&self, index: u32) -> Option<Value> {
         match self.endpoint {
             Endpoint::Chat => {
@@ -147,7 +147,7 @@ impl Reply {
         }
     }
 
-    /// A call, the `number`th of an answer.
+    /// Returns the object of the `number`th call of an answer.
     fn call_object(&self, index: usize, number: usize, call: &Call) -> Value {
         json!({
             "id": format!("call_{}_{index}_{number}", self.id.trim_start_matches("chatcmpl-")),
@@ -156,7 +156,7 @@ impl Reply {
         })
     }
 
-    /// The chunk that tells of a call, the `number`th of the answer.
+    /// Returns the chunk with the `number`th call of an answer.
     pub(crate) fn call_chunk(&self, index: u32, number: usize, call: &Call) -> Value {
         let mut object = self.call_object(index as usize, number, call);
         object["index"] = number.into();
@@ -166,8 +166,8 @@ impl Reply {
         )
     }
 
-    /// The chunk of a cycle, unless it would say nothing; `text` is what it says. `text_len` are characters of tokens whose
-    /// log-probabilities were told already.
+    /// Returns the chunk of a cycle with the given text, or `None` if it would be empty. `text_len`
+    /// is the number of characters of tokens whose log-probabilities were already sent.
     pub(crate) fn cycle_chunk(
         &self,
         index: u32,
@@ -197,7 +197,7 @@ impl Reply {
         Some(chunk)
     }
 
-    /// The chunk after all text of an answer and `n_calls` calls.
+    /// Returns the chunk after all text of an answer and `n_calls` calls.
     pub(crate) fn last_chunk(&self, index: u32, answered: &Answered, n_calls: usize) -> Value {
         let reason = finish_reason(answered.end, n_calls);
         let mut last = self.chunk(
@@ -213,7 +213,7 @@ impl Reply {
         last
     }
 
-    /// The chunk after all answers, if it was asked for.
+    /// Returns the chunk after all answers, if the request asked for it.
     pub(crate) fn usage_chunk(&self, usage: &Usage) -> Option<Value> {
         match self.delivery.mode {
             DeliveryMode::Whole | DeliveryMode::Stream => return None,
@@ -253,7 +253,7 @@ impl Reply {
         chunk
     }
 
-    /// The chunk with the counts of tokens so far, if they were asked for.
+    /// Adds the token counts so far to a chunk, if the request asked for them.
     pub(crate) fn counted(&self, mut chunk: Value, completion_tokens: usize) -> Value {
         if self.delivery.mode == DeliveryMode::StreamWithRunningUsage {
             chunk["usage"] = json!({

@@ -1,4 +1,4 @@
-//! Responses: the objects and events of `/v1/responses`.
+//! Objects and events of `/v1/responses`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use super::Usage;
 use crate::request::Calls;
 use crate::tool_calls::{Call, CallScanner, Said};
 
-/// A response as it grows, whole or streamed.
+/// A response under construction, complete or streamed.
 #[derive(Debug)]
 pub(crate) struct ResponseReply {
     id: String,
@@ -18,9 +18,9 @@ pub(crate) struct ResponseReply {
     repeated: Map<String, Value>,
     prompt_tokens: usize,
     scanner: Option<CallScanner>,
-    /// Items that are done.
+    /// Finished items.
     output: Vec<Value>,
-    /// The text of the message that is being written.
+    /// Text of the message that is being written.
     open: Option<String>,
     events: u64,
 }
@@ -29,7 +29,8 @@ pub(crate) struct ResponseReply {
 pub(crate) type ResponseEvent = (&'static str, Value);
 
 impl ResponseReply {
-    /// A response to a request whose prompt has so many tokens, with the fields that it repeats.
+    /// Creates a response to a request whose prompt has `prompt_tokens` tokens; `repeated` are the
+    /// request fields that it repeats.
     pub(crate) fn new(
         id: String,
         model: &str,
@@ -58,7 +59,7 @@ impl ResponseReply {
         &self.id
     }
 
-    /// The events before the first text.
+    /// Returns the events before the first text.
     pub(crate) fn begin(&mut self) -> Vec<ResponseEvent> {
         let names = ["response.created", "response.in_progress"];
         let events = names.map(|name| {
@@ -77,7 +78,7 @@ impl ResponseReply {
         self.say(said)
     }
 
-    /// Takes the end; gives the last events and the whole response.
+    /// Ends the response; returns the last events and the complete response.
     pub(crate) fn end(&mut self, answered: &Answered) -> (Vec<ResponseEvent>, Value) {
         let rest = self.scanner.as_mut().map(CallScanner::finish);
         let mut events = self.say(rest.unwrap_or_default());
@@ -107,14 +108,14 @@ impl ResponseReply {
         (events, response)
     }
 
-    /// The event of a response that failed.
+    /// Returns the event of a response that failed.
     pub(crate) fn fail(&mut self, message: &str) -> ResponseEvent {
         let mut response = self.object("failed");
         response["error"] = json!({"code": "server_error", "message": message});
         self.event("response.failed", json!({"response": response}))
     }
 
-    /// What was answered, as a message of a chat.
+    /// Returns the answer as a chat message.
     pub(crate) fn as_message(&self) -> Value {
         let (mut text, mut calls) = (String::new(), Vec::new());
         for item in &self.output {
@@ -251,7 +252,7 @@ impl ResponseReply {
         events
     }
 
-    /// An id for the item that comes next.
+    /// Returns an id for the next item.
     fn item_id(&self, prefix: &str) -> String {
         let own = self.id.trim_start_matches("resp_");
         format!("{prefix}_{own}_{}", self.output.len())
@@ -268,7 +269,7 @@ impl ResponseReply {
         })
     }
 
-    /// Where the text of the message that is being written is.
+    /// Fields that locate the text of the message that is being written.
     fn place(&self) -> Value {
         json!({
             "item_id": self.item_id("msg"),
@@ -301,7 +302,7 @@ impl ResponseReply {
     }
 }
 
-/// The fields of both objects.
+/// Merges the fields of both objects.
 fn with(mut first: Value, second: Value) -> Value {
     if let (Value::Object(first), Value::Object(second)) = (&mut first, second) {
         first.extend(second);

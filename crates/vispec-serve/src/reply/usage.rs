@@ -1,15 +1,15 @@
-//! Tokens that a request took.
+//! Token counts of a request.
 
 use serde_json::{Value, json};
 use vispec::{Answered, SpeculationReason};
 
-/// Counts over the answers to one request.
+/// Counts over all answers to one request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Usage {
     completion_tokens: usize,
-    /// Of the answer that read most: the others may have found all of the prompt read.
+    /// Minimum over the answers, because later ones may find the whole prompt in the cache.
     cached_tokens: Option<usize>,
-    /// What switched drafting off for an answer or changed it, each once.
+    /// Why drafting was switched off or changed, without duplicates.
     speculation: Vec<SpeculationReason>,
 }
 
@@ -26,12 +26,12 @@ impl Usage {
         }
     }
 
-    /// What switched drafting off for an answer or changed it.
+    /// Why drafting was switched off or changed.
     pub(crate) fn speculation(&self) -> &[SpeculationReason] {
         &self.speculation
     }
 
-    /// The object of a response.
+    /// The usage object of a response.
     pub(crate) fn of_response(&self, prompt_tokens: usize) -> Value {
         json!({
             "input_tokens": prompt_tokens,

@@ -8,17 +8,17 @@ use vispec::LogitAdjustments;
 use super::fields::{Fields, wrong};
 use crate::api_error::ApiError;
 
-/// Most biases of a request: each changes every row of logits.
+/// Maximum number of biases per request: each changes every row of logits.
 const MAX_BIASES: usize = 1024;
-/// Largest bias in either direction, as OpenAI has it.
+/// Maximum magnitude of a bias, as in OpenAI's API.
 const MAX_BIAS: f64 = 100.0;
-/// Largest presence or frequency penalty in either direction, as OpenAI has it.
+/// Maximum magnitude of a presence or frequency penalty, as in OpenAI's API.
 const MAX_PENALTY: f64 = 2.0;
 
-/// Reads them; absent ones change nothing.
+/// Reads penalties and biases; absent fields change nothing.
 ///
 /// # Errors
-/// Naming the field at fault.
+/// Names the field at fault.
 pub(super) fn read(fields: &mut Fields) -> Result<LogitAdjustments, ApiError> {
     let neutral = LogitAdjustments::default();
     let repetition_penalty = match fields.number("repetition_penalty")? {
@@ -81,7 +81,8 @@ fn logit_bias(fields: &mut Fields) -> Result<BTreeMap<u32, f32>, ApiError> {
     let biases = entries.into_iter().map(|(token, bias)| {
         let location = format!("logit_bias.{token}");
         let token = token.parse();
-        let token = token.map_err(|_| invalid(format!("{location} is not named by a token id")))?;
+        let token =
+            token.map_err(|_| invalid(format!("the key of {location} is not a token id")))?;
         let found = bias.as_f64();
         let found = found.ok_or_else(|| wrong(&location, &bias, "a number"))?;
         let bias = within(Some(found), &location, MAX_BIAS)?.unwrap_or(0.0);

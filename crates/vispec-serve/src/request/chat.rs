@@ -14,15 +14,15 @@ use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
 
-/// Fields of a message that clients send along and that say nothing as long as they are empty.
+/// Fields of a message that clients may send and that have no effect as long as they are empty.
 const EMPTY_FIELDS: &[&str] = &["name", "refusal", "annotations", "audio", "function_call"];
 
-/// What a chat shows, as it is read.
+/// Images and videos of a chat that is being read.
 struct Shown {
     images: Vec<ImageSource>,
     videos: Vec<VideoInput>,
     remote: RemotePolicy,
-    /// Frames that videos may still have.
+    /// Number of frames that further videos may have.
     frames_left: usize,
 }
 
@@ -45,7 +45,7 @@ impl Shown {
         Ok(())
     }
 
-    /// Fails if the chat shows more than it may.
+    /// Fails if the chat has more images or videos than allowed.
     fn check(&self, name: &str, limits: &RequestLimits) -> Result<(), ApiError> {
         for (found, most, code, what) in [
             (
@@ -70,11 +70,11 @@ impl Shown {
     }
 }
 
-/// Reads the messages; images that have to be fetched leave their places empty and are given by
-/// place.
+/// Reads the messages. Images to be fetched leave their places empty and are returned with these
+/// places.
 ///
 /// # Errors
-/// Naming the message and the field at fault.
+/// Names the message and the field at fault.
 pub(super) fn prompt(
     fields: &mut Fields,
     limits: &RequestLimits,
@@ -85,13 +85,13 @@ pub(super) fn prompt(
     read(items, "messages", limits, remote)
 }
 
-/// A message as a chat has it, and its place in the request.
+/// A chat message and its location in the request.
 pub(super) type Placed = (String, Value);
 
-/// The same for messages that stand in the field `name` in one way or another.
+/// Like [`prompt`], but for messages from any source; `name` is the field that errors refer to.
 ///
 /// # Errors
-/// As [`prompt`].
+/// Same as [`prompt`].
 pub(super) fn read(
     items: impl Iterator<Item = Placed>,
     name: &str,
@@ -130,7 +130,7 @@ pub(super) fn read(
     Ok((prompt, remote))
 }
 
-/// Reads a message; `calls` are the ids of calls that were made before.
+/// Reads a message; `calls` holds the ids of earlier calls.
 fn message(
     location: &str,
     item: Value,
@@ -139,7 +139,7 @@ fn message(
 ) -> Result<Message, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let role = match fields.required_string("role")?.as_str() {
-        // The newer name of the same role.
+        // A newer name for the same role.
         "system" | "developer" => "system",
         "user" => "user",
         "assistant" => "assistant",
@@ -164,7 +164,7 @@ fn message(
         let id = fields.required_string("tool_call_id")?;
         if !calls.contains(&id) {
             let at = fields.location("tool_call_id");
-            let message = format!("{at} is {id:?}, but no message before has a call with that id");
+            let message = format!("{at} is {id:?}, but no earlier message has a call with that id");
             return Err(ApiError::field(&at, "invalid_value", message));
         }
     }
@@ -206,7 +206,7 @@ fn message(
     })
 }
 
-/// The calls that an assistant made, whose ids are noted.
+/// Reads the calls that an assistant made, and adds their ids to `ids`.
 fn tool_calls(fields: &mut Fields, ids: &mut HashSet<String>) -> Result<Vec<ToolCall>, ApiError> {
     let at = fields.location("tool_calls");
     let items = match fields.value("tool_calls") {
@@ -223,7 +223,7 @@ fn tool_calls(fields: &mut Fields, ids: &mut HashSet<String>) -> Result<Vec<Tool
             let message = format!("{at} is {kind:?}, expected function");
             return Err(ApiError::field(&at, "unsupported_value", message));
         }
-        // Streams tell it, and some clients send it back.
+        // Streams contain it, and some clients send it back.
         call.integer("index", 0)?;
         let at = call.location("function");
         let function = call.object("function")?;
@@ -238,14 +238,14 @@ fn tool_calls(fields: &mut Fields, ids: &mut HashSet<String>) -> Result<Vec<Tool
     calls.collect()
 }
 
-/// What a call was given, which clients send as a string of JSON.
+/// Parses the arguments of a call, which clients send as a JSON string.
 pub(super) fn arguments(at: &str, text: &str) -> Result<Value, ApiError> {
     match serde_json::from_str(text) {
         Ok(arguments @ Value::Object(_)) => Ok(arguments),
         _ => Err(ApiError::field(
             at,
             "invalid_value",
-            format!("{at} is not a JSON object written as a string"),
+            format!("{at} is not a string with a JSON object"),
         )),
     }
 }
@@ -256,7 +256,7 @@ fn part(location: &str, item: Value, shown: &mut Shown) -> Result<Part, ApiError
         "text" => Part::Text(fields.required_string("text")?),
         "image_url" => {
             let at = fields.location("image_url");
-            // Some clients send the address itself.
+            // Some clients send the address directly.
             match fields.value("image_url") {
                 None => return Err(missing(&at)),
                 Some(Value::String(url)) => shown.image(&at, &url)?,
@@ -291,7 +291,7 @@ fn image(location: &str, value: Value, shown: &mut Shown) -> Result<(), ApiError
     let mut fields = Fields::of(location, value)?;
     let at = fields.location("url");
     shown.image(&at, &fields.required_string("url")?)?;
-    // The checkpoint's own preprocessor config decides how large an image becomes.
+    // The checkpoint's own preprocessor config determines the size of an image.
     if let Some(detail) = fields.string("detail")?.filter(|detail| detail != "auto") {
         let at = fields.location("detail");
         return Err(ApiError::field(

@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::fields::{Fields, missing, wrong};
 use crate::api_error::ApiError;
 
-/// The text to continue.
+/// Returns the text to continue.
 ///
 /// # Errors
-/// If there is none, or more than one.
+/// If there is no text, or more than one.
 pub(super) fn prompt(fields: &mut Fields) -> Result<String, ApiError> {
     let expected = "a string or a list of one string";
     match fields.value("prompt") {
@@ -19,7 +19,7 @@ pub(super) fn prompt(fields: &mut Fields) -> Result<String, ApiError> {
             _ => Err(ApiError::field(
                 "prompt",
                 "unsupported_value",
-                format!("prompt is a list of other than one string, expected {expected}"),
+                format!("prompt is a list without exactly one string, expected {expected}"),
             )),
         },
         Some(other) => Err(wrong("prompt", &other, expected)),

@@ -1,17 +1,17 @@
-//! Taking the fields out of a JSON object one by one, so that what is left is known.
+//! Taking the fields out of a JSON object one by one, so that unknown ones are detected.
 
 use serde_json::{Map, Value};
 
 use super::kind;
 use crate::api_error::ApiError;
 
-/// Most values of a body: each takes a hundred bytes and more, however few it has in the body.
+/// Maximum number of values in a body: each takes a hundred bytes of memory or more, however short.
 const MAX_VALUES: usize = 1 << 20;
 
-/// The fields of an object that have not been taken yet. A field that is null counts as absent.
+/// The fields of an object that have not been taken yet. A null field counts as absent.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    /// Where the object is, as in `messages[0].`; empty at the top.
+    /// Location of the object, such as `messages[0].`; empty at the top level.
     prefix: String,
     map: Map<String, Value>,
 }
@@ -20,7 +20,7 @@ impl Fields {
     /// Parses a body.
     ///
     /// # Errors
-    /// If it is not a JSON object, or one of very many values.
+    /// If it is not a JSON object, or has too many values.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let status = axum::http::StatusCode::BAD_REQUEST;
         let n_values = most_values(body);
@@ -49,7 +49,7 @@ impl Fields {
         }
     }
 
-    /// The fields of the object at `location`.
+    /// Returns the fields of the object at `location`.
     ///
     /// # Errors
     /// If it is not an object.
@@ -63,22 +63,22 @@ impl Fields {
         }
     }
 
-    /// Where a field is.
+    /// Returns the location of a field.
     pub(crate) fn location(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// A value of any type, which stays.
+    /// Returns a value of any type without taking it.
     pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// A value of any type.
+    /// Takes a value of any type.
     pub(crate) fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
-    /// A string.
+    /// Takes a string.
     pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.value(name) {
             None => Ok(None),
@@ -87,13 +87,13 @@ impl Fields {
         }
     }
 
-    /// A string that must be there.
+    /// Takes a required string.
     pub(crate) fn required_string(&mut self, name: &str) -> Result<String, ApiError> {
         self.string(name)?
             .ok_or_else(|| missing(&self.location(name)))
     }
 
-    /// A list that must be there.
+    /// Takes a required list.
     pub(crate) fn required_list(&mut self, name: &str) -> Result<Vec<Value>, ApiError> {
         match self.value(name) {
             None => Err(missing(&self.location(name))),
@@ -102,7 +102,7 @@ impl Fields {
         }
     }
 
-    /// A boolean.
+    /// Takes a boolean.
     pub(crate) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.value(name) {
             None => Ok(None),
@@ -111,7 +111,7 @@ impl Fields {
         }
     }
 
-    /// A number.
+    /// Takes a number.
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         match self.value(name) {
             None => Ok(None),
@@ -122,7 +122,7 @@ impl Fields {
         }
     }
 
-    /// A whole number of at least `least`.
+    /// Takes an integer of at least `least`.
     pub(crate) fn integer(&mut self, name: &str, least: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.value(name) else {
             return Ok(None);
@@ -141,24 +141,24 @@ impl Fields {
         }
     }
 
-    /// An object.
+    /// Takes an object.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
         let location = self.location(name);
         let value = self.value(name);
         value.map(|value| Self::of(&location, value)).transpose()
     }
 
-    /// Refuses whatever has not been taken.
+    /// Rejects whatever has not been taken.
     ///
     /// # Errors
-    /// Naming the first field that is left.
+    /// Names the first field that is left.
     pub(crate) fn end(self) -> Result<(), ApiError> {
         self.rest()
             .next()
             .map_or(Ok(()), |(location, _)| Err(unknown(&location)))
     }
 
-    /// What has not been taken and is not null, with locations.
+    /// Returns the fields that have not been taken and are not null, with their locations.
     pub(crate) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         let Self { prefix, map } = self;
         map.into_iter()
@@ -167,8 +167,8 @@ impl Fields {
     }
 }
 
-/// So many values a text in JSON has at most: one, and one behind each comma and opening bracket
-/// outside of strings.
+/// Upper bound of the number of values in a JSON text: one, plus one for each comma and opening
+/// bracket outside of strings.
 fn most_values(json: &[u8]) -> usize {
     let mut n_values = 1;
     let mut in_string = false;
@@ -185,22 +185,22 @@ fn most_values(json: &[u8]) -> usize {
     n_values
 }
 
-/// A field of another type than expected.
+/// Error for a field of an unexpected type.
 pub(crate) fn wrong(location: &str, found: &Value, expected: &str) -> ApiError {
     let message = format!("{location} is {}, expected {expected}", kind(found));
     ApiError::field(location, "invalid_type", message)
 }
 
-/// A field that must be there and is not.
+/// Error for a missing required field.
 pub(crate) fn missing(location: &str) -> ApiError {
     ApiError::field(location, "missing_field", format!("{location} is missing"))
 }
 
-/// A field that no version of the API has, or this server does not know.
+/// Error for a field that does not exist in the API or is unknown to this server.
 pub(crate) fn unknown(location: &str) -> ApiError {
     ApiError::field(
         location,
         "unknown_field",
-        format!("the field {location} is not known to this server"),
+        format!("the field {location} is unknown to this server"),
     )
 }

@@ -1,4 +1,4 @@
-//! What an answer has to be: `response_format` of OpenAI, and the fields that vLLM has for more.
+//! The required format of an answer: OpenAI's `response_format`, and vLLM's additional fields.
 
 use serde_json::Value;
 use vispec::GrammarSource;
@@ -6,22 +6,22 @@ use vispec::GrammarSource;
 use super::fields::{Fields, missing, wrong};
 use crate::api_error::ApiError;
 
-/// Most texts to choose from.
+/// Maximum number of strings to choose from.
 const MAX_CHOICES: usize = 1024;
 
-/// A grammar, and the field that asks for it.
+/// A grammar, and the field that contains it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AskedGrammar {
-    /// What the answer has to be.
+    /// The grammar that the answer must follow.
     pub(crate) source: GrammarSource,
-    /// Where that is said.
+    /// Location of the grammar in the request.
     pub(crate) field: String,
 }
 
-/// Reads it from whichever field has it.
+/// Reads the grammar from whichever field contains it.
 ///
 /// # Errors
-/// Naming the field at fault, or two of them.
+/// Names the field at fault, or two fields that both contain one.
 pub(super) fn read(fields: &mut Fields) -> Result<Option<AskedGrammar>, ApiError> {
     let mut found = Vec::new();
     let response_format = fields.object("response_format")?;
@@ -55,7 +55,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Option<AskedGrammar>, ApiError
             &second.field,
             "invalid_value",
             format!(
-                "{} and {} both say what the answer is, expected one of them",
+                "{} and {} both define the format of the answer, expected only one of them",
                 first.field, second.field
             ),
         ));
@@ -65,7 +65,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Option<AskedGrammar>, ApiError
 
 type Reader = fn(&str, Value) -> Result<GrammarSource, ApiError>;
 
-/// The fields of vLLM, with `guided_` before them or within `structured_outputs`.
+/// vLLM's fields, prefixed with `guided_` or within `structured_outputs`.
 const GUIDED: [(&str, Reader); 4] = [
     ("json", schema_or_text),
     ("regex", |at, value| {
@@ -106,10 +106,10 @@ fn response_format_of(mut fields: Fields) -> Result<Option<AskedGrammar>, ApiErr
     Ok(source.map(|source| asked(source, "response_format")))
 }
 
-/// Reads `text.format`, as `/v1/responses` has it.
+/// Reads the field `text.format` of `/v1/responses`.
 ///
 /// # Errors
-/// Naming the field at fault.
+/// Names the field at fault.
 pub(super) fn read_text(fields: &mut Fields) -> Result<Option<AskedGrammar>, ApiError> {
     let Some(mut text) = fields.object("text")? else {
         return Ok(None);
@@ -145,8 +145,8 @@ fn asked(source: GrammarSource, field: &str) -> AskedGrammar {
     }
 }
 
-/// A schema with a name, which says nothing to this server. Whether it is `strict` does not matter:
-/// answers always keep to it.
+/// Reads a named schema. The name has no effect here, and `strict` does not matter: answers always
+/// match the schema.
 fn named_schema(mut fields: Fields) -> Result<GrammarSource, ApiError> {
     fields.required_string("name")?;
     fields.string("description")?;
@@ -194,7 +194,7 @@ fn choice(at: &str, value: Value) -> Result<GrammarSource, ApiError> {
             at,
             "invalid_value",
             format!(
-                "{at} has {} texts, expected 1 to {MAX_CHOICES}",
+                "{at} has {} strings, expected 1 to {MAX_CHOICES}",
                 items.len()
             ),
         ));

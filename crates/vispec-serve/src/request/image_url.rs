@@ -6,16 +6,16 @@ use super::RemotePolicy;
 use crate::api_error::ApiError;
 use crate::remote_image::RemoteImage;
 
-/// What an address of an image means.
+/// The source of an image.
 #[derive(Debug)]
 pub(super) enum ImageSource {
-    /// It holds the image file.
+    /// The content of the image file, from a data URL.
     Here(Vec<u8>),
-    /// The image has to be fetched.
+    /// An image that has to be fetched.
     Remote(RemoteImage),
 }
 
-/// Reads an address.
+/// Parses an address.
 ///
 /// # Errors
 /// For broken data URLs, and for other addresses unless they may be fetched.

@@ -1,11 +1,11 @@
-//! Leaving out what a strict server refuses, as far as it asks for nothing or is not known.
+//! Leaving out fields that a strict server rejects, if they are unknown or have no effect.
 
 use serde_json::Value;
 
 use crate::api_error::ApiError;
 
-/// Fields that are left out whatever they say, wherever they stand: hints, labels, and settings of
-/// what a model of this kind does not do.
+/// Fields that are left out at every level, whatever their values: hints, labels, and settings of
+/// features that a model of this kind does not have.
 const IGNORABLE: &[&str] = &[
     "annotations",
     "detail",
@@ -17,15 +17,15 @@ const IGNORABLE: &[&str] = &[
     "store",
     "verbosity",
 ];
-/// Most fields that are left out, those of the same name in all items of a list counted once: a
-/// request is read again for each.
+/// Maximum number of fields that are left out, counting those of the same name in all items of a
+/// list once: the request is read again for each.
 const MAX_IGNORED: usize = 16;
 
-/// Reads a body by `read`, leaving out one field after the other that it refuses, as long as they may
-/// be left out. Gives what was read, and the places that were left out, `[]` for any item of a list.
+/// Reads a body with `read`, and leaves out rejected fields one by one, as long as it may.
+/// Returns the result and the paths of the omitted fields, with `[]` for any list item.
 ///
 /// # Errors
-/// Those of `read` about anything else.
+/// Errors of `read` about anything else.
 pub(super) fn read<T>(
     body: &[u8],
     read: impl Fn(&[u8]) -> Result<T, ApiError>,
@@ -54,8 +54,8 @@ pub(super) fn read<T>(
     Err(error)
 }
 
-/// The place that an error is about, if it may be left out: names, each but the first with a dot,
-/// and `[]`.
+/// Returns the path that an error refers to, if it may be left out. The path consists of names, all
+/// but the first with a leading dot, and `[]`.
 fn ignorable(error: &ApiError) -> Option<Vec<String>> {
     let place = error.param()?;
     let mut path = Vec::new();
@@ -73,7 +73,7 @@ fn ignorable(error: &ApiError) -> Option<Vec<String>> {
     }
 }
 
-/// Removes the field at `path`, from all items of lists on the way; returns how many there were.
+/// Removes the field at `path` from all items of lists on the way; returns how many were removed.
 fn remove(value: &mut Value, path: &[String]) -> usize {
     match (value, path) {
         (Value::Array(items), [first, rest @ ..]) if first == "[]" => {

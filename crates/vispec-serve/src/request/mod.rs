@@ -1,5 +1,5 @@
-//! From the JSON of a request to what the model is asked, strictly: a field that would change the
-//! answer and is not supported is an error and never ignored.
+//! Strict parsing of requests: an unsupported field that would change the answer is an error and
+//! never ignored.
 
 mod adjustments;
 mod chat;
@@ -31,57 +31,57 @@ use settings::Settings;
 pub(crate) use tokens::{read_detokenize, read_tokenize};
 use tools::AskedTools;
 
-/// A request that makes sense.
+/// A valid request.
 #[derive(Debug)]
 pub(crate) struct ParsedRequest {
-    /// What the model is asked.
+    /// The request to the model.
     pub(crate) answer: AnswerRequest,
     /// Images to be fetched, by their places among the images.
     pub(crate) remote: Vec<(usize, RemoteImage)>,
-    /// The field that says what the answer has to be, if one does.
+    /// Location of the field that defines the format of the answer, if any.
     pub(crate) grammar_field: Option<String>,
-    /// How many answers, each with a seed of its own.
+    /// Number of answers, each with its own seed.
     pub(crate) choices: u32,
     /// Whether tokens are drafted.
     pub(crate) speculation: Speculation,
-    /// How the client wants to hear of it.
+    /// How the client receives the answer.
     pub(crate) delivery: Delivery,
 }
 
 /// How an answer is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    /// Whole or in pieces.
+    /// Complete or streamed.
     pub(crate) mode: DeliveryMode,
-    /// What comes besides the standard fields.
+    /// Additions to the standard fields.
     pub(crate) extension: Extension,
-    /// What becomes of calls of tools.
+    /// How tool calls are reported.
     pub(crate) calls: Calls,
 }
 
-/// What becomes of calls of tools in the text of an answer.
+/// How tool calls in the text of an answer are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// They are text like any other: no tool may be called.
+    /// As ordinary text: no tool may be called.
     Text,
-    /// They are told apart from the text.
+    /// Separately from the text.
     Told,
 }
 
-/// Whole or in pieces.
+/// Complete or streamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeliveryMode {
     /// One object when the answer has ended.
     Whole,
     /// Server-sent events.
     Stream,
-    /// Server-sent events, the last with the counts of tokens.
+    /// Server-sent events, the last one with token counts.
     StreamWithUsage,
-    /// The same, and the others with those so far.
+    /// The same, and all other events with the token counts so far.
     StreamWithRunningUsage,
 }
 
-/// What comes besides the standard fields.
+/// Additions to the standard fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extension {
     /// Nothing.
@@ -90,7 +90,7 @@ pub(crate) enum Extension {
     Detail,
 }
 
-/// What becomes of images at addresses of the web.
+/// How images at web addresses are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RemotePolicy {
     /// They are an error.
@@ -99,36 +99,37 @@ pub(crate) enum RemotePolicy {
     Fetch,
 }
 
-/// What becomes of fields that are not known, and of some that are not supported.
+/// How unknown fields, and some unsupported ones, are handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Strictness {
     /// They are an error.
     #[default]
     Strict,
-    /// They are left out, and named in a header of the response.
+    /// They are ignored, and listed in a header of the response.
     Lenient,
 }
 
-/// What requests are read against.
+/// Rules for reading requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestRules<'a> {
-    /// Name of the model that is served.
+    /// Name of the served model.
     pub(crate) model_id: &'a str,
     /// Values of absent fields.
     pub(crate) defaults: &'a RequestDefaults,
-    /// Bounds.
+    /// Limits of one request.
     pub(crate) limits: &'a RequestLimits,
-    /// What becomes of images at addresses of the web.
+    /// How images at web addresses are handled.
     pub(crate) remote: RemotePolicy,
-    /// What becomes of fields that are not known.
+    /// How unknown fields are handled.
     pub(crate) strictness: Strictness,
 }
 
 impl ParsedRequest {
-    /// Reads the body of a request to `endpoint`; gives the places of fields that were left out, too.
+    /// Reads the body of a request to `endpoint`, strictly or leniently; also returns the paths of
+    /// omitted fields.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// Same as [`read`](Self::read).
     pub(crate) fn read_by_rules(
         endpoint: Endpoint,
         body: &[u8],
@@ -144,7 +145,7 @@ impl ParsedRequest {
     /// Reads the body of a request to `endpoint`.
     ///
     /// # Errors
-    /// Status 400, or 404 for another model, naming the field at fault.
+    /// Status 400, or 404 for another model; the error names the field at fault.
     pub(crate) fn read(
         endpoint: Endpoint,
         body: &[u8],
@@ -198,19 +199,19 @@ impl ParsedRequest {
     }
 }
 
-/// What a body of `/v1/chat/completions` asks for, by the default settings and limits and for a
-/// model of any name: to look at requests without a server.
+/// Reads a body of `/v1/chat/completions` without a server, with the default settings and limits
+/// and for a model of any name.
 ///
 /// # Errors
-/// The error object that a client would get.
+/// The error object that a client would receive.
 pub fn read_chat(body: &[u8]) -> Result<AnswerRequest, Value> {
     read_alone(Endpoint::Chat, body)
 }
 
-/// The same for `/v1/completions`.
+/// Like [`read_chat`], but for `/v1/completions`.
 ///
 /// # Errors
-/// As [`read_chat`].
+/// Same as [`read_chat`].
 pub fn read_completion(body: &[u8]) -> Result<AnswerRequest, Value> {
     read_alone(Endpoint::Completion, body)
 }
@@ -262,13 +263,13 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
             return Err(ApiError::field(
                 "stream_options",
                 "invalid_value",
-                "stream_options is allowed with stream: true only",
+                "stream_options is only allowed with stream: true",
             ));
         }
         Some(mut options) => {
             let usage = options.boolean("include_usage")?.unwrap_or(false);
             let running = options.boolean("continuous_usage_stats")?.unwrap_or(false);
-            // Padding against traffic analysis; this server has none to switch off.
+            // Padding against traffic analysis; this server never adds any.
             if options.boolean("include_obfuscation")? == Some(true) {
                 return Err(ApiError::field(
                     "stream_options.include_obfuscation",
@@ -282,7 +283,7 @@ fn mode(fields: &mut Fields) -> Result<DeliveryMode, ApiError> {
     };
     Ok(match (stream, usage) {
         (false, _) => DeliveryMode::Whole,
-        // As vLLM has it, the second changes nothing without the first.
+        // As in vLLM, the second option has no effect without the first.
         (true, (false, _)) => DeliveryMode::Stream,
         (true, (true, false)) => DeliveryMode::StreamWithUsage,
         (true, (true, true)) => DeliveryMode::StreamWithRunningUsage,
@@ -300,7 +301,7 @@ fn speculation(fields: &mut Fields) -> Result<Speculation, ApiError> {
     })
 }
 
-/// What this server alone has.
+/// Reads this server's own extension.
 fn extension(fields: &mut Fields) -> Result<Extension, ApiError> {
     let Some(mut options) = fields.object("vispec")? else {
         return Ok(Extension::None);
@@ -313,7 +314,7 @@ fn extension(fields: &mut Fields) -> Result<Extension, ApiError> {
     Ok(extension)
 }
 
-/// The prompt that tells of the tools, and the one grammar of the answer.
+/// Adds the tools to the prompt, and returns it with the grammar of the answer.
 fn with_tools(
     prompt: AnswerPrompt,
     asked: Option<AskedGrammar>,
@@ -334,7 +335,7 @@ fn with_tools(
     Ok((prompt, tools.grammar(asked)?))
 }
 
-/// The kind of a JSON value, for messages.
+/// Describes the type of a JSON value, for messages.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,4 +1,4 @@
-//! Fields of the API that are not supported: accepted as long as they ask for nothing.
+//! Unsupported fields of the API that are accepted with values that have no effect.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::api_error::ApiError;
 /// Values with which a field does not change the answer.
 #[derive(Debug, Clone, Copy)]
 enum Neutral {
-    /// Whatever it says, the answer is the same.
+    /// Any value.
     Any,
     /// This number.
     Number(f64),
@@ -16,7 +16,7 @@ enum Neutral {
     Empty,
     /// One of these strings, or nothing.
     OneOf(&'static [&'static str]),
-    /// The list that holds text alone.
+    /// A list that holds only text.
     TextOnly,
 }
 
@@ -65,7 +65,7 @@ impl Neutral {
         }
     }
 
-    /// What is accepted, for messages.
+    /// Describes the accepted values, for messages.
     fn describe(self) -> String {
         match self {
             Self::Any => "anything".to_owned(),
@@ -78,10 +78,10 @@ impl Neutral {
     }
 }
 
-/// Refuses what is left of a request, unless it asks for nothing.
+/// Rejects the remaining fields of a request, unless their values have no effect.
 ///
 /// # Errors
-/// Naming the first field at fault.
+/// Names the first field at fault.
 pub(super) fn check_rest(fields: Fields) -> Result<(), ApiError> {
     for (name, value) in fields.rest() {
         let Some((_, neutral)) = FIELDS.iter().find(|(known, _)| *known == name) else {
@@ -92,7 +92,7 @@ pub(super) fn check_rest(fields: Fields) -> Result<(), ApiError> {
             return Err(ApiError::field(
                 &name,
                 "unsupported_value",
-                format!("{name} is not supported by this server, which accepts {accepted} only"),
+                format!("{name} is not supported by this server, which only accepts {accepted}"),
             ));
         }
     }

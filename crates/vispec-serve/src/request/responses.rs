@@ -1,5 +1,5 @@
-//! Requests to `/v1/responses`: the items of its input are read as the messages that they stand
-//! for.
+//! Requests to `/v1/responses`: the items of their input are read as the corresponding chat
+//! messages.
 
 use serde_json::{Map, Value, json};
 use vispec::AnswerRequest;
@@ -13,23 +13,23 @@ use super::{check_model, grammar, lenient, neutral, speculation, with_tools};
 use crate::api_error::ApiError;
 use crate::response_store::ResponseStore;
 
-/// A request that makes sense.
+/// A valid request.
 #[derive(Debug)]
 pub(crate) struct ParsedResponse {
-    /// What the model is asked.
+    /// The request to the model.
     pub(crate) asked: ParsedRequest,
-    /// Fields of the request that its response repeats.
+    /// Request fields that the response repeats.
     pub(crate) repeated: Map<String, Value>,
-    /// The conversation up to the answer, as messages of a chat, if it is to be kept.
+    /// The conversation up to the answer, as chat messages, if it is to be kept.
     pub(crate) conversation: Option<Vec<Value>>,
 }
 
 impl ParsedResponse {
-    /// Reads the body of a request, which may go on from a response in `store`; gives the places of
-    /// fields that were left out, too.
+    /// Reads the body of a request, which may continue from a response in `store`; also returns the
+    /// paths of omitted fields.
     ///
     /// # Errors
-    /// Status 400, or 404 for another model, naming the field at fault.
+    /// Status 400, or 404 for another model; the error names the field at fault.
     pub(crate) fn read_by_rules(
         body: &[u8],
         rules: RequestRules<'_>,
@@ -99,7 +99,7 @@ impl ParsedResponse {
     }
 }
 
-/// What a response repeats of its request, with what counts where it says nothing.
+/// Returns the fields that a response repeats, with defaults for absent ones.
 fn repeated(fields: &Fields) -> Map<String, Value> {
     let defaults = json!({
         "instructions": null, "max_output_tokens": null, "metadata": {},
@@ -118,7 +118,7 @@ fn repeated(fields: &Fields) -> Map<String, Value> {
     repeated
 }
 
-/// The messages up to the response that the request goes on from.
+/// Returns the messages up to the response that the request continues from.
 fn previous(fields: &mut Fields, store: &ResponseStore) -> Result<Vec<Placed>, ApiError> {
     let name = "previous_response_id";
     let Some(id) = fields.string(name)? else {
@@ -126,7 +126,7 @@ fn previous(fields: &mut Fields, store: &ResponseStore) -> Result<Vec<Placed>, A
     };
     let messages = store.get(&id).ok_or_else(|| {
         let message = format!(
-            "the response {id:?} is not known: it was not stored, it is of another server or of an \
+            "the response {id:?} is unknown: it was not stored, it belongs to another server or an \
              earlier run, or it was dropped to make room; send the whole conversation as input"
         );
         ApiError::field(name, "previous_response_not_found", message)
@@ -137,7 +137,7 @@ fn previous(fields: &mut Fields, store: &ResponseStore) -> Result<Vec<Placed>, A
     Ok(placed.collect())
 }
 
-/// The input as messages of a chat, each with its place.
+/// Returns the input as chat messages, each with its location.
 fn input(fields: &mut Fields) -> Result<Vec<Placed>, ApiError> {
     let items = match fields.value("input") {
         None => return Err(missing("input")),
@@ -152,7 +152,7 @@ fn input(fields: &mut Fields) -> Result<Vec<Placed>, ApiError> {
     for (index, item) in items.into_iter().enumerate() {
         let location = format!("input[{index}]");
         let message = message(&location, item)?;
-        // Calls that follow each other are one message.
+        // Consecutive calls form one message.
         let last = messages.last_mut().map(|(_, last)| &mut last["tool_calls"]);
         match (last, &message["tool_calls"]) {
             (Some(Value::Array(calls)), Value::Array(more)) => calls.extend(more.iter().cloned()),
@@ -166,7 +166,7 @@ fn message(location: &str, item: Value) -> Result<Value, ApiError> {
     let mut fields = Fields::of(location, item)?;
     let at = fields.location("type");
     let kind = fields.string("type")?;
-    // Clients send back what they got.
+    // Clients send back these fields.
     fields.string("id")?;
     fields.string("status")?;
     let message = match kind.as_deref().unwrap_or("message") {
@@ -212,7 +212,7 @@ fn message(location: &str, item: Value) -> Result<Value, ApiError> {
 
 fn content_of(location: &str, content: Value) -> Result<Value, ApiError> {
     let Value::Array(items) = content else {
-        // Strings stay what they are; the reader of messages says what is wrong with others.
+        // Strings are kept as they are; the message reader reports errors in other types.
         return Ok(content);
     };
     let parts = items.into_iter().enumerate();
@@ -236,7 +236,7 @@ fn part(location: &str, item: Value) -> Result<Value, ApiError> {
                 "detail": fields.string("detail")?,
             }})
         }
-        // OpenAI's API has no videos; the part is named as its images are, and has chat's fields.
+        // OpenAI's API has no videos; the name follows that of images, the fields those of chats.
         "input_video" => {
             let at = fields.location("video_url");
             let video = fields.value("video_url").ok_or_else(|| missing(&at))?;

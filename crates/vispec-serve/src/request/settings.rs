@@ -1,4 +1,4 @@
-//! How tokens are chosen and when the answer ends.
+//! Sampling settings and the end of an answer.
 
 use std::num::NonZeroUsize;
 
@@ -11,14 +11,14 @@ use crate::api_error::ApiError;
 use crate::limits::RequestLimits;
 use crate::reply::Endpoint;
 
-/// Most stop strings of a request, as OpenAI has it.
+/// Maximum number of stop strings per request, as in OpenAI's API.
 const MAX_STOPS: usize = 4;
-/// Longest stop string in bytes: text is searched for each of them with every token.
+/// Maximum length of a stop string in bytes: each token's text is searched for all of them.
 const MAX_STOP_LEN: usize = 1024;
-/// Most tokens whose log-probabilities are told beside the one picked, as OpenAI has it for chats.
+/// Maximum number of alternatives reported with log-probabilities, as in OpenAI's API for chats.
 const MAX_LOG_PROBS: u64 = 20;
 
-/// Values of fields that a request leaves out.
+/// Default values of request fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestDefaults {
     /// `max_tokens`
@@ -34,7 +34,7 @@ pub struct RequestDefaults {
 }
 
 impl Default for RequestDefaults {
-    /// Those of `generate`: greedy, 512 tokens, seed 0.
+    /// The defaults of `generate`: greedy, 512 tokens, seed 0.
     fn default() -> Self {
         Self {
             max_new_tokens: 512,
@@ -46,22 +46,22 @@ impl Default for RequestDefaults {
     }
 }
 
-/// What the settings are called that have other names in other requests.
+/// Names of the settings whose names differ between endpoints.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SettingNames {
-    /// The most tokens of an answer.
+    /// Names of the maximum number of tokens per answer.
     limits: &'static [&'static str],
     log_probs: LogProbNames,
 }
 
-/// How log-probabilities are asked for.
+/// How log-probabilities are requested.
 #[derive(Debug, Clone, Copy)]
 enum LogProbNames {
     /// Not at all.
     None,
-    /// By `logprobs`, a number.
+    /// With `logprobs`, a number.
     Number,
-    /// By `logprobs`, true or false, and `top_logprobs`.
+    /// With `logprobs`, a boolean, and `top_logprobs`.
     Switch,
 }
 
@@ -80,7 +80,7 @@ impl From<Endpoint> for SettingNames {
     }
 }
 
-/// The names in requests to `/v1/responses`.
+/// The names for `/v1/responses`.
 pub(super) const RESPONSE_NAMES: SettingNames = SettingNames {
     limits: &["max_output_tokens"],
     log_probs: LogProbNames::None,
@@ -119,7 +119,7 @@ impl Settings {
         })
     }
 
-    /// Refuses to go on behind an end that the grammar in `field` sets.
+    /// Rejects settings that continue an answer after the end of the grammar in `field`.
     ///
     /// # Errors
     /// Status 400 for `ignore_eos` and `min_tokens`.
@@ -129,7 +129,7 @@ impl Settings {
             EndOfSequence::Ignored => "ignore_eos",
             EndOfSequence::EndsAfter(_) => "min_tokens",
         };
-        let message = format!("{place} asks for text behind the end of what {field} allows");
+        let message = format!("{place} asks for text after the end of what {field} allows");
         Err(ApiError::field(place, "unsupported_value", message))
     }
 
@@ -169,7 +169,7 @@ fn max_new_tokens(
     Ok(found.map(|(_, tokens)| tokens))
 }
 
-/// What load generators ask for, whose answers are to have a certain length.
+/// Reads the settings of load generators, whose answers must have a given length.
 fn end_of_sequence(fields: &mut Fields, most: usize) -> Result<EndOfSequence, ApiError> {
     let ignored = fields.boolean("ignore_eos")?.unwrap_or(false);
     let least = fields.integer("min_tokens", 0)?.unwrap_or(0);
@@ -178,7 +178,7 @@ fn end_of_sequence(fields: &mut Fields, most: usize) -> Result<EndOfSequence, Ap
             "min_tokens",
             "invalid_value",
             format!(
-                "min_tokens is {least}, expected at most {most}, the most tokens of the answer"
+                "min_tokens is {least}, expected at most {most}, the token limit of the answer"
             ),
         )),
         Some(_) if ignored => Ok(EndOfSequence::Ignored),
@@ -187,9 +187,9 @@ fn end_of_sequence(fields: &mut Fields, most: usize) -> Result<EndOfSequence, Ap
     }
 }
 
-/// A number of tokens that is not more than the server gives.
+/// Reads a number of tokens that must not exceed the server's limit.
 fn bounded_tokens(fields: &mut Fields, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
-    // More than the context holds is as good as no limit.
+    // More tokens than the context holds means no limit.
     let found = fields.integer(name, 1)?;
     let found = found.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     match found.filter(|&found| found > most) {
@@ -207,7 +207,7 @@ fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, A
     let top_p = fields.number("top_p")?.map(|value| value as f32);
     let top_k = match fields.value("top_k") {
         None => defaults.top_k,
-        // What other servers take for "all".
+        // Values that mean "all" for other servers.
         Some(value) if value.as_i64() == Some(-1) || value.as_u64() == Some(0) => None,
         Some(value) => {
             let k = value.as_u64().and_then(|k| usize::try_from(k).ok());
@@ -226,7 +226,7 @@ fn sampler(fields: &mut Fields, defaults: &RequestDefaults) -> Result<Sampler, A
     })
 }
 
-/// How many log-probabilities are told beside those of the tokens picked, if any are.
+/// Reads the number of alternatives to report with log-probabilities, if these are requested.
 fn log_probs(fields: &mut Fields, names: LogProbNames) -> Result<Option<usize>, ApiError> {
     let (name, wanted) = match names {
         LogProbNames::None => return Ok(None),
@@ -239,7 +239,7 @@ fn log_probs(fields: &mut Fields, names: LogProbNames) -> Result<Option<usize>, 
                     return Err(ApiError::field(
                         "top_logprobs",
                         "invalid_value",
-                        "top_logprobs is allowed with logprobs: true only",
+                        "top_logprobs is only allowed with logprobs: true",
                     ));
                 }
                 (true, wanted) => ("top_logprobs", Some(wanted.unwrap_or(0))),

@@ -7,10 +7,10 @@ use super::tools::{self, ToolForm};
 use super::{RemotePolicy, RequestRules, chat, check_model, completion};
 use crate::api_error::ApiError;
 
-/// What is to be tokenised: a text, or a chat as its template renders it.
+/// Reads the prompt to tokenise: a text, or a chat as rendered by its template.
 ///
 /// # Errors
-/// Status 400, or 404 for another model, naming the field at fault.
+/// Status 400, or 404 for another model; the error names the field at fault.
 pub(crate) fn read_tokenize(
     body: &[u8],
     rules: RequestRules<'_>,
@@ -32,7 +32,7 @@ pub(crate) fn read_tokenize(
             return Err(ApiError::field(
                 "messages",
                 "unsupported_value",
-                "the messages have images or videos, whose tokens are counted by an answer only",
+                "the messages have images or videos, whose tokens are only counted in an answer",
             ));
         }
         AnswerPrompt::Chat {
@@ -57,10 +57,10 @@ pub(crate) fn read_tokenize(
     Ok(prompt)
 }
 
-/// The tokens whose text is asked for.
+/// Reads the tokens to detokenise.
 ///
 /// # Errors
-/// As [`read_tokenize`].
+/// Same as [`read_tokenize`].
 pub(crate) fn read_detokenize(body: &[u8], rules: RequestRules<'_>) -> Result<Vec<u32>, ApiError> {
     let mut fields = Fields::parse(body)?;
     check_model(&mut fields, rules.model_id)?;
@@ -68,7 +68,7 @@ pub(crate) fn read_detokenize(body: &[u8], rules: RequestRules<'_>) -> Result<Ve
     fields.end()?;
     let tokens = items.into_iter().enumerate().map(|(index, item)| {
         let token = item.as_u64().and_then(|token| u32::try_from(token).ok());
-        token.ok_or_else(|| wrong(&format!("tokens[{index}]"), &item, "the id of a token"))
+        token.ok_or_else(|| wrong(&format!("tokens[{index}]"), &item, "a token id"))
     });
     tokens.collect::<Result<_, _>>()
 }

@@ -7,15 +7,15 @@ use super::fields::{Fields, wrong};
 use super::grammar::AskedGrammar;
 use crate::api_error::ApiError;
 
-/// Most tools of a request, as OpenAI has it.
+/// Maximum number of tools per request, as in OpenAI's API.
 const MAX_TOOLS: usize = 128;
-/// Longest name, as OpenAI has it.
+/// Maximum length of a name, as in OpenAI's API.
 const MAX_NAME: usize = 64;
 
-/// What an answer may call.
+/// The tools that an answer may call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AskedTools {
-    /// The tools as the chat template takes them; empty if none may be called.
+    /// The tools in the form that the chat template takes; empty if none may be called.
     pub(super) tools: Vec<Value>,
     calls: Calls,
 }
@@ -24,17 +24,17 @@ pub(super) struct AskedTools {
 enum Calls {
     #[default]
     None,
-    /// As the model likes.
+    /// The model decides.
     Free(Vec<ToolSignature>, CallCount),
     /// At least one.
     Required(Vec<ToolSignature>, CallCount),
 }
 
 impl AskedTools {
-    /// What the answer has to be, if the text of one without calls has to be `text`.
+    /// Returns the grammar of the answer; `text` is the grammar of an answer without calls.
     ///
     /// # Errors
-    /// Naming the field of a grammar that has rules of its own.
+    /// Names the field of a Lark grammar, which cannot be combined with calls.
     pub(super) fn grammar(
         self,
         text: Option<AskedGrammar>,
@@ -47,7 +47,7 @@ impl AskedTools {
             (Calls::Free(tools, count), Some(AskedGrammar { source, field })) => {
                 if matches!(source, GrammarSource::Lark(_)) {
                     let message = format!(
-                        "{field} has rules of its own, which cannot stand beside calls of tools; \
+                        "{field} cannot be combined with tool calls; \
                          expected one of them, or tool_choice none"
                     );
                     return Err(ApiError::field(&field, "unsupported_value", message));
@@ -64,7 +64,7 @@ impl AskedTools {
 /// Reads `tools`, `tool_choice` and `parallel_tool_calls`.
 ///
 /// # Errors
-/// Naming the field at fault.
+/// Names the field at fault.
 pub(super) fn read(fields: &mut Fields, form: ToolForm) -> Result<AskedTools, ApiError> {
     let tools = match fields.value("tools") {
         None => Vec::new(),
@@ -91,7 +91,7 @@ pub(super) fn read(fields: &mut Fields, form: ToolForm) -> Result<AskedTools, Ap
         Choice::Named(name) => {
             let named = tools.iter().find(|tool| tool.signature.name == name);
             let named = named.ok_or_else(|| {
-                let message = format!("tool_choice names {name:?}, which is not among the tools");
+                let message = format!("tool_choice names {name:?}, which is not one of the tools");
                 ApiError::field("tool_choice", "invalid_value", message)
             })?;
             Calls::Required(vec![named.signature.clone()], CallCount::One)
@@ -103,18 +103,18 @@ pub(super) fn read(fields: &mut Fields, form: ToolForm) -> Result<AskedTools, Ap
     })
 }
 
-/// How the two kinds of requests write tools.
+/// How a request writes tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolForm {
-    /// With an object `function`, as chats do.
+    /// With an object `function`, as in chats.
     Nested,
-    /// Without it, as responses do.
+    /// Without it, as in responses.
     Flat,
 }
 
 #[derive(Debug, Clone)]
 struct Tool {
-    /// What the chat template takes.
+    /// The form that the chat template takes.
     shown: Value,
     signature: ToolSignature,
 }
@@ -135,7 +135,7 @@ fn signatures(items: Vec<Value>, form: ToolForm) -> Result<Vec<Tool>, ApiError> 
         let (tool, location) = tool(&format!("tools[{index}]"), item, form)?;
         let name = &tool.signature.name;
         if tools.iter().any(|other| other.signature.name == *name) {
-            let message = format!("{location} is {name:?}, which is the name of another tool");
+            let message = format!("{location} is {name:?}, which is also the name of another tool");
             return Err(ApiError::field(&location, "invalid_value", message));
         }
         tools.push(tool);
@@ -143,7 +143,7 @@ fn signatures(items: Vec<Value>, form: ToolForm) -> Result<Vec<Tool>, ApiError> 
     Ok(tools)
 }
 
-/// A tool, and where its name is.
+/// Reads a tool; also returns the location of its name.
 fn tool(location: &str, item: Value, form: ToolForm) -> Result<(Tool, String), ApiError> {
     let mut fields = Fields::of(location, item)?;
     let at = fields.location("type");
@@ -178,7 +178,7 @@ fn tool(location: &str, item: Value, form: ToolForm) -> Result<(Tool, String), A
         Some(value @ Value::Object(_)) => Some(value),
         Some(other) => return Err(wrong(&parameters_at, &other, "a JSON schema")),
     };
-    // Calls that have to be made always keep to the parameters.
+    // Required calls always match the parameters.
     function.boolean("strict")?;
     function.end()?;
     let mut shown = json!({"name": name});

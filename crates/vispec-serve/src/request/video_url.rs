@@ -1,4 +1,4 @@
-//! Videos inside data URLs: frames, or an animation.
+//! Videos in data URLs: frames, or an animation.
 
 use serde_json::Value;
 use vispec::VideoInput;
@@ -9,18 +9,19 @@ use super::fields::{Fields, missing, wrong};
 use super::image_url::{self, ImageSource};
 use crate::api_error::ApiError;
 
-/// Frames of a second, unless the request says otherwise.
+/// Frames per second if the request does not say.
 const DEFAULT_FPS: f64 = 2.0;
 
-/// What an address may be.
+/// The supported addresses, for messages.
 const EXPECTED: &str = "expected data:video/jpeg;base64,<frame>,<frame>,..., \
-                        data:image/gif;base64,... or data:image/webp;base64,...; other files become \
-                        frames by ffmpeg -i FILE -vf fps=2 %05d.jpg";
+                        data:image/gif;base64,... or data:image/webp;base64,...; \
+                        convert other files to frames with ffmpeg -i FILE -vf fps=2 %05d.jpg";
 
-/// The video of a part of type `video_url`: the address, or an object with it and maybe `fps`.
+/// Reads the video of a `video_url` part: an address, or an object with an address and optionally
+/// `fps`.
 ///
 /// # Errors
-/// Naming the field at fault; more than `max_frames` frames.
+/// Names the field at fault, for example if there are more than `max_frames` frames.
 pub(super) fn of_url(
     location: &str,
     value: Value,
@@ -36,11 +37,11 @@ pub(super) fn of_url(
     read(&at, &url, fps, max_frames)
 }
 
-/// The video of a part of type `video`, whose field of that name is an address, or a list of those
-/// of frames; `fps` stands beside it.
+/// Reads the video of a `video` part, whose field `video` is an address or a list of addresses of
+/// frames, and which may have a field `fps`.
 ///
 /// # Errors
-/// As [`of_url`].
+/// Same as [`of_url`].
 pub(super) fn of_part(fields: &mut Fields, max_frames: usize) -> Result<VideoInput, ApiError> {
     let at = fields.location("video");
     let fps = fps(fields)?;
@@ -68,7 +69,7 @@ pub(super) fn of_part(fields: &mut Fields, max_frames: usize) -> Result<VideoInp
     })
 }
 
-/// Frames per second.
+/// Reads the frames per second.
 fn fps(fields: &mut Fields) -> Result<Option<f64>, ApiError> {
     let at = fields.location("fps");
     let found = fields.number("fps")?;
@@ -122,7 +123,7 @@ fn read(
         }
         "image/gif" | "image/webp" => {
             if fps.is_some() {
-                return Err(invalid("is an animation, which tells its own fps"));
+                return Err(invalid("is an animation, which has its own fps"));
             }
             let file = decode_base64(data);
             let file = file.map_err(|error| invalid(&format!("is not valid base64: {error}")))?;

@@ -1,4 +1,4 @@
-//! The endpoints that answer: from a request through the queue to an object or a stream.
+//! Endpoints that answer: from a request through the queue to an object or a stream.
 
 use std::convert::Infallible;
 
@@ -22,16 +22,16 @@ use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest};
 use crate::request_memory::Room;
 use crate::tool_calls::{CallScanner, Said};
 
-/// A request that waits for its answers.
+/// A request that is waiting for its answers.
 pub(super) struct Asked {
     pub(super) delivery: Delivery,
-    /// The field that says what the answers have to be, if one does.
+    /// Location of the field that defines the format of the answers, if any.
     pub(super) grammar_field: Option<String>,
     choices: u32,
     pub(super) answers: Answers,
 }
 
-/// Answers one request. Dropping the future or the response takes the request back.
+/// Answers one request. Dropping the future or the response cancels the request.
 pub(super) async fn answer(
     endpoint: Endpoint,
     State(app): State<App>,
@@ -50,15 +50,15 @@ pub(super) async fn answer(
     }
 }
 
-/// The header with the fields that were left out of a request.
+/// Header that lists the ignored fields of a request.
 pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-vispec-ignored");
-/// Longest value of it.
+/// Maximum length of its value.
 const MAX_IGNORED_BYTES: usize = 1024;
 
-/// Says which fields were left out.
+/// Adds the header with the ignored fields.
 pub(super) fn name_ignored(response: &mut Response, ignored: &[String]) {
     let mut places = ignored.join(", ");
-    // Names come from the client.
+    // The names come from the client.
     places.retain(|symbol| symbol.is_ascii_graphic() || symbol == ' ');
     places.truncate(MAX_IGNORED_BYTES);
     if let Ok(places) = HeaderValue::try_from(places)
@@ -68,7 +68,7 @@ pub(super) fn name_ignored(response: &mut Response, ignored: &[String]) {
     }
 }
 
-/// Puts a request in line; gives the fields that were left out of it, too.
+/// Queues a request; also returns its ignored fields.
 async fn submit(
     endpoint: Endpoint,
     app: &App,
@@ -80,13 +80,13 @@ async fn submit(
     Ok((submitted(app, parsed, room).await?, ignored))
 }
 
-/// Room for what a request holds, and whose it is.
+/// The memory that a request holds, and its client.
 pub(super) struct Guest {
     room: Room,
     client: Client,
 }
 
-/// The body of a request, and the room that is made for it.
+/// Reads the body of a request and reserves memory for it.
 pub(super) async fn received(app: &App, request: Request) -> Result<(Vec<u8>, Guest), ApiError> {
     let client = request.extensions().get::<Client>().copied();
     let client = client.ok_or_else(lost)?;
@@ -95,7 +95,7 @@ pub(super) async fn received(app: &App, request: Request) -> Result<(Vec<u8>, Gu
     Ok((body, Guest { room, client }))
 }
 
-/// Fetches what is missing and asks the model.
+/// Fetches remote images and submits the request to the model.
 pub(super) async fn submitted(
     app: &App,
     parsed: ParsedRequest,
@@ -132,7 +132,7 @@ pub(super) async fn submitted(
     })
 }
 
-/// Puts images that have to be fetched in their places.
+/// Fetches remote images and puts them in their places.
 async fn fetch(
     app: &App,
     request: &mut AnswerRequest,
@@ -150,8 +150,8 @@ async fn fetch(
     Ok(())
 }
 
-/// Waits for the answer to start, so that prompts that cannot be answered get a status of their
-/// own, also if the answer is streamed.
+/// Waits for the answer to start, so that prompts that cannot be answered get an error status, even
+/// if the answer is streamed.
 async fn deliver(app: &App, endpoint: Endpoint, asked: Asked) -> Result<Response, ApiError> {
     let Asked {
         delivery,
@@ -174,13 +174,13 @@ async fn deliver(app: &App, endpoint: Endpoint, asked: Asked) -> Result<Response
         | DeliveryMode::StreamWithUsage
         | DeliveryMode::StreamWithRunningUsage => {
             let sse = Sse::new(chunks(reply, choices, answers)).keep_alive(KeepAlive::default());
-            // Proxies that collect answers would defeat the stream.
+            // Proxies that buffer answers would defeat streaming.
             Ok(([("x-accel-buffering", "no")], sse).into_response())
         }
     }
 }
 
-/// Why there is no answer, with the field that it is about.
+/// Returns the error of an answer that did not start, with the field that it refers to.
 pub(super) fn not_started(
     prompt_field: &str,
     grammar_field: Option<&str>,
@@ -190,7 +190,7 @@ pub(super) fn not_started(
         AnswerError::Failed(_) | AnswerError::Busy { .. } | AnswerError::ShutDown => {
             return error.into();
         }
-        // The one setting that only the model can check, because it knows the tokens.
+        // Only the model can check this setting, because it knows the tokens.
         AnswerError::Refused { code, .. } if *code == "invalid_value" => "logit_bias",
         AnswerError::Refused {
             code: "tools_unsupported" | "invalid_tools",
@@ -229,20 +229,20 @@ async fn whole(reply: &Reply, choices: u32, mut answers: Answers) -> Result<Valu
     Ok(reply.whole(&told))
 }
 
-/// What was told of an answer that is being streamed.
+/// How much of a streamed answer has been sent.
 #[derive(Default)]
 struct Told {
     /// Tokens of the answer.
     tokens: usize,
-    /// Characters of the tokens whose log-probabilities were told.
+    /// Characters of the tokens whose log-probabilities were sent.
     text_len: usize,
-    /// Looks for calls, if tools may be called.
+    /// Finds calls, if tools may be called.
     scanner: Option<CallScanner>,
     n_calls: usize,
 }
 
 impl Told {
-    /// The text in a piece, and chunks for the calls in it; `None` is the end.
+    /// Returns the text in a piece and the chunks of the calls in it; `None` means the end.
     fn take(&mut self, reply: &Reply, index: u32, piece: Option<&str>) -> (String, Vec<Event>) {
         let said = match (&mut self.scanner, piece) {
             (None, piece) => return (piece.unwrap_or_default().to_owned(), Vec::new()),
@@ -264,19 +264,19 @@ impl Told {
     }
 }
 
-/// Answers that are being streamed, side by side.
+/// Answers that are being streamed in parallel.
 struct Streamed {
     reply: Reply,
     answers: Answers,
     /// Answers that have not ended.
     left: u32,
-    /// How far each answer is.
+    /// Progress of each answer.
     told: Vec<Told>,
     usage: Usage,
 }
 
 impl Streamed {
-    /// What the next event means to the client, and whether more will come.
+    /// Returns the client's events for the next event of the answers, and whether more follow.
     async fn next(&mut self) -> (Vec<Event>, bool) {
         match self.answers.next().await {
             Some(AnswerEvent::Started(_)) => (Vec::new(), true),
@@ -321,7 +321,7 @@ impl Streamed {
     }
 }
 
-/// The chunks of all answers; an error ends the stream in place of `[DONE]`.
+/// Returns the chunks of all answers; after an error, the stream ends without `[DONE]`.
 fn chunks(
     reply: Reply,
     choices: u32,
@@ -356,7 +356,7 @@ fn data(value: &Value) -> Event {
     Event::default().data(value.to_string())
 }
 
-/// The model has gone without a word.
+/// Error for a model that stopped without a result.
 pub(super) fn lost() -> ApiError {
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,

@@ -15,7 +15,7 @@ enum BodyError {
     Broken(axum::BoxError),
 }
 
-/// The body of a JSON request, for which `room` is made.
+/// Reads the body of a JSON request, reserving its bytes in `room`.
 ///
 /// # Errors
 /// Status 415, 413, 408, 429 or 400.
@@ -44,13 +44,13 @@ pub(super) async fn read_json(
         Ok(Err(BodyError::Broken(_))) => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             "incomplete_body",
-            "the body could not be read to its end",
+            "the body ended too early",
         )),
         Ok(Ok(body)) => Ok(body),
     }
 }
 
-/// Takes what arrives, and room for it, whatever the head announces.
+/// Collects the bytes that arrive and reserves memory for them, whatever the head announces.
 async fn collect(mut body: Limited<Body>, room: &mut Room) -> Result<Vec<u8>, BodyError> {
     let mut content = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -66,7 +66,7 @@ fn check_type(request: &Request) -> Result<(), ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let media_type = content_type.and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next());
-    // Browsers send other types across origins without asking; this one they ask for first.
+    // Browsers send other types across origins without a preflight request, but not this one.
     if media_type.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
         return Ok(());
     }

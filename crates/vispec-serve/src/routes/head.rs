@@ -1,5 +1,5 @@
-//! Bounds of the head of a request that are tighter than those of the HTTP library, which refuses
-//! without saying why.
+//! Limits on the head of a request, tighter than those of the HTTP library, which refuses requests
+//! without a reason.
 
 use axum::extract::Request;
 use axum::http::{StatusCode, Version, header};
@@ -8,16 +8,16 @@ use axum::response::Response;
 
 use crate::api_error::ApiError;
 
-/// Header fields of a request that the HTTP library reads at all; one with more gets a bare status.
+/// Maximum number of header fields that the HTTP library parses; above it, it sends a bare status.
 pub(crate) const MAX_PARSED_HEADERS: usize = 1024;
-/// Header fields of a request.
+/// Maximum number of header fields.
 const MAX_HEADERS: usize = 100;
-/// Bytes of names and values of the header fields.
+/// Maximum number of bytes in names and values of header fields.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Bytes of path and query.
+/// Maximum number of bytes in path and query.
 const MAX_PATH_BYTES: usize = 8 << 10;
 
-/// Lets requests with a head of usual size pass.
+/// Passes on requests whose head is within the limits.
 ///
 /// # Errors
 /// Status 431, 400 or 414.
@@ -44,7 +44,7 @@ pub(super) async fn check(request: Request, next: Next) -> Result<Response, ApiE
         return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             "invalid_host",
-            format!("the request has {hosts} header fields Host, expected one"),
+            format!("the request has {hosts} Host header fields, expected one"),
         ));
     }
     let path = request.uri().path_and_query();

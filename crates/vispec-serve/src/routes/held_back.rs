@@ -1,9 +1,9 @@
-//! Refusals that are told after a moment.
+//! Delayed refusals.
 //!
-//! Whoever asks again at once after each refusal makes work with every one of them, as fast as this
-//! machine can refuse. Where there are many a second, a moment before each bounds how often a
-//! connection can be refused; it is longer after a long body, which took longer to read. Nobody who
-//! is answered waits for that.
+//! A client that retries immediately after each refusal causes work as fast as this machine can
+//! refuse. If there are many refusals per second, a short delay before each bounds how often a
+//! connection can be refused; the delay is longer after a long body, which took longer to read.
+//! Requests that are answered are never delayed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,17 +15,17 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 
-/// Refusals in a second that are told at once, if their bodies are short.
+/// Number of refusals per second that are sent immediately, if their bodies are short.
 const PROMPT: usize = 32;
 const WINDOW: Duration = Duration::from_secs(1);
-/// How long others are held back.
+/// Delay of further refusals.
 const MOMENT: Duration = Duration::from_millis(250);
-/// A body of so many bytes counts as one more refusal.
+/// Each such number of body bytes counts as one more refusal.
 const LONG: usize = 128 << 10;
-/// The longest that a refusal is held back.
+/// Maximum delay of a refusal.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Refusals of late.
+/// Counts recent refusals.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<Option<Counted>>);
 
@@ -36,7 +36,7 @@ struct Counted {
 }
 
 impl Refusals {
-    /// Counts one after a body of so many bytes; gives how long it is held back.
+    /// Counts a refusal after a body of `bytes`; returns its delay.
     fn count(&self, bytes: usize, now: Instant) -> Duration {
         let weight = 1 + bytes / LONG;
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl Refusals {
     }
 }
 
-/// Holds back answers that find fault with the request, or tell to come again later.
+/// Delays responses with a client error status, including those that ask to retry later.
 pub(super) async fn layer(
     State(refusals): State<Arc<Refusals>>,
     request: Request,
@@ -73,7 +73,7 @@ pub(super) async fn layer(
     response
 }
 
-/// The request, whose body counts the bytes that are taken from it.
+/// Returns the request with a body that counts the bytes read from it.
 fn counting(request: Request, read: &Arc<AtomicUsize>) -> Request {
     let read = Arc::clone(read);
     request.map(|body| {

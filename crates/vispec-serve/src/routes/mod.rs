@@ -1,4 +1,4 @@
-//! What is served where.
+//! The routes of the server.
 
 mod answers;
 mod body;
@@ -37,12 +37,12 @@ use crate::request_memory::RequestMemory;
 use crate::response_store::ResponseStore;
 use crate::server::ServeOptions;
 
-/// What there is, for clients that look elsewhere.
+/// All endpoints, for the message about unknown paths.
 const PLACES: &str = "POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, \
     GET /v1/models, GET /v1/models/NAME, POST /tokenize, POST /detokenize, GET /version, \
     GET /health, GET /livez, GET /readyz, GET /metrics or GET /";
 
-/// What all requests share.
+/// State shared by all requests.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) model: Arc<dyn AnswerModel>,
@@ -52,9 +52,9 @@ pub(crate) struct App {
     pub(crate) memory: Arc<RequestMemory>,
     /// Fetches images, if the operator allows it.
     pub(crate) remote_images: Option<RemoteImages>,
-    /// Whether the model gets on.
+    /// Whether the model makes progress.
     pub(crate) pulse: Pulse,
-    /// Conversations that requests may go on from.
+    /// Conversations that requests may continue.
     pub(crate) responses: Arc<ResponseStore>,
     /// Held by the request whose text is being tokenised.
     pub(crate) tokenizing: Arc<tokio::sync::Mutex<()>>,
@@ -63,7 +63,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// What requests are read against.
+    /// Rules for reading requests.
     fn rules(&self) -> RequestRules<'_> {
         RequestRules {
             model_id: self.model.id(),
@@ -91,7 +91,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/detokenize", post(tokens::detokenize))
         .route("/version", get(tokens::version))
         .route("/v1/models", get(models))
-        // The names of models can have slashes.
+        // Names of models may contain slashes.
         .route("/v1/models/{*id}", get(model))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(app.clone(), api_key::check))
@@ -172,7 +172,7 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "metrics_failed",
-                "the metrics cannot be written",
+                "the metrics cannot be encoded",
             )
         })?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -183,7 +183,7 @@ async fn not_found() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        format!("there is nothing here, expected {PLACES}"),
+        format!("this path does not exist, expected {PLACES}"),
     )
 }
 
@@ -191,6 +191,6 @@ async fn method_not_allowed() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "this path does not take this method",
+        "this path does not support this method",
     )
 }

@@ -1,4 +1,4 @@
-//! The page for people, carried in the program.
+//! The web page, which is compiled in.
 
 use axum::Router;
 use axum::http::header;
@@ -7,7 +7,7 @@ use axum::routing::get;
 
 use super::App;
 
-/// Nothing from elsewhere; images are those that the user picked.
+/// Allows no external resources; images are those that the user chose.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";

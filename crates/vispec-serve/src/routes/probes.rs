@@ -1,4 +1,4 @@
-//! Whether the server lives, and whether it wants requests.
+//! Probes: whether the server is alive, and whether it accepts requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::App;
 use crate::api_error::ApiError;
 
 /// How long answers may run without a pass of the model before the server counts as stuck. The
-/// longest passes of large models on slow machines take some seconds.
+/// longest passes of large models on slow machines take a few seconds.
 const STUCK: Duration = Duration::from_secs(300);
 
-/// When the model was last seen at work.
+/// The time of the model's last observed progress.
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse(Arc<Mutex<(u64, Instant)>>);
 
@@ -25,7 +25,7 @@ impl Pulse {
         Self(Arc::new(Mutex::new((0, Instant::now()))))
     }
 
-    /// How long answers have been running without a pass, as far as was looked.
+    /// How long answers have been running without a pass, as far as observed.
     fn since_pass(&self, figures: SchedulerFigures, now: Instant) -> Duration {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if figures.running == 0 || figures.passes != seen.0 {
@@ -35,27 +35,27 @@ impl Pulse {
     }
 }
 
-/// The server runs, and is not to be started again because of what it waits for.
+/// Succeeds while the server runs, whatever it is waiting for.
 pub(super) async fn health() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// The model gets on with what it answers.
+/// Succeeds if the model makes progress with its answers.
 pub(super) async fn alive(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     let figures = app.model.scheduler_figures();
     let since = app.pulse.since_pass(figures, Instant::now());
     if since < STUCK {
         return Ok(health().await);
     }
-    tracing::error!(seconds = since.as_secs(), "no pass of the model");
+    tracing::error!(seconds = since.as_secs(), "the model makes no progress");
     Err(ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "stuck",
-        format!("answers run, but the model made no pass for {since:.0?}"),
+        format!("answers are running, but the model has made no pass for {since:.0?}"),
     ))
 }
 
-/// Requests are welcome.
+/// Succeeds if requests are accepted.
 pub(super) async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     if app.answering.is_open() {
         return Ok(health().await);

@@ -18,7 +18,7 @@ use crate::reply::{ResponseEvent, ResponseReply};
 use crate::request::{DeliveryMode, ParsedResponse};
 use crate::response_store::ResponseStore;
 
-/// Answers one request. Dropping the future or the response takes the request back.
+/// Answers one request. Dropping the future or the response cancels the request.
 pub(super) async fn respond(
     State(app): State<App>,
     request: Request,
@@ -36,7 +36,7 @@ pub(super) async fn respond(
     }
 }
 
-/// A request that waits for its answer, and what its response needs besides.
+/// A request that is waiting for its answer, with the data that its response needs.
 struct Submitted {
     asked: Asked,
     repeated: serde_json::Map<String, Value>,
@@ -88,7 +88,7 @@ async fn deliver(app: &App, submitted: Submitted) -> Result<Response, ApiError> 
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }
 
-/// A response that is being made.
+/// A response under construction.
 struct Growing {
     reply: ResponseReply,
     answers: Answers,
@@ -96,7 +96,7 @@ struct Growing {
     store: Arc<ResponseStore>,
 }
 
-/// What the next event of the answer means.
+/// Result of the next event of the answer.
 enum Grown {
     More(Vec<ResponseEvent>),
     Ended(Vec<ResponseEvent>, Value),

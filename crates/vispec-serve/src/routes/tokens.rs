@@ -1,4 +1,4 @@
-//! `/tokenize` and `/detokenize`, as vLLM has them, and `/version`.
+//! `/tokenize` and `/detokenize`, as in vLLM, and `/version`.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -10,7 +10,7 @@ use super::answers::{lost, not_started, received};
 use crate::api_error::ApiError;
 use crate::request::{read_detokenize, read_tokenize};
 
-/// The tokens of a text, or of a chat without images.
+/// Returns the tokens of a text, or of a chat without images.
 pub(super) async fn tokenize(
     State(app): State<App>,
     request: Request,
@@ -22,7 +22,7 @@ pub(super) async fn tokenize(
         AnswerPrompt::Text(_) => "prompt",
     };
     let model = app.model.clone();
-    // One at a time: a long text takes a while and a multiple of its memory.
+    // One at a time: a long text takes a while, and several times its size in memory.
     let _turn = app.tokenizing.lock().await;
     let counted = tokio::task::spawn_blocking(move || {
         let _room = room;
@@ -38,7 +38,7 @@ pub(super) async fn tokenize(
     })))
 }
 
-/// The text of tokens.
+/// Returns the text of tokens.
 pub(super) async fn detokenize(
     State(app): State<App>,
     request: Request,
@@ -50,16 +50,16 @@ pub(super) async fn detokenize(
     Ok(Json(json!({"prompt": text})))
 }
 
-/// The version of the server.
+/// Returns the version of the server.
 pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// There are no embeddings.
+/// Refuses requests for embeddings.
 pub(super) async fn embeddings() -> ApiError {
     ApiError::new(
         axum::http::StatusCode::BAD_REQUEST,
         "embeddings_unsupported",
-        "this server has no embeddings: it serves a model that writes text",
+        "this server does not support embeddings: its model only generates text",
     )
 }

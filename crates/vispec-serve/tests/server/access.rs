@@ -1,4 +1,4 @@
-//! What is open, what needs the key, and what is not a request at all.
+//! Endpoints with and without the key, and input that is not a request at all.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -75,16 +75,16 @@ async fn the_page_brings_all_that_it_needs() {
     assert!(!html.contains("http://") && !html.contains("https://"));
 }
 
-/// What the server says before it closes the connection of a client that sends this and then waits.
+/// Sends bytes and then waits; returns what the server sends before it closes the connection.
 async fn stalled(server: &Running, sent: impl Into<String>) -> String {
     let sent = sent.into();
     let address = server.base.strip_prefix("http://").unwrap().to_owned();
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        // A server that has seen enough does not read the rest.
+        // A server that refuses early does not read the rest.
         let _ = stream.write_all(sent.as_bytes());
         let mut answer = Vec::new();
-        // A reset is as good as an end.
+        // A reset also ends the connection.
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8(answer).unwrap()
     });

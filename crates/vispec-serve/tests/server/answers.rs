@@ -1,4 +1,4 @@
-//! Whole answers are those of plain decoding.
+//! Complete answers equal those of plain decoding.
 
 use serde_json::{Value, json};
 use vispec::Sampler;
@@ -84,7 +84,7 @@ async fn every_stop_string_cuts_where_it_begins() {
     let expected = plain(ASK, Sampler::Greedy, 0, 512);
     let text = &expected.text;
     let starts = Vec::from_iter(text.char_indices().map(|(start, _)| start));
-    // Strings of five characters lie across the ends of tokens and of cycles.
+    // Strings of five characters cross the borders of tokens and of cycles.
     for window in starts.windows(6).step_by(5) {
         let stop = &text[window[0]..window[5]];
         let cut = text.find(stop).unwrap();
@@ -93,7 +93,7 @@ async fn every_stop_string_cuts_where_it_begins() {
         let choice = &answer["choices"][0];
         assert_eq!(choice["message"]["content"], text[..cut], "{stop:?}");
         assert_eq!(choice["finish_reason"], "stop");
-        // Tokens up to the one that completes the stop string, whatever else its cycle brought.
+        // Tokens up to the one that completes the stop string, whatever else its cycle yielded.
         let mut len = 0;
         let complete = expected.pieces.iter().position(|piece| {
             len += piece.len();

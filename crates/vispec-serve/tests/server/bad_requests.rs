@@ -1,4 +1,4 @@
-//! Requests that cannot be answered: each has its status, and an object that says why.
+//! Requests that cannot be answered: each gets a status and an error object with the reason.
 
 use serde_json::{Value, json};
 use vispec_serve::{RequestLimits, ServeOptions};
@@ -23,7 +23,7 @@ async fn refused(server: &Running, path: &str, body: &Value) -> (u16, Value) {
     (status, error)
 }
 
-/// Asks with each of the fields, and expects the code and the name of the field.
+/// Sends each of the fields, and expects the code and the name of the field.
 pub async fn expect_refused(server: &Running, cases: &[(Value, &str, &str)]) {
     for (fields, code, param) in cases {
         let mut body = question("Hi");
@@ -207,7 +207,7 @@ async fn messages_that_make_no_sense_are_refused() {
     }
 }
 
-/// Texts of which only a beginning can be looked at, for their length or for the template's.
+/// Texts of which only the beginning can be tokenised, because they or the template are too long.
 #[tokio::test]
 async fn prompts_that_are_too_long_by_far_are_told_so_at_once() {
     let server = Running::start(model(), ServeOptions::default()).await;
@@ -237,7 +237,7 @@ async fn prompts_that_are_too_long_by_far_are_told_so_at_once() {
             "{message}"
         );
     }
-    // Tokenised whole they are minutes without optimisation.
+    // Without optimisation, tokenising them completely would take minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(60));
 }
 
@@ -275,7 +275,7 @@ async fn the_operator_limits_tokens_and_answers() {
             "{message}"
         );
     }
-    // Who asks for nothing gets no more than the limit, which is below the default.
+    // A request without a limit gets the server's limit, which is below the default.
     let mut body = question("Describe the image briefly.");
     body["n"] = json!(2);
     let answer = server.ask(CHAT, &body).await;
@@ -283,7 +283,7 @@ async fn the_operator_limits_tokens_and_answers() {
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
 }
 
-/// A PNG header that promises 60 000 x 60 000 pixels.
+/// A PNG header that announces 60 000 x 60 000 pixels.
 fn bomb() -> Vec<u8> {
     let mut bytes = image_file();
     bytes[16..20].copy_from_slice(&60_000_u32.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Several answers to a request, penalties, biases and log-probabilities.
+//! Several answers per request, penalties, biases and log-probabilities.
 
 use serde_json::{Value, json};
 use vispec::core::generate;
@@ -57,7 +57,7 @@ fn text(tokens: &[u32]) -> String {
 #[tokio::test]
 async fn penalties_and_biases_are_those_of_plain_decoding() {
     let server = Running::start(model(), ServeOptions::default()).await;
-    // Greedy answers of the tiny model are so sure of themselves that penalties do not move them.
+    // The tiny model's greedy answers are so confident that penalties do not change them.
     let sampler = Sampler::new(1.5, None, None).unwrap();
     let (usual, _) = adjusted(LogitAdjustments::default(), sampler, 40);
     let unwanted = usual[3];
@@ -147,7 +147,7 @@ async fn log_probabilities_come_with_every_token() {
     );
 }
 
-/// Answer `i` is what a request with the seed plus `i` gets.
+/// Answer `i` equals that of a request with the seed plus `i`.
 #[tokio::test]
 async fn several_answers_have_seeds_of_their_own() {
     let server = Running::start(model(), ServeOptions::default()).await;

@@ -1,4 +1,4 @@
-//! Turns of a conversation read only what is new, and say what they would have said anyway.
+//! Turns of a conversation read only what is new, with the same answers as from scratch.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn ask(image: &[u8], question: &str) -> Value {
     ]})
 }
 
-/// The picture with other colours, as a bitmap.
+/// The picture in other colours, as a bitmap.
 fn other_image() -> Vec<u8> {
     let image = vispec::DecodedImage::from_bytes(&image_file(), &Default::default()).unwrap();
     let size = image.size();
@@ -67,7 +67,7 @@ async fn two_conversations_take_turns() {
             if turn == 0 {
                 first.push(prompt_tokens);
             } else {
-                // Question and image of the turn before are not read again, nor is its answer.
+                // Question, image and answer of the previous turn are not read again.
                 assert!(
                     cached(&found) >= first[0],
                     "{} of {prompt_tokens}",
@@ -91,7 +91,7 @@ async fn two_conversations_take_turns() {
     assert!(forgetful.metric("vispec_prefix_cache_hits_total").await < 0.5);
 }
 
-/// What earlier answers said is a draft of later ones, whoever asks, and the metrics tell.
+/// Earlier answers are drafts for later ones, for all clients, and the metrics report it.
 #[tokio::test]
 async fn an_answer_that_was_given_before_takes_fewer_cycles() {
     let server = Running::start(Arc::new(load_lookup()), ServeOptions::default()).await;

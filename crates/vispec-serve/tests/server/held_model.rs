@@ -1,4 +1,4 @@
-//! The tiny model with few places, and answers that are held.
+//! The tiny model with few slots, and answers that are held.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use vispec_serve::{AnswerModel, EngineModel};
 
 use crate::tiny_model::{load, model};
 
-/// Takes its time with each cycle, so that held answers last until they are let go.
+/// Takes its time with each cycle, so that held answers last until they are released.
 pub struct HeldModel {
     model: EngineModel,
     /// Prompts in the order in which their answers started.
@@ -33,7 +33,7 @@ impl HeldModel {
         })
     }
 
-    /// A request whose answer ends only with the context.
+    /// A request whose answer ends only at the end of the context.
     pub fn hold() -> Value {
         let eos = model();
         let eos = eos.engine.models().processor().eos_token_ids();

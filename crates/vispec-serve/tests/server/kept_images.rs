@@ -1,4 +1,4 @@
-//! Images that come again are neither decoded nor encoded, as far as requests leave room for them.
+//! Repeated images are neither decoded nor encoded again, as far as requests leave room for them.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn kept_images_give_way_to_requests() {
     let server = Running::start(Arc::new(load_with(0)), options).await;
     server.ask(CHAT, &ask("Describe the image briefly.")).await;
     assert!(server.metric(KEPT).await > 0.0);
-    // A request that takes nearly all there is.
+    // A request that takes nearly all of the memory.
     let filler = "x".repeat(most + UNCOUNTED - 200);
     let refused = server.post("/v1/completions", &json!({"prompt": filler}));
     assert_eq!(refused.send().await.unwrap().status(), 400);

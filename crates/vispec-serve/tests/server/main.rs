@@ -1,4 +1,4 @@
-//! The server as clients see it, over the network of this machine.
+//! Tests of the server through its HTTP API, over the loopback network.
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,

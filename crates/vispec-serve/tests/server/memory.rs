@@ -1,4 +1,4 @@
-//! What requests hold together is bounded, and small ones never wait for large ones.
+//! The memory of all requests is bounded, and small requests never wait for large ones.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -31,7 +31,7 @@ fn options(max_memory: usize, max_client_memory: usize) -> ServeOptions {
     }
 }
 
-/// A connection that announced a body of `length` bytes and sent so many of them.
+/// A connection that announced a body of `length` bytes and sent only part of it.
 fn begun(server: &Running, length: usize, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
     let head = format!(
@@ -88,7 +88,7 @@ async fn what_arrives_is_bounded_and_small_requests_never_wait() {
     until_held(&server, 0).await;
 }
 
-/// A request that waits or is answered holds what its body took.
+/// A request that waits or is answered holds the memory of its body.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_held_until_the_end_of_the_answer() {
     let server = Running::start(Scripted::new(), options(1 << 20, 1 << 20)).await;
@@ -101,7 +101,7 @@ async fn memory_is_held_until_the_end_of_the_answer() {
     until_held(&server, 0).await;
 }
 
-/// A web server on this machine that has images of a megabyte.
+/// A web server on this machine with images of one megabyte.
 async fn web() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! What operators need: ids of requests, pages of other origins, probes, TLS, lenient reading,
-//! answers of a certain length.
+//! Features for operators: request ids, pages of other origins, probes, TLS, lenient reading,
+//! and answers of a given length.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn pages_of_named_origins_may_ask() {
         )
     };
     let allowed = preflight("https://a.example").send().await.unwrap();
-    // Browsers do not send the key along with this question.
+    // Browsers send preflight requests without the key.
     assert_eq!(allowed.status(), 200);
     let headers = allowed.headers();
     assert_eq!(headers["access-control-allow-origin"], "https://a.example");
@@ -113,7 +113,7 @@ async fn probes_tell_life_from_readiness() {
         assert!(ready != 503 || response.headers().contains_key("retry-after"));
     }
     assert_eq!(ready, 503);
-    // Who comes all the same is answered.
+    // Requests that still come are answered.
     assert_eq!(server.get("/livez").send().await.unwrap().status(), 200);
     server.ask(COMPLETIONS, &json!({"prompt": "x"})).await;
     server.ended().await;
@@ -131,7 +131,7 @@ async fn connections_are_encrypted_if_there_is_a_certificate() {
     let mut server = Running::start(Scripted::new(), options).await;
     let in_clear = server.get("/health").send().await;
     assert!(in_clear.is_err());
-    // Who never greets holds up nobody.
+    // A client that never starts its handshake holds up nobody.
     let silent = std::net::TcpStream::connect(server.base.strip_prefix("http://").unwrap());
     let root = reqwest::Certificate::from_pem(CERTIFICATE).unwrap();
     let client = reqwest::Client::builder().add_root_certificate(root);
@@ -194,7 +194,7 @@ async fn a_lenient_server_names_what_it_leaves_out() {
     let expected: Value = expected.json().await.unwrap();
     assert_eq!(answer["choices"], expected["choices"]);
 
-    // What would change the answer stays an error.
+    // Fields that would change the answer remain errors.
     let mut asked = plain;
     asked["min_p"] = 0.1.into();
     asked["unheard_of"] = 1.into();
@@ -228,7 +228,7 @@ async fn answers_have_the_length_that_load_generators_ask_for() {
     assert_eq!(refused.status(), 400);
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["error"]["param"], "min_tokens");
-    // A grammar sets the end itself.
+    // A grammar determines the end itself.
     body["min_tokens"] = Value::Null;
     body["guided_choice"] = serde_json::json!(["yes", "no"]);
     let refused = server.post(CHAT, &body).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! Requests wait in order, not too many of them, and not for clients that have gone.
+//! Requests wait in order, in bounded number, and not for clients that have disconnected.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ async fn a_full_queue_says_so() {
     assert_eq!(waits.await.unwrap().unwrap().status(), 200);
 }
 
-/// So that who asks again at once is not refused thousands of times a second.
+/// So that clients that retry immediately are not refused thousands of times per second.
 #[tokio::test]
 async fn many_refusals_are_told_a_moment_later() {
     let server = start(HeldModel::new(1, 1)).await;
@@ -50,7 +50,7 @@ async fn many_refusals_are_told_a_moment_later() {
         assert_eq!(refused.unwrap().status(), 400);
     }
     assert!(started.elapsed() >= Duration::from_millis(250));
-    // Those who are answered do not wait for that.
+    // Answered requests are not delayed.
     server.ask(PATH, &HeldModel::short("next")).await;
 }
 
@@ -86,7 +86,7 @@ async fn clients_that_gave_up_waiting_make_room() {
     let gives_up = tokio::spawn(server.post(PATH, &HeldModel::short("gives up")).send());
     server.wait_for(WAITING, 1.0).await;
     gives_up.abort();
-    // The server hears of it a moment later.
+    // The server notices it a moment later.
     let waits = tokio::spawn({
         let request = server.post(PATH, &HeldModel::short("waits"));
         async move {

@@ -1,4 +1,4 @@
-//! Images at addresses of the web: fetched if the operator allows it, within limits.
+//! Images at web addresses: fetched within limits if the operator allows it.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn question(url: &str) -> Value {
     ]}]})
 }
 
-/// A web server on this machine that answers by path; gives its address.
+/// Starts a web server on this machine that answers by path; returns its address.
 async fn web() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -109,7 +109,7 @@ async fn limits_of_size_and_time_are_kept() {
     );
 }
 
-/// By number and by name; what is there does not show in the message.
+/// By number and by name; the message reveals nothing about what is there.
 #[tokio::test]
 async fn private_addresses_are_not_connected_to() {
     let web = web().await;

@@ -1,4 +1,4 @@
-//! `/v1/responses`, and what is told of tokens and of the server.
+//! `/v1/responses`, and the endpoints for tokens and for information about the server.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn text(response: &Value) -> &str {
         .unwrap()
 }
 
-/// Name and data of each event.
+/// Returns the name and data of each event.
 async fn events(server: &Running, body: &Value) -> Vec<(String, Value)> {
     let response = server.post(RESPONSES, body).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");

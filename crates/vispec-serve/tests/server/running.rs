@@ -1,4 +1,4 @@
-//! A server on a free port, and what tests ask of it.
+//! A server on a free port, with helpers for requests.
 
 use std::sync::Arc;
 
@@ -39,13 +39,13 @@ impl Running {
         self.client.post(format!("{}{path}", self.base)).json(body)
     }
 
-    /// The object at a place, whatever the status.
+    /// Returns the object at a path, whatever the status.
     pub async fn look(&self, path: &str) -> Value {
         let response = self.get(path).send().await.unwrap();
         response.json().await.unwrap()
     }
 
-    /// The object that answers a request, which must succeed.
+    /// Returns the object that answers a request, which must succeed.
     pub async fn ask(&self, path: &str, body: &Value) -> Value {
         let response = self.post(path, body).send().await.unwrap();
         let status = response.status();
@@ -54,7 +54,7 @@ impl Running {
         answer
     }
 
-    /// The events of a streamed answer, the closing `[DONE]` included.
+    /// Returns the events of a streamed answer, including the closing `[DONE]`.
     pub async fn stream(&self, path: &str, body: &Value) -> Vec<String> {
         let response = self.post(path, body).send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -62,7 +62,7 @@ impl Running {
         events(&response.text().await.unwrap())
     }
 
-    /// The value of a metric, given with its labels as it is written.
+    /// Returns the value of a metric, given by its name and labels as written.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").send().await.unwrap();
         let text = text.text().await.unwrap();
@@ -73,7 +73,7 @@ impl Running {
         value.parse().unwrap()
     }
 
-    /// Waits until a metric has a value; a server that never gets there hangs the test.
+    /// Waits until a metric has a value; if that never happens, the test hangs.
     pub async fn wait_for(&self, name: &str, value: f64) {
         while (self.metric(name).await - value).abs() > 1e-9 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -90,13 +90,13 @@ impl Running {
     }
 }
 
-/// The data of the events in a stream.
+/// Returns the data of the events in a stream.
 pub fn events(text: &str) -> Vec<String> {
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
     data.map(str::to_owned).collect()
 }
 
-/// The chunks of a stream that ended well.
+/// Returns the chunks of a stream that ended normally.
 pub fn chunks(events: &[String]) -> Vec<Value> {
     let (done, chunks) = events.split_last().unwrap();
     assert_eq!(done, "[DONE]");

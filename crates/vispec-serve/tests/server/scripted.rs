@@ -1,4 +1,4 @@
-//! A model that does what the prompt says, for everything that is not about text.
+//! A model that does what the prompt says, for tests in which the text does not matter.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use vispec::{
 };
 use vispec_serve::AnswerModel;
 
-/// What begins with `hold` is answered until told to stop, `fail` and `panic` do so, and everything
-/// else is repeated. Has a thread for each request.
+/// Prompts that begin with `hold` are answered until the answer is stopped, `fail` and `panic` do
+/// what they say, and everything else is repeated. Uses a thread for each request.
 #[derive(Default)]
 pub struct Scripted;
 
@@ -93,7 +93,7 @@ impl AnswerModel for Scripted {
     }
 }
 
-/// Says the same to everything, a few characters at a time.
+/// Gives the same answer to every prompt, a few characters at a time.
 pub struct Saying(pub &'static str);
 
 impl AnswerModel for Saying {

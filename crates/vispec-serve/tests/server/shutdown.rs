@@ -1,4 +1,4 @@
-//! A shutdown lets answers end, or ends them.
+//! A shutdown waits for answers, or cuts them off.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whether answers are drafted, what says so, and requests that want it in one way or the other.
+//! Whether answers are drafted, how this is reported, and requests that set it.
 
 use std::sync::Arc;
 

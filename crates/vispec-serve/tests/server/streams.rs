@@ -1,4 +1,4 @@
-//! Streamed answers: the pieces, joined, are the whole answer.
+//! Streamed answers: the joined pieces equal the complete answer.
 
 use serde_json::{Value, json};
 use vispec::Sampler;
@@ -37,7 +37,7 @@ async fn the_pieces_are_the_answer() {
     let (last, others) = chunks.split_last().unwrap();
     assert_eq!(last["choices"][0]["finish_reason"], "stop");
     assert_eq!(last["choices"][0]["delta"], json!({}));
-    // More than one piece, but fewer than tokens: a cycle is a chunk.
+    // More than one piece, but fewer pieces than tokens: each chunk is a cycle.
     assert!(others.len() > 2 && others.len() < expected.tokens.len());
     for chunk in &chunks {
         assert_eq!(chunk["object"], "chat.completion.chunk");
@@ -66,7 +66,7 @@ async fn usage_comes_last_if_asked_for() {
     );
 }
 
-/// As load generators ask vLLM.
+/// The options that load generators send to vLLM.
 #[tokio::test]
 async fn usage_comes_with_every_chunk_if_asked_for() {
     let server = Running::start(model(), ServeOptions::default()).await;
@@ -128,7 +128,7 @@ async fn details_tell_drafted_text() {
         accepted.push(detail["accepted"].clone());
     }
     assert!(drafted > 0);
-    // The first chunk is the prefill, which is no cycle.
+    // The first chunk is the prefill, which is not a cycle.
     assert_eq!(last["vispec"]["accepted_per_cycle"], json!(accepted[1..]));
     assert!(last["vispec"]["tau"].as_f64().unwrap() > 0.0);
 }

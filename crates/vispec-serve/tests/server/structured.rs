@@ -1,4 +1,4 @@
-//! Answers that have to be something: JSON, one of some texts, what a regular expression matches.
+//! Structured output: JSON, choices and regular expressions.
 
 use serde_json::{Value, json};
 use vispec::core::{
@@ -46,7 +46,7 @@ fn format() -> Value {
     json!({"response_format": {"type": "json_schema", "json_schema": named}})
 }
 
-/// What plain decoding says under the same grammar.
+/// Returns the answer of plain decoding under the same grammar.
 fn plain(source: &GrammarSource, sampler: Sampler, seed: u64) -> String {
     let model = model();
     let models = model.engine.models();

@@ -1,4 +1,4 @@
-//! The tiny models of the repository, behind the server and without it.
+//! The tiny models of the repository, with and without the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ pub fn load_with(conversation_memory: usize) -> EngineModel {
     load(conversation_memory, SchedulerOptions::default())
 }
 
-/// The pair with memory for conversations and so many places.
+/// The pair with memory for conversations and the given number of slots.
 pub fn load(conversation_memory: usize, scheduler: SchedulerOptions) -> EngineModel {
     open(LoadOptions {
         settings: EngineSettings {
@@ -41,7 +41,7 @@ pub fn load(conversation_memory: usize, scheduler: SchedulerOptions) -> EngineMo
     })
 }
 
-/// The pair with prompt lookup alone.
+/// The pair with only prompt lookup.
 pub fn load_lookup() -> EngineModel {
     open(LoadOptions {
         method: Some(Method::PromptLookup),
@@ -49,7 +49,7 @@ pub fn load_lookup() -> EngineModel {
     })
 }
 
-/// The target, whose draft is not used.
+/// The target without its draft.
 pub fn load_plain() -> EngineModel {
     open(LoadOptions {
         method: Some(Method::None),
@@ -57,7 +57,7 @@ pub fn load_plain() -> EngineModel {
     })
 }
 
-/// The pair with a chat template that knows tools.
+/// The pair with a chat template that supports tools.
 pub fn load_with_tools() -> EngineModel {
     let template = "../examples/chat-templates/qwen-tools.jinja";
     open(LoadOptions {
@@ -86,7 +86,7 @@ fn open(options: LoadOptions) -> EngineModel {
     open_pair(("qwen-tied", Some("qwen-tied-q4")), options)
 }
 
-/// Another target, with a draft or without.
+/// Another target, with or without a draft.
 pub fn load_pair(target: &str, draft: Option<&str>) -> EngineModel {
     open_pair((target, draft), options())
 }
@@ -114,7 +114,7 @@ pub fn data_url(bytes: &[u8]) -> String {
     format!("data:image/png;base64,{base64}")
 }
 
-/// A question about the picture as a client sends it.
+/// A question about the picture, in the form that clients send.
 pub fn question(text: &str) -> Value {
     json!({"model": "tiny", "messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": data_url(&image_file())}},
@@ -122,7 +122,7 @@ pub fn question(text: &str) -> Value {
     ]}]})
 }
 
-/// Text and number of tokens without a server and without a draft.
+/// Text and number of tokens, computed without a server and without a draft.
 pub struct Plain {
     pub text: String,
     pub pieces: Vec<String>,
@@ -130,7 +130,7 @@ pub struct Plain {
     pub tokens: Vec<u32>,
 }
 
-/// What plain decoding answers to the same question.
+/// The answer of plain decoding to the same question.
 pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> Plain {
     let model = model();
     let image = DecodedImage::from_bytes(&image_file(), &ImageOptions::default()).unwrap();
@@ -139,7 +139,7 @@ pub fn plain(text: &str, sampler: Sampler, seed: u64, max_new_tokens: usize) -> 
     decode(&model, &prompt, sampler, seed, max_new_tokens)
 }
 
-/// What plain decoding answers to a question about a video, which comes first.
+/// The answer of plain decoding to a question about a video, which comes before the question.
 pub fn plain_video(model: &EngineModel, video: Video, text: &str, sampler: Sampler) -> Plain {
     let messages = Messages::showing(None, text, vec![Part::Video]);
     let media = Media {
@@ -162,13 +162,13 @@ pub fn frame_paths(case: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The same as files.
+/// The same frames as files.
 pub fn frame_files(case: &str) -> Vec<Vec<u8>> {
     let paths = frame_paths(case).into_iter();
     paths.map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// What plain decoding makes of a text without a chat template.
+/// The continuation of a text by plain decoding, without a chat template.
 pub fn plain_completion(text: &str, max_new_tokens: usize) -> Plain {
     let model = model();
     let (prompt, _) = model.engine.models().encode_text(text, &|| true).unwrap();

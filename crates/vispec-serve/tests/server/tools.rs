@@ -1,4 +1,4 @@
-//! Tools: calls that have to be made, calls that may be made, and their results.
+//! Tools: required calls, optional calls, and their results.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ async fn calls_that_have_to_be_made_are_made() {
         let answer = server.ask(CHAT, &body).await;
         let told = &answer["choices"][0];
         let calls = told["message"]["tool_calls"].as_array().unwrap();
-        // Calls in parallel may go on until they are cut off in the middle.
+        // Parallel calls may continue until they are cut off in the middle.
         if told["finish_reason"] == "tool_calls" {
             assert_eq!(told["message"]["content"], Value::Null);
         }
@@ -128,7 +128,7 @@ async fn results_of_calls_are_read() {
             .unwrap()
             .is_empty()
     );
-    // The template tells the model of tools, calls and results.
+    // The template tells the model about tools, calls and results.
     let mut without = question("What is there?");
     let prompt_tokens = |answer: &Value| answer["usage"]["prompt_tokens"].as_u64().unwrap();
     let plain = prompt_tokens(&server.ask(CHAT, &without).await);
@@ -165,13 +165,13 @@ async fn calls_that_may_be_made_are_told_from_text() {
             .count(),
         2
     );
-    // Without tools it is text like any other.
+    // Without tools it is ordinary text.
     body = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let answer = server.ask(CHAT, &body).await;
     assert_eq!(answer["choices"][0]["message"]["content"], text);
 }
 
-/// Clients that want an answer in some form while tools are there.
+/// Clients that want structured output while tools are present.
 #[tokio::test]
 async fn an_answer_is_a_call_or_what_its_schema_says() {
     let server = start().await;
@@ -202,7 +202,7 @@ async fn an_answer_is_a_call_or_what_its_schema_says() {
                 assert!(["{\"large\": true}", "{\"large\": false}"].contains(&text));
             }
         }
-        // A call that has to be made leaves no room for text.
+        // A required call leaves no room for text.
         body["tool_choice"] = "required".into();
         let answer = server.ask(CHAT, &body).await;
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");

@@ -1,4 +1,4 @@
-//! Videos in requests: frames and animations, conversations about them, and what is refused.
+//! Videos in requests: frames and animations, conversations about them, and refusals.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// Frames as vLLM takes them.
+/// Frames in the form that vLLM takes.
 fn frames_url(files: &[Vec<u8>]) -> String {
     let frames = Vec::from_iter(files.iter().map(|file| base64(file)));
     format!("data:video/jpeg;base64,{}", frames.join(","))
@@ -45,7 +45,7 @@ fn text(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"].as_str().unwrap()
 }
 
-/// A square that moves over a canvas of 64 x 64 pixels, eight frames in two seconds.
+/// A square that moves across a canvas of 64 x 64 pixels, in eight frames over two seconds.
 pub fn animation() -> Vec<u8> {
     let mut bytes = Vec::new();
     let palette = [30, 60, 200, 220, 40, 40];
@@ -68,7 +68,7 @@ pub fn animation() -> Vec<u8> {
     bytes
 }
 
-/// Targets that read videos, with drafts; they know of no conversation.
+/// Targets that read videos, with drafts; they keep no conversations.
 fn models() -> [Arc<EngineModel>; 2] {
     let blind = "qwen3-untied-eagle3-vllm-mrope-qwen3vl";
     [("qwen-tied", "qwen-tied-q4"), ("qwen3-untied", blind)]
@@ -142,12 +142,12 @@ async fn the_next_question_finds_the_video_read() {
         let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
         let answer = server.ask(CHAT, &next).await;
         assert!(cached(&answer) >= prompt - 1, "{answer}");
-        // The same question of a server that knows nothing.
+        // The same question to a server without kept conversations.
         let mut plain = next.clone();
         plain["speculation"] = "off".into();
         let fresh = Running::start(fresh, ServeOptions::default()).await;
         assert_eq!(text(&fresh.ask(CHAT, &plain).await), text(&answer));
-        // Frames at another rate are another video.
+        // Frames at another rate are a different video.
         let mut slower = next.clone();
         slower["messages"][0]["content"][0] = part(1.0);
         let other = server.ask(CHAT, &slower).await;
@@ -155,7 +155,7 @@ async fn the_next_question_finds_the_video_read() {
     }
 }
 
-/// A request to `/v1/responses` that asks what [`about`] asks of a chat.
+/// A request to `/v1/responses` that asks the same as [`about`] does in a chat.
 fn response_about(video_url: Value) -> Value {
     json!({"max_output_tokens": 24, "seed": 3, "input": [{"role": "user", "content": [
         {"type": "input_video", "video_url": video_url},
@@ -259,12 +259,12 @@ async fn a_response_names_what_is_wrong_with_its_video() {
     }
 }
 
-/// The error that a chat is answered with.
+/// Returns the error of a chat.
 async fn refused(server: &Running, body: &Value) -> Value {
     refused_at(server, CHAT, body).await
 }
 
-/// The error that a request to `place` is answered with.
+/// Returns the error of a request to `place`.
 async fn refused_at(server: &Running, place: &str, body: &Value) -> Value {
     let response = server.post(place, body).send().await.unwrap();
     assert_eq!(response.status(), 400);

@@ -1,4 +1,4 @@
-//! A browser under control: headless Chromium by ChromeDriver.
+//! A controlled browser: headless Chromium through ChromeDriver.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ impl Browser {
         value
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub async fn eval(&self, expression: &str) -> Value {
         let script = format!("return {expression};");
         self.command("execute/sync", json!({"script": script, "args": []}))
@@ -117,7 +117,7 @@ impl Browser {
         self.command(&format!("{element}/click"), json!({})).await;
     }
 
-    /// Gives an input of the page files.
+    /// Passes files to an input of the page.
     pub async fn choose(&self, selector: &str, files: &[PathBuf]) {
         let input = self.element(selector).await;
         let paths = files.iter().map(|file| file.canonicalize().unwrap());
@@ -126,8 +126,8 @@ impl Browser {
         self.command(&format!("{input}/value"), keys).await;
     }
 
-    /// A page of that width, in the colours of the night or not; its picture is kept where
-    /// `VISPEC_SCREENSHOTS` says.
+    /// Shows the page at this width, in dark or light colours; a screenshot is saved to the folder
+    /// in `VISPEC_SCREENSHOTS`.
     pub async fn look(&self, name: &str, width: u32, scheme: &str) {
         let cdp = |cmd: &str, params: Value| json!({"cmd": cmd, "params": params});
         let metrics =

@@ -1,4 +1,4 @@
-//! The page in a real browser, if ChromeDriver is installed.
+//! The web page in a real browser, if ChromeDriver is installed.
 
 mod driver;
 mod videos;
@@ -12,7 +12,7 @@ use crate::running::Running;
 use crate::tiny_model::{image_path, model, plain};
 
 const ASK: &str = "Describe the image briefly.";
-/// Whether the picture of the next question is in its frame.
+/// Returns whether the picture of the next question is shown.
 const SHOWN: &str =
     "document.querySelector('#preview > img')?.src.startsWith('data:image/png') === true";
 
@@ -42,7 +42,7 @@ async fn the_page_answers_about_an_image() {
         .eval(&format!("{pieces}.map((s) => s.textContent).join('')"))
         .await;
     assert_eq!(answer, expected.text);
-    // Accepted draft tokens have a colour that the others have not.
+    // Accepted draft tokens have a different colour.
     let colours = format!(
         "new Set({pieces}.map((s) => s.className + ' ' + getComputedStyle(s).backgroundColor)).size"
     );
@@ -70,7 +70,7 @@ async fn the_page_answers_about_an_image() {
     }
     browser.look("image", 900, "light").await;
 
-    // An image by drag and drop; what is no image is refused, and text is never read as HTML.
+    // An image by drag and drop; other files are refused, and text is never interpreted as HTML.
     let drop = "(() => { const data = new DataTransfer(); \
         data.items.add(new File(['<b>no</b>'], 'a.txt', {type: 'text/plain'})); \
         document.getElementById('drop').dispatchEvent(\
@@ -107,7 +107,7 @@ async fn the_page_goes_on_with_a_conversation() {
         !document.getElementById('again').disabled";
     let count = |selector: &str| format!("document.querySelectorAll('{selector}').length");
 
-    // A picture from the page, and one that is pasted.
+    // The sample picture of the page, and a pasted picture.
     browser.click("#sample").await;
     browser.until(SHOWN).await;
     browser.click("#remove").await;
@@ -121,7 +121,7 @@ async fn the_page_goes_on_with_a_conversation() {
     browser.eval(paste).await;
     browser.until(SHOWN).await;
 
-    // By keyboard alone; the next turn stands below the first.
+    // With the keyboard only; the next turn appears below the first.
     let question = browser.element("#question").await;
     let enter = json!({"text": "\u{e007}"});
     browser.command(&format!("{question}/value"), enter).await;
@@ -144,7 +144,7 @@ async fn the_page_goes_on_with_a_conversation() {
         browser.look("conversation", width, scheme).await;
     }
 
-    // A turn that fails leaves everything as it was.
+    // A failed turn leaves everything unchanged.
     let refused = json!({"text": "<|image_pad|>\u{e007}"});
     browser.command(&format!("{question}/value"), refused).await;
     browser

@@ -12,7 +12,7 @@ use crate::running::Running;
 use crate::tiny_model::{frame_files, frame_paths, load_pair, model, plain_video};
 use crate::videos::{FRAMES, animation, base64, video_of};
 
-/// Gives the page a file as if it had been dropped there.
+/// Passes a file to the page as if it had been dropped there.
 async fn drop_file(browser: &Browser, name: &str, kind: &str, bytes: &[u8]) {
     let data = base64(bytes);
     let script = format!(
@@ -40,7 +40,7 @@ async fn the_page_answers_about_videos() {
     let server = Running::start(Arc::clone(&model) as _, ServeOptions::default()).await;
     browser.open(&server.base).await;
 
-    // Frames in any order are told apart by name, and have the rate that is asked for.
+    // Frames are sorted by name and have the given rate.
     let mut frames = frame_paths(FRAMES);
     frames.reverse();
     browser.choose("#file", &frames).await;
@@ -61,7 +61,7 @@ async fn the_page_answers_about_videos() {
     let film = "document.querySelector('#asked .film').innerText";
     assert_eq!(browser.eval(film).await, "4 frames, 1 a second");
 
-    // An animation is a video and tells its own rate.
+    // An animation is a video with its own rate.
     browser.click("#again").await;
     drop_file(&browser, "a.gif", "image/gif", &animation()).await;
     browser
@@ -86,7 +86,7 @@ async fn the_page_answers_about_videos() {
     let text = text.as_str().unwrap();
     assert!(text.starts_with(&expected.text), "{text}");
 
-    // Both are asked about in one conversation, frames first.
+    // Both appear in one conversation, frames first.
     browser.choose("#file", &frames).await;
     for (width, scheme) in [(900, "light"), (900, "dark"), (390, "light"), (390, "dark")] {
         browser.look("video", width, scheme).await;
@@ -106,7 +106,7 @@ async fn files_are_videos_if_they_have_several_pictures() {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images");
         std::fs::read(dir.join(name)).unwrap()
     };
-    // The head of an extended file with the flag of animations.
+    // The header of an extended file with the animation flag.
     let webp = [b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0", &[0b10, 0, 0, 0][..]].concat();
     for (bytes, animated) in [
         (animation(), true),
