@@ -57,8 +57,9 @@ pub use attention::{AttentionSegment, AttentionShape, KeyValues, VisibleRows};
 pub use isa::Isa;
 pub use kernels::{Kernels, attention, linear, linear_group, rms_norm, rotary, silu_mul};
 pub use mapped_file::MappedFile;
+pub use panel::{Bits, QuantizedPanels};
 pub use pool::{in_pool, map_rows, n_threads};
-pub use quantize::{Bits, QuantizeError, QuantizedPanels, QuantizedWeight, check_group};
+pub use quantize::{QuantizeError, QuantizedWeight, check_group};
 #[cfg(feature = "training")]
 pub use training::{
     AdamWFactors, Attended, AttendedGradient, CausalAttention, CausalGradients, CausalSample,

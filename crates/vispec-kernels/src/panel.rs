@@ -6,13 +6,33 @@
 //! All are unsigned: the weight plus 128 or plus 8. Scales are `[panel, group, output]`. A partial
 //! last panel is padded with zeros.
 
-use crate::quantize::Bits;
+use half::bf16;
+
 use crate::scratch::Line;
 
 /// From this value on, adjacent floats differ by a whole number.
 pub(crate) const INTEGERS: f32 = 12_582_912.0;
 /// Outputs per panel.
 pub(crate) const PANEL: usize = 16;
+
+/// Width of a quantised weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bits {
+    /// Signed bytes from -127 to 127.
+    Eight,
+    /// Nibbles for -8 to 7.
+    Four,
+}
+
+impl Bits {
+    /// Returns the offset that makes a weight unsigned.
+    pub(crate) fn offset(self) -> f32 {
+        match self {
+            Self::Eight => 128.0,
+            Self::Four => 8.0,
+        }
+    }
+}
 
 /// Shape of a quantised weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,4 +103,14 @@ impl Layout {
         };
         f32::from(unsigned) - self.bits.offset()
     }
+}
+
+/// A borrowed [`QuantizedWeight`](crate::QuantizedWeight).
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedPanels<'a> {
+    /// [`Layout::lines`] lines.
+    pub(crate) values: &'a [Line],
+    /// [`Layout::scales`] scales.
+    pub(crate) scales: &'a [bf16],
+    pub(crate) layout: Layout,
 }

@@ -5,31 +5,12 @@ use std::fmt;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::panel::{INTEGERS, Layout, PANEL};
+use crate::panel::{Bits, INTEGERS, Layout, PANEL, QuantizedPanels};
 use crate::scratch::Line;
 use crate::weight::Weight;
 
 /// Group sizes are multiples of this number.
 pub(crate) const GROUP_STEP: usize = 32;
-
-/// Width of a quantised weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bits {
-    /// Signed bytes from -127 to 127.
-    Eight,
-    /// Nibbles for -8 to 7.
-    Four,
-}
-
-impl Bits {
-    /// Returns the offset that makes a weight unsigned.
-    pub(crate) fn offset(self) -> f32 {
-        match self {
-            Self::Eight => 128.0,
-            Self::Four => 8.0,
-        }
-    }
-}
 
 /// Error from quantising a weight, or from assembling a quantised weight from parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,16 +230,6 @@ impl QuantizedWeight {
             layout: self.layout,
         })
     }
-}
-
-/// A borrowed [`QuantizedWeight`].
-#[derive(Clone, Copy, Debug)]
-pub struct QuantizedPanels<'a> {
-    /// [`Layout::lines`] lines.
-    pub(crate) values: &'a [Line],
-    /// [`Layout::scales`] scales.
-    pub(crate) scales: &'a [bf16],
-    pub(crate) layout: Layout,
 }
 
 /// Checks that a group of weights can share a scale.

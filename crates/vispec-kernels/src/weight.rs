@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::quantize::QuantizedPanels;
+use crate::panel::QuantizedPanels;
 
 /// Row-major `[outputs, inputs]` weight, borrowed as stored in the checkpoint.
 ///

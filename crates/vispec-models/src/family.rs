@@ -1,16 +1,14 @@
 //! Description of a model family for loading. Each family's module builds its own value.
 
 use std::fmt::Debug;
-use std::path::Path;
 
-use vispec_processor::{ModelFamily, ProcessedImage};
+use vispec_processor::ProcessedImage;
 
 use crate::error::ModelError;
 use crate::image_features::ImageFeatures;
 use crate::nn::{DecoderConfig, MropeLayout};
 use crate::text_model::HeadWeights;
 use crate::weights::{RenameRule, Weights};
-use crate::{llava, qwen2_5_vl, qwen3_vl};
 
 /// The model of a checkpoint as described by its config and its family.
 pub(crate) struct FamilySpec {
@@ -49,18 +47,4 @@ pub(crate) trait VisionTower: Debug + Send + Sync {
     /// # Errors
     /// Returns [`ModelError::ConfigValue`] if the image was not processed as the config requires.
     fn encode(&self, image: &ProcessedImage) -> Result<ImageFeatures, ModelError>;
-}
-
-impl FamilySpec {
-    /// Reads the config of the checkpoint in `dir`.
-    ///
-    /// # Errors
-    /// Fails if the config is missing, damaged or invalid, or if the architecture is not supported.
-    pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
-        match ModelFamily::of_checkpoint(dir)? {
-            ModelFamily::Qwen2_5Vl => qwen2_5_vl::family(dir),
-            ModelFamily::Qwen3Vl => qwen3_vl::family(dir),
-            ModelFamily::Llava | ModelFamily::LlavaNext => llava::family(dir),
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod device;
 pub mod draft;
 mod engine;
 mod error;
+mod families;
 mod family;
 mod feature_rows;
 pub mod features;

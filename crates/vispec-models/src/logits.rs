@@ -9,7 +9,7 @@ use vispec_kernels::map_rows;
 
 use crate::device::is_cpu;
 use crate::error::ModelError;
-use crate::read_backs::read_back;
+use crate::read_backs::{floats, read_back};
 use crate::row_picks::{Picked, RowPick, WantedRows, picks_on_device, read_picked};
 
 /// Logits `[rows, vocab]` of one sequence from a forward pass of the target that other sequences
@@ -165,14 +165,6 @@ impl TargetLogits for DeviceLogits {
 #[cfg(feature = "cube")]
 pub(crate) fn read_numbers(tensor: Tensor<1>, what: &'static str) -> Result<Vec<f32>, ModelError> {
     Ok(floats(&read_back(tensor, what)?, what)?.to_vec())
-}
-
-pub(crate) fn floats<'d>(
-    data: &'d TensorData,
-    what: &'static str,
-) -> Result<&'d [f32], ModelError> {
-    data.as_slice::<f32>()
-        .map_err(|error| ModelError::device_read(what, &error))
 }
 
 /// Returns the candidates in rows of several sequences, with one read-back. Each sequence gets what

@@ -60,3 +60,12 @@ pub(crate) fn read_back<const D: usize>(
     });
     data.map_err(|error| ModelError::device_read(what, &error))
 }
+
+/// Returns the numbers of data that [`read_back`] returned.
+pub(crate) fn floats<'d>(
+    data: &'d TensorData,
+    what: &'static str,
+) -> Result<&'d [f32], ModelError> {
+    data.as_slice::<f32>()
+        .map_err(|error| ModelError::device_read(what, &error))
+}

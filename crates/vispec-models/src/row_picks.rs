@@ -4,10 +4,9 @@ use burn::tensor::{DType, Tensor};
 use vispec_core::{KnownPick, KnownPicks, Sampler, TokenId};
 
 use crate::error::ModelError;
-use crate::logits::floats;
 #[cfg(feature = "cube")]
 use crate::nn::{is_here, picked_rows};
-use crate::read_backs::read_back;
+use crate::read_backs::{floats, read_back};
 
 /// The rows of a sequence whose logits are needed, with the pick for each.
 #[derive(Debug, Default)]

@@ -9,7 +9,8 @@ use vispec_processor::{PreparedPrompt, ProcessedImage};
 
 use crate::device::is_cpu;
 use crate::error::ModelError;
-use crate::family::{FamilySpec, VisionTower};
+use crate::families::read_family;
+use crate::family::VisionTower;
 use crate::features::FeatureSpec;
 use crate::image_features::ImageFeatures;
 use crate::nn::{
@@ -53,7 +54,7 @@ impl VlmTarget {
     /// the element type is not supported. Returns [`ModelError::DeviceCannotRun`] if a pass over
     /// one token fails on a device other than the CPU.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let family = FamilySpec::read(dir)?;
+        let family = read_family(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::error::ModelError;
-use crate::family::FamilySpec;
+use crate::families::read_family;
 use crate::nn::{Bias, DecoderConfig, Embedding, Linear};
 use crate::precision::{DtypeChoice, Precision};
 use crate::text_model::HeadWeights;
@@ -66,7 +66,7 @@ impl HostLayers {
         device: &Device,
         chosen: impl Fn(usize) -> Range<usize>,
     ) -> Result<Self, ModelError> {
-        let family = FamilySpec::read(dir)?;
+        let family = read_family(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision {
             storage: DType::F32,
@@ -132,7 +132,7 @@ impl TargetText {
     /// Fails if config or weights are missing or damaged, or if the architecture or the element
     /// type is not supported.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let family = FamilySpec::read(dir)?;
+        let family = read_family(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);

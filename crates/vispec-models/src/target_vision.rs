@@ -6,7 +6,8 @@ use burn::tensor::Device;
 use vispec_processor::ProcessedImage;
 
 use crate::error::ModelError;
-use crate::family::{FamilySpec, VisionTower};
+use crate::families::read_family;
+use crate::family::VisionTower;
 use crate::features::host_values;
 use crate::precision::{DtypeChoice, Precision};
 use crate::weights::{Checkpoint, Weights};
@@ -24,7 +25,7 @@ impl TargetVision {
     /// Fails if config or weights are missing or damaged, or if the architecture or the element
     /// type is not supported.
     pub fn load(dir: &Path, device: &Device, dtype: DtypeChoice) -> Result<Self, ModelError> {
-        let family = FamilySpec::read(dir)?;
+        let family = read_family(dir)?;
         let checkpoint = Checkpoint::open(dir, family.rules)?;
         let precision = Precision::choose(dtype, checkpoint.main_dtype(), device)?;
         let weights = Weights::new(&checkpoint, device, precision);

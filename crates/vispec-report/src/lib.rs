@@ -13,6 +13,7 @@
 //!
 //! The crate does not depend on models or tensors.
 
+mod cell;
 pub mod collection;
 mod error;
 mod page;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::collection::Cell;
+use crate::cell::Cell;
 use crate::record::{CellHeader, CostTable, Machine, Method, TreeSettings};
 use crate::statistics::{Estimates, Measurements};
 

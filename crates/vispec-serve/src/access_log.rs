@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tracing::Instrument as _;
 
 use crate::client::Client;
+use crate::headers::REQUEST_ID;
 
-/// Header with the id, in requests and responses.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum length of an id that is accepted from a client.
 const MAX_ID: usize = 128;
 /// Paths that probes and scrapers poll; their successes are logged at `debug`.

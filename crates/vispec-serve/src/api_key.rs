@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::api_error::ApiError;
-use crate::routes::App;
+use crate::app::App;
 
 /// A secret that is compared in constant time and never displayed.
 #[derive(Clone)]

@@ -6,8 +6,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
 
-use crate::access_log::REQUEST_ID;
-use crate::routes::IGNORED;
+use crate::headers::{IGNORED, REQUEST_ID};
 
 /// An origin whose pages may send requests.
 #[derive(Debug, Clone, PartialEq, Eq)]

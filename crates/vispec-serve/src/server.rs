@@ -18,54 +18,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::answering::Answering;
-use crate::api_key::ApiKey;
-use crate::client::{Client, ClientConnection, Clients};
-use crate::cors::CorsOrigin;
-use crate::limits::{ConnectionLimits, RequestLimits};
+use crate::app::App;
+use crate::client::Client;
+use crate::connections::{ClientConnection, Clients};
+use crate::limits::ConnectionLimits;
 use crate::metrics::Metrics;
 use crate::model::AnswerModel;
-use crate::remote_image::{RemoteImageOptions, RemoteImages};
-use crate::request::{RequestDefaults, Strictness};
+use crate::options::ServeOptions;
+use crate::pulse::Pulse;
+use crate::remote_image::RemoteImages;
 use crate::request_memory::RequestMemory;
-use crate::routes::{App, MAX_PARSED_HEADERS, Pulse, router};
+use crate::routes::{MAX_PARSED_HEADERS, router};
 use crate::tls::Tls;
-
-/// Options of the server.
-#[derive(Debug, Clone)]
-pub struct ServeOptions {
-    /// Default values of request fields.
-    pub defaults: RequestDefaults,
-    /// Limits of one request.
-    pub request_limits: RequestLimits,
-    /// Limits of connections and of the shutdown.
-    pub connection_limits: ConnectionLimits,
-    /// Limits for fetching images from web addresses; `None` refuses such images.
-    pub remote_images: Option<RemoteImageOptions>,
-    /// Key that clients must send, if any.
-    pub api_key: Option<ApiKey>,
-    /// Other origins whose pages may send requests.
-    pub cors_origins: Vec<CorsOrigin>,
-    /// Certificate and key, to encrypt connections.
-    pub tls: Option<Tls>,
-    /// How unknown request fields are handled.
-    pub strictness: Strictness,
-}
-
-impl Default for ServeOptions {
-    /// No remote images, no key, no other origins, no TLS, strict.
-    fn default() -> Self {
-        Self {
-            defaults: RequestDefaults::default(),
-            request_limits: RequestLimits::default(),
-            connection_limits: ConnectionLimits::default(),
-            remote_images: None,
-            api_key: None,
-            cors_origins: Vec::new(),
-            tls: None,
-            strictness: Strictness::Strict,
-        }
-    }
-}
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]

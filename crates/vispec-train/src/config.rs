@@ -334,7 +334,7 @@ impl TrainConfig {
             }
             DraftSettings::Eagle3 { .. } if !test_time => {
                 let expected = "test_time for an EAGLE-3 draft";
-                Err(setting("objective.kind", "another", expected))
+                Err(setting("objective.kind", self.objective.kind(), expected))
             }
             DraftSettings::Eagle3 {
                 head: DraftHeadSetting::Own,
@@ -345,13 +345,13 @@ impl TrainConfig {
             }
             DraftSettings::Medusa { .. } if !medusa_objective => {
                 let expected = "medusa for a Medusa draft";
-                Err(setting("objective.kind", "another", expected))
+                Err(setting("objective.kind", self.objective.kind(), expected))
             }
             DraftSettings::Vispec { .. } | DraftSettings::Eagle2
                 if medusa_objective || test_time =>
             {
                 let expected = "stage1 or stage2 for a draft that is neither Medusa nor EAGLE-3";
-                Err(setting("objective.kind", "another", expected))
+                Err(setting("objective.kind", self.objective.kind(), expected))
             }
             _ => Ok(()),
         }

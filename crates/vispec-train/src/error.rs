@@ -140,6 +140,21 @@ pub enum TrainError {
         /// The target's value.
         expected: usize,
     },
+    /// The target's hidden size is not a multiple of its head size, as drafts other than EAGLE-3
+    /// need it.
+    #[error(
+        "the hidden size of the target, {hidden}, is not a multiple of its head size, {head_dim}; \
+         only an EAGLE-3 draft fits such a target"
+    )]
+    HeadSize {
+        /// The target's hidden size.
+        hidden: usize,
+        /// The target's head size.
+        head_dim: usize,
+    },
+    /// The target's output head is quantised.
+    #[error("the output head of the target is quantised; training needs its full weights")]
+    QuantizedHead,
     /// A capture does not hold the residual states that the draft reads.
     #[error(
         "{dir}: has the residual states {found:?}, expected {expected:?}; capture with --states, \

@@ -101,10 +101,9 @@ fn fresh_shape(draft: &DraftSettings, place: &StartPlace<'_>) -> Result<DraftSha
         // of heads. If the target's heads are together wider than its hidden state, the draft has
         // fewer heads.
         if !decoder.hidden.is_multiple_of(decoder.head_dim) {
-            return Err(TrainError::TargetMismatch {
-                quantity: "size of a head, of which the hidden size is not a multiple",
-                found: decoder.hidden,
-                expected: decoder.head_dim,
+            return Err(TrainError::HeadSize {
+                hidden: decoder.hidden,
+                head_dim: decoder.head_dim,
             });
         }
         decoder.heads = decoder.hidden / decoder.head_dim;
@@ -135,7 +134,7 @@ impl Start {
     /// number of key heads.
     ///
     /// # Errors
-    /// * [`TrainError::TargetMismatch`] if the target's width is not a multiple of its head size,
+    /// * [`TrainError::HeadSize`] if the target's width is not a multiple of its head size,
     ///   which the config of a ViSpec draft cannot express.
     /// * [`TrainError::Setting`] if the target does not have the states that the draft reads.
     /// * Any error of reading the target's last layer, if the draft starts from it.
@@ -274,7 +273,10 @@ fn from_target(
     }
     if let (Some(head), Some(vocabulary)) = (parameters.get_mut("lm_head.weight"), place.vocabulary)
     {
-        let weight = place.target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let weight = place
+            .target
+            .head_weight()
+            .ok_or(TrainError::QuantizedHead)?;
         let weight = HostTensor::from_device(weight)?;
         for (row, id) in head
             .values
@@ -309,13 +311,6 @@ fn from_target(
     }
     Ok(())
 }
-
-/// The error for a quantised head: training needs the head's unquantised weights.
-pub(crate) const QUANTIZED_HEAD: TrainError = TrainError::TargetMismatch {
-    quantity: "bits of the head's weights",
-    found: 32,
-    expected: 8,
-};
 
 fn is_vision(name: &str) -> bool {
     name.starts_with("imadpt.") || name.starts_with("img_fc.")

@@ -60,6 +60,17 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// Returns the name of the kind in configs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stage1 { .. } => "stage1",
+            Self::Stage2 { .. } => "stage2",
+            Self::TestTime { .. } => "test_time",
+            Self::Medusa { .. } => "medusa",
+        }
+    }
+
     /// Returns how the loss masks of samples are read.
     #[must_use]
     pub fn loss_mask(&self) -> LossMask {

@@ -203,10 +203,10 @@ fn draft_graph(
     })
 }
 
-fn wrong_objective(expected: &str) -> TrainError {
+fn wrong_objective(found: &Objective, expected: &str) -> TrainError {
     TrainError::Setting {
         field: "objective.kind",
-        found: "another".to_owned(),
+        found: found.kind().to_owned(),
         expected: expected.to_owned(),
     }
 }
@@ -230,7 +230,7 @@ fn eagle3_graph(
     head: &Head,
 ) -> Result<Graph, TrainError> {
     let Objective::TestTime { passes, decay } = *objective else {
-        return Err(wrong_objective("test_time for an EAGLE-3 draft"));
+        return Err(wrong_objective(objective, "test_time for an EAGLE-3 draft"));
     };
     let device = head.device();
     let batch = DraftBatch::new(samples, network.n_queries(), passes, &device)?;
@@ -303,6 +303,7 @@ fn terms(objective: &Objective, rows: usize) -> Result<(usize, f64, HeadTerms), 
     Ok(match *objective {
         Objective::TestTime { .. } => {
             return Err(wrong_objective(
+                objective,
                 "stage1, stage2 or medusa for a draft other than EAGLE-3",
             ));
         }

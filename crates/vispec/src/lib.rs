@@ -38,6 +38,8 @@ mod answer;
 mod answer_text;
 mod engine;
 mod grammars;
+mod loaded;
+mod options;
 mod relay;
 mod request;
 mod running;
@@ -67,7 +69,8 @@ pub use vispec_processor::{
 pub use answer::{
     AnswerCycle, AnswerEnd, AnswerError, AnswerListener, Answered, Piece, TokenLogProbs,
 };
-pub use engine::{DraftingSettings, Engine, EngineSettings, LoadOptions, TreeChoice};
+pub use engine::Engine;
+pub use options::{DraftingSettings, EngineSettings, LoadOptions, TreeChoice};
 pub use request::{AnswerPrompt, AnswerRequest, EndOfSequence, ImageInput};
 pub use running::{Answer, AnswerStream};
 pub use scheduler::{KvMemory, SchedulerFigures, SchedulerOptions};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::share::PositionRange;
+use super::positions::PositionRange;
 
 /// Everything that can go wrong while a capture is written or read.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::share::PositionRange;
+use super::positions::PositionRange;
 
 /// Version of the file format; changes with the meaning of the files.
 pub(super) const FORMAT_VERSION: u32 = 1;

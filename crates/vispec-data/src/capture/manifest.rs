@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::budget::SampleSize;
 use super::error::{CaptureError, Result, io_error};
 use super::header::{CaptureHeader, FORMAT_VERSION};
-use super::share::PositionRange;
+use super::positions::PositionRange;
 use super::token_sample::TokenSample;
 use super::whole_file::write_whole;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CaptureError, Result, io_error};
 use super::manifest::{Manifest, ShardEntry};
+use super::positions::PositionRange;
 use super::reader::check_hash;
-use super::share::PositionRange;
 use super::whole_file::{remove_temporaries, write_whole};
 
 /// Merges finished captures with equal headers, in any order, whose shares cover the whole range.

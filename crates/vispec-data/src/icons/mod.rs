@@ -5,6 +5,7 @@
 //! [`Icons`] draws them.
 
 mod index;
+mod json;
 mod look;
 mod names;
 mod set;

@@ -38,7 +38,7 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Thing>, DataError> {
                   emojibase-data` fetches"
             .to_owned(),
     })?;
-    let rows: Vec<Row> = super::set::json(&path)?;
+    let rows: Vec<Row> = super::json::read(&path)?;
     let things = rows
         .into_iter()
         .filter(|row| row.group.is_some_and(|group| !NO_THINGS.contains(&group)));

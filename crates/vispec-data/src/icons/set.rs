@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use super::json;
 use super::names::plain_code;
 use crate::error::DataError;
 
@@ -62,16 +62,18 @@ const DEFAULT_SIDE: f64 = 16.0;
 
 impl IconSet {
     pub(super) fn read(dir: &Path) -> Result<Self, DataError> {
-        let file: File = json(&dir.join("icons.json"))?;
+        let file: File = json::read(&dir.join("icons.json"))?;
         let info = dir.join("info.json");
         let license = if info.is_file() {
-            json::<Info>(&info)?.license.map(|license| license.title)
+            json::read::<Info>(&info)?
+                .license
+                .map(|license| license.title)
         } else {
             None
         };
         let chars = dir.join("chars.json");
         let codes: BTreeMap<String, String> = if chars.is_file() {
-            json(&chars)?
+            json::read(&chars)?
         } else {
             BTreeMap::new()
         };
@@ -152,16 +154,4 @@ pub(super) fn find(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Reads a JSON file.
-pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    let text = fs::read(path).map_err(|source| DataError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&text).map_err(|error| DataError::Icons {
-        path: path.to_owned(),
-        problem: error.to_string(),
-    })
 }

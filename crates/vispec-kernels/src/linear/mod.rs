@@ -25,8 +25,8 @@ use self::dot::{Dot, Job, Stored};
 use self::portable::Portable;
 pub(crate) use self::tile::AHEAD_BYTES;
 use crate::isa::Isa;
+use crate::panel::Bits;
 use crate::pool;
-use crate::quantize::Bits;
 use crate::scratch::{Plain, Scratch};
 use crate::weight::{GroupedLinear, Weight};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::config::DraftConfig;
 use super::eagle3::{Eagle3Config, LayerIds, own_tokens};
+use super::inputs::{PromptEmbeds, Reading};
 use super::medusa::{Medusa, MedusaHeads};
 use super::network::DraftNetwork;
 use super::neural::NeuralDraft;
 use super::positions::DraftPositions;
-use super::reading::{PositionsOf, PromptEmbeds, Reading};
+use super::reading::PositionsOf;
 use super::vocab::DraftHead;
 use super::{Draft, DraftKind};
 use crate::error::ModelError;

@@ -6,6 +6,7 @@ mod eagle3;
 #[cfg(feature = "cube")]
 mod grown;
 mod input;
+mod inputs;
 mod loading;
 mod medusa;
 mod network;

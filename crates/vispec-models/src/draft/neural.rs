@@ -13,10 +13,11 @@ use vispec_core::{
 
 #[cfg(feature = "cube")]
 use super::grown;
+use super::inputs::{PromptEmbeds, Reading};
 use super::network::{DraftNetwork, DraftPromptInput};
 use super::neural_pass;
 use super::positions::Position;
-use super::reading::{DraftEmbeds, DraftReading, PromptEmbeds, Reading};
+use super::reading::{DraftEmbeds, DraftReading};
 use super::vocab::{AddedTokens, DraftHead, Scoring};
 use crate::features::FeatureSpec;
 use crate::nn::{AttentionPlan, DecoderStack, Embedding, ModelCache, StackInput, StackSegment};

@@ -5,15 +5,12 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use vispec_processor::ProcessedImage;
 
 use super::patches::{TokenGrid, rotary_angles};
-use super::vision_block::VisionBlock;
+use super::vision_block::{NORM_EPS, VisionBlock};
 use super::vision_config::QwenVisionConfig;
 use super::window::WindowOrder;
 use crate::error::ModelError;
 use crate::nn::{Bias, Linear, PatchGroups, RmsNorm, RotaryTable};
 use crate::weights::Weights;
-
-/// Added to the mean square in norms; the config has no field for it.
-pub(super) const NORM_EPS: f64 = 1e-6;
 
 /// Encodes an image that is cut into patches to one vector per square of patches.
 #[derive(Module, Debug)]

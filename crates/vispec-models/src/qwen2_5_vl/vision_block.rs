@@ -4,10 +4,12 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::vision::NORM_EPS;
 use super::vision_config::QwenVisionConfig;
 use crate::nn::{Bias, GatedMlp, PatchGroups, RmsNorm, RotaryTable, VisionAttention};
 use crate::weights::Weights;
+
+/// Added to the mean square in norms; the config has no field for it.
+pub(super) const NORM_EPS: f64 = 1e-6;
 
 /// A pre-norm block.
 #[derive(Module, Debug)]

@@ -13,27 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use vispec::{AnswerCycle, AnswerEnd, Answered, GenerationStats, SpeculationReason, TokenLogProbs};
 
+use crate::endpoint::Endpoint;
 use crate::request::{Calls, Delivery, DeliveryMode, Extension};
 use crate::tool_calls::{self, Call};
-
-/// The endpoint of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    /// `/v1/chat/completions`
-    Chat,
-    /// `/v1/completions`
-    Completion,
-}
-
-impl Endpoint {
-    /// The field of a request that holds the prompt.
-    pub(crate) fn prompt_field(self) -> &'static str {
-        match self {
-            Self::Chat => "messages",
-            Self::Completion => "prompt",
-        }
-    }
-}
 
 /// One complete answer.
 #[derive(Debug, Default)]

@@ -20,9 +20,9 @@ use serde_json::Value;
 use vispec::{AnswerPrompt, AnswerRequest, Speculation};
 
 use crate::api_error::ApiError;
+use crate::endpoint::Endpoint;
 use crate::limits::RequestLimits;
 use crate::remote_image::RemoteImage;
-use crate::reply::Endpoint;
 use fields::Fields;
 use grammar::AskedGrammar;
 pub(crate) use responses::ParsedResponse;

@@ -8,8 +8,8 @@ use vispec::{AnswerPrompt, AnswerRequest, EndOfSequence, LogitAdjustments, Sampl
 use super::adjustments;
 use super::fields::{Fields, wrong};
 use crate::api_error::ApiError;
+use crate::endpoint::Endpoint;
 use crate::limits::RequestLimits;
-use crate::reply::Endpoint;
 
 /// Maximum number of stop strings per request, as in OpenAI's API.
 const MAX_STOPS: usize = 4;

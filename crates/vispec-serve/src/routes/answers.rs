@@ -4,20 +4,22 @@ use std::convert::Infallible;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 use vispec::{AnswerCycle, AnswerError, AnswerPrompt, AnswerRequest, ImageInput, Submission};
 
-use super::App;
 use super::body::read_json;
 use crate::answering::{AnswerEvent, Answers, Pace};
 use crate::api_error::ApiError;
+use crate::app::App;
 use crate::client::Client;
+use crate::endpoint::Endpoint;
+use crate::headers::IGNORED;
 use crate::remote_image::RemoteImage;
-use crate::reply::{Choice, Endpoint, Reply, Usage};
+use crate::reply::{Choice, Reply, Usage};
 use crate::request::{Calls, Delivery, DeliveryMode, ParsedRequest};
 use crate::request_memory::Room;
 use crate::tool_calls::{CallScanner, Said};
@@ -50,9 +52,7 @@ pub(super) async fn answer(
     }
 }
 
-/// Header that lists the ignored fields of a request.
-pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-vispec-ignored");
-/// Maximum length of its value.
+/// Maximum length of the value of [`IGNORED`].
 const MAX_IGNORED_BYTES: usize = 1024;
 
 /// Adds the header with the ignored fields.

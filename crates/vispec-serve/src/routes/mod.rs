@@ -9,11 +9,9 @@ mod probes;
 mod responses;
 mod tokens;
 
-use std::sync::Arc;
-
-pub(crate) use answers::IGNORED;
 pub(crate) use head::MAX_PARSED_HEADERS;
-pub(crate) use probes::Pulse;
+
+use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -24,59 +22,16 @@ use axum::{Json, Router, middleware};
 use serde_json::{Value, json};
 
 use crate::access_log;
-use crate::answering::Answering;
 use crate::api_error::ApiError;
 use crate::api_key;
+use crate::app::App;
 use crate::cors;
-use crate::metrics::Metrics;
-use crate::model::AnswerModel;
-use crate::remote_image::RemoteImages;
-use crate::reply::Endpoint;
-use crate::request::{RemotePolicy, RequestRules};
-use crate::request_memory::RequestMemory;
-use crate::response_store::ResponseStore;
-use crate::server::ServeOptions;
+use crate::endpoint::Endpoint;
 
 /// All endpoints, for the message about unknown paths.
 const PLACES: &str = "POST /v1/chat/completions, POST /v1/responses, POST /v1/completions, \
     GET /v1/models, GET /v1/models/NAME, POST /tokenize, POST /detokenize, GET /version, \
     GET /health, GET /livez, GET /readyz, GET /metrics or GET /";
-
-/// State shared by all requests.
-#[derive(Clone)]
-pub(crate) struct App {
-    pub(crate) model: Arc<dyn AnswerModel>,
-    pub(crate) answering: Arc<Answering>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) options: Arc<ServeOptions>,
-    pub(crate) memory: Arc<RequestMemory>,
-    /// Fetches images, if the operator allows it.
-    pub(crate) remote_images: Option<RemoteImages>,
-    /// Whether the model makes progress.
-    pub(crate) pulse: Pulse,
-    /// Conversations that requests may continue.
-    pub(crate) responses: Arc<ResponseStore>,
-    /// Held by the request whose text is being tokenised.
-    pub(crate) tokenizing: Arc<tokio::sync::Mutex<()>>,
-    /// When the server started, in seconds since 1970.
-    pub(crate) started: u64,
-}
-
-impl App {
-    /// Rules for reading requests.
-    fn rules(&self) -> RequestRules<'_> {
-        RequestRules {
-            model_id: self.model.id(),
-            defaults: &self.options.defaults,
-            limits: &self.options.request_limits,
-            remote: match &self.remote_images {
-                None => RemotePolicy::Refuse,
-                Some(_) => RemotePolicy::Fetch,
-            },
-            strictness: self.options.strictness,
-        }
-    }
-}
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {

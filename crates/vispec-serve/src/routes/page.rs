@@ -5,7 +5,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use super::App;
+use crate::app::App;
 
 /// Allows no external resources; images are those that the user chose.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

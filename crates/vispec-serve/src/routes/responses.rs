@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 
-use super::App;
 use super::answers::{Asked, lost, name_ignored, not_started, received, submitted};
 use crate::answering::{AnswerEvent, Answers};
 use crate::api_error::ApiError;
+use crate::app::App;
 use crate::reply::{ResponseEvent, ResponseReply};
 use crate::request::{DeliveryMode, ParsedResponse};
 use crate::response_store::ResponseStore;

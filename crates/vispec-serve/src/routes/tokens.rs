@@ -5,9 +5,9 @@ use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use vispec::AnswerPrompt;
 
-use super::App;
 use super::answers::{lost, not_started, received};
 use crate::api_error::ApiError;
+use crate::app::App;
 use crate::request::{read_detokenize, read_tokenize};
 
 /// Returns the tokens of a text, or of a chat without images.

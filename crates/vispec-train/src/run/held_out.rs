@@ -10,7 +10,6 @@ use super::simulate::{Drafting, Simulation};
 use crate::config::TrainConfig;
 use crate::data::Features;
 use crate::error::TrainError;
-use crate::init::QUANTIZED_HEAD;
 use crate::loss::Head;
 use crate::network::Network;
 use crate::step::Losses;
@@ -100,7 +99,7 @@ impl Judge<'_> {
     ) -> Result<HeldOut, TrainError> {
         let draft = Draft::load_for(dir, self.target, LayerIds::Auto)?;
         // Losses may compare only part of the vocabulary; the best token is chosen from all of it.
-        let weight = self.target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let weight = self.target.head_weight().ok_or(TrainError::QuantizedHead)?;
         let whole = Head::new(weight);
         let simulation = Simulation {
             draft: &draft,

@@ -20,7 +20,7 @@ use crate::data::{DraftVocabulary, Features, PrepareOptions};
 use crate::error::TrainError;
 use crate::export::Export;
 use crate::files;
-use crate::init::{QUANTIZED_HEAD, Start};
+use crate::init::Start;
 use crate::loss::Head;
 use crate::network::{DraftShape, Network, NetworkKind, Parameters, Trainable as _, indices};
 use crate::optimizer::Optimizer;
@@ -55,7 +55,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
     ///
     /// # Errors
     /// * [`TrainError::OtherRun`] if the run in the directory has another config or other data.
-    /// * [`TrainError::TargetMismatch`] if the head is quantised.
+    /// * [`TrainError::QuantizedHead`] if the head is quantised.
     /// * [`TrainError::Setting`] if a step has fewer batches than there are ranks.
     /// * Any error of reading a state.
     ///
@@ -98,7 +98,7 @@ impl<'t, S: SampleSource> Trainer<'t, S> {
         config.check()?;
         config.check_ranks(ranks.count())?;
         let [trained, _] = split(source.len(), config.data.held_out)?;
-        let weight = target.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let weight = target.head_weight().ok_or(TrainError::QuantizedHead)?;
         let vocabulary = config.vocabulary.map(|settings| {
             DraftVocabulary::of_answers(source, trained, settings.size, weight.dims()[0])
         });

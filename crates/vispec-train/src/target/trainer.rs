@@ -45,6 +45,8 @@ enum Record<J> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Progress<C> {
     config: C,
+    /// [`Course::identity`] of the lessons.
+    sources: String,
     stage: usize,
     step_in_stage: usize,
     step: usize,
@@ -123,7 +125,8 @@ impl<C: Course> Trainer<C> {
     /// directory. Only the first rank writes, and not before all ranks are ready.
     ///
     /// # Errors
-    /// * [`TrainError::OtherRun`] if the run in the directory has another config.
+    /// * [`TrainError::OtherRun`] if the run in the directory has another config or other sources of
+    ///   lessons.
     /// * [`TrainError::Setting`] if there are fewer workers than ranks.
     /// * Any error of reading the base, its data or a state.
     ///
@@ -137,16 +140,16 @@ impl<C: Course> Trainer<C> {
     ) -> Result<Self, TrainError> {
         let opened = Self::prepare(config, out, device, &ranks);
         let mut trainer = ranks.all_succeed(opened)?;
-        let Progress { config, step, .. } = &trainer.progress;
+        let Progress {
+            config,
+            sources,
+            step,
+            ..
+        } = &trainer.progress;
         RollCall::call(&ranks, || {
             let moments = trainer.optimizer.moments()?;
             let hash = weights_hash(&trainer.network.parameters()?, &moments);
-            Ok(RollCall::new(
-                config,
-                trainer.course.identity()?,
-                *step,
-                hash,
-            ))
+            Ok(RollCall::new(config, sources.clone(), *step, hash))
         })?;
         trainer.metrics = ranks.on_first(|| {
             std::fs::create_dir_all(out).map_err(files::at(out))?;
@@ -173,12 +176,14 @@ impl<C: Course> Trainer<C> {
             });
         }
         let paces = C::paces(&config);
+        let sources = course.identity()?;
         let mut optimizer = Optimizer::new(&settings.adamw);
         let (parameters, progress) = match State::<Progress<C::Config>>::read(out)? {
             None => (
                 course.enter(0, None)?,
                 Progress {
                     config,
+                    sources,
                     stage: 0,
                     step_in_stage: 0,
                     step: 0,
@@ -188,10 +193,21 @@ impl<C: Course> Trainer<C> {
                 },
             ),
             Some(state) => {
-                if state.progress.config != config {
+                let saved = &state.progress;
+                let difference = if saved.config != config {
+                    Some(config_difference(&saved.config, &config))
+                } else if saved.sources != sources {
+                    Some(format!(
+                        "the sources of the lessons had the hash {}, now {sources}",
+                        saved.sources
+                    ))
+                } else {
+                    None
+                };
+                if let Some(difference) = difference {
                     return Err(TrainError::OtherRun {
                         path: out.join(STATE_FILE),
-                        difference: config_difference(&state.progress.config, &config),
+                        difference,
                     });
                 }
                 optimizer.restore(&state.moments, device);

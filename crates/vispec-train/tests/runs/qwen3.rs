@@ -100,10 +100,9 @@ fn heads_that_do_not_fit_are_refused() {
     assert!(
         matches!(
             error,
-            TrainError::TargetMismatch {
-                found: 64,
-                expected: 24,
-                ..
+            TrainError::HeadSize {
+                hidden: 64,
+                head_dim: 24
             }
         ),
         "{error}"

@@ -18,7 +18,7 @@ use super::job::{Ready, Turn, ending, never_begun};
 use super::prepare::{model_error, too_long};
 use super::queue::{Admission, Queue};
 use crate::answer::{AnswerEnd, AnswerError};
-use crate::engine::Loaded;
+use crate::loaded::Loaded;
 use crate::relay::{Ended, Ending, Relay, tell_end};
 use crate::request::{AnswerRequest, EndOfSequence};
 use crate::submission::Ticket;

@@ -38,7 +38,7 @@ use self::driver::Driver;
 use self::job::Job;
 use self::prepare::Lane;
 use crate::answer::AnswerError;
-use crate::engine::Loaded;
+use crate::loaded::Loaded;
 use crate::relay::BoxedListener;
 use crate::submission::{CancelHandle, Submission, SubmissionHandle, Ticket};
 

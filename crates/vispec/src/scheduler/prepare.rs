@@ -15,7 +15,7 @@ use vispec_processor::{ProcessorError, Wanted};
 use super::job::{Job, Ready};
 use super::queue::Queue;
 use crate::answer::{AnswerEnd, AnswerError};
-use crate::engine::Loaded;
+use crate::loaded::Loaded;
 use crate::request::{AnswerPrompt, AnswerRequest, ImageInput};
 use crate::submission::Submission;
 use crate::video_input::{self, VideoError};

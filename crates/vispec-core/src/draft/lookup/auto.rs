@@ -1,7 +1,6 @@
 //! Prompt lookup with trees sized by measured cost.
 
-use super::chances::{LookedUp, LookupChances, Origin};
-use super::context::Guesses;
+use super::chances::{Guesses, LookedUp, LookupChances, Origin};
 use crate::budget::{Bidder, Budget, Planned, share_nodes};
 use crate::{AutoTree, Idle, NodeId, PassLoad, TokenId, TokenTree};
 

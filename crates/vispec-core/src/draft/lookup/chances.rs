@@ -1,6 +1,5 @@
 //! Chances of continuations, by how they were found.
 
-use super::context::Guesses;
 use crate::budget::Rates;
 use crate::{NodeId, TokenId, TokenTree};
 
@@ -84,6 +83,14 @@ impl Origin {
             chance
         }
     }
+}
+
+/// Guesses as a tree.
+#[derive(Clone, Debug)]
+pub(in crate::draft) struct Guesses {
+    pub(in crate::draft) tree: TokenTree,
+    /// Origin of each node except the root, in node order.
+    pub(in crate::draft) origins: Vec<Origin>,
 }
 
 /// Success rates of guesses in one generation.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::chances::Origin;
+use super::chances::{Guesses, Origin};
 use super::{PromptLookupConfig, SuffixStore};
 use crate::{NodeId, TokenId, TokenTree, TreeError};
 
@@ -31,14 +31,6 @@ struct Match {
 struct Continuation<'a> {
     tokens: Cow<'a, [TokenId]>,
     origin: Origin,
-}
-
-/// Guesses as a tree.
-#[derive(Clone, Debug)]
-pub(in crate::draft) struct Guesses {
-    pub(in crate::draft) tree: TokenTree,
-    /// Origin of each node except the root, in node order.
-    pub(in crate::draft) origins: Vec<Origin>,
 }
 
 impl Lookup {

@@ -8,8 +8,8 @@ mod store;
 use std::sync::Arc;
 
 use self::auto::AutoLookup;
-pub(super) use self::chances::{LookedUp, LookupChances, Origin};
-pub(super) use self::context::{Guesses, Lookup};
+pub(super) use self::chances::{Guesses, LookedUp, LookupChances, Origin};
+pub(super) use self::context::Lookup;
 pub use self::store::{SuffixStore, SuffixStoreUsage};
 use crate::{
     AutoTree, BoxError, ConfigError, Drafter, Idle, PassLoad, Prompt, Proposal, TargetModel,

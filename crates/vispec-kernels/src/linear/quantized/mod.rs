@@ -19,8 +19,8 @@ use super::block::share;
 use super::dot::{Cache, prefetch};
 use super::{AHEAD_BYTES, CACHE_LINE, Call};
 use crate::isa::Isa;
+use crate::panel::{Bits, QuantizedPanels};
 use crate::panel::{INTEGERS, Layout, PANEL};
-use crate::quantize::{Bits, QuantizedPanels};
 use crate::scratch::{Line, Scratch};
 use crate::weight::Weight;
 

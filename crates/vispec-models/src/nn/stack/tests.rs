@@ -11,7 +11,7 @@ use burn::tensor::TensorData;
 
 use super::*;
 use crate::draft::Draft;
-use crate::family::FamilySpec;
+use crate::families::read_family;
 use crate::nn::{FirstInput, LayerRows, join_rows};
 use crate::precision::{DtypeChoice, Precision};
 use crate::target::VlmTarget;
@@ -36,7 +36,7 @@ fn device(stack: &DecoderStack) -> Device {
 fn decoder(model: &str, device: &Device) -> (Decoder, DecoderConfig) {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models");
     let dir = models.join(model);
-    let family = FamilySpec::read(&dir).unwrap();
+    let family = read_family(&dir).unwrap();
     let checkpoint = Checkpoint::open(&dir, family.rules).unwrap();
     let precision = Precision::choose(DtypeChoice::F32, checkpoint.main_dtype(), device).unwrap();
     let weights = Weights::new(&checkpoint, device, precision).at(family.model);

@@ -9,7 +9,6 @@ use vispec_models::{DtypeChoice, HostLayers, TargetText};
 use super::super::cross_entropy::negative_mean;
 use super::lessons::Prompt;
 use crate::error::TrainError;
-use crate::init::QUANTIZED_HEAD;
 use crate::network::{
     HostTensor, Parameters, Pictures, SeeingNetwork, TargetInputs, TargetNetwork, TargetShape,
     Trainable as _,
@@ -50,7 +49,7 @@ impl Speaker {
             "norm.weight".to_owned(),
             host(layers.norm.shape, layers.norm.values),
         );
-        let head = text.head_weight().ok_or(QUANTIZED_HEAD)?;
+        let head = text.head_weight().ok_or(TrainError::QuantizedHead)?;
         parameters.insert("lm_head.weight".to_owned(), HostTensor::from_device(head)?);
         let decoder = config.decoder();
         let shape = TargetShape {
