@@ -1,17 +1,17 @@
-//! How fast a device reads and writes its memory.
+//! Measures how fast a device reads and writes its memory.
 
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Tensor};
 use vispec_core::BoxError;
 
-/// Elements of a buffer: the largest that every device takes.
+/// Elements of a buffer: the maximum that every device accepts.
 const LEN: usize = 16 << 20;
-/// Buffers that take turns, so that no cache holds them: a gigabyte.
+/// Number of buffers. They are used in turn and together take a gigabyte, so no cache holds them.
 const BUFFERS: usize = 16;
 const ROUNDS: usize = 5;
 
-/// Bytes per second that the best of some rounds reads and writes.
+/// Returns the bytes per second read and written, in the fastest round.
 pub(crate) fn measured(device: &Device) -> Result<f64, BoxError> {
     let mut buffers: Vec<Tensor<1>> = (0..BUFFERS)
         .map(|_| Tensor::zeros([LEN], (device, DType::F32)))
@@ -25,7 +25,7 @@ pub(crate) fn measured(device: &Device) -> Result<f64, BoxError> {
         device.sync()?;
         Ok(start.elapsed().as_secs_f64())
     };
-    // Compiles the kernel.
+    // The first round also compiles the kernel.
     round()?;
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

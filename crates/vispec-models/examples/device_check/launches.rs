@@ -1,4 +1,4 @@
-//! Launches of kernels, where CubeCL makes them.
+//! Counts kernel launches on devices that CubeCL drives.
 
 #[cfg(feature = "cube")]
 mod observed {
@@ -16,7 +16,7 @@ mod observed {
         }
     }
 
-    /// Counts launches as long as it lives.
+    /// Counts launches until it is dropped.
     pub(crate) struct Launches {
         count: Arc<Count>,
         _observation: LaunchObservation,
@@ -39,7 +39,7 @@ mod observed {
 
 #[cfg(not(feature = "cube"))]
 mod observed {
-    /// There is nothing to count.
+    /// Counts nothing: without CubeCL there are no launches.
     pub(crate) struct Launches;
 
     impl Launches {

@@ -1,13 +1,13 @@
-//! Checks a device: whether it answers as the reference does, how often trees and single tokens
-//! disagree, what passes cost and how many launches they take. `cargo xtask gpu-check` builds and runs
-//! it.
+//! Checks a device: whether its answers equal those of the reference, how often trees and single
+//! tokens disagree, and how much time and how many launches passes take. `cargo xtask gpu-check`
+//! builds and runs it.
 //!
-//! Writes `device-check.json` and `device-check.md` to a folder; nothing is downloaded.
+//! Writes `device-check.json` and `device-check.md` to a folder and downloads nothing.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a check that cannot run may panic, and says what it does"
+    reason = "a check that cannot run may panic, and prints its progress"
 )]
 
 mod bandwidth;
@@ -39,29 +39,29 @@ use vispec_models::{
 
 #[derive(Parser)]
 struct Flags {
-    /// The device
+    /// The device to check
     #[arg(long)]
     device: DeviceSpec,
-    /// Element type of the models
+    /// Element type of the tiny models
     #[arg(long, default_value = "f32")]
     dtype: DtypeChoice,
-    /// Number of the reference's cases, evenly spread
+    /// Maximum number of cases of the reference, evenly spread over all of them
     #[arg(long, default_value_t = 50)]
     cases: usize,
-    /// A target to measure besides the tiny one, such as a random checkpoint; may be given several
-    /// times
+    /// A target to measure in addition to the tiny one, such as a random checkpoint; repeatable
     #[arg(long = "target")]
     targets: Vec<PathBuf>,
-    /// A draft for it: the first is for the first target
+    /// A draft for such a target: the first draft belongs to the first target, and so on
     #[arg(long = "draft")]
     drafts: Vec<PathBuf>,
-    /// Element type of these; without it bf16 where the device computes in it, and else --dtype
+    /// Element type of these targets and drafts; default: bf16 if the device supports it, otherwise
+    /// --dtype
     #[arg(long)]
     target_dtype: Option<DtypeChoice>,
-    /// Bandwidth of the device's memory in GB/s; without it that of a copy
+    /// Memory bandwidth of the device in GB/s; default: measured
     #[arg(long)]
     bandwidth: Option<f64>,
-    /// Tokens of measured answers
+    /// Maximum number of tokens of measured answers
     #[arg(long, default_value_t = 64)]
     new_tokens: usize,
     /// Folder for the results
@@ -69,10 +69,10 @@ struct Flags {
     out: PathBuf,
 }
 
-/// Rows of padded passes: enough for a tree of 30.
+/// Number of rows of padded passes, enough for a tree of 30 nodes.
 const PADDED_ROWS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
-/// How the passes of a target are made.
+/// Whether a target's passes are padded to [`PADDED_ROWS`].
 #[derive(Clone, Copy)]
 enum Passes {
     AsTheyAre,
@@ -125,8 +125,8 @@ fn case(flags: &Flags, case: &Case) -> Result<CaseReport, BoxError> {
     })
 }
 
-/// Tokens of a drafter on the device, greedy and at temperature 1, beside those of plain decoding on
-/// the CPU.
+/// Compares a drafter's tokens on the device, greedy and at temperature 1, with those of plain
+/// decoding on the CPU.
 fn pair(
     flags: &Flags,
     (target, draft, method): (&str, Option<&str>, Method),
@@ -158,7 +158,7 @@ fn pair(
     })
 }
 
-/// A chain of the tokens, the first as its root.
+/// Returns a chain of the tokens, with the first as the root.
 fn chain(tokens: &[u32]) -> TokenTree {
     let mut tree = TokenTree::with_capacity(tokens[0], tokens.len());
     let mut parent = NodeId::ROOT;
@@ -186,7 +186,7 @@ fn logits(
     Ok(rows)
 }
 
-/// The best token, and by how much.
+/// Returns the token with the highest logit, and its lead over the second.
 fn best(row: &[f32]) -> (usize, f32) {
     let (mut first, mut second) = ((0, f32::NEG_INFINITY), f32::NEG_INFINITY);
     for (token, &logit) in row.iter().enumerate() {
@@ -200,7 +200,7 @@ fn best(row: &[f32]) -> (usize, f32) {
     (first.0, first.1 - second)
 }
 
-/// Reads answers of the reference token by token and sixteen at a time.
+/// Compares passes over single tokens with passes over sixteen, on answers of the reference.
 fn disagreement(flags: &Flags, cases: &[Case], passes: Passes) -> Result<Disagreement, BoxError> {
     let mut found = Disagreement::default();
     for case in cases.iter().take(8) {
@@ -226,7 +226,7 @@ fn disagreement(flags: &Flags, cases: &[Case], passes: Passes) -> Result<Disagre
     Ok(found)
 }
 
-/// Measures a model, whatever becomes of it.
+/// Measures a model and turns panics into errors.
 fn speed(flags: &Flags, measured: &Measured) -> Result<ModelReport, BoxError> {
     println!("measuring {}", measured.name());
     let (target, draft) = (measured.target.clone(), measured.draft.clone());
@@ -234,12 +234,13 @@ fn speed(flags: &Flags, measured: &Measured) -> Result<ModelReport, BoxError> {
         let engine = engine(flags, (target, draft), measured.dtype)?;
         speed::model(measured, engine, flags.new_tokens)
     };
-    // A device without memory says so on threads of its own, for each tensor; the result says it, too.
+    // A device that is out of memory panics on its own threads, once per tensor. These messages are
+    // silenced, since the result contains the error as well.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     panic::set_hook(hook);
-    // Memory of a model that was measured is room for the next.
+    // Free the memory for the next model.
     flags.device.open()?.memory_cleanup();
     result.unwrap_or_else(|panicked| {
         let said = panicked.downcast::<String>();
@@ -247,15 +248,15 @@ fn speed(flags: &Flags, measured: &Measured) -> Result<ModelReport, BoxError> {
     })
 }
 
-/// An error and its causes.
+/// Joins an error and its causes in one line.
 fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let causes = iter::successors(Some(error), |&error| error.source());
     let said: Vec<String> = causes.map(ToString::to_string).collect();
     said.join(": ").replace('\n', " ")
 }
 
-/// The carried pair, and whatever else is to be measured: those that the device cannot run are told
-/// apart.
+/// Measures the tiny pair of this repository and the given targets. Targets that the device cannot
+/// run are returned separately, with the reason.
 fn speeds(flags: &Flags) -> Result<(Vec<ModelReport>, Vec<NotMeasured>), BoxError> {
     let fixtures = reference::fixtures();
     let carried = Measured {
@@ -322,7 +323,7 @@ fn pair_reports(flags: &Flags) -> Result<Vec<PairReport>, BoxError> {
 fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     if flags.drafts.len() > flags.targets.len() {
-        return Err("there are more drafts than targets to measure".into());
+        return Err("there are more --draft than --target flags".into());
     }
     let device = flags.device.open()?;
     fs::create_dir_all(&flags.out)?;
@@ -356,6 +357,6 @@ fn main() -> Result<(), BoxError> {
     if report.is_right() {
         Ok(())
     } else {
-        Err("some tokens are not those of the reference, or of the CPU".into())
+        Err("some tokens differ from those of the reference or of the CPU".into())
     }
 }

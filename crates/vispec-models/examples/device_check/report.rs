@@ -1,10 +1,10 @@
-//! What is found out about a device, as JSON and as a page.
+//! The results of a device check, as JSON and as a Markdown page.
 
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-/// Tokens beside those that are expected.
+/// Whether tokens equal the expected ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Tokens {
@@ -39,9 +39,9 @@ pub(crate) struct Report {
     pub(crate) cases: Vec<CaseReport>,
     pub(crate) pairs: Vec<PairReport>,
     pub(crate) disagreement: Disagreement,
-    /// Rows of padded passes.
+    /// Number of rows of padded passes.
     pub(crate) padded_rows: usize,
-    /// With padded passes, where there are any.
+    /// The same with padded passes, if the device supports them.
     pub(crate) padded_disagreement: Option<Disagreement>,
     pub(crate) bandwidth: Bandwidth,
     pub(crate) models: Vec<ModelReport>,
@@ -49,7 +49,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether all tokens are those of the reference and of the CPU.
+    /// Returns whether all tokens equal those of the reference and of the CPU.
     pub(crate) fn is_right(&self) -> bool {
         let cases = self.cases.iter();
         let cases = cases.flat_map(|case| [case.plain, case.drafted]);
@@ -69,7 +69,7 @@ pub(crate) struct CaseReport {
     pub(crate) seconds: f64,
 }
 
-/// A drafter on this device and plain decoding on the CPU.
+/// A drafter on this device, compared with plain decoding on the CPU.
 #[derive(Serialize)]
 pub(crate) struct PairReport {
     pub(crate) name: String,
@@ -77,24 +77,24 @@ pub(crate) struct PairReport {
     pub(crate) sampled: Tokens,
 }
 
-/// Rows of trees beside passes over single tokens.
+/// Rows of trees, compared with passes over single tokens.
 #[derive(Serialize, Default)]
 pub(crate) struct Disagreement {
     pub(crate) rows: usize,
     pub(crate) other_picks: usize,
-    /// Largest difference of a logit.
+    /// Largest difference between two logits of the same token.
     pub(crate) largest: f32,
-    /// Gap of the best two logits where the picks differ, at most.
+    /// Largest gap between the best two logits of a row with different picks.
     pub(crate) largest_gap_of_other_picks: f32,
 }
 
-/// Bytes per second that the memory of the device gives.
+/// Memory bandwidth of the device in bytes per second.
 #[derive(Serialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bandwidth {
-    /// As the caller says.
+    /// Given with a flag.
     Given(f64),
-    /// Read and written by a copy on the device.
+    /// Measured on the device, by reading and writing buffers.
     Copied(f64),
 }
 
@@ -109,8 +109,8 @@ impl Bandwidth {
 impl fmt::Display for Bandwidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self {
-            Self::Given(_) => "as it was given",
-            Self::Copied(_) => "measured by a copy",
+            Self::Given(_) => "from --bandwidth",
+            Self::Copied(_) => "measured",
         };
         write!(f, "{:.0} GB/s, {origin}", self.bytes_per_second() / 1e9)
     }
@@ -120,12 +120,12 @@ impl fmt::Display for Bandwidth {
 pub(crate) struct ModelReport {
     pub(crate) target: String,
     pub(crate) dtype: String,
-    /// Weights that a pass over one token reads.
+    /// Bytes of the weights that a pass over one token reads.
     pub(crate) weight_bytes: usize,
     pub(crate) prefill_seconds_per_token: f64,
-    /// Nodes, seconds, launches.
+    /// Nodes, seconds and launches of each verify pass.
     pub(crate) verify: Vec<(usize, f64, Option<usize>)>,
-    /// One node in a padded pass.
+    /// Seconds of a padded pass over one node.
     pub(crate) padded_seconds: Option<f64>,
     pub(crate) plain: Decoded,
     pub(crate) drafted: Option<Drafted>,
@@ -140,21 +140,21 @@ pub(crate) struct NotMeasured {
 
 #[derive(Serialize)]
 pub(crate) struct Decoded {
-    /// Prefill aside, the draft's reading of the prompt included.
+    /// Without the target's prefill, but with the draft's.
     pub(crate) tokens_per_second: f64,
-    /// Unless there were too few.
+    /// `None` if there were too few cycles.
     pub(crate) cycle: Option<Cycle>,
 }
 
-/// The mean of some cycles in a row.
+/// Means over consecutive cycles.
 #[derive(Serialize, Clone, Copy)]
 pub(crate) struct Cycle {
     pub(crate) cycles: usize,
     pub(crate) seconds: f64,
     pub(crate) launches: Option<f64>,
     pub(crate) read_backs: f64,
-    /// Share of the time outside read-backs: the host launches, chooses tokens, or is held up by a full
-    /// queue. The device may be at work meanwhile.
+    /// Share of the time outside read-backs, in which the host launches kernels, chooses tokens or
+    /// waits for a full queue. The device may be busy in this time.
     pub(crate) host_share: f64,
 }
 
@@ -180,7 +180,7 @@ fn disagreement_line(page: &mut String, passes: &str, found: &Disagreement) {
     );
 }
 
-/// The report for people.
+/// Returns the report as Markdown.
 pub(crate) fn page(report: &Report) -> String {
     let mut page = format!(
         "# Check of `{}` in {}, vispec-models {}\n\n",
@@ -191,7 +191,7 @@ pub(crate) fn page(report: &Report) -> String {
     let n = report.cases.len();
     let _ = writeln!(
         page,
-        "Cases of the reference implementation with its tokens: {} of {n} in plain decoding, {} of {n} drafted, in {:.0} s.\n",
+        "Cases with the tokens of the reference implementation: {} of {n} in plain decoding, {} of {n} with a draft ({:.0} s).\n",
         count(|case| case.plain == Tokens::Equal),
         count(|case| case.drafted == Tokens::Equal),
         report.cases.iter().map(|case| case.seconds).sum::<f64>(),
@@ -201,19 +201,19 @@ pub(crate) fn page(report: &Report) -> String {
     let n = report.pairs.len();
     let _ = writeln!(
         page,
-        "Pairs of a target and a drafter, of every family and method, with the tokens of plain decoding on the CPU: {} of {n} greedy, {} of {n} at temperature 1.\n",
+        "Pairs of target and drafter, covering every family and method, with the tokens of plain decoding on the CPU: {} of {n} greedy, {} of {n} at temperature 1.\n",
         count(|pair| pair.greedy == Tokens::Equal),
         count(|pair| pair.sampled == Tokens::Equal),
     );
-    page.push_str("Rows read one at a time and sixteen at a time:\n\n");
-    page.push_str("| passes | rows | pick another token | where the best two logits are apart by at most | largest difference of a logit |\n|---|---|---|---|---|\n");
-    disagreement_line(&mut page, "as they are", &report.disagreement);
+    page.push_str("Passes over sixteen tokens, compared with passes over single tokens:\n\n");
+    page.push_str("| passes | rows | rows with another best token | largest gap of the best two logits in such a row | largest difference of a logit |\n|---|---|---|---|---|\n");
+    disagreement_line(&mut page, "not padded", &report.disagreement);
     if let Some(padded) = &report.padded_disagreement {
         let passes = format!("padded to {} rows", report.padded_rows);
         disagreement_line(&mut page, &passes, padded);
     }
     page.push('\n');
-    let _ = writeln!(page, "Memory: {}.\n", report.bandwidth);
+    let _ = writeln!(page, "Memory bandwidth: {}.\n", report.bandwidth);
     for model in &report.models {
         model_section(&mut page, model, report);
     }
@@ -223,13 +223,14 @@ pub(crate) fn page(report: &Report) -> String {
     page
 }
 
-/// Accepted draft tokens a cycle for which the page foresees the speed, since random weights have none.
+/// Accepted draft tokens per cycle for which the page predicts the speed. A draft with random
+/// weights guesses nothing right.
 const FORESEEN_TAU: f64 = 2.0;
 
 fn model_section(page: &mut String, model: &ModelReport, report: &Report) {
     let _ = writeln!(
         page,
-        "## {} in {}\n\nA pass over one token reads {:.1} MB of weights. Prefill {:.2} ms a token, plain decoding {:.1} tokens/s.\n",
+        "## {} in {}\n\nA pass over one token reads {:.1} MB of weights. Prefill: {:.2} ms per token. Plain decoding: {:.1} tokens/s.\n",
         model.target,
         model.dtype,
         model.weight_bytes as f64 / 1e6,
@@ -239,7 +240,7 @@ fn model_section(page: &mut String, model: &ModelReport, report: &Report) {
     if let Some(drafted) = &model.drafted {
         let _ = writeln!(
             page,
-            "With {} and trees of {} nodes {:.1} tokens/s ({:.2} times), tau {:.2}, tokens beside plain decoding: {}.",
+            "With {} and trees of {} nodes: {:.1} tokens/s, speed-up {:.2}, tau {:.2}, tokens compared with plain decoding: {}.",
             drafted.method,
             drafted.nodes,
             drafted.decoded.tokens_per_second,
@@ -250,13 +251,13 @@ fn model_section(page: &mut String, model: &ModelReport, report: &Report) {
         if let (Some(plain), Some(cycle)) = (model.plain.cycle, drafted.decoded.cycle) {
             let _ = writeln!(
                 page,
-                "With a draft of which {FORESEEN_TAU:.0} tokens a cycle are accepted it would be {:.2} times.",
+                "With {FORESEEN_TAU:.0} accepted draft tokens per cycle, the speed-up would be {:.2}.",
                 (1.0 + FORESEEN_TAU) * plain.seconds / cycle.seconds
             );
         }
         page.push('\n');
     }
-    page.push_str("| a cycle | ms | the target's weights, of the bandwidth | launches | read-backs | outside read-backs |\n|---|---|---|---|---|---|\n");
+    page.push_str("| cycle | ms | share of the bandwidth for the target's weights | launches | read-backs | time outside read-backs |\n|---|---|---|---|---|---|\n");
     let bytes = model.weight_bytes as f64;
     let plain = ("plain", &model.plain);
     let drafted = model
@@ -277,7 +278,7 @@ fn model_section(page: &mut String, model: &ModelReport, report: &Report) {
             1e2 * cycle.host_share
         );
     }
-    page.push_str("\n| nodes verified | ms | of one | launches |\n|---|---|---|---|\n");
+    page.push_str("\n| nodes verified | ms | times one node | launches |\n|---|---|---|---|\n");
     for (rows, seconds, launched) in &model.verify {
         let launched = or_dash(launched.map(|launched| launched.to_string()));
         let _ = writeln!(

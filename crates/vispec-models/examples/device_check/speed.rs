@@ -1,4 +1,4 @@
-//! What passes and cycles of a model take.
+//! Measures passes and cycles of a model.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,14 +24,14 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// The last part of the target's path.
+    /// Returns the last part of the target's path.
     pub(crate) fn name(&self) -> String {
         let name = self.target.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 }
 
-/// bf16 if the device computes in it, as published models have it, or else `other`.
+/// Returns bf16, the type of published models, if the device supports it, otherwise `other`.
 pub(crate) fn published_dtype(
     device: &Device,
     other: DtypeChoice,
@@ -43,7 +43,7 @@ pub(crate) fn published_dtype(
     }
 }
 
-/// Where a run is when a tree has been verified.
+/// The state of a run just after a tree was verified.
 struct Moment {
     nodes: usize,
     at: Instant,
@@ -51,7 +51,7 @@ struct Moment {
     read: ReadBacks,
 }
 
-/// Notes when trees have been verified.
+/// Records a [`Moment`] for each verified tree.
 struct Cycles {
     launches: Launches,
     moments: Vec<Moment>,
@@ -76,8 +76,9 @@ impl Cycles {
         }
     }
 
-    /// The mean of the cycles whose trees are as large as the first one: those at the end are cut to
-    /// what is left to say. The first cycle, whose draft reads the prompt, is not among them.
+    /// Returns the mean over the cycles whose trees are as large as the first one: the last trees
+    /// are smaller, because the answer has a token limit. The first cycle, in which the draft
+    /// reads the prompt, is left out.
     fn mean(&self) -> Option<Cycle> {
         let first = self.moments.first()?;
         let alike = self.moments.iter();
@@ -104,7 +105,7 @@ impl Cycles {
     }
 }
 
-/// What a pass over one token takes, at best.
+/// Returns the shortest time of ten passes over one token.
 fn seconds_of_one(engine: &Engine, prompt: &EncodedPrompt) -> Result<f64, BoxError> {
     let target = engine.target();
     let mut cache = target.new_cache()?;
@@ -120,7 +121,7 @@ fn seconds_of_one(engine: &Engine, prompt: &EncodedPrompt) -> Result<f64, BoxErr
     Ok(best)
 }
 
-/// Measures the model of `engine`, which is `measured`.
+/// Measures `measured`, loaded as `engine`.
 pub(crate) fn model(
     measured: &Measured,
     engine: Engine,
@@ -145,7 +146,7 @@ pub(crate) fn model(
     }
     let decoding = Decoding::greedy(new_tokens);
     let tree = shape(3, 8, 30);
-    // Once to compile kernels and once for the time.
+    // The first run compiles kernels, the second is timed.
     let answer = |method| -> Result<_, BoxError> {
         decoding.try_answer(&engine, &prompt, method, tree, &mut ())?;
         let mut cycles = Cycles::watch();
@@ -172,7 +173,7 @@ pub(crate) fn model(
     };
     let padded = match Passes::Padded.of(engine) {
         Ok(engine) => Some(seconds_of_one(&engine, &prompt)?),
-        // On the CPU there is nothing to pad.
+        // The CPU does not support padded passes.
         Err(_) => None,
     };
     Ok(ModelReport {
