@@ -3,7 +3,7 @@
 #[path = "../inputs/configs.rs"]
 mod input;
 
-// Panics that are caught are no findings; those that are not end the program all the same.
+// Caught panics are not findings; uncaught ones still end the program.
 libfuzzer_sys::fuzz_target!(
     init: std::panic::set_hook(Box::new(|_| {})),
     |data: &[u8]| {

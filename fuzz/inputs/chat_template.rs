@@ -1,8 +1,8 @@
-//! Chat templates of any content.
+//! Chat templates with any content.
 
 use vispec_processor::{ChatTemplate, GenerationPrompt, Messages, SpecialTokens};
 
-/// Whether a template compiles and renders.
+/// Returns whether a template compiles and renders.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(source) = std::str::from_utf8(data) else {
         return false;

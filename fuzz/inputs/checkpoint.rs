@@ -1,4 +1,4 @@
-//! Weights of any content: the first byte chooses which file of a checkpoint they are.
+//! Weight files with any content: the first byte chooses the file of the checkpoint.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ const NAMES: [&str; 4] = [
     "model.safetensors.index.json",
     "model-00001-of-00001.safetensors",
 ];
-/// What an index points at.
+/// The shard that an index refers to.
 const SHARD: &[u8] = include_bytes!("../data/shard.safetensors");
 const INDEX: &[u8] = include_bytes!("../data/model.safetensors.index.json");
-/// Tensors of more elements are not copied.
+/// Tensors with more elements are not copied.
 const MAX_ELEMENTS: usize = 1 << 16;
 
-/// Reads every tensor that has a shape models know.
+/// Reads all vectors and matrices.
 fn read(checkpoint: &Checkpoint) -> bool {
     let device = DeviceSpec::Flex.open().expect("the CPU");
     let precision = Precision {
@@ -49,7 +49,7 @@ fn write(dir: &Path, name: &str, content: &[u8]) {
     std::fs::write(dir.join(name), content).expect("a temporary file");
 }
 
-/// Whether a checkpoint opens and all its tensors can be read.
+/// Returns whether a checkpoint opens and all its tensors can be read.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;

@@ -1,5 +1,5 @@
-//! The JSON files of a checkpoint, of any content: the first byte chooses which one. The others are
-//! those of a fixture.
+//! JSON files of a checkpoint with any content: the first byte chooses the file. The other files
+//! are those of a fixture.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ type Files = [(&'static str, &'static [u8]); 6];
 
 const MODELS: [Files; 2] = [fixture!("qwen-tied"), fixture!("llava-next")];
 
-/// Whether some model or draft has such a shape.
+/// Returns whether the directory has a valid config of any model or draft.
 fn is_config(dir: &Path) -> bool {
     let configs = [
         QwenConfig::read(dir).is_ok(),
@@ -49,8 +49,8 @@ fn takes_a_question(dir: &Path) -> bool {
     prepared.is_ok_and(|prompt| prompt.is_ok())
 }
 
-/// Whether a config is of some model or draft, or a checkpoint with this other file takes a
-/// question.
+/// Returns whether a config is valid for any model or draft or, for other files, whether the
+/// checkpoint can process a question.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;

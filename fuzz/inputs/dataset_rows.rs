@@ -1,21 +1,21 @@
-//! Files of tasks of any content: the first byte chooses the format.
+//! Task files with any content: the first byte chooses the format.
 
 use std::path::Path;
 
 use vispec_data::{ReadOptions, TaskDefinition};
 use vispec_processor::ImageOptions;
 
-/// Formats with a file of each, and what an image of theirs is: a file beside it, or in a column.
+/// Formats, each with a file name and the location of its images: separate files, or a column.
 const FORMATS: [(&str, &str, &str); 4] = [
     ("json_lines", "rows.jsonl", "image_file"),
     ("json", "rows.json", "image_file"),
     ("tsv", "rows.tsv", "image_column"),
     ("parquet", "rows.parquet", "image_column"),
 ];
-/// The file beside it.
+/// Content of the separate image file.
 const IMAGE: &[u8] = include_bytes!("../seeds/image/png_bit");
 
-/// Whether a file has a row that is a prompt.
+/// Returns whether a file has a row that gives a prompt.
 fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
     let place = match image {
         "image_file" => "{image}",
@@ -27,7 +27,7 @@ fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
          [prompt]\nuser = [{{ text = \"{{question}}\" }}, {{ {image} = \"{place}\" }}]\n"
     );
     let Ok(task) = TaskDefinition::from_toml("fuzzed", &definition) else {
-        panic!("the definition of {format} is not one");
+        panic!("the definition for {format} is invalid");
     };
     let limits = ImageOptions {
         max_pixels: 1 << 16,
@@ -45,7 +45,7 @@ fn read((format, file, image): (&str, &str, &str), dir: &Path) -> bool {
     read.count() > 0
 }
 
-/// Whether a file has a row that is a prompt.
+/// Returns whether a file has a row that gives a prompt.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;

@@ -1,10 +1,10 @@
-//! Image files of any content, as far as the pixels that a model gets.
+//! Image files with any content, up to the pixels that a model gets.
 
 use std::sync::OnceLock;
 
 use vispec_processor::{DecodedImage, ImageOptions, Orientation, Processor};
 
-/// Small, so that most of the time goes into files and not into pixels.
+/// Small limits, so that most of the time goes into parsing files and not into pixels.
 const OPTIONS: ImageOptions = ImageOptions {
     max_pixels: 1 << 14,
     max_photo_pixels: 1 << 18,
@@ -23,7 +23,7 @@ fn processors() -> &'static [Processor] {
     })
 }
 
-/// Whether an image can be decoded.
+/// Returns whether an image can be decoded.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(image) = DecodedImage::from_bytes(data, &OPTIONS) else {
         return false;

@@ -1,5 +1,5 @@
-//! Manifests of captures, their shards, and definitions of tasks, of any content: the first byte
-//! chooses. A manifest finds the shard of a real capture and the other way round.
+//! Capture manifests, capture shards and task definitions with any content: the first byte chooses
+//! which. A manifest is combined with the shard of a real capture, and a shard with its manifest.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use vispec_data::capture::CaptureReader;
 
 const MANIFEST: &str = include_str!("../data/capture.json");
 const MANIFEST_SHARD: &[u8] = include_bytes!("../data/shard-00000000.safetensors");
-/// What the manifest says of the length of its shard.
+/// The entry of the manifest with the length of its shard.
 const SHARD_BYTES: &str = "\"bytes\": 578";
 
 fn write(dir: &Path, name: &str, content: &[u8]) {
     std::fs::write(dir.join(name), content).expect("a temporary file");
 }
 
-/// Whether a capture opens and the tokens of its samples can be read.
+/// Returns whether a capture opens and the tokens of its samples can be read.
 fn read_capture(manifest: &[u8], shard: &[u8]) -> bool {
     let dir = tempfile::tempdir().expect("a temporary directory");
     write(dir.path(), "capture.json", manifest);
@@ -35,7 +35,7 @@ fn read_capture(manifest: &[u8], shard: &[u8]) -> bool {
     read.filter(|(tokens, _)| tokens.is_ok()).count() > 0
 }
 
-/// Whether a capture can be read, or a definition is one.
+/// Returns whether a capture can be read, or a task definition is valid.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;

@@ -1,10 +1,10 @@
-//! Chats of any content, through templates, tokenizers and the layout of images.
+//! Chats with any content, through templates, tokenizers and the layout of images.
 
 use std::sync::OnceLock;
 
 use vispec_processor::{DecodedImage, ImageOptions, Messages, Processor};
 
-/// More images than this are more of the same.
+/// Maximum number of images; more would test nothing new.
 const MAX_IMAGES: usize = 4;
 const IMAGE: &[u8] = include_bytes!("../seeds/image/bmp");
 
@@ -24,7 +24,7 @@ fn given() -> &'static Given {
     })
 }
 
-/// Whether a chat becomes a prompt.
+/// Returns whether a chat becomes a prompt.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Ok(messages) = Messages::from_json(data) else {
         return false;

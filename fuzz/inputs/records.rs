@@ -1,5 +1,5 @@
-//! Records of measurements, headers of cells and notes of failures, of any content: the first byte
-//! chooses which.
+//! Measurement records, cell headers and run failures with any content: the first byte chooses
+//! which.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ fn read(dir: &Path, name: &str) -> bool {
     }
 }
 
-/// Whether there is a record, a header or a note.
+/// Returns whether a record, a header or a failure can be read.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((&kind, content)) = data.split_first() else {
         return false;

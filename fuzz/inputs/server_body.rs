@@ -1,6 +1,6 @@
-//! Bodies of requests of any content.
+//! Request bodies with any content.
 
-/// Whether a body is a request to either endpoint.
+/// Returns whether a body is a valid request to either endpoint.
 pub(crate) fn check(data: &[u8]) -> bool {
     let readers = [vispec_serve::read_chat, vispec_serve::read_completion];
     let errors = readers.map(|read| read(data).err());
