@@ -18,7 +18,7 @@ use vispec_report::write_whole;
 const APART: f64 = std::f64::consts::SQRT_2;
 /// First point, in thousands of tokens; before it the learning rate is close to zero.
 const FIRST: f64 = 4.0;
-/// Name of the files.
+/// File name of the plots, without extension.
 const NAME: &str = "learning-curve";
 
 #[derive(Args)]
@@ -134,7 +134,7 @@ fn lines(text: &str, name: &str, color: usize) -> Result<Vec<Line>> {
     }
     ensure!(
         !new.is_empty(),
-        "{name}: fewer than {FIRST} thousand tokens of answers were trained on"
+        "{name}: trained on fewer than {FIRST} thousand tokens of answers"
     );
     let line = |label: String, stroke, points| Line {
         label,
@@ -152,13 +152,10 @@ fn lines(text: &str, name: &str, color: usize) -> Result<Vec<Line>> {
 
 fn chart(lines: Vec<Line>) -> LineChart {
     LineChart {
-        title: "First guesses that are right".to_owned(),
-        subtitle: "of tokens of answers that the draft had not seen before".to_owned(),
-        x_axis: (
-            "tokens of answers seen, thousands".to_owned(),
-            XScale::Sizes,
-        ),
-        y_axis: ("first guess is right".to_owned(), LineUnit::Share),
+        title: "Accuracy of the first guess".to_owned(),
+        subtitle: "over the tokens of answers that the draft had not seen before".to_owned(),
+        x_axis: ("answer tokens seen, in thousands".to_owned(), XScale::Sizes),
+        y_axis: ("correct first guesses".to_owned(), LineUnit::Share),
         lines,
         horizontals: Vec::new(),
     }

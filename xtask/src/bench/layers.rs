@@ -125,7 +125,7 @@ impl Layer {
 
 /// Creates an empty table for [`Layer::tabulate`].
 pub(super) fn table() -> Table {
-    Table::new(&["dtype", "rows", "least", "median", "share", "to 1 row"])
+    Table::new(&["dtype", "rows", "minimum", "median", "share", "vs 1 row"])
 }
 
 /// Calls the layer with each weight in turn, for about `patience`.

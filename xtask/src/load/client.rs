@@ -78,7 +78,7 @@ pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
         ended: asked,
     };
     while let Some(line) = lines.next()? {
-        // Header lines and chunk sizes stand between the events and can be ignored.
+        // Header lines and chunk sizes between the events are ignored.
         let Some(event) = line.strip_prefix("data: ") else {
             continue;
         };
@@ -102,7 +102,7 @@ pub(super) fn ask(server: SocketAddr, question: &Question) -> Result<Answer> {
             }
         }
     }
-    bail!("the answer broke off")
+    bail!("the connection ended before the answer")
 }
 
 /// Returns the status and body of a refusal.

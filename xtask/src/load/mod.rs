@@ -97,7 +97,10 @@ pub(crate) fn run(flags: &LoadFlags) -> Result<()> {
         .clients
         .iter()
         .all(|clients| (1..=MOST_CLIENTS).contains(clients));
-    ensure!(sensible, "--clients takes numbers from 1 to {MOST_CLIENTS}");
+    ensure!(
+        sensible,
+        "--clients: expected numbers from 1 to {MOST_CLIENTS}"
+    );
     // A first request triggers whatever the server loads lazily.
     ask(server, &questions[0])?;
     let mut expected: Option<Vec<String>> = None;
@@ -163,7 +166,7 @@ fn questions(flags: &LoadFlags) -> Result<Vec<Question>> {
             prompts.collect::<Result<_>>()?
         }
     };
-    ensure!(!prompts.is_empty(), "--prompts holds no question");
+    ensure!(!prompts.is_empty(), "--prompts: the file has no questions");
     let question = |index: usize| Question {
         prompt: prompts[index % prompts.len()].clone(),
         max_tokens: flags.max_tokens,
@@ -242,8 +245,9 @@ fn page(flags: &LoadFlags, summaries: &[Summary], stall: Option<&Stall>) -> Resu
         "{}: {} questions, at most {} tokens each, temperature {}, median of {} rounds\n\n",
         flags.name, flags.requests, flags.max_tokens, flags.temperature, flags.rounds
     );
-    page += "| clients | tokens/s | to the first | first token, median / p95 | between tokens, \
-             median / p95 / most | answers as in the first run |\n|---|---|---|---|---|---|\n";
+    page += "| clients | tokens/s | relative to the first row | first token, median / p95 | \
+             between tokens, median / p95 / maximum | same answers as the first run |\n\
+             |---|---|---|---|---|---|\n";
     let base = summaries
         .first()
         .map_or(f64::NAN, |first| first.tokens_per_second);
@@ -263,8 +267,9 @@ fn page(flags: &LoadFlags, summaries: &[Summary], stall: Option<&Stall>) -> Resu
         let millis = |seconds: f64| format!("{:.0} ms", 1e3 * seconds);
         writeln!(
             page,
-            "\nA prompt of {} words beside seven answers: first token after {}; time between tokens \
-             of the others, median / p95: {} before, {} while it is read (most {}).",
+            "\nA prompt of {} words while seven answers are running: first token after {}. Time \
+             between tokens of the others, median / p95: {} before, {} during its prefill \
+             (maximum {}).",
             flags.long_prompt.unwrap_or_default(),
             millis(stall.first_token),
             stall.usual.map(millis).join(" / "),

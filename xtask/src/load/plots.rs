@@ -12,7 +12,7 @@ use super::summary::Summary;
 pub(super) fn write(out: &Path, name: &str, summaries: &[Summary]) -> Result<()> {
     let chart = |title: &str, unit: &str, value: &dyn Fn(&Summary) -> f64| LineChart {
         title: title.to_owned(),
-        subtitle: "the same questions with each number of clients".to_owned(),
+        subtitle: "the same questions for each number of clients".to_owned(),
         x_axis: ("clients".to_owned(), XScale::Sizes),
         y_axis: (unit.to_owned(), LineUnit::Number),
         lines: vec![Line {

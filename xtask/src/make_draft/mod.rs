@@ -36,11 +36,11 @@ pub(crate) struct Flags {
     /// is resumed
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of questions that the model asks itself and answers, five of nine at temperature 1
+    /// Number of questions that the model writes and answers, five of nine at temperature 1
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(30..=1_000_000))]
     questions: u32,
-    /// Directory of pictures to ask about with built-in questions, for a draft that sees; it then
-    /// has the vision adaptor of ViSpec
+    /// Directory of pictures to ask built-in questions about; the draft then gets ViSpec's vision
+    /// adaptor
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Maximum number of tokens of an answer
@@ -49,8 +49,8 @@ pub(crate) struct Flags {
     /// Seed of questions and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory of configs of `train`: first.toml for greedy answers, second.toml for these and
-    /// sampled ones, third.toml for more of the latter
+    /// Directory of configs of `train`: first.toml for greedy answers, second.toml for greedy and
+    /// sampled ones, third.toml for more sampled ones
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
     /// Replace a value of all configs, such as optimizer.epochs=2; may be repeated

@@ -30,7 +30,7 @@ impl SweepProgress {
         let bars = MultiProgress::new();
         let total = bars.add(ProgressBar::new(plan.prompts()));
         total.set_style(style(
-            "sweep {wide_bar} {pos}/{len} prompts, {elapsed} gone, {eta} left",
+            "sweep {wide_bar} {pos}/{len} prompts, {elapsed} elapsed, {eta} left",
         ));
         // Records of an earlier run do not count for the speed.
         let there: u64 = plan

@@ -19,9 +19,6 @@ const LINE_BUFFER: usize = 1 << 18;
 ///
 /// Only one line is in memory at a time. An incomplete line at the end is skipped and counted in
 /// `incomplete_bytes`.
-///
-/// Holds one line at a time, however many there are. An incomplete line at the end is passed over
-/// and counted in `incomplete_bytes`.
 #[derive(Debug)]
 pub struct RecordReader {
     path: PathBuf,

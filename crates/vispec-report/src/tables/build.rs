@@ -97,8 +97,8 @@ fn settings(series: &[Series]) -> Table {
     let mut table = Table::new(
         "settings",
         "Settings",
-        "Means over tasks, each counted the same. Trees are depth/top-k/total-token; nodes per \
-         cycle include the root.",
+        "Means over tasks with equal weights. Trees are depth/top-k/total-token; nodes per cycle \
+         include the root.",
         &[
             "target",
             "T",
@@ -250,8 +250,7 @@ fn image_tokens(series: &[Series]) -> Table {
     let mut table = Table::new(
         "image-tokens",
         "Acceptance by number of image tokens",
-        "tau with its 95 % interval, all tasks together, by tokens of the prompt that stand for \
-         images.",
+        "tau with its 95 % interval, all tasks together, by number of image tokens in the prompt.",
         &[
             "target",
             "T",
@@ -283,8 +282,8 @@ fn exactness(series: &[Series]) -> Table {
         "exactness",
         "Exactness",
         "Share of prompts whose speculative answer has the tokens of the plain one; for the \
-         others, the first place that differs and the gap of the plain logits there. A gap near \
-         the rounding of the element type is a tie.",
+         others, the position of the first difference and the gap between the plain logits there. \
+         A gap near the rounding error of the element type is a tie.",
         &[
             "target",
             "T",

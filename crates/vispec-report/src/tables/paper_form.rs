@@ -31,14 +31,14 @@ impl Speed {
                 "Acceptance and speed-up by task",
                 "Each cell is tau / speed-up: accepted draft tokens per cycle (bonus token excluded), \
                  and tokens per second of the cycles over those of plain decoding, both pooled over \
-                 prompts. The average counts each task the same. Rows marked (paper) are the \
+                 prompts. The average weights all tasks equally. Rows marked (paper) are the \
                  authors' figures, measured on other hardware and end to end.",
             ),
             Self::EndToEnd => (
                 "end-to-end",
                 "Acceptance and speed-up of whole answers by task",
-                "As above, with the speed-up of whole answers computed as the paper's: the mean of \
-                 the prompts' tokens per second, preprocessing, vision tower and prefill included, \
+                "As above, but with the speed-up of whole answers computed as in the paper: the mean \
+                 of the prompts' tokens per second, including preprocessing, vision tower and prefill, \
                  over that of plain decoding. Rows marked (paper) are the authors' figures, \
                  measured on other hardware.",
             ),

@@ -14,7 +14,7 @@ pub(crate) fn predictions(series: &[Series]) -> Table {
         "predictions",
         "Predicted trees",
         "Bounds of tau and of the cycles' speed-up for smaller trees, from acceptance by depth and \
-         the cost of passes, beside measured figures of the trees that were run. The assumptions \
+         the cost of passes, next to measured figures of the trees that were run. The assumptions \
          are in docs/measuring.md.",
         &[
             "target",

@@ -110,15 +110,16 @@ impl Report<'_> {
             "# Reproduction, scale {name}\n\n\
              Written by `cargo xtask reproduce --scale {name}`; do not edit.\n\n\
              * Machine: {cores} x {cpu}, {isa}, {memory:.0} GiB, {os}\n\
-             * Measured from {from} on\n\
+             * Measurements started: {from}\n\
              * Time of all steps: {minutes:.0} minutes\n\
              * Target: {target}\n\
              * First stage: {texts} conversations without images; epochs: {text_epochs}\n\
              * Second stage: {scenes} pictures with sides of {sides} pixels, described by \
              the target; epochs: {image_epochs}, or {image_only_epochs} without a first stage\n\
-             * Values of the presets that were replaced: {settings}\n\
-             * Trainings of each draft, from other first weights and in another order: {seeds}\n\
-             * Held-out prompts of each task: {prompts}, at most {max_new_tokens} tokens each\n\
+             * Replaced values of the presets: {settings}\n\
+             * Trainings of each draft, with different initial weights and order of samples: \
+             {seeds}\n\
+             * Held-out prompts per task: {prompts}, with at most {max_new_tokens} new tokens each\n\
              * Trees: {trees} (depth/top-k/total-token)\n",
             name = self.scale_name,
             cores = machine.cores,

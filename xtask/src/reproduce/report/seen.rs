@@ -85,16 +85,16 @@ impl Sight {
         })
     }
 
-    /// Creates the table of how often the target names what it sees.
+    /// Creates the table of how often the target's answers name what a picture shows.
     pub(super) fn table(&self) -> Table {
         let mut table = table(
             (
                 "sight",
                 "What the target sees",
-                "Share of answers to \"Describe this picture in detail.\" with the name of the thing \
-                 in them, with the name or a keyword, and with a word of another picture's thing, \
-                 which is chance; and of the language model's own answers when it is told in words \
-                 what the picture shows, which is what can be reached.",
+                "Shares of answers to \"Describe this picture in detail.\" that contain the name of \
+                 the thing, the name or a keyword, or, by chance, a word for another picture's \
+                 thing. The last column is the attainable maximum: the language model's answers \
+                 to a description of the picture in words.",
             ),
             &[
                 "pictures",
@@ -103,14 +103,14 @@ impl Sight {
                 "name",
                 "name or keyword",
                 "by chance",
-                "name, told in words",
+                "name, from a description",
             ],
             1,
         );
         for (tokens, named) in &self.named {
             for (seen, kind) in [
-                (Seen::Taught, "styles that were taught"),
-                (Seen::HeldOut, "a style that was not"),
+                (Seen::Taught, "styles seen in training"),
+                (Seen::HeldOut, "a held-out style"),
             ] {
                 let of: Vec<&Named> = named.iter().filter(|named| named.seen == seen).collect();
                 let share = |has: fn(&&&Named) -> bool| {
@@ -131,7 +131,7 @@ impl Sight {
         table
     }
 
-    /// Writes answers beside their pictures, which are copied to `folder` of `dir`.
+    /// Writes a table of pictures and answers. The pictures are copied to `folder` of `dir`.
     pub(super) fn examples(&self, dir: &Path, folder: &str) -> Result<String> {
         let Some((tokens, named)) = self.named.first_key_value() else {
             return Ok(String::new());
@@ -139,8 +139,8 @@ impl Sight {
         let to = dir.join(folder);
         fs::create_dir_all(&to).with_context(|| to.display().to_string())?;
         let mut text = format!(
-            "\n## Answers beside their pictures\n\nThe first pictures in the style that was never \
-             taught, in {tokens} image tokens, as they come: good and bad.\n{}\n\n\
+            "\n## Pictures and answers\n\nThe first pictures in the held-out style, with {tokens} \
+             image tokens, not selected by the quality of their answers.\n{}\n\n\
              | picture | what it shows | answer |\n|---|---|---|\n",
             self.attribution(named)?
         );

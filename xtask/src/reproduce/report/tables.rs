@@ -23,10 +23,10 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
         (
             ACCEPTANCE,
             "Accepted tokens",
-            "tau is the number of accepted draft tokens per cycle, the bonus token excluded, over \
-             all cycles and trainings; tokens per cycle is tau + 1. In brackets: 95 % intervals, \
-             bootstrap over prompts, each with all its trainings. Identical: share of answers \
-             that are the plain ones, token for token.",
+            "tau is the number of accepted draft tokens per cycle without the bonus token, over \
+             all cycles and trainings; tokens per cycle is tau + 1. In brackets: 95 % intervals \
+             of a bootstrap over prompts, each with all its trainings. Identical: share of \
+             answers with exactly the tokens of plain decoding.",
         ),
         &[
             "task",
@@ -66,10 +66,11 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
         (
             "differences",
             "Differences of tau",
-            "The first draft's tau less the second's, on the same prompts, with the 95 % interval \
-             of a bootstrap that draws all records of a prompt together. An interval without 0 \
-             is a difference that is not chance of the prompts. The chance of training is not in \
-             it; the last column has the difference of each pair of trainings.",
+            "The first draft's tau minus the second's, on the same prompts, with the 95 % interval \
+             of a bootstrap that draws all records of a prompt together. If the interval excludes \
+             0, the choice of prompts does not explain the difference. Variation between \
+             trainings is not included; the last column has the difference for each pair of \
+             trainings.",
         ),
         &[
             "question",
@@ -79,7 +80,7 @@ pub(super) fn differences(results: &Results<'_>, experiment: &Experiment) -> Res
             "tree",
             "T",
             "difference",
-            "of each training",
+            "by training",
         ],
         6,
     );
@@ -117,12 +118,12 @@ pub(super) fn speeds(results: &Results<'_>, target: &TargetPlan) -> Table {
         TargetPlan::Seeing(_) => "",
         TargetPlan::Carried(_) | TargetPlan::Made(_) => {
             " The target is so small that a pass over a tree costs many times a pass over one token, \
-             and a draft as much as the target; so this table shows what drafting costs here, and \
-             not what it gains with a model of useful size."
+             and a draft costs as much as the target. So this table shows the cost of drafting \
+             here, not its gain with a model of useful size."
         }
     };
     let note = format!(
-        "Tokens per second of the cycles, all prompts together, and their ratio with its 95 % \
+        "Tokens per second of the cycles, pooled over all prompts, and their ratio with its 95 % \
          interval.{size}"
     );
     let mut table = table(
@@ -161,8 +162,8 @@ pub(super) fn drafts(report: &Report<'_>) -> Table {
         (
             "drafts",
             "Drafts",
-            "Steps are samples, since batches hold one. Drafts with the same first preset share \
-             their first stage.",
+            "Steps are counted in samples: a batch contains one. Drafts with the same first preset \
+             share their first stage.",
         ),
         &[
             "draft",
@@ -170,7 +171,7 @@ pub(super) fn drafts(report: &Report<'_>) -> Table {
             "first stage",
             "second stage",
             "settings",
-            "steps of both",
+            "steps of both stages",
         ],
         5,
     );
@@ -205,11 +206,10 @@ pub(super) fn steps(steps: &[Done]) -> Table {
     let mut table = table(
         (
             "steps",
-            "Times of the steps",
-            "Of steps that were interrupted and gone on with, only the time of the last part is \
-             known.",
+            "Duration of the steps",
+            "For steps that were interrupted and resumed, only the time of the last run is known.",
         ),
-        &["step", "in one go", "seconds"],
+        &["step", "uninterrupted", "seconds"],
         2,
     );
     for step in steps {
