@@ -86,11 +86,9 @@ impl SpeculationReason {
             Self::ImagesUnseen => {
                 "the draft has no vision and reads a placeholder for every image token"
             }
-            Self::Idle(Idle::Paused) => {
-                "the draft is right too seldom here, plain decoding is faster"
-            }
+            Self::Idle(Idle::Paused) => "the draft is rarely right here, plain decoding is faster",
             Self::Idle(Idle::TooRisky) => {
-                "failing guesses could cost more time than this answer may lose so far"
+                "wrong guesses could cost more time than this answer may lose so far"
             }
             Self::Idle(Idle::NotWorthwhile) => {
                 "no guess is likely enough to be worth verifying here"

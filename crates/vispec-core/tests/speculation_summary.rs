@@ -144,7 +144,7 @@ fn the_reason_is_told_where_most_cycles_had_no_draft() {
     };
     assert_eq!(
         line(Idle::Paused),
-        "speculation paused: the draft is right too seldom here, plain decoding is faster; about \
+        "speculation paused: the draft is rarely right here, plain decoding is faster; about \
          1.00x plain decoding, tau 0.05, trees of 3 nodes"
     );
     assert!(line(Idle::TooRisky).starts_with("speculation held back: "));

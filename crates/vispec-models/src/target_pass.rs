@@ -91,7 +91,7 @@ impl TargetModel for VlmTarget {
             picks: None,
         };
         let result = self.forward(&mut [segment]).pop();
-        result.unwrap_or_else(|| Err("a pass gave no result for its segment".into()))
+        result.unwrap_or_else(|| Err("the pass returned no result".into()))
     }
 
     fn forward(&self, segments: &mut [Segment<'_, Self>]) -> Vec<Result<OutputOf<Self>, BoxError>> {

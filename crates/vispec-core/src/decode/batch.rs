@@ -243,7 +243,8 @@ where
             let mut proposals = proposals.into_iter();
             for index in growing {
                 let proposal = proposals.next();
-                let proposal = proposal.unwrap_or_else(|| Err("a tree has no result".into()));
+                let proposal =
+                    proposal.unwrap_or_else(|| Err("the drafter returned no tree".into()));
                 self.sequences[index].attempt("observing a draft", |session, observer| {
                     session.take_proposal(proposal, observer)
                 });

@@ -102,10 +102,10 @@ impl fmt::Display for DropReason {
             Self::UnknownSpeaker(name) => write!(f, "unknown speaker {name:?}"),
             Self::NotAlternating => f.write_str("one side speaks twice in a row"),
             Self::ImageCount { found, expected } => {
-                write!(f, "{found} images for {expected} places")
+                write!(f, "{found} images for {expected} placeholders")
             }
             Self::VideoCount { found, expected } => {
-                write!(f, "{found} videos for {expected} places")
+                write!(f, "{found} videos for {expected} placeholders")
             }
         }
     }

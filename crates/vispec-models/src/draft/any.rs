@@ -164,7 +164,7 @@ impl<'a, D: Drafter<VlmTarget>> Kind<'a, D> {
         let mut grown = D::grow_together(&mut self.drafters).into_iter();
         for place in self.places {
             let result = grown.next();
-            results[place] = result.unwrap_or_else(|| Err("a tree has no result".into()));
+            results[place] = result.unwrap_or_else(|| Err("the drafter returned no tree".into()));
         }
     }
 }

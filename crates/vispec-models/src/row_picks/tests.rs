@@ -17,7 +17,7 @@ const MASKED: f32 = f32::NEG_INFINITY;
 fn device() -> Option<Device> {
     let device = DeviceSpec::Wgpu.open();
     if device.is_err() {
-        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        eprintln!("skipped: no GPU and no software Vulkan (Mesa)");
     }
     device.ok()
 }

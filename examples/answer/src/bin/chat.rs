@@ -206,7 +206,7 @@ impl Chat<'_> {
 
     fn stats(&self) -> Result<(), Failure> {
         let Some(Last { run, .. }) = &self.last else {
-            return Err(Failure::usage("nothing was answered yet"));
+            return Err(Failure::usage("there is no answer yet"));
         };
         let stats = &run.generation.stats;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;

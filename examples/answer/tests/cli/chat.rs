@@ -44,7 +44,7 @@ fn mistakes_end_a_line_and_not_the_chat() {
     for part in [
         "/nonsense",
         "/nonexistent/x.png",
-        "nothing was answered",
+        "there is no answer yet",
         "no tree",
         "placeholder",
     ] {

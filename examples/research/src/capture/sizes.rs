@@ -87,7 +87,7 @@ pub fn write_published(out: &mut dyn Write) -> io::Result<()> {
     let disk = disk_gigabytes();
     let title = format!("GB of {PAPER_SAMPLES} samples, without pictures; * fits into {disk} GB");
     writeln!(out, "{title}")?;
-    write_row(out, ["target", "tokens of a sample"], &names())?;
+    write_row(out, ["target", "tokens per sample"], &names())?;
     for target in &PUBLISHED {
         let texts = ANSWERS.map(|answer| {
             let label = format!("{QUESTION} + {answer} text, {} image", target.image);
@@ -99,9 +99,11 @@ pub fn write_published(out: &mut dyn Write) -> io::Result<()> {
             write_row(out, [target.name, &label], &cells)?;
         }
     }
-    let title = format!("most tokens of text for {PAPER_SAMPLES} samples to fit into {disk} GB");
+    let title = format!(
+        "maximum text tokens per sample for {PAPER_SAMPLES} samples to fit into {disk} GB"
+    );
     writeln!(out, "\n{title}")?;
-    write_row(out, ["target", "beside"], &names())?;
+    write_row(out, ["target", "picture"], &names())?;
     for target in &PUBLISHED {
         let picture = format!("{} image tokens", target.image);
         for (label, images) in [("no picture", 0), (picture.as_str(), 1)] {

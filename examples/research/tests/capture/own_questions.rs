@@ -137,7 +137,7 @@ fn a_target_that_asks_nothing_is_refused_after_a_bounded_number_of_draws() {
     let out = tempfile::tempdir().unwrap();
     let args = run(target.path().to_str().unwrap(), out.path(), "");
     let names = [
-        "asks nothing that can be used",
+        "writes no usable questions",
         "64 draws: 64 too long",
         "--source chat",
     ];

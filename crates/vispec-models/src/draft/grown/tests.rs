@@ -27,7 +27,7 @@ fn fixtures() -> PathBuf {
 #[expect(clippy::print_stderr, reason = "reports that the test is skipped")]
 fn engine(target: &str, draft: &str, draft_vocab: DraftVocab) -> Option<Engine> {
     let Ok(device) = DeviceSpec::Wgpu.open() else {
-        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        eprintln!("skipped: no GPU and no software Vulkan (Mesa)");
         return None;
     };
     let options = EngineOptions {

@@ -126,8 +126,8 @@ fn prompts(turn: &UserTurn, engine: &Engine) -> Result<Vec<EncodedPrompt>, Failu
 fn is_done(log: &DrawLog, most: usize) -> Result<bool, Failure> {
     if log.n_kept() == 0 && log.len() >= HOPELESS {
         let message = format!(
-            "the target asks nothing that can be used in its user's turn: {}; provide questions in \
-             a file, with --source chat",
+            "the target writes no usable questions in the user's turn: {}; provide questions in a \
+             file, with --source chat",
             log.summary()
         );
         return Err(anyhow::anyhow!(message).into());

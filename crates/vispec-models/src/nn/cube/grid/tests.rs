@@ -34,7 +34,7 @@ fn norm(device: &Device) -> RmsNorm {
 #[test]
 fn more_rows_than_cubes_on_a_gpu_are_all_computed() {
     let Ok(device) = DeviceSpec::Wgpu.open() else {
-        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        eprintln!("skipped: no GPU and no software Vulkan (Mesa)");
         return;
     };
     let rows = CUBES + 3;

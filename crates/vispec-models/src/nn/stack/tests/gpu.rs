@@ -24,7 +24,7 @@ pub(super) fn device() -> Device {
 #[expect(clippy::print_stderr, reason = "reports that the test is skipped")]
 fn stacks(model: &str) -> Option<[DecoderStack; 2]> {
     if DeviceSpec::Wgpu.open().is_err() {
-        eprintln!("skipped: there is neither a GPU nor Mesa's software Vulkan");
+        eprintln!("skipped: no GPU and no software Vulkan (Mesa)");
         return None;
     }
     let stacks = [device(), Device::flex()].map(|device| {
