@@ -99,9 +99,8 @@ pub fn write_published(out: &mut dyn Write) -> io::Result<()> {
             write_row(out, [target.name, &label], &cells)?;
         }
     }
-    let title = format!(
-        "maximum text tokens per sample for {PAPER_SAMPLES} samples to fit into {disk} GB"
-    );
+    let title =
+        format!("maximum text tokens per sample for {PAPER_SAMPLES} samples to fit into {disk} GB");
     writeln!(out, "\n{title}")?;
     write_row(out, ["target", "picture"], &names())?;
     for target in &PUBLISHED {
