@@ -344,7 +344,7 @@ fn a_sequence_that_fails_ends_alone() {
     }
     assert!(matches!(outcome(1).0, Err(DecodeError::Draft(_))));
     let Err(DecodeError::Panicked(panicked)) = outcome(3).0 else {
-        panic!("a panic is an error of its own")
+        panic!("a panic is a separate error")
     };
     assert!(
         panicked.to_string().contains("a broken drafter"),

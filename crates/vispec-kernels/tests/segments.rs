@@ -1,4 +1,4 @@
-//! Attention over several sequences in one call: each has the same bits as in a call of its own.
+//! Attention over several sequences in one call: each has the same bits as in a separate call.
 
 mod common;
 
@@ -16,7 +16,7 @@ struct Sequence {
     kind: Kind,
 }
 
-/// What the rows of a sequence see, and the dtype of its cache.
+/// The visible rows of a sequence, and the dtype of its cache.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     visible: Visible,

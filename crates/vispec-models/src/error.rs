@@ -261,8 +261,8 @@ pub enum ModelError {
     },
     /// The vectors of an image were computed for another target.
     #[error(
-        "an image has vectors for {found} layers besides its embeddings, but the target reads them \
-         for {expected}"
+        "an image has vectors for {found} layers in addition to its embeddings, but the target \
+         reads them for {expected}"
     )]
     ImageLevels {
         /// Number of layers for which the image has vectors.

@@ -2,7 +2,7 @@
 //!
 //! The rows of all segments are concatenated. Layers process them as one matrix, and only attention
 //! distinguishes the sequences. On the CPU a row does not depend on the rows beside it, so a
-//! sequence gets the same results as in a pass of its own.
+//! sequence gets the same results as in a separate pass.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -151,7 +151,7 @@ fn run_together(
         for (place, segment) in segments.iter_mut().enumerate() {
             match prepare(target, segment) {
                 Ok(rows) => {
-                    results.push(Err("a pass gave no result for a segment".into()));
+                    results.push(Err("the pass returned no result".into()));
                     later.append(rows.later, start);
                     start += rows.plan.n_rows();
                     embeds.push(rows.embeds);

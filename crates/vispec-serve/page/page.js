@@ -52,7 +52,7 @@ function view(part) {
     film.append(picture(frames[place], `Frame ${place + 1} of ${frames.length}`));
   }
   const count = document.createElement("span");
-  count.textContent = `${frames.length} frames${part.fps ? `, ${part.fps} a second` : ""}`;
+  count.textContent = `${frames.length} frames${part.fps ? `, ${part.fps} per second` : ""}`;
   film.append(count);
   return film;
 }

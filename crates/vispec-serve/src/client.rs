@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A client address to which limits apply. For IPv6 this is the 64-bit network, because whoever has
-/// one of its addresses has all of them.
+/// A client address to which limits apply. For IPv6 this is the 64-bit network, because a client
+/// usually owns all of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Client(IpAddr);
 

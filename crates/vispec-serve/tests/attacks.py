@@ -7,7 +7,7 @@ Usage: attacks.py PORT [NAME ...]     the attacks with these names, or all of th
     bodies       64 connections that announce 32 MiB each and send one byte
     uploads      24 connections that send 24 MiB each and stop before the end
     connections  600 connections that send nothing
-    tokens       one request for 8 answers without end, then one for two tokens
+    tokens       one request for 8 endless answers, then one for two tokens
     messages     a chat of 50,001 messages
     hosts        requests without a Host header, and with two
 

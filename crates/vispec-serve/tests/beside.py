@@ -15,8 +15,8 @@ Usage: beside.py PORT [--seconds N] [NAME ...]     the kinds with these names, o
     flood       ask for 64 tokens again and again
 
 Honest clients ask for streams of 16 tokens, one after the other. The program prints the time to their
-first text, before each kind of attack and beside it. A client that is told to retry does so after a
-tenth of a second, which counts. Every honest client has its own address (127.0.1.*), and all hostile
+first text, before and during each kind of attack. A client that is asked to retry does so after a
+tenth of a second, and this delay counts. Every honest client has its own address (127.0.1.*), and all hostile
 connections share one (127.0.2.1), if the system supports such addresses (Linux does).
 
 Talks only to this machine and ends on its own. Prints figures without judging them. See
@@ -64,7 +64,7 @@ def head(path, length):
 
 
 def first_text(source):
-    """Returns the seconds to the first text of a stream, and how often the client was told to retry."""
+    """Returns the seconds to the first text of a stream, and how often the client had to retry."""
     body = json.dumps({"prompt": "Hi", "max_tokens": 16, "stream": True}).encode()
     started, refused = time.monotonic(), 0
     while True:
@@ -218,10 +218,10 @@ def attack(kind):
 def told(measured):
     times, refused, lost = measured
     if not times:
-        return f"no text; {refused} times told to retry, {lost} lost"
+        return f"no text; {refused} retries, {lost} lost"
     times.sort()
     median, late = statistics.median(times), times[int(len(times) * 0.95)]
-    extra = f", {refused} times told to retry" if refused else ""
+    extra = f", {refused} retries" if refused else ""
     extra += f", {lost} lost" if lost else ""
     return f"{median * 1000:.0f} ms (95 %: {late * 1000:.0f} ms, {len(times)} answers{extra})"
 
@@ -242,7 +242,7 @@ def main():
         factor = ""
         if before[0] and beside[0]:
             factor = f": {statistics.median(beside[0]) / statistics.median(before[0]):.2f} times"
-        print(f"{kind.__name__}{factor}; before {told(before)}; beside {told(beside)}", flush=True)
+        print(f"{kind.__name__}{factor}; before {told(before)}; during {told(beside)}", flush=True)
         time.sleep(2)
 
 

@@ -2,8 +2,8 @@
 
 Usage: clients.py BASE_URL [LIBRARY ...]
 
-Prints a table of what works, and fails if anything does not work. The server must serve the pair that
-it carries, with a chat template that supports tools:
+Prints a table of the features that work, and fails if any does not. The server must serve its built-in
+pair, with a chat template that supports tools:
 
     serve --port 8093 --chat-template examples/chat-templates/qwen-tools.jinja
 
@@ -145,7 +145,7 @@ def openai_tools():
         assert streamed.function.arguments == call.function.arguments
 
 
-@check("openai", "chat and responses, tools beside `parse` with pydantic")
+@check("openai", "chat and responses, tools together with `parse` and pydantic")
 def openai_tools_or_schema():
     strict = {"type": "function", "function": {**LOOK, "strict": True}}
     answer = client.chat.completions.parse(
@@ -195,7 +195,7 @@ def openai_responses_tools():
     except openai.BadRequestError as error:
         assert error.param == "previous_response_id"
     else:
-        raise AssertionError("an unknown response was gone on from")
+        raise AssertionError("an unknown response was continued")
 
 
 @check("openai", "errors name the field of a bad schema")
@@ -293,7 +293,7 @@ def instructor_all():
         assert isinstance(scene, Scene), mode
 
 
-@check("pydantic-ai", "output by tool and by schema, image, tools, tools beside a schema; chat and responses")
+@check("pydantic-ai", "output by tool and by schema, image, tools, tools together with a schema; chat and responses")
 def pydantic_ai_all():
     from pydantic_ai import Agent, BinaryContent, NativeOutput
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel

@@ -1,6 +1,6 @@
 """Runs many concurrent clients against a server; uses only the standard library.
 
-Usage: load.py PORT burst N      N requests at the same moment, each tried again when told to wait
+Usage: load.py PORT burst N      N requests at the same moment, each retried when asked to wait
        load.py PORT stream N S   N clients that stream one answer after the other for S seconds
        load.py PORT leave N      N clients that disconnect in every phase of an answer
        load.py PORT mixed N GENERATE   N requests of mixed kinds, each compared with the answer of the
@@ -148,7 +148,7 @@ async def stream(n, seconds):
     now = await metrics()
     rss = now["vispec_resident_memory_bytes"] / 2**20
     median, late = percentile(first_times, 0.5), percentile(first_times, 0.99)
-    print(f"{n} clients, {seconds} s: {done} answers, {wrong} wrong, {busy} told to wait")
+    print(f"{n} clients, {seconds} s: {done} answers, {wrong} wrong, {busy} asked to wait")
     print(f"seconds to the first byte: median {median:.3f}, 99th percentile {late:.3f}")
     print(f"resident memory {rss:.1f} MiB")
     return wrong

@@ -198,8 +198,8 @@ def batch_table(results, sizes, prompt_tokens, choose, field):
             ratio = "" if seconds is None else f"{mark}{at(CALIBRATED) / seconds:.2f}"
             rows.append([f"{dtype} / {DTYPES[dtype][0]}", size, milliseconds(at(CALIBRATED)), milliseconds(seconds, mark), ratio,
                          milliseconds(at(prompt_tokens))])
-    return turns.table(["dtype: ours / llama.cpp", "tokens", f"llama.cpp behind {CALIBRATED}, ms", f"ours behind {CALIBRATED}, ms",
-                        "llama.cpp / ours", f"llama.cpp behind {prompt_tokens}, ms"], rows)
+    return turns.table(["dtype: ours / llama.cpp", "tokens", f"llama.cpp after {CALIBRATED}, ms", f"ours after {CALIBRATED}, ms",
+                        "llama.cpp / ours", f"llama.cpp after {prompt_tokens}, ms"], rows)
 
 
 def main():
@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--draft", help="our draft: trees are measured if it is given")
     parser.add_argument("--prompt", required=True, help="text file, of 300 to 900 tokens")
     parser.add_argument("--work", type=Path, default=Path("gguf"), help="directory for the requantised files")
-    parser.add_argument("--calibration", help="directory to keep the last calibration files of ours in")
+    parser.add_argument("--calibration", help="directory for our last calibration files")
     parser.add_argument("--dtypes", default="bf16,int8,int4,f32")
     parser.add_argument("--batches", default="1,2,4,8,16,30,32")
     parser.add_argument("--new-tokens", type=int, default=100)
@@ -218,11 +218,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="of decoding in each round")
     parser.add_argument("--seconds", type=float, default=0.7, help="for each batch in each round")
-    parser.add_argument("--lock", help="file to lock during each round of a dtype, where others measure too")
-    parser.add_argument("--lock-wait", type=float, default=600, help="seconds to wait for it; then what there is is printed")
+    parser.add_argument("--lock", help="lock file to hold during each round of a dtype, shared with other measurements")
+    parser.add_argument("--lock-wait", type=float, default=600, help="seconds to wait for the lock before stopping and printing the results so far")
     parser.add_argument("--raw", type=Path, default=Path("llama.json"))
     parser.add_argument("--add", action="store_true", help="add to the rounds in --raw; with --rounds 0: print them again")
-    parser.add_argument("--noise", type=float, default=0.1, help="leave out rounds during which other processes used more of the processors, if there are quieter ones")
+    parser.add_argument("--noise", type=float, default=0.1, help="leave out rounds during which other processes used a larger share of the processors, if quieter rounds exist")
     parser.add_argument("--worker", choices=["ours", "llama"], help=argparse.SUPPRESS)
     parser.add_argument("--dtype", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -273,7 +273,7 @@ def main():
     sizes, length = list(map(int, args.batches.split(","))), first["prompt_tokens"]
     print(f"{turns.processor()}; {args.threads} threads; llama-cpp-python {first['version']}: {first['system'].strip()}")
     print(turns.noise(every))
-    print(f"\nPlain greedy decoding of {args.new_tokens} tokens behind {length}; runs: "
+    print(f"\nPlain greedy decoding of {args.new_tokens} tokens after {length}; runs: "
           + ", ".join(f"{d} {len(p[0]) * args.repeats}" for d, p in results.items()) + ":\n")
     print(decode_table(results))
     print("\nOne pass, minimum:\n")

@@ -119,7 +119,7 @@ def torch_worker(args):
 
 
 def run(args, stage, head, n_steps):
-    """Runs `train` until it has taken `n_steps`; gives its records of steps and its CPU seconds."""
+    """Runs `train` for `n_steps`; returns its records of steps and its CPU seconds."""
     out = Path(tempfile.mkdtemp())
     command = [args.train, "--config", CONFIGS / STAGES[stage], "--target", args.target, "--data", args.data]
     command += ["--set", f"compute.head={head}", "--out", out]

@@ -40,7 +40,9 @@ pub fn read(
     }
     if wanted != given.len() {
         let (place, images) = (chat.display(), given.len());
-        let error = anyhow!("{place}: {images} images, places for {wanted} without an address");
+        let error = anyhow!(
+            "{place}: {images} images were given, the chat has places for {wanted} without an address"
+        );
         return Err(error.into());
     }
     let mut given = given.iter();

@@ -282,7 +282,7 @@ where
         let mut emitted = 0;
         for index in carried {
             let output = outputs.next();
-            let output = output.unwrap_or_else(|| Err("a segment has no result".into()));
+            let output = output.unwrap_or_else(|| Err("the pass returned no result".into()));
             self.sequences[index].attempt("taking a pass's result", |session, observer| {
                 let step = session.complete(target, output, observer)?;
                 emitted += step.map_or(0, |step| step.tokens.len());

@@ -349,7 +349,7 @@ where
                 continue;
             };
             let output = target.forward(&mut [segment]).pop();
-            let output = output.unwrap_or_else(|| Err("a segment has no result".into()));
+            let output = output.unwrap_or_else(|| Err("the pass returned no result".into()));
             if let Some(step) = self.complete(target, output, observer)? {
                 return Ok(Some(step));
             }

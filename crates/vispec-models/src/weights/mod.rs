@@ -127,7 +127,7 @@ impl Ledger {
 /// A view of the tensors of a checkpoint below a name prefix, for one device and precision.
 ///
 /// The accessors do not fail. A tensor that is missing or misshapen is recorded and replaced by a
-/// placeholder without memory of its own, so that [`Weights::finish`] can name all of them.
+/// placeholder without own memory, so that [`Weights::finish`] can name all of them.
 #[derive(Debug, Clone)]
 pub struct Weights<'c> {
     checkpoint: &'c Checkpoint,

@@ -226,8 +226,8 @@ impl Say for Judgement {
 impl Say for PictureJudgement {
     fn line(&self) -> String {
         let sets = match self.seen {
-            Seen::Taught => "taught sets",
-            Seen::HeldOut => "sets never seen",
+            Seen::Taught => "training sets",
+            Seen::HeldOut => "held-out sets",
         };
         let shares = [
             ("names", self.right_names),

@@ -83,13 +83,13 @@ fn summary(named: &[Named], image_tokens: usize, seen: Seen) -> String {
         share
     };
     let sets = match seen {
-        Seen::Taught => "taught sets",
-        Seen::HeldOut => "sets never seen",
+        Seen::Taught => "training sets",
+        Seen::HeldOut => "held-out sets",
     };
     format!(
-        "{image_tokens} image tokens, {} pictures of {sets}: {:.1} % of answers name the thing, \
-         {:.1} % it or a keyword; {:.1} % have words of another thing by chance; told in words, \
-         {:.1} % of its own answers name the thing",
+        "{image_tokens} image tokens, {} pictures of {sets}: {:.1} % of answers contain the name of \
+         the thing, {:.1} % the name or a keyword, {:.1} % by chance a word for another thing; \
+         {:.1} % of the language model's answers to a description contain the name",
         of.len(),
         share(|named| named.found == Found::Name),
         share(|named| named.found != Found::Nothing),

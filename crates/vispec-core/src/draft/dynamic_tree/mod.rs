@@ -498,7 +498,8 @@ impl<T: TargetModel, M: DraftModel<T>> Drafter<T> for DynamicTreeDrafter<T, M> {
         let mut results = Vec::from_iter(drafters.iter().map(|_| Ok(Proposal::Growing)));
         for index in asked {
             let expansion = expansions.next();
-            let expansion = expansion.unwrap_or_else(|| Err("a draft pass has no result".into()));
+            let expansion =
+                expansion.unwrap_or_else(|| Err("the draft pass returned no result".into()));
             results[index] = expansion.and_then(|expansion| drafters[index].absorb(expansion));
         }
         results

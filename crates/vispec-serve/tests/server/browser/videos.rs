@@ -59,7 +59,7 @@ async fn the_page_answers_about_videos() {
     let text = text.as_str().unwrap();
     assert!(text.starts_with(&expected.text), "{text}");
     let film = "document.querySelector('#asked .film').innerText";
-    assert_eq!(browser.eval(film).await, "4 frames, 1 a second");
+    assert_eq!(browser.eval(film).await, "4 frames, 1 per second");
 
     // An animation is a video with its own rate.
     browser.click("#again").await;
