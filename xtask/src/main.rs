@@ -31,8 +31,8 @@ struct Flags {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Check the house rules that no compiler checks: file headers, names, which crate may use
-    /// which
+    /// Check the house rules that no compiler checks: file headers, names, dependencies between
+    /// crates
     Tidy,
     /// Check the carried models and cases against the manifest
     Fixtures,

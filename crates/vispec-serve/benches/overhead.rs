@@ -1,4 +1,4 @@
-//! Overhead of the server: asks the pair that programs carry the same question through
+//! Overhead of the server: asks the built-in pair the same question through
 //! `vispec_core::generate`, through the crate `vispec`, and over HTTP, in turn.
 //!
 //! `cargo bench --bench overhead`; an optional argument is the number of rounds.

@@ -6,7 +6,7 @@ Usage: load.py PORT burst N      N requests at the same moment, each retried whe
        load.py PORT mixed N GENERATE   N requests of mixed kinds, each compared with the answer of the
                                  program `generate`
 
-The server must serve the pair that it carries (`serve` without `--target`), and allow one client as
+The server must serve its built-in pair (`serve` without `--target`), and allow one client as
 many connections as are opened at the same time (`--max-client-connections`). Exits with 1 if an answer
 is wrong or lost. See docs/reliability.md.
 """

@@ -2,7 +2,7 @@
 
 Usage: openai_client.py BASE_URL [DIRECTORY_OF_BINARIES]
 
-The server must serve the pair that it carries (`serve` without flags). See docs/serving.md.
+The server must serve its built-in pair (`serve` without flags). See docs/serving.md.
 """
 
 import base64

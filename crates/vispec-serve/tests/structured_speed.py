@@ -2,7 +2,7 @@
 
 Usage: structured_speed.py PORT [--rounds N]
 
-The server must serve the pair that it carries, and keep nothing of earlier answers:
+The server must serve its built-in pair, and keep nothing of earlier answers:
 
     serve --port 8094 --suffix-memory 0 --conversation-memory 0
 

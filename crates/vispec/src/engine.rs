@@ -136,7 +136,7 @@ impl Engine {
         self.inner.loaded.conversations.usage()
     }
 
-    /// Returns the current usage of the image store and how often it was of use.
+    /// Returns the current usage of the image store and its number of hits.
     #[must_use]
     pub fn kept_images(&self) -> KeptImages {
         self.inner.loaded.images.usage()
@@ -151,7 +151,7 @@ impl Engine {
         images.limit(bytes.min(settings.image_memory));
     }
 
-    /// Returns the current usage of the store of earlier answers and how often it was of use.
+    /// Returns the current usage of the store of earlier answers and how often it helped.
     #[must_use]
     pub fn earlier_answers(&self) -> SuffixStoreUsage {
         let store = self.inner.loaded.earlier_answers.as_ref();

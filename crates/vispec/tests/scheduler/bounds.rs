@@ -92,7 +92,7 @@ fn what_fits_later_waits_and_is_not_overtaken() {
     let first_handle = engine.submit(held, teller).unwrap();
     // Memory is recorded after each pass.
     first.cycles(2);
-    // The large one does not fit beside the first; the small one would.
+    // The large one does not fit next to the first; the small one would.
     let (large, small) = (Asked::greedy(1, 500), Asked::greedy(0, 8));
     let (mut large_told, _large) = ask(&large);
     let (mut small_told, _small) = ask(&small);
