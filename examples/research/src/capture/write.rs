@@ -12,8 +12,8 @@ use examples_answer::failure::Failure;
 use examples_answer::run::Settings;
 
 /// Reason for dropping a sample with videos from a storage kind that reads its images again.
-const NO_VIDEOS: &str = "packed and online captures keep images and no videos; full and compact \
-                         ones keep what the target read of both";
+const NO_VIDEOS: &str = "packed and online captures keep images but no videos; full and compact \
+                         ones keep the target's vectors of both";
 
 /// Generates answers in shared passes. The answer at a position does not depend on the other
 /// answers.

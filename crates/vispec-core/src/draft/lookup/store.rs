@@ -91,7 +91,7 @@ impl SuffixStore {
         }
     }
 
-    /// Stores an answer after the end of its prompt, by which it is found when the same prompt is
+    /// Stores an answer after the end of its prompt, so that it is found when the same prompt is
     /// repeated. Does nothing if the answer is already stored.
     pub fn insert(&self, prompt: &[TokenId], answer: &[TokenId]) {
         let before = &prompt[prompt.len().saturating_sub(LONGEST_MATCH)..];

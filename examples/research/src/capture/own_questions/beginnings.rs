@@ -1,7 +1,7 @@
 //! First words of generated questions and requests.
 
-/// The beginnings of draws, used in turn. Without them, a small target rarely writes a question that
-/// a user would ask. They are English, like most chats that targets were trained on.
+/// The beginnings of draws, used in turn. Without them, a small target rarely writes a question
+/// that a user would ask. They are English, like most chats that targets were trained on.
 pub(super) const BEGINNINGS: [&str; 40] = [
     "What is",
     "How do I",
