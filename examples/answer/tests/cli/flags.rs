@@ -231,3 +231,29 @@ fn a_draft_of_another_kind_is_refused() {
             .assert_refused(kind, 1, &[kind, other]);
     }
 }
+
+/// `docs/cli.md` has a row for each flag that `generate --help` lists.
+#[test]
+fn every_flag_is_documented() {
+    let help = Program::bare().arg("--help").run().stdout;
+    let listed = help.lines().filter_map(|line| line.trim().split_once("--"));
+    let flags: Vec<_> = listed
+        .filter(|(before, _)| before.is_empty() || before.ends_with(", "))
+        .map(|(_, flag)| flag.split([' ', '=']).next().unwrap())
+        .filter(|flag| !["help", "version"].contains(flag))
+        .collect();
+    assert!(flags.contains(&"max-new-tokens"), "{help}");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .collect();
+    for flag in flags {
+        let flag = format!("--{flag}");
+        let documented = rows
+            .iter()
+            .any(|row| row.split([' ', '`']).any(|word| word == flag));
+        assert!(documented, "docs/cli.md has no row for {flag}");
+    }
+}

@@ -169,5 +169,5 @@ fn bad_videos_are_refused() {
         .arg("--video")
         .arg(&good)
         .run()
-        .assert_refused("another family", 1, &["reads no videos"]);
+        .assert_refused("another family", 1, &["does not read videos"]);
 }
