@@ -21,7 +21,7 @@ use vispec_train::target::pictures::{
     ANSWERS_FILE, Learn, PictureConfig, PictureCourse, PictureJudgement, PictureQuestion,
     PictureStage, PictureTarget, Seen, TowerSettings, WordAnswer, prepare,
 };
-use vispec_train::target::{TargetObserver, TargetStep, Trainer};
+use vispec_train::target::{LoopSettings, Pace, TargetObserver, TargetStep, Trainer};
 
 const NAMES: [&str; 4] = ["red disc", "blue square", "green bar", "black dot"];
 
@@ -67,10 +67,12 @@ fn config() -> PictureConfig {
     let stage = |learn, side| PictureStage {
         learn,
         side,
-        steps: 3,
-        batch_size: 4,
-        learning_rate: 2e-3,
-        warmup_steps: 1,
+        pace: Pace {
+            steps: 3,
+            batch_size: 4,
+            learning_rate: 2e-3,
+            warmup_steps: 1,
+        },
     };
     let words = Learn::Words {
         pictures: 3,
@@ -97,10 +99,12 @@ fn config() -> PictureConfig {
         max_new_tokens: 6,
         keyword_things: 2,
         judged: 6,
-        clip_value: 0.5,
-        workers: 2,
-        save_every: 2,
-        adamw: Default::default(),
+        training: LoopSettings {
+            clip_value: 0.5,
+            workers: 2,
+            save_every: 2,
+            adamw: Default::default(),
+        },
         stages: vec![stage(words, 42), stage(answers, 42), stage(answers, 56)],
     }
 }

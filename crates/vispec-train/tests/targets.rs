@@ -21,7 +21,7 @@ use vispec_train::run::Ended;
 use vispec_train::target::scenes::{
     Judgement, MakeTargetConfig, SceneCourse, SceneSettings, Stage, TargetStart,
 };
-use vispec_train::target::{TargetObserver, TargetStep, Trainer};
+use vispec_train::target::{LoopSettings, Pace, TargetObserver, TargetStep, Trainer};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -34,10 +34,12 @@ fn base() -> PathBuf {
 fn config() -> MakeTargetConfig {
     let stage = |layers, sides: &[u32]| Stage {
         layers,
-        steps: 3,
-        batch_size: 4,
-        learning_rate: 2e-3,
-        warmup_steps: 1,
+        pace: Pace {
+            steps: 3,
+            batch_size: 4,
+            learning_rate: 2e-3,
+            warmup_steps: 1,
+        },
         sides: sides.to_vec(),
     };
     MakeTargetConfig {
@@ -54,10 +56,12 @@ fn config() -> MakeTargetConfig {
             wording: Wording::Varied,
         },
         held_out: 2,
-        clip_value: 0.5,
-        workers: 2,
-        save_every: 2,
-        adamw: Default::default(),
+        training: LoopSettings {
+            clip_value: 0.5,
+            workers: 2,
+            save_every: 2,
+            adamw: Default::default(),
+        },
         stages: vec![stage(5, &[56, 112]), stage(6, &[112, 168])],
     }
 }
@@ -131,7 +135,7 @@ fn an_interrupted_run_gives_the_same_target() {
     assert_eq!(processor.context_limit(), 4096);
 
     let mut other = config();
-    other.stages[0].learning_rate = 1e-3;
+    other.stages[0].pace.learning_rate = 1e-3;
     let refused =
         Trainer::<SceneCourse>::open(other, &whole, &Device::flex(), Ranks::alone()).unwrap_err();
     assert!(matches!(refused, TrainError::OtherRun { .. }), "{refused}");
@@ -198,7 +202,7 @@ fn settings_that_cannot_be_used_are_named() {
         change(&mut config);
         config.check().unwrap_err().to_string()
     };
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 6] = [
         (|config| config.stages[1].layers = 2, "stage.layers is 2"),
         (
             |config| config.stages[0].sides = vec![252],
@@ -208,7 +212,18 @@ fn settings_that_cannot_be_used_are_named() {
             |config| config.scenes.palette = "loud".to_owned(),
             "scenes.palette is loud",
         ),
-        (|config| config.workers = 0, "workers is 0"),
+        (
+            |config| config.training.workers = 0,
+            "training.workers is 0",
+        ),
+        (
+            |config| config.training.clip_value = f64::NAN,
+            "training.clip_value is NaN",
+        ),
+        (
+            |config| config.stages[1].pace.learning_rate = 0.0,
+            "stage.pace.learning_rate is 0",
+        ),
     ];
     for (change, expected) in cases {
         let message = refused(change);

@@ -4,15 +4,16 @@ use std::fmt;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::error::TrainError;
+use crate::error::{TrainError, setting};
 use crate::network::{Parameters, Trainable};
 use crate::optimizer::AdamWSettings;
 
-/// Settings of the training loop.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Settings of the training loop, which all stages share.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoopSettings {
     /// Maximum absolute value of a gradient's element; larger ones are clipped.
     pub clip_value: f64,
@@ -21,11 +22,52 @@ pub struct LoopSettings {
     /// Number of steps between saved states.
     pub save_every: usize,
     /// Settings of AdamW.
+    #[serde(default)]
     pub adamw: AdamWSettings,
 }
 
+impl LoopSettings {
+    /// Checks all values, and those of the stages, which are called `training` and `stage.pace` in
+    /// messages.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] with the first value that cannot be used.
+    pub(super) fn check(&self, paces: &[Pace]) -> Result<(), TrainError> {
+        let counts = [
+            ("training.workers", self.workers),
+            ("training.save_every", self.save_every),
+            ("stage", paces.len()),
+        ];
+        let of_stages = paces.iter().flat_map(|pace| {
+            [
+                ("stage.pace.steps", pace.steps),
+                ("stage.pace.batch_size", pace.batch_size),
+            ]
+        });
+        at_least_one(counts.into_iter().chain(of_stages))?;
+        let rates = paces.iter().map(|pace| pace.learning_rate);
+        let rates = rates.map(|rate| ("stage.pace.learning_rate", rate));
+        let mut values = rates.chain([("training.clip_value", self.clip_value)]);
+        match values.find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+            Some((field, value)) => Err(setting(field, value.to_string(), "a number above 0")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks that no count is 0.
+pub(super) fn at_least_one(
+    counts: impl IntoIterator<Item = (&'static str, usize)>,
+) -> Result<(), TrainError> {
+    match counts.into_iter().find(|(_, count)| *count == 0) {
+        Some((field, _)) => Err(setting(field, "0", "at least 1")),
+        None => Ok(()),
+    }
+}
+
 /// Length, batch size and learning rate of a stage.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pace {
     /// Number of steps.
     pub steps: usize,

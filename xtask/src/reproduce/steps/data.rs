@@ -28,8 +28,20 @@ struct SightConfig {
 /// A stage of a [`SightConfig`].
 #[derive(Deserialize)]
 struct SightStage {
+    pace: Pace,
+}
+
+/// Length and batch size of a stage.
+#[derive(Deserialize)]
+struct Pace {
     steps: u64,
     batch_size: u64,
+}
+
+impl Pace {
+    fn lessons(&self) -> u64 {
+        self.steps * self.batch_size
+    }
 }
 
 /// Number of training samples of a draft that take as long as one sample of a stage of a
@@ -40,8 +52,7 @@ const SIGHT_UNITS: u64 = 10;
 #[derive(Deserialize)]
 struct TargetStage {
     layers: u64,
-    steps: u64,
-    batch_size: u64,
+    pace: Pace,
 }
 
 /// Pictures for training and evaluation.
@@ -127,13 +138,13 @@ impl Planner<'_> {
                 ("--out", &output),
                 ("--stages", &(number + 1).to_string()),
             ]);
-            lines += stage.steps;
+            lines += stage.pace.steps;
             let work = Work::Program {
                 program: "make_target",
                 arguments: flags.0,
                 lines: Some((output.join("metrics.jsonl"), lines)),
             };
-            let units = stage.steps * stage.batch_size * SIGHT_UNITS;
+            let units = stage.pace.lessons() * SIGHT_UNITS;
             let step = self.step(
                 format!("make-target-{}", number + 1),
                 (key, units),
@@ -152,9 +163,9 @@ impl Planner<'_> {
         let text = fs::read_to_string(config).with_context(|| config.display().to_string())?;
         let read: TargetConfig =
             toml::from_str(&text).with_context(|| config.display().to_string())?;
-        let steps: u64 = read.stage.iter().map(|stage| stage.steps).sum();
+        let steps: u64 = read.stage.iter().map(|stage| stage.pace.steps).sum();
         // A layer of the target takes about as long as a draft, which has one layer.
-        let passes = read.stage.iter().map(|s| s.steps * s.batch_size * s.layers);
+        let passes = read.stage.iter().map(|s| s.pace.lessons() * s.layers);
         let units = passes.sum::<u64>() + read.held_out;
         let key = KeyHasher::default()
             .text(&text)

@@ -7,7 +7,7 @@ use vispec_data::icons::IconSettings;
 
 use crate::error::{TrainError, setting};
 use crate::files::at;
-use crate::optimizer::AdamWSettings;
+use crate::target::course::{LoopSettings, Pace, at_least_one};
 
 /// Everything that determines how a language model learns to see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,15 +28,8 @@ pub struct PictureConfig {
     pub keyword_things: usize,
     /// Number of pictures for evaluation, each from taught and from held-out sets.
     pub judged: u64,
-    /// Maximum absolute value of a gradient's element; larger ones are clipped.
-    pub clip_value: f64,
-    /// Number of lessons whose gradients are computed in parallel, each by one thread.
-    pub workers: usize,
-    /// Number of steps between saved states.
-    pub save_every: usize,
-    /// Settings of AdamW.
-    #[serde(default)]
-    pub adamw: AdamWSettings,
+    /// Settings of the training loop.
+    pub training: LoopSettings,
     /// The stages, in order.
     #[serde(rename = "stage")]
     pub stages: Vec<PictureStage>,
@@ -77,14 +70,8 @@ pub struct PictureStage {
     pub learn: Learn,
     /// Side of pictures in pixels.
     pub side: usize,
-    /// Number of steps.
-    pub steps: usize,
-    /// Lessons per step.
-    pub batch_size: usize,
-    /// The peak learning rate, which decays linearly to zero.
-    pub learning_rate: f64,
-    /// Number of steps of linear warm-up.
-    pub warmup_steps: usize,
+    /// Length, batch size and learning rate.
+    pub pace: Pace,
 }
 
 /// The task of a stage.
@@ -155,9 +142,6 @@ impl PictureConfig {
             ("tower.patch_size", tower.patch_size),
             ("question", self.questions.len()),
             ("max_new_tokens", self.max_new_tokens),
-            ("workers", self.workers),
-            ("save_every", self.save_every),
-            ("stage", self.stages.len()),
             ("icons.sets", self.icons.sets.len()),
             ("icons.held_out", self.icons.held_out.len()),
         ];
@@ -169,16 +153,10 @@ impl PictureConfig {
                 } => pictures.min(kept_patches),
                 Learn::Answers { tokens } => tokens,
             };
-            [
-                ("stage.learn", learned),
-                ("stage.side", stage.side),
-                ("stage.steps", stage.steps),
-                ("stage.batch_size", stage.batch_size),
-            ]
+            [("stage.learn", learned), ("stage.side", stage.side)]
         });
-        if let Some((field, _)) = counts.into_iter().chain(stages).find(|(_, n)| *n == 0) {
-            return Err(setting(field, "0", "at least 1"));
-        }
+        self.training.check(&self.paces())?;
+        at_least_one(counts.into_iter().chain(stages))?;
         if !tower.hidden.is_multiple_of(tower.heads) {
             let expected = format!("a divisor of tower.hidden, {}", tower.hidden);
             return Err(setting("tower.heads", tower.heads.to_string(), expected));
@@ -188,14 +166,6 @@ impl PictureConfig {
             return Err(setting("question.told", found, "a text with {words} in it"));
         }
         for stage in &self.stages {
-            let rate = stage.learning_rate;
-            if !(rate > 0.0 && rate.is_finite()) {
-                return Err(setting(
-                    "stage.learning_rate",
-                    rate.to_string(),
-                    "a number above 0",
-                ));
-            }
             let grid = stage.side / tower.patch_size;
             if !stage.side.is_multiple_of(tower.patch_size) || grid == 0 {
                 let expected = format!("a multiple of tower.patch_size, {}", tower.patch_size);
@@ -225,5 +195,10 @@ impl PictureConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Returns the pace of each stage.
+    pub(super) fn paces(&self) -> Vec<Pace> {
+        self.stages.iter().map(|stage| stage.pace).collect()
     }
 }

@@ -235,22 +235,11 @@ impl Course for PictureCourse {
     }
 
     fn settings(run: &PictureTarget) -> LoopSettings {
-        LoopSettings {
-            clip_value: run.config.clip_value,
-            workers: run.config.workers,
-            save_every: run.config.save_every,
-            adamw: run.config.adamw,
-        }
+        run.config.training
     }
 
     fn paces(run: &PictureTarget) -> Vec<Pace> {
-        let pace = |stage: &PictureStage| Pace {
-            steps: stage.steps,
-            batch_size: stage.batch_size,
-            learning_rate: stage.learning_rate,
-            warmup_steps: stage.warmup_steps,
-        };
-        run.config.stages.iter().map(pace).collect()
+        run.config.paces()
     }
 
     fn device(&self) -> &Device {

@@ -7,7 +7,7 @@ use vispec_data::scenes::{Palette, SceneStyle, Wording};
 
 use crate::error::{TrainError, setting};
 use crate::files::at;
-use crate::optimizer::AdamWSettings;
+use crate::target::course::{LoopSettings, Pace, at_least_one};
 
 /// Everything that determines the resulting target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,15 +27,8 @@ pub struct MakeTargetConfig {
     pub scenes: SceneSettings,
     /// Number of held-out scenes of each size, for evaluation.
     pub held_out: u64,
-    /// Maximum absolute value of a gradient's element; larger ones are clipped.
-    pub clip_value: f64,
-    /// Number of lessons whose gradients are computed in parallel, each by one thread.
-    pub workers: usize,
-    /// Number of steps between saved states.
-    pub save_every: usize,
-    /// Settings of AdamW.
-    #[serde(default)]
-    pub adamw: AdamWSettings,
+    /// Settings of the training loop.
+    pub training: LoopSettings,
     /// The stages, in order.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
@@ -64,14 +57,8 @@ pub struct SceneSettings {
 pub struct Stage {
     /// Number of decoder layers. Missing layers are inserted between the existing ones.
     pub layers: usize,
-    /// Number of steps.
-    pub steps: usize,
-    /// Lessons per step.
-    pub batch_size: usize,
-    /// The peak learning rate, which decays linearly to zero.
-    pub learning_rate: f64,
-    /// Number of steps of linear warm-up.
-    pub warmup_steps: usize,
+    /// Length, batch size and learning rate.
+    pub pace: Pace,
     /// Sides of pictures in pixels, chosen with equal probability.
     pub sides: Vec<u32>,
 }
@@ -96,30 +83,15 @@ impl MakeTargetConfig {
     /// # Errors
     /// [`TrainError::Setting`] with the first value that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
-        let counts = [
-            ("workers", self.workers),
-            ("save_every", self.save_every),
-            ("stage", self.stages.len()),
-        ];
-        let stages = self.stages.iter().flat_map(|stage| {
+        self.training.check(&self.paces())?;
+        at_least_one(self.stages.iter().flat_map(|stage| {
             [
                 ("stage.layers", stage.layers),
-                ("stage.steps", stage.steps),
-                ("stage.batch_size", stage.batch_size),
                 ("stage.sides", stage.sides.len()),
             ]
-        });
-        if let Some((field, _)) = counts.into_iter().chain(stages).find(|(_, n)| *n == 0) {
-            return Err(setting(field, "0", "at least 1"));
-        }
-        for stage in &self.stages {
-            if !above_zero(stage.learning_rate) {
-                let found = stage.learning_rate.to_string();
-                return Err(setting("stage.learning_rate", found, "a number above 0"));
-            }
-            for &side in &stage.sides {
-                self.style(side)?;
-            }
+        }))?;
+        for &side in self.stages.iter().flat_map(|stage| &stage.sides) {
+            self.style(side)?;
         }
         let shrinking = self
             .stages
@@ -129,11 +101,12 @@ impl MakeTargetConfig {
             let expected = format!("at least {}, as in the stage before", two[0].layers);
             return Err(setting("stage.layers", two[1].layers.to_string(), expected));
         }
-        if !above_zero(self.clip_value) {
-            let found = self.clip_value.to_string();
-            return Err(setting("clip_value", found, "a number above 0"));
-        }
         Ok(())
+    }
+
+    /// Returns the pace of each stage.
+    pub(super) fn paces(&self) -> Vec<Pace> {
+        self.stages.iter().map(|stage| stage.pace).collect()
     }
 
     /// Returns the style of scenes in pictures with this side.
@@ -167,8 +140,4 @@ impl MakeTargetConfig {
         sides.dedup();
         sides
     }
-}
-
-fn above_zero(value: f64) -> bool {
-    value > 0.0 && value.is_finite()
 }

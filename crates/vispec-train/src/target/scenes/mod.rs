@@ -66,22 +66,11 @@ impl Course for SceneCourse {
     }
 
     fn settings(config: &MakeTargetConfig) -> LoopSettings {
-        LoopSettings {
-            clip_value: config.clip_value,
-            workers: config.workers,
-            save_every: config.save_every,
-            adamw: config.adamw,
-        }
+        config.training
     }
 
     fn paces(config: &MakeTargetConfig) -> Vec<Pace> {
-        let pace = |stage: &Stage| Pace {
-            steps: stage.steps,
-            batch_size: stage.batch_size,
-            learning_rate: stage.learning_rate,
-            warmup_steps: stage.warmup_steps,
-        };
-        config.stages.iter().map(pace).collect()
+        config.paces()
     }
 
     fn device(&self) -> &Device {
