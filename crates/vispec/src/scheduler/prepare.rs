@@ -293,7 +293,7 @@ pub(crate) fn model_error(error: ModelError) -> AnswerError {
         | ProcessorError::VideoRate { .. } => refused("invalid_video", error),
         // The error's path is for the operator only.
         ProcessorError::VideosUnsupported { .. } => {
-            refused("videos_unsupported", "this model does not read videos")
+            refused("videos_unsupported", "this model reads no videos")
         }
         ProcessorError::EmptyPrompt
         | ProcessorError::NoMessages
