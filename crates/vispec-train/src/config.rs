@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use vispec_core::TreeShape;
 
-use crate::error::{TrainError, setting};
+use crate::error::{TrainError, above_zero, at_least, setting};
 use crate::objective::Objective;
 use crate::optimizer::AdamWSettings;
 use crate::ranks::GradientType;
@@ -272,21 +272,11 @@ impl TrainConfig {
             ("checkpoint.every_steps", self.checkpoint.every_steps, 1),
         ];
         for (field, found, least) in positive {
-            if found < least {
-                return Err(setting(field, found, format!("at least {least}")));
-            }
+            at_least(field, found, least)?;
         }
-        let above_zero = |value: f64| value > 0.0 && value.is_finite();
         let from_zero = |value: f64| value >= 0.0 && value.is_finite();
-        let rate = self.optimizer.learning_rate;
-        if !above_zero(rate) {
-            let expected = "a number above 0";
-            return Err(setting("optimizer.learning_rate", rate, expected));
-        }
-        if !above_zero(self.optimizer.clip_value) {
-            let found = self.optimizer.clip_value;
-            return Err(setting("optimizer.clip_value", found, "a number above 0"));
-        }
+        above_zero("optimizer.learning_rate", self.optimizer.learning_rate)?;
+        above_zero("optimizer.clip_value", self.optimizer.clip_value)?;
         if !from_zero(self.optimizer.warmup_epochs) {
             let found = self.optimizer.warmup_epochs;
             return Err(setting("optimizer.warmup_epochs", found, "at least 0"));

@@ -224,6 +224,22 @@ pub(crate) fn setting(
     }
 }
 
+/// Checks a setting that must not be smaller than `least`.
+pub(crate) fn at_least(field: &'static str, found: usize, least: usize) -> Result<(), TrainError> {
+    if found < least {
+        return Err(setting(field, found, format!("at least {least}")));
+    }
+    Ok(())
+}
+
+/// Checks a setting that must be positive and finite.
+pub(crate) fn above_zero(field: &'static str, found: f64) -> Result<(), TrainError> {
+    if found > 0.0 && found.is_finite() {
+        return Ok(());
+    }
+    Err(setting(field, found, "a number above 0"))
+}
+
 /// Returns the error for a lesson that could not be made.
 pub(crate) fn lesson_error(id: &str, error: impl Into<BoxError>) -> TrainError {
     TrainError::Lesson {

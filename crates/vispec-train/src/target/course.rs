@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{TrainError, setting};
+use crate::error::{TrainError, above_zero, at_least};
 use crate::network::{Parameters, Trainable};
 use crate::optimizer::AdamWSettings;
 
@@ -38,30 +38,15 @@ impl LoopSettings {
             ("training.save_every", self.save_every),
             ("stage", paces.len()),
         ];
-        let of_stages = paces.iter().flat_map(|pace| {
-            [
-                ("stage.pace.steps", pace.steps),
-                ("stage.pace.batch_size", pace.batch_size),
-            ]
-        });
-        at_least_one(counts.into_iter().chain(of_stages))?;
-        let rates = paces.iter().map(|pace| pace.learning_rate);
-        let rates = rates.map(|rate| ("stage.pace.learning_rate", rate));
-        let mut values = rates.chain([("training.clip_value", self.clip_value)]);
-        match values.find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
-            Some((field, value)) => Err(setting(field, value.to_string(), "a number above 0")),
-            None => Ok(()),
+        for (field, count) in counts {
+            at_least(field, count, 1)?;
         }
-    }
-}
-
-/// Checks that no count is 0.
-pub(super) fn at_least_one(
-    counts: impl IntoIterator<Item = (&'static str, usize)>,
-) -> Result<(), TrainError> {
-    match counts.into_iter().find(|(_, count)| *count == 0) {
-        Some((field, _)) => Err(setting(field, "0", "at least 1")),
-        None => Ok(()),
+        for pace in paces {
+            at_least("stage.pace.steps", pace.steps, 1)?;
+            at_least("stage.pace.batch_size", pace.batch_size, 1)?;
+            above_zero("stage.pace.learning_rate", pace.learning_rate)?;
+        }
+        above_zero("training.clip_value", self.clip_value)
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vispec_data::icons::IconSettings;
 
-use crate::error::{TrainError, setting};
+use crate::error::{TrainError, at_least, setting};
 use crate::files::at;
-use crate::target::course::{LoopSettings, Pace, at_least_one};
+use crate::target::course::{LoopSettings, Pace};
 
 /// Everything that determines how a language model learns to see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,7 +156,9 @@ impl PictureConfig {
             [("stage.learn", learned), ("stage.side", stage.side)]
         });
         self.training.check(&self.paces())?;
-        at_least_one(counts.into_iter().chain(stages))?;
+        for (field, count) in counts.into_iter().chain(stages) {
+            at_least(field, count, 1)?;
+        }
         if !tower.hidden.is_multiple_of(tower.heads) {
             let expected = format!("a divisor of tower.hidden, {}", tower.hidden);
             return Err(setting("tower.heads", tower.heads.to_string(), expected));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vispec_data::scenes::{Palette, SceneStyle, Wording};
 
-use crate::error::{TrainError, setting};
+use crate::error::{TrainError, at_least, setting};
 use crate::files::at;
-use crate::target::course::{LoopSettings, Pace, at_least_one};
+use crate::target::course::{LoopSettings, Pace};
 
 /// Everything that determines the resulting target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,12 +84,10 @@ impl MakeTargetConfig {
     /// [`TrainError::Setting`] with the first value that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
         self.training.check(&self.paces())?;
-        at_least_one(self.stages.iter().flat_map(|stage| {
-            [
-                ("stage.layers", stage.layers),
-                ("stage.sides", stage.sides.len()),
-            ]
-        }))?;
+        for stage in &self.stages {
+            at_least("stage.layers", stage.layers, 1)?;
+            at_least("stage.sides", stage.sides.len(), 1)?;
+        }
         for &side in self.stages.iter().flat_map(|stage| &stage.sides) {
             self.style(side)?;
         }
