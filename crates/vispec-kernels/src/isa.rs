@@ -75,7 +75,13 @@ impl Isa {
     #[must_use]
     pub fn detected() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED.get_or_init(|| Self::available().last().unwrap_or(Self::Portable))
+        *DETECTED.get_or_init(|| {
+            let pays = |isa: &Self| *isa != Self::Avx512Bf16 || has_fast_bf16_dots();
+            Self::available()
+                .filter(pays)
+                .last()
+                .unwrap_or(Self::Portable)
+        })
     }
 
     /// Returns the name for tables and logs, for example `avx512-bf16`.
@@ -90,4 +96,20 @@ impl Isa {
             Self::Neon => "neon",
         }
     }
+}
+
+/// Returns whether bf16 dot products compute more per second than multiply-adds of f32.
+///
+/// On Intel's cores they compute half as much, since they share one unit (Emerald Rapids: 178 and
+/// 347 GFLOP/s on two threads), and widening the weights takes little beside a few rows. The answer
+/// depends on the vendor and not on a measurement, so that all runs on a machine compute the same
+/// bits.
+fn has_fast_bf16_dots() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let id = std::arch::x86_64::__cpuid(0);
+        [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() != b"GenuineIntel"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    true
 }

@@ -119,7 +119,7 @@ fn fold_avx512(words: &[u64]) -> u64 {
 pub enum Unit {
     /// Fused multiply-add of 32-bit floats.
     F32,
-    /// Dot products of bf16 pairs; same as [`Unit::F32`] where not available.
+    /// Dot products of bf16 pairs; same as [`Unit::F32`] where the kernels do not use them.
     Bf16,
 }
 

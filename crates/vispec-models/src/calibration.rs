@@ -22,7 +22,7 @@ use crate::target::VlmTarget;
 /// twice as long.
 pub const CALIBRATION_CONTEXT: usize = 256;
 /// Format version of the file; increased when its meaning changes.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Identifies the build that measures costs.
 const BUILD: &str = if cfg!(debug_assertions) {

@@ -13,7 +13,7 @@ pub struct Machine {
     pub cpu_model: String,
     /// Number of hardware threads that the process may use.
     pub cores: u32,
-    /// Widest instruction set that the kernels use: `avx512bf16`, `avx512`, `avx2`, `neon`, ...
+    /// Widest instruction set of the machine: `avx512bf16`, `avx512`, `avx2`, `neon`, ...
     pub isa: String,
     /// Physical memory in bytes; 0 if unknown.
     pub memory_bytes: u64,
