@@ -344,3 +344,17 @@ fn threads_change_no_bit() {
         }
     }
 }
+
+#[test]
+fn sharp_attention_has_no_subnormal_gradients() {
+    let mut case = Case::new(&[40, 23], [3, 2, 16, 0], 0, 0);
+    // Scores are up to hundreds apart, so most keys have hardly any probability.
+    case.q.iter_mut().for_each(|q| *q *= 200.0);
+    for kernels in kernels() {
+        let [_, q, keys, values] = case.run(kernels).try_into().unwrap();
+        for gradients in [q, keys, values] {
+            assert!(gradients.iter().any(|gradient| gradient.abs() > 1e-3));
+            assert!(!gradients.iter().any(|gradient| gradient.is_subnormal()));
+        }
+    }
+}

@@ -16,8 +16,9 @@ use crate::scratch::Scratch;
 const ROW_STEP: usize = 24;
 /// Number of tasks per thread.
 const TASKS_PER_THREAD: usize = 2;
-/// Number of rows of `b` that are processed at a time; those of a panel stay in a cache.
-const DEPTH: usize = 512;
+/// Number of rows of `b` that are processed at a time. Those of a panel stay in a cache, and so do
+/// the columns of a transposed `a`, which share few cache sets if they are a power of two apart.
+const DEPTH: usize = 256;
 /// Maximum row length, in floats, up to which `b` is read in place instead of being packed.
 const NEAR: usize = 256;
 
