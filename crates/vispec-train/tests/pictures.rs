@@ -197,6 +197,32 @@ fn an_interrupted_run_gives_the_same_eyes() {
 }
 
 #[test]
+fn a_moved_run_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut target = prepared(dir.path());
+    let [before, after] = ["before", "after"].map(|name| dir.path().join(name));
+    let stop = AtomicBool::new(false);
+    let mut watcher = Watcher {
+        stop: &stop,
+        every: 2,
+        losses: Vec::new(),
+        judgements: Vec::new(),
+    };
+    let opened =
+        Trainer::<PictureCourse>::open(target.clone(), &before, &Device::flex(), Ranks::alone());
+    assert_eq!(
+        opened.unwrap().run(&stop, &mut watcher).unwrap(),
+        Ended::Interrupted
+    );
+    fs::rename(&before, &after).unwrap();
+    let moved = dir.path().join("moved");
+    fs::rename(&target.prepared, &moved).unwrap();
+    target.prepared = moved;
+    let (losses, _) = run(&target, &after, usize::MAX);
+    assert_eq!((watcher.losses.len(), losses.len()), (2, 7));
+}
+
+#[test]
 fn the_checkpoint_sees_what_was_trained_and_says_the_same_without_pictures() {
     let dir = tempfile::tempdir().unwrap();
     let target = prepared(dir.path());

@@ -162,13 +162,9 @@ impl State<Progress> {
         shape: &DraftShape,
     ) -> Result<(), TrainError> {
         let path = dir.join(STATE_FILE);
-        let difference = if self.progress.config != *config {
-            Some(config_difference(&self.progress.config, config))
-        } else if self.progress.data != data {
-            Some("the data differ".to_owned())
-        } else {
-            None
-        };
+        let other_data = self.progress.data != data;
+        let difference = config_difference(&self.progress.config, config)
+            .or_else(|| other_data.then(|| "the data differ".to_owned()));
         if let Some(difference) = difference {
             return Err(TrainError::OtherRun { path, difference });
         }
@@ -271,15 +267,15 @@ impl<P: RunProgress> State<P> {
     }
 }
 
-/// Describes the difference between the config of a run and the one that it is resumed with.
-pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> String {
+/// Describes the first difference between the config of a run, as it is saved, and the one that it
+/// is resumed with.
+pub(crate) fn config_difference<C: Serialize>(before: &C, now: &C) -> Option<String> {
     let value = |config: &C| toml::Value::try_from(config).ok();
-    let both = value(before).zip(value(now));
-    let difference = both.and_then(|(before, now)| first_difference(&before, &now));
-    difference.map_or_else(
-        || "the config differs".to_owned(),
-        |Difference { path, values }| format!("{path} was {}, now {}", values[0], values[1]),
-    )
+    let Some((before, now)) = value(before).zip(value(now)) else {
+        return Some("the configs cannot be compared".to_owned());
+    };
+    let Difference { path, values } = first_difference(&before, &now)?;
+    Some(format!("{path} was {}, now {}", values[0], values[1]))
 }
 
 /// A setting in which two configs differ.
@@ -330,10 +326,10 @@ mod tests {
         let value = |text: &str| toml::Value::Table(toml::from_str(text).unwrap());
         let before = value("seed = 1\n[data]\nbatch_size = 2\nmax_len = 7\n");
         let now = value("seed = 1\n[data]\nbatch_size = 4\nmax_len = 7\n");
-        assert_eq!(first_difference(&before, &before), None);
-        let named = config_difference(&before, &now);
+        assert_eq!(config_difference(&before, &before), None);
+        let named = config_difference(&before, &now).unwrap();
         assert_eq!(named, "data.batch_size was 2, now 4");
-        let named = config_difference(&before, &value("seed = 1\n"));
+        let named = config_difference(&before, &value("seed = 1\n")).unwrap();
         assert!(named.starts_with("data was "), "{named}");
     }
 }

@@ -89,7 +89,7 @@ pub struct LessonLoss {
 /// of the config and of the lessons' numbers, so that runs can be interrupted and resumed.
 pub trait Course: fmt::Debug + Sync + Sized {
     /// Everything that determines the outcome.
-    type Config: Clone + fmt::Debug + PartialEq + Serialize + DeserializeOwned;
+    type Config: Clone + fmt::Debug + Serialize + DeserializeOwned;
     /// The network to train.
     type Network: Trainable + Clone + fmt::Debug + Send + Sync;
     /// Results of the evaluation at the end of a stage.

@@ -192,18 +192,15 @@ impl<C: Course> Trainer<C> {
                     updates: BTreeMap::new(),
                 },
             ),
-            Some(state) => {
+            Some(mut state) => {
                 let saved = &state.progress;
-                let difference = if saved.config != config {
-                    Some(config_difference(&saved.config, &config))
-                } else if saved.sources != sources {
-                    Some(format!(
-                        "the sources of the lessons had the hash {}, now {sources}",
-                        saved.sources
-                    ))
-                } else {
-                    None
-                };
+                let difference = config_difference(&saved.config, &config).or_else(|| {
+                    let before = &saved.sources;
+                    let differs = *before != sources;
+                    differs.then(|| {
+                        format!("the sources of the lessons had the hash {before}, now {sources}")
+                    })
+                });
                 if let Some(difference) = difference {
                     return Err(TrainError::OtherRun {
                         path: out.join(STATE_FILE),
@@ -211,6 +208,8 @@ impl<C: Course> Trainer<C> {
                     });
                 }
                 optimizer.restore(&state.moments, device);
+                // The saved config has no paths.
+                state.progress.config = config;
                 (state.parameters, state.progress)
             }
         };

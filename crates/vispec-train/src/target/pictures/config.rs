@@ -93,13 +93,19 @@ pub enum Learn {
 }
 
 /// Paths and config of a run.
+///
+/// The paths are not saved with a run, so its files can be moved. It resumes only with the same
+/// contents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureTarget {
     /// Checkpoint in the layout of LLaVA-1.5, whose language model is used.
+    #[serde(skip)]
     pub language_model: PathBuf,
     /// Directory of the icon sets and of `emojibase-data`.
+    #[serde(skip)]
     pub pictures: PathBuf,
     /// Directory of the files that [`prepare`](super::prepare) and the program wrote earlier.
+    #[serde(skip)]
     pub prepared: PathBuf,
     /// The config.
     pub config: PictureConfig,
