@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use vispec_report::record::{
     CellHeader, CellSettings, Method, RecordWriter, Shard, TotalToken, TreeSettings,
@@ -55,6 +55,9 @@ struct Flags {
     calibration: PathBuf,
     #[arg(long)]
     out: PathBuf,
+    /// Other trees, as `DEPTH/TOP_K/TOTAL_TOKEN=DIR`.
+    #[arg(long)]
+    also: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -68,41 +71,53 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> Result<()> {
-    let settings = CellSettings {
-        tree: flags.method.has_network().then_some(TreeSettings {
-            depth: flags.depth,
-            top_k: flags.top_k,
-            total_token: flags.total_token,
-        }),
-        target: flags.target,
-        draft: flags.draft,
-        method: flags.method,
-        dtype: flags.dtype,
-        device: flags.device,
-        task: flags.task,
-        prompts: flags.prompts,
-        temperature: flags.temperature,
-        seed: flags.seed,
-        draft_vocab: Some(flags.draft_vocab)
-            .filter(|vocab| flags.method.has_network() && vocab != "all"),
-        max_new_tokens: flags.max_new_tokens,
-    };
-    let mut header = CellHeader::new(settings, "fake");
-    header.shard = flags.shard;
-    header.planned_prompts = flags.shard.share_of(flags.prompts);
+    let tree = flags.method.has_network().then_some(TreeSettings {
+        depth: flags.depth,
+        top_k: flags.top_k,
+        total_token: flags.total_token,
+    });
+    let mut trees = vec![(tree, flags.out)];
+    for also in &flags.also {
+        let (tree, out) = also.split_once('=').context("expected a tree and =DIR")?;
+        trees.push((Some(tree.parse()?), out.into()));
+    }
+    let cells = trees.into_iter().map(|(tree, out)| {
+        let settings = CellSettings {
+            tree,
+            target: flags.target.clone(),
+            draft: flags.draft.clone(),
+            method: flags.method,
+            dtype: flags.dtype.clone(),
+            device: flags.device.clone(),
+            task: flags.task.clone(),
+            prompts: flags.prompts,
+            temperature: flags.temperature,
+            seed: flags.seed,
+            draft_vocab: Some(flags.draft_vocab.clone())
+                .filter(|vocab| flags.method.has_network() && vocab != "all"),
+            max_new_tokens: flags.max_new_tokens,
+        };
+        let mut header = CellHeader::new(settings, "fake");
+        header.shard = flags.shard;
+        header.planned_prompts = flags.shard.share_of(flags.prompts);
+        let opened = RecordWriter::open(&out, &header)?;
+        Ok((header, opened))
+    });
+    let mut cells = cells.collect::<Result<Vec<_>>>()?;
     let pause = std::env::var("FAKE_EVALUATE_MS").map_or(Ok(0), |text| text.parse())?;
-    let mut opened = RecordWriter::open(&flags.out, &header)?;
     let (data, costs) = (flags.data.display(), flags.calibration.display());
     eprintln!("{} prompts of {data}, costs in {costs}", flags.prompts);
     for index in (0..flags.prompts).filter(|&index| flags.shard.holds(index)) {
-        let record = synthetic::record(&header.settings, index);
-        if opened.progress.done().contains(&record.prompt_id) {
-            continue;
+        for (header, opened) in &mut cells {
+            let record = synthetic::record(&header.settings, index);
+            if opened.progress.done().contains(&record.prompt_id) {
+                continue;
+            }
+            thread::sleep(Duration::from_millis(pause));
+            opened.writer.append(&record)?;
         }
-        thread::sleep(Duration::from_millis(pause));
-        opened.writer.append(&record)?;
         eprintln!("prompt {index}");
-        if header.settings.task == "broken" {
+        if flags.task == "broken" {
             bail!("this task is broken");
         }
     }

@@ -135,6 +135,9 @@ pub(super) struct Evaluation {
     /// Element type of the weights.
     #[serde(default = "f32")]
     pub(super) dtype: String,
+    /// Tokens that drafts may propose, in the format of `--draft-vocab` of `evaluate`.
+    #[serde(default = "all")]
+    pub(super) draft_vocab: String,
     pub(super) temperatures: Vec<f32>,
     pub(super) max_new_tokens: u32,
     /// Tree settings; each is combined with each task and temperature.
@@ -143,6 +146,10 @@ pub(super) struct Evaluation {
 
 fn f32() -> String {
     "f32".to_owned()
+}
+
+fn all() -> String {
+    "all".to_owned()
 }
 
 /// Tasks with their own data or checkpoint.

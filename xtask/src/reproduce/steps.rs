@@ -231,6 +231,7 @@ impl Planner<'_> {
             "device": "flex",
             "prompts": self.scale.prompts,
             "max_new_tokens": evaluation.max_new_tokens,
+            "draft_vocab": evaluation.draft_vocab,
             "tasks": tasks,
             "temperatures": evaluation.temperatures,
             "seeds": [0],
@@ -241,7 +242,7 @@ impl Planner<'_> {
             }],
             "tree": trees,
         });
-        let cells = (tasks.len() * evaluation.temperatures.len() * trees.len()) as u64;
+        let answers = tasks.len() * evaluation.temperatures.len() * (1 + trees.len());
         let mut key = KeyHasher::default()
             .text(&self.target_key)
             .text(&training.key);
@@ -254,8 +255,8 @@ impl Planner<'_> {
         };
         Ok(self.step(
             format!("evaluate-{full_name}"),
-            // Each prompt is answered twice.
-            (key, 2 * cells * self.scale.prompts),
+            // Each prompt is answered plainly, and with each tree.
+            (key, answers as u64 * self.scale.prompts),
             self.out.join("cells").join(&full_name),
             work,
         ))

@@ -1,4 +1,5 @@
-//! `cargo xtask sweep`: runs every cell of a grid, one process each.
+//! `cargo xtask sweep`: runs every cell of a grid. Cells that differ only in their trees share a
+//! process and its plain answers.
 
 mod file;
 mod plan;
@@ -17,7 +18,7 @@ use vispec_report::record::{
 };
 
 use plan::{Plan, PlannedCell};
-use progress::SweepProgress;
+use progress::{CellBar, SweepProgress};
 
 use crate::launch::{Outcome, launch};
 use crate::line_watcher::LOOK_EVERY;
@@ -72,15 +73,11 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     };
     let progress = SweepProgress::new(&plan, &out);
     let mut ends = Vec::new();
-    for cell in &plan.cells {
-        let dir = out.join(cell.settings.directory_name());
-        let end = if is_complete(&dir)? {
-            CellEnd::WasComplete
-        } else {
-            run_cell(&plan, cell, (&evaluate, &dir), &progress)?
-        };
-        progress.ended(&format!("{end} {}", cell.settings.directory_name()));
-        ends.push((cell, end));
+    for group in plan.groups() {
+        for (cell, end) in run_group(&plan, group, (&evaluate, &out), &progress)? {
+            progress.ended(&format!("{end} {}", cell.settings.directory_name()));
+            ends.push((cell, end));
+        }
     }
     progress.finish();
     summarise(&ends, &out)
@@ -101,32 +98,50 @@ fn is_complete(dir: &std::path::Path) -> Result<bool> {
     Ok(status == CellStatus::Complete)
 }
 
-fn run_cell(
+/// Runs the cells of a group that are not complete, in one process. Returns how each cell of the
+/// group ended.
+fn run_group<'a>(
     plan: &Plan,
-    cell: &PlannedCell,
-    (evaluate, dir): (&std::path::Path, &std::path::Path),
+    group: &'a [PlannedCell],
+    (evaluate, out): (&std::path::Path, &std::path::Path),
     progress: &SweepProgress,
-) -> Result<CellEnd> {
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    let mut command = Command::new(evaluate);
-    command.args(plan.arguments(cell, dir));
-    if wait_for_writer(dir, progress)? && is_complete(dir)? {
-        return Ok(CellEnd::WasComplete);
-    }
-    let bar = progress.begin(cell, dir);
-    let outcome = launch(command, |line| bar.show(line));
-    bar.finish();
-    let failure = match outcome {
-        Outcome::Success if is_complete(dir)? => {
-            remove_failure(dir)?;
-            return Ok(CellEnd::Completed);
+) -> Result<Vec<(&'a PlannedCell, CellEnd)>> {
+    let mut ends = Vec::new();
+    let mut open = Vec::new();
+    for cell in group {
+        let dir = out.join(cell.settings.directory_name());
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        if is_complete(&dir)? || (wait_for_writer(&dir, progress)? && is_complete(&dir)?) {
+            ends.push((cell, CellEnd::WasComplete));
+        } else {
+            open.push((cell, dir));
         }
+    }
+    let Some(((cell, dir), others)) = open.split_first() else {
+        return Ok(ends);
+    };
+    let mut command = Command::new(evaluate);
+    command.args(plan.arguments((cell, dir), others));
+    let bars = open.iter().map(|(cell, dir)| progress.begin(cell, dir));
+    let bars: Vec<CellBar> = bars.collect();
+    let outcome = launch(command, |line| bars[0].show(line));
+    bars.into_iter().for_each(CellBar::finish);
+    let failure = match outcome {
         Outcome::Success => incomplete_in_spite_of_success(),
         Outcome::Failure(failure) => failure,
     };
-    failure.write(dir)?;
-    let last = failure.stderr_tail.last().cloned().unwrap_or_default();
-    Ok(CellEnd::Failed(last))
+    for (cell, dir) in open {
+        let end = if is_complete(&dir)? {
+            remove_failure(&dir)?;
+            CellEnd::Completed
+        } else {
+            failure.write(&dir)?;
+            let last = failure.stderr_tail.last().cloned().unwrap_or_default();
+            CellEnd::Failed(last)
+        };
+        ends.push((cell, end));
+    }
+    Ok(ends)
 }
 
 /// Waits while another process writes the cell, and returns whether there was one.

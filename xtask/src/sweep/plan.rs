@@ -54,8 +54,20 @@ impl Plan {
         self.cells.iter().map(|cell| cell.settings.prompts).sum()
     }
 
-    /// Returns the arguments of `evaluate` for a cell.
-    pub(super) fn arguments(&self, cell: &PlannedCell, dir: &Path) -> Vec<OsString> {
+    /// Returns the cells in groups that one process measures: adjacent cells that differ only in
+    /// their trees.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &[PlannedCell]> {
+        self.cells
+            .chunk_by(|left, right| without_tree(&left.settings) == without_tree(&right.settings))
+    }
+
+    /// Returns the arguments of `evaluate` for a cell and its directory, and for others of its
+    /// group.
+    pub(super) fn arguments(
+        &self,
+        (cell, dir): (&PlannedCell, &Path),
+        others: &[(&PlannedCell, PathBuf)],
+    ) -> Vec<OsString> {
         let settings = &cell.settings;
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
@@ -85,6 +97,13 @@ impl Plan {
         add("--shard", "0/1".into());
         add("--calibration", calibration_file(settings, dir).into());
         add("--out", dir.into());
+        for (other, dir) in others {
+            if let Some(tree) = other.settings.tree {
+                let mut also = OsString::from(format!("{tree}="));
+                also.push(dir);
+                add("--also", also);
+            }
+        }
         arguments
     }
 }
@@ -99,13 +118,19 @@ fn calibration_file(settings: &CellSettings, dir: &Path) -> PathBuf {
         prompts: 0,
         temperature: 0.0,
         seed: 0,
-        tree: None,
         max_new_tokens: 0,
-        ..settings.clone()
+        ..without_tree(settings)
     };
     let name = format!("{}.json", models_alone.cell_id());
     let out = dir.parent().unwrap_or(dir);
     out.join("calibration").join(name)
+}
+
+fn without_tree(settings: &CellSettings) -> CellSettings {
+    CellSettings {
+        tree: None,
+        ..settings.clone()
+    }
 }
 
 /// Value of `--draft-vocab` for the whole vocabulary; settings omit it.
@@ -218,7 +243,9 @@ total_token = [30, "auto"]
         // Two tasks and two temperatures; plain decoding has no tree, ViSpec has two.
         assert_eq!(plan.cells.len(), 2 * 2 * (1 + 2));
         let last = plan.cells.last().unwrap();
-        let arguments = plan.arguments(last, Path::new("out/cell"));
+        let before = &plan.cells[plan.cells.len() - 2];
+        let others = [(before, PathBuf::from("out/other"))];
+        let arguments = plan.arguments((last, Path::new("out/cell")), &others);
         let text: Vec<_> = arguments.iter().filter_map(|arg| arg.to_str()).collect();
         let (calibration, text): (Vec<&str>, Vec<&str>) =
             text.into_iter().partition(|arg| arg.ends_with(".json"));
@@ -230,9 +257,17 @@ total_token = [30, "auto"]
             text.join(" "),
             "--target models/x --draft drafts/x --method vispec --dtype f32 --device flex --task b \
              --data data --prompts 4 --temperature 1 --seed 0 --depth 3 --top-k 8 --total-token \
-             auto --draft-vocab all --max-new-tokens 16 --shard 0/1 --calibration --out out/cell"
+             auto --draft-vocab all --max-new-tokens 16 --shard 0/1 --calibration --out out/cell \
+             --also 3/8/30=out/other"
         );
         assert_eq!(plan.prompts(), 48);
+    }
+
+    #[test]
+    fn cells_that_differ_only_in_their_trees_are_a_group() {
+        let plan = Plan::parse(FILE).unwrap();
+        let sizes: Vec<usize> = plan.groups().map(<[_]>::len).collect();
+        assert_eq!(sizes, [1, 2].repeat(2 * 2));
     }
 
     #[test]

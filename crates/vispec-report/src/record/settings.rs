@@ -204,6 +204,27 @@ impl fmt::Display for TreeSettings {
     }
 }
 
+/// Parses the form in which settings are displayed.
+impl FromStr for TreeSettings {
+    type Err = ReportError;
+
+    fn from_str(text: &str) -> Result<Self, ReportError> {
+        let parse = || {
+            let (depth, rest) = text.split_once('/')?;
+            let (top_k, total_token) = rest.split_once('/')?;
+            Some(Self {
+                depth: depth.parse().ok()?,
+                top_k: top_k.parse().ok()?,
+                total_token: total_token.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| ReportError::Parse {
+            found: text.to_owned(),
+            expected: "DEPTH/TOP_K/TOTAL_TOKEN, for example 3/8/30 or 7/8/auto",
+        })
+    }
+}
+
 /// One of several processes that share the prompts of a cell.
 ///
 /// Shard `i` of `n` answers the prompts whose index modulo `n` is `i`.

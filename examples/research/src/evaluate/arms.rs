@@ -1,9 +1,9 @@
-//! Plain and speculative answers to one prompt.
+//! The plain and all speculative answers to one prompt.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vispec_core::{FinishReason, GenerationStats, Prompt};
+use vispec_core::{FinishReason, GenerationStats, Prompt, TokenId};
 use vispec_models::{EncodeTimes, EncodedPrompt, Engine, Method};
 use vispec_report::record::{self, ArmRecord, PhaseTimes, PromptRecord, SCHEMA_VERSION};
 
@@ -12,12 +12,11 @@ use examples_answer::failure::Failure;
 use examples_answer::memory::peak_rss_bytes;
 use examples_answer::run::{Run, Settings, answer};
 
-/// Plain decoding, and decoding with the method of the cell.
+/// Plain decoding, and decoding with the method of the cells.
 pub(super) struct Arms<'a> {
     pub(super) engine: &'a Engine,
     pub(super) method: Method,
     pub(super) plain: Settings,
-    pub(super) speculative: Settings,
 }
 
 /// A prompt to answer.
@@ -30,23 +29,45 @@ pub(super) struct Question {
 }
 
 impl Arms<'_> {
-    /// Answers a prompt plainly and speculatively. The order alternates from sample to sample, so
-    /// that neither always benefits from memory warmed up by the other.
+    /// Answers a prompt plainly, and speculatively with each of the `trees`. Returns one record for
+    /// each tree, all with the same plain answer. The order is reversed from sample to sample, so
+    /// that no arm always benefits from memory warmed up by another.
     ///
     /// # Errors
     /// Any error of the models.
-    pub(super) fn answer(&self, question: &Question) -> Result<PromptRecord, Failure> {
-        let run =
-            |method, settings| answer(self.engine, &question.prompt, method, settings, &mut ());
-        let plain = || run(Method::None, &self.plain);
-        let speculative = || run(self.method, &self.speculative);
-        let (plain, speculative) = if question.index.is_multiple_of(2) {
-            let plain = plain()?;
-            (plain, speculative()?)
-        } else {
-            let speculative = speculative()?;
-            (plain()?, speculative)
+    pub(super) fn answer(
+        &self,
+        question: &Question,
+        trees: &[&Settings],
+    ) -> Result<Vec<PromptRecord>, Failure> {
+        let run = |method, settings: &Settings| {
+            answer(self.engine, &question.prompt, method, settings, &mut ())
         };
+        let speculative = |&tree: &&Settings| run(self.method, tree);
+        let (plain, speculative) = if question.index.is_multiple_of(2) {
+            let plain = run(Method::None, &self.plain)?;
+            let speculative = trees.iter().map(speculative);
+            (plain, speculative.collect::<Result<Vec<Run>, _>>()?)
+        } else {
+            let last_first = trees.iter().rev().map(speculative);
+            let mut speculative = last_first.collect::<Result<Vec<Run>, _>>()?;
+            speculative.reverse();
+            (run(Method::None, &self.plain)?, speculative)
+        };
+        let plain_tokens = plain.generation.tokens.clone();
+        let plain = arm(plain, question.encode)?;
+        let records = speculative
+            .into_iter()
+            .map(|speculative| self.record(question, (&plain_tokens, plain.clone()), speculative));
+        records.collect()
+    }
+
+    fn record(
+        &self,
+        question: &Question,
+        (plain_tokens, plain): (&[TokenId], ArmRecord),
+        speculative: Run,
+    ) -> Result<PromptRecord, Failure> {
         let image_tokens = question
             .prompt
             .image_runs()
@@ -59,16 +80,16 @@ impl Arms<'_> {
             index: question.index,
             prompt_tokens: count(question.prompt.token_ids().len()),
             image_tokens: count(image_tokens),
-            seed: self.speculative.seed,
+            seed: self.plain.seed,
             finished_at: Timestamp::now(),
             peak_rss_bytes: peak_rss_bytes(),
             first_divergence: compare(
                 self.engine.target(),
                 &question.prompt,
-                &plain.generation.tokens,
+                plain_tokens,
                 &speculative.generation.tokens,
             )?,
-            plain: arm(plain, question.encode)?,
+            plain,
             speculative: arm(speculative, question.encode)?,
         })
     }

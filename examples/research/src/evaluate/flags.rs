@@ -1,10 +1,12 @@
 //! Command-line flags that describe a cell.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use vispec_core::AutoTree;
 use vispec_data::{ImageCheck, ReadOptions};
+use vispec_report::ReportError;
 use vispec_report::record::{CellSettings, Method, Shard, TotalToken, TreeSettings};
 
 use vispec_models::{DraftEmbeds, KvPrecision, LayerIds, PositionsOf};
@@ -46,7 +48,7 @@ pub struct EvaluateFlags {
     pub(super) temperature: f32,
     /// Seed of the sampling; the same for plain and speculative decoding
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Draft tree: drafting steps after the first; by default 3, or 7 with --total-token auto
     #[arg(long, allow_negative_numbers = true)]
     depth: Option<u32>,
@@ -84,6 +86,47 @@ pub struct EvaluateFlags {
     batch: u16,
     /// Directory of the cell; an unfinished cell is resumed
     #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Another draft tree and the directory of its cell; each prompt is answered with it, too, and
+    /// compared with the same plain answer. Can be repeated
+    #[arg(
+        long,
+        value_name = "DEPTH/TOP_K/TOTAL_TOKEN=DIR",
+        conflicts_with = "throughput"
+    )]
+    also: Vec<OtherTree>,
+}
+
+/// Another tree to measure against the same plain answers.
+#[derive(Debug, Clone)]
+struct OtherTree {
+    tree: TreeSettings,
+    /// Directory of its cell.
+    out: PathBuf,
+}
+
+impl FromStr for OtherTree {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((tree, out)) = text.split_once('=').filter(|(_, out)| !out.is_empty()) else {
+            return Err("expected DEPTH/TOP_K/TOTAL_TOKEN=DIR".to_owned());
+        };
+        let tree = tree
+            .parse()
+            .map_err(|error: ReportError| error.to_string())?;
+        Ok(Self {
+            tree,
+            out: out.into(),
+        })
+    }
+}
+
+/// A tree to measure, and the directory of its cell.
+#[derive(Debug, Clone)]
+pub(super) struct TreeCell {
+    /// Absent if the method has no draft tree.
+    pub(super) tree: Option<TreeSettings>,
     pub(super) out: PathBuf,
 }
 
@@ -139,11 +182,41 @@ impl EvaluateFlags {
         }
     }
 
+    /// Returns the trees to measure, with the directories of their cells; the first is that of the
+    /// tree flags and `--out`.
+    ///
+    /// # Errors
+    /// Usage if trees are given to a method without a draft tree, or twice.
+    pub(super) fn tree_cells(&self) -> Result<Vec<TreeCell>, Failure> {
+        let mut cells = vec![TreeCell {
+            tree: self.tree()?,
+            out: self.out.clone(),
+        }];
+        if !self.also.is_empty() && !self.method.has_network() {
+            let message = format!("--also names a draft tree; {} has none", self.method);
+            return Err(Failure::Usage(message));
+        }
+        for OtherTree { tree, out } in &self.also {
+            if cells.iter().any(|cell| cell.tree == Some(*tree)) {
+                return Err(Failure::Usage(format!("--also: {tree} is given twice")));
+            }
+            if cells.iter().any(|cell| cell.out == *out) {
+                let out = out.display();
+                return Err(Failure::Usage(format!("--also: {out} is given twice")));
+            }
+            cells.push(TreeCell {
+                tree: Some(*tree),
+                out: out.clone(),
+            });
+        }
+        Ok(cells)
+    }
+
     /// Returns the tree settings of a method with a draft.
     ///
     /// # Errors
     /// Usage if tree flags are given to a method without a draft tree.
-    pub(super) fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
+    fn tree(&self) -> Result<Option<TreeSettings>, Failure> {
         if self.method.has_network() {
             let total_token = match (self.total_token, self.device.as_str()) {
                 (Some(given), _) => given,
@@ -174,13 +247,12 @@ impl EvaluateFlags {
         }
     }
 
-    /// Returns the tree flags that `generate` would use for the same tree. Methods without a draft
-    /// tree are sized by cost.
+    /// Returns the flags with which `generate` would use a tree. Methods without a draft tree are
+    /// sized by cost.
     ///
     /// # Errors
-    /// Same as [`Self::tree`]; usage if a value is out of range.
-    pub(super) fn tree_flags(&self) -> Result<TreeFlags, Failure> {
-        let tree = self.tree()?;
+    /// Usage if a value is out of range.
+    pub(super) fn tree_flags(&self, tree: Option<TreeSettings>) -> Result<TreeFlags, Failure> {
         let total_token = match tree.map_or(TotalToken::Auto, |tree| tree.total_token) {
             TotalToken::Auto => tree::TotalToken::Auto,
             TotalToken::Nodes(nodes) => tree::TotalToken::Fixed(nodes as usize),
@@ -197,16 +269,13 @@ impl EvaluateFlags {
         Ok(flags)
     }
 
-    /// Returns the settings of the cell for a number of samples and of tokens.
-    ///
-    /// # Errors
-    /// Same as [`Self::tree`].
+    /// Returns the settings of the cell of a tree, for a number of samples and of tokens.
     pub(super) fn settings(
         &self,
-        prompts: u64,
-        max_new_tokens: u32,
-    ) -> Result<CellSettings, Failure> {
-        Ok(CellSettings {
+        tree: Option<TreeSettings>,
+        (prompts, max_new_tokens): (u64, u32),
+    ) -> CellSettings {
+        CellSettings {
             target: self.target.clone(),
             draft: self.draft.clone(),
             method: self.method,
@@ -216,10 +285,10 @@ impl EvaluateFlags {
             prompts,
             temperature: self.temperature,
             seed: self.seed,
-            tree: self.tree()?,
+            tree,
             draft_vocab: Some(self.draft_vocab.clone())
                 .filter(|vocab| self.method.has_network() && vocab != "all"),
             max_new_tokens,
-        })
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! Measuring one cell: every prompt of a task, answered plainly and speculatively.
+//! Measuring a cell, or several that differ only in their draft trees: every prompt of a task,
+//! answered plainly once and speculatively for each cell.
 //!
 //! ```text
-//! EvaluateFlags ─► Setup: engine, task, settings ─┬─► cell: both arms ─► records.jsonl
+//! EvaluateFlags ─► Setup: engine, task, settings ─┬─► cells: all arms ─► records.jsonl
 //!                                                 └─► throughput: batches ─► throughput.json
 //! ```
 //!
 //! `docs/measuring.md` explains the files and figures.
 
 mod arms;
-mod cell;
+mod cells;
 mod costs;
 mod divergence;
 mod flags;
@@ -21,7 +22,7 @@ pub use flags::EvaluateFlags;
 use examples_answer::failure::Failure;
 use setup::Setup;
 
-/// Measures the cell that the flags describe.
+/// Measures the cells that the flags describe.
 ///
 /// # Errors
 /// Usage if flags are invalid; any error of task, models and files; and at the end, an error if
@@ -29,7 +30,7 @@ use setup::Setup;
 pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
     let setup = Setup::new(flags)?;
     match flags.batch() {
-        None => cell::measure(setup, &flags.out),
+        None => cells::measure(setup, flags.shard),
         Some(batch) => throughput::measure(setup, batch, &flags.out),
     }
 }

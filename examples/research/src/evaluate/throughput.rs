@@ -55,18 +55,19 @@ struct BatchRun {
 /// # Errors
 /// Any error of task, models and files.
 pub(super) fn measure(mut setup: Setup, batch: usize, out: &Path) -> Result<(), Failure> {
+    let cell = setup.cells.swap_remove(0);
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let indices = Vec::from_iter(setup.prompts.of_shard(setup.header.shard));
+    let indices = Vec::from_iter(setup.prompts.of_shard(cell.header.shard));
     let samples = indices.iter().map(|&index| setup.prompts.sample(index));
     let samples = samples.collect::<Result<Vec<_>, _>>()?;
     let mut arms = vec![(Method::None, &setup.plain)];
     if setup.method != Method::None {
-        arms.push((setup.method, &setup.speculative));
+        arms.push((setup.method, &cell.speculative));
     }
     if let Some(sample) = samples.first() {
         let methods = arms.iter().map(|(method, _)| *method).collect::<Vec<_>>();
         let prompt = encode(&setup.engine, sample)?;
-        warm_up(&setup.engine, &prompt, &methods, &setup.speculative)?;
+        warm_up(&setup.engine, &prompt, &methods, &cell.speculative)?;
     }
     let mut sizes = vec![1, batch];
     sizes.dedup();
@@ -97,7 +98,7 @@ pub(super) fn measure(mut setup: Setup, batch: usize, out: &Path) -> Result<(), 
         }
     }
     let record = Throughput {
-        cell: setup.header,
+        cell: cell.header,
         runs,
     };
     let mut bytes = serde_json::to_vec_pretty(&record)?;

@@ -96,6 +96,57 @@ fn both_arms_are_recorded_with_every_method() {
 }
 
 #[test]
+fn trees_are_measured_against_the_same_plain_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let cells = ["first", "second", "third"].map(|name| dir.path().join(name));
+    let [first, second, third] = &cells;
+    let program = vispec(first)
+        .args("--prompts 3 --temperature 1 --also")
+        .arg(format!("3/8/12={}", second.display()))
+        .arg("--also")
+        .arg(format!("2/2/4={}", third.display()));
+    program.run().assert_success();
+    // A record of one cell is lost: only that cell answers again.
+    let path = second.join("records.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let shorter: String = text.split_inclusive('\n').take(2).collect();
+    fs::write(&path, shorter).unwrap();
+    let resumed = program.run();
+    resumed.assert_success();
+    assert!(
+        resumed.stderr.contains("\n1 prompts answered"),
+        "{resumed:?}"
+    );
+
+    let whole = dir.path().join("whole");
+    let alone = vispec(&whole).args("--prompts 3 --temperature 1");
+    alone.run().assert_success();
+    let outcomes = |cell| records(cell).iter().map(outcome).collect::<Vec<_>>();
+    assert_eq!(outcomes(first), outcomes(&whole));
+    let trees = cells.each_ref().map(|cell| {
+        assert_eq!(CellStatus::of(cell).unwrap(), CellStatus::Complete);
+        CellHeader::read(cell).unwrap().settings.tree.unwrap()
+    });
+    assert_eq!(
+        trees.map(|tree| tree.to_string()),
+        ["2/4/8", "3/8/12", "2/2/4"]
+    );
+    let all = cells.each_ref().map(|cell| records(cell));
+    for ((one, two), three) in all[0].iter().zip(&all[1]).zip(&all[2]) {
+        outcome(two);
+        assert_eq!(one.plain, three.plain);
+        assert_eq!(one.plain.token_ids, two.plain.token_ids);
+        let nodes =
+            |record: &PromptRecord| record.speculative.nodes_per_cycle.iter().max().copied();
+        assert_eq!(
+            (nodes(one), nodes(two), nodes(three)),
+            (Some(8), Some(12), Some(4))
+        );
+    }
+    assert_eq!(all[0][0].plain, all[1][0].plain);
+}
+
+#[test]
 fn a_killed_cell_is_continued_without_loss_or_repetition() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
@@ -236,6 +287,9 @@ fn what_cannot_be_measured_is_refused() {
     };
     refused("--method vispec", 2, &["--draft"]);
     refused("--method none --depth 2", 2, &["--depth", "none"]);
+    refused("--method none --also 3/8/30=x", 2, &["--also", "none"]);
+    refused("--method none --also 3/8=x", 2, &["3/8=x", "DEPTH/TOP_K"]);
+    refused("--method none --also 3/8/30", 2, &["--also", "=DIR"]);
     refused("--method none --prompts 0", 2, &["--prompts is 0"]);
     refused(
         "--method none --prompts 101",
