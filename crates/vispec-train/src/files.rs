@@ -40,7 +40,7 @@ fn publish(partial: &Path, path: &Path) -> Result<(), TrainError> {
 }
 
 /// A tensor that is to be written to a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StoredTensor<'a> {
     dtype: Dtype,
     shape: Vec<usize>,

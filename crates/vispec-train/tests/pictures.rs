@@ -19,7 +19,7 @@ use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
 use vispec_train::target::pictures::{
     ANSWERS_FILE, Learn, PictureConfig, PictureCourse, PictureJudgement, PictureQuestion,
-    PictureStage, PictureTarget, Seen, TowerSettings, WordAnswer, prepare,
+    PictureStage, PictureTarget, Seen, TowerSettings, WordAnswer, join, prepare,
 };
 use vispec_train::target::{LoopSettings, Pace, TargetObserver, TargetStep, Trainer};
 
@@ -281,6 +281,55 @@ fn the_checkpoint_sees_what_was_trained_and_says_the_same_without_pictures() {
     // The base is in f32, the derived checkpoint in bf16.
     let tolerance = Tolerance::<f32>::absolute(0.1);
     text(&made).assert_approx_eq(&text(&fixture("llava-15")), tolerance);
+}
+
+#[test]
+fn a_tower_makes_the_checkpoint_with_its_language_model_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = prepared(dir.path());
+    let [out, joined] = ["out", "joined"].map(|name| dir.path().join(name));
+    run(&target, &out, usize::MAX);
+    let tower = out.join("vision-16");
+    let base = fixture("llava-15");
+    let made = join(&base, &tower, &joined).unwrap();
+    assert_eq!(made, joined.join("checkpoint-16"));
+    let files = |dir: &Path| -> Vec<(std::ffi::OsString, Vec<u8>)> {
+        let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+        let mut files: Vec<_> = entries
+            .map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    assert!(files(&made) == files(&out.join("checkpoint-16")));
+    assert_eq!(files(&tower).len(), 3);
+
+    // Rounded to bf16, the language model is the same.
+    join(&made, &tower, &joined).unwrap();
+    let refused = |language_model: &Path, tower: &Path, reason: &str| {
+        let error = join(language_model, tower, &joined)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for (name, mut bytes) in files(&made) {
+        if name == "model.safetensors" {
+            let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header: Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+            let offsets = &header["language_model.lm_head.weight"]["data_offsets"];
+            bytes[8 + header_len + offsets[0].as_u64().unwrap() as usize] ^= 1;
+        }
+        fs::write(other.join(name), bytes).unwrap();
+    }
+    refused(&other, &tower, "trained for another language model");
+    refused(&base, &base, "names no language model");
+    refused(&base, &dir.path().join("nothing"), "config.json");
+    let weights = tower.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
+    refused(&base, &tower, "model.safetensors");
 }
 
 /// Reads the parameters of the tower in a checkpoint.

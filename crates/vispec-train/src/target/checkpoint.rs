@@ -89,6 +89,14 @@ pub(super) fn kept_weights(
     Ok(tensors)
 }
 
+/// Returns an entry of the metadata of a weights file.
+pub(super) fn metadata_entry(path: &Path, key: &str) -> Result<Option<String>, TrainError> {
+    let bytes = fs::read(path).map_err(at(path))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error))?;
+    let entries = metadata.metadata().as_ref();
+    Ok(entries.and_then(|entries| entries.get(key).cloned()))
+}
+
 /// Converts a tensor to bf16, with a shape of the same number of elements.
 pub(super) fn in_bf16(shape: &[usize], tensor: &HostTensor) -> StoredTensor<'static> {
     let values = tensor.values.iter().copied().map(bf16::from_f32);

@@ -1,12 +1,12 @@
 //! Makes a target: adds layers to a small model and trains it to describe drawn scenes, or trains a
 //! vision tower for a pretrained language model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use examples_answer::command_line;
 use examples_answer::failure::Failure;
 use examples_research::capture::progress::CaptureProgress;
@@ -18,7 +18,7 @@ use vispec_models::DeviceSpec;
 use vispec_train::ranks::Ranks;
 use vispec_train::run::Ended;
 use vispec_train::target::pictures::{
-    Learn, PictureConfig, PictureCourse, PictureJudgement, PictureTarget, Seen, prepare,
+    Learn, PictureConfig, PictureCourse, PictureJudgement, PictureTarget, Seen, join, prepare,
 };
 use vispec_train::target::scenes::{Judgement, MakeTargetConfig, SceneCourse};
 use vispec_train::target::{Course, TargetObserver, TargetStep, Trainer};
@@ -30,13 +30,15 @@ const PICTURES: &str = include_str!("../../../configs/make_target/pictures.toml"
 ///
 /// With --config alone, a small model learns to describe drawn scenes of few and of many image
 /// tokens. With --language-model and --pictures, a vision tower is trained on the pictures of icon
-/// sets for a language model that remains unchanged.
+/// sets for a language model that remains unchanged. With --language-model and --tower, both are
+/// only joined to a checkpoint.
 ///
 /// An interrupted run resumes from its last saved state when started again with the same flags.
 ///
 /// When built with the feature mpi and started by mpirun or srun, the processes share the workers
 /// of the config; the result is the same as with one process.
 #[derive(Parser, Debug)]
+#[command(group(ArgGroup::new("sight").args(["pictures", "tower"])))]
 struct Flags {
     /// Config of the run, such as examples/configs/make_target/scenes.toml; its paths are relative
     /// to the current directory [default for pictures: examples/configs/make_target/pictures.toml]
@@ -44,11 +46,15 @@ struct Flags {
     config: Option<PathBuf>,
     /// Checkpoint in the LLaVA-1.5 layout whose language model learns to see; its vision tower is
     /// not used
-    #[arg(long, value_name = "DIR", requires = "pictures")]
+    #[arg(long, value_name = "DIR", requires = "sight")]
     language_model: Option<PathBuf>,
     /// Directory with icon sets and names, as npm installs @iconify-json/* and emojibase-data
     #[arg(long, value_name = "DIR", requires = "language_model")]
     pictures: Option<PathBuf>,
+    /// Trained vision tower of the language model: a folder vision-N of an earlier run, or
+    /// examples/smollm2/sight/vision-N for SmolLM2-135M
+    #[arg(long, value_name = "DIR", requires = "language_model", conflicts_with_all = ["config", "stages"])]
+    tower: Option<PathBuf>,
     /// Directory for metrics, state and targets; targets go to the folder checkpoint, or for
     /// pictures to checkpoint-N for N image tokens
     #[arg(long, value_name = "DIR")]
@@ -71,6 +77,9 @@ fn run(flags: &Flags, ranks: &Ranks) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+    if let (Some(language_model), Some(tower)) = (&flags.language_model, &flags.tower) {
+        return ranks.all_succeed(join_tower(language_model, tower, &flags.out));
+    }
     match (&flags.language_model, &flags.pictures, &flags.config) {
         (Some(language_model), Some(pictures), _) => {
             let config = ranks.all_succeed(flags.picture_config())?;
@@ -102,6 +111,12 @@ impl Flags {
             None => PictureConfig::parse("the built-in config", PICTURES)?,
         })
     }
+}
+
+#[expect(clippy::print_stdout, reason = "output of the program")]
+fn join_tower(language_model: &Path, tower: &Path, out: &Path) -> Result<(), Failure> {
+    println!("{}", join(language_model, tower, out)?.display());
+    Ok(())
 }
 
 /// Prepares the pictures, lets the language model write its answers, trains, and evaluates the

@@ -2,14 +2,61 @@
 
 use std::collections::BTreeMap;
 
-use vispec_report::plots::{Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars};
+use vispec_report::plots::{
+    Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars, Line, LineChart, LineUnit, Point, Stroke,
+    XScale,
+};
 use vispec_report::record::TreeSettings;
 use vispec_report::statistics::Estimate;
 
 use super::results::{Condition, Outcome, Results};
 
+/// Creates a plot of acceptance by depth for each greedy condition with trees of a fixed size.
+pub(super) fn depths(results: &Results<'_>) -> Vec<Figure> {
+    let conditions = results.conditions.iter();
+    let fixed =
+        conditions.filter(|condition| condition.has_fixed_trees() && condition.temperature <= 0.0);
+    let figure = |condition: &Condition<'_>| {
+        let shape = condition.tree.to_string().replace('/', "-");
+        Figure {
+            name: format!("depths-{}-{shape}", condition.task),
+            chart: Chart::Lines(depth_lines(condition)),
+        }
+    };
+    fixed.map(figure).collect()
+}
+
+fn depth_lines(condition: &Condition<'_>) -> LineChart {
+    let lines = condition.outcomes.iter().enumerate();
+    let lines = lines.map(|(color, outcome)| {
+        let reached = outcome.acceptance.reached.iter().enumerate();
+        let points = reached.map(|(index, &y)| Point {
+            x: (index + 1) as f64,
+            y,
+            interval: None,
+        });
+        Line {
+            label: outcome.draft.to_owned(),
+            color,
+            stroke: Stroke::Full,
+            points: points.collect(),
+        }
+    });
+    LineChart {
+        title: format!("Acceptance by depth, {}", condition.title()),
+        subtitle: format!(
+            "share of cycles that accept at least this many draft tokens, trees {}, greedy",
+            condition.tree
+        ),
+        x_axis: ("depth in the tree".to_owned(), XScale::Levels),
+        y_axis: ("share of cycles".to_owned(), LineUnit::Share),
+        lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        horizontals: Vec::new(),
+    }
+}
+
 /// Creates plots of tau and speed-up for each tree and temperature.
-pub(super) fn all(results: &Results<'_>) -> Vec<Figure> {
+pub(super) fn bars_of_all(results: &Results<'_>) -> Vec<Figure> {
     // The bits of non-negative floats are in the order of the numbers.
     let mut grouped: BTreeMap<(TreeSettings, u32), Vec<&Condition<'_>>> = BTreeMap::new();
     for condition in &results.conditions {

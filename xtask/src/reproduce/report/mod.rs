@@ -41,13 +41,17 @@ impl Report<'_> {
         let seen = sight.iter().map(Sight::table);
         let tables = [
             tables::acceptance(&results),
+            tables::depths(&results),
             tables::differences(&results, self.experiment)?,
             tables::speeds(&results, &self.scale.target),
             tables::drafts(self),
             tables::steps(self.steps),
         ];
         let tables: Vec<Table> = seen.chain(tables).collect();
-        let figures = charts::all(&results);
+        let figures = [
+            (tables::ACCEPTANCE, charts::bars_of_all(&results)),
+            (tables::DEPTHS, charts::depths(&results)),
+        ];
 
         let plots_dir = dir.join(format!("{}-plots", self.scale_name));
         let tables_dir = dir.join(format!("{}-tables", self.scale_name));
@@ -58,7 +62,7 @@ impl Report<'_> {
             let path = tables_dir.join(format!("{}.csv", table.name));
             fs::write(&path, table.to_csv()).with_context(|| path.display().to_string())?;
         }
-        for figure in &figures {
+        for figure in figures.iter().flat_map(|(_, figures)| figures) {
             let svg = figure.to_svg(Theme::File);
             let png = to_png(&figure.name, &svg)?;
             let path = plots_dir.join(&figure.name);
@@ -69,7 +73,8 @@ impl Report<'_> {
         let mut text = self.heading(&results);
         for table in tables.iter().filter(|table| !table.rows.is_empty()) {
             text += &format!("\n{}", table.to_markdown());
-            for figure in figures.iter().filter(|_| table.name == tables::ACCEPTANCE) {
+            let below = figures.iter().filter(|(name, _)| *name == table.name);
+            for figure in below.flat_map(|(_, figures)| figures) {
                 let (scale, name) = (self.scale_name, &figure.name);
                 text += &format!("\n![{name}]({scale}-plots/{name}.svg)\n");
             }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use vispec_report::collection::{Cell, Collection};
-use vispec_report::record::{CellStatus, Machine, RecordLine, RecordReader, TreeSettings};
-use vispec_report::statistics::{Estimates, Measurements, Sample};
+use vispec_report::record::{
+    CellStatus, Machine, RecordLine, RecordReader, TotalToken, TreeSettings,
+};
+use vispec_report::statistics::{Acceptance, Estimates, Measurements, Sample};
 
 use crate::reproduce::experiment::{Evaluation, Experiment};
 
@@ -16,6 +18,8 @@ pub(super) struct Outcome<'a> {
     pub(super) samples: Vec<Sample>,
     /// Estimates from these samples.
     pub(super) estimates: Estimates,
+    /// Acceptance by depth, over all prompts and trainings.
+    pub(super) acceptance: Acceptance,
     /// tau of each training.
     pub(super) tau_by_seed: Vec<f64>,
     /// Share of answers that equal those of plain decoding.
@@ -105,6 +109,7 @@ impl<'a> Outcome<'a> {
             draft,
             estimates: Estimates::of(&samples.iter().collect()),
             samples,
+            acceptance: Acceptance::from_histogram(&together.accepted_histogram),
             tau_by_seed: cells.iter().map(tau).collect(),
             exact_share: together.exact_share().unwrap_or(f64::NAN),
         })
@@ -145,6 +150,12 @@ impl Condition<'_> {
             self.task.replace('_', " "),
             self.image_tokens
         )
+    }
+
+    /// Returns whether trees have a fixed size. The depth of others varies, so that their
+    /// acceptance by depth says little about the draft.
+    pub(super) fn has_fixed_trees(&self) -> bool {
+        matches!(self.tree.total_token, TotalToken::Nodes(_))
     }
 
     /// Returns a short title.

@@ -1,7 +1,7 @@
 //! The tables of the page.
 
 use anyhow::{Context, Result};
-use vispec_report::statistics::{Estimate, tau_difference};
+use vispec_report::statistics::{Acceptance, Estimate, tau_difference};
 use vispec_report::tables::Table;
 
 use super::results::Results;
@@ -9,8 +9,10 @@ use super::{Report, table};
 use crate::reproduce::experiment::{Experiment, TargetPlan};
 use crate::steps::Done;
 
-/// Name of the main table; plots follow it.
+/// Name of the main table; most plots follow it.
 pub(super) const ACCEPTANCE: &str = "acceptance";
+/// Name of the table of acceptance by depth; its plots follow it.
+pub(super) const DEPTHS: &str = "depths";
 
 fn with_interval(estimate: Estimate) -> String {
     let Estimate { value, low, high } = estimate;
@@ -55,6 +57,57 @@ pub(super) fn acceptance(results: &Results<'_>) -> Table {
                 by_seed.join(" / "),
                 format!("{:.0} %", outcome.exact_share * 100.0),
             ]);
+        }
+    }
+    table
+}
+
+/// Creates the table of acceptance by depth, for trees of a fixed size.
+pub(super) fn depths(results: &Results<'_>) -> Table {
+    let fixed = || {
+        let conditions = results.conditions.iter();
+        conditions.filter(|condition| condition.has_fixed_trees())
+    };
+    let outcomes = fixed().flat_map(|condition| &condition.outcomes);
+    let deepest = outcomes.map(|outcome| outcome.acceptance.reached.len());
+    let levels: Vec<String> = (1..=deepest.max().unwrap_or(0))
+        .map(|level| format!("at least {level}"))
+        .collect();
+    let columns = ["task", "tree", "T", "draft"];
+    let columns: Vec<&str> = columns
+        .into_iter()
+        .chain(levels.iter().map(String::as_str))
+        .collect();
+    let mut table = table(
+        (
+            DEPTHS,
+            "Acceptance by depth",
+            "Share of cycles that accept at least this many draft tokens, and in brackets the \
+             share among cycles that accept at least one fewer. Trees of a fixed size only.",
+        ),
+        &columns,
+        4,
+    );
+    for condition in fixed() {
+        for outcome in &condition.outcomes {
+            let Acceptance {
+                reached,
+                conditional,
+            } = &outcome.acceptance;
+            let cell = |level: usize| match (reached.get(level), conditional.get(level)) {
+                (Some(reached), Some(conditional)) => {
+                    format!("{:.0} % ({:.0} %)", 100.0 * reached, 100.0 * conditional)
+                }
+                _ => "0 %".to_owned(),
+            };
+            let mut row = vec![
+                condition.title(),
+                condition.tree.to_string(),
+                condition.temperature.to_string(),
+                outcome.draft.to_owned(),
+            ];
+            row.extend((0..levels.len()).map(cell));
+            table.rows.push(row);
         }
     }
     table

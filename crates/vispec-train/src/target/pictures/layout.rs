@@ -1,15 +1,20 @@
 //! Writing of the checkpoint: first the text files, which lessons are prepared with, then the
 //! weights.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use safetensors::View as _;
 use serde_json::json;
 use vispec_models::llava::ClipConfig;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::super::checkpoint::{edit, in_bf16, kept_weights, plain_files, replace};
+use super::super::checkpoint::{
+    damaged, edit, in_bf16, kept_weights, metadata_entry, plain_files, replace,
+};
 use crate::error::TrainError;
-use crate::files::{self, at};
+use crate::files::{self, StoredTensor, at};
 use crate::network::{HostTensor, Parameters};
 
 /// Prefixes of the weights that a new tower replaces, in older and newer checkpoints.
@@ -19,6 +24,14 @@ const VISION: [&str; 4] = [
     "model.vision_tower.",
     "model.multi_modal_projector.",
 ];
+
+const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The files next to the weights of a tower.
+const TOWER_TEXTS: [&str; 2] = ["config.json", "preprocessor_config.json"];
+
+/// Key of a tower's metadata: the hash of the language model's weights.
+const LANGUAGE_MODEL: &str = "language_model";
 
 /// Writes all files except the weights: those of `base`, changed for another vision tower.
 pub(super) fn write_texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError> {
@@ -68,39 +81,128 @@ fn texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError>
     Ok(())
 }
 
-/// Writes the whole checkpoint.
+/// Writes the whole checkpoint to `dir`, and to `tower` only what was trained: the vision tower and
+/// the projector, from which [`join`] makes the same checkpoint.
 pub(super) fn export(
     base: &Path,
-    dir: &Path,
+    (dir, tower): (&Path, &Path),
     vision: &ClipConfig,
     parameters: &Parameters,
 ) -> Result<(), TrainError> {
+    let language = language_tensors(base)?;
+    let seeing = vision_tensors(vision, parameters);
+    replace(tower, |partial| {
+        texts(base, partial, vision)?;
+        for name in plain_files(partial)? {
+            if !TOWER_TEXTS.iter().any(|kept| name == Path::new(kept)) {
+                let path = partial.join(&name);
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+        }
+        let entry = (LANGUAGE_MODEL, tensors_hash(&language));
+        files::write_tensors(&partial.join(WEIGHTS_FILE), seeing.clone(), entry)
+    })?;
+    write_checkpoint((base, dir), vision, language, seeing)
+}
+
+/// Joins a language model and a vision tower that was trained for it. Writes the checkpoint to the
+/// folder `checkpoint-N` of `out`, for N image tokens, and returns its path.
+///
+/// # Errors
+/// * [`TrainError::Checkpoint`] if `tower` was not written by the training of a
+///   [`PictureCourse`](super::PictureCourse), belongs to another language model, or is damaged, or
+///   if the language model does not have the layout of LLaVA-1.5.
+/// * [`TrainError::Model`] if a config cannot be read.
+/// * Any error of reading and writing files.
+pub fn join(language_model: &Path, tower: &Path, out: &Path) -> Result<PathBuf, TrainError> {
+    super::language_model(language_model)?;
+    let vision = super::language_model(tower)?.vision;
+    let weights = tower.join(WEIGHTS_FILE);
+    let language = language_tensors(language_model)?;
+    let found = tensors_hash(&language);
+    match metadata_entry(&weights, LANGUAGE_MODEL)? {
+        Some(expected) if expected == found => {}
+        Some(expected) => {
+            let reason = format!(
+                "it was trained for another language model: its weights have the hash {expected}, \
+                 those of {} have {found}",
+                language_model.display()
+            );
+            return Err(damaged(&weights, reason));
+        }
+        None => {
+            let reason = "it names no language model, expected a vision tower of make_target";
+            return Err(damaged(&weights, reason));
+        }
+    }
+    let dir = out.join(format!("checkpoint-{}", vision.grid_side().pow(2)));
+    fs::create_dir_all(out).map_err(at(out))?;
+    let seeing = kept_weights(&weights, is_vision)?;
+    write_checkpoint((language_model, &dir), &vision, language, seeing)?;
+    Ok(dir)
+}
+
+type Tensors = HashMap<String, StoredTensor<'static>>;
+
+fn write_checkpoint(
+    (base, dir): (&Path, &Path),
+    vision: &ClipConfig,
+    language: Tensors,
+    seeing: Tensors,
+) -> Result<(), TrainError> {
     replace(dir, |partial| {
         texts(base, partial, vision)?;
-        let mut tensors = std::collections::HashMap::new();
-        for name in plain_files(base)? {
-            if name.extension().is_some_and(|kind| kind == "safetensors") {
-                let kept = |name: &str| !VISION.iter().any(|prefix| name.starts_with(prefix));
-                tensors.extend(kept_weights(&base.join(&name), kept)?);
-            }
-        }
-        for (name, tensor) in parameters {
-            if let Some((name, shape)) = full_name(name, tensor, vision) {
-                tensors.insert(name, in_bf16(&shape, tensor));
-            }
-        }
-        // This norm is unused, but other programs expect it.
-        for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
-            let norm = HostTensor {
-                shape: vec![vision.hidden],
-                values: vec![value; vision.hidden],
-            };
-            let name = format!("vision_tower.vision_model.post_layernorm.{part}");
-            tensors.insert(name, in_bf16(&norm.shape, &norm));
-        }
-        let to = partial.join("model.safetensors");
-        files::write_tensors(&to, tensors, ("format", "pt".to_owned()))
+        let tensors = language.into_iter().chain(seeing);
+        let entry = ("format", "pt".to_owned());
+        files::write_tensors(&partial.join(WEIGHTS_FILE), tensors, entry)
     })
+}
+
+fn is_vision(name: &str) -> bool {
+    VISION.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads the weights of a checkpoint, except those for pictures.
+fn language_tensors(base: &Path) -> Result<Tensors, TrainError> {
+    let mut tensors = Tensors::new();
+    for name in plain_files(base)? {
+        if name.extension().is_some_and(|kind| kind == "safetensors") {
+            tensors.extend(kept_weights(&base.join(&name), |name| !is_vision(name))?);
+        }
+    }
+    Ok(tensors)
+}
+
+fn vision_tensors(vision: &ClipConfig, parameters: &Parameters) -> Tensors {
+    let mut tensors = Tensors::new();
+    for (name, tensor) in parameters {
+        if let Some((name, shape)) = full_name(name, tensor, vision) {
+            tensors.insert(name, in_bf16(&shape, tensor));
+        }
+    }
+    // This norm is unused, but other programs expect it.
+    for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
+        let norm = HostTensor {
+            shape: vec![vision.hidden],
+            values: vec![value; vision.hidden],
+        };
+        let name = format!("vision_tower.vision_model.post_layernorm.{part}");
+        tensors.insert(name, in_bf16(&norm.shape, &norm));
+    }
+    tensors
+}
+
+/// Returns a hash of names, shapes and values.
+fn tensors_hash(tensors: &Tensors) -> String {
+    let mut names: Vec<&String> = tensors.keys().collect();
+    names.sort();
+    let mut hash = Xxh3::new();
+    for name in names {
+        let tensor = &tensors[name];
+        hash.update(format!("{name} {:?}\0", tensor.shape()).as_bytes());
+        hash.update(&tensor.data());
+    }
+    format!("{:016x}", hash.digest())
 }
 
 /// Returns the name and shape of a parameter in a checkpoint; `None` if it exists only in training.

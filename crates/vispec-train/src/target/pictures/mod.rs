@@ -19,6 +19,7 @@ pub use config::{
     Learn, PictureConfig, PictureQuestion, PictureStage, PictureTarget, TowerSettings,
 };
 pub use judge::{PictureJudgement, Seen};
+pub use layout::join;
 pub use lessons::judged;
 pub use words::Words;
 
@@ -304,8 +305,14 @@ impl Course for PictureCourse {
         let settings = self.stage(stage);
         if let Learn::Answers { .. } = settings.learn {
             let dir = self.run.checkpoint(out, settings);
+            let tower = out.join(format!("vision-{}", self.run.image_tokens(settings)));
             let vision = self.run.vision(settings);
-            layout::export(&self.run.language_model, &dir, &vision, parameters)?;
+            layout::export(
+                &self.run.language_model,
+                (&dir, &tower),
+                &vision,
+                parameters,
+            )?;
         }
         let judged = [Seen::Taught, Seen::HeldOut];
         let judged = judged.map(|seen| self.judge(network, stage, seen));
