@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vispec_data::icons::{IconIndex, IconSettings, Icons, Look};
+use vispec_data::icons::{IconIndex, IconSettings, Icons, Look, ThingGroup};
 
 const DISC: &str = "<circle cx='8' cy='8' r='7' fill='#c00'/>";
 
@@ -53,6 +53,7 @@ fn settings() -> IconSettings {
     IconSettings {
         sets: vec!["one".to_owned(), "two".to_owned()],
         held_out: vec!["other".to_owned()],
+        groups: ThingGroup::ALL.to_vec(),
     }
 }
 
@@ -74,6 +75,23 @@ fn what_cannot_be_used_is_counted_and_named() {
     assert_eq!(two.broken, ["soccer-ball"]);
     assert_eq!((two.pictures, two.unnamed), (1, 1));
     assert_eq!(two.license, "MIT");
+}
+
+#[test]
+fn only_things_of_the_groups_are_shown() {
+    let dir = sets();
+    let node_modules = dir.path().join("node_modules");
+    let with = |groups: &[ThingGroup]| {
+        let settings = IconSettings {
+            groups: groups.to_vec(),
+            ..settings()
+        };
+        IconIndex::build(&node_modules, &settings, |_, _| {}).map_err(|error| error.to_string())
+    };
+    let food = with(&[ThingGroup::Food, ThingGroup::Nature]).unwrap();
+    assert_eq!(food.things, build(dir.path()).unwrap().things);
+    let error = with(&[ThingGroup::People]).unwrap_err();
+    assert!(error.contains("no thing"), "{error}");
 }
 
 #[test]

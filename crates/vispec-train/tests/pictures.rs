@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use serde_json::{Value, json};
-use vispec_data::icons::IconSettings;
+use vispec_data::icons::{IconSettings, ThingGroup};
 use vispec_models::llava::LlavaConfig;
 use vispec_models::weights::{Checkpoint, Weights};
 use vispec_models::{DtypeChoice, Precision, TargetVision, VlmTarget};
@@ -84,6 +84,7 @@ fn config() -> PictureConfig {
         icons: IconSettings {
             sets: vec!["one".to_owned(), "two".to_owned()],
             held_out: vec!["other".to_owned()],
+            groups: vec![ThingGroup::Food],
         },
         tower: TowerSettings {
             hidden: 32,

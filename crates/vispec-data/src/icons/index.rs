@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::look::{self, Look};
-use super::names::{self, Thing, slug};
+use super::names::{self, Thing, ThingGroup, slug};
 use super::set::{self, IconSet};
 use crate::error::DataError;
 
@@ -18,6 +18,13 @@ pub struct IconSettings {
     pub sets: Vec<String>,
     /// Names of the sets whose styles are never trained on, only tested.
     pub held_out: Vec<String>,
+    /// Groups of things that are shown; all by default.
+    #[serde(default = "all_groups")]
+    pub groups: Vec<ThingGroup>,
+}
+
+fn all_groups() -> Vec<ThingGroup> {
+    ThingGroup::ALL.to_vec()
 }
 
 /// One picture.
@@ -38,7 +45,7 @@ pub struct Left {
     pub license: String,
     /// Number of pictures that are used.
     pub pictures: usize,
-    /// Number of icons that match no thing: variants, flags, symbols.
+    /// Number of icons that match no thing: variants, flags, symbols, other groups.
     pub unnamed: usize,
     /// Icons that are not valid SVG, or draw nothing.
     pub broken: Vec<String>,
@@ -73,7 +80,7 @@ impl IconIndex {
         settings: &IconSettings,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, DataError> {
-        let names = names::read(dir)?;
+        let names = names::read(dir, &settings.groups)?;
         let found = read_sets(dir, settings)?;
         let total = found.values().map(|set| set.icons().count()).sum();
         let mut done = 0;

@@ -12,7 +12,7 @@ mod set;
 
 pub use index::{IconIndex, IconSettings, Left, PictureOf};
 pub use look::Look;
-pub use names::Thing;
+pub use names::{Thing, ThingGroup};
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -6,8 +6,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// Emojibase groups whose pictures do not show things: components, symbols and flags.
-const NO_THINGS: [u32; 3] = [2, 8, 9];
+/// A group of things, as Unicode divides emoji. Its components, symbols and flags show no things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThingGroup {
+    /// Faces and other smileys.
+    Smileys,
+    /// People, gestures and parts of the body.
+    People,
+    /// Animals and plants.
+    Nature,
+    /// Food, drink and dishes.
+    Food,
+    /// Places, buildings, vehicles, clocks and the sky.
+    Travel,
+    /// Events, sports, games and arts.
+    Activities,
+    /// Clothing, tools, furniture and other objects.
+    Objects,
+}
+
+impl ThingGroup {
+    /// All groups.
+    pub const ALL: [Self; 7] = [
+        Self::Smileys,
+        Self::People,
+        Self::Nature,
+        Self::Food,
+        Self::Travel,
+        Self::Activities,
+        Self::Objects,
+    ];
+
+    /// Returns the number of the group in emojibase's data.
+    fn number(self) -> u32 {
+        match self {
+            Self::Smileys => 0,
+            Self::People => 1,
+            Self::Nature => 3,
+            Self::Food => 4,
+            Self::Travel => 5,
+            Self::Activities => 6,
+            Self::Objects => 7,
+        }
+    }
+}
 
 /// A thing that pictures can show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +73,8 @@ struct Row {
     group: Option<u32>,
 }
 
-/// Reads `en/data.json` of emojibase-data from any folder below `dir`.
-pub(super) fn read(dir: &Path) -> Result<Vec<Thing>, DataError> {
+/// Reads the things of `groups` in `en/data.json` of emojibase-data.
+pub(super) fn read(dir: &Path, groups: &[ThingGroup]) -> Result<Vec<Thing>, DataError> {
     let path = find(dir).ok_or_else(|| DataError::Icons {
         path: dir.to_owned(),
         problem: "no names found: expected emojibase-data/en/data.json, which `npm install \
@@ -39,9 +82,8 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Thing>, DataError> {
             .to_owned(),
     })?;
     let rows: Vec<Row> = super::json::read(&path)?;
-    let things = rows
-        .into_iter()
-        .filter(|row| row.group.is_some_and(|group| !NO_THINGS.contains(&group)));
+    let is_thing = |row: &Row| groups.iter().any(|group| row.group == Some(group.number()));
+    let things = rows.into_iter().filter(is_thing);
     let mut things: Vec<Thing> = things
         .map(|row| Thing {
             code: plain_code(&row.hexcode),

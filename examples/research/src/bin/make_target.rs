@@ -13,6 +13,7 @@ use examples_research::capture::progress::CaptureProgress;
 use examples_research::ranks::{Interrupted, exit_code};
 use examples_research::sight::{name_pictures, write_word_answers};
 use examples_research::step_bar::StepBar;
+use mimalloc::MiMalloc;
 use vispec_data::icons::IconIndex;
 use vispec_models::DeviceSpec;
 use vispec_train::ranks::Ranks;
@@ -22,6 +23,11 @@ use vispec_train::target::pictures::{
 };
 use vispec_train::target::scenes::{Judgement, MakeTargetConfig, SceneCourse};
 use vispec_train::target::{Course, TargetObserver, TargetStep, Trainer};
+
+/// The workers of a step allocate and free large tensors. The system's allocator returns their
+/// memory each time, which takes a quarter of a step through a language model.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Default config of a target that learns to see.
 const PICTURES: &str = include_str!("../../../configs/make_target/pictures.toml");
@@ -51,8 +57,7 @@ struct Flags {
     /// Directory with icon sets and names, as npm installs @iconify-json/* and emojibase-data
     #[arg(long, value_name = "DIR", requires = "language_model")]
     pictures: Option<PathBuf>,
-    /// Trained vision tower of the language model: a folder vision-N of an earlier run, or
-    /// examples/smollm2/sight/vision-N for SmolLM2-135M
+    /// Trained vision tower of the language model: a folder vision-N of an earlier run
     #[arg(long, value_name = "DIR", requires = "language_model", conflicts_with_all = ["config", "stages"])]
     tower: Option<PathBuf>,
     /// Directory for metrics, state and targets; targets go to the folder checkpoint, or for
