@@ -215,28 +215,41 @@ fn accepted(series: &[&Series], what: &str) -> GroupedBars {
 }
 
 fn depths(series: &[&Series], what: &str) -> LineChart {
-    let lines = series
-        .iter()
-        .zip(with_colors(series))
-        .filter_map(|(series, (label, color))| {
+    let lines = series.iter().zip(with_colors(series));
+    depth_chart(
+        lines.map(|(series, name)| {
             let acceptance = Acceptance::from_histogram(&series.pooled.accepted_histogram);
-            let points = acceptance
-                .reached
-                .iter()
-                .enumerate()
-                .map(|(idx, &y)| Point {
-                    x: (idx + 1) as f64,
-                    y,
-                    interval: None,
-                });
-            let points: Vec<Point> = points.collect();
-            (!points.is_empty()).then_some(Line {
-                label,
-                color,
-                stroke: Stroke::Full,
-                points,
-            })
-        });
+            (name, acceptance)
+        }),
+        what,
+    )
+}
+
+/// Creates the plot of acceptance by depth. Each line has a label, the index of its colour, and its
+/// acceptance; `what` says what was measured.
+#[must_use]
+pub fn depth_chart(
+    lines: impl Iterator<Item = ((String, usize), Acceptance)>,
+    what: &str,
+) -> LineChart {
+    let lines = lines.filter_map(|((label, color), acceptance)| {
+        let points = acceptance
+            .reached
+            .iter()
+            .enumerate()
+            .map(|(idx, &y)| Point {
+                x: (idx + 1) as f64,
+                y,
+                interval: None,
+            });
+        let points: Vec<Point> = points.collect();
+        (!points.is_empty()).then_some(Line {
+            label,
+            color,
+            stroke: Stroke::Full,
+            points,
+        })
+    });
     LineChart {
         title: "Acceptance by depth".to_owned(),
         subtitle: format!("{what}; share of cycles that accept at least this many draft tokens"),

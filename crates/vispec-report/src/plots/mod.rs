@@ -17,7 +17,7 @@ mod theme;
 
 pub use bars::{Bar, BarGroup, BarUnit, GroupedBars};
 pub(crate) use figures::all;
-pub use figures::{Chart, Figure};
+pub use figures::{Chart, Figure, depth_chart};
 pub use lines::{Horizontal, Line, LineChart, LineUnit, Point, Stroke, XScale};
 pub use raster::to_png;
 pub use shares::{ShareRow, StackedShares};

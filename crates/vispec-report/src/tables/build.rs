@@ -232,18 +232,28 @@ fn histogram(series: &[Series]) -> Table {
 }
 
 fn depths(series: &[Series]) -> Table {
-    let note = "Share of cycles that accept at least this many draft tokens, and in brackets the \
-                share among cycles that accept at least one fewer.";
     let cells = |measured: &Measurements| {
-        let acceptance = Acceptance::from_histogram(&measured.accepted_histogram);
-        let pairs = acceptance.reached.iter().zip(&acceptance.conditional);
-        pairs
-            .map(|(&reached, &conditional)| {
-                format!("{} ({})", percent(reached), percent(conditional))
-            })
-            .collect()
+        depth_cells(&Acceptance::from_histogram(&measured.accepted_histogram))
     };
-    by_length("depths", ("Acceptance by depth", note), series, (1, cells))
+    by_length(
+        "depths",
+        ("Acceptance by depth", DEPTHS_NOTE),
+        series,
+        (1, cells),
+    )
+}
+
+/// What the cells of [`depth_cells`] mean.
+pub const DEPTHS_NOTE: &str = "Share of cycles that accept at least this many draft tokens, and \
+                               in brackets the share among cycles that accept at least one fewer.";
+
+/// Returns the cells of a row of acceptance by depth, from depth 1 on.
+#[must_use]
+pub fn depth_cells(acceptance: &Acceptance) -> Vec<String> {
+    let pairs = acceptance.reached.iter().zip(&acceptance.conditional);
+    pairs
+        .map(|(&reached, &conditional)| format!("{} ({})", percent(reached), percent(conditional)))
+        .collect()
 }
 
 fn image_tokens(series: &[Series]) -> Table {

@@ -9,6 +9,7 @@ mod table;
 use crate::series::Series;
 
 pub(crate) use build::all;
+pub use build::{DEPTHS_NOTE, depth_cells};
 pub(crate) use figures::figures;
 pub(crate) use paper_form::{paper_reference, tasks_in_order};
 pub(crate) use predictions::predictions;

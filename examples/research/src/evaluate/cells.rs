@@ -174,9 +174,10 @@ impl Runner<'_> {
         let trees = cells.iter().map(|&cell| &self.cells[cell].speculative);
         let trees: Vec<&Settings> = trees.collect();
         if !self.tally.warmed_up {
-            let methods = [Method::None, self.arms.method];
+            let arms = &self.arms;
+            warm_up(arms.engine, &prompt, &[Method::None], &arms.plain)?;
             for tree in &trees {
-                warm_up(self.arms.engine, &prompt, &methods, tree)?;
+                warm_up(arms.engine, &prompt, &[arms.method], tree)?;
             }
             self.tally.warmed_up = true;
         }

@@ -31,6 +31,6 @@ pub fn run(flags: &EvaluateFlags) -> Result<(), Failure> {
     let setup = Setup::new(flags)?;
     match flags.batch() {
         None => cells::measure(setup, flags.shard),
-        Some(batch) => throughput::measure(setup, batch, &flags.out),
+        Some(batch) => throughput::measure(setup, batch),
     }
 }

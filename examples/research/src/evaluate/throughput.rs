@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -54,8 +53,9 @@ struct BatchRun {
 ///
 /// # Errors
 /// Any error of task, models and files.
-pub(super) fn measure(mut setup: Setup, batch: usize, out: &Path) -> Result<(), Failure> {
+pub(super) fn measure(mut setup: Setup, batch: usize) -> Result<(), Failure> {
     let cell = setup.cells.swap_remove(0);
+    let out = &cell.out;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let indices = Vec::from_iter(setup.prompts.of_shard(cell.header.shard));
     let samples = indices.iter().map(|&index| setup.prompts.sample(index));

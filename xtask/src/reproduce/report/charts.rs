@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vispec_report::plots::{
-    Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars, Line, LineChart, LineUnit, Point, Stroke,
-    XScale,
-};
+use vispec_report::plots::{Bar, BarGroup, BarUnit, Chart, Figure, GroupedBars, depth_chart};
 use vispec_report::record::TreeSettings;
 use vispec_report::statistics::Estimate;
 
@@ -18,41 +15,18 @@ pub(super) fn depths(results: &Results<'_>) -> Vec<Figure> {
         conditions.filter(|condition| condition.has_fixed_trees() && condition.temperature <= 0.0);
     let figure = |condition: &Condition<'_>| {
         let shape = condition.tree.to_string().replace('/', "-");
+        let outcomes = condition.outcomes.iter().enumerate();
+        let lines = outcomes.map(|(color, outcome)| {
+            let name = (outcome.draft.to_owned(), color);
+            (name, outcome.acceptance.clone())
+        });
+        let what = format!("{}, trees {}, greedy", condition.title(), condition.tree);
         Figure {
             name: format!("depths-{}-{shape}", condition.task),
-            chart: Chart::Lines(depth_lines(condition)),
+            chart: Chart::Lines(depth_chart(lines, &what)),
         }
     };
     fixed.map(figure).collect()
-}
-
-fn depth_lines(condition: &Condition<'_>) -> LineChart {
-    let lines = condition.outcomes.iter().enumerate();
-    let lines = lines.map(|(color, outcome)| {
-        let reached = outcome.acceptance.reached.iter().enumerate();
-        let points = reached.map(|(index, &y)| Point {
-            x: (index + 1) as f64,
-            y,
-            interval: None,
-        });
-        Line {
-            label: outcome.draft.to_owned(),
-            color,
-            stroke: Stroke::Full,
-            points: points.collect(),
-        }
-    });
-    LineChart {
-        title: format!("Acceptance by depth, {}", condition.title()),
-        subtitle: format!(
-            "share of cycles that accept at least this many draft tokens, trees {}, greedy",
-            condition.tree
-        ),
-        x_axis: ("depth in the tree".to_owned(), XScale::Levels),
-        y_axis: ("share of cycles".to_owned(), LineUnit::Share),
-        lines: lines.filter(|line| !line.points.is_empty()).collect(),
-        horizontals: Vec::new(),
-    }
 }
 
 /// Creates plots of tau and speed-up for each tree and temperature.

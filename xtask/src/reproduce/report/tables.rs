@@ -1,8 +1,8 @@
 //! The tables of the page.
 
 use anyhow::{Context, Result};
-use vispec_report::statistics::{Acceptance, Estimate, tau_difference};
-use vispec_report::tables::Table;
+use vispec_report::statistics::{Estimate, tau_difference};
+use vispec_report::tables::{DEPTHS_NOTE, Table, depth_cells};
 
 use super::results::Results;
 use super::{Report, table};
@@ -70,43 +70,22 @@ pub(super) fn depths(results: &Results<'_>) -> Table {
     };
     let outcomes = fixed().flat_map(|condition| &condition.outcomes);
     let deepest = outcomes.map(|outcome| outcome.acceptance.reached.len());
-    let levels: Vec<String> = (1..=deepest.max().unwrap_or(0))
-        .map(|level| format!("at least {level}"))
-        .collect();
-    let columns = ["task", "tree", "T", "draft"];
-    let columns: Vec<&str> = columns
-        .into_iter()
-        .chain(levels.iter().map(String::as_str))
-        .collect();
-    let mut table = table(
-        (
-            DEPTHS,
-            "Acceptance by depth",
-            "Share of cycles that accept at least this many draft tokens, and in brackets the \
-             share among cycles that accept at least one fewer. Trees of a fixed size only.",
-        ),
-        &columns,
-        4,
-    );
+    let deepest = deepest.max().unwrap_or(0);
+    let levels: Vec<String> = (1..=deepest).map(|level| level.to_string()).collect();
+    let mut columns = vec!["task", "tree", "T", "draft"];
+    columns.extend(levels.iter().map(String::as_str));
+    let note = format!("{DEPTHS_NOTE} Trees of a fixed size only.");
+    let mut table = table((DEPTHS, "Acceptance by depth", &note), &columns, 4);
     for condition in fixed() {
         for outcome in &condition.outcomes {
-            let Acceptance {
-                reached,
-                conditional,
-            } = &outcome.acceptance;
-            let cell = |level: usize| match (reached.get(level), conditional.get(level)) {
-                (Some(reached), Some(conditional)) => {
-                    format!("{:.0} % ({:.0} %)", 100.0 * reached, 100.0 * conditional)
-                }
-                _ => "0 %".to_owned(),
-            };
             let mut row = vec![
                 condition.title(),
                 condition.tree.to_string(),
                 condition.temperature.to_string(),
                 outcome.draft.to_owned(),
             ];
-            row.extend((0..levels.len()).map(cell));
+            row.extend(depth_cells(&outcome.acceptance));
+            row.resize(columns.len(), "-".to_owned());
             table.rows.push(row);
         }
     }

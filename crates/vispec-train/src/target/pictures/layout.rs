@@ -35,12 +35,18 @@ const LANGUAGE_MODEL: &str = "language_model";
 
 /// Writes all files except the weights: those of `base`, changed for another vision tower.
 pub(super) fn write_texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError> {
-    replace(dir, |partial| texts(base, partial, vision))
+    let names = plain_files(base)?;
+    replace(dir, |partial| texts(base, names, partial, vision))
 }
 
-fn texts(base: &Path, dir: &Path, vision: &ClipConfig) -> Result<(), TrainError> {
+fn texts(
+    base: &Path,
+    names: impl IntoIterator<Item = PathBuf>,
+    dir: &Path,
+    vision: &ClipConfig,
+) -> Result<(), TrainError> {
     let side = vision.image_size;
-    for name in plain_files(base)? {
+    for name in names {
         let (from, to) = (base.join(&name), dir.join(&name));
         match name.to_str() {
             Some(name) if name.ends_with(".safetensors") || name.ends_with(".index.json") => {}
@@ -92,13 +98,7 @@ pub(super) fn export(
     let language = language_tensors(base)?;
     let seeing = vision_tensors(vision, parameters);
     replace(tower, |partial| {
-        texts(base, partial, vision)?;
-        for name in plain_files(partial)? {
-            if !TOWER_TEXTS.iter().any(|kept| name == Path::new(kept)) {
-                let path = partial.join(&name);
-                fs::remove_file(&path).map_err(at(&path))?;
-            }
-        }
+        texts(base, TOWER_TEXTS.map(PathBuf::from), partial, vision)?;
         let entry = (LANGUAGE_MODEL, tensors_hash(&language));
         files::write_tensors(&partial.join(WEIGHTS_FILE), seeing.clone(), entry)
     })?;
@@ -151,7 +151,7 @@ fn write_checkpoint(
     seeing: Tensors,
 ) -> Result<(), TrainError> {
     replace(dir, |partial| {
-        texts(base, partial, vision)?;
+        texts(base, plain_files(base)?, partial, vision)?;
         let tensors = language.into_iter().chain(seeing);
         let entry = ("format", "pt".to_owned());
         files::write_tensors(&partial.join(WEIGHTS_FILE), tensors, entry)
